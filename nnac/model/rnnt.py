@@ -14,7 +14,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(features=8, stack=2, reduce=2, layers=2, cells=16, embedding=8, prediction_cells=16, joint=16, vocabulary=12),
     "small": dict(features=40, stack=3, reduce=2, layers=3, cells=256, embedding=64, prediction_cells=256, joint=256, vocabulary=64),
     "medium": dict(features=40, stack=3, reduce=2, layers=5, cells=512, embedding=64, prediction_cells=512, joint=512, vocabulary=64),
-    "streaming57m": dict(features=40, stack=3, reduce=1, layers=8, cells=928, embedding=64, prediction_cells=768, joint=512,
+    "streaming57m": dict(features=40, stack=3, reduce=1, layers=8, cells=942, embedding=64, prediction_cells=768, joint=512,
                          vocabulary=64, norm=False),
     "saon57m": dict(features=340, stack=1, reduce=1, layers=6, cells=640, embedding=10, prediction_cells=768, joint=256,
                     vocabulary=46, norm=False, bidirectional=True, combine="multiply", frame_ms=20.0),
@@ -39,7 +39,8 @@ def _linear(path: str, source: str, width: int, outputs: int, entry: str, *, bia
 
 
 @builder
-def rnnt(size: str = "small", *, features: int | None = None, stack: int | None = None, reduce: int | None = None, layers: int | None = None,
+def rnnt(size: str = "small", *,
+         features: int | None = None, stack: int | None = None, reduce: int | None = None, layers: int | None = None,
          cells: int | None = None, embedding: int | None = None, prediction_cells: int | None = None, joint: int | None = None,
          vocabulary: int | None = None, norm: bool | None = None, bidirectional: bool | None = None, combine: str | None = None,
          project: int | None = None, frame_ms: float | None = None) -> ModelGraph:

@@ -11,6 +11,7 @@ entropy and looks fine while 95 % of the words are wrong.  Judge by word error r
 
 Files: OUT, the recogniser, when training is complete; OUT.part, the state to go on from, until then.
 """
+
 from __future__ import annotations
 
 import json
@@ -49,21 +50,22 @@ class TrainingError(Exception):
 @frozen
 class TrainConfig:
     """Everything the trained weights depend on, besides the corpus.  The defaults are the demo's budget."""
-    model: RnntConfig = RnntConfig()
+
+    model: RnntConfig = field(factory=RnntConfig)
     steps: int = field(default=2400, validator=ge(1))
     tokens: str = field(default="pieces", validator=in_(("pieces", "letters")))
-    batch_frames: int = field(default=4000, validator=gt(0))      # 10 ms frames in a shard, padding included
-    shards: int = field(default=2, validator=ge(1))               # batches in a step
+    batch_frames: int = field(default=4000, validator=gt(0))  # 10 ms frames in a shard, padding included
+    shards: int = field(default=2, validator=ge(1))  # batches in a step
     learning_rate: float = field(default=2e-3, validator=gt(0.0))
-    warmup: int = field(default=200, validator=ge(0))             # steps of rising rate
-    flat: float = 0.4                                             # share of the steps at full rate; then half a cosine
-    final: float = 0.02                                           # last rate, as a share of the full one
+    warmup: int = field(default=200, validator=ge(0))  # steps of rising rate
+    flat: float = 0.4  # share of the steps at full rate; then half a cosine
+    final: float = 0.02  # last rate, as a share of the full one
     weight_decay: float = 1e-3
     clip: float = 5.0
-    ctc: float = field(default=0.3, validator=ge(0.0))            # weight of the side loss
+    ctc: float = field(default=0.3, validator=ge(0.0))  # weight of the side loss
     seed: int = field(default=0, validator=ge(0))
-    train_utterances: int | None = None                           # None: all of the split
-    bfloat16: bool | None = None                                  # None: where the processor has it
+    train_utterances: int | None = None  # None: all of the split
+    bfloat16: bool | None = None  # None: where the processor has it
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -79,7 +81,7 @@ class TrainConfig:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * fall)
 
 
-LONGER = TrainConfig(steps=5400)      # the documented longer run
+LONGER = TrainConfig(steps=5400)  # the documented longer run
 
 
 def has_bfloat16() -> bool:
@@ -110,9 +112,14 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = Rnnt(config.model)
         self.side = SideLoss(config.model.hidden)
-        self.named = {**{f"model.{k}": p for k, p in self.model.named_parameters()}, **{f"side.{k}": p for k, p in self.side.named_parameters()}}
+        self.named = {
+            **{f"model.{k}": p for k, p in self.model.named_parameters()},
+            **{f"side.{k}": p for k, p in self.side.named_parameters()},
+        }
         parameters = list(self.named.values())
-        self.optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+        )
         # all gradients in one vector: averaged over processes and clipped without copies
         self.gradient = torch.zeros(sum(p.numel() for p in parameters))
         for p, part in zip(parameters, self.gradient.split([p.numel() for p in parameters]), strict=True):
@@ -129,7 +136,9 @@ class Trainer:
             config = self.config
             self._epoch = epoch, epoch_order(self.examples.frames, config.batch_frames, config.shards, config.seed, epoch)
             if not self._epoch[1]:
-                raise TrainingError(f"{len(self.examples)} utterances do not fill one step of {config.shards} x {config.batch_frames} frames")
+                raise TrainingError(
+                    f"{len(self.examples)} utterances do not fill one step of {config.shards} x {config.batch_frames} frames"
+                )
         return self._epoch[1]
 
     def _rows(self, shard: int) -> np.ndarray:
@@ -159,8 +168,16 @@ class Trainer:
             frames = self.model.joint.encoder(encoded)
             predictions = self.model.predictions(batch.tokens.T)
         output = self.model.joint.output
-        loss = joint_loss(frames.float().transpose(0, 1), predictions.float().transpose(0, 1), output.weight, output.bias,
-                          batch.tokens, lengths, batch.token_counts, self.dtype).sum()
+        loss = joint_loss(
+            frames.float().transpose(0, 1),
+            predictions.float().transpose(0, 1),
+            output.weight,
+            output.bias,
+            batch.tokens,
+            lengths,
+            batch.token_counts,
+            self.dtype,
+        ).sum()
         total = loss + config.ctc * self.side(encoded.float(), lengths, batch) if config.ctc else loss
         (total / len(batch)).backward()
         return float(loss.detach()), len(batch)
@@ -184,29 +201,41 @@ class Trainer:
         for name, p in self.named.items():
             for key, value in self.optimiser.state[p].items():
                 tensors[f"optimiser.{key}.{name}"] = value
-        checkpoint.save(path, tensors, {"kind": STATE_KIND, "step": self.step, "config": self.config.to_json(), "corpus": self._corpus()})
+        checkpoint.save(
+            path, tensors, {"kind": STATE_KIND, "step": self.step, "config": self.config.to_json(), "corpus": self._corpus()}
+        )
 
     def restore(self, path: Path) -> None:
         """Go on from ``path``.  CheckpointError: unreadable; TrainingError: of another configuration or corpus."""
         state = checkpoint.load(path, STATE_KIND)
         if state.metadata["config"] != self.config.to_json() or state.metadata["corpus"] != self._corpus():
-            raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or choose another output")
+            raise TrainingError(
+                f"{path} belongs to another training run (other settings or corpus); remove it or choose another output"
+            )
         with torch.no_grad():
             for name, p in self.named.items():
                 p.copy_(torch.from_numpy(state.tensors[name]))
-                self.optimiser.state[p] = {key: torch.from_numpy(state.tensors[f"optimiser.{key}.{name}"].copy())
-                                           for key in ("step", "exp_avg", "exp_avg_sq")}
+                self.optimiser.state[p] = {
+                    key: torch.from_numpy(state.tensors[f"optimiser.{key}.{name}"].copy())
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
         self.step = state.metadata["step"]
 
     def _corpus(self) -> dict:
-        return {"utterances": len(self.examples), "frames": int(self.examples.frames.sum()), "recipe": self.examples.split.recipe.to_json()}
+        return {
+            "utterances": len(self.examples),
+            "frames": int(self.examples.frames.sum()),
+            "recipe": self.examples.split.recipe.to_json(),
+        }
 
 
 # ---- processes
 
+
 @frozen
 class Job:
     """What a rank is told.  ``every``: steps between checkpoints; ``dev_every``: between word error rates on ``dev_utterances``."""
+
     config: TrainConfig
     corpus: str
     out: str
@@ -233,7 +262,9 @@ def _prepare(job: Job) -> tuple[Trainer, Split]:
     tokens: Tokens = word_pieces(train.texts, job.config.model.vocabulary) if job.config.tokens == "pieces" else LETTERS
     if tokens.count != job.config.model.vocabulary:
         raise TrainingError(f"the network has {job.config.model.vocabulary} tokens, {job.config.tokens} are {tokens.count}")
-    return Trainer(job.config, Examples(train, tokens, train.normalisation())), load_split(job.corpus, "dev").first(job.dev_utterances)
+    return Trainer(job.config, Examples(train, tokens, train.normalisation())), load_split(job.corpus, "dev").first(
+        job.dev_utterances
+    )
 
 
 def run_rank(job: Job, rank: int, world: int, report: Callable[[dict], None]) -> None:
@@ -247,8 +278,14 @@ def run_rank(job: Job, rank: int, world: int, report: Callable[[dict], None]) ->
     if job.state.exists():
         trainer.restore(job.state)
     if rank == 0:
-        report({"parameters": parameter_count(trainer.model), "step": trainer.step, "epoch_steps": trainer.steps_per_epoch(),
-                "bfloat16": config.bfloat16})
+        report(
+            {
+                "parameters": parameter_count(trainer.model),
+                "step": trainer.step,
+                "epoch_steps": trainer.steps_per_epoch(),
+                "bfloat16": config.bfloat16,
+            }
+        )
     while trainer.step < config.steps:
         sums = torch.zeros(2, dtype=torch.float64)
         for shard in range(rank, config.shards, world):
@@ -273,14 +310,28 @@ def _finish(job: Job, trainer: Trainer, report: Callable[[dict], None]) -> None:
     examples = trainer.examples
     errors = evaluate(trainer.model, load_split(job.corpus, "dev"), examples.normalisation, examples.tokens)[0]
     report({"step": trainer.step, "dev": errors.rate})
-    save_recogniser(job.out, Recogniser(
-        trainer.model, examples.split.recipe.features, examples.normalisation, examples.tokens,
-        {"config": job.config.to_json(), "steps": trainer.step, "dev_wer": round(errors.rate, 3), "corpus": trainer._corpus()}))
+    save_recogniser(
+        job.out,
+        Recogniser(
+            trainer.model,
+            examples.split.recipe.features,
+            examples.normalisation,
+            examples.tokens,
+            {"config": job.config.to_json(), "steps": trainer.step, "dev_wer": round(errors.rate, 3), "corpus": trainer._corpus()},
+        ),
+    )
     job.state.unlink(missing_ok=True)
 
 
-def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, processes: int | None = None,
-          quiet: bool = False, every: int = 200, dev_every: int | None = None) -> list[dict]:
+def train(
+    corpus: str | os.PathLike,
+    out: str | os.PathLike,
+    config: TrainConfig | None = None,
+    processes: int | None = None,
+    quiet: bool = False,
+    every: int = 200,
+    dev_every: int | None = None,
+) -> list[dict]:
     """Train a recogniser on a corpus directory and write it to ``out``; return what was reported (steps, losses, dev WER).
 
     processes  at most ``config.shards``; default: as many as there are cores.  The number does not change the result (of 2 shards).
@@ -314,6 +365,7 @@ def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig
                 dev = f", dev WER {line['dev']:.1f} % at step {line['step']}"
             advance(line["step"] - seen, f"loss {loss:.2f}{dev}" if loss else "")
             seen = line["step"]
+
         if processes == 1:
             threads = torch.get_num_threads()
             try:
@@ -326,16 +378,29 @@ def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig
 
 
 def _run_processes(job: Job, world: int, report: Callable[[dict], None]) -> None:
-    """``world`` fresh programs; rank 0 reports JSON lines on its stdout.  When this process dies, so do they: at the broken pipe."""
+    """``world`` fresh programs; rank 0 reports JSON lines on its stdout.  When this one dies, so do they: at the broken pipe."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "job.json").write_text(json.dumps(job.to_json()))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "WORLD_SIZE": str(world),
-                       "NNAC_RENDEZVOUS": f"file://{folder}/store"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "WORLD_SIZE": str(world),
+            "NNAC_RENDEZVOUS": f"file://{folder}/store",
+        }
         if sys.platform == "linux":
-            environment.setdefault("GLOO_SOCKET_IFNAME", "lo")      # one machine: do not depend on its name's address
-        ranks = [subprocess.Popen([sys.executable, "-m", "nnac.train.baseline", f"{folder}/job.json"], text=True,
-                                  stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-                                  stdin=subprocess.DEVNULL, env={**environment, "RANK": str(rank)}) for rank in range(world)]
+            environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: do not depend on its name's address
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "nnac.train.baseline", f"{folder}/job.json"],
+                text=True,
+                stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                stderr=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                env={**environment, "RANK": str(rank)},
+            )
+            for rank in range(world)
+        ]
         try:
             for line in ranks[0].stdout:
                 message = json.loads(line)
@@ -356,10 +421,13 @@ def main(path: str) -> int:
     """One rank: of `train` above, or of ``torchrun -m nnac.train.baseline JOB.json``."""
     from ..checkpoint import CheckpointError
     from ..speech.corpus import CorpusError
+
     job = Job.from_json(json.loads(Path(path).read_text()))
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
-        torch.distributed.init_process_group("gloo", init_method=os.environ.get("NNAC_RENDEZVOUS", "env://"), rank=rank, world_size=world)
+        torch.distributed.init_process_group(
+            "gloo", init_method=os.environ.get("NNAC_RENDEZVOUS", "env://"), rank=rank, world_size=world
+        )
     try:
         run_rank(job, rank, world, lambda line: print(json.dumps(line), flush=True))
     except (CheckpointError, CorpusError, TrainingError) as error:

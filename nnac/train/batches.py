@@ -3,6 +3,7 @@
 In:  a corpus split with its token ids.   Out: `Batch` for step s, shard k.  Shards of one step hold utterances of like length, so
 that processes which take one shard each finish together.
 """
+
 from __future__ import annotations
 
 from functools import cached_property
@@ -22,6 +23,7 @@ from ..speech.tokens import LETTERS, Tokens
 @frozen(eq=False)
 class Batch:
     """features [T, B, bins] normalised, zero where padded; tokens [B, U] and letters [B, L] zero where padded; lengths [B]."""
+
     features: Tensor
     lengths: Tensor
     tokens: Tensor
@@ -36,6 +38,7 @@ class Batch:
 @frozen(eq=False, slots=False)
 class Examples:
     """A split ready to be batched."""
+
     split: Split
     tokens: Tokens
     normalisation: Normalisation
@@ -76,20 +79,20 @@ def _padded(ids: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def mask(x: NDArray, r: Generator, bands: int = 2, bins: int = 6, gaps: int = 2, share: float = 0.06) -> None:
-    """SpecAugment (arXiv 1904.08779), in place: bands of up to ``bins`` bins and gaps of up to ``share`` of the frames become the mean."""
+    """SpecAugment (arXiv 1904.08779), in place: bands of up to ``bins`` bins and gaps up to ``share`` long become the mean."""
     T, F = x.shape
     for _ in range(bands):
         width = min(F, int(r.integers(0, bins + 1)))
         low = int(r.integers(0, F - width + 1))
-        x[:, low: low + width] = 0
+        x[:, low : low + width] = 0
     for _ in range(gaps):
         width = int(r.integers(0, max(2, int(share * T))))
         low = int(r.integers(0, T - width + 1))
-        x[low: low + width] = 0
+        x[low : low + width] = 0
 
 
 def grouped(frames: NDArray, size: int, r: Generator | None = None) -> list[NDArray]:
-    """Rows sorted by length (jittered by ``r``) and cut so that a padded batch has at most ``size`` frames; shortest batch first."""
+    """Rows sorted by length (jittered by ``r``), cut so that a padded batch has at most ``size`` frames; shortest first."""
     key = frames + (r.uniform(0, 25, len(frames)) if r is not None else 0.0)
     out: list[NDArray] = []
     rows: list[int] = []
@@ -104,12 +107,12 @@ def grouped(frames: NDArray, size: int, r: Generator | None = None) -> list[NDAr
 
 
 def epoch_order(frames: NDArray, size: int, shards: int, seed: int, epoch: int) -> list[list[NDArray]]:
-    """The steps of an epoch: each a list of ``shards`` batches of like length.  What does not fill a step waits for another epoch."""
+    """The steps of an epoch: each ``shards`` batches of like length.  What does not fill a step waits for another epoch."""
     r = np.random.default_rng([seed, 11, epoch])
     batches = grouped(frames, size, r)
     spare = len(batches) % shards
-    for _ in range(spare):      # leave out a random batch, never always the longest
+    for _ in range(spare):  # leave out a random batch, never always the longest
         batches.pop(int(r.integers(len(batches))))
-    steps = [batches[k: k + shards] for k in range(0, len(batches), shards)]
+    steps = [batches[k : k + shards] for k in range(0, len(batches), shards)]
     r.shuffle(steps)
     return steps

@@ -5,6 +5,7 @@ of all utterances lie end to end ([nodes, joint]), only real nodes are computed,
 the occupancies of the lattice.  In bfloat16, where the processor has it, about a third of the time of the plain spelling
 `rnnt_loss(output(tanh(frames + predictions)))`, which stays as its oracle in the tests.
 """
+
 from __future__ import annotations
 
 import torch
@@ -15,10 +16,19 @@ from .rnnt_loss import check_lengths, occupancies
 
 class _JointLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, frames: Tensor, predictions: Tensor, weight: Tensor, bias: Tensor, targets: Tensor,
-                frame_counts: list[int], label_counts: list[int], dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx,
+        frames: Tensor,
+        predictions: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        frame_counts: list[int],
+        label_counts: list[int],
+        dtype: torch.dtype,
+    ) -> Tensor:
         B, T, J = frames.shape
-        W, V = predictions.shape[1], weight.shape[0]
+        W = predictions.shape[1]
         sizes = [t * (u + 1) for t, u in zip(frame_counts, label_counts, strict=True)]
         hidden = frames.new_empty(sum(sizes), J, dtype=dtype)
         narrow_frames, narrow_predictions = frames.to(dtype), predictions.to(dtype)
@@ -26,10 +36,14 @@ class _JointLoss(torch.autograd.Function):
         for b, (part, t, u) in enumerate(zip(parts, frame_counts, label_counts, strict=True)):
             torch.add(narrow_frames[b, :t, None], narrow_predictions[b, : u + 1], out=part.view(t, u + 1, J))
         hidden.tanh_()
-        logits = torch.nn.functional.linear(hidden, weight.to(dtype), bias.to(dtype)).float()
+        logits = torch.nn.functional.linear(hidden, weight.to(dtype), bias.to(dtype)).to(frames)
         normaliser = logits.logsumexp(-1)
-        rows = torch.cat([torch.cat([y[:u], y.new_zeros(1)]).expand(t, u + 1).reshape(-1)
-                          for y, t, u in zip(targets, frame_counts, label_counts, strict=True)])[:, None]
+        rows = torch.cat(
+            [
+                torch.cat([y[:u], y.new_zeros(1)]).expand(t, u + 1).reshape(-1)
+                for y, t, u in zip(targets, frame_counts, label_counts, strict=True)
+            ]
+        )[:, None]
         blank = logits.new_zeros(B, T, W)
         label = logits.new_zeros(B, T, W)
         node_blank, node_label = logits[:, 0] - normaliser, logits.gather(1, rows)[:, 0] - normaliser
@@ -39,7 +53,10 @@ class _JointLoss(torch.autograd.Function):
         log_p, through_blank, through_label = occupancies(blank, label, torch.tensor(frame_counts), torch.tensor(label_counts))
 
         def packed(x: Tensor) -> Tensor:
-            return torch.cat([x[b, :t, : u + 1].reshape(-1) for b, (t, u) in enumerate(zip(frame_counts, label_counts, strict=True))]).float()
+            return torch.cat(
+                [x[b, :t, : u + 1].reshape(-1) for b, (t, u) in enumerate(zip(frame_counts, label_counts, strict=True))]
+            ).to(frames)
+
         ctx.save_for_backward(hidden, logits, normaliser, rows, packed(through_blank), packed(through_label), weight)
         ctx.counts, ctx.shape = (frame_counts, label_counts, sizes), (B, T, W, J)
         return -log_p.to(frames)
@@ -65,8 +82,16 @@ class _JointLoss(torch.autograd.Function):
         return d_frames, d_predictions, d_weight, d_bias, None, None, None, None
 
 
-def joint_loss(frames: Tensor, predictions: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, frame_counts: Tensor,
-               label_counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def joint_loss(
+    frames: Tensor,
+    predictions: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    frame_counts: Tensor,
+    label_counts: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """``rnnt_loss(linear(tanh(frames[:, :, None] + predictions[:, None]), weight, bias), targets, …, reduction="none")``.
 
     frames [B, T, J], predictions [B, U+1, J], weight [V, J], bias [V]: float32 or float64     targets [B, U]     returns [B]

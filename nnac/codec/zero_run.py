@@ -47,7 +47,7 @@ class ZeroRun(Codec):
 
     def estimate(self, table: ZeroRunTable, survey: Survey) -> float:
         stored = survey.weights - int(survey.histogram[128])
-        if not survey.weights: return 8.0 * len(self.write(table))
+        if not survey.weights: return survey.blocks + 8.0 * len(self.write(table))
         long = (1 - stored / survey.weights) ** (1 << table.run_bits)    # zeros taken as independent
         extra = long / (1 - long) * stored if long < 1 else 0
         return survey.blocks + (stored + extra) * table.width + 4 * survey.tiles + 8 * len(self.write(table))

@@ -13,7 +13,8 @@ from nnac.speech.tokens import LETTERS
 
 @pytest.fixture
 def path(tmp_path):
-    checkpoint.save(tmp_path / "x.nnc", {"w": torch.arange(6.0).view(2, 3), "q": np.array([1, -2], np.int8)}, {"kind": "test", "list": [1, "a"]})
+    tensors = {"w": torch.arange(6.0).view(2, 3), "q": np.array([1, -2], np.int8)}
+    checkpoint.save(tmp_path / "x.nnc", tensors, {"kind": "test", "list": [1, "a"]})
     return tmp_path / "x.nnc"
 
 

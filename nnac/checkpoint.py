@@ -1,7 +1,8 @@
 """Checkpoints: named tensors and JSON metadata in one safetensors file, versioned and checked.
 
-The file's metadata holds ``format``, ``version``, ``content`` (JSON text) and ``sha256`` over the content and over name, type,
-shape and bytes of every tensor: a file cut short or altered anywhere is refused with one line.  Written whole or not at all.
+The file's metadata has one key, ``nnac-checkpoint``, whose JSON holds ``version``, ``content`` (JSON text) and ``sha256`` over the
+content and over name, type, shape and bytes of every tensor: a file cut short or altered anywhere is refused with one line.
+One key, because safetensors writes several in any order: so the same contents are the same bytes.  Written whole or not at all.
 No pickle: reading a checkpoint runs no code of its author.
 """
 
@@ -65,9 +66,9 @@ def save(path: str | os.PathLike, tensors: Mapping[str, Any], metadata: Mapping[
 
     arrays = {name: _array(value) for name, value in tensors.items()}
     content = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    header = {"format": FORMAT, "version": str(VERSION), "content": content, "sha256": _digest(arrays, content)}
+    header = {"version": VERSION, "content": content, "sha256": _digest(arrays, content)}
     with atomic(path) as out:
-        out.write(serialise(arrays, header))
+        out.write(serialise(arrays, {FORMAT: json.dumps(header, sort_keys=True)}))
 
 
 def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
@@ -78,11 +79,12 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
         raise CheckpointError(f"{path}: no such file")
     try:
         with safe_open(path, "numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            text = (file.metadata() or {}).get(FORMAT)
+            if text is None:
                 raise CheckpointError(f"{path}: not an nnac checkpoint")
-            if header.get("version") != str(VERSION):
-                raise CheckpointError(f"{path}: checkpoint version {header.get('version')}; this nnac reads version {VERSION}")
+            header = json.loads(text)
+            if header["version"] != VERSION:
+                raise CheckpointError(f"{path}: checkpoint version {header['version']}; this nnac reads version {VERSION}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         content = header["content"]
         if _digest(tensors, content) != header["sha256"]:

@@ -63,7 +63,9 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x, lengths = join_frames(x, lengths, self.stack)
         for i, (lstm, norm) in enumerate(zip(self.lstm, self.norm, strict=True)):
-            x = self.dropout(norm(lstm(x)[0]))
+            # torch refuses sequences of no frames; an utterance shorter than one group has none
+            hidden = lstm(x)[0] if len(x) else x.new_zeros(0, x.shape[1], lstm.hidden_size)
+            x = self.dropout(norm(hidden))
             if i == 0:
                 x, lengths = join_frames(x, lengths, self.reduce)
         return x, lengths

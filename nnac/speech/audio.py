@@ -71,7 +71,7 @@ def _explain(error: str) -> str:
 
 
 def load_audio(path: str | os.PathLike, rate: int = 16000) -> NDArray:
-    """[samples] float32 in -1..1: channels averaged, resampled where the file has another rate.  AudioError as `read_wav`."""
+    """[samples] float32 in -1..1: channels averaged, resampled if the file has another rate.  AudioError as `read_wav`."""
     samples, from_rate = read_wav(path)
     mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) / np.float32(32768)
     if from_rate == rate:

@@ -9,7 +9,7 @@ Files of a corpus directory
   SPLIT.json           {"version", "recipe", "split", "count", "sha256" of the features' bytes,
                        "utterances": [{"frames", "text", "voice", "seconds"}]}
   SPLIT.jsonl, wav/    on request: 16-bit WAV files of the first utterances of a split, and their manifest
-  shards/              while it is being made: one file per 125 utterances, each whole or absent; making resumes from these
+  shards/              while it is being made: one file per 50 utterances, each whole or absent; making resumes from these
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .features import FeatureSpec, Normalisation
 
 VERSION = 1
 SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4}  # the number enters the seed of every utterance
-SHARD = 125  # utterances
+SHARD = 50  # utterances
 
 
 class CorpusError(Exception):

@@ -52,7 +52,7 @@ class TrainConfig:
     """Everything the trained weights depend on, besides the corpus.  The defaults are the demo's budget."""
 
     model: RnntConfig = field(factory=RnntConfig)
-    steps: int = field(default=2400, validator=ge(1))
+    steps: int = field(default=1800, validator=ge(1))
     tokens: str = field(default="pieces", validator=in_(("pieces", "letters")))
     batch_frames: int = field(default=4000, validator=gt(0))  # 10 ms frames in a shard, padding included
     shards: int = field(default=2, validator=ge(1))  # batches in a step
@@ -81,7 +81,7 @@ class TrainConfig:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * fall)
 
 
-LONGER = TrainConfig(steps=5400)  # the documented longer run
+LONGER = TrainConfig(steps=4500)  # the documented longer run
 
 
 def has_bfloat16() -> bool:

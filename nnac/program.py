@@ -6,7 +6,7 @@ target, the plan, the compile report, and opaque metadata (features, tokens) so 
 The same program always has the same bytes.
 
     entry      ``encoder.step`` …: instruction words; ports in and out; taps; predicted cycles
-    port       a value at an address: ``vectors`` vectors of ``width`` integers, ``stride`` bytes apart
+    port       a value in the machine's activation memory: vectors of integers, ``stride`` bytes apart
     tap        a port that is whole once instruction ``after`` is complete: how an emulator watches a layer
     state      a vector that outlives steps: named, resident, with its initial integers
 """
@@ -28,7 +28,7 @@ from nnac.ir import Value
 from nnac.target import Target
 
 FORMAT, VERSION = "nnac-program", 1
-LOAD = "load"                  # the entry that runs once, before any other: pinned weights and tables
+INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
 
 
 class ProgramError(Exception):
@@ -37,22 +37,61 @@ class ProgramError(Exception):
 
 @frozen
 class Port:
-    """A value in memory: ``vectors`` vectors of ``width`` little-endian signed integers of ``size`` bytes, ``stride`` bytes apart."""
+    """A value in memory: ``vectors`` vectors of little-endian signed integers of ``size`` bytes, ``stride`` bytes apart.
+
+    segments  ((offset, width), ...): where the pieces of a vector lie; a vector without padding has one
+    """
 
     value: str
     address: int
-    width: int
+    segments: tuple[tuple[int, int], ...]
     size: int
     vectors: int = 1
     stride: int = 0
-    space: str = "sram"
 
     @property
-    def bytes(self) -> int:
-        return (self.vectors - 1) * self.stride + self.width * self.size
+    def width(self) -> int:
+        return sum(width for _, width in self.segments)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """(start, end) of every piece, pieces that touch joined."""
+        out: list[tuple[int, int]] = []
+        for t in range(self.vectors):
+            for offset, width in self.segments:
+                start = self.address + t * self.stride + offset
+                if out and out[-1][1] == start:
+                    start = out.pop()[0]
+                out.append((start, self.address + t * self.stride + offset + width * self.size))
+        return tuple(out)
+
+    def gather(self, memory: NDArray) -> NDArray:
+        """The integers: memory uint8 [..., bytes] -> int64 [vectors, ..., width]."""
+        kind = np.dtype(f"<i{self.size}")
+        vectors = []
+        for t in range(self.vectors):
+            first = self.address + t * self.stride
+            pieces = [np.ascontiguousarray(memory[..., first + o:first + o + w * self.size]).view(kind) for o, w in self.segments]
+            vectors.append(np.concatenate(pieces, -1) if len(pieces) > 1 else pieces[0])
+        return np.stack(vectors).astype(np.int64)
+
+    def scatter(self, memory: NDArray, values: NDArray) -> None:
+        """Write integers [vectors, ..., width] into ``memory`` uint8 [..., bytes].  ValueError: the wrong shape, or a value that does not fit."""
+        if values.shape != (self.vectors, *memory.shape[:-1], self.width):
+            raise ValueError(f"{self.value}: expected integers of shape {(self.vectors, *memory.shape[:-1], self.width)}, not {values.shape}")
+        limit = 1 << (8 * self.size - 1)
+        if values.size and (values.min() < -limit or values.max() >= limit):
+            raise ValueError(f"{self.value}: {values.min()} … {values.max()} do not fit int{8 * self.size}")
+        for t in range(self.vectors):
+            at = 0
+            for offset, width in self.segments:
+                first = self.address + t * self.stride + offset
+                piece = np.ascontiguousarray(values[t, ..., at:at + width].astype(f"<i{self.size}"))
+                memory[..., first:first + width * self.size] = piece.view(np.uint8)
+                at += width
 
     def __str__(self) -> str:
-        return f"{self.value}: {self.vectors} x int{8 * self.size}[{self.width}] at {self.space}:{self.address:#x}"
+        return f"{self.value}: {self.vectors} x int{8 * self.size}[{self.width}] at {self.address:#x}"
 
 
 @frozen
@@ -74,6 +113,10 @@ class Slot:
     scale: float | None = None
     initial: tuple[int, ...] | None = None
     entry: str = ""
+
+    @property
+    def port(self) -> Port:
+        return Port(self.name, self.address, ((0, self.width),), self.size)
 
     def array(self) -> NDArray:
         return np.zeros(self.width, np.int64) if self.initial is None else np.asarray(self.initial, np.int64)
@@ -206,13 +249,17 @@ class Program:
             words, lines = tensors[f"words.{e['name']}"], tensors[f"lines.{e['name']}"]
             if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != 2 or lines.shape != words.shape[:1]:
                 raise ValueError(f"instruction words of {e['name']} have the wrong shape")
-            ports = {k: tuple(Port(**p) for p in e[k]) for k in ("inputs", "outputs")}
-            taps = tuple(Tap(Port(**t["port"]), t["after"]) for t in e["taps"])
+            ports = {k: tuple(_port(p) for p in e[k]) for k in ("inputs", "outputs")}
+            taps = tuple(Tap(_port(t["port"]), t["after"]) for t in e["taps"])
             entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"])
         states = tuple(Slot(**(s | dict(initial=None if s["initial"] is None else tuple(s["initial"])))) for s in c["states"])
         return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
                    {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
                    c["isa"], c["plan"], c["metadata"], c["report"])
+
+
+def _port(p: dict[str, Any]) -> Port:
+    return Port(**(p | dict(segments=tuple((o, w) for o, w in p["segments"]))))
 
 
 def _digest(tensors: Mapping[str, NDArray], content: str) -> str:

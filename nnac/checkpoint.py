@@ -97,3 +97,13 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     if kind is not None and metadata.get("kind") != kind:
         raise CheckpointError(f"{path}: holds {metadata.get('kind')!r}, expected {kind!r}")
     return Checkpoint(tensors, metadata)
+
+
+def digest_of(path: str | os.PathLike) -> str:
+    """The checksum a checkpoint carries, without reading its tensors.  CheckpointError as `load`."""
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})[FORMAT])["sha256"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint file ({error})") from None

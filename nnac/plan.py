@@ -208,7 +208,8 @@ class ModelReference:
         return build(self.builder, **self.arguments)
 
     def __str__(self) -> str:
-        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in self.arguments.items())
+        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k,
+                 v in self.arguments.items())
         return f"{self.builder}({', '.join(shown)})"
 
 

@@ -31,14 +31,30 @@ def storage(codes: NDArray, bits: int = 8) -> NDArray:
     return codes.astype(np.int8 if bits <= 8 else np.int16)
 
 
+def linear_scales(rows: int, scale: Any, bias: NDArray | None, in_scale: float, in_zero: int, out_scale: float, sums: NDArray | int = 0, *,
+                  wide: bool = False) -> Constants:
+    """What `linear` says about everything but the weights.  ``sums`` [rows] are the row sums of the codes, read only if ``in_zero`` is not 0.
+
+    The training module calls this at every step, so it does not touch the weights.
+    """
+    acc_scale = np.broadcast_to(np.asarray(scale, np.float64) * in_scale, (rows,))
+    m, s = arith.multiplier_and_shift(acc_scale / out_scale, arith.WIDE_MULTIPLIER_BITS if wide else arith.MULTIPLIER_BITS)
+    return dict(bias=_bias(bias, acc_scale, rows) - _folded(in_zero, sums), multiplier=m, shift=s)
+
+
+def _folded(in_zero: int, sums: Any) -> NDArray | int:
+    """The input's zero point, folded into the bias: ``in_zero * sum of the row's codes``."""
+    return in_zero * np.asarray(sums).astype(np.int64) if in_zero else 0
+
+
 def linear(codes: NDArray, scale: NDArray, bias: NDArray | None, in_scale: float, in_zero: int, out_scale: float, *,
            bits: int = 8, wide: bool = False) -> Constants:
     """Constants of a linear node.  codes [rows, cols], scale [rows] or scalar.  ``wide``: 48-bit accumulator, 15-bit multiplier."""
-    rows = codes.shape[0]
-    acc_scale = np.broadcast_to(np.asarray(scale, np.float64) * in_scale, (rows,))
-    m, s = arith.multiplier_and_shift(acc_scale / out_scale, arith.WIDE_MULTIPLIER_BITS if wide else arith.MULTIPLIER_BITS)
-    b = _bias(bias, acc_scale, rows) - in_zero * np.asarray(codes, np.int64).sum(1)
-    return dict(weight=storage(codes, bits), bias=b, multiplier=m, shift=s)
+    return dict(weight=storage(codes, bits)) | linear_scales(codes.shape[0], scale, bias, in_scale, in_zero, out_scale, _sums(codes), wide=wide)
+
+
+def _sums(codes: NDArray) -> NDArray:
+    return np.asarray(codes, np.int64).sum(1)
 
 
 def hidden(hidden_scale: float) -> Constants:
@@ -47,27 +63,39 @@ def hidden(hidden_scale: float) -> Constants:
     return dict(hidden_multiplier=np.asarray(m), hidden_shift=np.asarray(s))
 
 
+def lstm_acc32_scales(rows: int, acc_scale: Any, bias: NDArray, in_zero: int, hidden_scale: float, sums: NDArray | int = 0) -> Constants:
+    """What `lstm_acc32` says about everything but the weights; ``sums`` as in `linear_scales`, of the input kernel."""
+    acc_scale = np.broadcast_to(np.asarray(acc_scale, np.float64), (rows,))
+    m, s = arith.multiplier_and_shift(acc_scale * (1 << arith.PRE_FRACTION))
+    return dict(bias=_bias(bias, acc_scale, rows) - _folded(in_zero, sums), multiplier=m, shift=s) | hidden(hidden_scale)
+
+
 def lstm_acc32(input_codes: NDArray, recurrent_codes: NDArray, acc_scale: NDArray, bias: NDArray, in_zero: int,
                hidden_scale: float) -> Constants:
     """Constants of an ``acc32`` direction; ``acc_scale`` [4H] is the real value of one accumulator unit, shared by both products."""
-    rows = input_codes.shape[0]
-    acc_scale = np.broadcast_to(np.asarray(acc_scale, np.float64), (rows,))
-    m, s = arith.multiplier_and_shift(acc_scale * (1 << arith.PRE_FRACTION))
-    b = _bias(bias, acc_scale, rows) - in_zero * np.asarray(input_codes, np.int64).sum(1)
-    return dict(input=storage(input_codes), recurrent=storage(recurrent_codes), bias=b, multiplier=m, shift=s) | hidden(hidden_scale)
+    return dict(input=storage(input_codes), recurrent=storage(recurrent_codes)) | lstm_acc32_scales(
+        input_codes.shape[0], acc_scale, bias, in_zero, hidden_scale, _sums(input_codes))
+
+
+def lstm_sum16_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, in_scale: float, in_zero: int, feedback_scale: float,
+                      hidden_scale: float, sums: NDArray | int = 0) -> Constants:
+    """What `lstm_sum16` says about everything but the weights.
+
+    ``feedback_scale`` is that of the vector the recurrent kernel reads: the hidden state, or its projection.
+    """
+    x = np.broadcast_to(np.asarray(input_scale, np.float64) * in_scale, (rows,))
+    h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * feedback_scale, (rows,))
+    mx, sx = arith.multiplier_and_shift(x * (1 << arith.PRE_FRACTION))
+    mh, sh = arith.multiplier_and_shift(h * (1 << arith.PRE_FRACTION))
+    return dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx, recurrent_multiplier=mh,
+                recurrent_shift=sh) | hidden(hidden_scale)
 
 
 def lstm_sum16(input_codes: NDArray, input_scale: NDArray, recurrent_codes: NDArray, recurrent_scale: NDArray, bias: NDArray,
                in_scale: float, in_zero: int, hidden_scale: float) -> Constants:
     """Constants of a ``sum16`` direction: each kernel has its own row scales ([4H] or scalar)."""
-    rows = input_codes.shape[0]
-    x = np.broadcast_to(np.asarray(input_scale, np.float64) * in_scale, (rows,))
-    h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * hidden_scale, (rows,))
-    mx, sx = arith.multiplier_and_shift(x * (1 << arith.PRE_FRACTION))
-    mh, sh = arith.multiplier_and_shift(h * (1 << arith.PRE_FRACTION))
-    b = _bias(bias, x, rows) - in_zero * np.asarray(input_codes, np.int64).sum(1)
-    return dict(input=storage(input_codes), recurrent=storage(recurrent_codes), bias=b, input_multiplier=mx, input_shift=sx,
-                recurrent_multiplier=mh, recurrent_shift=sh) | hidden(hidden_scale)
+    return dict(input=storage(input_codes), recurrent=storage(recurrent_codes)) | lstm_sum16_scales(
+        input_codes.shape[0], input_scale, recurrent_scale, bias, in_scale, in_zero, hidden_scale, hidden_scale, _sums(input_codes))
 
 
 def lstm_tables(fraction: int) -> Constants:

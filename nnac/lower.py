@@ -80,7 +80,7 @@ def _stack(layer, p, values):
 
 
 def _linear(layer, p, values):
-    return _node(layer, p, "linear", weight_bits=p.weights), Value(layer.path, layer.width, p.activations, layer.rate)
+    return _node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)), Value(layer.path, layer.width, p.activations, layer.rate)
 
 
 def _lstm(layer, p, values):
@@ -100,7 +100,7 @@ def _layer_norm(layer, p, values):
 
 
 def _embedding(layer, p, values):
-    return _node(layer, p, "embedding"), Value(layer.path, layer.width, p.activations, layer.rate)
+    return _node(layer, p, "embedding", rows=layer.kernels[0].rows), Value(layer.path, layer.width, p.activations, layer.rate)
 
 
 def _combine(layer, p, values):

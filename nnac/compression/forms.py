@@ -13,10 +13,13 @@ from nnac.units import Change, Moment
 class MuLaw(Form):
     """Centroids uniform in mu-law space: dense near zero.  ``F(x) = sgn(x) ln(1 + mu|x|) / ln(1 + mu)``.
 
-    Source: GQ constrains its centroids to such a space (seen); its mu is not recoverable, 255 is our choice (telephony's value).
+    Source: GQ constrains its centroids to such a space (seen); its mu is not recoverable: fitted to the float weights (our choice;
+    telephony's 255 is far too curved for weights).
     """
 
-    mu: float = argument("number", default=255.0, low=1e-3, high=1e6, positional=True, doc="curvature; towards 0 it is linear")
+    mu: float | None = argument("number", default=None, low=1e-3, high=1e6, positional=True, optional=True,
+                                doc="curvature; towards 0 it is linear; none: the best for the float weights")
+    learned: bool = argument("boolean", default=False, doc="training adjusts the curvature as well as the size")
 
 
 @form("flat", "space")

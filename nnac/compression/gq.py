@@ -8,6 +8,7 @@ from attrs import frozen
 
 from nnac.compression.base import Form, Method, argument, method
 from nnac.compression.forms import Exponential, MuLaw
+from nnac.units import Change
 
 
 @method("weights")
@@ -24,6 +25,7 @@ class Gq(Method):
 
     bits: int = argument("integer", low=1, high=8, positional=True, doc="width of an index: 2^bits centroids")
     space: Form = argument("form", default=MuLaw(), form="space", doc="space in which the centroids are uniform")
-    anneal: Form = argument("form", default=Exponential(), form="anneal", doc="inverse temperature of the soft assignment over training")
-    frequency: int = argument("integer", default=1, low=1, high=100000, doc="quantise on every n-th step only")
-    snap: str = argument("choice", default="int8", choices=("int8", "none"), doc="round centroids to int8, for an int8 NNA")
+    anneal: Form = argument("form", default=Exponential(Change(2.0, 300.0)), form="anneal",
+                            doc="inverse temperature of the soft assignment, per distance between centroids; hard when it ends")
+    frequency: int = argument("integer", default=1, low=1, high=100000, doc="while soft, quantise on every n-th step only")
+    snap: str = argument("choice", default="int8", choices=("int8", "int16"), doc="integers that the centroids are rounded to")

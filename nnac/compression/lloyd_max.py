@@ -23,6 +23,8 @@ class LloydMax(Method):
     codebook: ClassVar[bool] = True
 
     bits: int = argument("integer", low=1, high=8, positional=True, doc="width of an index: 2^bits centroids")
-    snap: str = argument("choice", default="int8", choices=("int8", "none"), doc="round centroids to int8, for an int8 NNA")
+    snap: str = argument("choice", default="int8", choices=("int8", "int16"), doc="integers that the centroids are rounded to")
     refresh: Moment | None = argument("moment", default=None, optional=True, doc="fit centroids again this often; none: never")
+    forward: str = argument("choice", default="centroids", choices=("centroids", "int8"),
+                            doc="weights in training: the nearest centroid, or any int8 (regulariser and hard compressor do the rest)")
     iterations: int = argument("integer", default=50, low=1, high=10000, doc="at most so many Lloyd iterations")

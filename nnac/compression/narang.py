@@ -20,5 +20,7 @@ class Narang(Method):
     from_: Moment = argument("moment", default=Moment(0.0), doc="first pruning event")
     to: Moment = argument("moment", default=Moment(0.5, "training"), doc="moment at which the target is reached")
     every: Moment = argument("moment", default=Moment(100.0), doc="how often weights are chosen again in between")
-    block: int = argument("integer", default=1, low=1, high=64, doc="weights of a row that live together; 16 lets the machine skip them")
+    block: int = argument("integer", default=1, low=1, high=256, doc="neighbouring weights that live or die together")
+    along: str = argument("choice", default="inputs", choices=("inputs", "outputs"),
+                          doc="neighbours: `inputs` of one output (fewer bytes), `outputs` of one input (a block of all lanes is skipped)")
     slope_ratio: float = argument("number", default=1.5, low=1.0, high=4.0, doc="second slope over the first")

@@ -30,6 +30,7 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -70,17 +71,49 @@ class Blocks:
         return np.repeat(np.repeat(bits, self.cols, axis=0)[:cols], self.rows, axis=1)[:, :rows]
 
 
-@frozen(eq=False)
+@frozen(eq=False, slots=False)      # slots=False: room for what is worked out once
 class Words:
-    """One tile on its way into a codec.  words int8 [cols, lanes]; ``live`` block bits, ``active`` [cols, rows] (None: all)."""
+    """One tile on its way into a codec: words int8 [cols, lanes], of which ``rows`` lanes are in use."""
 
     words: NDArray[np.int8]
     rows: int
-    live: NDArray[np.bool_] | None = None
-    active: NDArray[np.bool_] | None = None
+    blocks: Blocks | None = None
 
     @property
     def cols(self) -> int: return self.words.shape[0]
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """The block bits."""
+        assert self.blocks is not None, "a tile without a block bitmap has no block bits"
+        return self.blocks.live(self.words, self.rows)
+
+    @cached_property
+    def active(self) -> NDArray[np.bool_] | None:
+        """Which weights [cols, rows] take bits; None: all."""
+        return None if self.blocks is None else self.blocks.spread(self.live, self.rows, self.cols)
+
+    @property
+    def live_words(self) -> int:
+        """Words with a live block: they are written and multiplied."""
+        if self.blocks is None: return self.cols
+        grid, _, wide = self._grid(self.blocks)
+        return int(wide @ grid.any(axis=1))
+
+    @property
+    def live_weights(self) -> int:
+        if self.blocks is None: return self.cols * self.rows
+        grid, high, wide = self._grid(self.blocks)
+        return int(wide @ grid @ high)
+
+    def _grid(self, blocks: Blocks) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Block bits [strips, block rows], and the blocks' heights and widths: those at the edges are cut off."""
+        wide = np.diff([*range(0, self.cols, blocks.cols), self.cols])
+        high = np.diff([*range(0, self.rows, blocks.rows), self.rows])
+        return self.live.reshape(wide.size, high.size), high, wide
+
+    @property
+    def mask_steps(self) -> int: return 0 if self.blocks is None else math.ceil(self.live.size / self.rows)
 
     def symbols(self) -> NDArray[np.uint8]:
         """The weights that take bits, in stream order, as value + 128."""
@@ -102,14 +135,17 @@ class Survey:
     """What a codec must know of a tensor to set up its tables and to price itself.
 
     histogram int64 [256]  of (value + 128) over the weights that take bits
-    blocks, live_blocks    in the bitmap (0, 0 without);  lane_words: lanes in use, summed over tiles (one coder state each)
+    states                 lanes in use, summed over the tiles (the entropy coder keeps one state each)
+    blocks, live_blocks    in the bitmap (0, 0 without);   mask_steps, live_words: summed over the tiles
     """
 
     histogram: NDArray[np.int64] = field(eq=False)
     tiles: int
-    lane_words: int
+    states: int
+    live_words: int
     blocks: int = 0
     live_blocks: int = 0
+    mask_steps: int = 0
 
     @property
     def weights(self) -> int: return int(self.histogram.sum())
@@ -136,6 +172,10 @@ class Codec(ABC):
     def estimate(self, table: Any, survey: Survey) -> float:
         """Bits of all tiles and the header, to a fraction of a per cent."""
 
+    def floor(self, survey: Survey) -> float:
+        """A lower bound of `estimate` that is cheap; 0: `fit` is cheap itself."""
+        return 0.0
+
     @abstractmethod
     def write(self, table: Any) -> bytes:
         """The table as header bytes."""
@@ -154,9 +194,7 @@ class Codec(ABC):
 
     def cost(self, table: Any, tile: Words) -> tuple[int, int]:
         """(live words, steps of a decoder that is as wide as the word)."""
-        if tile.active is None: return tile.cols, tile.cols
-        live = int(tile.active.any(axis=1).sum())
-        return live, math.ceil(tile.live.size / tile.rows) + live
+        return tile.live_words, tile.mask_steps + tile.live_words
 
     def table_steps(self, table: Any) -> int:
         """Cycles that set the decoder up, once its header is there."""
@@ -187,7 +225,7 @@ class FixedWidth(Codec):
         out = []
         for tile in tiles:
             symbols = np.frombuffer(tile.symbols().tobytes().translate(index), np.uint8)
-            mask = b"" if tile.live is None else pack_fixed(tile.live.view(np.uint8), 1)
+            mask = b"" if tile.blocks is None else pack_fixed(tile.live.view(np.uint8), 1)
             out.append(mask + pack_fixed(symbols, width))
         return out
 
@@ -201,7 +239,7 @@ class FixedWidth(Codec):
             active, at = read_mask(blocks, tile)
             count = tile.rows * tile.cols if active is None else int(active.sum())
             expect_length(tile, at + packed_bytes(count, width))
-            symbols = unpack_fixed(memoryview(tile.data)[at:], count, width)
+            symbols = unpack_fixed(tile.data[at:], count, width)
             if values.size < 1 << width and count and int(symbols.max()) >= values.size:
                 raise CodecError(f"{self.name}: index {int(symbols.max())} in a table of {values.size} values")
             out.append(place(np.frombuffer(symbols.tobytes().translate(lookup.tobytes()), np.int8), active, tile, lanes))
@@ -262,7 +300,7 @@ class Encoded:
     table_steps: int = 0
 
     @property
-    def bytes(self) -> int: return len(self.header) + sum(len(tile.data) for tile in self.tiles)
+    def size_bytes(self) -> int: return len(self.header) + sum(len(tile.data) for tile in self.tiles)
 
     @property
     def words(self) -> int: return sum(tile.words for tile in self.tiles)
@@ -278,7 +316,7 @@ class Encoded:
 
 def bits_per_weight(encoded: Encoded) -> float:
     """Header, tables, bitmaps and padding included; over the weights of the matrix, not of the padded tiles."""
-    return 8 * encoded.bytes / max(1, encoded.shape[0] * encoded.shape[1])
+    return 8 * encoded.size_bytes / max(1, encoded.shape[0] * encoded.shape[1])
 
 
 def decode_cycles(tile: Tile, lanes: int, weights_per_cycle: int | None = None) -> int:
@@ -330,18 +368,13 @@ def cut(matrix: NDArray[np.int8], lanes: int, tile_cols: int | None = None) -> l
             for r in range(0, rows, lanes) for c in range(0, cols, width)]
 
 
-def with_blocks(tile: Words, blocks: Blocks) -> Words:
-    live = blocks.live(tile.words, tile.rows)
-    return Words(tile.words, tile.rows, live, blocks.spread(live, tile.rows, tile.cols))
-
-
-def survey(tiles: Sequence[Words]) -> Survey:
-    """One pass over the weights: histogram, and what the bitmap holds."""
-    histogram = np.zeros(256, np.int64)
-    for tile in tiles: histogram += np.bincount(tile.symbols(), minlength=256)
-    bits = [tile.live for tile in tiles if tile.live is not None]
-    return Survey(histogram, len(tiles), sum(tile.rows for tile in tiles),
-                  sum(b.size for b in bits), sum(int(b.sum()) for b in bits))
+def survey(matrix: NDArray[np.int8], tiles: Sequence[Words]) -> Survey:
+    """What the codecs must know; ``tiles`` cover ``matrix``, all with the same blocks or without."""
+    histogram = np.roll(np.bincount(matrix.reshape(-1).view(np.uint8), minlength=256), 128)
+    histogram[128] -= matrix.size - sum(tile.live_weights for tile in tiles)        # dead blocks are all zeros
+    bits = [tile.live for tile in tiles if tile.blocks is not None]
+    return Survey(histogram, len(tiles), sum(tile.rows for tile in tiles), sum(tile.live_words for tile in tiles),
+                  sum(b.size for b in bits), sum(int(b.sum()) for b in bits), sum(tile.mask_steps for tile in tiles))
 
 
 def write_header(codec: Codec, blocks: Blocks | None, table: Any) -> bytes:

@@ -24,7 +24,8 @@ class Packed(FixedWidth):
     def write(self, table: int) -> bytes: return bytes([table])
 
     def read(self, data: bytes) -> int:
-        if len(data) != 1 or not 1 <= data[0] <= 7: raise CodecError(f"packed: the stream header needs one byte in 1..7, has {data[:4]!r}")
+        if len(data) != 1 or not 1 <= data[0] <= 7:
+            raise CodecError(f"packed: the stream header needs one byte in 1..7, has {data[:4]!r}")
         return data[0]
 
     def bits(self, table: int) -> int: return table

@@ -31,6 +31,7 @@ from .batches import Batch, Examples, grouped
 from .loop import Pace, TrainingError
 from .module import FloatWeightsError, TrainingModule
 from .rnnt_loss import rnnt_loss
+from .schedule import Compression
 
 KIND = "nnac-training-module"
 
@@ -58,15 +59,14 @@ class PolicyLearner:
     """The training module and its compression schedule."""
 
     def __init__(self, module: TrainingModule, steps: int, steps_per_epoch: int) -> None:
-        self.model = module
+        self.model, self.steps = module, steps
         self.named = dict(module.named_parameters())
-        self.compression = compression_of(module, steps, steps_per_epoch)
+        self.compression = Compression(module, steps, steps_per_epoch)
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         logits, lengths = self.model(batch.features, batch.lengths, batch.tokens.T)
         loss = rnnt_loss(logits, batch.tokens, lengths, batch.token_counts, reduction="sum")
-        penalty = self.compression.regulariser() if self.compression else None
-        return loss if penalty is None else loss + penalty * len(batch), float(loss.detach())
+        return loss + self.compression.regulariser() * len(batch), float(loss.detach())
 
     def tensors(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.model.state_dict().items() if k not in self.named and isinstance(v, Tensor)}
@@ -76,17 +76,10 @@ class PolicyLearner:
         self.model.load_state_dict(state, strict=False)
 
     def before_step(self, step: int) -> None:
-        if self.compression:
+        if step:
             self.compression.on_step(step)
-
-
-def compression_of(module: TrainingModule, steps: int, steps_per_epoch: int) -> Any:
-    """The object that moves masks, hard compressors and annealing along; None while a module has nothing scheduled."""
-    try:
-        from .schedule import Compression
-    except ImportError:
-        return None
-    return Compression(module, total=steps, steps_per_epoch=steps_per_epoch)
+        if step == self.steps:
+            self.compression.finish()
 
 
 def front_end(recogniser: Recogniser) -> FrontEnd:

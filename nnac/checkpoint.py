@@ -18,12 +18,13 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from .errors import UserError
 from .files import atomic
 
 FORMAT, VERSION = "nnac-checkpoint", 1
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """The file is absent, damaged, altered or of another kind; one line that begins with its name."""
 
 

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..errors import UserError
 from ..progress import progress
 from ..speech.corpus import Split
 from .batches import Batch, Examples, epoch_order
@@ -38,7 +39,7 @@ from .evaluate import evaluate
 Report = Callable[[dict], None]
 
 
-class TrainingError(Exception):
+class TrainingError(UserError):
     """Training cannot start or go on; one clear line."""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nnac import __version__
 from nnac.diagnostics import DiagnosticError, did_you_mean
+from nnac.errors import UserError
 
 
 def commands() -> list[str]:
@@ -52,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted\n")
         return 130
+    except UserError as e:
+        sys.stderr.write(f"nnac: {e}\n")
+        return 1
     except OSError as e:
         sys.stderr.write(f"nnac: {e.filename or ''}{': ' if e.filename else ''}{e.strerror or e}\n")
         return 2

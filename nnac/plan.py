@@ -84,8 +84,9 @@ class Weights:
     @property
     def multiplied_bits(self) -> int:
         """Bits of the integer that meets an activation: int8 out of a snapped codebook."""
-        codebook = self.method is not None and type(self.method).codebook
-        return 8 if codebook and getattr(self.method, "snap", "none") == "int8" else self.bits
+        if self.method is None or not type(self.method).codebook:
+            return self.bits
+        return {"int8": 8, "int16": 16}[self.method.snap]  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         if self.method is None:

@@ -1,0 +1,1 @@
+"""Decoding: from joint scores to tokens."""

@@ -1,0 +1,1 @@
+"""Speech: corpus, audio files, features, tokens, word error rate.  Nothing here needs torch."""

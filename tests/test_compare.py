@@ -46,7 +46,7 @@ class Faulty(Reference):
 def test_a_planted_fault_is_named():
     module, front, features = tiny()
     graph = module.bind()
-    bad = tuple(evolve(n, constants=dict(n.constants) | {"bias": n.constants["bias"] + 40}) if n.path == "encoder.norm[1]" else n for n in graph.nodes)
+    bad = tuple(evolve(n, constants=dict(n.constants) | {"bias": n.constants["bias"] + (1 << 22)}) if n.path == "encoder.norm[1]" else n for n in graph.nodes)
     result = compare(module, Faulty(graph.with_nodes(bad)), front, features)
     assert not result.equal and result.first is not None and result.first.value == "encoder.norm[1]"
     assert result.by_value["encoder.lstm[1]"][1] == 0, "what comes before the fault agrees"

@@ -15,10 +15,11 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..files import atomic
 
 
-class AudioError(Exception):
+class AudioError(UserError):
     """What is wrong with an audio file or a manifest, in one line that begins with the file's name."""
 
 

@@ -30,6 +30,7 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..files import atomic
 from ..progress import progress
 from .acoustics import Conditions
@@ -41,7 +42,7 @@ SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4}  # the number enters the 
 SHARD = 50  # utterances
 
 
-class CorpusError(Exception):
+class CorpusError(UserError):
     """The corpus cannot be made or read; the message is one clear line."""
 
 

@@ -1,0 +1,270 @@
+"""The integers.  Every operation that the machine performs on numbers is defined here, once.
+
+The functions take NumPy arrays or torch tensors, integers in int64, and are written with operators that mean the same on
+both; `evaluate`, the training module and the emulator call them, and fast kernels are tested against them for equality.
+Nothing here rounds twice, wraps, or uses a float scale, except `quantise` and the table builders, which run once, at the border
+between real numbers and integers.
+
+Number formats are written Qi.f: f fraction bits.  int16 pre-activations are Q3.12, sigmoid and tanh give Q0.15.
+Source: DESIGN §5; requantisation equals TOSA SINGLE_ROUND and TFLite single rounding; the LSTM step is TFLite's integer LSTM with the
+sums of `acc32` (our choice) or `sum16` (TFLite's).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+Array = Any                    # numpy.ndarray or torch.Tensor of int64 (or, where a docstring says so, float64)
+
+MULTIPLIER_BITS = 24           # a 28-bit accumulator times it is exact in float64 as well (our choice; the machine takes up to 31)
+WIDE_MULTIPLIER_BITS = 15      # for 48-bit accumulators: the product stays below 2^63
+PRE_FRACTION = 12              # gate pre-activations: Q3.12
+UNIT_FRACTION = 15             # sigmoid, tanh: Q0.15
+SEGMENTS = 512                 # of |x|, in every table
+_STEP_BITS = 6                 # 32768 / 512 = 64 inputs a segment
+
+
+# ------------------------------------------------------------------------------------------------ saturate, shift, requantise
+
+def limits(bits: int) -> tuple[int, int]:
+    """Smallest and largest value of a signed integer of ``bits`` bits."""
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+def saturate(x: Array, bits: int) -> Array:
+    """``x`` limited to what ``bits`` signed bits hold."""
+    return x.clip(*limits(bits))
+
+
+def round_shift(x: Array, n: Any) -> Array:
+    """``x / 2^n`` rounded once to nearest, ties up: ``(x + 2^(n-1)) >> n``; ``n = 0`` changes nothing.
+
+    The shift is arithmetic: a floor, not a truncation: the shifter drops bits towards minus infinity.  ``n`` an int or an array, 0..62.
+    """
+    if isinstance(n, int):
+        return x if n == 0 else (x + (1 << (n - 1))) >> n
+    return (x + ((n * 0 + 1) << n >> 1)) >> n
+
+
+def requantise(acc: Array, multiplier: Any, shift: Any, zero_point: int, bits: int) -> Array:
+    """``sat(zero_point + ((acc * multiplier + 2^(shift-1)) >> shift))``: an accumulator brought to a format of ``bits`` bits.
+
+    acc  [..., rows] int64      multiplier, shift  ints or [rows] (per channel)      |acc * multiplier| < 2^62
+    Equals ``floor(acc * (multiplier * 2^-shift) + 0.5)`` computed in float64 wherever |acc * multiplier| < 2^53 (tested).
+    """
+    return saturate(round_shift(acc * multiplier, shift) + zero_point, bits)
+
+
+def requantise_double(acc: Array, multiplier: Any, shift: Any, zero_point: int, bits: int) -> Array:
+    """TFLite's double rounding: a Q31 doubling high product, rounded, then a rounding shift, ties away from zero.
+
+    ``multiplier`` is a 31-bit Q31 number in [2^30, 2^31), ``shift`` the right shift after the high product (>= 0).
+    Source: gemmlowp SaturatingRoundingDoublingHighMul, RoundingDivideByPOT (background, high).
+    """
+    product = acc * multiplier
+    nudge = (product >= 0) * ((1 << 30) + (1 << 30) - 1) + (1 - (1 << 30))       # 2^30 if positive, 1 - 2^30 if negative
+    total = product + nudge
+    high = (total + (total < 0) * ((1 << 31) - 1)) >> 31                          # division by 2^31 towards zero
+    mask = (1 << shift) - 1 if isinstance(shift, int) else ((shift * 0 + 1) << shift) - 1
+    remainder, threshold = high & mask, (mask >> 1) + (high < 0) * 1
+    return saturate((high >> shift) + (remainder > threshold) * 1 + zero_point, bits)
+
+
+def multiplier_and_shift(scale: Any, bits: int = MULTIPLIER_BITS) -> tuple[Any, Any]:
+    """The pair (multiplier, shift) whose ``multiplier * 2^-shift`` is nearest to the positive real ``scale``.
+
+    scale  float, array or tensor (float64)      returns  int64 of the same kind, multiplier in [2^(bits-1), 2^bits), 1 <= shift <= 62
+    A scale too small for a shift of 62 loses multiplier bits, down to 0.  ValueError if a scale needs a left shift or is not positive.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(scale, torch.Tensor):
+        device = scale.device
+        m, s = multiplier_and_shift(scale.detach().to("cpu", torch.float64).numpy(), bits)
+        return torch.as_tensor(m, device=device), torch.as_tensor(s, device=device)
+    array = np.asarray(scale, np.float64)
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise ValueError(f"a scale must be positive and finite, not {array.min()} … {array.max()}")
+    fraction, exponent = np.frexp(array)
+    m = np.floor(fraction * (1 << bits) + 0.5).astype(np.int64)
+    over = m == (1 << bits)
+    m, exponent = np.where(over, m >> 1, m), exponent + over
+    s = bits - exponent.astype(np.int64)
+    if (s < 1).any():
+        raise ValueError(f"a scale of {array.max()} is too large: requantisation only shifts right (limit {2.0 ** (bits - 1):g})")
+    excess = np.clip(s - 62, 0, 63)
+    return m >> excess, s - excess
+
+
+def scale_of(multiplier: Any, shift: Any) -> Any:
+    """The exact real value of a (multiplier, shift) pair, in float64 (exact: a 31-bit integer times a power of two)."""
+    return np.ldexp(np.asarray(multiplier, np.float64), -np.asarray(shift, np.int64).astype(np.int32))
+
+
+# ------------------------------------------------------------------------------------------------------------ products
+
+def accumulator_bound(x_bits: int, weight: NDArray, bias: NDArray | int = 0) -> NDArray:
+    """The largest |accumulator| each row can reach: ``2^(x_bits-1) * sum|w| + |bias|``.  weight [rows, cols]; exact, int64."""
+    return (1 << (x_bits - 1)) * np.abs(weight.astype(np.int64)).sum(-1) + np.abs(np.asarray(bias, np.int64))
+
+
+def matmul(x: Array, weight: Array) -> Array:
+    """``x @ weight.T``, exact.  x [..., cols], weight [rows, cols], int64 in and out.
+
+    Carried by a float64 GEMM, which is exact while cols * max|x| * max|w| < 2^53 (int8 x int16 with 2^30 inputs).
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return (x.to(torch.float64) @ weight.to(torch.float64).T).to(torch.int64)
+    return (x.astype(np.float64) @ weight.astype(np.float64).T).astype(np.int64)
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+@frozen(eq=False)
+class Table:
+    """A function of an int16, tabulated on |x| in 512 segments with linear interpolation.
+
+    entries    int16 [513], value at |x| = 64 k
+    symmetry   ``odd``: f(-x) = -f(x) (tanh)   ``complement``: f(-x) = 1 - f(x) in Q0.15 (sigmoid)
+    """
+
+    name: str
+    entries: NDArray = field()
+    symmetry: str = "odd"
+
+    @entries.validator
+    def _check(self, _: Any, value: NDArray) -> None:
+        if value.shape != (SEGMENTS + 1,) or value.dtype != np.int16:
+            raise ValueError(f"table {self.name}: 513 entries of int16, not {value.shape} {value.dtype}")
+
+    def full(self) -> NDArray:
+        """All 65,536 outputs, int16, indexed by ``x + 32768``: the same function for kernels that prefer one gather."""
+        return lookup(self.entries.astype(np.int64), self.symmetry, np.arange(-32768, 32768)).astype(np.int16)
+
+
+def lookup(entries: Array, symmetry: str, x: Array) -> Array:
+    """Interpolated table value.  entries int64 [513], x int64 in int16 range; returns int64 in Q0.15.
+
+    ``y = e[s] + ((e[s+1] - e[s]) * r + 32 >> 6)`` with s = |x| >> 6, r = |x| & 63; |-32768| counts as 32767.
+    """
+    magnitude = abs(x).clip(0, 32767)
+    segment, rest = magnitude >> _STEP_BITS, magnitude & ((1 << _STEP_BITS) - 1)
+    low = entries[segment]
+    y = low + round_shift((entries[segment + 1] - low) * rest, _STEP_BITS)
+    negative = (x < 0) * 1
+    if symmetry == "odd":
+        return y - 2 * negative * y
+    return y + negative * ((1 << UNIT_FRACTION) - 2 * y)
+
+
+def _table(name: str, function: Any, fraction: int, symmetry: str) -> Table:
+    at = np.arange(SEGMENTS + 1, dtype=np.float64) * (1 << _STEP_BITS) / (1 << fraction)
+    values = np.floor(np.array([function(v) for v in at]) * (1 << UNIT_FRACTION) + 0.5)
+    return Table(name, np.clip(values, -32768, 32767).astype(np.int16), symmetry)
+
+
+def sigmoid_table(fraction: int = PRE_FRACTION) -> Table:
+    """Sigmoid of an int16 with ``fraction`` fraction bits, in Q0.15.
+
+    Largest error 0.99 units of 2^-15 at Q3.12, output rounding included (tested).
+    """
+    return _table("sigmoid", lambda v: 1.0 / (1.0 + math.exp(-v)), fraction, "complement")
+
+
+def tanh_table(fraction: int = PRE_FRACTION) -> Table:
+    """Tanh of an int16 with ``fraction`` fraction bits, in Q0.15.
+
+    Largest error 1.54 units of 2^-15 at Q3.12, output rounding included (tested).
+    """
+    return _table("tanh", math.tanh, fraction, "odd")
+
+
+# ------------------------------------------------------------------------------------------------------------- LSTM, GRU
+
+def lstm_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: Array, fraction: int,
+              hidden_multiplier: Any, hidden_shift: Any, hidden_bits: int) -> tuple[Array, Array]:
+    """One LSTM step after the products.
+
+    pre   [..., 4H] int16 Q3.12, blocks i, f, g, o      cell  [..., H] int16 with ``fraction`` fraction bits
+    sigmoid, tanh  tables for Q3.12      tanh_cell  table for the cell's format      returns  hidden [..., H], new cell [..., H]
+    ``c' = sat16(rs(f c, 15) + rs(i g, 30 - fraction))``, each product rounded once; ``h = requantise(o tanh(c'))`` from Q0.30.
+    """
+    h = cell.shape[-1]
+    i = lookup(sigmoid, "complement", pre[..., :h])
+    f = lookup(sigmoid, "complement", pre[..., h:2 * h])
+    g = lookup(tanh, "odd", pre[..., 2 * h:3 * h])
+    o = lookup(sigmoid, "complement", pre[..., 3 * h:])
+    cell = saturate(round_shift(f * cell, UNIT_FRACTION) + round_shift(i * g, 2 * UNIT_FRACTION - fraction), 16)
+    return requantise(o * lookup(tanh_cell, "odd", cell), hidden_multiplier, hidden_shift, 0, hidden_bits), cell
+
+
+# ----------------------------------------------------------------------------------------------------------- layer norm
+
+RSQRT_SEGMENTS = 384           # of a mantissa in [1/4, 1), 2^21 each
+
+
+def rsqrt_table() -> NDArray:
+    """``1/sqrt(z)`` for z = 1/4 + k/512, in Q1.15 unsigned (65535 stands for 2): int64 [385]."""
+    z = 0.25 + np.arange(RSQRT_SEGMENTS + 1) / 512
+    return np.minimum(np.floor(32768 / np.sqrt(z) + 0.5), 65535).astype(np.int64)
+
+
+def bit_length(x: Array) -> Array:
+    """Bits needed for each non-negative integer (0 for 0), exact for int64."""
+    n = x * 0
+    for k in (32, 16, 8, 4, 2, 1):
+        big = (x >> k > 0) * k
+        n, x = n + big, x >> big
+    return n + x
+
+
+def rsqrt(u: Array, table: Array) -> tuple[Array, Array]:
+    """``1/sqrt(u) = r * 2^-(45 + e/2)`` for integers 1 <= u < 2^62: returns (r in Q30, e even).
+
+    The mantissa z = u * 2^-e lies in [2^28, 2^30); table with linear interpolation, then one Newton step
+    ``r (3 - z r^2) / 2``.  Relative error below 2^-26 (tested).
+    """
+    e = bit_length(u) - 30
+    e = e + (e & 1)
+    left, right = (-e).clip(0, 62), e.clip(0, 62)
+    z = (u << left) >> right
+    at, rest = (z - (1 << 28)) >> 21, z & ((1 << 21) - 1)
+    at = at.clip(0, RSQRT_SEGMENTS - 1)
+    low = table[at]
+    r = low + round_shift((table[at + 1] - low) * rest, 21)                       # Q1.15
+    correction = 3 * (1 << 30) - ((z * r * r) >> 30)                              # Q30: z r^2 <= 2^62 / 2^30
+    return (r * correction) >> 16, e
+
+
+def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int, root_width: int, table: Array, multiplier: Any, shift: Any,
+               zero_point: int, bits: int) -> Array:
+    """Layer norm over the last axis, in integers.
+
+    x  [..., C] ints      gain  int16 [C]      bias  int32 [C], in units of gain * 2^-12      root_width = round(sqrt(C) * 2^8)
+    epsilon  integer added to ``sum d^2`` (that is eps * C^3 / scale^2, at least 1), d = C x - sum x
+    ``n = sat16(d / sqrt(sum d^2 / C))`` in Q3.12, then ``requantise(n gain + bias)``.   C^3 4^bits < 2^62 must hold.
+    """
+    width = x.shape[-1]
+    d = width * x - x.sum(-1)[..., None]
+    u = (d * d).sum(-1) + epsilon
+    r, e = rsqrt(u, table)
+    q = round_shift(r * root_width, 16)                                           # sqrt(C)/sqrt(z), Q22
+    shift_n = 25 + (e >> 1)
+    n = saturate(round_shift(d * q[..., None], shift_n[..., None]), 16)
+    return requantise(n * gain + bias, multiplier, shift, zero_point, bits)
+
+
+# ------------------------------------------------------------------------------------------- the border to real numbers
+
+def quantise(x: Array, scale: Any, zero_point: int, bits: int) -> Array:
+    """Real to integer: ``sat(zero_point + floor(x / scale + 1/2))`` in float64.  Host side only: features into the first layer."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return saturate((x.to(torch.float64) / scale + 0.5).floor().to(torch.int64) + zero_point, bits)
+    return saturate(np.floor(np.asarray(x, np.float64) / scale + 0.5).astype(np.int64) + zero_point, bits)

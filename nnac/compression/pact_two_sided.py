@@ -1,0 +1,20 @@
+"""Two-sided PACT."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from nnac.compression.base import Method, argument, method
+
+
+@method("activations", "hidden")
+@frozen
+class PactTwoSided(Method):
+    """Two-sided PACT: lower and upper clip learned independently.
+
+    Source: FMS-MO (METHODS §6): initial clips from the 0.1st and 99.9th percentile.
+    """
+
+    plus: bool = argument("boolean", default=True, doc="add the rounding term to the clips' gradients (PACT+)")
+    low: float = argument("number", default=0.1, low=0.0, high=50.0, doc="percentile of the first lower clip")
+    high: float = argument("number", default=99.9, low=50.0, high=100.0, doc="percentile of the first upper clip")

@@ -1,0 +1,161 @@
+"""QGraph: the model as a graph of integer operators, ready to be read three times (evaluate, training module, program).
+
+A value is a sequence of vectors of integers with one format.  A node applies one operator (`nnac.ops`) to values, within one entry
+point (``encoder``, ``prediction``, ``joint``): calling an entry once, on ``rate`` input frames, is one *step* of it.  State (hidden,
+cell) lives in named `State` objects that belong to recurrent nodes and survive from step to step.
+
+A graph is *bound* when every value has its scale and every node its integer constants; lowering a plan gives an unbound graph, the training
+module binds it (`nnac.train.module`).  `verify` says what a valid graph is, in code, and runs between passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from attrs import evolve, field, frozen
+from numpy.typing import NDArray
+
+ENTRIES = ("encoder", "prediction", "joint")
+
+
+class GraphError(ValueError):
+    """A QGraph that breaks a rule of `verify`: always nnac's own mistake or a damaged file, never the user's policy."""
+
+
+@frozen
+class Value:
+    """A named sequence of integer vectors: real = scale * (integer - zero_point).
+
+    width   elements of a vector           bits        4, 8 or 16 (32: an index, no arithmetic)
+    rate    vectors in one step of its entry     scale       None until bound
+    """
+
+    name: str
+    width: int
+    bits: int
+    rate: int = 1
+    scale: float | None = None
+    zero_point: int = 0
+
+    def __str__(self) -> str:
+        scale = "?" if self.scale is None else f"{self.scale:.6g}"
+        return f"{self.name}: int{self.bits}[{self.rate}, {self.width}] * {scale}" + (f" zero {self.zero_point}" if self.zero_point else "")
+
+
+@frozen
+class State:
+    """A vector that a node keeps between steps: ``encoder.lstm[0].hidden``.  Starts at zero; resident, resettable, saveable."""
+
+    name: str
+    width: int
+    bits: int
+    scale: float | None = None
+
+
+@frozen(eq=False)
+class Node:
+    """One operator applied.  ``path`` is the model's layer; ``origins`` name the policy lines that shaped it (for errors and listings)."""
+
+    path: str
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    entry: str
+    attributes: Mapping[str, Any] = field(factory=dict)
+    constants: Mapping[str, NDArray] = field(factory=dict)
+    states: tuple[State, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    def state(self, suffix: str) -> State:
+        return next(s for s in self.states if s.name.endswith("." + suffix))
+
+    def __str__(self) -> str:
+        attributes = ", ".join(f"{k}={v}" for k, v in sorted(self.attributes.items()))
+        constants = ", ".join(f"{k} {v.dtype}{list(v.shape)}" for k, v in sorted(self.constants.items()))
+        return f"{self.output} = {self.op}({', '.join(self.inputs)})" + (f" {{{attributes}}}" if attributes else "") + (
+            f"\n      {constants}" if constants else "")
+
+
+@frozen(eq=False)
+class QGraph:
+    """All entries of one model.  ``inputs`` and ``outputs`` map an entry to its value names, in order."""
+
+    name: str
+    values: Mapping[str, Value]
+    nodes: tuple[Node, ...]                       # in dependency order
+    inputs: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, tuple[str, ...]]
+    metadata: Mapping[str, Any] = field(factory=dict)
+
+    def entry(self, name: str) -> tuple[Node, ...]:
+        """The nodes of one entry, in order."""
+        return tuple(n for n in self.nodes if n.entry == name)
+
+    @cached_property
+    def by_path(self) -> dict[str, Node]:
+        return {n.path: n for n in self.nodes}
+
+    @property
+    def states(self) -> Iterator[State]:
+        return (s for n in self.nodes for s in n.states)
+
+    @property
+    def bound(self) -> bool:
+        return all(v.scale is not None for v in self.values.values())
+
+    @cached_property
+    def producers(self) -> dict[str, Node]:
+        return {n.output: n for n in self.nodes}
+
+    def consumers(self, value: str) -> tuple[Node, ...]:
+        return tuple(n for n in self.nodes if value in n.inputs)
+
+    def with_nodes(self, nodes: tuple[Node, ...], values: Mapping[str, Value] | None = None) -> QGraph:
+        return evolve(self, nodes=nodes, values=self.values if values is None else values)
+
+    def __str__(self) -> str:
+        lines = [f"qgraph {self.name}"]
+        for entry in self.inputs:
+            lines.append(f"  {entry}.step({', '.join(str(self.values[v]) for v in self.inputs[entry])})")
+            for n in self.entry(entry):
+                lines += [f"    {n}", f"      -> {self.values[n.output]}"]
+                lines += [f"      state {s.name} int{s.bits}[{s.width}]" for s in n.states]
+            lines.append(f"    return {', '.join(self.outputs[entry])}")
+        return "\n".join(lines)
+
+
+def verify(graph: QGraph) -> QGraph:
+    """Check every rule of a valid graph and return it.  GraphError names the node and the rule."""
+    from nnac.ops import operator
+
+    # an entry may read what another entry made (the joint does); only the outermost inputs exist from the start
+    known = {name for names in graph.inputs.values() for name in names if name not in graph.producers}
+    seen: set[str] = set()
+    for node in graph.nodes:
+        where = f"{node.path} ({node.op})"
+        if node.path in seen:
+            raise GraphError(f"{where}: two nodes have this path")
+        seen.add(node.path)
+        if node.entry not in graph.inputs:
+            raise GraphError(f"{where}: no entry is called {node.entry}")
+        for name in node.inputs:
+            if name not in known:
+                raise GraphError(f"{where}: reads {name} before it is made")
+        if node.output in known:
+            raise GraphError(f"{where}: makes {node.output} again")
+        known.add(node.output)
+        for name in (*node.inputs, node.output):
+            if name not in graph.values:
+                raise GraphError(f"{where}: {name} has no format")
+        operator(node.op).verify(node, graph)
+    for entry, names in graph.outputs.items():
+        for name in names:
+            if name not in known:
+                raise GraphError(f"entry {entry}: returns {name}, which nothing makes")
+    for value in graph.values.values():
+        if value.scale is not None and not (np.isfinite(value.scale) and value.scale > 0):
+            raise GraphError(f"{value.name}: a scale must be positive and finite, not {value.scale}")
+    return graph

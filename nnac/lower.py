@@ -1,0 +1,154 @@
+"""Lowering: a model graph and a precision for each layer become an unbound QGraph.
+
+Some scales are fixed by the arithmetic and set here: hidden states and tanh outputs (clip 1), and the input of a table (Q3.12).  The rest
+(features, layer-norm outputs, linear outputs, embeddings) are data: calibration or training finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from nnac import arith
+from nnac.ir import QGraph, State, Value, verify
+from nnac.model.graph import Layer, ModelGraph
+
+if TYPE_CHECKING:
+    from nnac.plan import Plan
+
+CELL_FRACTION = 11             # int16 cell, +-16: saturating, trained through (METHODS §1, the MLPerf pitfall)
+
+
+@frozen
+class Precision:
+    """What a plan decides about the integers of one layer."""
+
+    activations: int = 8           # bits of the layer's output
+    weights: int = 8               # bits of the container that the products read: 8 or 16
+    hidden: int = 8                # bits of an LSTM's hidden state (= its output)
+    hidden_clip: float = 1.0       # real value of the largest code
+    cell_fraction: int = CELL_FRACTION
+    variant: str = "acc32"
+    zero_point: bool = False       # whether the output may have one (two-sided clips)
+    origins: tuple[str, ...] = ()
+
+
+def unit_scale(bits: int, clip: float = 1.0) -> float:
+    """Scale of a symmetric signed format whose largest code stands for ``clip``: ``clip / (2^(bits-1) - 1)``, zero an exact level."""
+    return clip / ((1 << (bits - 1)) - 1)
+
+
+def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
+    """The unbound graph of ``model``; ``precision(path)`` for every layer path and for the input ``features``."""
+    values: dict[str, Value] = {}
+    nodes = []
+    outputs: dict[str, list[str]] = {}
+    for name, width in model.inputs.items():
+        consumer = next(layer for layer in model if name in layer.inputs)
+        if name == "label":
+            values[name] = Value(name, 1, 32, scale=1.0)
+        else:
+            rate = consumer.rate * consumer.attributes.get("frames", 1)
+            values[name] = Value(name, width, precision(name).activations, rate)
+    for layer in model:
+        node, value = _LOWER[layer.kind](layer, precision(layer.path), values)
+        nodes.append(node)
+        values[value.name] = value
+    nodes, values = _table_inputs(nodes, values)
+    inputs: dict[str, tuple[str, ...]] = {}
+    for entry in dict.fromkeys(n.entry for n in nodes):
+        inside = [n for n in nodes if n.entry == entry]
+        made = {n.output for n in inside}
+        inputs[entry] = tuple(dict.fromkeys(v for n in inside for v in n.inputs if v not in made))
+        outputs[entry] = [inside[-1].output]
+    return verify(QGraph(model.name, values, tuple(nodes), inputs, {k: tuple(v) for k, v in outputs.items()},
+                         dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms)))
+
+
+def _node(layer: Layer, p: Precision, op: str, states: tuple[State, ...] = (), **attributes):
+    from nnac.ir import Node
+
+    return Node(layer.path, op, layer.inputs, layer.path, layer.entry, attributes, {}, states, p.origins)
+
+
+def _stack(layer, p, values):
+    source = values[layer.inputs[0]]
+    return (_node(layer, p, "stack", frames=layer.attributes["frames"]),
+            Value(layer.path, layer.width, source.bits, layer.rate, source.scale, source.zero_point))
+
+
+def _linear(layer, p, values):
+    return _node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)), Value(layer.path, layer.width, p.activations, layer.rate)
+
+
+def _lstm(layer, p, values):
+    a = layer.attributes
+    scale = None if a["project"] else unit_scale(p.hidden, p.hidden_clip)
+    states = []
+    for direction in ("forward.", "backward.") if a["bidirectional"] else ("",):
+        states += [State(f"{layer.path}.{direction}hidden", a["project"] or a["cells"], p.hidden, scale),
+                   State(f"{layer.path}.{direction}cell", a["cells"], 16, 2.0**-p.cell_fraction)]
+    node = _node(layer, p, "lstm", tuple(states), cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden,
+                 bidirectional=a["bidirectional"], project=a["project"], cell_output_bits=8)
+    return node, Value(layer.path, layer.width, p.hidden, layer.rate, scale)
+
+
+def _layer_norm(layer, p, values):
+    return _node(layer, p, "layer_norm"), Value(layer.path, layer.width, p.activations, layer.rate)
+
+
+def _embedding(layer, p, values):
+    return _node(layer, p, "embedding", rows=layer.kernels[0].rows), Value(layer.path, layer.width, p.activations, layer.rate)
+
+
+def _combine(layer, p, values):
+    return _node(layer, p, layer.kind), Value(layer.path, layer.width, p.activations, layer.rate)
+
+
+def _tanh(layer, p, values):
+    return (_node(layer, p, "lookup", function="tanh", symmetry="odd"),
+            Value(layer.path, layer.width, p.activations, layer.rate, unit_scale(p.activations)))
+
+
+_LOWER: dict[str, Callable] = dict(stack=_stack, linear=_linear, lstm=_lstm, layer_norm=_layer_norm, embedding=_embedding, add=_combine,
+                                   multiply=_combine, tanh=_tanh)
+
+
+def _table_inputs(nodes, values):
+    """What a table reads is int16 in Q3.12, whatever the policy asks for there (its lint rule says so to the user)."""
+    for n in nodes:
+        if n.op == "lookup":
+            v = values[n.inputs[0]]
+            values[v.name] = Value(v.name, v.width, 16, v.rate, 2.0**-arith.PRE_FRACTION)
+    return nodes, values
+
+
+# ------------------------------------------------------------------------------------------------------------ from a plan
+
+def lower_plan(plan: Plan) -> QGraph:
+    """The unbound graph of a resolved plan: what the training module is built from."""
+    graph = plan.graph
+    first = next(layer for layer in graph if "features" in layer.inputs)
+
+    def precision(path: str) -> Precision:
+        return _precision(plan, graph.by_path[first.path if path == "features" else path])
+
+    lowered = lower(graph, precision)
+    return evolve(lowered, metadata=dict(lowered.metadata) | dict(plan=plan.name, digest=plan.digest))
+
+
+def _precision(plan: Plan, layer: Layer) -> Precision:
+    site = plan[layer.path]
+    p = Precision(variant=site.accumulate or "acc32",
+                  origins=tuple(str(o[-1]) for s in site.settings if (o := plan.origin(layer.path, s))))
+    if site.activations:
+        p = evolve(p, activations=site.activations.bits, zero_point=getattr(type(site.activations.method), "two_sided", False))
+    if site.hidden:
+        clip = getattr(site.hidden.method, "clip", None)
+        p = evolve(p, hidden=site.hidden.bits, hidden_clip=1.0 if clip is None else float(clip))
+    if site.cell:
+        p = evolve(p, cell_fraction=site.cell.fraction)
+    widths = [g.weights.multiplied_bits for k in layer.kernels for g in plan.gates(k.path) if g.weights]
+    return evolve(p, weights=max(8, *widths) if widths else 8)

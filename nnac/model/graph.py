@@ -1,0 +1,171 @@
+"""The model graph: named layers, their kernels and gates, and how values flow between them.
+
+A policy addresses *sites*: the path of a layer (``encoder.lstm[0]``), of one of its kernels (``encoder.lstm[0].input``), or
+of one gate of a kernel (``encoder.lstm[0].input.gate.i``).  Everything here is shapes and names: the linter reads it in
+milliseconds, without torch, NumPy or networkx; ``ModelGraph.graph`` gives the networkx view.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    import networkx
+
+GATES = ("i", "f", "g", "o")      # row blocks of an LSTM kernel, in the order of torch.nn.LSTM
+GRU_GATES = ("r", "z", "n")
+
+
+class ModelError(ValueError):
+    """A model that cannot be built: unknown builder, unknown or impossible size."""
+
+
+@frozen
+class Kernel:
+    """A weight matrix of a layer: ``rows`` outputs by ``cols`` inputs; ``gates`` name equal blocks of rows."""
+
+    name: str
+    path: str
+    rows: int
+    cols: int
+    gates: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def gate_rows(self) -> int:
+        return self.rows // max(1, len(self.gates))
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The kernel's own path and those of its gates."""
+        return (self.path, *(f"{self.path}.gate.{g}" for g in self.gates))
+
+
+@frozen
+class Layer:
+    """One named layer.
+
+    path     ``encoder.lstm[0]``
+    kind     stack | lstm | gru | layer_norm | embedding | linear | add | multiply | tanh | concat | log_softmax …
+    inputs   paths of the layers (or entry inputs) it reads
+    width    size of its output vector
+    rate     how many output frames it makes for one step of its entry point
+    entry    ``encoder`` | ``prediction`` | ``joint``
+    """
+
+    path: str
+    kind: str
+    inputs: tuple[str, ...]
+    width: int
+    rate: int
+    entry: str
+    kernels: tuple[Kernel, ...] = ()
+    attributes: dict[str, Any] = field(factory=dict, hash=False)
+
+    @property
+    def recurrent(self) -> bool:
+        return self.kind in ("lstm", "gru")
+
+    @property
+    def weights(self) -> int:
+        return sum(k.weights for k in self.kernels)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates in one step of the entry point."""
+        return self.rate * sum(k.weights for k in self.kernels if self.kind != "embedding")
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return (self.path, *(s for k in self.kernels for s in k.sites))
+
+
+@frozen
+class ModelGraph:
+    """A model: its layers in dependency order.  ``frame_ms`` is the time one encoder step covers, None for models without one."""
+
+    name: str
+    arguments: dict[str, Any] = field(hash=False)
+    layers: tuple[Layer, ...] = ()
+    inputs: dict[str, int] = field(factory=dict, hash=False)      # entry input -> width
+    frame_ms: float | None = None
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @cached_property
+    def by_path(self) -> dict[str, Layer]:
+        return {layer.path: layer for layer in self.layers}
+
+    @cached_property
+    def kernels(self) -> dict[str, Kernel]:
+        return {k.path: k for layer in self.layers for k in layer.kernels}
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(s for layer in self.layers for s in layer.sites)
+
+    def layer_of(self, site: str) -> Layer:
+        """The layer that owns ``site`` (a layer, kernel or gate path).  KeyError if there is none."""
+        return self._owner[site]
+
+    @cached_property
+    def _owner(self) -> dict[str, Layer]:
+        return {s: layer for layer in self.layers for s in layer.sites}
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
+
+    @cached_property
+    def graph(self) -> networkx.DiGraph:
+        """The same model as a networkx graph: one node a layer (attribute ``layer``), one edge a value."""
+        import networkx  # 0.2 s: only who asks for the graph pays
+
+        g = networkx.DiGraph(name=self.name)
+        for name, width in self.inputs.items():
+            g.add_node(name, kind="input", width=width)
+        for layer in self.layers:
+            g.add_node(layer.path, layer=layer, kind=layer.kind, width=layer.width)
+            for source in layer.inputs:
+                g.add_edge(source, layer.path)
+        assert networkx.is_directed_acyclic_graph(g), "recurrence lives inside layers, never between them"
+        return g
+
+
+_BUILDERS: dict[str, str] = {"rnnt": "nnac.model.rnnt"}
+_REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
+
+
+def builder(function: Callable[..., ModelGraph]) -> Callable[..., ModelGraph]:
+    """Register a model builder under its own name; its keyword arguments become the arguments of ``model name(...)``."""
+    _REGISTERED[function.__name__] = function
+    return function
+
+
+def builders() -> dict[str, Callable[..., ModelGraph]]:
+    """All builders by name."""
+    for module in _BUILDERS.values():
+        importlib.import_module(module)
+    return dict(_REGISTERED)
+
+
+def build(name: str, **arguments: Any) -> ModelGraph:
+    """Build the model ``name``.  ModelError for an unknown name or argument, or an impossible size."""
+    known = builders()
+    if name not in known:
+        raise ModelError(f"no model is called `{name}` (there are: {', '.join(sorted(known))})")
+    accepted = inspect.signature(known[name]).parameters
+    for argument in arguments:
+        if argument not in accepted:
+            raise ModelError(f"model `{name}` has no argument `{argument}` (it has: {', '.join(accepted)})")
+    return known[name](**arguments)

@@ -1,0 +1,30 @@
+"""Matrix-vector product, bias, requantisation per row."""
+
+from nnac import arith
+from nnac.ops import Operator, require
+
+
+class Linear(Operator):
+    """``y = requantise(W x + b)``.
+
+    constants  weight int8|int16 [rows, cols]   bias int64 [rows], in units of s_x s_w[row] (the input's zero point folded in)
+               multiplier, shift int64 [rows]
+    attributes weight_bits
+    """
+
+    kind = "linear"
+    constants = ("weight", "bias", "multiplier", "shift")
+
+    def integers(self, node, graph, inputs, state, constants):
+        out = graph.values[node.output]
+        acc = arith.matmul(inputs[0], constants["weight"]) + constants["bias"]
+        return arith.requantise(acc, constants["multiplier"], constants["shift"], out.zero_point, out.bits)
+
+    def verify_more(self, node, graph, inputs, output):
+        if node.constants:
+            w = node.constants["weight"]
+            require(w.shape == (output.width, inputs[0].width), node, f"weight {w.shape} fits [{output.width}, {inputs[0].width}]")
+            bound = int(arith.accumulator_bound(inputs[0].bits, w, node.constants["bias"]).max())
+            limit = 47 if max(inputs[0].bits, node.attributes.get("weight_bits", 8)) > 8 else 31
+            require(bound < 1 << limit, node, f"the accumulator reaches {bound}, more than {limit + 1} bits")
+            require(bound * int(node.constants["multiplier"].max()) < 1 << 62, node, "accumulator times multiplier stays below 2^62")

@@ -1,0 +1,107 @@
+"""LSTM over a sequence, one or both directions, with or without a recurrent projection.  State: hidden (and cell) per direction."""
+
+from __future__ import annotations
+
+from nnac import arith
+from nnac.ops import Operator, require
+
+DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
+
+
+class LSTM(Operator):
+    """The LSTM of DESIGN §5.  Constants and states carry the prefix ``forward.``/``backward.`` when bidirectional.
+
+    constants  input int8 [4H, I]   recurrent int8 [4H, R]   bias int64 [4H]   hidden_multiplier, hidden_shift (scalars)
+               acc32: multiplier, shift [4H]: input and recurrent products share one accumulator and one scale a row
+               sum16: input_multiplier, input_shift, recurrent_multiplier, recurrent_shift [4H]; the bias joins the input product
+               project: project int8 [R, H], project_bias [R], project_multiplier, project_shift [R]; cell outputs are then int8 too
+               sigmoid, tanh, tanh_cell int16 [513]
+    attributes cells, variant (acc32|sum16), fraction (of the cell), bidirectional, project (width or 0), hidden_bits
+    A backward direction has no streaming state: it starts at zero at the end of the sequence it is given (a chunk or an utterance).
+    """
+
+    kind = "lstm"
+
+    def constants_of(self, node):
+        names = ["input", "recurrent", "bias", "hidden_multiplier", "hidden_shift"]
+        names += ["multiplier", "shift"] if node.attributes["variant"] == "acc32" else [
+            "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift"]
+        if node.attributes.get("project"):
+            names += ["project", "project_bias", "project_multiplier", "project_shift"]
+        directions = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
+        return (*(d + n for d in directions for n in names), "sigmoid", "tanh", "tanh_cell")
+
+    def integers(self, node, graph, inputs, state, constants):
+        (x,) = inputs
+        if not node.attributes.get("bidirectional"):
+            return self.direction(node, x, "", state, constants)
+        forward = self.direction(node, x, "forward.", state, constants)
+        backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
+        return join(forward, reverse(backward))
+
+    def direction(self, node, x, prefix, state, constants):
+        """One direction over [T, B, I]; replaces ``state`` and returns the hidden sequence [T, B, R]."""
+        c = {k[len(prefix):]: v for k, v in constants.items() if k.startswith(prefix)} | {
+            k: constants[k] for k in ("sigmoid", "tanh", "tanh_cell")}
+        a = node.attributes
+        hidden_name, cell_name = (f"{node.path}.{prefix}{s}" for s in ("hidden", "cell"))
+        hidden, cell = state[hidden_name], state[cell_name]
+        out_bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
+        from_input = arith.matmul(x, c["input"]) + c["bias"]
+        if a["variant"] == "sum16":
+            from_input = arith.requantise(from_input, c["input_multiplier"], c["input_shift"], 0, 16)
+        outputs = []
+        for step in from_input:
+            product = arith.matmul(hidden, c["recurrent"])
+            if a["variant"] == "sum16":
+                pre = arith.saturate(step + arith.requantise(product, c["recurrent_multiplier"], c["recurrent_shift"], 0, 16), 16)
+            else:
+                pre = arith.requantise(step + product, c["multiplier"], c["shift"], 0, 16)
+            hidden, cell = arith.lstm_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a["fraction"],
+                                           c["hidden_multiplier"], c["hidden_shift"], out_bits)
+            if a.get("project"):
+                acc = arith.matmul(hidden, c["project"]) + c["project_bias"]
+                hidden = arith.requantise(acc, c["project_multiplier"], c["project_shift"], 0, a["hidden_bits"])
+            outputs.append(hidden)
+        state[hidden_name], state[cell_name] = hidden, cell
+        return stacked(outputs, x)
+
+    def verify_more(self, node, graph, inputs, output):
+        a = node.attributes
+        require(a["variant"] in ("acc32", "sum16"), node, f"variant {a['variant']} is acc32 or sum16")
+        require(0 < a["fraction"] < 16, node, "the cell has 1 to 15 fraction bits")
+        width = (a.get("project") or a["cells"]) * (2 if a.get("bidirectional") else 1)
+        require(output.width == width and output.rate == inputs[0].rate, node, f"makes {width} values a frame")
+        for d in DIRECTIONS[bool(a.get("bidirectional"))]:
+            if not node.constants:
+                continue
+            for kernel, bits, bias in ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a["hidden_bits"], None)):
+                bound = int(arith.accumulator_bound(bits, node.constants[kernel], node.constants[bias] if bias else 0).max())
+                require(bound < 1 << 30, node, f"the accumulator of {kernel} reaches {bound}, more than 31 bits")
+
+
+def reverse(x):
+    """The sequence backwards (NumPy slices with a negative step, torch does not)."""
+    return x.flip(0) if hasattr(x, "flip") else x[::-1]
+
+
+def join(*parts):
+    """Side by side on the last axis, on either carrier."""
+    if hasattr(parts[0], "new_empty"):
+        import torch
+
+        return torch.cat(parts, -1)
+    import numpy as np
+
+    return np.concatenate(parts, -1)
+
+
+def stacked(steps, like):
+    """A list of [B, C] as [T, B, C], on either carrier."""
+    if hasattr(like, "new_empty"):
+        import torch
+
+        return torch.stack(steps)
+    import numpy as np
+
+    return np.stack(steps)

@@ -1,0 +1,22 @@
+"""Join ``frames`` consecutive vectors into one: frame stacking before the encoder, time reduction inside it.  No arithmetic."""
+
+from nnac.ops import Operator, require
+
+
+class Stack(Operator):
+    """[T, B, C] -> [T / frames, B, frames * C], oldest first; attributes: frames.  A rest of T is dropped."""
+
+    kind = "stack"
+
+    def integers(self, node, graph, inputs, state, constants):
+        (x,) = inputs
+        k = node.attributes["frames"]
+        steps, batch, width = x.shape[0] // k, x.shape[1], x.shape[2]
+        x = x[: steps * k].reshape(steps, k, batch, width)
+        return x.swapaxes(1, 2).reshape(steps, batch, k * width)
+
+    def verify_more(self, node, graph, inputs, output):
+        k = node.attributes["frames"]
+        require(output.width == k * inputs[0].width and inputs[0].rate == k * output.rate, node, f"joins {k} frames into one")
+        require((output.bits, output.scale, output.zero_point) == (inputs[0].bits, inputs[0].scale, inputs[0].zero_point), node,
+                "keeps the format")

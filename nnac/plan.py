@@ -1,0 +1,380 @@
+"""The plan: a policy resolved on a model for a target.  What every later stage reads.
+
+One ``SitePlan`` per site (layer, kernel, gate), each setting typed, each with the chain of rules that made it (``plan.origin``).
+A plan is frozen, prints, and round-trips through JSON (``to_json``, ``from_json``; schema in ``plan_schema.json``), so that checkpoints,
+programs, sweeps and trackers can carry it.  ``digest`` names it: equal plans, equal digests, on any machine.
+
+    plan["encoder.lstm[0].input"].weights        Weights(bits=8, granularity=channel, method=minmax)
+    plan.gates("encoder.lstm[0].input")          the four gate sites, when a policy goes down to gates
+    plan["encoder.lstm[0]"].activations          Activations(bits=8, method=percentile(99.99))
+    plan.origin("encoder.lstm[0].input", "weights")   (Origin(specs/rnnt_int8.nnac:12:5 …), …): the last one won
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+from attrs import evolve, field, frozen
+
+from nnac.compression.base import Method, from_dict
+from nnac.model.graph import Layer, ModelGraph, build
+from nnac.target import Target
+from nnac.units import UnitError
+
+VERSION = 1
+KERNEL_SETTINGS = ("weights", "regularise", "harden", "sparsity", "codec", "pin")
+LAYER_SETTINGS = ("activations", "hidden", "cell", "bias", "accumulator", "accumulate", "place")
+ENTRY_SETTINGS = ("frames",)
+SETTINGS = KERNEL_SETTINGS + LAYER_SETTINGS + ENTRY_SETTINGS
+
+
+class PlanError(ValueError):
+    """A plan file that is not one: wrong version, missing or ill-typed parts.  The message says where."""
+
+
+@frozen
+class Width:
+    """``int8`` is Width(8), ``fp16`` is Width(16, "fp"), ``float`` is Width(32, "fp")."""
+
+    bits: int
+    number: Literal["int", "fp"] = "int"
+
+    def __str__(self) -> str:
+        return "float" if (self.bits, self.number) == (32, "fp") else f"{self.number}{self.bits}"
+
+    @classmethod
+    def parse(cls, text: str) -> Width:
+        """From ``int8``, ``fp16``, ``float``.  ValueError otherwise."""
+        if text == "float":
+            return cls(32, "fp")
+        if text == "fp16":
+            return cls(16, "fp")
+        if text.startswith("int") and text[3:].isdigit():
+            return cls(int(text[3:]))
+        raise ValueError(f"no width is called {text!r}")
+
+
+@frozen
+class Granularity:
+    """What shares a scale (or a codebook): the ``tensor``, each output ``channel``, each ``gate``, each ``group`` of ``size`` in a row."""
+
+    kind: Literal["tensor", "channel", "gate", "group"] = "channel"
+    size: int | None = None
+
+    def __str__(self) -> str:
+        return f"per_group({self.size})" if self.kind == "group" else f"per_{self.kind}"
+
+
+@frozen
+class Weights:
+    """How a kernel's or gate's weights are held.  ``width`` is that of the stored index or integer; a codebook's entries are int8."""
+
+    width: Width
+    granularity: Granularity
+    method: Method | None              # None: plain floating point
+
+    @property
+    def bits(self) -> int:
+        return self.width.bits
+
+    @property
+    def multiplied_bits(self) -> int:
+        """Bits of the integer that meets an activation: int8 out of a snapped codebook."""
+        if self.method is None or not type(self.method).codebook:
+            return self.bits
+        return {"int8": 8, "int16": 16}[self.method.snap]  # type: ignore[attr-defined]
+
+    def __str__(self) -> str:
+        width = "" if self.method is not None and self.method.takes_bits() else f"{self.width} "
+        return f"{width}{self.granularity}{f' {self.method}' if self.method else ''}" if self.method else str(self.width)
+
+
+@frozen
+class Activations:
+    """How a layer's output (or its hidden state) is held."""
+
+    width: Width
+    method: Method | None
+
+    @property
+    def bits(self) -> int:
+        return self.width.bits
+
+    def __str__(self) -> str:
+        return f"{self.width} {self.method}" if self.method else str(self.width)
+
+
+@frozen
+class Cell:
+    """A recurrent cell state: an integer of ``width`` with ``fraction`` fractional bits, so a range of +-2^(bits - 1 - fraction)."""
+
+    width: Width
+    fraction: int
+
+    @property
+    def bits(self) -> int:
+        return self.width.bits
+
+    def __str__(self) -> str:
+        return f"{self.width} fraction({self.fraction})" if self.width.number == "int" else str(self.width)
+
+
+@frozen
+class SitePlan:
+    """Everything decided at one site.  A kernel or gate has the kernel settings, a layer the layer settings; the others are None.
+
+    codec: auto or a name of ``target.CODECS`` · pin: auto | always | never · place: nna | cpu · accumulate: acc32 | sum16
+    frames: encoder steps computed together (frame batching of the input-side product), at layers of an entry point
+    """
+
+    path: str
+    kind: Literal["layer", "kernel", "gate"]
+    weights: Weights | None = None
+    regularise: Method | None = None
+    harden: Method | None = None
+    sparsity: Method | None = None
+    codec: str | None = None
+    pin: str | None = None
+    activations: Activations | None = None
+    hidden: Activations | None = None
+    cell: Cell | None = None
+    bias: Width | None = None
+    accumulator: Width | None = None
+    accumulate: str | None = None
+    place: str | None = None
+    frames: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Setting -> value, those that this site has."""
+        return {s: v for s in SETTINGS if (v := getattr(self, s)) is not None}
+
+
+@frozen
+class Origin:
+    """Where a value was written.  ``file`` is None for nnac's own defaults and for values from the command line (``rule`` says which)."""
+
+    file: str | None
+    line: int
+    column: int
+    rule: str                          # the selector of the rule, `layers encoder.**`, or `default`
+    text: str                          # the setting as written, `weights int8 per_channel`
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}  {self.rule} {{ {self.text} }}" if self.file else f"{self.rule}  {self.text}"
+
+
+@frozen
+class Training:
+    """What schedules are measured against.  ``steps`` None: not said."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    steps_per_epoch: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    warmup: int | None = None          # steps
+    seed: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """All steps of the training, from ``steps`` or from ``epochs`` x ``steps_per_epoch``; None if they are not said."""
+        if self.steps is not None:
+            return self.steps
+        return round(self.epochs * self.steps_per_epoch) if self.epochs is not None and self.steps_per_epoch is not None else None
+
+
+@frozen
+class Budget:
+    """An upper bound: ``quantity`` (weights, sram: bytes; latency: seconds; cycles; bits_per_weight) must not exceed ``limit``."""
+
+    quantity: str
+    limit: float
+    text: str                          # as written: `weights <= 1.2 MiB`
+
+
+@frozen
+class ModelReference:
+    """The model that was planned: a builder's name and its arguments."""
+
+    builder: str
+    arguments: dict[str, Any] = field(hash=False)
+
+    def build(self) -> ModelGraph:
+        return build(self.builder, **self.arguments)
+
+    def __str__(self) -> str:
+        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k,
+                 v in self.arguments.items())
+        return f"{self.builder}({', '.join(shown)})"
+
+
+@frozen(eq=False)
+class Plan:
+    """See the module.  Equality and hash are those of ``digest``: what is decided, not where it was written."""
+
+    name: str
+    model: ModelReference
+    target: Target
+    sites: tuple[SitePlan, ...]
+    training: Training = Training()
+    budgets: tuple[Budget, ...] = ()
+    parameters: dict[str, Any] = field(factory=dict)              # the `let`s, after overrides: plain values or their printed form
+    origins: dict[tuple[str, str], tuple[Origin, ...]] = field(factory=dict)
+
+    def __getitem__(self, path: str) -> SitePlan:
+        return self.by_path[path]
+
+    def __contains__(self, path: object) -> bool:
+        return path in self.by_path
+
+    def __iter__(self) -> Iterator[SitePlan]:
+        return iter(self.sites)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    @cached_property
+    def by_path(self) -> dict[str, SitePlan]:
+        return {s.path: s for s in self.sites}
+
+    @cached_property
+    def graph(self) -> ModelGraph:
+        """The model graph, built anew from its reference."""
+        return self.model.build()
+
+    def gates(self, kernel: str) -> tuple[SitePlan, ...]:
+        """The gate sites of a kernel, in row order; the kernel's own site alone if it has no gates."""
+        found = tuple(s for s in self.sites if s.kind == "gate" and s.path.startswith(f"{kernel}.gate."))
+        return found or (self[kernel],)
+
+    def uniform(self, kernel: str) -> bool:
+        """Whether all gates of a kernel are settled like the kernel itself."""
+        own = self[kernel].settings
+        return all(g.settings == own for g in self.gates(kernel))
+
+    def kernels(self, layer: str | Layer) -> tuple[SitePlan, ...]:
+        """The kernel sites of a layer, in the model's order."""
+        owner = layer if isinstance(layer, Layer) else self.graph.by_path[layer]
+        return tuple(self[k.path] for k in owner.kernels)
+
+    def frames(self, entry: str) -> int:
+        """How many steps of an entry point are computed together."""
+        return max((self[layer.path].frames or 1 for layer in self.graph if layer.entry == entry), default=1)
+
+    def origin(self, site: str, setting: str) -> tuple[Origin, ...]:
+        """The rules that said something about ``setting`` of ``site``, in order; the last one won.  The first may be nnac's default."""
+        return self.origins.get((site, setting), ())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON without origins, as 64 hex digits."""
+        return hashlib.sha256(json.dumps(self.to_json(origins=False), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def with_target(self, target: Target) -> Plan:
+        return evolve(self, target=target)
+
+    def to_json(self, *, origins: bool = True) -> dict[str, Any]:
+        """Plain JSON (dict of str, int, float, bool, None, lists), in a fixed order."""
+        data: dict[str, Any] = {
+            "nnac_plan": VERSION, "name": self.name,
+            "model": {"builder": self.model.builder, "arguments": dict(self.model.arguments)},
+            "target": self.target.to_json(),
+            "training": {a.name: getattr(self.training, a.name) for a in Training.__attrs_attrs__},  # type: ignore[attr-defined]
+            "budgets": [{"quantity": b.quantity, "limit": b.limit, "text": b.text} for b in self.budgets],
+            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in self.parameters.items()},
+            "sites": [{"path": s.path, "kind": s.kind} | {k: _plain(v) for k, v in s.settings.items()} for s in self.sites],
+        }
+        if origins:
+            data["origins"] = _grouped(self.origins)
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        """The plan that ``to_json`` described.  PlanError if it is not one."""
+        if not isinstance(data, dict) or data.get("nnac_plan") != VERSION:
+            raise PlanError(f"not an nnac plan of version {VERSION}")
+        try:
+            return cls(
+                data["name"], ModelReference(data["model"]["builder"], dict(data["model"]["arguments"])), Target.from_json(data["target"]),
+                tuple(_site(s) for s in data["sites"]), Training(**data["training"]), tuple(Budget(**b) for b in data["budgets"]),
+                dict(data["parameters"]),
+                {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"]) for o in data.get("origins", ()) for site in o["sites"]})
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+            raise PlanError(f"not a valid nnac plan: {type(e).__name__}: {e}") from e
+
+    def __str__(self) -> str:
+        lines = [f"plan {self.name}  {self.model} on {self.target.name}"]
+        for s in self.sites:
+            if s.kind == "gate" and s.settings == self[s.path.rpartition(".gate.")[0]].settings:
+                continue
+            depth = {"layer": 1, "kernel": 2, "gate": 3}[s.kind]
+            lines.append(f"{'  ' * depth}{s.path:<{40 - 2 * depth}}  " + "; ".join(f"{k} {v}" for k, v in s.settings.items()))
+        return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Weights):
+        return {"width": str(value.width), "granularity": str(value.granularity), "method": value.method and value.method.as_dict()}
+    if isinstance(value, Activations):
+        return {"width": str(value.width), "method": value.method and value.method.as_dict()}
+    if isinstance(value, Cell):
+        return {"width": str(value.width), "fraction": value.fraction}
+    if isinstance(value, Width):
+        return str(value)
+    return value.as_dict() if isinstance(value, Method) else value
+
+
+def _grouped(origins: dict[tuple[str, str], tuple[Origin, ...]]) -> list[dict[str, Any]]:
+    """Sites that share a chain are written together: files stay small however many gates there are."""
+    groups: dict[tuple[str, tuple[Origin, ...]], list[str]] = {}
+    for (site, setting), chain in origins.items():
+        groups.setdefault((setting, chain), []).append(site)
+    return [{"setting": s, "sites": sites, "chain": [[o.file, o.line, o.column, o.rule, o.text] for o in chain]}
+            for (s, chain), sites in groups.items()]
+
+
+def _granularity(text: str) -> Granularity:
+    kind, _, size = text.removeprefix("per_").rstrip(")").partition("(")
+    if kind not in ("tensor", "channel", "gate", "group"):
+        raise ValueError(f"no granularity is called {text!r}")
+    return Granularity(kind, int(size) if size else None)  # type: ignore[arg-type]
+
+
+def _site(data: dict[str, Any]) -> SitePlan:
+    d = dict(data)
+    method = lambda m: None if m is None else from_dict(m)  # noqa: E731
+    if "weights" in d:
+        w = d["weights"]
+        d["weights"] = Weights(Width.parse(w["width"]), _granularity(w["granularity"]), method(w["method"]))
+    for name in ("activations", "hidden"):
+        if name in d:
+            d[name] = Activations(Width.parse(d[name]["width"]), method(d[name]["method"]))
+    for name in ("regularise", "harden", "sparsity"):
+        if name in d:
+            d[name] = method(d[name])
+    if "cell" in d:
+        d["cell"] = Cell(Width.parse(d["cell"]["width"]), int(d["cell"]["fraction"]))
+    for name in ("bias", "accumulator"):
+        if name in d:
+            d[name] = Width.parse(d[name])
+    return SitePlan(**d)
+
+
+def load_plan(text: str | bytes) -> Plan:
+    """A plan from JSON text.  PlanError if it is not one."""
+    try:
+        return Plan.from_json(json.loads(text))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise PlanError(f"not an nnac plan: {e}") from e
+
+
+__all__ = ["Activations", "Budget", "Cell", "Granularity", "ModelReference", "Origin", "Plan", "PlanError", "SitePlan", "Training",
+           "UnitError", "Weights", "Width", "load_plan"]

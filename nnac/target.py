@@ -1,0 +1,206 @@
+"""The machine that a policy is written for, as numbers: what it multiplies, how fast, how much it holds, what it cannot do.
+
+A ``target`` declaration (``specs/targets/*.nnac``) makes one; ``FIELDS`` is the table that the language reads, with a sentence a field.
+All numbers are exact: integers in base units (Hz, bytes, bytes per second, cycles), rates as fractions.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from attrs import asdict, evolve, field, frozen
+from attrs import fields as attrs_fields
+
+CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
+OPERATORS = ("stack", "lstm", "gru", "layer_norm", "embedding", "linear", "add", "multiply", "tanh", "sigmoid", "relu", "concat",
+             "softmax", "log_softmax", "convolution", "attention")
+
+
+@frozen
+class Dram:
+    """The weight memory: DRAM or flash.  A read costs ``latency`` cycles once, then ``bandwidth``, in bursts of ``burst`` bytes."""
+
+    bandwidth: int              # bytes per second
+    latency: int                # cycles
+    burst: int                  # bytes
+
+
+@frozen
+class Cpu:
+    """What an operator on the CPU costs: ``wake`` once, moving its values both ways at ``transfer``, then computing at ``macs``."""
+
+    transfer: int               # bytes per second
+    wake: Fraction              # seconds
+    macs: int                   # multiply-accumulates per second
+
+
+@frozen
+class Energy:
+    """Energy of one event, in joules.  Exact fractions; a stated table, not a measurement."""
+
+    mac: Fraction               # one int8 multiply-accumulate
+    sram: Fraction              # one byte to or from SRAM
+    dram: Fraction              # one byte from DRAM
+    vector: Fraction            # one lane of one vector instruction
+
+
+@frozen
+class Target:
+    """A neural network accelerator.  See ``DESIGN`` §6 for the machine these numbers describe."""
+
+    name: str
+    clock: int                                     # Hz
+    lanes: int                                     # outputs computed at a time
+    columns: int                                   # activation vectors that meet one weight word: frames, hypotheses, chunks
+    sram: int                                      # bytes, pinned weights included
+    pinned: int                                    # bytes of the SRAM for weights that stay
+    dram: Dram
+    multiply: dict[str, Fraction] = field(hash=False)       # weight width (int8, int4, int16, fp16) -> MACs per multiplier and cycle
+    activations: tuple[str, ...] = ("int8", "int16")        # widths that the multipliers take from the other side
+    accumulators: tuple[int, ...] = (32, 48)                # bits
+    decoder: int = 64                              # weights decoded per cycle
+    stream_buffers: int = 2                        # weight tiles in flight
+    queue: int = 8                                 # instructions waiting per unit
+    semaphores: int = 16
+    codecs: tuple[str, ...] = CODECS
+    operators: tuple[str, ...] = OPERATORS         # what runs here; anything else goes to the CPU, at a price
+    cpu: Cpu = Cpu(transfer=10**9, wake=Fraction(20, 10**6), macs=2 * 10**9)
+    energy: Energy = Energy(mac=Fraction(2, 10**13), sram=Fraction(1, 10**12), dram=Fraction(20, 10**12), vector=Fraction(5, 10**13))
+
+    def __attrs_post_init__(self) -> None:
+        positive = dict(clock=self.clock, lanes=self.lanes, columns=self.columns, sram=self.sram, decoder=self.decoder, queue=self.queue,
+                        semaphores=self.semaphores, stream_buffers=self.stream_buffers, bandwidth=self.dram.bandwidth,
+                        burst=self.dram.burst, transfer=self.cpu.transfer, macs=self.cpu.macs)
+        for name, value in positive.items():
+            if value < 1:
+                raise ValueError(f"`{name}` of target `{self.name}` is at least 1, not {value}")
+        if not 0 <= self.pinned <= self.sram:
+            raise ValueError(f"`pinned` of target `{self.name}` is part of its SRAM: from 0 to {self.sram} bytes, not {self.pinned}")
+        if not self.multiply:
+            raise ValueError(f"target `{self.name}` multiplies nothing: say at least `multiply int8(1)`")
+
+    @property
+    def multipliers(self) -> int:
+        """MACs per cycle at rate 1."""
+        return self.lanes * self.columns
+
+    def macs_per_cycle(self, width: str) -> Fraction | None:
+        """MACs per cycle with weights of ``width`` and all columns busy; None if the machine does not multiply that width."""
+        rate = self.multiply.get(width)
+        return None if rate is None else rate * self.multipliers
+
+    def multiply_width(self, bits: int, number: str = "int") -> str | None:
+        """The width that weights of ``bits`` are multiplied as: the narrowest that holds them.  int5 runs as int8.  None: it cannot."""
+        widths = sorted((int(w[len(number):]), w) for w in self.multiply if w.startswith(number) and w[len(number):].isdigit())
+        return next((w for b, w in widths if b >= bits), None)
+
+    def dram_cycles(self, count: int) -> int:
+        """Cycles to stream ``count`` bytes: latency, then whole bursts at the bandwidth."""
+        bursts = -(-count // self.dram.burst)
+        return self.dram.latency + -(-bursts * self.dram.burst * self.clock // self.dram.bandwidth)
+
+    def seconds(self, cycles: int | Fraction) -> Fraction:
+        return Fraction(cycles) / self.clock
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; fractions as ``"1/2"``."""
+        return _plain(asdict(self, recurse=True))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Target:
+        """The target that ``to_json`` described.  ValueError, KeyError or TypeError if it is not one."""
+        known = {a.name for a in attrs_fields(cls)}
+        if unknown := set(data) - known:
+            raise ValueError(f"a target has no {', '.join(sorted(unknown))}")
+        d = dict(data)
+        d["dram"], d["cpu"] = Dram(**d["dram"]), Cpu(d["cpu"]["transfer"], Fraction(d["cpu"]["wake"]), d["cpu"]["macs"])
+        d["energy"] = Energy(**{k: Fraction(v) for k, v in d["energy"].items()})
+        d["multiply"] = {k: Fraction(v) for k, v in d["multiply"].items()}
+        for name in ("activations", "accumulators", "codecs", "operators"):
+            d[name] = tuple(d[name])
+        return cls(**d)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Fraction) else value
+
+
+@frozen
+class Word:
+    """One word of a target field: ``bandwidth(3.75 GB/s)`` is Word("bandwidth", "bandwidth", …)."""
+
+    name: str
+    kind: str                   # what its argument is: a name of a dimension in ``units``, "integer", or "ratio"
+    doc: str
+
+
+@frozen
+class Field:
+    """One field of a ``target`` declaration.
+
+    kind  integer | bytes | frequency: one value     words: a list of plain words     calls: ``word(value)`` for each word
+    """
+
+    kind: str
+    doc: str
+    words: tuple[Word, ...] = ()
+    choices: tuple[str, ...] = ()
+    required: bool = True
+
+
+WIDTHS = ("int1", "int2", "int4", "int8", "int16", "fp16")
+FIELDS: dict[str, Field] = {
+    "clock": Field("frequency", "cycles per second"),
+    "lanes": Field("integer", "outputs computed at a time"),
+    "columns": Field("integer", "activation vectors that meet one weight word: frames, beam hypotheses, chunks"),
+    "sram": Field("bytes", "on-chip memory, pinned weights included"),
+    "pinned": Field("bytes", "part of the SRAM for weights that are never read again from DRAM"),
+    "dram": Field("calls", "the weight memory, DRAM or flash", (
+        Word("bandwidth", "bandwidth", "bytes per second"), Word("latency", "cycles", "before the first byte"),
+        Word("burst", "bytes", "smallest transfer"))),
+    "multiply": Field("calls", "weight widths it multiplies, each with its rate against int8", tuple(
+        Word(w, "ratio", "multiply-accumulates per multiplier and cycle") for w in WIDTHS)),
+    "activations": Field("words", "activation widths it multiplies", choices=("int4", "int8", "int16", "fp16"), required=False),
+    "accumulators": Field("words", "accumulator widths", choices=("int32", "int48"), required=False),
+    "decoder": Field("integer", "weights decoded per cycle", required=False),
+    "stream_buffers": Field("integer", "weight tiles in flight", required=False),
+    "queue": Field("integer", "instructions that wait at each unit", required=False),
+    "semaphores": Field("integer", "counting semaphores between units", required=False),
+    "codecs": Field("words", "weight formats its decoder reads", choices=CODECS, required=False),
+    "operators": Field("words", "operators that run on it; others go to the CPU, at a price", choices=OPERATORS, required=False),
+    "cpu": Field("calls", "what an operator costs on the CPU", (
+        Word("transfer", "bandwidth", "bytes per second, each way"), Word("wake", "time", "once per operator"),
+        Word("macs", "per_second", "multiply-accumulates per second")), required=False),
+    "energy": Field("calls", "energy of one event: a stated table, not a measurement", (
+        Word("mac", "energy", "one int8 multiply-accumulate"), Word("sram", "energy", "one byte to or from SRAM"),
+        Word("dram", "energy", "one byte from DRAM"), Word("vector", "energy", "one lane of one vector instruction")), required=False),
+}
+
+
+def from_values(name: str, values: dict[str, Any], base: Target | None = None) -> Target:
+    """A target from field values as ``FIELDS`` types them (numbers already in base units), over ``base`` if it extends one.
+
+    values  ``{"clock": 500_000_000, "dram": {"bandwidth": …}, "codecs": ("raw", …)}``.  ValueError for a field missing or out of bounds.
+    """
+    missing = [f for f, spec in FIELDS.items() if spec.required and f not in values and base is None]
+    if missing:
+        raise ValueError(f"target `{name}` does not say its {', '.join(f'`{m}`' for m in missing)}")
+    built = dict(values)
+    for group, cls in (("dram", Dram), ("cpu", Cpu), ("energy", Energy)):
+        if group in built:
+            known = asdict(getattr(base, group)) if base else asdict(_DEFAULTS[group]) if group in _DEFAULTS else {}
+            given = known | built[group]
+            if lacking := [a.name for a in attrs_fields(cls) if a.name not in given]:
+                raise ValueError(f"`{group}` of target `{name}` does not say its {', '.join(f'`{m}`' for m in lacking)}")
+            built[group] = cls(**given)
+    if "accumulators" in built:
+        built["accumulators"] = tuple(int(w[3:]) if isinstance(w, str) else w for w in built["accumulators"])
+    return evolve(base, name=name, **built) if base else Target(name=name, **built)
+
+
+_DEFAULTS: dict[str, Any] = {a.name: a.default for a in attrs_fields(Target) if a.name in ("cpu", "energy")}

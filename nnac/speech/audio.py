@@ -95,7 +95,7 @@ def write_wav(path: str | os.PathLike, samples: NDArray, rate: int = 16000) -> N
 
 
 def read_manifest(path: str | os.PathLike) -> list[Utterance]:
-    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio exists is seen when it is read."""
+    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio is there is seen later."""
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except FileNotFoundError:

@@ -302,20 +302,25 @@ def _run_processes(task: Any, world: int, report: Report, every: int, dev_every:
                        "WORLD_SIZE": str(world), "NNAC_RENDEZVOUS": f"file://{folder}/store"}
         if sys.platform == "linux":
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")      # one machine: do not depend on its name's address
-        ranks = [subprocess.Popen([sys.executable, "-m", "nnac.train.loop", f"{folder}/job.json"], text=True,
-                                  stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-                                  stderr=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-                                  stdin=subprocess.DEVNULL, env={**environment, "RANK": str(rank)})
-                 for rank in range(world)]
+        command = [sys.executable, "-m", "nnac.train.loop", f"{folder}/job.json"]
+        ranks: list[subprocess.Popen] = []
         try:
-            for line in ranks[0].stdout:                            # type: ignore[union-attr]
+            for rank in range(world):
+                with open(f"{folder}/stderr{rank}", "wb") as log:      # a file: a full pipe that nobody reads would stop the rank
+                    out = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
+                    own = {**environment, "RANK": str(rank)}
+                    ranks.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=own, text=True))
+            assert ranks[0].stdout is not None
+            for line in ranks[0].stdout:
+                if not line.startswith("{"):                           # a library's chatter
+                    continue
                 message = json.loads(line)
                 if "error" in message:
                     raise TrainingError(message["error"])
                 report(message)
             if ranks[0].wait() != 0:
-                last = ranks[0].stderr.read().strip().splitlines()  # type: ignore[union-attr]
-                raise TrainingError(f"a training process ended early: {last[-1] if last else 'no reason given'}")
+                last = Path(folder, "stderr0").read_text(errors="replace").strip().splitlines()
+                raise TrainingError(f"a training process ended early: {last[-1] if last else 'it left no message'}")
         finally:
             for process in ranks:
                 process.terminate()

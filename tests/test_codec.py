@@ -166,7 +166,9 @@ def test_dead_words_cost_neither_bytes_nor_cycles():
         assert (dense.live_words, sparse.live_words) == (512, 128)
         assert sparse.tiles[0].steps == 512 // 64 + 128
         assert sparse.size_bytes < dense.size_bytes
-    assert C.skips_dead_words(sparse.header) and not C.skips_dead_words(dense.header)
+        words = C.decode_tile(sparse.header, sparse.tiles[0].data, 64, 512, 64)
+        assert (C.live_mask(sparse.header, words) == (matrix != 0).any(axis=0)).all()
+        assert C.live_mask(dense.header, words).all()
 
 
 def test_fewer_decoders_take_proportionally_longer():
@@ -231,6 +233,26 @@ def test_choose_honours_the_policy_and_the_target():
 
 def test_choose_prefers_skipped_words_when_the_bits_are_the_same():
     assert C.choose(np.zeros((256, 256), np.int8)).encoded.live_words == 0
+
+
+def test_choose_by_cycles_weighs_reading_against_decoding():
+    rng = np.random.default_rng(1)
+    matrix = rng.choice([-1, 0, 1], (64, 1024), p=[0.01, 0.98, 0.01]).astype(np.int8)
+    by_bits, by_cycles = C.choose(matrix), C.choose(matrix, bytes_per_cycle=7.5)
+    # 0.16 bits a weight are read in no time: what counts are the decoder's steps, and a dense word takes one
+    assert C.bits_per_weight(by_bits.encoded) <= C.bits_per_weight(by_cycles.encoded)
+
+    def cycles(choice): return max(choice.encoded.size_bytes / 7.5, sum(t.steps for t in choice.encoded.tiles))
+    assert cycles(by_cycles) <= cycles(by_bits)
+    dense = rng.integers(-120, 120, (64, 1024)).astype(np.int8)
+    assert C.choose(dense, bytes_per_cycle=7.5).codec == C.choose(dense).codec
+
+
+def test_an_image_holds_header_and_tiles_aligned():
+    encoded = C.encode(np.random.default_rng(0).integers(-9, 9, (100, 50)).astype(np.int8), "entropy", 64)
+    image, offsets = encoded.image(32)
+    assert image.startswith(encoded.header) and len(offsets) == 2 and all(o % 32 == 0 for o in offsets) and len(image) % 32 == 0
+    assert [image[o: o + len(t.data)] for o, t in zip(offsets, encoded.tiles, strict=True)] == [t.data for t in encoded.tiles]
 
 
 def test_the_explanation_names_every_candidate_and_marks_the_chosen():

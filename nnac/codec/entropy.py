@@ -24,9 +24,10 @@ use takes one block bit, in the order of the bits; after the last bit lanes idle
 bits, lowest lane first.  At most 7 zero bits at the end.  Every lane ends in state 0: a damaged stream is noticed.
 
 **Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two lanes share
-a dual-port RAM), filled in 2^(n+1) cycles by one sequencer for all lanes: that is `table_steps`.  The loop of a cycle: table
-read, prefix sum over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the
-state bits, outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
+a dual-port RAM).  One sequencer fills all lanes' tables, one state a cycle (`table_steps` = 2^n): the token of state x is the one
+whose range of cumulative frequencies holds reverse(x), y comes from a counter a token.  The loop of a cycle: table read, prefix sum
+over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the state bits,
+outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
 Input: at most lanes * (n + 7) bits a step, on average what the stream's bits a weight say.
 
 Source  tANS: Duda, arXiv 1311.2540.  Tokens with extra bits as in JPEG XL.  Interleaving by step and the tables' form: our choice.
@@ -98,7 +99,7 @@ class Entropy(Codec):
         if table.state_bits or table.live is None: return super().cost(table, tile)
         return tile.live_words, tile.live_words         # one and the same bit for all blocks is not read
 
-    def table_steps(self, table: EntropyTable) -> int: return 2 << table.state_bits
+    def table_steps(self, table: EntropyTable) -> int: return 1 << table.state_bits
 
     # ---- header
 
@@ -208,7 +209,7 @@ def _encode(at: Coder, tiles: Sequence[Words]) -> list[bytes]:
     steps, count, groups = len(token), len(tiles), lanes // GROUP
     parts = [groups, lanes // 8] if at.extra.any() else [groups]
     # a tile's fields, in its order: the first states, then for each step the state bits and the extra bits
-    fields, widths = np.empty((count, groups + steps * sum(parts)), np.int64), np.empty((count, groups + steps * sum(parts)), np.int64)
+    fields, widths = (np.empty((count, groups + steps * sum(parts)), np.int64) for _ in range(2))
     by_step = (count, steps, sum(parts))
     fields_of, widths_of = fields[:, groups:].reshape(by_step), widths[:, groups:].reshape(by_step)
 

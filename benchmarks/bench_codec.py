@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", help="also write the JSON here")
     options = parser.parse_args()
-    console = Console(width=max(132, Console().width))
+    console = Console(width=max(150, Console().width))
     matrices = {name: matrix for name, matrix in wc.cases().items() if not options.rows or name in options.rows}
     if not matrices: raise SystemExit(f"no such row; there are {', '.join(wc.cases())}")
     try: theirs, source = mlw(options.vela, matrices), "measured"
@@ -137,7 +137,7 @@ def main() -> None:
                       ratio if not ratio or theirs_bits >= row["nnac_bits"] else f"[red]{ratio}[/red]",
                       f"{row['entropy_bits']:.4f}", over, f"{100 * row['live_words'] / row['words']:.0f} %",
                       *(f"{1.048576 / row[key]:.0f}" for key in ("choose_s", "encode_s", "decode_s")))
-    table.caption = ("over: nnac above the entropy (zero-order, or of blocks where that is lower); live: words that are multiplied;\n"
+    table.caption = ("over: nnac above the entropy (zero-order, or of blocks where lower); live: words that are multiplied;\n"
                      "choose (and encode), encode, decode: million weights a second, one thread")
     console.print(table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from tests import codec_reference as reference
 PAYLOADS = sorted(C.Codec.registry)
 NAMES = [*PAYLOADS, *(f"block_bitmap+{name}" for name in PAYLOADS), "block_bitmap[1x16]+entropy", "block_bitmap[16x1]+codebook",
          "block_bitmap[5x3]+entropy", "block_bitmap[5x3]+zero_run", "block_bitmap[5x3]+packed", "block_bitmap[64x1]+entropy"]
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FUZZ = int(os.environ.get("NNAC_FUZZ", "1"))      # so many times the examples
+few = settings(max_examples=25 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @st.composite
@@ -70,7 +72,7 @@ def test_decode_gives_back_every_matrix(name, matrix, lanes, tile_cols):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(few, max_examples=25)
+@settings(few, max_examples=12 * FUZZ)
 @given(matrix=matrices(40, 24), lanes=st.sampled_from([1, 3, 16, 64]), tile_cols=st.sampled_from([None, 7]))
 def test_the_decoder_of_the_description_agrees_in_weights_live_words_and_steps(name, matrix, lanes, tile_cols):
     encoded = encoded_or_none(matrix, name, lanes, tile_cols)
@@ -189,7 +191,7 @@ def test_entropy_coding_comes_within_two_per_cent_of_the_entropy(spread):
 
 @pytest.mark.parametrize("blocks", [None, C.Blocks(1, 16), C.Blocks(16, 1), C.Blocks(5, 3)], ids=str)
 @pytest.mark.parametrize("name", [n for n in PAYLOADS if n != "zero_run"])
-@settings(few, max_examples=25)
+@settings(few, max_examples=12 * FUZZ)
 @given(matrix=matrices(130, 100))
 def test_estimates_are_what_is_measured(name, blocks, matrix):
     """To two per cent of the bits, the bits that fill the bytes, and what an entropy coder's lane may lose at its end."""
@@ -267,7 +269,7 @@ def test_the_explanation_names_every_candidate_and_marks_the_chosen():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(few, max_examples=40)
+@settings(few, max_examples=20 * FUZZ)
 @given(matrix=matrices(40, 24), data=st.data())
 def test_damaged_tiles_and_headers_raise_a_codec_error_or_decode_to_something(name, matrix, data):
     """A flipped bit of raw weights is a different weight, no more; nothing ever hangs, and nothing but CodecError comes out."""

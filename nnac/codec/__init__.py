@@ -15,9 +15,9 @@ from nnac.codec.api import (
     decode_tile,
     decode_tiles,
     encode,
-    skips_dead_words,
+    live_mask,
 )
 from nnac.codec.base import Blocks, Codec, CodecError, Encoded, Tile, bits_per_weight, decode_cycles, parse_name
 
 __all__ = ["Blocks", "Candidate", "Choice", "Codec", "CodecError", "Encoded", "Tile", "bits_per_weight", "choose", "decode",
-           "decode_cycles", "decode_tile", "decode_tiles", "encode", "parse_name", "skips_dead_words"]
+           "decode_cycles", "decode_tile", "decode_tiles", "encode", "live_mask", "parse_name"]

@@ -105,10 +105,14 @@ def decode(encoded: Encoded) -> NDArray[np.int8]:
     return matrix
 
 
-def skips_dead_words(header: bytes) -> bool:
-    """Does the decoder tell the MV unit which words are all zero (block bitmap, zero_run), so that it skips them?"""
+def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols].
+
+    With block bitmap or zero_run a word of zeros is known to be dead; the other codecs do not look.
+    """
     codec, blocks, _ = read_header(bytes(header))
-    return blocks is not None or codec.name == "zero_run"
+    if blocks is None and codec.name != "zero_run": return np.ones(len(words), np.bool_)
+    return np.asarray(words.any(axis=1))
 
 
 # ------------------------------------------------------------------------------------------------------------------- choose

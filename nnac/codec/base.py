@@ -18,6 +18,8 @@ writes nothing, and the MV unit skips it.  The useful shapes: 1x16 (one output, 
 (whole words: saves bytes and MV cycles).  The bits come before the tile's values: `lanes`-wide mask buffer in the decoder,
 words * lanes / (block rows * block cols) bits long (512 bytes for 64 x 1024 in blocks of 16).
 
+The byte length of a tile stands in the instruction that loads it, not in the stream.
+
 **Time.**  A decoder makes one *step* a cycle (one word), so a tile takes ``steps`` cycles: mask steps (rows bits each) + value
 steps (live words; zero_run: see there).  With fewer decoders than lanes every step takes ceil(lanes / decoders) cycles.
 """
@@ -307,6 +309,15 @@ class Encoded:
 
     @property
     def live_words(self) -> int: return sum(tile.live_words for tile in self.tiles)
+
+    def image(self, align: int = 16) -> tuple[bytes, tuple[int, ...]]:
+        """Stream header and tiles as they lie in memory, each from a multiple of ``align`` bytes: (bytes, the tiles' offsets)."""
+        parts, offsets, at = [], [], 0
+        for data in (self.header, *(tile.data for tile in self.tiles)):
+            offsets.append(at)
+            parts.append(data + bytes(-len(data) % align))
+            at += len(parts[-1])
+        return b"".join(parts), tuple(offsets[1:])
 
     def to_bytes(self) -> bytes: return _to_bytes(self)
 

@@ -134,9 +134,10 @@ class Described:
         parts = []
         for name, attribute in self._names():
             value, spec = getattr(self, attribute), self.arguments()[name][0]
-            if value != defaults[name]:
-                parts.append(_spelled(value, spec) if spec.positional and len(parts) == _position(type(self), name)
-                             else f"{name}={_spelled(value, spec)}")
+            if spec.positional and len(parts) == _position(type(self), name):
+                parts.append(_spelled(value, spec))          # what is plain without a name is always shown
+            elif value != defaults[name]:
+                parts.append(f"{name}={_spelled(value, spec)}")
         return f"{self.keyword}({', '.join(parts)})" if parts else self.keyword
 
 

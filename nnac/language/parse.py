@@ -20,6 +20,7 @@ from nnac.language.tables import Tables, tables
 from nnac.units import UnitError, number
 
 ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
+LONGEST_SUM = 100           # operations in one expression
 DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
 LONGEST = 4 << 20           # characters of a file
 CACHED = 20_000             # items remembered
@@ -408,6 +409,22 @@ def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
     return build
 
 
+def _binary(p: _Parser, c: list[Any]) -> Any:
+    left, right = _value(p, c[0]), _value(p, c[2])
+    start, end = _extent(p, c)
+    length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
+    if length > LONGEST_SUM:
+        if length == LONGEST_SUM + 1:
+            p._report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base, "", ())
+        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"), s.Number(start, end, number("0"), None, "0"), length)
+    return s.Binary(start, end, c[1].text, left, right, length)
+
+
+def _negative(p: _Parser, c: list[Any]) -> Any:
+    operand = _value(p, c[1])
+    return operand.operand if isinstance(operand, s.Negative) else s.Negative(*_extent(p, c), operand)   # - - x is x
+
+
 def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
     flat, names = _flat(c), []
     for i, x in enumerate(flat):
@@ -480,10 +497,9 @@ BUILDERS: dict[str, Callable[[_Parser, list[Any]], Any]] = {
     "positional": lambda p, c: s.Argument(*_extent(p, c), None, _value(p, c[0])),
     "range_": lambda p, c: s.Range(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
     "change": lambda p, c: s.Arrow(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
-    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if not (isinstance(x,
-                                                                                                                 Token) and x.kind == "COMMA"))),
-    "binary": lambda p, c: s.Binary(*_extent(p, c), c[1].text, _value(p, c[0]), _value(p, c[2])),
-    "negative": lambda p, c: s.Negative(*_extent(p, c), _value(p, c[1])),
+    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if getattr(x, "kind", "") != "COMMA")),
+    "binary": _binary,
+    "negative": _negative,
     "group": lambda p, c: _value(p, c[1]),
     "quantity": _quantity,
 }

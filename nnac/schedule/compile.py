@@ -349,7 +349,8 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
         return Entry(name, words, np.zeros(len(code), np.uint32), cycles=cycles), lines, facts
     graph = layout.graph
     ports = {n: v.port(n) for n, v in plan.views.items()}
-    taps = tuple(Tap(ports[n.output], _last_write(ordered, ports[n.output])) for n in graph.entry(plan.entry))
+    makers = {n.output: n.path for n in graph.entry(plan.entry)}
+    taps = tuple(Tap(ports[n.output], _last_write(ordered, makers.get(layout.forms[n.output].base))) for n in graph.entry(plan.entry))
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
                  tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles), lines, facts
 
@@ -381,15 +382,9 @@ def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     return out
 
 
-def _last_write(items: Sequence[Item], port: Any) -> int:
-    """Index of the last instruction that writes into a port."""
-    ranges = port.ranges
-    low, high = ranges[0][0], ranges[-1][1]
-    for index in range(len(items) - 1, -1, -1):
-        for space, start, end in items[index].writes:
-            if space == "A" and start < high and low < end and any(start < e and s < end for s, e in ranges):
-                return index
-    raise AssertionError(f"nothing writes {port}")
+def _last_write(items: Sequence[Item], path: str | None) -> int:
+    """Index of the last instruction of a layer: its value is whole then.  A value that the host wrote (None) is whole from the start."""
+    return max((i for i, item in enumerate(items) if item.path == path and item.unit not in LOADS), default=0) if path else 0
 
 
 # ----------------------------------------------------------------------------------------------------------------- report

@@ -22,7 +22,7 @@ from nnac.emulator.errors import DataError, MachineError
 from nnac.emulator.image import INIT, Entry, Image, image
 from nnac.emulator.memory import Memories
 from nnac.emulator.timing import Timing
-from nnac.isa import MachineConfig
+from nnac.isa import MVM, RQ, MachineConfig
 from nnac.program import Port
 from nnac.target import Target
 
@@ -42,7 +42,8 @@ class Machine:
                  fast: bool = True, host: Host | None = None) -> None:
         self.image: Image = image(program, config, target)
         self.config = self.image.config
-        self.fast = fast
+        # a plan leaves no accumulators behind, so a program whose entries hand them on is interpreted
+        self.fast = fast and not any(hands_on_accumulators(e) for e in self.image.entries.values())
         self.memories = Memories(self.config, self.image.dram, batch, self.image.scratch)
         self.memories.host = host
         self.cycles = 0
@@ -90,7 +91,14 @@ class Machine:
         plan = self._plans.get(e.name)
         if plan is None or not plan.holds(self.memories):
             plan = self._plans[e.name] = translate(e, self.memories)
-        plan.run(self.memories)
+        if plan.reason:
+            interpret(e, self.memories)
+            return
+        try:
+            plan.run(self.memories)
+        except MachineError:
+            # nothing is written before all is computed: the interpreter says where it went wrong
+            interpret(e, self.memories)
 
     def timing(self, entry: str = "main") -> Timing:
         """Cycles of every instruction of one run of ``entry``."""
@@ -119,6 +127,19 @@ class Machine:
             self.memories.a[at] = part
 
 
+def hands_on_accumulators(e: Entry) -> bool:
+    """Whether an entry reads accumulators that it has not cleared itself."""
+    cleared: set[tuple[int, int]] = set()
+    for i in e.code:
+        if isinstance(i, (MVM, RQ)):
+            used = {(i.bank, c) for c in range(i.columns)}
+            if isinstance(i, MVM) and i.clear:
+                cleared |= used
+            elif used - cleared:
+                return True
+    return False
+
+
 def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None) -> None:
     """Execute an entry instruction by instruction: the plain meaning, and the oracle of `plan`.  MachineError names the instruction."""
     taps: dict[int, list[Port]] = {}
@@ -126,16 +147,9 @@ def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | Non
         taps.setdefault(tap.after, []).append(tap.port)
     for at, i in enumerate(e.code):
         try:
-            execute(e, at, m)
+            i.execute(m)
         except MachineError as error:
             raise e.locate(error.at(e.name, at, i, cycle=int(e.timing.start[at]))) from None
         for port in taps.get(at, ()):
             watch(port.value, port.gather(m.a))
 
-
-def execute(e: Entry, at: int, m: Memories) -> None:
-    """One instruction."""
-    i = e.code[at]
-    i.execute(m)
-    if i.unit == "DW" and hasattr(i, "word"):
-        m.tag[i.word: i.word + i.live] = i.dram

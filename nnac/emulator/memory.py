@@ -25,6 +25,7 @@ class DecodedStreams:
     def __init__(self, dram: NDArray, lanes: int) -> None:
         self.dram, self.lanes = dram, lanes
         self._tiles: dict[tuple, tuple[NDArray, NDArray]] = {}
+        self._numbers: dict[tuple, int] = {}
 
     def header(self, table: LDT) -> bytes:
         return self.dram[table.dram: table.dram + table.bytes].tobytes()
@@ -55,6 +56,11 @@ class DecodedStreams:
 
     def known(self, header: bytes, i: LDW) -> bool:
         return (header, i.dram, i.bytes, i.rows, i.cols) in self._tiles
+
+    def tag(self, header: bytes, i: LDW) -> NDArray:
+        """Numbers that name the words of a tile, different for every word of every tile: int64 [live]."""
+        number = self._numbers.setdefault((header, i.dram, i.bytes, i.rows, i.cols), len(self._numbers))
+        return np.arange(i.live) + (number << 11)
 
 
 class Memories:
@@ -139,13 +145,11 @@ class Memories:
     def load_decoder_table(self, i: LDT) -> None:
         self.headers[i.table] = self.streams.header(i)
 
-    def decode_tile(self, i: LDW) -> tuple[NDArray, NDArray]:
-        return self.streams.tile(self.headers[i.table], i)
-
-    def write_words(self, word: int, words: NDArray, index: NDArray, tag: int = -1) -> None:
-        end = word + len(words)
-        self.w[word:end], self.index[word:end] = words, index
-        self.tag[word:end] = tag
+    def load_tile(self, i: LDW) -> None:
+        header = self.headers[i.table]
+        part = slice(i.word, i.word + i.live)
+        self.w[part], self.index[part] = self.streams.tile(header, i)
+        self.tag[part] = self.streams.tag(header, i)
 
     def read_words(self, word: int, n: int) -> tuple[NDArray, NDArray]:
         return self.w[word: word + n], self.index[word: word + n]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -333,7 +335,7 @@ def test_a_bad_header_says_what_is_wrong(header, words):
 
 
 def test_a_user_mistake_is_told_in_one_line():
-    with pytest.raises(C.CodecError, match="no weight codec is called `huffmann`; there are codebook, entropy, packed"):
+    with pytest.raises(C.CodecError, match="no weight codec is called `huffmann`; there are raw, packed"):
         C.encode(np.zeros((2, 2), np.int8), "huffmann")
     with pytest.raises(C.CodecError, match="int8 matrix"): C.encode(np.zeros((2, 2)), "raw")
     with pytest.raises(C.CodecError, match=r"packed cannot carry these weights: 2 different values from -128 to 0; it is n-bit"):
@@ -352,6 +354,16 @@ def test_every_codec_says_what_it_is_and_its_header_reads_back(name):
     matrix = np.random.default_rng(0).integers(-5, 5, (16, 16)).astype(np.int8)
     header = C.encode(matrix, name, 16).header
     assert codec.write(codec.read(header[1:])) == header[1:]
+
+
+def test_names_need_no_numpy_and_know_every_codec():
+    code = "import sys; from nnac.codec import parse_name; parse_name('block_bitmap+entropy'); assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(C.PAYLOADS) == [C.Codec.by_code[i].name for i in range(len(C.PAYLOADS))]
+    name = C.parse_name("block_bitmap[16x1]+entropy")
+    assert (name.bitmap, name.blocks, name.payload) == (True, C.Blocks(16, 1), "entropy")
+    for bad in ("", "+", "block_bitmap[0x1]", "block_bitmap+", "block_bitmap[16]+raw", "raw+raw", "Raw", "block_bitmap[1x16]raw"):
+        with pytest.raises(C.CodecError): C.parse_name(bad)
 
 
 def test_steps_are_a_closed_form_of_words_and_blocks():

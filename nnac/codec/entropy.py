@@ -57,8 +57,9 @@ from nnac.codec.ans import (
     information,
     model,
 )
-from nnac.codec.base import Blocks, Codec, CodecError, Stream, Survey, Words
+from nnac.codec.base import Codec, Stream, Survey, Words, block_count, spread_bits
 from nnac.codec.bits import pack_streams
+from nnac.codec.names import Blocks, CodecError
 
 GROUP = 4                       # lanes whose fields are handled as one 64-bit integer here; not part of the format
 _SHIFT = 40                     # two sums in one integer: state bits below, extra bits from here
@@ -66,7 +67,7 @@ _HIGH = 1 << _SHIFT
 
 
 class Entropy(Codec):
-    name, code, summary = "entropy", 4, "interleaved tANS, one state a lane"
+    name, code = "entropy", 4
 
     def fit(self, survey: Survey) -> EntropyTable | None:
         mixed = 0 < survey.live_blocks < survey.blocks
@@ -344,7 +345,7 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
     reader = _Reader(at, tiles, wide)
     actives: list[NDArray[np.bool_]] = [np.ones((tile.cols, tile.rows), np.bool_) for tile in tiles]
     if at.blocks is not None and blocks is not None:
-        counts = [blocks.count(tile.rows, tile.cols) for tile in tiles]
+        counts = [block_count(blocks, tile.rows, tile.cols) for tile in tiles]
         masks = [math.ceil(count / tile.rows) for count, tile in zip(counts, tiles, strict=True)]
         busy = np.zeros((max(masks), len(tiles), wide), np.bool_)
         for i, tile in enumerate(tiles):
@@ -352,7 +353,7 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
         bits, _ = reader.run(at.blocks, np.zeros(2, np.int64), max(masks), _grouped(busy, GROUP))
         for i, tile in enumerate(tiles):
             live = bits[: masks[i], i, : tile.rows].reshape(-1)[: counts[i]].astype(np.bool_)
-            actives[i] = blocks.spread(live, tile.rows, tile.cols)
+            actives[i] = spread_bits(blocks, live, tile.rows, tile.cols)
     keeps = [active.any(axis=1) for active in actives]
     steps = max(int(keep.sum()) for keep in keeps)
     busy_lanes = None

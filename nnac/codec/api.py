@@ -112,6 +112,11 @@ def skips_dead_words(header: bytes) -> bool:
     return blocks is not None or codec.name == "zero_run"
 
 
+def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols]."""
+    return np.asarray(words.any(axis=1)) if skips_dead_words(header) else np.ones(len(words), np.bool_)
+
+
 # ------------------------------------------------------------------------------------------------------------------- choose
 
 

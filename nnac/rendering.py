@@ -58,7 +58,8 @@ def _snippet(source: Source, labels: list[Label], primary: Label, d: Diagnostic,
         lead = width_of(shown[1](offset, start))
         marks = max(1, width_of(shown[1](start, max(stop, start + 1))))
         mark, kind = ("^", d.severity) if label is primary else ("-", "blue")
-        out.append(f"{' ' * wide} {bar} {' ' * lead}{paint(kind, mark * marks)}{f' {paint(kind, clean(label.text))}' if label.text else ''}")
+        words = f" {paint(kind, clean(label.text))}" if label.text else ""
+        out.append(f"{' ' * wide} {bar} {' ' * lead}{paint(kind, mark * marks)}{words}")
     return out
 
 

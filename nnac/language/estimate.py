@@ -54,7 +54,7 @@ class LayerCost:
 
 @frozen(eq=False)
 class Estimate:
-    """See the module."""
+    """See the module.  Everything but the kernels and layers is summed up from them."""
 
     plan: Plan
     kernels: dict[str, KernelCost] = field(repr=False)

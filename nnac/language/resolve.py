@@ -596,8 +596,9 @@ def _compile(r: Resolution, statement: Statement) -> CompiledRule:
     mask = 0
     if r.sites is not None:
         for selector in node.selectors:
-            mask |= matched(r.sites, selector)
-            for miss in select.misses(r.sites, selector) if _needs_look(r.sites, selector) else ():
+            found = matched(r.sites, selector)
+            mask |= found
+            for miss in select.misses(r.sites, selector) if not found or _has_parts(selector) else ():
                 report("unknown-layer", miss.node, miss.message, "", miss.help, fix=miss.fix,
                        severity="warning" if miss.slice_only else "error")
     entries: list[Entry] = []
@@ -616,10 +617,13 @@ def _compile(r: Resolution, statement: Statement) -> CompiledRule:
     return CompiledRule(statement, mask, tuple(entries))
 
 
-def _needs_look(sites: Sites, selector: s.Selector) -> bool:
-    """Whether a selector could be partly wrong: it selects nothing, or has alternatives or slices."""
-    return not matched(sites, selector) or any(
-        len(step.names) > 1 or any(i is not None and i.low != i.high for _, i in step.names) for step in selector.steps)
+def _has_parts(selector: s.Selector) -> bool:
+    """Whether a selector that means something could still be partly wrong: it has alternatives or slices."""
+    for step in selector.steps:
+        for _, index in step.names:
+            if len(step.names) > 1 or (index is not None and index.low != index.high):
+                return True
+    return False
 
 
 def _decide(r: Resolution) -> None:

@@ -302,9 +302,9 @@ def default(setting: str) -> Any:
     assert minmax is not None
     return {
         "weights": Weights(Width(8), Granularity("channel"), minmax()), "activations": Activations(Width(8), minmax()),
-        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16),
-                                                                DEFAULT_FRACTION[16]), "bias": Width(32), "accumulator": Width(32),
-        "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None, "codec": "auto", "pin": "auto",
+        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), DEFAULT_FRACTION[16]), "bias": Width(32),
+        "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None,
+        "codec": "auto", "pin": "auto",
     }[setting]
 
 

@@ -37,6 +37,7 @@ class Kernel:
     """A weight matrix ready to be streamed.  ``tiles[band][chunk]``; ``headers[part]`` with the steps that loading it takes."""
 
     path: str
+    layer: str
     rows: int
     cols: int
     bands: tuple[Band, ...]
@@ -80,7 +81,7 @@ def row_order(node: Node, lanes: int) -> NDArray:
     return gate_order(cells, lanes) if interleaved(lanes) else np.arange(4 * cells)
 
 
-def kernel(path: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]], config: MachineConfig, act16: bool,
+def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]], config: MachineConfig, act16: bool,
            size: int, allowed: Sequence[str], forced: str | None, rates: Sequence[int]) -> Kernel:
     """Encode one matrix [rows, cols] that multiplies a vector lying in ``segments``.
 
@@ -108,7 +109,7 @@ def kernel(path: str, weight: NDArray, order: NDArray | None, segments: Sequence
         headers.append((encoded.header, encoded.table_steps))
         names.append(encoded.codec)
         first += width
-    return Kernel(path, *weight.shape, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
+    return Kernel(path, layer, *weight.shape, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
                   "|".join(dict.fromkeys(names)), code, act16)
 
 

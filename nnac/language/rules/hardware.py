@@ -197,14 +197,18 @@ class CpuFallback(Rule):
             here = layers if value == "cpu" else missing
             if not here:
                 continue
-            seconds = sum(float(cpu_seconds(t, layer,
-                                            r.model.by_path[layer.inputs[0]].width if layer.inputs and layer.inputs[0] in r.model.by_path
-                                            else 0, r.values["activations"][number(r, layer.path)].bits)) for layer in here)
+            seconds = sum(float(cpu_seconds(t, layer, self.width_in(r, layer), r.values["activations"][number(r, layer.path)].bits))
+                          for layer in here)
             names = where(r, [number(r, layer.path) for layer in here])
             why = "" if value == "cpu" else f": `{t.name}` has no `{missing[0].kind}`"
+            help = "`place nna`: the target has the operator" if value == "cpu" and not missing else "choose a target that has the operator"
             yield problem(self.code, place(r, decided), f"{names} on the CPU costs about {seconds * 1e6:.0f} us per step{why}",
-                          f"waking it {float(t.cpu.wake) * 1e6:.0f} us each time", "`place nna` where the target has the operator" if value == "cpu"
-                          else "`place cpu` says that this is meant", severity="warning" if value == "cpu" or not missing else "error")
+                          f"waking it takes {float(t.cpu.wake) * 1e6:.0f} us each time", help, severity="warning")
+
+    @staticmethod
+    def width_in(r: Resolution, layer: Layer) -> int:
+        assert r.model is not None
+        return sum(r.model.by_path[i].width if i in r.model.by_path else r.model.inputs.get(i, 0) for i in layer.inputs)
 
 
 class PinOverflow(Rule):

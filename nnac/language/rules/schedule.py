@@ -38,7 +38,8 @@ class ImpossibleSchedule(Rule):
         if t.warmup is not None and t.total is not None and t.warmup > t.total:
             statement, node = r.training_nodes["warmup"]
             yield problem(self.code, statement.span(node), f"the warm-up of {t.warmup} steps is longer than the training of {t.total}")
-        if t.steps is not None and t.epochs is not None and t.steps_per_epoch is not None and round(t.epochs * t.steps_per_epoch) != t.steps:
+        known = t.steps is not None and t.epochs is not None and t.steps_per_epoch is not None
+        if known and round(t.epochs * t.steps_per_epoch) != t.steps:  # type: ignore[operator]
             statement, node = r.training_nodes["steps"]
             yield problem(self.code, statement.span(node), f"{t.epochs:g} epochs of {t.steps_per_epoch} steps are not {t.steps} steps", "",
                           "say `steps` or `epochs`, not both")

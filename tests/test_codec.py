@@ -170,6 +170,7 @@ def test_dead_words_cost_neither_bytes_nor_cycles():
         assert (dense.live_words, sparse.live_words) == (512, 128)
         assert sparse.tiles[0].steps == 512 // 64 + 128
         assert sparse.size_bytes < dense.size_bytes
+        assert C.skips_dead_words(sparse.header) and not C.skips_dead_words(dense.header)
         words = C.decode_tile(sparse.header, sparse.tiles[0].data, 64, 512, 64)
         assert (C.live_mask(sparse.header, words) == (matrix != 0).any(axis=0)).all()
         assert C.live_mask(dense.header, words).all()

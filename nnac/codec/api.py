@@ -103,14 +103,18 @@ def decode(encoded: Encoded) -> NDArray[np.int8]:
     return matrix
 
 
-def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols].
+def skips_dead_words(header: bytes) -> bool:
+    """Does the decoder know which words are all zero (block bitmap, zero_run), so that they are neither written nor multiplied?
 
-    With block bitmap or zero_run a word of zeros is known to be dead; the other codecs do not look.
+    Then the live words of a tile are those with a weight other than zero; with the other codecs all words are live.
     """
     codec, blocks, _ = read_header(bytes(header))
-    if blocks is None and codec.name != "zero_run": return np.ones(len(words), np.bool_)
-    return np.asarray(words.any(axis=1))
+    return blocks is not None or codec.name == "zero_run"
+
+
+def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols]."""
+    return np.asarray(words.any(axis=1)) if skips_dead_words(header) else np.ones(len(words), np.bool_)
 
 
 # ------------------------------------------------------------------------------------------------------------------- choose

@@ -92,9 +92,8 @@ class _Parser:
         self.open: list[Token] = []           # brackets not yet closed
         self.base = 0
         self.item_clean = True                # no error since the item began
-        self.sentences = [m.start(1) for m in SENTENCE.finditer(self.text)]
-        self.sentence_starts = set(self.sentences)
-        self.ends = dict(zip(self.sentences, [*self.sentences[1:], len(self.text)], strict=True))
+        starts = [m.start(1) for m in SENTENCE.finditer(self.text)]
+        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=True))      # where the text of a sentence ends at the latest
         self.declarations: list[Any] = []
 
     # -- lexing
@@ -140,7 +139,7 @@ class _Parser:
             actions = actions_of[state]
             kind = token.kind
             if kind == "NAME":
-                if token.start in self.sentence_starts and (reused := self._reuse(token, state)) is not None:
+                if token.start in self.ends and (reused := self._reuse(token, state)) is not None:
                     token = reused
                     continue
                 keyword = keywords.get(token.text)
@@ -177,17 +176,25 @@ class _Parser:
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
-        """If the text of this item has been parsed before, take its node; the token after it, or None."""
+        """If the text of this item has been parsed before, take its node, and those after it likewise; the token after them, or None."""
         goto = self.t.gotos[state].get("item")
         if self.cache is None or goto is None:
             return None
-        known = self.cache.items.get(self.text[token.start:self.ends[token.start]])
-        if known is None:
+        text, ends, known_items, at = self.text, self.ends, self.cache.items, token.start
+        items = self.values[-1] if isinstance(self.values[-1], list) else None
+        while (known := known_items.get(text[at:ends.get(at, at)])) is not None:
+            node, length = known
+            following = ends[at]
+            if items is None or following == len(text) or not text[at + length:following].isspace():
+                self.states.append(goto)
+                self.values.append(s.Item(at, node))
+                self.at = at + length
+                return self.next()
+            items.append(s.Item(at, node))       # nothing but line ends up to the next sentence: the list of items grows, the state stays
+            at = following
+        if at == token.start:
             return None
-        node, length = known
-        self.states.append(goto)
-        self.values.append(s.Item(token.start, node))
-        self.at = token.start + length
+        self.at = at
         return self.next()
 
     def _reduce(self, rule: int) -> None:
@@ -234,7 +241,7 @@ class _Parser:
     def _recover(self, token: Token) -> Token | None:
         """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
         self._complain(token)
-        sentence = token.kind == "NAME" and token.start in self.sentence_starts
+        sentence = token.kind == "NAME" and token.start in self.ends
         level = self._level(sentence and token.text in TOP, sentence)
         del self.states[level + 1:]
         del self.values[level:]
@@ -255,7 +262,7 @@ class _Parser:
                 return token
             at = self.at
             token = self.next()
-            if token.start in self.sentence_starts and token.kind == "NAME" and token.start >= at:
+            if token.start in self.ends and token.kind == "NAME" and token.start >= at:
                 top = token.text in TOP or (token.text == "target" and self._looks_like_declaration(token))
                 level = self._level(top, True)
                 del self.states[level + 1:]
@@ -322,7 +329,7 @@ class _Parser:
         expected = self.t.actions[self.states[-1]]
         opened = next((b for b in reversed(self.open)), None)
         close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
-        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.sentence_starts):
+        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
             unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
             if unclosed and opened is not None:
                 mark = close[opened.kind]

@@ -18,6 +18,8 @@ writes nothing, and the MV unit skips it.  The useful shapes: 1x16 (one output, 
 (whole words: saves bytes and MV cycles).  The bits come before the tile's values: `lanes`-wide mask buffer in the decoder,
 words * lanes / (block rows * block cols) bits long (512 bytes for 64 x 1024 in blocks of 16).
 
+The byte length of a tile stands in the instruction that loads it, not in the stream.
+
 **Time.**  A decoder makes one *step* a cycle (one word), so a tile takes ``steps`` cycles: mask steps (rows bits each) + value
 steps (live words; zero_run: see there).  With fewer decoders than lanes every step takes ceil(lanes / decoders) cycles.
 """
@@ -25,62 +27,83 @@ steps (live words; zero_run: see there).  With fewer decoders than lanes every s
 from __future__ import annotations
 
 import math
-import re
 import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from attrs import define, field, frozen
-from attrs.validators import ge
+from attrs import field, frozen
 from numpy.typing import NDArray
 
 from nnac.codec.bits import pack_fixed, packed_bytes, unpack_fixed
+from nnac.codec.names import PAYLOADS, Blocks, CodecError
 
 
-class CodecError(ValueError):
-    """A stream that cannot be decoded, or weights that a codec cannot carry.  One line: what, where, why."""
+def block_count(blocks: Blocks, rows: int, cols: int) -> int:
+    """Blocks in a tile of rows x cols."""
+    return math.ceil(rows / blocks.rows) * math.ceil(cols / blocks.cols)
 
 
-@frozen
-class Blocks:
-    """Shape of the blocks of a block bitmap: ``rows`` outputs x ``cols`` inputs."""
-
-    rows: int = field(validator=ge(1))
-    cols: int = field(validator=ge(1))
-
-    def __str__(self) -> str: return f"block_bitmap[{self.rows}x{self.cols}]"
-
-    def count(self, rows: int, cols: int) -> int:
-        """Blocks in a tile of rows x cols."""
-        return math.ceil(rows / self.rows) * math.ceil(cols / self.cols)
-
-    def live(self, words: NDArray[np.int8], rows: int) -> NDArray[np.bool_]:
-        """Block bits [count] of a tile ``words`` [cols, lanes]."""
-        some = words[:, :rows] != 0
-        if self.rows > 1: some = np.logical_or.reduceat(some, np.arange(0, rows, self.rows), axis=1)
-        if self.cols > 1: some = np.logical_or.reduceat(some, np.arange(0, words.shape[0], self.cols), axis=0)
-        return some.reshape(-1)
-
-    def spread(self, live: NDArray[np.bool_], rows: int, cols: int) -> NDArray[np.bool_]:
-        """Which weights [cols, rows] lie in a live block."""
-        bits = live.reshape(math.ceil(cols / self.cols), math.ceil(rows / self.rows))
-        return np.repeat(np.repeat(bits, self.cols, axis=0)[:cols], self.rows, axis=1)[:, :rows]
+def block_bits(blocks: Blocks, words: NDArray[np.int8], rows: int) -> NDArray[np.bool_]:
+    """Which blocks of a tile ``words`` [cols, lanes] are live: bool [block_count]."""
+    some = words[:, :rows] != 0
+    if blocks.rows > 1: some = np.logical_or.reduceat(some, np.arange(0, rows, blocks.rows), axis=1)
+    if blocks.cols > 1: some = np.logical_or.reduceat(some, np.arange(0, words.shape[0], blocks.cols), axis=0)
+    return some.reshape(-1)
 
 
-@frozen(eq=False)
+def spread_bits(blocks: Blocks, live: NDArray[np.bool_], rows: int, cols: int) -> NDArray[np.bool_]:
+    """Which weights [cols, rows] lie in a live block."""
+    bits = live.reshape(math.ceil(cols / blocks.cols), math.ceil(rows / blocks.rows))
+    return np.repeat(np.repeat(bits, blocks.cols, axis=0)[:cols], blocks.rows, axis=1)[:, :rows]
+
+
+@frozen(eq=False, slots=False)      # slots=False: room for what is worked out once
 class Words:
-    """One tile on its way into a codec.  words int8 [cols, lanes]; ``live`` block bits, ``active`` [cols, rows] (None: all)."""
+    """One tile on its way into a codec: words int8 [cols, lanes], of which ``rows`` lanes are in use."""
 
     words: NDArray[np.int8]
     rows: int
-    live: NDArray[np.bool_] | None = None
-    active: NDArray[np.bool_] | None = None
+    blocks: Blocks | None = None
 
     @property
     def cols(self) -> int: return self.words.shape[0]
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """The block bits."""
+        assert self.blocks is not None, "a tile without a block bitmap has no block bits"
+        return block_bits(self.blocks, self.words, self.rows)
+
+    @cached_property
+    def active(self) -> NDArray[np.bool_] | None:
+        """Which weights [cols, rows] take bits; None: all."""
+        return None if self.blocks is None else spread_bits(self.blocks, self.live, self.rows, self.cols)
+
+    @property
+    def live_words(self) -> int:
+        """Words with a live block: they are written and multiplied."""
+        if self.blocks is None: return self.cols
+        grid, _, wide = self._grid(self.blocks)
+        return int(wide @ grid.any(axis=1))
+
+    @property
+    def live_weights(self) -> int:
+        if self.blocks is None: return self.cols * self.rows
+        grid, high, wide = self._grid(self.blocks)
+        return int(wide @ grid @ high)
+
+    def _grid(self, blocks: Blocks) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]:
+        """Block bits [strips, block rows], and the blocks' heights and widths: those at the edges are cut off."""
+        wide = np.diff([*range(0, self.cols, blocks.cols), self.cols])
+        high = np.diff([*range(0, self.rows, blocks.rows), self.rows])
+        return self.live.reshape(wide.size, high.size), high, wide
+
+    @property
+    def mask_steps(self) -> int: return 0 if self.blocks is None else math.ceil(self.live.size / self.rows)
 
     def symbols(self) -> NDArray[np.uint8]:
         """The weights that take bits, in stream order, as value + 128."""
@@ -102,14 +125,17 @@ class Survey:
     """What a codec must know of a tensor to set up its tables and to price itself.
 
     histogram int64 [256]  of (value + 128) over the weights that take bits
-    blocks, live_blocks    in the bitmap (0, 0 without);  lane_words: lanes in use, summed over tiles (one coder state each)
+    states                 lanes in use, summed over the tiles (the entropy coder keeps one state each)
+    blocks, live_blocks    in the bitmap (0, 0 without);   mask_steps, live_words: summed over the tiles
     """
 
     histogram: NDArray[np.int64] = field(eq=False)
     tiles: int
-    lane_words: int
+    states: int
+    live_words: int
     blocks: int = 0
     live_blocks: int = 0
+    mask_steps: int = 0
 
     @property
     def weights(self) -> int: return int(self.histogram.sum())
@@ -126,7 +152,10 @@ class Codec(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "name" in cls.__dict__: Codec.registry[cls.name] = Codec.by_code[cls.code] = cls()
+        if "name" not in cls.__dict__: return
+        assert cls.name in PAYLOADS, f"weight codec {cls.name} is missing in nnac/codec/names.py"
+        cls.summary = PAYLOADS[cls.name]
+        Codec.registry[cls.name] = Codec.by_code[cls.code] = cls()
 
     @abstractmethod
     def fit(self, survey: Survey) -> Any:
@@ -135,6 +164,10 @@ class Codec(ABC):
     @abstractmethod
     def estimate(self, table: Any, survey: Survey) -> float:
         """Bits of all tiles and the header, to a fraction of a per cent."""
+
+    def floor(self, survey: Survey) -> float:
+        """A lower bound of `estimate` that is cheap; 0: `fit` is cheap itself."""
+        return 0.0
 
     @abstractmethod
     def write(self, table: Any) -> bytes:
@@ -154,9 +187,7 @@ class Codec(ABC):
 
     def cost(self, table: Any, tile: Words) -> tuple[int, int]:
         """(live words, steps of a decoder that is as wide as the word)."""
-        if tile.active is None: return tile.cols, tile.cols
-        live = int(tile.active.any(axis=1).sum())
-        return live, math.ceil(tile.live.size / tile.rows) + live
+        return tile.live_words, tile.mask_steps + tile.live_words
 
     def table_steps(self, table: Any) -> int:
         """Cycles that set the decoder up, once its header is there."""
@@ -187,7 +218,7 @@ class FixedWidth(Codec):
         out = []
         for tile in tiles:
             symbols = np.frombuffer(tile.symbols().tobytes().translate(index), np.uint8)
-            mask = b"" if tile.live is None else pack_fixed(tile.live.view(np.uint8), 1)
+            mask = b"" if tile.blocks is None else pack_fixed(tile.live.view(np.uint8), 1)
             out.append(mask + pack_fixed(symbols, width))
         return out
 
@@ -201,7 +232,7 @@ class FixedWidth(Codec):
             active, at = read_mask(blocks, tile)
             count = tile.rows * tile.cols if active is None else int(active.sum())
             expect_length(tile, at + packed_bytes(count, width))
-            symbols = unpack_fixed(memoryview(tile.data)[at:], count, width)
+            symbols = unpack_fixed(tile.data[at:], count, width)
             if values.size < 1 << width and count and int(symbols.max()) >= values.size:
                 raise CodecError(f"{self.name}: index {int(symbols.max())} in a table of {values.size} values")
             out.append(place(np.frombuffer(symbols.tobytes().translate(lookup.tobytes()), np.int8), active, tile, lanes))
@@ -211,11 +242,11 @@ class FixedWidth(Codec):
 def read_mask(blocks: Blocks | None, tile: Stream) -> tuple[NDArray[np.bool_] | None, int]:
     """Uncoded block bits at the head of a tile: (active [cols, rows] or None, bytes read)."""
     if blocks is None: return None, 0
-    count = blocks.count(tile.rows, tile.cols)
+    count = block_count(blocks, tile.rows, tile.cols)
     size = packed_bytes(count, 1)
     if len(tile.data) < size: raise CodecError(f"tile of {len(tile.data)} bytes ends inside its block bitmap of {size} bytes")
     bits = unpack_fixed(tile.data[:size], count, 1).view(np.bool_)
-    return blocks.spread(bits, tile.rows, tile.cols), size
+    return spread_bits(blocks, bits, tile.rows, tile.cols), size
 
 
 def expect_length(tile: Stream, size: int) -> None:
@@ -262,13 +293,22 @@ class Encoded:
     table_steps: int = 0
 
     @property
-    def bytes(self) -> int: return len(self.header) + sum(len(tile.data) for tile in self.tiles)
+    def size_bytes(self) -> int: return len(self.header) + sum(len(tile.data) for tile in self.tiles)
 
     @property
     def words(self) -> int: return sum(tile.words for tile in self.tiles)
 
     @property
     def live_words(self) -> int: return sum(tile.live_words for tile in self.tiles)
+
+    def image(self, align: int = 16) -> tuple[bytes, tuple[int, ...]]:
+        """Stream header and tiles as they lie in memory, each from a multiple of ``align`` bytes: (bytes, the tiles' offsets)."""
+        parts, offsets, at = [], [], 0
+        for data in (self.header, *(tile.data for tile in self.tiles)):
+            offsets.append(at)
+            parts.append(data + bytes(-len(data) % align))
+            at += len(parts[-1])
+        return b"".join(parts), tuple(offsets[1:])
 
     def to_bytes(self) -> bytes: return _to_bytes(self)
 
@@ -278,32 +318,12 @@ class Encoded:
 
 def bits_per_weight(encoded: Encoded) -> float:
     """Header, tables, bitmaps and padding included; over the weights of the matrix, not of the padded tiles."""
-    return 8 * encoded.bytes / max(1, encoded.shape[0] * encoded.shape[1])
+    return 8 * encoded.size_bytes / max(1, encoded.shape[0] * encoded.shape[1])
 
 
 def decode_cycles(tile: Tile, lanes: int, weights_per_cycle: int | None = None) -> int:
     """Cycles the decoder is busy with a tile (DRAM time not included): steps x ceil(lanes / weights_per_cycle)."""
     return tile.steps * math.ceil(lanes / (weights_per_cycle or lanes))
-
-
-@define
-class _Name:
-    blocks: bool
-    shape: Blocks | None
-    payload: str | None
-
-
-_NAME = re.compile(r"(?:(block_bitmap)(?:\[(\d+)x(\d+)\])?)?(?:(?:^|\+)([a-z_]+))?")
-
-
-def parse_name(name: str) -> _Name:
-    """``[block_bitmap[RxC]+]payload``.  CodecError names the codecs there are."""
-    found = _NAME.fullmatch(name)
-    if not name or not found or (found[4] is not None and found[4] not in Codec.registry):
-        raise CodecError(f"no weight codec is called `{name}`; there are {', '.join(Codec.registry)}, each also as "
-                         "`block_bitmap+...` or `block_bitmap[16x1]+...`")
-    shape = Blocks(int(found[2]), int(found[3])) if found[2] and int(found[2]) and int(found[3]) else None
-    return _Name(found[1] is not None, shape, found[4])
 
 
 def block_shapes(lanes: int) -> tuple[Blocks, ...]:
@@ -330,18 +350,13 @@ def cut(matrix: NDArray[np.int8], lanes: int, tile_cols: int | None = None) -> l
             for r in range(0, rows, lanes) for c in range(0, cols, width)]
 
 
-def with_blocks(tile: Words, blocks: Blocks) -> Words:
-    live = blocks.live(tile.words, tile.rows)
-    return Words(tile.words, tile.rows, live, blocks.spread(live, tile.rows, tile.cols))
-
-
-def survey(tiles: Sequence[Words]) -> Survey:
-    """One pass over the weights: histogram, and what the bitmap holds."""
-    histogram = np.zeros(256, np.int64)
-    for tile in tiles: histogram += np.bincount(tile.symbols(), minlength=256)
-    bits = [tile.live for tile in tiles if tile.live is not None]
-    return Survey(histogram, len(tiles), sum(tile.rows for tile in tiles),
-                  sum(b.size for b in bits), sum(int(b.sum()) for b in bits))
+def survey(matrix: NDArray[np.int8], tiles: Sequence[Words]) -> Survey:
+    """What the codecs must know; ``tiles`` cover ``matrix``, all with the same blocks or without."""
+    histogram = np.roll(np.bincount(matrix.reshape(-1).view(np.uint8), minlength=256), 128)
+    histogram[128] -= matrix.size - sum(tile.live_weights for tile in tiles)        # dead blocks are all zeros
+    bits = [tile.live for tile in tiles if tile.blocks is not None]
+    return Survey(histogram, len(tiles), sum(tile.rows for tile in tiles), sum(tile.live_words for tile in tiles),
+                  sum(b.size for b in bits), sum(int(b.sum()) for b in bits), sum(tile.mask_steps for tile in tiles))
 
 
 def write_header(codec: Codec, blocks: Blocks | None, table: Any) -> bytes:

@@ -21,9 +21,8 @@ def pack_fixed(values: NDArray[np.uint8], bits: int) -> bytes:
     if bits == 8: return values.astype(np.uint8, copy=False).tobytes()
     if bits == 1: return np.packbits(values, bitorder="little").tobytes()
     size = packed_bytes(values.size, bits)
-    octets = np.zeros((values.size + 7) // 8 * 8, np.uint8)
-    octets[: values.size] = values
-    octets = octets.reshape(-1, 8)
+    octets = np.zeros(((values.size + 7) // 8, 8), np.uint8)
+    octets.reshape(-1)[: values.size] = values
     word = np.zeros(octets.shape[0], "<u8")
     for i in range(8):                              # eight fields fill exactly `bits` bytes
         word |= octets[:, i].astype(np.uint64) << np.uint64(i * bits)

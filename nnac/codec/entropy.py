@@ -1,9 +1,9 @@
 """entropy: interleaved table-driven asymmetric numeral systems (tANS), one state a lane, over tokens with extra bits.
 
-**Model.**  A weight's *rank* is its place in the order 0, -1, 1, -2, 2 ... -128, or in the order -128 ... 127, or in a list of the values
-that occur.  A *token* is a range of 2^e ranks from a base; the token is entropy-coded, its e low bits follow as they are (in the first
-order the sign is one of them).  So tails and smooth histograms need few tokens (at most 64) and a small table of 2^n states,
-n = 5..10; the split is chosen by dynamic programming over all ranges.
+**Model.**  A weight's *rank* is its place in the order 0, -1, 1, -2, 2 ... -128, or in -128 ... 127, or in a list of the values
+that occur.  A *token* is a range of 2^e ranks from a base; the token is entropy-coded, its e low bits follow as they are (in the
+first order the sign is one of them).  So tails and smooth histograms need few tokens (at most 64) and a small table of 2^n
+states, n = 5..10; the split is chosen by dynamic programming over all ranges.
 With a block bitmap the block bits are coded by the same lanes and states with a second table of two tokens.
 
 **Table** (header), a bit string, least significant bit first:
@@ -14,218 +14,60 @@ With a block bitmap the block bits are coded by the same lanes and states with a
     if blocks: frequency of "live": n + 1 bits (dead: 2^n - that)
     n = 0: a single token without extra bits and a single block bit: the tiles take no bytes at all
 
-**States.**  State x in 0..2^n-1.  Tokens are spread over the states in bit-reversed order: token 0 takes the states
-reverse(0), reverse(1), ... reverse(f0 - 1), token 1 the next f1, and so on.  The k-th smallest state of a token
-with frequency f decodes as: y = f + k; bits = n - floor(log2 y); next state = (y << bits) - 2^n + (those bits from the stream).
+**States.**  State x in 0..2^n-1.  Tokens are spread over the states in bit-reversed order: token 0 takes the states reverse(0),
+reverse(1), ... reverse(f0 - 1), token 1 the next f1, and so on (block bits likewise: dead, then live).  The k-th smallest state of
+a token with frequency f decodes as: y = f + k; b = n - floor(log2 y); next state = (y << b) - 2^n + the next b bits of the stream.
 
-**Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps
-(each lane in use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for each live word
-(lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then their extra bits,
-lowest lane first.  At most 7 zero bits at the end.  Every lane ends in state 0: a damaged stream is noticed.
+**Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps (each lane in
+use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for each live word
+(lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then their extra
+bits, lowest lane first.  At most 7 zero bits at the end.  Every lane ends in state 0: a damaged stream is noticed.
 
 **Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two lanes share
-a dual-port RAM), filled in 2^(n+1) cycles by one sequencer for all lanes: that is `table_steps`.  The loop of a cycle: table read, prefix
-sum over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the state bits, outside
-the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.  Input: at most lanes * (n + 7) bits a step.
+a dual-port RAM).  One sequencer fills all lanes' tables, one state a cycle (`table_steps` = 2^n): the token of state x is the one
+whose range of cumulative frequencies holds reverse(x), y comes from a counter a token.  The loop of a cycle: table read, prefix sum
+over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the state bits,
+outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
+Input: at most lanes * (n + 7) bits a step, on average what the stream's bits a weight say.
 
-Source  tANS: Duda, arXiv 1311.2540.  Tokens with extra bits as in JPEG XL.  Interleaving by step and the table's parameters: our choice.
+Source  tANS: Duda, arXiv 1311.2540.  Tokens with extra bits as in JPEG XL.  Interleaving by step and the tables' form: our choice.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.codec.base import Blocks, Codec, CodecError, Stream, Survey, Words
+from nnac.codec.ans import (
+    BITS,
+    INCREASING,
+    LISTED,
+    LOW,
+    STATE,
+    STATE_BITS,
+    ZIGZAG,
+    Coder,
+    EntropyTable,
+    States,
+    Token,
+    coder,
+    information,
+    model,
+)
+from nnac.codec.base import Codec, Stream, Survey, Words, block_count, spread_bits
 from nnac.codec.bits import pack_streams
+from nnac.codec.names import Blocks, CodecError
 
-GROUP = 4               # lanes whose fields are handled as one 64-bit integer here; not part of the format
-MAX_TOKENS = 64
-STATE_BITS = (9, 8, 10)   # the encoder's choice; a decoder takes 5..10
-INCREASING, ZIGZAG, LISTED = 0, 1, 2
-_RANK = np.arange(256)
-ORDERS = (_RANK, 128 + np.where(_RANK & 1, -(_RANK + 1) // 2, _RANK // 2))     # rank -> value + 128
-
-
-@frozen
-class Token:
-    base: int           # first rank
-    extra: int          # e
-    frequency: int
-
-
-@frozen
-class EntropyTable:
-    state_bits: int
-    order: int                      # of the ranks: INCREASING, ZIGZAG or LISTED
-    values: bytes                   # listed values (int8)
-    tokens: tuple[Token, ...]
-    live: int | None = None         # frequency of a live block; None: no bitmap
-
-    @property
-    def symbols(self) -> NDArray[np.int64]:
-        """[ranks] value + 128."""
-        return np.frombuffer(self.values, np.int8).astype(np.int64) + 128 if self.order == LISTED else ORDERS[self.order]
-
-
-# ------------------------------------------------------------------------------------------------------------------ the model
-
-
-def split(count: NDArray[np.float64], state_bits: int, token_bits: float = 4) -> list[tuple[int, int]]:
-    """Ranges (base, extra bits) that code ``count`` [ranks] in the fewest bits: shortest path over the ranks.
-
-    The price of a range: its weights' ideal code, the states it takes from the others beyond its share, its header bits.
-    """
-    size, total, states = count.size, max(1.0, float(count.sum())), 1 << state_bits
-    prefix = np.concatenate([[0.0], np.cumsum(count)])
-    prices = []
-    for extra in range(8):
-        if 1 << extra > size: break
-        inside = prefix[1 << extra:] - prefix[: size + 1 - (1 << extra)]
-        share = np.maximum(inside / total, 1 / states)
-        bits = inside * (extra - np.log2(share)) + 1.4427 * total * (share - inside / total)
-        bits += 0.06 * total / states / (share * states)                          # rounding of the frequency
-        prices.append((np.where(inside == 0, 0, bits) + token_bits + state_bits).tolist())
-    best, via = [0.0] + [math.inf] * size, [0] * (size + 1)
-    for rank in range(size):
-        here = best[rank]
-        for extra, price in enumerate(prices):
-            end = rank + (1 << extra)
-            if end > size: break
-            cost = here + price[rank]
-            if cost < best[end]: best[end], via[end] = cost, extra
-    out, rank = [], size
-    while rank:
-        extra = via[rank]
-        rank -= 1 << extra
-        out.append((rank, extra))
-    # too many tokens for the decoder: make each one dearer
-    return out[::-1] if len(out) <= MAX_TOKENS else split(count, state_bits, 4 * token_bits + 0.001 * total / states)
-
-
-def frequencies(count: Sequence[int], states: int) -> list[int]:
-    """Integers that sum to ``states``, as near to ``count`` in code length as can be; unused tokens get 0."""
-    total = sum(count)
-    out = [0 if c == 0 else max(1, round(c * states / total)) for c in count]
-    while sum(out) != states:
-        if sum(out) < states:
-            gain = [c * math.log2((f + 1) / f) if c else -1.0 for c, f in zip(count, out, strict=True)]
-            out[gain.index(max(gain))] += 1
-        else:
-            loss = [c * math.log2(f / (f - 1)) if f > 1 else math.inf for c, f in zip(count, out, strict=True)]
-            out[loss.index(min(loss))] -= 1
-    return out
-
-
-def model(survey: Survey, state_bits: int, order: int) -> EntropyTable:
-    """The table for these weights: ranks in the given order, listed if only few of them occur."""
-    ranks = ORDERS[order]
-    used = np.flatnonzero(survey.histogram[ranks])
-    live = None
-    if survey.blocks:
-        live = frequencies([survey.blocks - survey.live_blocks, survey.live_blocks], 1 << state_bits)[1]
-    listed = used.size <= MAX_TOKENS and used[-1] - used[0] >= used.size
-    first = 0 if listed else int(used[0])
-    count = survey.histogram[ranks[used] if listed else ranks[first: used[-1] + 1]]
-    ranges = split(count.astype(np.float64), state_bits)
-    inside = [int(count[base: base + (1 << extra)].sum()) for base, extra in ranges]
-    shares = frequencies(inside, 1 << state_bits)
-    tokens = tuple(Token(first + base, extra, f) for (base, extra), f in zip(ranges, shares, strict=True))
-    values = (ranks[used] - 128).astype(np.int8).tobytes() if listed else b""
-    return EntropyTable(state_bits, LISTED if listed else order, values, tokens, live)
-
-
-# ------------------------------------------------------------------------------------------------------------------ the tables
-
-
-@frozen(eq=False)
-class States:
-    """One frequency table as a state machine: [2^n] token, bits to read, next state before those bits are added."""
-
-    token: NDArray[np.int64]
-    bits: NDArray[np.int64]
-    base: NDArray[np.int64]
-
-
-@lru_cache(maxsize=64)
-def state_machine(frequency: tuple[int, ...], state_bits: int) -> States:
-    size = 1 << state_bits
-    reverse = np.array([int(f"{i:0{state_bits}b}"[::-1], 2) if state_bits else 0 for i in range(size)])
-    token = np.empty(size, np.int64)
-    token[reverse] = np.repeat(np.arange(len(frequency)), frequency)
-    share = np.array(frequency)
-    order = np.argsort(token, kind="stable")
-    first = np.concatenate([[0], np.cumsum(share)[:-1]])
-    y = np.empty(size, np.int64)
-    y[order] = np.arange(size) - first[token[order]] + share[token[order]]
-    bits = state_bits - (np.frexp(y)[1] - 1)
-    return States(token, bits, (y << bits) - size)
-
-
-# the encoder's entry: next state 10 bits | state bits 4 | their value 10
-_BITS, _LOW, _STATE = 10, 14, 1023
+GROUP = 4                       # lanes whose fields are handled as one 64-bit integer here; not part of the format
 _SHIFT = 40                     # two sums in one integer: state bits below, extra bits from here
 _HIGH = 1 << _SHIFT
 
 
-def _encoder_rows(machine: States, tokens: int, state_bits: int) -> NDArray[np.int32]:
-    """[tokens, 2^n]: for each token and state after it, the state before it and the bits that lead from there to here."""
-    size = 1 << state_bits
-    rows = np.zeros((tokens, size), np.int32)
-    order = np.lexsort((machine.base, machine.token))
-    bits = machine.bits[order]
-    span = np.repeat(order | bits << _BITS, 1 << bits)
-    low = np.arange(span.size) - np.repeat(np.cumsum(1 << bits) - (1 << bits), 1 << bits)
-    used = np.unique(machine.token)
-    rows[used] = (span | low << _LOW).reshape(used.size, size)
-    return rows
-
-
-@frozen(eq=False)
-class Coder:
-    """What encode and decode look up.  Rows of `encode`: value tokens, then dead and live block, then idle."""
-
-    state_bits: int
-    idle: int
-    token_of: bytes                     # [256] (value + 128) -> token
-    low_of: bytes                       # [256] (value + 128) -> value of the extra bits
-    extra_of: bytes                     # [256] (value + 128) -> number of extra bits
-    encode: NDArray[np.int32]           # [rows * 2^n]
-    values: States
-    blocks: States | None
-    rank: NDArray[np.int64]             # [tokens] first rank
-    extra: NDArray[np.int64]            # [tokens] e
-    value: NDArray[np.uint8]            # [256] rank -> byte of the value
-
-
-@lru_cache(maxsize=64)
-def coder(table: EntropyTable) -> Coder:
-    n = table.state_bits
-    values = state_machine(tuple(t.frequency for t in table.tokens), n)
-    blocks = None if table.live is None else state_machine(((1 << n) - table.live, table.live), n)
-    parts = [_encoder_rows(values, len(table.tokens), n)]
-    if blocks is not None: parts.append(_encoder_rows(blocks, 2, n))
-    symbol = table.symbols
-    token_of, low_of, extra_of, value = (np.zeros(256, np.uint8) for _ in range(4))
-    value[: symbol.size] = symbol ^ 128
-    for i, token in enumerate(table.tokens):
-        ranks = symbol[token.base: token.base + (1 << token.extra)]
-        token_of[ranks], low_of[ranks], extra_of[ranks] = i, np.arange(ranks.size), token.extra
-    rows = np.concatenate([*parts, np.arange(1 << n, dtype=np.int32)[None]]).reshape(-1)
-    return Coder(n, sum(p.shape[0] for p in parts), token_of.tobytes(), low_of.tobytes(), extra_of.tobytes(), rows, values, blocks,
-                 np.array([t.base for t in table.tokens]), np.array([t.extra for t in table.tokens]), value)
-
-
-# ------------------------------------------------------------------------------------------------------------------ the codec
-
-
 class Entropy(Codec):
-    name, code, summary = "entropy", 4, "interleaved tANS, one state a lane"
+    name, code = "entropy", 4
 
     def fit(self, survey: Survey) -> EntropyTable | None:
         mixed = 0 < survey.live_blocks < survey.blocks
@@ -243,13 +85,22 @@ class Entropy(Codec):
         n, ranks = table.state_bits, survey.histogram[table.symbols]
         bits = 0.0
         for token in table.tokens:
-            if token.frequency: bits += int(ranks[token.base: token.base + (1 << token.extra)].sum()) * (n - math.log2(token.frequency) + token.extra)
+            count = int(ranks[token.base: token.base + (1 << token.extra)].sum())
+            if count: bits += count * (n - math.log2(token.frequency) + token.extra)
         if table.live is not None:
             for blocks, share in ((survey.live_blocks, table.live), (survey.blocks - survey.live_blocks, (1 << n) - table.live)):
                 if blocks: bits += blocks * (n - math.log2(share))
-        return bits + survey.lane_words * n + 3.5 * survey.tiles + 8 * len(self.write(table))
+        return bits + survey.states * n + 3.5 * survey.tiles + 8 * len(self.write(table))
 
-    def table_steps(self, table: EntropyTable) -> int: return 2 << table.state_bits
+    def floor(self, survey: Survey) -> float:
+        bits = information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks, survey.live_blocks]))
+        return bits + min(STATE_BITS) * survey.states if bits else 0.0
+
+    def cost(self, table: EntropyTable, tile: Words) -> tuple[int, int]:
+        if table.state_bits or table.live is None: return super().cost(table, tile)
+        return tile.live_words, tile.live_words         # one and the same bit for all blocks is not read
+
+    def table_steps(self, table: EntropyTable) -> int: return 1 << table.state_bits
 
     # ---- header
 
@@ -302,7 +153,8 @@ class Entropy(Codec):
     # ---- decode
 
     def decode(self, table: EntropyTable, blocks: Blocks | None, tiles: Sequence[Stream], lanes: int) -> list[NDArray[np.int8]]:
-        if (blocks is None) != (table.live is None): raise CodecError("entropy: block bitmap in the header but not in the table, or the reverse")
+        if (blocks is None) != (table.live is None):
+            raise CodecError("entropy: the stream header has block shape or block frequency, but not both")
         out: list[NDArray[np.int8]] = []
         for part in _chunks(tiles): out += _decode(coder(table), blocks, part, lanes)
         return out
@@ -319,8 +171,8 @@ def _chunks(tiles: Sequence, weights: int = 1 << 21) -> list[Sequence]:
 
 
 def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Of each step, tile and lane: token (idle where it has nothing to do), number of extra bits, their value; uint8 [steps, tiles, lanes]."""
-    masks = [0 if t.live is None else math.ceil(t.live.size / t.rows) for t in tiles]
+    """Of each step: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps, tiles, lanes]."""
+    masks = [t.mask_steps for t in tiles]
     keeps = [slice(None) if t.active is None else t.active.any(axis=1) for t in tiles]
     used = [t.words[keep, : t.rows].view(np.uint8) ^ np.uint8(128) for t, keep in zip(tiles, keeps, strict=True)]
     shape = (max(m + len(u) for m, u in zip(masks, used, strict=True)), len(tiles), lanes)
@@ -338,42 +190,54 @@ def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray[np.ui
     return token, extra, low
 
 
-def _join(values: NDArray, widths: NDArray, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Join ``count`` neighbouring fields along the last axis: (values, widths), that axis ``count`` times shorter."""
-    values, widths = values.reshape(*values.shape[:-1], -1, count), widths.reshape(*widths.shape[:-1], -1, count)
-    joined, at = values[..., 0].astype(np.int64), widths[..., 0].astype(np.int64)
-    for i in range(1, count):
-        joined |= values[..., i].astype(np.int64) << at
-        at += widths[..., i]
+def _grouped(array: NDArray, count: int) -> NDArray:
+    """[..., tiles, lanes] -> [..., count, groups of all tiles], so that one lane of all groups lies in a row."""
+    return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:-2], math.prod(array.shape[-2:]) // count, count), -1, -2))
+
+
+def _join(values: NDArray, widths: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Join the fields along the last axis but one: the first is lowest."""
+    joined, at = values[..., 0, :].astype(np.int64), widths[..., 0, :].astype(np.int64)
+    for i in range(1, values.shape[-2]):
+        joined |= values[..., i, :].astype(np.int64) << at
+        at += widths[..., i, :]
     return joined, at
 
 
 def _encode(at: Coder, tiles: Sequence[Words]) -> list[bytes]:
     lanes = -(-tiles[0].words.shape[1] // 8) * 8
     token, extra, low = _steps(at, tiles, lanes)
-    steps, width = token.shape[0], len(tiles) * lanes
-    flat = token.reshape(steps, width)
-    state, index = np.zeros(width, np.int64), np.empty(width, np.int64)
-    trail = np.empty((steps, width), np.int32)
-    for end in range(steps, 0, -32):                    # last weight first: the decoder undoes it from the first
-        start = max(0, end - 32)
-        rows = flat[start:end].astype(np.int64) << at.state_bits
+    steps, count, groups = len(token), len(tiles), lanes // GROUP
+    parts = [groups, lanes // 8] if at.extra.any() else [groups]
+    # a tile's fields, in its order: the first states, then for each step the state bits and the extra bits
+    fields, widths = (np.empty((count, groups + steps * sum(parts)), np.int64) for _ in range(2))
+    by_step = (count, steps, sum(parts))
+    fields_of, widths_of = fields[:, groups:].reshape(by_step), widths[:, groups:].reshape(by_step)
+
+    def put(start: int, end: int, part: int, values: NDArray, sizes: NDArray) -> None:
+        joined, size = _join(values, sizes)
+        shape, place = (end - start, count, parts[part]), slice(sum(parts[:part]), sum(parts[: part + 1]))
+        fields_of[:, start:end, place] = joined.reshape(shape).swapaxes(0, 1)
+        widths_of[:, start:end, place] = size.reshape(shape).swapaxes(0, 1)
+
+    token, extra, low = _grouped(token, GROUP), _grouped(extra, 8), _grouped(low, 8)
+    state, index = np.zeros(token.shape[1:], np.int64), np.empty(token.shape[1:], np.int64)
+    block = max(1, (1 << 15) // state.size)             # steps whose arrays stay in the cache
+    for end in range(steps, 0, -block):                 # last weight first: the decoder undoes it from the first
+        start = max(0, end - block)
+        rows = token[start:end].astype(np.int64) << at.state_bits
+        trail = np.empty(rows.shape, np.int32)
         for t in range(end - start - 1, -1, -1):
             np.add(rows[t], state, out=index)
-            entry = trail[start + t]
-            np.take(at.encode, index, out=entry, mode="clip")
-            np.bitwise_and(entry, _STATE, out=state)
+            np.take(at.encode, index, out=trail[t], mode="clip")
+            np.bitwise_and(trail[t], STATE, out=state)
+        put(start, end, 0, trail >> LOW, (trail >> BITS) & 15)
+        if len(parts) > 1: put(start, end, 1, low[start:end], extra[start:end])
 
-    shape = (steps, len(tiles), lanes)
-    fields, widths = _join((trail >> _LOW).reshape(shape), ((trail >> _BITS) & 15).reshape(shape), GROUP)
-    if at.extra.any():                                  # of each step: the state bits, then the extra bits
-        more, more_widths = _join(low, extra, 8)
-        fields, widths = np.concatenate([fields, more], axis=2), np.concatenate([widths, more_widths], axis=2)
-    # step -1: the first states of the lanes in use
     used = np.array([t.rows for t in tiles])[:, None] > np.arange(lanes)
-    first, first_widths = _join(state.reshape(len(tiles), lanes), used * at.state_bits, GROUP)
-    fields = np.concatenate([first, fields.swapaxes(0, 1).reshape(len(tiles), -1)], axis=1)
-    ends = np.cumsum(np.concatenate([first_widths, widths.swapaxes(0, 1).reshape(len(tiles), -1)], axis=1), axis=1)
+    first, size = _join(state, _grouped(used, GROUP) * at.state_bits)
+    fields[:, :groups], widths[:, :groups] = first.reshape(count, groups), size.reshape(count, groups)
+    ends = np.cumsum(widths, axis=1)
     octets, begin = pack_streams(fields.view(np.uint64), ends)
     return [octets[b: b + s].tobytes() for b, s in zip(begin.tolist(), ((ends[:, -1] + 7) >> 3).tolist(), strict=True)]
 
@@ -392,19 +256,11 @@ class _Reader:
         windows = np.stack([np.frombuffer(raw, "<i8", room // 8, offset) for offset in range(8)], axis=1)
         self.windows = windows.reshape(-1) & ((1 << 56) - 1)
         self.bit = self.start[:-1] * 8                      # [tiles] the next bit to read
-        self.used = self.lanes_in(np.array([t.rows for t in tiles])[:, None] > np.arange(lanes))
+        self.used = _grouped(np.array([t.rows for t in tiles])[:, None] > np.arange(lanes), GROUP)
         need = np.where(self.used, at.state_bits, 0)
         bits, size = self.fields(need)
         self.state = bits & ((1 << need) - 1)
         self.bit += size
-
-    def lanes_in(self, array: NDArray) -> NDArray:
-        """[..., tiles, lanes] -> [..., GROUP, streams]."""
-        return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:-2], self.streams, GROUP), -1, -2))
-
-    def lanes_out(self, array: NDArray) -> NDArray:
-        """[..., GROUP, streams] -> [..., tiles, lanes]."""
-        return np.moveaxis(array, -2, -1).reshape(*array.shape[:-2], self.tiles, self.groups * GROUP)
 
     def fields(self, need: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fields of the tiles' next bits, lane by lane.  need [GROUP, streams]: bits of a lane + _HIGH * bits that come later.
@@ -420,41 +276,61 @@ class _Reader:
         window = self.windows.take(begin >> 3, mode="clip") >> (begin & 7)
         return window >> (offset & 63), sums[:, -1]
 
-    def run(self, machine: States, extra: NDArray[np.int64], steps: int, active: NDArray[np.bool_] | None) -> tuple[NDArray, NDArray]:
+    def run(self, machine: States, extra: NDArray[np.int64], steps: int, active: NDArray[np.bool_] | None,
+            ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """``steps`` steps, ``active`` [steps, GROUP, streams] or all lanes in use.
 
-        returns  (token, value of the extra bits), int64 [steps, tiles, lanes]
+        returns  (token, value of the extra bits), each [steps, tiles, lanes]
         """
-        # decoder entry: next state 10 bits | token 6 | state bits at 16 | extra bits at 40
-        table = machine.base | machine.token << 10 | machine.bits << 16 | extra[machine.token] << 16 + _SHIFT
-        entries = np.empty((steps, GROUP, self.streams), np.int64)
+        # decoder entry: next state 10 bits | state bits at 16 | extra bits at 16 + _SHIFT
+        table = machine.base | machine.bits << 16 | extra[machine.token] << 16 + _SHIFT
+        token_of = machine.token.astype(np.uint8)
+        tokens = np.empty((steps, GROUP, self.streams), np.uint8)
         later = np.empty((steps, self.tiles), np.int64)     # where the extra bits of a step begin
-        if active is None and not self.used.all(): active = np.broadcast_to(self.used, entries.shape)
+        if active is None and not self.used.all(): active = np.broadcast_to(self.used, tokens.shape)
+        entry, need, low = (np.empty(tokens.shape[1:], np.int64) for _ in range(3))
         for t in range(steps):
-            entry = entries[t]
+            np.take(token_of, self.state, out=tokens[t], mode="clip")
             np.take(table, self.state, out=entry, mode="clip")
             if active is not None: entry *= active[t]
-            need = entry >> 16
+            np.right_shift(entry, 16, out=need)
             bits, size = self.fields(need)
             need &= 15
-            after = (bits & ((1 << need) - 1)) + (entry & _STATE)
-            if active is None: self.state = after
-            else: np.copyto(self.state, after, where=active[t])
+            np.left_shift(1, need, out=low)
+            low -= 1
+            low &= bits
+            entry &= STATE
+            if active is None: np.add(low, entry, out=self.state)
+            else: np.add(low, entry, out=self.state, where=active[t])
             np.add(self.bit, size & (_HIGH - 1), out=later[t])
             np.add(later[t], size >> _SHIFT, out=self.bit)
-        entries = self.lanes_out(entries)
-        token = (entries >> 10) & 63
-        if not extra.any(): return token, np.zeros((), np.int64)
-        width = entries >> 16 + _SHIFT
-        begin = np.cumsum(width, axis=2) - width + later[:, :, None]
-        return token, (self.windows.take(begin >> 3, mode="clip") >> (begin & 7)) & ((1 << width) - 1)
+        lanes = self.groups * GROUP
+        token = np.moveaxis(tokens, 1, 2).reshape(steps, self.tiles, lanes)
+        value = np.zeros(token.shape, np.uint8)
+        if not extra.any(): return token, value
+        width_of = np.zeros(256, np.uint8)
+        width_of[: extra.size] = extra
+        widths = np.frombuffer(token.tobytes().translate(width_of.tobytes()), np.uint8).reshape(token.shape)
+        if active is not None: widths = widths * np.moveaxis(active, 1, 2).reshape(token.shape)
+        block = max(1, (1 << 15) // (self.tiles * lanes))
+        for start in range(0, steps, block):
+            width = widths[start: start + block].astype(np.int64)
+            begin = np.cumsum(width, axis=2)
+            begin += later[start: start + block, :, None]
+            begin -= width
+            window = self.windows.take(begin >> 3, mode="clip")
+            begin &= 7
+            window >>= begin
+            value[start: start + block] = window & ((1 << width) - 1)
+        return token, value
 
     def finish(self) -> None:
         if self.state.any(): raise CodecError("entropy: the stream is damaged: a lane does not end in state 0")
         for i, (at, end) in enumerate(zip(self.bit.tolist(), self.start[1:].tolist(), strict=True)):
             size, taken = end - int(self.start[i]), (at + 7) // 8 - int(self.start[i])
             if taken != size: raise CodecError(f"entropy: tile {i} of the call has {size} bytes, its weights take {taken}")
-            if at & 7 and (int(self.windows[end - 1]) & 255) >> (at & 7): raise CodecError("entropy: the stream is damaged: the last bits are not zero")
+            if at & 7 and (int(self.windows[end - 1]) & 255) >> (at & 7):
+                raise CodecError("entropy: the stream is damaged: the last bits are not zero")
 
 
 def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: int) -> list[NDArray[np.int8]]:
@@ -469,15 +345,15 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
     reader = _Reader(at, tiles, wide)
     actives: list[NDArray[np.bool_]] = [np.ones((tile.cols, tile.rows), np.bool_) for tile in tiles]
     if at.blocks is not None and blocks is not None:
-        counts = [blocks.count(tile.rows, tile.cols) for tile in tiles]
+        counts = [block_count(blocks, tile.rows, tile.cols) for tile in tiles]
         masks = [math.ceil(count / tile.rows) for count, tile in zip(counts, tiles, strict=True)]
         busy = np.zeros((max(masks), len(tiles), wide), np.bool_)
         for i, tile in enumerate(tiles):
             busy[: masks[i], i, : tile.rows] = (np.arange(masks[i] * tile.rows) < counts[i]).reshape(masks[i], tile.rows)
-        bits, _ = reader.run(at.blocks, np.zeros(2, np.int64), max(masks), reader.lanes_in(busy))
+        bits, _ = reader.run(at.blocks, np.zeros(2, np.int64), max(masks), _grouped(busy, GROUP))
         for i, tile in enumerate(tiles):
             live = bits[: masks[i], i, : tile.rows].reshape(-1)[: counts[i]].astype(np.bool_)
-            actives[i] = blocks.spread(live, tile.rows, tile.cols)
+            actives[i] = spread_bits(blocks, live, tile.rows, tile.cols)
     keeps = [active.any(axis=1) for active in actives]
     steps = max(int(keep.sum()) for keep in keeps)
     busy_lanes = None
@@ -485,10 +361,12 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
         busy = np.zeros((steps, len(tiles), wide), np.bool_)
         for i, (tile, active, keep) in enumerate(zip(tiles, actives, keeps, strict=True)):
             busy[: int(keep.sum()), i, : tile.rows] = active[keep]
-        busy_lanes = reader.lanes_in(busy)
+        busy_lanes = _grouped(busy, GROUP)
     token, low = reader.run(at.values, at.extra, steps, busy_lanes)
     reader.finish()
-    ranks = (at.rank[token] + low).astype(np.uint8)
+    rank_of = np.zeros(256, np.uint8)
+    rank_of[: at.rank.size] = at.rank
+    ranks = np.frombuffer(token.tobytes().translate(rank_of.tobytes()), np.uint8).reshape(token.shape) + low
     values = np.frombuffer(ranks.tobytes().translate(at.value.tobytes()), np.int8).reshape(ranks.shape)
     out = []
     for i, (tile, active, keep) in enumerate(zip(tiles, actives, keeps, strict=True)):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nnac.codec.base import CodecError, FixedWidth, Survey
+from nnac.codec.base import FixedWidth, Survey
+from nnac.codec.names import CodecError
 
 
 class Packed(FixedWidth):
-    name, code, summary = "packed", 1, "n-bit two's complement, n = 1..7"
+    name, code = "packed", 1
 
     def fit(self, survey: Survey) -> int | None:
         used = np.flatnonzero(survey.histogram) - 128
@@ -24,7 +25,8 @@ class Packed(FixedWidth):
     def write(self, table: int) -> bytes: return bytes([table])
 
     def read(self, data: bytes) -> int:
-        if len(data) != 1 or not 1 <= data[0] <= 7: raise CodecError(f"packed: the stream header needs one byte in 1..7, has {data[:4]!r}")
+        if len(data) != 1 or not 1 <= data[0] <= 7:
+            raise CodecError(f"packed: the stream header needs one byte in 1..7, has {data[:4]!r}")
         return data[0]
 
     def bits(self, table: int) -> int: return table

@@ -4,22 +4,23 @@ Table: u8 r (run bits, 1..8) + 16 * mode; mode 0: values are int8 (v = 8 bits); 
 (int8, increasing, at most 63, none of them zero): a value is an index of v = ceil(log2(1 + number)) bits, 0 means zero.
 Tile: [block bits] then pairs of r + v bits, run in the low bits: "skip `run` zeros, then this value".  A run of 2^r or more is
 broken by pairs (2^r - 1, 0).  Zeros after the last pair are not stored.  Pairs go over the weights that take bits, in stream
-order.  The number of pairs is floor(8 * bytes / (r + v)); pairs beyond the last weight are zero bits.
+order.  The number of pairs is floor(8 * bytes / (r + v)); so the zero bits that fill the last byte may read as pairs (0, 0): they
+count, unless they lie beyond the last weight.
 Throughput: 16 pairs a cycle (a prefix sum over 16 runs), all landing in one word; a word in which no pair lands costs nothing:
 steps = mask steps + sum over words of ceil(pairs landing in the word / 16).   A word that is all zero is dead.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.codec.base import Blocks, Codec, CodecError, Stream, Survey, Words, place, read_mask
+from nnac.codec.base import Codec, Stream, Survey, Words, place, read_mask
 from nnac.codec.bits import pack_fixed, pack_streams
+from nnac.codec.names import Blocks, CodecError
 
 PAIRS_PER_CYCLE = 16
 
@@ -37,7 +38,7 @@ class ZeroRunTable:
 
 
 class ZeroRun(Codec):
-    name, code, summary = "zero_run", 3, "pairs of (run of zeros, value)"
+    name, code = "zero_run", 3
 
     def fit(self, survey: Survey) -> ZeroRunTable | None:
         used = np.flatnonzero(survey.histogram)
@@ -57,7 +58,8 @@ class ZeroRun(Codec):
         return bytes([table.run_bits + 16, len(table.values) - 1]) + table.values
 
     def read(self, data: bytes) -> ZeroRunTable:
-        if not data or not 1 <= data[0] & 15 <= 8 or data[0] >> 4 > 1: raise CodecError("zero_run: the stream header gives no run width of 1..8 bits")
+        if not data or not 1 <= data[0] & 15 <= 8 or data[0] >> 4 > 1:
+            raise CodecError("zero_run: the stream header gives no run width of 1..8 bits")
         if data[0] >> 4 == 0:
             if len(data) != 1: raise CodecError(f"zero_run: {len(data) - 1} bytes too many in the stream header")
             return ZeroRunTable(data[0], None)
@@ -88,7 +90,7 @@ class ZeroRun(Codec):
             _, bits = self._pairs(table, tile)
             ends = np.arange(1, bits.size + 1) * table.width
             packed, _ = pack_streams(bits[None], ends[None])
-            mask = b"" if tile.live is None else pack_fixed(tile.live.view(np.uint8), 1)
+            mask = b"" if tile.blocks is None else pack_fixed(tile.live.view(np.uint8), 1)
             out.append(mask + packed[: (bits.size * table.width + 7) // 8].tobytes())
         return out
 
@@ -116,7 +118,8 @@ class ZeroRun(Codec):
             if bits[~inside].any(): raise CodecError(f"zero_run: a run ends beyond the {count} weights of the tile")
             if pairs * table.width < raw.size * 8 - 7 or (~inside).sum() * table.width > 7:
                 raise CodecError(f"zero_run: {raw.size} bytes are more than the tile's {count} weights need")
-            if pairs and int(index.max()) >= known: raise CodecError(f"zero_run: index {int(index.max())} in a table of {known} values")
+            if pairs and int(index.max()) >= known:
+                raise CodecError(f"zero_run: index {int(index.max())} in a table of {known} values")
             symbols = np.zeros(count, np.uint8)
             symbols[at[inside]] = lookup[index[inside]]
             out.append(place(symbols.view(np.int8), active, tile, lanes))
@@ -126,6 +129,9 @@ class ZeroRun(Codec):
         at, _ = self._pairs(table, tile)
         used = np.ones((tile.cols, tile.rows), np.bool_) if tile.active is None else tile.active
         word = np.repeat(np.arange(tile.cols), used.sum(axis=1))
+        # the bits that fill the last byte may read as pairs of zero: the decoder cannot tell, so they count
+        fill = (-at.size * table.width) % 8 // table.width
+        last = int(at[-1]) if at.size else -1
+        at = np.append(at, np.arange(last + 1, min(last + 1 + fill, word.size)))
         pairs = np.bincount(word[at], minlength=tile.cols)
-        mask = 0 if tile.live is None else math.ceil(tile.live.size / tile.rows)
-        return int((tile.words != 0).any(axis=1).sum()), mask + int((-(-pairs // PAIRS_PER_CYCLE)).sum())
+        return int((tile.words != 0).any(axis=1).sum()), tile.mask_steps + int((-(-pairs // PAIRS_PER_CYCLE)).sum())

@@ -41,7 +41,8 @@ class Checked:
         return sum(d.severity == "error" for d in self.diagnostics)
 
 
-def check_file(path: Path, policy: str | None = None, parameters: Mapping[str, str] | None = None, workspace: Workspace | None = None) -> Checked:
+def check_file(path: Path, policy: str | None = None, parameters: Mapping[str, str] | None = None,
+               workspace: Workspace | None = None) -> Checked:
     """Check the file at ``path``.  OSError if it cannot be read."""
     space = workspace or Workspace()
     resolved = path.resolve()
@@ -64,7 +65,8 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
     problems += bad
     own = [p.name.text for p in file.policies if seen.policies[p.name.text].node is p]
     if policy is not None and policy not in own:
-        problems.append(Diagnostic("unknown-policy", f"no policy is called `{policy}`", (Label(Span(file.source, 0, 0)),), (did_you_mean(policy, own),)))
+        problems.append(Diagnostic("unknown-policy", f"no policy is called `{policy}`", (Label(Span(file.source, 0, 0)),),
+                                   (did_you_mean(policy, own),)))
     known: set[str] = set()
     for name in own if policy is None else [policy] if policy in own else []:
         memo = memos.setdefault(name, Memo()) if memos is not None else None
@@ -106,7 +108,8 @@ def _parameters(given: Mapping[str, str]) -> tuple[dict[str, Any], list[Diagnost
         elif bare:
             values[name] = s.Text(0, len(text), text)      # `-D size=small` needs no quotes that a shell would eat
         else:
-            problems.append(Diagnostic("wrong-type", f"`{text[:40]}` is not a value", (Label(Span(source, 0, len(text))),), ("for example 4, 25%, 2k steps",)))
+            problems.append(Diagnostic("wrong-type", f"`{text[:40]}` is not a value", (Label(Span(source, 0, len(text))),),
+                                       ("for example 4, 25%, 2k steps",)))
     return values, problems
 
 

@@ -20,6 +20,7 @@ from nnac.language.tables import Tables, tables
 from nnac.units import UnitError, number
 
 ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
+LONGEST_SUM = 100           # operations in one expression
 DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
 LONGEST = 4 << 20           # characters of a file
 CACHED = 20_000             # items remembered
@@ -55,7 +56,8 @@ class Cache:
 @cache
 def _lexer() -> tuple[re.Pattern[str], dict[str, str], frozenset[str]]:
     t = tables()
-    return re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)), t.keywords, frozenset(t.ignored)
+    shapes = "|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)
+    return re.compile(f"[ \\t]*(?:{shapes})"), t.keywords, frozenset(t.ignored)
 
 
 def parse(source: Source, cache: Cache | None = None) -> s.File:
@@ -66,12 +68,23 @@ def parse(source: Source, cache: Cache | None = None) -> s.File:
     return _Parser(source, cache).run()
 
 
+BRACKETS = ("LPAR", "LSQB", "LBRACE", "RPAR", "RSQB", "RBRACE")
+
+
+@cache
+def _steps() -> tuple[str | None, ...]:
+    """For each production of one symbol that builds nothing, its nonterminal; None for the others."""
+    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k, b in tables().rules)
+
+
 class _Parser:
     """One run.  A stack of (state, value); ``base`` is the start of the item being parsed, which its positions count from."""
 
     def __init__(self, source: Source, cache: Cache | None) -> None:
         self.source, self.text, self.cache = source, source.text, cache
         self.t: Tables = tables()
+        pattern, self.keywords, self.ignored = _lexer()
+        self.match_at, self.length = pattern.match, len(source.text)
         self.problems: list[Diagnostic] = []
         self.states: list[int] = [self.t.start]
         self.values: list[Any] = []
@@ -88,21 +101,19 @@ class _Parser:
 
     def next(self) -> Token:
         """The next token that matters.  Line ends inside ( ) and [ ] do not."""
-        match, (pattern, _, ignored) = None, _lexer()
-        while self.at < len(self.text):
-            match = pattern.match(self.text, self.at)
+        match_at, text, ignored = self.match_at, self.text, self.ignored
+        while self.at < self.length:
+            match = match_at(text, self.at)
             if match is None:
                 self._strange()
                 continue
-            kind, start = match.lastgroup, self.at
-            self.at = match.end()
-            if kind in ignored:
+            kind = match.lastgroup
+            self.at = end = match.end()
+            if kind in ignored or (kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB")):
                 continue
             assert kind is not None
-            if kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB"):
-                continue
-            return Token(kind, match.group(), start, self.at)
-        return Token("$END", "", len(self.text), len(self.text))
+            return Token(kind, match.group(kind), match.start(kind), end)
+        return Token("$END", "", self.length, self.length)
 
     def _strange(self) -> None:
         """A character that begins nothing: say so once for a run of them, and go on."""
@@ -121,46 +132,48 @@ class _Parser:
     # -- driving the tables
 
     def run(self) -> s.File:
+        actions_of, gotos_of, keywords, steps = self.t.actions, self.t.gotos, self.keywords, _steps()
+        states, values, accepting = self.states, self.values, self.t.end
         token = self.next()
         while len(self.problems) < ERRORS_SHOWN:
-            state = self.states[-1]
-            if token.kind == "NAME" and token.start in self.sentence_starts:
-                reused = self._reuse(token, state)
-                if reused is not None:
-                    token = reused
-                    continue
-            actions = self.t.actions[state]
+            state = states[-1]
+            actions = actions_of[state]
             kind = token.kind
             if kind == "NAME":
-                keyword = self.t.keywords.get(token.text)
+                if token.start in self.sentence_starts and (reused := self._reuse(token, state)) is not None:
+                    token = reused
+                    continue
+                keyword = keywords.get(token.text)
                 if keyword is not None and keyword in actions:
                     kind = keyword
             action = actions.get(kind)
             if action is None:
-                if kind == "$END" and len(self.states) == 1:
+                if kind == "$END" and len(states) == 1:
                     break
                 resumed = self._recover(token)
                 if resumed is None:
                     break
                 token = resumed
             elif action >= 0:
-                if kind == "$END" or action == self.t.end:
+                if kind == "$END" or action == accepting:
                     break
-                if "item" in self.t.gotos[state] and kind not in ("END", "RBRACE"):
+                if kind not in ("END", "RBRACE") and "item" in gotos_of[state]:
                     self.base, self.item_clean = token.start, True
-                if not self._bracket(token):
+                if kind in BRACKETS and not self._bracket(token):
                     break
-                self.states.append(action)
-                self.values.append(token)
+                states.append(action)
+                values.append(token)
                 token = self.next()
+            elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
+                states[-1] = gotos_of[states[-2]][name]
             else:
                 self._reduce(~action)
-                if self.states[-1] == self.t.end:
+                if states[-1] == accepting:
                     break
-        if self.values and isinstance(self.values[-1], list):
-            self.declarations = [v for v in self.values[-1] if isinstance(v, s.Node)]
+        if values and isinstance(values[-1], list):
+            self.declarations = [v for v in values[-1] if isinstance(v, s.Node)]
         elif not self.declarations:
-            self.declarations = [v for v in _flat(self.values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
+            self.declarations = [v for v in _flat(values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
@@ -361,14 +374,12 @@ def _name(p: _Parser, token: Token) -> s.Name:
     return s.Name(token.start - p.base, token.end - p.base, token.text)
 
 
-def _position(p: _Parser, value: Any) -> tuple[int, int]:
-    return (value.start - p.base, value.end - p.base) if isinstance(value, Token) else (value.start, value.end)
-
-
 def _extent(p: _Parser, c: list[Any]) -> tuple[int, int]:
-    """From the first to the last child that has a place."""
-    flat = [x for x in _flat(c) if isinstance(x, (Token, s.Node))]
-    return _position(p, flat[0])[0], _position(p, flat[-1])[1]
+    """From the first child to the last."""
+    first, last = c[0], c[-1]
+    if type(last) is list:
+        last = last[-1]
+    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token else last.end)
 
 
 def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
@@ -406,6 +417,22 @@ def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
         return s.Index(*_extent(p, c), *bounds)
 
     return build
+
+
+def _binary(p: _Parser, c: list[Any]) -> Any:
+    left, right = _value(p, c[0]), _value(p, c[2])
+    start, end = _extent(p, c)
+    length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
+    if length > LONGEST_SUM:
+        if length == LONGEST_SUM + 1:
+            p._report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base, "", ())
+        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"), s.Number(start, end, number("0"), None, "0"), length)
+    return s.Binary(start, end, c[1].text, left, right, length)
+
+
+def _negative(p: _Parser, c: list[Any]) -> Any:
+    operand = _value(p, c[1])
+    return operand.operand if isinstance(operand, s.Negative) else s.Negative(*_extent(p, c), operand)   # - - x is x
 
 
 def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
@@ -480,9 +507,9 @@ BUILDERS: dict[str, Callable[[_Parser, list[Any]], Any]] = {
     "positional": lambda p, c: s.Argument(*_extent(p, c), None, _value(p, c[0])),
     "range_": lambda p, c: s.Range(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
     "change": lambda p, c: s.Arrow(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
-    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if not (isinstance(x, Token) and x.kind == "COMMA"))),
-    "binary": lambda p, c: s.Binary(*_extent(p, c), c[1].text, _value(p, c[0]), _value(p, c[2])),
-    "negative": lambda p, c: s.Negative(*_extent(p, c), _value(p, c[1])),
+    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if getattr(x, "kind", "") != "COMMA")),
+    "binary": _binary,
+    "negative": _negative,
     "group": lambda p, c: _value(p, c[1]),
     "quantity": _quantity,
 }

@@ -70,7 +70,8 @@ def _read(path: Path, name: str, cache: Cache) -> s.File:
         text = raw.decode("utf-8", errors="replace")
         source = Source(name, text)
         at = len(raw[:e.start].decode("utf-8", errors="replace"))
-        problem = Diagnostic("not-utf8", f"byte {e.start} is not UTF-8", (Label(Span(source, at, at + 1), ascii(raw[e.start:e.start + 1])[2:-1]),),
+        problem = Diagnostic("not-utf8", f"byte {e.start} is not UTF-8",
+                             (Label(Span(source, at, at + 1), ascii(raw[e.start:e.start + 1])[2:-1]),),
                              ("save the file as UTF-8",))
         return s.File(source, (), (problem,))
     return parse(Source(name, text), cache)
@@ -114,7 +115,8 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
             try:
                 other = workspace.file(target)
             except OSError as e:
-                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {e.strerror}", (Label(span),)))
+                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {e.strerror}",
+                                                 (Label(span),)))
                 continue
             _enter(workspace, found, target, other, (*chain, path) if path is not None else chain, seen)
     for node in file.declarations:

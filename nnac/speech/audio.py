@@ -15,10 +15,11 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..files import atomic
 
 
-class AudioError(Exception):
+class AudioError(UserError):
     """What is wrong with an audio file or a manifest, in one line that begins with the file's name."""
 
 
@@ -94,7 +95,7 @@ def write_wav(path: str | os.PathLike, samples: NDArray, rate: int = 16000) -> N
 
 
 def read_manifest(path: str | os.PathLike) -> list[Utterance]:
-    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio exists is seen when it is read."""
+    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio is there is seen later."""
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except FileNotFoundError:

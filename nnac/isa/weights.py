@@ -53,8 +53,7 @@ class LDW(_Stream, Instruction):
         yield "W", self.word, self.word + self.live
 
     def execute(self, m):
-        words, index = m.decode_tile(self)
-        m.write_words(self.word, words, index)
+        m.load_tile(self)
 
 
 @instruction("DW", 0x02)

@@ -1,3 +1,22 @@
 """nnac: from a compression policy to a scheduled, bit-exact program for a neural network accelerator."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Name -> module.  Loaded when asked for, so that `import nnac` costs nothing.
+_LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy", "Plan": "nnac.plan", "Target": "nnac.target",
+         "Diagnostic": "nnac.diagnostics", "DiagnosticError": "nnac.diagnostics", "Problem": "nnac.diagnostics"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'nnac' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

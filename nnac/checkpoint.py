@@ -1,9 +1,11 @@
 """Checkpoints: named tensors and JSON metadata in one safetensors file, versioned and checked.
 
-The file's metadata holds ``format``, ``version``, ``content`` (JSON text) and ``sha256`` over the content and over name, type,
-shape and bytes of every tensor: a file cut short or altered anywhere is refused with one line.  Written whole or not at all.
+The file's metadata has one key, ``nnac-checkpoint``, whose JSON holds ``version``, ``content`` (JSON text) and ``sha256`` over the
+content and over name, type, shape and bytes of every tensor: a file cut short or altered anywhere is refused with one line.
+One key, because safetensors writes several in any order: so the same contents are the same bytes.  Written whole or not at all.
 No pickle: reading a checkpoint runs no code of its author.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -16,18 +18,20 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from .errors import UserError
 from .files import atomic
 
 FORMAT, VERSION = "nnac-checkpoint", 1
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """The file is absent, damaged, altered or of another kind; one line that begins with its name."""
 
 
 @frozen(eq=False)
 class Checkpoint:
     """Tensors by name, and the metadata that `save` was given."""
+
     tensors: dict[str, NDArray]
     metadata: dict[str, Any]
 
@@ -38,6 +42,7 @@ class Checkpoint:
     def state_dict(self, prefix: str = "") -> dict[str, Any]:
         """As `under`, as torch tensors for ``load_state_dict``."""
         import torch
+
         return {k: torch.from_numpy(v.copy()) for k, v in self.under(prefix).items()}
 
 
@@ -59,32 +64,47 @@ def _array(value: Any) -> NDArray:
 def save(path: str | os.PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Write NumPy arrays or torch tensors, and whatever JSON can hold."""
     from safetensors.numpy import save as serialise
+
     arrays = {name: _array(value) for name, value in tensors.items()}
     content = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    header = {"format": FORMAT, "version": str(VERSION), "content": content, "sha256": _digest(arrays, content)}
+    header = {"version": VERSION, "content": content, "sha256": _digest(arrays, content)}
     with atomic(path) as out:
-        out.write(serialise(arrays, header))
+        out.write(serialise(arrays, {FORMAT: json.dumps(header, sort_keys=True)}))
 
 
 def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     """Read and check.  ``kind``: what ``metadata["kind"]`` must be.  CheckpointError: one clear line."""
     from safetensors import SafetensorError, safe_open
+
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such file")
     try:
         with safe_open(path, "numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            text = (file.metadata() or {}).get(FORMAT)
+            if text is None:
                 raise CheckpointError(f"{path}: not an nnac checkpoint")
-            if header.get("version") != str(VERSION):
-                raise CheckpointError(f"{path}: checkpoint version {header.get('version')}; this nnac reads version {VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}      # noqa: SIM118  (not a mapping)
+            header = json.loads(text)
+            if header["version"] != VERSION:
+                raise CheckpointError(f"{path}: checkpoint version {header['version']}; this nnac reads version {VERSION}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         content = header["content"]
         if _digest(tensors, content) != header["sha256"]:
             raise CheckpointError(f"{path}: altered or damaged: its contents do not match its checksum")
         metadata = json.loads(content)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a whole checkpoint file ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
+        raise CheckpointError(
+            f"{path}: not a whole checkpoint file ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        ) from None
     if kind is not None and metadata.get("kind") != kind:
         raise CheckpointError(f"{path}: holds {metadata.get('kind')!r}, expected {kind!r}")
     return Checkpoint(tensors, metadata)
+
+
+def digest_of(path: str | os.PathLike) -> str:
+    """The checksum a checkpoint carries, without reading its tensors.  CheckpointError as `load`."""
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})[FORMAT])["sha256"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint file ({error})") from None

@@ -7,12 +7,16 @@ Some scales are fixed by the arithmetic and set here: hidden states and tanh out
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from nnac import arith
 from nnac.ir import QGraph, State, Value, verify
 from nnac.model.graph import Layer, ModelGraph
+
+if TYPE_CHECKING:
+    from nnac.plan import Plan
 
 CELL_FRACTION = 11             # int16 cell, +-16: saturating, trained through (METHODS §1, the MLPerf pitfall)
 
@@ -119,3 +123,32 @@ def _table_inputs(nodes, values):
             v = values[n.inputs[0]]
             values[v.name] = Value(v.name, v.width, 16, v.rate, 2.0**-arith.PRE_FRACTION)
     return nodes, values
+
+
+# ------------------------------------------------------------------------------------------------------------ from a plan
+
+def lower_plan(plan: Plan) -> QGraph:
+    """The unbound graph of a resolved plan: what the training module is built from."""
+    graph = plan.graph
+    first = next(layer for layer in graph if "features" in layer.inputs)
+
+    def precision(path: str) -> Precision:
+        return _precision(plan, graph.by_path[first.path if path == "features" else path])
+
+    lowered = lower(graph, precision)
+    return evolve(lowered, metadata=dict(lowered.metadata) | dict(plan=plan.name, digest=plan.digest))
+
+
+def _precision(plan: Plan, layer: Layer) -> Precision:
+    site = plan[layer.path]
+    p = Precision(variant=site.accumulate or "acc32",
+                  origins=tuple(str(o[-1]) for s in site.settings if (o := plan.origin(layer.path, s))))
+    if site.activations:
+        p = evolve(p, activations=site.activations.bits, zero_point=getattr(type(site.activations.method), "two_sided", False))
+    if site.hidden:
+        clip = getattr(site.hidden.method, "clip", None)
+        p = evolve(p, hidden=site.hidden.bits, hidden_clip=1.0 if clip is None else float(clip))
+    if site.cell:
+        p = evolve(p, cell_fraction=site.cell.fraction)
+    widths = [g.weights.multiplied_bits for k in layer.kernels for g in plan.gates(k.path) if g.weights]
+    return evolve(p, weights=max(8, *widths) if widths else 8)

@@ -1,4 +1,5 @@
 """Progress of long work: a live bar on a terminal, a plain line now and then in a log, nothing when told to be quiet."""
+
 from __future__ import annotations
 
 import sys
@@ -6,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Advance = Callable[..., None]      # advance(amount=1, note="loss 3.2")
+Advance = Callable[..., None]  # advance(amount=1, note="loss 3.2")
 
 
 @contextmanager
@@ -17,13 +18,24 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-                   TimeRemainingColumn(elapsed_when_finished=True), TextColumn("{task.fields[note]}"))
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=Console(stderr=True), speed_estimate_period=120) as bar:
             task = bar.add_task(title, total=total, completed=done, note="")
 
             def advance(amount: int = 1, note: str = "") -> None:
-                bar.update(task, advance=amount, **({"note": note} if note else {}))
+                bar.update(task, advance=amount)
+                if note:
+                    bar.update(task, note=note)
+
             yield advance
     else:
         start = last = time.monotonic()
@@ -35,5 +47,8 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
             if done >= total or now - last >= every_s:
                 last = now
                 left = (now - start) / max(1, done - begun) * (total - done)
-                print(f"{title}: {done}/{total}, {now - start:.0f} s, {left:.0f} s left  {kept}".rstrip(), file=sys.stderr, flush=True)
+                print(
+                    f"{title}: {done}/{total}, {now - start:.0f} s, {left:.0f} s left  {kept}".rstrip(), file=sys.stderr, flush=True
+                )
+
         yield advance

@@ -6,6 +6,7 @@ Time comes first everywhere.  It keeps the protocol of `nnac.decode.greedy`: sta
 
 Source: the usual streaming RNN-T (Graves 2012) with layer norm after each LSTM and stacked frames; sizes our choice.
 """
+
 from __future__ import annotations
 
 import torch
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 @frozen
 class RnntConfig:
     """Sizes.  ``vocabulary`` counts the blank."""
+
     features: int = field(default=40, validator=ge(1))
-    stack: int = field(default=3, validator=ge(1))            # feature frames joined before the encoder
+    stack: int = field(default=3, validator=ge(1))  # feature frames joined before the encoder
     layers: int = field(default=3, validator=ge(1))
     hidden: int = field(default=256, validator=ge(1))
-    reduce: int = field(default=2, validator=ge(1))           # frames joined after the first layer
+    reduce: int = field(default=2, validator=ge(1))  # frames joined after the first layer
     embedding: int = field(default=64, validator=ge(1))
     prediction: int = field(default=256, validator=ge(1))
     joint: int = field(default=256, validator=ge(1))
@@ -50,8 +52,10 @@ class Encoder(nn.Module):
 
     def __init__(self, config: RnntConfig) -> None:
         super().__init__()
-        self.stack, self.reduce = config.stack, config.reduce
-        widths = [config.features * config.stack] + [config.hidden * (config.reduce if i == 1 else 1) for i in range(1, config.layers)]
+        self.stack, self.reduce, self.hidden = config.stack, config.reduce, config.hidden
+        widths = [config.features * config.stack] + [
+            config.hidden * (config.reduce if i == 1 else 1) for i in range(1, config.layers)
+        ]
         self.lstm = nn.ModuleList(nn.LSTM(width, config.hidden) for width in widths)
         self.norm = nn.ModuleList(nn.LayerNorm(config.hidden) for _ in widths)
         self.dropout = nn.Dropout(config.dropout)
@@ -59,7 +63,9 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         x, lengths = join_frames(x, lengths, self.stack)
         for i, (lstm, norm) in enumerate(zip(self.lstm, self.norm, strict=True)):
-            x = self.dropout(norm(lstm(x)[0]))
+            # torch refuses sequences of no frames; an utterance shorter than one group has none
+            hidden = lstm(x)[0] if len(x) else x.new_zeros(0, x.shape[1], self.hidden)
+            x = self.dropout(norm(hidden))
             if i == 0:
                 x, lengths = join_frames(x, lengths, self.reduce)
         return x, lengths
@@ -85,7 +91,7 @@ class Joint(nn.Module):
     def __init__(self, config: RnntConfig, width: int) -> None:
         super().__init__()
         self.encoder = nn.Linear(width, config.joint)
-        self.prediction = nn.Linear(config.prediction, config.joint, bias=False)      # one bias is enough for a sum
+        self.prediction = nn.Linear(config.prediction, config.joint, bias=False)  # one bias is enough for a sum
         self.output = nn.Linear(config.joint, config.vocabulary)
 
     def forward(self, frames: Tensor, predictions: Tensor) -> Tensor:

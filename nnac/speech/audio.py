@@ -3,6 +3,7 @@
 A manifest is JSON lines: {"audio": path, "text": reference, "duration": seconds}; ``duration`` may be left out, and a relative
 ``audio`` is relative to the manifest's own folder, so that a corpus can be moved.
 """
+
 from __future__ import annotations
 
 import json
@@ -14,19 +15,21 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..files import atomic
 
 
-class AudioError(Exception):
+class AudioError(UserError):
     """What is wrong with an audio file or a manifest, in one line that begins with the file's name."""
 
 
 @frozen
 class Utterance:
     """One line of a manifest.  After `read_manifest`, ``audio`` can be opened as it stands."""
+
     audio: str
     text: str
-    duration: float | None = None      # seconds
+    duration: float | None = None  # seconds
 
 
 def read_wav(path: str | os.PathLike) -> tuple[NDArray, int]:
@@ -52,7 +55,7 @@ def read_wav(path: str | os.PathLike) -> tuple[NDArray, int]:
     if declared == 0:
         raise AudioError(f"{path}: holds no samples")
     if len(data) != declared * 2 * channels:
-        raise AudioError(f"{path}: cut short: the header promises {declared} samples, {len(data) // (2 * channels)} are there")
+        raise AudioError(f"{path}: cut short: the header promises {declared} samples, {len(data) // 2 // channels} are there")
     if rate <= 0:
         raise AudioError(f"{path}: a sample rate of {rate} Hz")
     return np.frombuffer(data, "<i2").reshape(-1, channels), rate
@@ -69,12 +72,13 @@ def _explain(error: str) -> str:
 
 
 def load_audio(path: str | os.PathLike, rate: int = 16000) -> NDArray:
-    """[samples] float32 in [-1, 1): channels averaged, resampled to ``rate`` where the file has another.  AudioError as `read_wav`."""
+    """[samples] float32 in -1..1: channels averaged, resampled if the file has another rate.  AudioError as `read_wav`."""
     samples, from_rate = read_wav(path)
     mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) / np.float32(32768)
     if from_rate == rate:
         return mono
     import soxr
+
     return soxr.resample(mono, from_rate, rate).astype(np.float32)
 
 
@@ -91,7 +95,7 @@ def write_wav(path: str | os.PathLike, samples: NDArray, rate: int = 16000) -> N
 
 
 def read_manifest(path: str | os.PathLike) -> list[Utterance]:
-    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio exists is seen when it is read."""
+    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio is there is seen later."""
     try:
         lines = Path(path).read_text("utf-8").splitlines()
     except FileNotFoundError:

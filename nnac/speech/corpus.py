@@ -6,10 +6,12 @@ what was made before it.  Splits: ``train``; and, of sentences that are never in
 
 Files of a corpus directory
   SPLIT.features.npy   float16 [frames of all utterances end to end, bins]
-  SPLIT.json           {"version", "recipe", "split", "count", "sha256" of the features' bytes, "utterances": [{"frames", "text", "voice", "seconds"}]}
+  SPLIT.json           {"version", "recipe", "split", "count", "sha256" of the features' bytes,
+                       "utterances": [{"frames", "text", "voice", "seconds"}]}
   SPLIT.jsonl, wav/    on request: 16-bit WAV files of the first utterances of a split, and their manifest
-  shards/              while it is being made: one file per 125 utterances, each whole or absent; making resumes from these
+  shards/              while it is being made: one file per 50 utterances, each whole or absent; making resumes from these
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..files import atomic
 from ..progress import progress
 from .acoustics import Conditions
@@ -34,20 +38,21 @@ from .audio import Utterance, write_manifest
 from .features import FeatureSpec, Normalisation
 
 VERSION = 1
-SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4}      # the number enters the seed of every utterance
-SHARD = 125                                                 # utterances
+SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4}  # the number enters the seed of every utterance
+SHARD = 50  # utterances
 
 
-class CorpusError(Exception):
+class CorpusError(UserError):
     """The corpus cannot be made or read; the message is one clear line."""
 
 
 @frozen
 class Recipe:
     """What an utterance depends on, besides its split and index."""
+
     seed: int = field(default=1, validator=ge(0))
-    conditions: Conditions = Conditions()
-    features: FeatureSpec = FeatureSpec()
+    conditions: Conditions = field(factory=Conditions)
+    features: FeatureSpec = field(factory=FeatureSpec)
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -60,7 +65,8 @@ class Recipe:
 @frozen
 class CorpusSpec:
     """A recipe and how much of each split; ``wavs``: how many utterances of each test split also become WAV files."""
-    recipe: Recipe = Recipe()
+
+    recipe: Recipe = field(factory=Recipe)
     train: int = field(default=9000, validator=ge(0))
     dev: int = field(default=400, validator=ge(0))
     sent: int = field(default=1500, validator=ge(0))
@@ -74,6 +80,7 @@ class CorpusSpec:
 @frozen(eq=False)
 class Split:
     """One split, read.  ``features[i]``: float16 [frames, bins], a view of the file."""
+
     name: str
     recipe: Recipe
     features: list[NDArray]
@@ -98,6 +105,7 @@ class Split:
 
 # ---- where things lie
 
+
 def _features_path(directory: Path, split: str) -> Path:
     return directory / f"{split}.features.npy"
 
@@ -111,6 +119,7 @@ def manifest_path(directory: str | os.PathLike, split: str) -> Path:
 
 
 # ---- reading
+
 
 def _index(directory: Path, split: str) -> dict | None:
     path = directory / f"{split}.json"
@@ -138,15 +147,28 @@ def load_split(directory: str | os.PathLike, split: str) -> Split:
         ends = np.cumsum([r["frames"] for r in rows])
     except (ValueError, OSError, KeyError, TypeError):
         raise CorpusError(f"{path}: damaged; remove it and make the corpus again") from None
-    if features.ndim != 2 or len(features) != (ends[-1] if len(ends) else 0) or hashlib.sha256(features).hexdigest() != index["sha256"]:
+    if (
+        features.ndim != 2
+        or len(features) != (ends[-1] if len(ends) else 0)
+        or hashlib.sha256(features.data).hexdigest() != index["sha256"]
+    ):
         raise CorpusError(f"{path}: differs from its index; remove both and make the corpus again")
-    return Split(split, recipe, list(np.split(features, ends[:-1])) if len(ends) else [], [r["text"] for r in rows],
-                 [r["voice"] for r in rows], [r["seconds"] for r in rows])
+    return Split(
+        split,
+        recipe,
+        list(np.split(features, ends[:-1])) if len(ends) else [],
+        [r["text"] for r in rows],
+        [r["voice"] for r in rows],
+        [r["seconds"] for r in rows],
+    )
 
 
 # ---- making
 
-def build(directory: str | os.PathLike, spec: CorpusSpec | None = None, workers: int | None = None, quiet: bool = False) -> dict[str, dict]:
+
+def build(
+    directory: str | os.PathLike, spec: CorpusSpec | None = None, workers: int | None = None, quiet: bool = False
+) -> dict[str, dict]:
     """Make what is missing of a corpus; return {split: {"utterances", "hours", "voices", "sentences", "sha256"}}.
 
     May be stopped at any time and called again: whole shards are kept.  A directory that holds another recipe is refused.
@@ -182,7 +204,9 @@ def _claim(directory: Path, recipe: Recipe) -> None:
     except ValueError:
         theirs = None
     if theirs != mine:
-        raise CorpusError(f"{directory} holds a corpus of another recipe (see {path.name}); choose another directory or remove this one")
+        raise CorpusError(
+            f"{directory} holds a corpus of another recipe (see {path.name}); choose another directory or remove this one"
+        )
 
 
 def _complete(directory: Path, spec: CorpusSpec, split: str) -> bool:
@@ -197,13 +221,17 @@ def _missing(directory: Path, spec: CorpusSpec) -> Iterator[tuple[str, str, int,
             continue
         for low in range(0, count, SHARD):
             high = min(low + SHARD, count)
-            if not shard_path(directory, split, low // SHARD).is_file() or _shard_rows(directory, split, low // SHARD) != high - low:
+            if (
+                not shard_path(directory, split, low // SHARD).is_file()
+                or _shard_rows(directory, split, low // SHARD) != high - low
+            ):
                 yield "shard", split, low, high
 
 
 def _shard_rows(directory: Path, split: str, number: int) -> int:
     """How many utterances a shard holds; 0 when it cannot be read."""
     from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(shard_path(directory, split, number), "numpy") as shard:
             return len(json.loads(shard.metadata()["utterances"]))
@@ -214,6 +242,7 @@ def _shard_rows(directory: Path, split: str, number: int) -> int:
 def _join(directory: Path, spec: CorpusSpec, split: str) -> None:
     """Shards -> features and index, then remove the shards."""
     from safetensors import safe_open
+
     parts, rows, paths = [], [], []
     for number in range(-(-spec.count(split) // SHARD)):
         paths.append(shard_path(directory, split, number))
@@ -223,8 +252,14 @@ def _join(directory: Path, spec: CorpusSpec, split: str) -> None:
     features = np.concatenate(parts)
     with atomic(_features_path(directory, split)) as out:
         np.save(out, features, allow_pickle=False)
-    index = {"version": VERSION, "recipe": spec.recipe.to_json(), "split": split, "count": len(rows),
-             "sha256": hashlib.sha256(features).hexdigest(), "utterances": rows}
+    index = {
+        "version": VERSION,
+        "recipe": spec.recipe.to_json(),
+        "split": split,
+        "count": len(rows),
+        "sha256": hashlib.sha256(features.data).hexdigest(),
+        "utterances": rows,
+    }
     with atomic(directory / f"{split}.json", "w") as out:
         json.dump(index, out)
     for path in paths:
@@ -237,8 +272,14 @@ def _summary(directory: Path, split: str) -> dict:
     index = _index(directory, split)
     assert index is not None, "just made"
     rows = index["utterances"]
-    return {"utterances": len(rows), "hours": round(sum(r["seconds"] for r in rows) / 3600, 3), "voices": len({r["voice"] for r in rows}),
-            "sentences": len({r["text"] for r in rows}), "words": sum(len(r["text"].split()) for r in rows), "sha256": index["sha256"]}
+    return {
+        "utterances": len(rows),
+        "hours": round(sum(r["seconds"] for r in rows) / 3600, 3),
+        "voices": len({r["voice"] for r in rows}),
+        "sentences": len({r["text"] for r in rows}),
+        "words": sum(len(r["text"].split()) for r in rows),
+        "sha256": index["sha256"],
+    }
 
 
 def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]], workers: int) -> Iterator[int]:
@@ -250,11 +291,21 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
     done: queue.SimpleQueue = queue.SimpleQueue()
     for job in jobs:
         todo.put(job)
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    processes = [subprocess.Popen([sys.executable, "-m", "nnac.speech.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  text=True, env=environment) for _ in range(min(workers, len(jobs)))]
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "nnac.speech.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for _ in range(min(workers, len(jobs)))
+    ]
 
     def feed(process: subprocess.Popen) -> None:
+        assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps({"directory": str(directory), "recipe": recipe.to_json()}) + "\n")
             while not todo.empty():
@@ -281,7 +332,9 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
             yield result
     finally:
         for process in processes:
-            process.stdin.close()      # a worker ends at the end of its input
+            with suppress(OSError):
+                if process.stdin is not None:
+                    process.stdin.close()  # a worker ends at the end of its input
         if sys.exc_info()[0] is not None:
             for process in processes:
                 process.terminate()

@@ -3,6 +3,7 @@
 Id 0 is the blank, ids 1 … are the pieces.  Word pieces are learned by sentencepiece (unigram); encoding and decoding are ours and
 need nothing: the Viterbi path over piece scores, the same that sentencepiece takes.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -11,18 +12,27 @@ from functools import cached_property
 from attrs import field, frozen
 
 BLANK = 0
-SPACE = "▁"      # sentencepiece's mark of a word's beginning
+SPACE = "▁"  # sentencepiece's mark of a word's beginning
 
 
 class TokenError(ValueError):
     """A text or an id that the tokens do not cover; the message is one clear line."""
 
 
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
 @frozen(slots=False)
 class Tokens:
     """``pieces[k]`` is id k+1; ``scores`` are log-probabilities (word pieces) or empty (letters: each piece is one character)."""
-    pieces: tuple[str, ...] = field(converter=tuple)
-    scores: tuple[float, ...] = field(default=(), converter=tuple)
+
+    pieces: tuple[str, ...] = field(converter=_texts)
+    scores: tuple[float, ...] = field(default=(), converter=_numbers)
 
     def __attrs_post_init__(self) -> None:
         if not self.pieces or len(set(self.pieces)) != len(self.pieces) or not all(self.pieces):
@@ -53,8 +63,8 @@ class Tokens:
         return [k for word in text.split() for k in self._word(SPACE + word)]
 
     def _word(self, word: str) -> list[int]:
-        """Viterbi: the split of ``word`` into pieces with the greatest sum of scores.  No piece spans words, so words are independent."""
-        best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(float("-inf"), 0, 0)] * len(word)     # score, start, id
+        """Viterbi: the split of ``word`` with the greatest sum of scores.  No piece spans words, so words are independent."""
+        best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(float("-inf"), 0, 0)] * len(word)  # score, start, id
         for end in range(1, len(word) + 1):
             for start in range(max(0, end - self._longest), end):
                 k = self._ids.get(word[start:end])
@@ -88,18 +98,29 @@ LETTERS = Tokens(" abcdefghijklmnopqrstuvwxyz'")
 
 
 def word_pieces(texts: Sequence[str], count: int = 64) -> Tokens:
-    """Learn ``count`` tokens (blank included) from ``texts``.  Deterministic.  TokenError: sentencepiece is absent or the texts too few."""
+    """Learn ``count`` tokens (blank included).  Deterministic.  TokenError: sentencepiece is absent, or the texts too few."""
     try:
         import sentencepiece
     except ImportError:
         raise TokenError("word pieces need `sentencepiece`: pip install 'nnac[speech]'") from None
     import io
+
     model = io.BytesIO()
     try:
         # the unknown piece takes id 0 there; it is dropped here, and the blank takes its number
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts), model_writer=model, vocab_size=count, model_type="unigram", bos_id=-1, eos_id=-1, unk_id=0,
-            character_coverage=1.0, normalization_rule_name="identity", minloglevel=2, num_threads=1)
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=count,
+            model_type="unigram",
+            bos_id=-1,
+            eos_id=-1,
+            unk_id=0,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            minloglevel=2,
+            num_threads=1,
+        )
     except RuntimeError as error:
         raise TokenError(f"cannot learn {count} word pieces from {len(texts)} texts: {str(error).splitlines()[-1]}") from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())

@@ -3,6 +3,7 @@
 Intervals are bootstraps over utterances; a comparison of two systems is paired (the same draw of utterances for both), which
 shows differences far smaller than either rate's own interval.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 @frozen
 class WordErrors:
     """Counts over a set.  ``per_utterance``: errors of each utterance; ``words_per_utterance``: its reference words."""
+
     substitutions: int
     deletions: int
     insertions: int
@@ -32,7 +34,8 @@ class WordErrors:
         return 100.0 * self.errors / max(1, self.words)
 
     def __str__(self) -> str:
-        return f"{self.rate:.2f} % ({self.errors} errors in {self.words} words: {self.substitutions} S, {self.deletions} D, {self.insertions} I)"
+        kinds = f"{self.substitutions} S, {self.deletions} D, {self.insertions} I"
+        return f"{self.rate:.2f} % ({self.errors} errors in {self.words} words: {kinds})"
 
 
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> WordErrors:
@@ -40,10 +43,11 @@ def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> WordErr
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references, {len(hypotheses)} hypotheses")
     import jiwer
+
     s = d = i = 0
     errors, words = [], []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        if reference.split():      # jiwer refuses an empty reference
+        if reference.split():  # jiwer refuses an empty reference
             out = jiwer.process_words(" ".join(reference.split()), " ".join(hypothesis.split()))
             counts = out.substitutions, out.deletions, out.insertions
         else:
@@ -66,7 +70,9 @@ def rate_interval(errors: WordErrors, level: float = 0.95, samples: int = 2000, 
     return float(low), float(high)
 
 
-def difference_interval(a: WordErrors, b: WordErrors, level: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def difference_interval(
+    a: WordErrors, b: WordErrors, level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """(low, high) in per cent points of rate(b) - rate(a), paired: both over the same utterances in the same order."""
     if a.words_per_utterance != b.words_per_utterance:
         raise ValueError("a paired comparison needs the same utterances in the same order")

@@ -1,8 +1,10 @@
 """One process that makes utterances: reads jobs from stdin, writes shards or WAV files, answers one JSON line per job.
 
-In:  first line {"directory", "recipe"}; then one line per job: ["shard" | "wav", split, low, high].   Out: {"done": n} or {"error": text}.
+In:  first line {"directory", "recipe"}; then one line per job: ["shard" | "wav", split, low, high].
+Out: {"done": n} or {"error": text}.
 This process initialises espeak-ng and never speaks in it (see `espeak`).
 """
+
 from __future__ import annotations
 
 import json
@@ -21,12 +23,13 @@ from .corpus import SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
 from .features import log_mel
 from .sentences import held_out, sentence
 
-_TALKERS, _TALKER_SEED = 40, 1000      # clean utterances that babble is made of, and what is added to the seed for them
+_TALKERS, _TALKER_SEED = 40, 1000  # clean utterances that babble is made of, and what is added to the seed for them
 
 
 @frozen(eq=False)
 class Spoken:
     """samples int16 at the recipe's rate."""
+
     samples: NDArray
     text: str
     voice: str
@@ -34,8 +37,10 @@ class Spoken:
 
 def draw_voice(r: Generator, split: str) -> str:
     """accent+variant: of the new ones for ``voice``, else of the training ones."""
+
     def a(names: tuple[str, ...]) -> str:
         return names[int(r.integers(len(names)))]
+
     if split == "voice":
         return f"{a(espeak.ACCENTS + espeak.NEW_ACCENTS)}+{a(espeak.NEW_VARIANTS)}"
     return f"{a(espeak.ACCENTS)}+{a(espeak.VARIANTS)}"
@@ -46,7 +51,10 @@ class Speaker:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self._engine = recipe, espeak.Espeak()
-        clean = [self._clean(np.random.default_rng([recipe.seed + _TALKER_SEED, SPLITS["train"], i]), "train")[0] for i in range(_TALKERS)]
+        clean = [
+            self._clean(np.random.default_rng([recipe.seed + _TALKER_SEED, SPLITS["train"], i]), "train")[0]
+            for i in range(_TALKERS)
+        ]
         self._talkers = [x / np.float32(acoustics.root_mean_square(x)) for x in clean]
 
     def _clean(self, r: Generator, split: str) -> tuple[NDArray, str, str]:
@@ -70,11 +78,19 @@ class Speaker:
 
 def write_shard(speaker: Speaker, directory: Path, split: str, low: int, high: int) -> None:
     from safetensors.numpy import save
+
     spec, features, rows = speaker.recipe.features, [], []
     for index in range(low, high):
         spoken = speaker.utterance(split, index)
         features.append(log_mel(spoken.samples / np.float32(32768), spec).astype(np.float16))
-        rows.append({"frames": len(features[-1]), "text": spoken.text, "voice": spoken.voice, "seconds": round(len(spoken.samples) / spec.rate, 3)})
+        rows.append(
+            {
+                "frames": len(features[-1]),
+                "text": spoken.text,
+                "voice": spoken.voice,
+                "seconds": round(len(spoken.samples) / spec.rate, 3),
+            }
+        )
     data = save({"features": np.concatenate(features)}, {"utterances": json.dumps(rows)})
     with atomic(shard_path(directory, split, low // SHARD)) as out:
         out.write(data)

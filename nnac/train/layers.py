@@ -8,7 +8,8 @@ Parameters have the names of torch.nn.LSTM, Linear, LayerNorm and Embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from nnac.ir import Node, QGraph
 from nnac.train import integers as exact
 from nnac.train import kernels
 from nnac.train.integers import Format, Rescale
+from nnac.train.schedule import Slot
 
 State = dict[str, Tensor]
 MakeQuantiser = Callable[[str, Tensor, int], nn.Module]        # kernel path, float weight, container bits -> forward(w) = (codes, scale)
@@ -61,6 +63,10 @@ class Layer(nn.Module):
         self.width = graph.values[node.output].width
         self.quantised = True
         self._kept: tuple[Any, Constants] | None = None
+
+    def compressed_weights(self) -> Iterator[Slot]:
+        """The weights that schedules act on, for `nnac.train.schedule.Compression`."""
+        return iter(())
 
     def make_quantisers(self, make: MakeQuantiser) -> None:
         """Called once the float weights are in place."""
@@ -120,6 +126,9 @@ class Linear(Layer):
     def make_quantisers(self, make):
         self.quantiser = make(f"{self.node.path}.weight", self.weight, self.weight_bits)
 
+    def compressed_weights(self):
+        yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
     def constants(self, ins, out):
         codes, scale = self.quantiser(self.weight)
         x, rows = ins[0], self.width
@@ -172,6 +181,9 @@ class Embedding(Layer):
 
     def make_quantisers(self, make):
         self.quantiser = make(f"{self.node.path}.weight", self.weight, 8)
+
+    def compressed_weights(self):
+        yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
 
     def constants(self, ins, out):
         """The quantised weight, written in the format of the output: the table holds the very integers that leave the layer."""
@@ -265,6 +277,7 @@ class Lstm(Layer):
         made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.get("bidirectional")), proj_size=self.project)
         for name, parameter in made.named_parameters():
             self.register_parameter(name, parameter)
+        self.ratio: Any = 1.0                            # input scale over hidden scale, as of the last pass (acc32)
 
     def _weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
         get = lambda name: getattr(self, f"{name}_l0{suffix}")  # noqa: E731
@@ -281,8 +294,29 @@ class Lstm(Layer):
                 self.quantisers[f"ih_l0{suffix}"] = make(f"{base}input", w_x.detach(), 8)
                 self.quantisers[f"hh_l0{suffix}"] = make(f"{base}recurrent", w_h.detach(), 8)
 
+    def compressed_weights(self):
+        for prefix, suffix in self.directions:
+            base = f"{self.node.path}.{prefix}"
+            if self.variant == "acc32":
+                yield Slot(f"{base}input | recurrent", self.quantisers[f"l0{suffix}"], partial(self._shared, suffix), partial(self._take, suffix))
+            else:
+                for name, kernel in (("ih", "input"), ("hh", "recurrent")):
+                    weight = getattr(self, f"weight_{name}_l0{suffix}")
+                    yield Slot.of_parameter(base + kernel, self.quantisers[f"{name}_l0{suffix}"], weight)
+
+    def _shared(self, suffix: str) -> Tensor:
+        """Both kernels side by side, in units of one accumulator: what the shared quantiser sees."""
+        w_x, w_h, _ = self._weights(suffix)
+        return torch.cat([w_x * self.ratio, w_h], 1)
+
+    def _take(self, suffix: str, both: Tensor) -> None:
+        w_x, w_h, _ = self._weights(suffix)
+        w_x.copy_(both[:, : w_x.shape[1]] / self.ratio)
+        w_h.copy_(both[:, w_x.shape[1]:])
+
     def constants(self, ins, out):
         x, a = ins[0], self.node.attributes
+        self.ratio = x.factor / out.factor
         graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
@@ -292,7 +326,7 @@ class Lstm(Layer):
             real_bias = numbers(bias)
             reach_x, reach_h = w_x.shape[1] << (x.bits + 6), w_h.shape[1] << (out.bits + 6)
             if self.variant == "acc32":
-                both, scale = self.quantisers[f"l0{suffix}"](torch.cat([w_x * (x.factor / out.factor), w_h], 1))
+                both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix))
                 c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
                 acc = (scale.double() * out.factor).expand(rows)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0

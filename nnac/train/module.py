@@ -27,6 +27,7 @@ from nnac.train import layers as _layers
 from nnac.train.activation import ActivationQuantiser, Clip
 from nnac.train.integers import Format, dequantise, quantise
 from nnac.train.minmax import MinMaxQuantiser
+from nnac.train.quantiser import quantiser_for
 
 Watch = Callable[[str, Tensor], None]
 
@@ -105,7 +106,8 @@ class TrainingModule(nn.Module):
         return None if site is None or site.activations is None else site.activations.method
 
     def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> nn.Module:
-        return MinMaxQuantiser(bits)
+        """What a plan says of the kernel; without a plan, int8 by the row's largest weight."""
+        return MinMaxQuantiser(bits) if self.plan is None else quantiser_for(self.plan, kernel, weight)
 
     def load_float(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights of a float network of the same names.  FloatWeightsError if they do not fit."""
@@ -320,6 +322,17 @@ class TrainingModule(nn.Module):
             self._observe = False
         for _, quantiser in self.activations():
             quantiser.settle()
+        self._restart_quantisers()
+
+    def _restart_quantisers(self) -> None:
+        """Fit what weight quantisers learn (centroids, sizes) anew: only now are the scales known that two kernels share."""
+        forms = self.formats()
+        for node in self.graph.nodes:
+            layer = self.layer(node.path)
+            layer.constants([forms[n] for n in node.inputs], forms[node.output])      # tells the layer those scales
+            for slot in layer.compressed_weights():
+                if hasattr(slot.quantiser, "restart"):
+                    slot.quantiser.restart(slot.read())
 
     # -------------------------------------------------------------------------------------------------------- binding
 

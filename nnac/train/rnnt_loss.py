@@ -9,12 +9,13 @@ sums near -500, where float32 keeps three digits.
 Source: Graves 2012 (arXiv 1211.3711) for the recursion; the skewed sweep and FastEmit as one factor (arXiv 2010.11148) are the
 usual rearrangements.
 """
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_NEVER = -1e30      # log 0 that survives additions without becoming nan
+_NEVER = -1e30  # log 0 that survives additions without becoming nan
 
 
 def _skew(x: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ def occupancies(blank: Tensor, label: Tensor, frames: Tensor, labels: Tensor) ->
     right[1:, :B, 1:] = _skew(label)[:-1, :, :-1]
     down[:, B:] = _skew(turned_blank)
     right[:, B:] = _skew(turned_label)
-    x = blank.new_full((N, 2 * B, W + 1), _NEVER)      # one column of log 0 on the left
+    x = blank.new_full((N, 2 * B, W + 1), _NEVER)  # one column of log 0 on the left
     x[0, :B, 1] = 0.0
     x[0, B:, 1] = turned_blank[:, 0, 0]
     here, left = x[:, :, 1:].unbind(0), x[:, :, :-1].unbind(0)
@@ -93,7 +94,8 @@ class _RnntLoss(torch.autograd.Function):
         wanted[:, :-1] = targets
         index = wanted[:, None, :, None].expand(*logits.shape[:3], 1)
         log_p, through_blank, through_label = occupancies(
-            logits[..., blank] - normaliser, logits.gather(-1, index)[..., 0] - normaliser, frames, labels)
+            logits[..., blank] - normaliser, logits.gather(-1, index)[..., 0] - normaliser, frames, labels
+        )
         ctx.save_for_backward(logits, normaliser, index, through_blank.to(logits), ((1.0 + fastemit) * through_label).to(logits))
         ctx.blank = blank
         return -log_p.to(logits)
@@ -111,17 +113,23 @@ class _RnntLoss(torch.autograd.Function):
 def check_lengths(B: int, T: int, W: int, V: int, targets: Tensor, frames: Tensor, labels: Tensor, blank: int) -> None:
     """ValueError where targets or lengths do not fit [B, T, W, V]: a wrong id would be read from another token's memory."""
     if targets.shape != (B, W - 1) or frames.shape != (B,) or labels.shape != (B,):
-        raise ValueError(f"for logits [{B}, {T}, {W}, {V}]: targets must be [{B}, {W - 1}], lengths [{B}]; "
-                         f"got {list(targets.shape)}, {list(frames.shape)}, {list(labels.shape)}")
-    if B and not (1 <= int(frames.min()) and int(frames.max()) <= T and 0 <= int(labels.min()) and int(labels.max()) <= W - 1):
-        raise ValueError(f"lengths out of range: frames {int(frames.min())}-{int(frames.max())} of {T}, labels {int(labels.min())}-{int(labels.max())} of {W - 1}")
+        raise ValueError(
+            f"for logits [{B}, {T}, {W}, {V}]: targets must be [{B}, {W - 1}], lengths [{B}]; "
+            f"got {list(targets.shape)}, {list(frames.shape)}, {list(labels.shape)}"
+        )
+    if B and not (int(frames.min()) >= 1 and int(frames.max()) <= T and int(labels.min()) >= 0 and int(labels.max()) <= W - 1):
+        raise ValueError(
+            f"lengths out of range: frames {int(frames.min())}-{int(frames.max())} of {T}, "
+            f"labels {int(labels.min())}-{int(labels.max())} of {W - 1}"
+        )
     within = torch.arange(W - 1, device=targets.device) < labels[:, None]
     if bool(((targets < 0) | (targets >= V) | (targets == blank))[within].any()):
         raise ValueError(f"targets must be ids below {V} other than the blank {blank}")
 
 
-def rnnt_loss(logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int = 0, reduction: str = "mean",
-              fastemit: float = 0.0) -> Tensor:
+def rnnt_loss(
+    logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int = 0, reduction: str = "mean", fastemit: float = 0.0
+) -> Tensor:
     """-log P(targets) of an RNN-T.
 
     logits  [B, T, U+1, V] raw, float32 or float64      targets  [B, U] ids      frames, labels  [B] lengths (T_b >= 1, U_b >= 0)
@@ -132,7 +140,8 @@ def rnnt_loss(logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, b
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction is none, sum or mean, not {reduction!r}")
     targets, frames, labels = targets.long(), frames.long(), labels.long()
-    check_lengths(*logits.shape, targets, frames, labels, blank)
+    B, T, W, V = logits.shape
+    check_lengths(B, T, W, V, targets, frames, labels, blank)
     padded = targets.masked_fill(torch.arange(targets.shape[1], device=targets.device) >= labels[:, None], blank)
     loss = _RnntLoss.apply(logits, padded, frames, labels, blank, fastemit)
     return loss if reduction == "none" else getattr(loss, reduction)()

@@ -1,0 +1,68 @@
+"""Audio to text with any model that keeps the protocol of `nnac.decode.greedy`: float network, training module, emulator.
+
+One definition of features, normalisation and words for all of them: what differs is only the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from nnac.decode.greedy import MAX_SYMBOLS, transcribe
+from nnac.speech.features import FeatureSpec, Normalisation, log_mel
+from nnac.speech.tokens import Tokens
+
+
+@frozen(eq=False)
+class FrontEnd:
+    """What stands between audio and the model, and between the model and text.  Travels in checkpoints and programs as JSON."""
+
+    features: FeatureSpec
+    normalisation: Normalisation
+    tokens: Tokens
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(features=self.features.to_json(), normalisation=self.normalisation.to_json(), tokens=self.tokens.to_json())
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FrontEnd:
+        return cls(FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"]), Tokens.from_json(data["tokens"]))
+
+    def prepare(self, samples: NDArray) -> NDArray:
+        """Samples at ``features.rate`` -> normalised features [T, bins]."""
+        return self.normalisation.apply(log_mel(samples, self.features))
+
+    def text(self, ids: Iterable[int]) -> str:
+        return self.tokens.decode(ids)
+
+
+def pad(sequences: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
+    """[T_i, bins] each -> ([T, B, bins] with zeros at the end, lengths [B])."""
+    lengths = np.array([len(s) for s in sequences])
+    out = np.zeros((int(lengths.max(initial=0)), len(sequences), sequences[0].shape[1]), np.float32)
+    for b, s in enumerate(sequences):
+        out[: len(s), b] = s
+    return out, lengths
+
+
+def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
+    """Indices in batches of similar length, longest batch first (so that memory troubles show at once)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[k:k + batch] for k in range(0, len(order), batch)]
+
+
+def recognise(model: Any, front: FrontEnd, features: Sequence[NDArray], batch: int = 32, carry: Callable[[NDArray], Any] | None = None,
+              advance: Callable[[int], None] | None = None, max_symbols: int = MAX_SYMBOLS) -> list[str]:
+    """Texts of many utterances, each normalised features [T, bins].  ``carry`` turns an array into what the model wants (torch)."""
+    texts = [""] * len(features)
+    for indices in by_length([len(f) for f in features], batch):
+        x, lengths = pad([features[i] for i in indices])
+        for i, ids in zip(indices, transcribe(model, carry(x) if carry else x, lengths, max_symbols), strict=True):
+            texts[i] = front.text(ids)
+        if advance:
+            advance(len(indices))
+    return texts

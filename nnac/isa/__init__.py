@@ -1,0 +1,24 @@
+"""The instruction set: one class an instruction, in the registry; bytes, text and manual follow from the class."""
+
+from nnac.isa.base import (
+    INSTRUCTION_BYTES,
+    EncodingError,
+    Field,
+    Instruction,
+    by_opcode,
+    decode,
+    decode_all,
+    encode_all,
+    registry,
+)
+from nnac.isa.config import SEMAPHORES, UNITS, MachineConfig
+from nnac.isa.control import HALT, HOST, PROF
+from nnac.isa.dma import GTH, LDA, STA
+from nnac.isa.matrix import MVM
+from nnac.isa.move import AMAX, CPY, FIL, TAB
+from nnac.isa.vector import ADD, LN, LSTM, LUT, MUL, RQ
+from nnac.isa.weights import LDT, LDW
+
+__all__ = ["ADD", "AMAX", "CPY", "FIL", "GTH", "HALT", "HOST", "INSTRUCTION_BYTES", "LDA", "LDT", "LDW", "LN", "LSTM", "LUT", "MUL", "MVM",
+           "PROF", "RQ", "SEMAPHORES", "STA", "TAB", "UNITS", "EncodingError", "Field", "Instruction", "MachineConfig", "by_opcode", "decode",
+           "decode_all", "encode_all", "registry"]

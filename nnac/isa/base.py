@@ -1,0 +1,178 @@
+"""What every instruction is: 128 bits, little-endian; bits 0-5 opcode, 6-17 wait mask, 18-29 signal mask, then its own fields.
+
+An instruction class declares its fields once, low bits first; encoding, decoding, assembler text, range checks and the manual follow from
+the declaration.  Bits that no field covers are reserved: zero, and checked.  Opcode 0 is no instruction, so cleared memory does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import attrs
+from attrs import frozen
+
+from nnac.isa.config import SEMAPHORES, MachineConfig
+
+INSTRUCTION_BYTES = 16
+OPCODE_BITS = 6
+FIRST_FIELD = OPCODE_BITS + 2 * SEMAPHORES
+registry: dict[str, type[Instruction]] = {}
+by_opcode: dict[int, type[Instruction]] = {}
+Range = tuple[str, int, int]              # (memory, first, end): bytes of A and DRAM, words of W, columns of ACC, slots of LUT and TABLE
+
+
+class EncodingError(ValueError):
+    """An operand that its field cannot hold, or bytes that are no instruction.  One line: what, where, why."""
+
+
+@frozen
+class Field:
+    """``bits`` bits at ``low``, holding ``value / times - minus``."""
+
+    name: str
+    bits: int
+    times: int
+    minus: int
+    low: int
+    doc: str
+
+    @property
+    def greatest(self) -> int:
+        return ((1 << self.bits) - 1 + self.minus) * self.times
+
+    def encode(self, owner: str, value: int) -> int:
+        code, rest = divmod(value, self.times)
+        code -= self.minus
+        if rest:
+            raise EncodingError(f"{owner}: {self.name}={value} is not a multiple of {self.times}")
+        if not 0 <= code < 1 << self.bits:
+            raise EncodingError(f"{owner}: {self.name}={value} is not in {self.minus * self.times} … {self.greatest}")
+        return code << self.low
+
+    def decode(self, word: int) -> int:
+        return ((word >> self.low & (1 << self.bits) - 1) + self.minus) * self.times
+
+    def __str__(self) -> str:
+        span = f"{self.low}" if self.bits == 1 else f"{self.low}-{self.low + self.bits - 1}"
+        unit = (f", in units of {self.times}" if self.times > 1 else "") + (", minus 1" if self.minus else "")
+        return f"bits {span:>7}  {self.name:<9} {self.doc}{unit}"
+
+
+def operand(bits: int, doc: str, *, times: int = 1, minus: int = 0) -> Any:
+    """Declare a field of an instruction: ``bits`` wide, in units of ``times``, stored less ``minus``."""
+    return attrs.field(default=minus * times, metadata=dict(bits=bits, doc=doc, times=times, minus=minus))
+
+
+@frozen(slots=True)
+class Instruction:
+    """Base of all instructions.  Subclasses are made by `instruction` and set ``unit`` and ``opcode``."""
+
+    wait: int = attrs.field(default=0, kw_only=True)
+    signal: int = attrs.field(default=0, kw_only=True)
+    unit: ClassVar[str] = ""
+    opcode: ClassVar[int] = 0
+    fields: ClassVar[tuple[Field, ...]] = ()
+    reserved: ClassVar[int] = 0                        # mask of the bits that must be zero
+
+    # ---- what a subclass says about itself
+
+    def execute(self, m: Any) -> None:
+        """Do it: read and write the memories of ``m`` (`nnac.emulator.memory.Memories`)."""
+        raise NotImplementedError
+
+    def cycles(self, config: MachineConfig) -> tuple[int, int]:
+        """(busy, latency): cycles until the unit may start its next instruction, and from start to done, both inclusive."""
+        raise NotImplementedError
+
+    def reads(self, config: MachineConfig) -> Iterator[Range]:
+        """Ranges read between start and done."""
+        return iter(())
+
+    def writes(self, config: MachineConfig) -> Iterator[Range]:
+        """Ranges written between start and done."""
+        return iter(())
+
+    # ---- the same for all
+
+    def encode(self) -> bytes:
+        """The 16 bytes.  EncodingError if an operand does not fit its field."""
+        name = type(self).__name__
+        for mask in (self.wait, self.signal):
+            if not 0 <= mask < 1 << SEMAPHORES:
+                raise EncodingError(f"{name}: a semaphore mask has {SEMAPHORES} bits, not {mask:#x}")
+        word = self.opcode | self.wait << OPCODE_BITS | self.signal << OPCODE_BITS + SEMAPHORES
+        for f in self.fields:
+            word |= f.encode(name, getattr(self, f.name))
+        return word.to_bytes(INSTRUCTION_BYTES, "little")
+
+    def __str__(self) -> str:
+        parts = [type(self).__name__.ljust(4)]
+        for f in self.fields:
+            value = getattr(self, f.name)
+            parts.append(f"{f.name}={value:#x}" if f.name in ADDRESSES and value > 9 else f"{f.name}={value}")
+        parts += [f"{name}={','.join(f's{i}' for i in bits(mask))}" for name, mask in (("wait", self.wait), ("signal", self.signal)) if mask]
+        return " ".join(parts)
+
+
+ADDRESSES = frozenset(("dram", "act", "src", "dst", "pre", "cell", "params", "addend", "index", "a", "b", "value"))
+T = TypeVar("T")
+
+
+def bits(mask: int) -> tuple[int, ...]:
+    """Positions of the ones in ``mask``."""
+    return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(operand,))
+def instruction(unit: str, opcode: int):
+    """Class decorator: freeze, lay the fields out from bit 30 up, register."""
+
+    def make(cls: type[T]) -> type[T]:
+        made: Any = attrs.frozen(slots=True)(cls)
+        low, fields = FIRST_FIELD, []
+        for a in attrs.fields(made):
+            if "bits" in a.metadata:
+                fields.append(Field(name=a.name, low=low, **a.metadata))
+                low += a.metadata["bits"]
+        assert low <= 128, f"{cls.__name__} needs {low} bits"
+        assert opcode not in by_opcode and 0 < opcode < 64, f"opcode {opcode:#x} of {cls.__name__}"
+        made.unit, made.opcode, made.fields = unit, opcode, tuple(fields)
+        made.reserved = ((1 << 128) - 1) ^ ((1 << low) - 1)
+        registry[cls.__name__] = by_opcode[opcode] = made
+        return made
+
+    return make
+
+
+def decode(data: bytes) -> Instruction:
+    """The instruction in 16 bytes.  EncodingError: undefined opcode, or a reserved bit that is not zero."""
+    if len(data) != INSTRUCTION_BYTES:
+        raise EncodingError(f"an instruction has {INSTRUCTION_BYTES} bytes, not {len(data)}")
+    word = int.from_bytes(data, "little")
+    cls = by_opcode.get(word & 63)
+    if cls is None:
+        raise EncodingError(f"undefined opcode {word & 63:#04x}")
+    if word & cls.reserved:
+        raise EncodingError(f"{cls.__name__}: reserved bits {', '.join(map(str, bits(word & cls.reserved)))} are not zero")
+    mask = (1 << SEMAPHORES) - 1
+    return cls(**{f.name: f.decode(word) for f in cls.fields}, wait=word >> OPCODE_BITS & mask,
+               signal=word >> OPCODE_BITS + SEMAPHORES & mask)
+
+
+def encode_all(instructions: Any) -> bytes:
+    """Bytes of a sequence of instructions."""
+    return b"".join(i.encode() for i in instructions)
+
+
+def decode_all(data: bytes) -> list[Instruction]:
+    """Instructions of a code section.  EncodingError names the index."""
+    if len(data) % INSTRUCTION_BYTES:
+        raise EncodingError(f"code of {len(data)} bytes is not a whole number of {INSTRUCTION_BYTES}-byte instructions")
+    out = []
+    for at in range(0, len(data), INSTRUCTION_BYTES):
+        try:
+            out.append(decode(data[at: at + INSTRUCTION_BYTES]))
+        except EncodingError as error:
+            raise EncodingError(f"instruction {at // INSTRUCTION_BYTES}: {error}") from None
+    return out

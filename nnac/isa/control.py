@@ -1,0 +1,48 @@
+"""CT: what the fetch unit itself executes, in order, one a cycle, before it fetches on."""
+
+from __future__ import annotations
+
+from nnac.isa.base import Instruction, instruction, operand
+
+
+class _Control:
+    __slots__ = ()
+
+    def cycles(self, config):
+        return 1, 1
+
+
+@instruction("CT", 0x30)
+class PROF(_Control, Instruction):
+    """Profiling mark: record (id, cycle).   Cycles: 1."""
+
+    id: int = operand(16, "mark")
+
+    def execute(self, m):
+        pass
+
+
+@instruction("CT", 0x31)
+class HOST(_Control, Instruction):
+    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).  It takes ``cycles`` cycles, at least 1.
+
+    The host may read and write all of A meanwhile; so the program waits, by semaphores, until no unit uses what the host uses.
+    """
+
+    id: int = operand(16, "which part")
+    time: int = operand(32, "cycles that the host takes")
+
+    def cycles(self, config):
+        n = max(1, self.time)
+        return n, n
+
+    def execute(self, m):
+        m.call_host(self.id)
+
+
+@instruction("CT", 0x3F)
+class HALT(_Control, Instruction):
+    """End of the entry.  The machine has halted when no unit has an instruction left; semaphores then return to zero.   Cycles: 1."""
+
+    def execute(self, m):
+        pass

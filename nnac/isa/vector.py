@@ -1,0 +1,300 @@
+"""VX: requantisation, the fused LSTM step, elementwise operations, tables, layer norm.  One instruction at a time; V elements a cycle.
+
+All operands lie in A; small constants come in a parameter block in A, so that one 128-bit word suffices.  Numbers: `nnac.arith`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnac import arith
+from nnac.isa.base import Instruction, instruction, operand
+from nnac.isa.config import MachineConfig
+
+RQ_HEADER, RQ_NARROW, RQ_WIDE = 8, 8, 12               # bytes: header, one row, one row with ``wide``
+RQ_DTYPE = np.dtype([("bias", "<i4"), ("multiplier", "<u4")])                     # multiplier: 24 bits, then 8 bits of shift
+RQ_WIDE_DTYPE = np.dtype([("low", "<u4"), ("high", "<i2"), ("m0", "<u2"), ("m1", "<u2"), ("shift", "u1"), ("zero", "u1")])
+RQ_HEADER_DTYPE = np.dtype([("zero_point", "<i2"), ("bits", "u1"), ("zero", "u1"), ("more", "<u4")])
+LSTM_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("fraction", "u1"), ("sigmoid", "u1"), ("tanh", "u1"),
+                       ("tanh_cell", "u1"), ("zero", "<u2")])
+ADD_DTYPE = np.dtype([("m0", "<u4"), ("m1", "<u4"), ("s0", "u1"), ("s1", "u1"), ("bits", "u1"), ("zero", "u1")])
+MUL_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("zero_point", "<i2")])
+LUT_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("zero_point", "<i2"), ("slot", "u1"), ("symmetry", "u1"),
+                      ("zero", "<u2")])
+LN_DTYPE = np.dtype([("epsilon", "<i8"), ("root_width", "<u4"), ("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"),
+                     ("zero_point", "<i2"), ("zero", "<u4")])
+LUT_BYTES = 2 * (arith.SEGMENTS + 1)
+LN_RSQRT = 4 * -(-2 * (arith.RSQRT_SEGMENTS + 1) // 4)
+
+
+class _Vector:
+    """Occupies VX from start to done."""
+
+    __slots__ = ()
+
+    def beats(self, config: MachineConfig) -> int:
+        raise NotImplementedError
+
+    def cycles(self, config: MachineConfig) -> tuple[int, int]:
+        n = config.vx_fill + self.beats(config)
+        return n, n
+
+
+def _int(wide: int) -> type:
+    return np.int16 if wide else np.int8
+
+
+@instruction("VX", 0x20)
+class RQ(_Vector, Instruction):
+    """Bring accumulators to a format, row by row with its own bias, multiplier and shift:
+
+        v = ACC[bank][c][r] + bias[r]                         ``add`` = 1: v += int32 at A[addend + c*stride + 4r]
+        ``out`` = 2: int32 at A[dst + c*stride + 4r] = v
+        otherwise  y = requantise(v, m[r], s[r], zero_point, bits)         ``add`` = 2: y = sat(y + int16 at A[addend + c*stride + 2r], bits)
+                   int8 (``out`` = 0) or int16 (1) at A[dst + c*stride + r or 2r] = y
+
+    Parameters: {i16 zero_point, u8 bits, u8 0, u32 0}, then per row {i32 bias, u24 m, u8 s}; v must fit 32 bits.
+    ``wide``: per row {i48 bias, u32 m, u8 s, u8 0}; v has 48 bits.  ``double``: TFLite's double rounding (m is Q31, s the shift after it).
+    Cycles: vx_fill + columns * ceil(rows / V), the second term twice that if ``wide`` or ``double``.
+    """
+
+    dst: int = operand(18, "A address of row 0, column 0", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    addend: int = operand(18, "A address of the addend", times=4)
+    rows: int = operand(8, "rows", minus=1)
+    bank: int = operand(2, "accumulator bank")
+    columns: int = operand(4, "columns", minus=1)
+    stride: int = operand(12, "bytes from column to column, of result and addend", times=4)
+    out: int = operand(2, "0 int8, 1 int16, 2 int32 without requantisation")
+    add: int = operand(2, "0 nothing, 1 int32 before, 2 int16 after")
+    wide: int = operand(1, "48-bit accumulators")
+    double: int = operand(1, "double rounding")
+
+    def beats(self, config):
+        return self.columns * -(-self.rows // config.vector) * (2 if self.wide or self.double else 1)
+
+    def reads(self, config):
+        yield "ACC", self.bank * config.columns, self.bank * config.columns + self.columns
+        yield "A", self.params, self.params + RQ_HEADER + self.rows * (RQ_WIDE if self.wide else RQ_NARROW)
+        if self.add:
+            for c in range(self.columns):
+                first = self.addend + c * self.stride
+                yield "A", first, first + self.rows * (4 if self.add == 1 else 2)
+
+    def writes(self, config):
+        for c in range(self.columns):
+            first = self.dst + c * self.stride
+            yield "A", first, first + (self.rows << self.out)
+
+    def parameters(self, m):
+        """(zero_point, bits, bias, multiplier, shift) from A."""
+        head = m.record(self.params, RQ_HEADER_DTYPE)
+        rows = m.table(self.params + RQ_HEADER, self.rows, RQ_WIDE_DTYPE if self.wide else RQ_DTYPE)
+        if self.wide:
+            bias = rows["low"].astype(np.int64) + (rows["high"].astype(np.int64) << 32)
+            multiplier, shift = rows["m0"].astype(np.int64) + (rows["m1"].astype(np.int64) << 16), rows["shift"].astype(np.int64)
+        else:
+            bias, both = rows["bias"].astype(np.int64), rows["multiplier"].astype(np.int64)
+            multiplier, shift = both & 0xFFFFFF, both >> 24
+        return int(head["zero_point"]), int(head["bits"]), bias, multiplier, shift
+
+    def execute(self, m):
+        m.check_rq(self)
+        zero_point, bits, bias, multiplier, shift = self.parameters(m)
+        if self.out != 2:
+            m.check_width(bits, 16 if self.out == 1 else 8)
+        for c in range(self.columns):
+            v = m.accumulator(self.bank, c)[:, : self.rows] + bias
+            if self.add == 1:
+                v = v + m.read(self.addend + c * self.stride, self.rows, np.int32)
+            m.check_accumulator(v, 48 if self.wide else 32)
+            if self.out == 2:
+                m.write(self.dst + c * self.stride, v, np.int32)
+                continue
+            rule = arith.requantise_double if self.double else arith.requantise
+            y = rule(v, multiplier, shift, zero_point, bits)
+            if self.add == 2:
+                y = arith.saturate(y + m.read(self.addend + c * self.stride, self.rows, np.int16), bits)
+            m.write(self.dst + c * self.stride, y, _int(self.out))
+
+
+@instruction("VX", 0x21)
+class LSTM(_Vector, Instruction):
+    """One LSTM step of ``units`` units after the products, `arith.lstm_cell`: pre-activations int16 Q3.12 in blocks i, f, g, o.
+
+    The cell state (int16) is replaced in place; the hidden state goes to ``dst``, int8 or, if bits > 8, int16.
+    Parameters: {u32 m, u8 s, u8 bits, u8 fraction, u8 sigmoid, u8 tanh, u8 tanh_cell (LUT slots), u16 0}.
+    Five table reads a unit: vx_fill + 5 * ceil(units / V) cycles.
+    """
+
+    pre: int = operand(18, "A address of 4 x units pre-activations", times=4)
+    cell: int = operand(18, "A address of the cell state", times=4)
+    dst: int = operand(18, "A address of the hidden state", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    units: int = operand(10, "units", minus=1)
+    out16: int = operand(1, "hidden state is int16")
+
+    def beats(self, config):
+        return 5 * -(-self.units // config.vector)
+
+    def reads(self, config):
+        yield "A", self.pre, self.pre + 8 * self.units
+        yield "A", self.cell, self.cell + 2 * self.units
+        yield "A", self.params, self.params + LSTM_DTYPE.itemsize
+
+    def writes(self, config):
+        yield "A", self.cell, self.cell + 2 * self.units
+        yield "A", self.dst, self.dst + (self.units << self.out16)
+
+    def execute(self, m):
+        p = m.record(self.params, LSTM_DTYPE)
+        m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+        pre, cell = m.read(self.pre, 4 * self.units, np.int16), m.read(self.cell, self.units, np.int16)
+        hidden, cell = arith.lstm_cell(pre, cell, m.lut(int(p["sigmoid"])), m.lut(int(p["tanh"])), m.lut(int(p["tanh_cell"])),
+                                       int(p["fraction"]), int(p["multiplier"]), int(p["shift"]), int(p["bits"]))
+        m.write(self.cell, cell, np.int16)
+        m.write(self.dst, hidden, _int(self.out16))
+
+
+class _Binary(_Vector):
+    """Two vectors in, one out."""
+
+    __slots__ = ()
+    parameter_bytes = 0
+
+    def reads(self, config):
+        yield "A", self.a, self.a + (self.n << self.a16)
+        yield "A", self.b, self.b + (self.n << self.b16)
+        yield "A", self.params, self.params + self.parameter_bytes
+
+    def writes(self, config):
+        yield "A", self.dst, self.dst + (self.n << self.out16)
+
+
+@instruction("VX", 0x22)
+class ADD(_Binary, Instruction):
+    """``sat(requantise(a, m0, s0) + requantise(b, m1, s1))``, element by element.
+
+    Parameters: {u32 m0, u32 m1, u8 s0, u8 s1, u8 bits, u8 0}.   Cycles: vx_fill + 2 * ceil(n / V).
+    """
+
+    a: int = operand(18, "A address", times=4)
+    b: int = operand(18, "A address", times=4)
+    dst: int = operand(18, "A address", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    a16: int = operand(1, "a is int16")
+    b16: int = operand(1, "b is int16")
+    out16: int = operand(1, "the result is int16")
+    parameter_bytes = ADD_DTYPE.itemsize
+
+    def beats(self, config):
+        return 2 * -(-self.n // config.vector)
+
+    def execute(self, m):
+        p = m.record(self.params, ADD_DTYPE)
+        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+        a = arith.requantise(m.read(self.a, self.n, _int(self.a16)), int(p["m0"]), int(p["s0"]), 0, bits)
+        b = arith.requantise(m.read(self.b, self.n, _int(self.b16)), int(p["m1"]), int(p["s1"]), 0, bits)
+        m.write(self.dst, arith.saturate(a + b, bits), _int(self.out16))
+
+
+@instruction("VX", 0x23)
+class MUL(_Binary, Instruction):
+    """``requantise(a * b, m, s, zero_point, bits)``, element by element.
+
+    Parameters: {u32 m, u8 s, u8 bits, i16 zero_point}.   Cycles: vx_fill + ceil(n / V).
+    """
+
+    a: int = operand(18, "A address", times=4)
+    b: int = operand(18, "A address", times=4)
+    dst: int = operand(18, "A address", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    a16: int = operand(1, "a is int16")
+    b16: int = operand(1, "b is int16")
+    out16: int = operand(1, "the result is int16")
+    parameter_bytes = MUL_DTYPE.itemsize
+
+    def beats(self, config):
+        return -(-self.n // config.vector)
+
+    def execute(self, m):
+        p = m.record(self.params, MUL_DTYPE)
+        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+        product = m.read(self.a, self.n, _int(self.a16)) * m.read(self.b, self.n, _int(self.b16))
+        m.write(self.dst, arith.requantise(product, int(p["multiplier"]), int(p["shift"]), int(p["zero_point"]), bits), _int(self.out16))
+
+
+@instruction("VX", 0x24)
+class LUT(_Vector, Instruction):
+    """A tabulated function of int16s, `arith.lookup`, then requantised from Q0.15.
+
+    Parameters: {u32 m, u8 s, u8 bits, i16 zero_point, u8 slot, u8 symmetry (0 odd, 1 complement), u16 0}.
+    Cycles: vx_fill + ceil(n / V).
+    """
+
+    src: int = operand(18, "A address of int16", times=4)
+    dst: int = operand(18, "A address", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    out16: int = operand(1, "the result is int16")
+
+    def beats(self, config):
+        return -(-self.n // config.vector)
+
+    def reads(self, config):
+        yield "A", self.src, self.src + 2 * self.n
+        yield "A", self.params, self.params + LUT_DTYPE.itemsize
+
+    def writes(self, config):
+        yield "A", self.dst, self.dst + (self.n << self.out16)
+
+    def execute(self, m):
+        p = m.record(self.params, LUT_DTYPE)
+        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+        y = arith.lookup(m.lut(int(p["slot"])), "complement" if p["symmetry"] else "odd", m.read(self.src, self.n, np.int16))
+        m.write(self.dst, arith.requantise(y, int(p["multiplier"]), int(p["shift"]), int(p["zero_point"]), bits), _int(self.out16))
+
+
+@instruction("VX", 0x25)
+class LN(_Vector, Instruction):
+    """Layer norm of one vector, `arith.layer_norm`.
+
+    Parameters: {i64 epsilon, u32 root_width, u32 m, u8 s, u8 bits, i16 zero_point, u32 0}, then u16 rsqrt[385] and 2 bytes of nothing,
+    i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
+    Three passes over the vector and 24 cycles for the square root: vx_fill + 24 + 3 * ceil(n / V).
+    """
+
+    src: int = operand(18, "A address", times=4)
+    dst: int = operand(18, "A address", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    a16: int = operand(1, "elements are int16")
+    out16: int = operand(1, "the result is int16")
+
+    def beats(self, config):
+        return 24 + 3 * -(-self.n // config.vector)
+
+    def layout(self) -> tuple[int, int, int, int]:
+        """Offsets of rsqrt, gain, bias in the parameters, and their length."""
+        gain = LN_DTYPE.itemsize + LN_RSQRT
+        bias = gain + 4 * -(-self.n // 2)
+        return LN_DTYPE.itemsize, gain, bias, bias + 4 * self.n
+
+    def reads(self, config):
+        yield "A", self.src, self.src + (self.n << self.a16)
+        yield "A", self.params, self.params + self.layout()[3]
+
+    def writes(self, config):
+        yield "A", self.dst, self.dst + (self.n << self.out16)
+
+    def execute(self, m):
+        p = m.record(self.params, LN_DTYPE)
+        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+        rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
+        y = arith.layer_norm(m.read(self.src, self.n, _int(self.a16)), m.table(gain, self.n, np.dtype("<i2")).astype(np.int64),
+                             m.table(bias, self.n, np.dtype("<i4")).astype(np.int64), int(p["epsilon"]), int(p["root_width"]),
+                             m.table(rsqrt, arith.RSQRT_SEGMENTS + 1, np.dtype("<u2")).astype(np.int64), int(p["multiplier"]),
+                             int(p["shift"]), int(p["zero_point"]), bits)
+        m.write(self.dst, y, _int(self.out16))

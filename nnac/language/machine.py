@@ -1,0 +1,119 @@
+"""From a ``target`` declaration to a Target: each field looked up in ``nnac.target.FIELDS``, its words checked and converted."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from nnac.diagnostics import did_you_mean, nearest
+from nnac.language import syntax as s
+from nnac.language.values import UNKNOWN, Report, describe, evaluate
+from nnac.target import FIELDS, Field, Target, Word, from_values
+from nnac.units import BANDWIDTH, BYTES, CYCLES, ENERGY, FREQUENCY, NUMBER, PER_SECOND, TIME, Quantity, dimension_name
+
+DIMENSIONS = {"frequency": FREQUENCY, "bytes": BYTES, "bandwidth": BANDWIDTH, "cycles": CYCLES, "time": TIME, "energy": ENERGY,
+              "per_second": PER_SECOND, "integer": NUMBER, "ratio": NUMBER}
+EXACT = ("time", "energy", "ratio")            # kept as fractions; everything else is a whole number of base units
+LARGEST = 10**18
+
+
+def target(node: s.TargetDeclaration, base: Target | None, report: Report) -> Target | None:
+    """The machine that ``node`` declares, over ``base`` if it extends one; None after a complaint."""
+    values: dict[str, Any] = {}
+    clean = True
+    for setting in node.settings:
+        name = setting.name.text
+        spec = FIELDS.get(name)
+        if spec is None:
+            report("unknown-field", setting.name, f"a target has no field `{name}`", "", did_you_mean(name, FIELDS),
+                   fix=nearest(name, FIELDS))
+            clean = False
+        elif name in values:
+            report("duplicate-setting", setting.name, f"`{name}` is said twice")
+            clean = False
+        else:
+            values[name] = _field(name, spec, setting, report)
+            clean = clean and values[name] is not UNKNOWN
+    if not clean:
+        return None
+    try:
+        return from_values(node.name.text, values, base)
+    except (ValueError, TypeError) as e:
+        report("incomplete-target", node.name, str(e))
+        return None
+
+
+def _field(name: str, spec: Field, setting: s.Setting, report: Report) -> Any:
+    if not setting.words:
+        report("missing-word", setting.name, f"`{name}` says nothing", spec.doc)
+        return UNKNOWN
+    if spec.kind == "words":
+        return _words(name, spec.choices, setting.words, report)
+    if spec.kind == "calls":
+        return _calls(name, spec, setting.words, report)
+    if len(setting.words) > 1:
+        report("too-many-words", setting.words[1], f"`{name}` takes one value")
+        return UNKNOWN
+    return _value(setting.words[0], spec.kind, f"`{name}`", report)
+
+
+def _value(node: Any, kind: str, what: str, report: Report) -> Any:
+    value = evaluate(node, {}, report)
+    if value is UNKNOWN:
+        return UNKNOWN
+    dimension = DIMENSIONS[kind]
+    if not isinstance(value, Quantity) or value.dimension != dimension:
+        report("wrong-unit", node, f"{what} is {dimension_name(dimension)}, not {describe(value)}")
+        return UNKNOWN
+    if not 0 <= value.value <= LARGEST:
+        report("out-of-range", node, f"{what} is out of all bounds")
+        return UNKNOWN
+    if kind in EXACT:
+        return value.value
+    if value.value.denominator != 1:
+        report("out-of-range", node, f"{what} is a whole number of {dimension_name(dimension)}, not {describe(value)}")
+        return UNKNOWN
+    return int(value.value)
+
+
+def _words(name: str, choices: tuple[str, ...], words: tuple[Any, ...], report: Report) -> Any:
+    out: list[str] = []
+    clean = True
+    for word in words:
+        text = word.text if isinstance(word, s.Name) else None
+        if text not in choices:
+            clean = False
+            report("unknown-choice", word, f"`{name}` has no `{text or '…'}`", "", did_you_mean(text or "", choices),
+                   fix=nearest(text or "", choices))
+        elif text in out:
+            clean = False
+            report("duplicate-word", word, f"`{text}` is listed twice", fix="")
+        else:
+            out.append(text)  # type: ignore[arg-type]
+    return tuple(out) if clean else UNKNOWN
+
+
+def _calls(name: str, spec: Field, words: tuple[Any, ...], report: Report) -> Any:
+    known = {w.name: w for w in spec.words}
+    out: dict[str, int | Fraction] = {}
+    clean = True
+    for word in words:
+        called: Word | None = known.get(word.name.text) if isinstance(word, s.Call) else None
+        if called is None:
+            clean = False
+            text = word.name.text if isinstance(word, s.Call) else word.text if isinstance(word, s.Name) else ""
+            if text in known:
+                report("missing-argument", word, f"`{text}` needs its value in brackets", known[text].doc, f"write `{text}(…)`")
+            else:
+                report("unknown-word", word, f"`{name}` has no `{text or '…'}`", "", did_you_mean(text, known), fix=None)
+        elif len(word.arguments) != 1 or word.arguments[0].name is not None:
+            clean = False
+            report("missing-argument", word, f"`{called.name}` takes one value in brackets")
+        elif called.name in out:
+            clean = False
+            report("duplicate-word", word, f"`{called.name}` is said twice")
+        else:
+            value = _value(word.arguments[0].value, called.kind, f"`{called.name}`", report)
+            clean = clean and value is not UNKNOWN
+            out[called.name] = value
+    return out if clean else UNKNOWN

@@ -1,0 +1,515 @@
+"""From text to syntax: the LALR tables of the grammar, run with recovery from errors and reuse of what has not changed.
+
+In:  a Source.   Out: a File: its declarations, and one diagnostic for each sentence that was not understood.
+Never raises for any text.  After an error the parser forgets the sentence it was in, skips to the next one, and goes on, so that one run
+shows every mistake.  Items of policies are remembered by their text (``Cache``): after an edit only the touched ones are parsed again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+from attrs import define, field
+
+from nnac.diagnostics import Diagnostic, Edit, Label, Source, Span, near
+from nnac.language import syntax as s
+from nnac.language.tables import Tables, tables
+from nnac.units import UnitError, number
+
+ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
+LONGEST_SUM = 100           # operations in one expression
+DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
+LONGEST = 4 << 20           # characters of a file
+CACHED = 20_000             # items remembered
+
+# A line that begins so begins a sentence, whatever was left open before it.
+SENTENCE = re.compile(r"^[ \t]*(layers|let|sweep|model|target|budget|training|policy|import)\b(?![ \t]*(?:[=(,)\].]|\Z|\n))", re.M)
+TOP = ("policy", "import")
+
+
+class Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+    end: int
+
+
+class _Missing(Exception):
+    """A production over something already reported: the sentence is dropped."""
+
+
+@define
+class Cache:
+    """Parsed items by their text: (node, length up to its end).  Clears itself when it has grown too large."""
+
+    items: dict[str, tuple[Any, int]] = field(factory=dict)
+
+    def put(self, text: str, node: Any, length: int) -> None:
+        if len(self.items) >= CACHED:
+            self.items.clear()
+        self.items[text] = (node, length)
+
+
+@cache
+def _lexer() -> tuple[re.Pattern[str], dict[str, str], frozenset[str]]:
+    t = tables()
+    shapes = "|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)
+    return re.compile(f"[ \\t]*(?:{shapes})"), t.keywords, frozenset(t.ignored)
+
+
+def parse(source: Source, cache: Cache | None = None) -> s.File:
+    """The file that ``source`` spells.  Whatever is wrong is in ``File.problems``; nothing is raised."""
+    if len(source.text) > LONGEST:
+        problem = Diagnostic("syntax", f"the file is longer than {LONGEST >> 20} MiB", (Label(Span(source, 0, 0)),))
+        return s.File(source, (), (problem,))
+    return _Parser(source, cache).run()
+
+
+BRACKETS = ("LPAR", "LSQB", "LBRACE", "RPAR", "RSQB", "RBRACE")
+
+
+@cache
+def _steps() -> tuple[str | None, ...]:
+    """For each production of one symbol that builds nothing, its nonterminal; None for the others."""
+    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k, b in tables().rules)
+
+
+class _Parser:
+    """One run.  A stack of (state, value); ``base`` is the start of the item being parsed, which its positions count from."""
+
+    def __init__(self, source: Source, cache: Cache | None) -> None:
+        self.source, self.text, self.cache = source, source.text, cache
+        self.t: Tables = tables()
+        pattern, self.keywords, self.ignored = _lexer()
+        self.match_at, self.length = pattern.match, len(source.text)
+        self.problems: list[Diagnostic] = []
+        self.states: list[int] = [self.t.start]
+        self.values: list[Any] = []
+        self.at = 0                           # where the lexer stands
+        self.open: list[Token] = []           # brackets not yet closed
+        self.base = 0
+        self.item_clean = True                # no error since the item began
+        self.sentences = [m.start(1) for m in SENTENCE.finditer(self.text)]
+        self.sentence_starts = set(self.sentences)
+        self.ends = dict(zip(self.sentences, [*self.sentences[1:], len(self.text)], strict=True))
+        self.declarations: list[Any] = []
+
+    # -- lexing
+
+    def next(self) -> Token:
+        """The next token that matters.  Line ends inside ( ) and [ ] do not."""
+        match_at, text, ignored = self.match_at, self.text, self.ignored
+        while self.at < self.length:
+            match = match_at(text, self.at)
+            if match is None:
+                self._strange()
+                continue
+            kind = match.lastgroup
+            self.at = end = match.end()
+            if kind in ignored or (kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB")):
+                continue
+            assert kind is not None
+            return Token(kind, match.group(kind), match.start(kind), end)
+        return Token("$END", "", self.length, self.length)
+
+    def _strange(self) -> None:
+        """A character that begins nothing: say so once for a run of them, and go on."""
+        start, pattern = self.at, _lexer()[0]
+        if self.text[start] == '"':
+            stop = self.text.find("\n", start)
+            stop = len(self.text) if stop < 0 else stop
+            self.at = stop
+            self._report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`", ("add a `\"`",))
+            return
+        while self.at < len(self.text) and self.text[self.at] not in '"\n' and not pattern.match(self.text, self.at):
+            self.at += 1
+        shown = ascii(self.text[start:self.at][:12])[1:-1] if not self.text[start:self.at].isprintable() else self.text[start:self.at][:12]
+        self._report("syntax", f"`{shown}` means nothing here", start, self.at, "", ())
+
+    # -- driving the tables
+
+    def run(self) -> s.File:
+        actions_of, gotos_of, keywords, steps = self.t.actions, self.t.gotos, self.keywords, _steps()
+        states, values, accepting = self.states, self.values, self.t.end
+        token = self.next()
+        while len(self.problems) < ERRORS_SHOWN:
+            state = states[-1]
+            actions = actions_of[state]
+            kind = token.kind
+            if kind == "NAME":
+                if token.start in self.sentence_starts and (reused := self._reuse(token, state)) is not None:
+                    token = reused
+                    continue
+                keyword = keywords.get(token.text)
+                if keyword is not None and keyword in actions:
+                    kind = keyword
+            action = actions.get(kind)
+            if action is None:
+                if kind == "$END" and len(states) == 1:
+                    break
+                resumed = self._recover(token)
+                if resumed is None:
+                    break
+                token = resumed
+            elif action >= 0:
+                if kind == "$END" or action == accepting:
+                    break
+                if kind not in ("END", "RBRACE") and "item" in gotos_of[state]:
+                    self.base, self.item_clean = token.start, True
+                if kind in BRACKETS and not self._bracket(token):
+                    break
+                states.append(action)
+                values.append(token)
+                token = self.next()
+            elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
+                states[-1] = gotos_of[states[-2]][name]
+            else:
+                self._reduce(~action)
+                if states[-1] == accepting:
+                    break
+        if values and isinstance(values[-1], list):
+            self.declarations = [v for v in values[-1] if isinstance(v, s.Node)]
+        elif not self.declarations:
+            self.declarations = [v for v in _flat(values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
+        return s.File(self.source, tuple(self.declarations), tuple(self.problems))
+
+    def _reuse(self, token: Token, state: int) -> Token | None:
+        """If the text of this item has been parsed before, take its node; the token after it, or None."""
+        goto = self.t.gotos[state].get("item")
+        if self.cache is None or goto is None:
+            return None
+        known = self.cache.items.get(self.text[token.start:self.ends[token.start]])
+        if known is None:
+            return None
+        node, length = known
+        self.states.append(goto)
+        self.values.append(s.Item(token.start, node))
+        self.at = token.start + length
+        return self.next()
+
+    def _reduce(self, rule: int) -> None:
+        name, count, builder = self.t.rules[rule]
+        children = self.values[len(self.values) - count:] if count else []
+        if count:
+            del self.values[-count:]
+            del self.states[-count:]
+        if name.startswith("__"):             # the helper of a repetition: a list that grows in place
+            value = children[0] if children and isinstance(children[0], list) else []
+            value.extend(children[1:] if children and value is children[0] else children)
+        elif name == "item":
+            value = s.Item(self.base, children[0])
+            length = children[0].end
+            text = self.text[self.base:self.ends.get(self.base, self.base)]
+            if self.cache is not None and self.item_clean and length < len(text):   # its end and one token beyond lie inside
+                self.cache.put(text, children[0], length)
+            self.base = 0
+        else:
+            build = BUILDERS.get(builder)
+            value = children[0] if build is None else build(self, children)
+        self.states.append(self.t.gotos[self.states[-1]][name])
+        self.values.append(value)
+
+    def _bracket(self, token: Token) -> bool:
+        """Keep account of brackets.  False if they are nested absurdly deep."""
+        if token.kind in ("LPAR", "LSQB", "LBRACE"):
+            self.open.append(token)
+            if len(self.open) > DEEPEST:
+                self._report("syntax", f"brackets are nested more than {DEEPEST} deep", token.start, token.end, "", ())
+                return False
+        elif token.kind in ("RPAR", "RSQB", "RBRACE") and self.open:
+            self.open.pop()
+        return True
+
+    # -- errors
+
+    def _report(self, code: str, message: str, start: int, end: int, label: str, help: tuple[str, ...],
+                related: tuple[Label, ...] = (), fix: tuple[Edit, ...] = ()) -> None:
+        self.item_clean = False
+        span = Span(self.source, start, end)
+        self.problems.append(Diagnostic(code, message, (Label(span, label), *related), help, fix=fix))
+
+    def _recover(self, token: Token) -> Token | None:
+        """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
+        self._complain(token)
+        sentence = token.kind == "NAME" and token.start in self.sentence_starts
+        level = self._level(sentence and token.text in TOP, sentence)
+        del self.states[level + 1:]
+        del self.values[level:]
+        self.open = [b for b in self.open if b.kind == "LBRACE"][:self._braces()]
+        depth = 0
+        if sentence and self._accepts(token):
+            return token
+        while True:
+            if token.kind == "$END":
+                return self._close(token)
+            if token.kind == "LBRACE":
+                depth += 1
+            elif token.kind == "RBRACE":
+                if depth == 0:
+                    return token if self._accepts(token) else self._skip(token)
+                depth -= 1
+            elif token.kind == "END" and depth == 0 and self._accepts(token):
+                return token
+            at = self.at
+            token = self.next()
+            if token.start in self.sentence_starts and token.kind == "NAME" and token.start >= at:
+                top = token.text in TOP or (token.text == "target" and self._looks_like_declaration(token))
+                level = self._level(top, True)
+                del self.states[level + 1:]
+                del self.values[level:]
+                self.open = self.open[:self._braces()]
+                if self._accepts(token):
+                    return token
+
+    def _skip(self, token: Token) -> Token:
+        """A `}` too many: pass it by."""
+        return self.next()
+
+    def _looks_like_declaration(self, token: Token) -> bool:
+        return bool(re.compile(r"target[ \t]+\w+[ \t]*(extends[ \t]+\w+[ \t]*)?\{").match(self.text, token.start))
+
+    def _accepts(self, token: Token) -> bool:
+        kind = self.t.keywords.get(token.text, token.kind) if token.kind == "NAME" else token.kind
+        return kind in self.t.actions[self.states[-1]] or token.kind in self.t.actions[self.states[-1]]
+
+    def _level(self, top: bool, sentence: bool) -> int:
+        """How far to unwind the stack: the innermost place where a sentence (or, for ``sentence``, an item; for ``top``, a declaration)
+        can begin."""
+        wanted = ("policy",) if top else ("item", "policy") if sentence else ("setting", "bound", "item", "policy")
+        for level in range(len(self.states) - 1, -1, -1):
+            gotos = self.t.gotos[self.states[level]]
+            if any(w in gotos for w in wanted):
+                return level
+        return 0
+
+    def _braces(self) -> int:
+        """How many `{` are open on the stack."""
+        count = 0
+        for v in self.values:
+            if isinstance(v, Token):
+                count += (v.kind == "LBRACE") - (v.kind == "RBRACE")
+        return max(0, count)
+
+    def _close(self, end: Token) -> Token | None:
+        """At the end of the file: close what is open, keeping what was understood."""
+        for _ in range(DEEPEST):
+            if "$END" in self.t.actions[self.states[-1]]:
+                return end
+            if self._accepts(Token("RBRACE", "}", end.start, end.end)):
+                virtual = Token("RBRACE", "}", end.start, end.end)
+                while (action := self.t.actions[self.states[-1]]["RBRACE"]) < 0:
+                    self._reduce(~action)
+                self.states.append(action)
+                self.values.append(virtual)
+                while "$END" not in self.t.actions[self.states[-1]] or self.t.actions[self.states[-1]]["$END"] < 0:
+                    action = next(iter(self.t.actions[self.states[-1]].values()), 0)
+                    if action >= 0:
+                        break
+                    self._reduce(~action)
+                continue
+            level = self._level(False, False)
+            if level == len(self.states) - 1:
+                return None
+            del self.states[level + 1:]
+            del self.values[level:]
+        return None
+
+    def _complain(self, token: Token) -> None:
+        """Say what was expected, in words people know."""
+        expected = self.t.actions[self.states[-1]]
+        opened = next((b for b in reversed(self.open)), None)
+        close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
+        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.sentence_starts):
+            unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
+            if unclosed and opened is not None:
+                mark = close[opened.kind]
+                self._report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end, f"no `{mark}` belongs to it",
+                             (f"add `{mark}` before {_shown(token)}",))
+                return
+        words = sorted({w for k in expected if (w := self._word(k))}, key=_order)
+        keywords = [t for t, k in self.t.keywords.items() if k in expected]
+        close_by = near(token.text, keywords) if token.kind == "NAME" and keywords else []
+        span = Span(self.source, token.start, max(token.end, token.start + (token.kind == "END")))
+        if close_by:
+            self._report("syntax", f"`{token.text}` begins no sentence here", token.start, token.end, "",
+                         (f"did you mean `{close_by[0]}`?",), fix=(Edit(span, close_by[0]),))
+            return
+        if token.kind == "RBRACE" and not self.open:
+            self._report("syntax", "this `}` closes nothing", token.start, token.end, "", ("remove it",))
+            return
+        listed = words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}" if words else "nothing more"
+        before = self.text[self.base if self.base else max(0, token.start - 40):token.start].split()
+        after = f" after `{before[-1][-24:]}`" if before and token.start else ""
+        self._report("syntax", f"expected {listed}{after}, not {_shown(token)}", token.start, span.end, "", ())
+
+    def _word(self, terminal: str) -> str | None:
+        """A terminal as people write it."""
+        names = {"NAME": "a name", "NUMBER": "a number", "STRING": "a text in quotes", "END": "the end of the line", "RATE": None,
+                 "$END": None, "COMPARE": "`<=`", "PERCENT": None, "COMMENT": None, "BLANK": None}
+        return names[terminal] if terminal in names else f"`{self.t.spelling[terminal]}`"
+
+
+def _order(word: str) -> tuple[bool, str]:
+    return (word.startswith("`"), word)
+
+
+def _shown(token: Token) -> str:
+    if token.kind == "$END":
+        return "the end of the file"
+    if token.kind == "END" and token.text != ";":
+        return "the end of the line"
+    return f"`{token.text[:40]}`"
+
+
+def _flat(values: list[Any]) -> list[Any]:
+    return [x for v in values for x in (v if isinstance(v, list) else [v])]
+
+
+# -- builders: one per production that makes a node.  ``p.base`` is subtracted from every position.
+
+def _name(p: _Parser, token: Token) -> s.Name:
+    return s.Name(token.start - p.base, token.end - p.base, token.text)
+
+
+def _extent(p: _Parser, c: list[Any]) -> tuple[int, int]:
+    """From the first child to the last."""
+    first, last = c[0], c[-1]
+    if type(last) is list:
+        last = last[-1]
+    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token else last.end)
+
+
+def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
+    return tuple(x for x in _flat(c) if isinstance(x, kinds))
+
+
+EXPRESSIONS = (s.Name, s.Text, s.Number, s.Call, s.Binary, s.Negative, s.Range, s.Arrow, s.Values)
+
+
+def _value(p: _Parser, value: Any) -> Any:
+    """A token that stands for a value is one; nodes are already."""
+    if isinstance(value, Token):
+        return s.Text(value.start - p.base, value.end - p.base, value.text[1:-1]) if value.kind == "STRING" else _name(p, value)
+    return value
+
+
+def _quantity(p: _Parser, c: list[Any]) -> s.Number:
+    token: Token = c[0]
+    unit = _name(p, c[1]) if len(c) > 1 else None
+    try:
+        value = number(token.text)
+    except UnitError as e:
+        p._report("number-out-of-bounds", f"{e}", token.start, token.end, "", ())
+        value = number("0")
+    return s.Number(token.start - p.base, _extent(p, c)[1], value, unit, token.text)
+
+
+def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
+    def build(p: _Parser, c: list[Any]) -> s.Index:
+        bounds = []
+        for token in (c[low], c[high]):
+            if not token.text.isdigit() or len(token.text) > 9:
+                p._report("syntax", f"an index is a whole number, not `{token.text[:20]}`", token.start, token.end, "", ())
+            bounds.append(int(token.text) if token.text.isdigit() and len(token.text) <= 9 else 0)
+        return s.Index(*_extent(p, c), *bounds)
+
+    return build
+
+
+def _binary(p: _Parser, c: list[Any]) -> Any:
+    left, right = _value(p, c[0]), _value(p, c[2])
+    start, end = _extent(p, c)
+    length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
+    if length > LONGEST_SUM:
+        if length == LONGEST_SUM + 1:
+            p._report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base, "", ())
+        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"), s.Number(start, end, number("0"), None, "0"), length)
+    return s.Binary(start, end, c[1].text, left, right, length)
+
+
+def _negative(p: _Parser, c: list[Any]) -> Any:
+    operand = _value(p, c[1])
+    return operand.operand if isinstance(operand, s.Negative) else s.Negative(*_extent(p, c), operand)   # - - x is x
+
+
+def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
+    flat, names = _flat(c), []
+    for i, x in enumerate(flat):
+        if isinstance(x, Token) and x.kind == "NAME":
+            follow = flat[i + 1] if i + 1 < len(flat) else None
+            names.append((_name(p, x), follow if isinstance(follow, s.Index) else None))
+    return s.Step(*_extent(p, c), tuple(names))
+
+
+def _arguments(p: _Parser, c: list[Any]) -> s.Call:
+    return s.Call(*_extent(p, c), _name(p, c[0]), _only(c, s.Argument))
+
+
+def _header(c: list[Any]) -> Token | None:
+    """The name after ``extends``, built by its own production."""
+    return next((x[1] for x in c if isinstance(x, tuple) and not isinstance(x, Token) and x and x[0] == "extends"), None)
+
+
+def _declared(p: _Parser, c: list[Any]) -> tuple[int, int, s.Name, s.Name | None]:
+    base = next((x for x in c if isinstance(x, _Extends)), None)
+    return *_extent(p, c), _name(p, c[1]), _name(p, base.name) if base else None
+
+
+class _Extends(NamedTuple):
+    name: Token
+
+
+class _Block(s.Node):
+    """A `{ … }` of settings on its way into its owner."""
+
+    __slots__ = ("settings",)
+
+    def __init__(self, start: int, end: int, settings: tuple[s.Setting, ...]) -> None:
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "end", end)
+        object.__setattr__(self, "settings", settings)
+
+
+def _settings(c: list[Any]) -> tuple[s.Setting, ...]:
+    return next(x.settings for x in c if isinstance(x, _Block))
+
+
+BUILDERS: dict[str, Callable[[_Parser, list[Any]], Any]] = {
+    "start": lambda p, c: c[0] if c else [],
+    "import_": lambda p, c: s.Import(*_extent(p, c), _value(p, c[1])),
+    "policy": lambda p, c: s.Policy(*_declared(p, c), tuple(x for x in _flat(c) if isinstance(x, s.Item))),
+    "target": lambda p, c: s.TargetDeclaration(*_declared(p, c), _settings(c)),
+    "extends_": lambda p, c: _Extends(c[1]),
+    "model": lambda p, c: s.Model(*_extent(p, c), _value(p, c[1])),
+    "target_use": lambda p, c: s.UseTarget(*_extent(p, c), _name(p, c[1])),
+    "let": lambda p, c: s.Let(*_extent(p, c), _name(p, c[1]), _value(p, c[3])),
+    "sweep": lambda p, c: s.Sweep(*_extent(p, c), _name(p, c[1]), c[3]),
+    "rule": lambda p, c: s.Rule(*_extent(p, c), _only(c, s.Selector), _settings(c)),
+    "budget": lambda p, c: s.BudgetBlock(*_extent(p, c), _only(c, s.Bound)),
+    "training": lambda p, c: s.TrainingBlock(*_extent(p, c), _settings(c)),
+    "block": lambda p, c: _Block(*_extent(p, c), _only(c, s.Setting)),
+    "setting": lambda p, c: s.Setting(*_extent(p, c), _name(p, c[0]), tuple(_value(p, x) for x in _flat(c[1:]))),
+    "bound": lambda p, c: s.Bound(*_extent(p, c), _name(p, c[0]), c[1].text, _value(p, c[2])),
+    "selector": lambda p, c: s.Selector(*_extent(p, c), _only(c, s.Step)),
+    "step_name": lambda p, c: s.Step(*_extent(p, c), ((_name(p, c[0]), c[1] if len(c) > 1 else None),)),
+    "step_alternatives": _alternatives,
+    "step_any": lambda p, c: s.Step(*_extent(p, c)),
+    "step_deep": lambda p, c: s.Step(*_extent(p, c), (), True),
+    "index_one": _index(1, 1),
+    "index_slice": _index(1, 3),
+    "index_any": lambda p, c: s.Index(*_extent(p, c), None, None),
+    "name": lambda p, c: _name(p, c[0]),
+    "call": _arguments,
+    "named": lambda p, c: s.Argument(*_extent(p, c), _name(p, c[0]), _value(p, c[2])),
+    "positional": lambda p, c: s.Argument(*_extent(p, c), None, _value(p, c[0])),
+    "range_": lambda p, c: s.Range(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
+    "change": lambda p, c: s.Arrow(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
+    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if getattr(x, "kind", "") != "COMMA")),
+    "binary": _binary,
+    "negative": _negative,
+    "group": lambda p, c: _value(p, c[1]),
+    "quantity": _quantity,
+}

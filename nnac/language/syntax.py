@@ -1,0 +1,237 @@
+"""The syntax of a file as frozen nodes: names and spans only, nothing looked up.
+
+Positions are offsets.  Inside an ``Item`` (a sentence of a policy) they count from the item's own start, so that an unchanged item is the
+same object after an edit elsewhere; ``Item.offset`` says where it stands now.  Equality ignores positions: two texts mean the same when
+their trees are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from attrs import field, frozen
+
+from nnac.diagnostics import Diagnostic, Source
+
+
+@frozen
+class Node:
+    start: int = field(eq=False, repr=False)
+    end: int = field(eq=False, repr=False)
+
+
+@frozen
+class Name(Node):
+    text: str
+
+
+@frozen
+class Text(Node):
+    """A string; ``value`` without its quotes."""
+
+    value: str
+
+
+@frozen
+class Number(Node):
+    """``4k steps``: ``value`` exact as written (4000), the unit not yet looked up.  ``spelling`` is that of the number alone."""
+
+    value: Fraction
+    unit: Name | None
+    spelling: str = field(eq=False)
+
+
+@frozen
+class Argument(Node):
+    name: Name | None
+    value: Any
+
+
+@frozen
+class Call(Node):
+    """``gq(5, space=mu_law(255))``."""
+
+    name: Name
+    arguments: tuple[Argument, ...]
+
+
+@frozen
+class Binary(Node):
+    operator: str
+    left: Any
+    right: Any
+    length: int = field(default=1, eq=False, repr=False)       # operations in its chain
+
+
+@frozen
+class Negative(Node):
+    operand: Any
+
+
+@frozen
+class Range(Node):
+    """``0..2k steps``."""
+
+    left: Any
+    right: Any
+
+
+@frozen
+class Arrow(Node):
+    """``1 -> 300``."""
+
+    left: Any
+    right: Any
+
+
+@frozen
+class Values(Node):
+    """``[8, 5, 4]``."""
+
+    items: tuple[Any, ...]
+
+
+@frozen
+class Setting(Node):
+    """``weights int8 per_channel``: a name and what is said about it."""
+
+    name: Name
+    words: tuple[Any, ...]
+
+
+@frozen
+class Index(Node):
+    """``[3]``, ``[0..2]``, ``[*]`` (both bounds None)."""
+
+    low: int | None
+    high: int | None
+
+
+@frozen
+class Step(Node):
+    """One step of a selector.  ``names`` are the alternatives with their indices; none of them with ``*``; ``deep`` with ``**``."""
+
+    names: tuple[tuple[Name, Index | None], ...] = ()
+    deep: bool = False
+
+
+@frozen
+class Selector(Node):
+    steps: tuple[Step, ...]
+
+
+@frozen
+class Rule(Node):
+    selectors: tuple[Selector, ...]
+    settings: tuple[Setting, ...]
+
+
+@frozen
+class Model(Node):
+    call: Any                              # Name or Call
+
+
+@frozen
+class UseTarget(Node):
+    name: Name
+
+
+@frozen
+class Let(Node):
+    name: Name
+    value: Any
+
+
+@frozen
+class Sweep(Node):
+    name: Name
+    values: Values
+
+
+@frozen
+class Bound(Node):
+    """``weights <= 1.2 MiB``."""
+
+    name: Name
+    operator: str
+    limit: Any
+
+
+@frozen
+class BudgetBlock(Node):
+    bounds: tuple[Bound, ...]
+
+
+@frozen
+class TrainingBlock(Node):
+    settings: tuple[Setting, ...]
+
+
+@frozen
+class Item:
+    """A sentence of a policy, at ``offset``; positions inside ``node`` count from there."""
+
+    offset: int = field(eq=False, repr=False)
+    node: Any
+
+
+@frozen
+class Policy(Node):
+    name: Name
+    extends: Name | None
+    items: tuple[Item, ...]
+
+
+@frozen
+class TargetDeclaration(Node):
+    name: Name
+    extends: Name | None
+    settings: tuple[Setting, ...]
+
+
+@frozen
+class Import(Node):
+    path: Text
+
+
+@frozen(eq=False)
+class File:
+    """A parsed file: what could be understood of it, and what was wrong."""
+
+    source: Source
+    declarations: tuple[Any, ...]
+    problems: tuple[Diagnostic, ...]
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        return tuple(d for d in self.declarations if isinstance(d, Policy))
+
+    @property
+    def targets(self) -> tuple[TargetDeclaration, ...]:
+        return tuple(d for d in self.declarations if isinstance(d, TargetDeclaration))
+
+    @property
+    def imports(self) -> tuple[Import, ...]:
+        return tuple(d for d in self.declarations if isinstance(d, Import))
+
+
+def children(node: Any) -> Iterator[Any]:
+    """The nodes directly below ``node`` (not below its items: those have offsets of their own)."""
+    for attribute in getattr(type(node), "__attrs_attrs__", ()):
+        value = getattr(node, attribute.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Node):
+                yield one
+            elif isinstance(one, tuple):
+                yield from (x for x in one if isinstance(x, Node))
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """``node`` and every node below it, depth first, without recursion."""
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        waiting.extend(reversed(list(children(one))))

@@ -1,0 +1,318 @@
+"""The program: what the compiler makes and the machine runs.  One file, checked before it is used.
+
+A safetensors file (no pickle): per entry point its instruction words and a line of the debug table for each of them, the DRAM
+image (weights, parameters, tables), and one JSON text with everything else: where inputs, outputs, states and taps lie, their formats, the
+target, the plan, the compile report, and opaque metadata (features, tokens) so that a host needs nothing but this file.
+The same program always has the same bytes.
+
+    entry      ``encoder.step`` …: instruction words; ports in and out; taps; predicted cycles
+    port       a value in the machine's activation memory: vectors of integers, ``stride`` bytes apart
+    tap        a port that is whole once instruction ``after`` is complete: how an emulator watches a layer
+    state      a vector that outlives steps: named, resident, with its initial integers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from attrs import asdict, field, frozen
+from numpy.typing import NDArray
+
+from nnac.errors import UserError
+from nnac.files import atomic
+from nnac.ir import Value
+from nnac.target import Target
+
+FORMAT, VERSION = "nnac-program", 1
+INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
+
+
+class ProgramError(UserError):
+    """The file is absent, damaged, altered, of another kind or for another machine; one line that begins with its name."""
+
+
+@frozen
+class Port:
+    """A value in memory: ``vectors`` vectors of little-endian signed integers of ``size`` bytes, ``stride`` bytes apart.
+
+    segments  ((offset, width), ...): where the pieces of a vector lie; a vector without padding has one
+    """
+
+    value: str
+    address: int
+    segments: tuple[tuple[int, int], ...]
+    size: int
+    vectors: int = 1
+    stride: int = 0
+
+    @property
+    def width(self) -> int:
+        return sum(width for _, width in self.segments)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """(start, end) of every piece, pieces that touch joined."""
+        out: list[tuple[int, int]] = []
+        for t in range(self.vectors):
+            for offset, width in self.segments:
+                start = self.address + t * self.stride + offset
+                if out and out[-1][1] == start:
+                    start = out.pop()[0]
+                out.append((start, self.address + t * self.stride + offset + width * self.size))
+        return tuple(out)
+
+    def gather(self, memory: NDArray) -> NDArray:
+        """The integers: memory uint8 [..., bytes] -> int64 [vectors, ..., width]."""
+        kind = np.dtype(f"<i{self.size}")
+        vectors = []
+        for t in range(self.vectors):
+            first = self.address + t * self.stride
+            pieces = [np.ascontiguousarray(memory[..., first + o:first + o + w * self.size]).view(kind) for o, w in self.segments]
+            vectors.append(np.concatenate(pieces, -1) if len(pieces) > 1 else pieces[0])
+        return np.stack(vectors).astype(np.int64)
+
+    def scatter(self, memory: NDArray, values: NDArray) -> None:
+        """Write integers [vectors, ..., width] into ``memory`` uint8 [..., bytes].  ValueError: the wrong shape, or a value that does not fit."""
+        if values.shape != (self.vectors, *memory.shape[:-1], self.width):
+            raise ValueError(f"{self.value}: expected integers of shape {(self.vectors, *memory.shape[:-1], self.width)}, not {values.shape}")
+        limit = 1 << (8 * self.size - 1)
+        if values.size and (values.min() < -limit or values.max() >= limit):
+            raise ValueError(f"{self.value}: {values.min()} … {values.max()} do not fit int{8 * self.size}")
+        for t in range(self.vectors):
+            at = 0
+            for offset, width in self.segments:
+                first = self.address + t * self.stride + offset
+                piece = np.ascontiguousarray(values[t, ..., at:at + width].astype(f"<i{self.size}"))
+                memory[..., first:first + width * self.size] = piece.view(np.uint8)
+                at += width
+
+    def __str__(self) -> str:
+        return f"{self.value}: {self.vectors} x int{8 * self.size}[{self.width}] at {self.address:#x}"
+
+
+@frozen
+class Tap:
+    """``port`` holds its value when instruction ``after`` (an index into the entry's words) is complete."""
+
+    port: Port
+    after: int
+
+
+@frozen
+class Slot:
+    """A state: ``initial`` None stands for zeros."""
+
+    name: str
+    address: int
+    width: int
+    size: int
+    scale: float | None = None
+    initial: tuple[int, ...] | None = None
+    entry: str = ""
+
+    @property
+    def port(self) -> Port:
+        return Port(self.name, self.address, ((0, self.width),), self.size)
+
+    def array(self) -> NDArray:
+        return np.zeros(self.width, np.int64) if self.initial is None else np.asarray(self.initial, np.int64)
+
+
+@frozen(eq=False)
+class HostCall:
+    """An operator that the machine lacks, done by the host on the machine's memory: `run` is the operator's own meaning (`nnac.ops`).
+
+    cycles  what it costs: wake-up, moving the values both ways, computing
+    """
+
+    id: int
+    path: str
+    op: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[Port, ...]
+    output: Port
+    states: tuple[Port, ...]
+    cycles: int
+    values: tuple[Value, ...]              # formats of inputs and output
+    constants: Mapping[str, NDArray] = field(factory=dict)
+
+    def run(self, memory: NDArray) -> None:
+        """Read inputs and states from ``memory`` uint8 [batch, bytes], write output and new states."""
+        from nnac.ir import Node, QGraph
+        from nnac.ops import operator
+
+        node = Node(self.path, self.op, tuple(p.value for p in self.inputs), self.output.value, "", self.attributes, self.constants)
+        graph = QGraph(self.path, {v.name: v for v in self.values}, (node,), {}, {})
+        state = {p.value: p.gather(memory)[0] for p in self.states}
+        constants = {k: v.astype(np.int64) for k, v in self.constants.items()}
+        made = operator(self.op).integers(node, graph, [p.gather(memory) for p in self.inputs], state, constants)
+        self.output.scatter(memory, np.asarray(made))
+        for p in self.states:
+            p.scatter(memory, np.asarray(state[p.value])[None])
+
+
+@frozen
+class Symbol:
+    """A name for a range of memory: what a listing shows instead of a number."""
+
+    name: str
+    space: str
+    address: int
+    bytes: int
+
+
+@frozen(eq=False)
+class Entry:
+    """One entry point.  words uint64 [n, 2] (low half first); lines uint32 [n], an index into the program's ``debug`` table.
+
+    steps     model steps that one call computes (frame batching)      cycles   predicted, counted by nobody else
+    """
+
+    name: str
+    words: NDArray
+    lines: NDArray
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    taps: tuple[Tap, ...] = ()
+    steps: int = 1
+    cycles: int = 0
+
+    @property
+    def model_entry(self) -> str:
+        """``encoder`` of ``encoder.step``."""
+        return self.name.partition(".")[0]
+
+
+@frozen(eq=False)
+class Program:
+    """See the module.  ``debug`` rows are (layer path, policy line, what)."""
+
+    target: Target
+    entries: Mapping[str, Entry]
+    dram: NDArray = field()
+    states: tuple[Slot, ...] = ()
+    symbols: tuple[Symbol, ...] = ()
+    values: Mapping[str, Value] = field(factory=dict)
+    debug: tuple[tuple[str, str, str], ...] = ()
+    host: tuple[HostCall, ...] = ()
+    isa: str = ""
+    plan: Mapping[str, Any] = field(factory=dict)
+    metadata: Mapping[str, Any] = field(factory=dict)
+    report: Mapping[str, Any] = field(factory=dict)
+
+    def entry(self, name: str) -> Entry:
+        """The entry called ``name``.  ProgramError if there is none."""
+        if name not in self.entries:
+            raise ProgramError(f"the program has no entry `{name}` (it has: {', '.join(self.entries)})")
+        return self.entries[name]
+
+    def where(self, entry: str, index: int) -> tuple[str, str, str]:
+        """(layer path, policy line, what) of an instruction."""
+        return self.debug[int(self.entries[entry].lines[index])]
+
+    def symbol(self, space: str, address: int) -> Symbol | None:
+        """What lies at ``address``."""
+        return next((s for s in self.symbols if s.space == space and s.address <= address < s.address + s.bytes), None)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the file, whole or not at all."""
+        with atomic(path) as out:
+            out.write(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        from safetensors.numpy import save as serialise
+
+        tensors = {"dram": np.ascontiguousarray(self.dram, np.uint8)}
+        for e in self.entries.values():
+            tensors[f"words.{e.name}"] = np.ascontiguousarray(e.words, np.uint64)
+            tensors[f"lines.{e.name}"] = np.ascontiguousarray(e.lines, np.uint32)
+        tensors |= {f"host.{h.id}.{k}": np.ascontiguousarray(v) for h in self.host for k, v in h.constants.items()}
+        content = json.dumps(self._content(), sort_keys=True, allow_nan=False, separators=(",", ":"))
+        # one metadata value only: safetensors keeps them in a hash map, whose order changes from run to run
+        header = json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, content), "content": content})
+        return serialise(tensors, {"nnac": header})
+
+    def _content(self) -> dict[str, Any]:
+        return dict(
+            isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
+            entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
+            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host], states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
+            values=[asdict(v) for v in self.values.values()])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, target: Target | None = None) -> Program:
+        """Read and check a file; ``target``: the machine it must be for.  ProgramError: one clear line."""
+        try:
+            with open(path, "rb") as f:
+                data = f.read()
+        except OSError as error:
+            raise ProgramError(f"{path}: {error.strerror}") from None
+        return cls.from_bytes(data, str(path), target)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "program", target: Target | None = None) -> Program:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load as parse
+
+        try:
+            tensors = parse(data)
+            size = int.from_bytes(data[:8], "little")
+            header = json.loads(json.loads(data[8:8 + size])["__metadata__"]["nnac"])
+            if header["format"] != FORMAT:
+                raise ProgramError(f"{name}: not an nnac program")
+            if header["version"] != VERSION:
+                raise ProgramError(f"{name}: program version {header['version']}; this nnac reads version {VERSION}")
+            content = header["content"]
+            if _digest(tensors, content) != header["sha256"]:
+                raise ProgramError(f"{name}: altered or damaged: its contents do not match its checksum")
+            program = cls._of(tensors, json.loads(content))
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ProgramError(f"{name}: not a whole program file ({reason})") from None
+        if target is not None and program.target != target:
+            raise ProgramError(f"{name}: compiled for target `{program.target.name}`{_difference(program.target, target)}")
+        return program
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, NDArray], c: dict[str, Any]) -> Program:
+        entries = {}
+        for e in c["entries"]:
+            words, lines = tensors[f"words.{e['name']}"], tensors[f"lines.{e['name']}"]
+            if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != 2 or lines.shape != words.shape[:1]:
+                raise ValueError(f"instruction words of {e['name']} have the wrong shape")
+            ports = {k: tuple(_port(p) for p in e[k]) for k in ("inputs", "outputs")}
+            taps = tuple(Tap(_port(t["port"]), t["after"]) for t in e["taps"])
+            entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"])
+        host = tuple(HostCall(h["id"], h["path"], h["op"], h["attributes"], tuple(map(_port, h["inputs"])), _port(h["output"]),
+                              tuple(map(_port, h["states"])), h["cycles"], tuple(Value(**v) for v in h["values"]),
+                              {k.removeprefix(f"host.{h['id']}."): v for k, v in tensors.items() if k.startswith(f"host.{h['id']}.")})
+                     for h in c["host"])
+        states = tuple(Slot(**(s | dict(initial=None if s["initial"] is None else tuple(s["initial"])))) for s in c["states"])
+        return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
+                   {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
+                   host, c["isa"], c["plan"], c["metadata"], c["report"])
+
+
+def _port(p: dict[str, Any]) -> Port:
+    return Port(**(p | dict(segments=tuple((o, w) for o, w in p["segments"]))))
+
+
+def _digest(tensors: Mapping[str, NDArray], content: str) -> str:
+    """SHA-256 over the content and over name, type, shape and bytes of every tensor."""
+    total = hashlib.sha256(content.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"\0{name}\0{value.dtype.str}\0{value.shape}\0".encode())
+        total.update(np.ascontiguousarray(value).data)
+    return total.hexdigest()
+
+
+def _difference(ours: Target, theirs: Target) -> str:
+    a, b = ours.to_json(), theirs.to_json()
+    fields = [k for k in a if k != "name" and a[k] != b.get(k)]
+    return f", not for this `{theirs.name}`" + (f" (they differ in {', '.join(fields)})" if fields else "")

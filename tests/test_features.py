@@ -1,0 +1,97 @@
+"""Features: one definition, whatever the chunks."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
+
+
+def speech_like(samples: int, seed: int = 0) -> np.ndarray:
+    r = np.random.default_rng(seed)
+    t = np.arange(samples) / 16000
+    return (0.2 * np.sin(2 * np.pi * 300 * t * (1 + t)) + 0.02 * r.standard_normal(samples)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 4000), st.lists(st.integers(0, 900), max_size=12), st.integers(0, 1000))
+def test_any_chunks_give_the_frames_of_the_whole_bit_for_bit(samples, sizes, seed):
+    x = speech_like(samples, seed)
+    stream, parts, at = StreamingLogMel(), [], 0
+    for size in [*sizes, samples]:
+        parts.append(stream.feed(x[at: at + size]))
+        at += size
+    assert np.array_equal(np.concatenate(parts), log_mel(x))
+
+
+def test_chunks_give_the_whole_where_frames_have_gaps_between_them():
+    spec, x = FeatureSpec(window=200, hop=333), speech_like(5000)
+    stream = StreamingLogMel(spec)
+    assert np.array_equal(np.concatenate([stream.feed(x[k: k + 100]) for k in range(0, 5000, 100)]), log_mel(x, spec))
+
+
+def test_a_frame_alone_equals_the_frame_among_others():
+    x, spec = speech_like(8000), FeatureSpec()
+    whole = log_mel(x)
+    emphasised_alone = log_mel(x[: spec.window])
+    assert np.array_equal(whole[0], emphasised_alone[0])
+    assert len(whole) == spec.frames(8000) == 48
+
+
+@pytest.mark.parametrize("samples, frames", [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2)])
+def test_a_frame_exists_once_all_its_samples_do(samples, frames):
+    assert log_mel(speech_like(samples)).shape == (frames, 40)
+
+
+def test_features_are_the_plain_spelling_of_log_mel():
+    # the textbook way: dense triangles and a matrix product
+    x, spec = speech_like(2000), FeatureSpec()
+    mel = lambda f: 1127 * np.log(1 + f / 700)      # noqa: E731
+    edges = np.linspace(mel(20), mel(7600), 42)
+    at = mel(np.arange(257) * 16000 / 512)
+    bank = np.stack([np.interp(at, edges[m: m + 3], [0, 1, 0], 0, 0) for m in range(40)], 1)
+    y = np.append(x[0], x[1:].astype(float) - 0.97 * x[:-1].astype(float))
+    frames = np.stack([y[k: k + 400] * np.hanning(400) for k in range(0, 1601, 160)])
+    expected = np.log(np.abs(np.fft.rfft(frames, 512)) ** 2 @ bank + 1e-7)
+    assert np.allclose(log_mel(x), expected, atol=1e-5)
+    assert spec.bins == 40
+
+
+def test_a_tone_lights_the_bin_of_its_frequency():
+    t = np.arange(16000) / 16000
+    loudest = [int(log_mel(np.sin(2 * np.pi * f * t).astype(np.float32) * 0.5).mean(0).argmax()) for f in (200, 1000, 3000, 6000)]
+    assert loudest == sorted(loudest) and len(set(loudest)) == 4
+
+
+def test_silence_is_the_floor():
+    assert np.allclose(log_mel(np.zeros(1000, np.float32)), np.log(1e-7))
+
+
+def test_two_channels_are_refused():
+    with pytest.raises(ValueError, match="one channel"):
+        log_mel(np.zeros((100, 2), np.float32))
+
+
+@pytest.mark.parametrize("bad", [dict(window=600), dict(high=9000.0), dict(low=8000.0), dict(bins=0)])
+def test_a_specification_that_makes_no_sense_is_refused(bad):
+    with pytest.raises(ValueError):
+        FeatureSpec(**bad)
+
+
+def test_more_filters_than_the_transform_resolves_are_refused():
+    with pytest.raises(ValueError, match="use fewer bins"):
+        log_mel(speech_like(1000), FeatureSpec(bins=128))
+
+
+def test_normalisation_survives_json_exactly():
+    import json
+    n = Normalisation.of(np.random.default_rng(0).normal(3, 2, (500, 40)))
+    again = Normalisation.from_json(json.loads(json.dumps(n.to_json())))
+    assert np.array_equal(n.mean, again.mean) and np.array_equal(n.deviation, again.deviation)
+    x = np.random.default_rng(1).normal(3, 2, (200, 40)).astype(np.float32)
+    assert np.abs(n.apply(x).mean()) < 0.1 and abs(n.apply(x).std() - 1) < 0.1
+
+
+def test_normalisation_refuses_a_deviation_of_zero():
+    with pytest.raises(ValueError, match="positive"):
+        Normalisation([0.0], [0.0])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nnac import arith
 from nnac.train import native
-from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, product
+from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, plain, product
 
 _OFFSET = 32768
 
@@ -164,7 +164,7 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Tr
     trace = Trace.empty(steps, batch, cells, d, d.recurrent.dtype, device)
     offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=device)
     offset[2 * cells:3 * cells] += 2 * _OFFSET
-    h, c, b = hidden.to(d.recurrent.dtype).contiguous(), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
+    h, c, b = plain(hidden.to(d.recurrent.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
     integer_product = d.recurrent.dtype == torch.int8
     acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else d.recurrent.dtype, device=device)
     shift = 2 * arith.UNIT_FRACTION - d.fraction
@@ -189,7 +189,7 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Tr
         free = d.hidden.unlimited(b.right) if d.hidden.wide else torch.mul(b.right, d.hidden.factor, out=b.hidden).add_(0.5).floor_()
         if trace.uncut is not None:
             torch.logical_and(free >= h_low, free <= h_high, out=trace.uncut[step])
-        h = trace.hidden[step].copy_(free.clamp_(h_low, h_high))
+        h = plain(trace.hidden[step].copy_(free.clamp_(h_low, h_high)))
     return trace
 
 

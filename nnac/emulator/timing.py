@@ -22,7 +22,11 @@ from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
 
 DW, DA, MV, VX, CT = range(5)
 _SHIFT, _TYPE = 28, 24                      # an event is cycle << 28 | type << 24 | instruction
-_PUSH, _POP, _DONE, _WAKE, _TRAIN = (t << _TYPE for t in range(5))
+_DONE, _TRY, _TRAIN = (t << _TYPE for t in range(3))
+_BUS_NUMBER = 5
+_NEVER = 1 << 62
+_BUS, _DECODER = 1 << _BUS_NUMBER, 1 << 6
+_IN_ORDER = [tuple(e for e in range(5) if mask >> e & 1) for mask in range(32)]
 
 
 @frozen(eq=False)
@@ -83,163 +87,183 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
             rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
         elif i.unit == "DW" and i.ring() > config.ring_bytes:
             rule = f"a stream of {i.bytes} bytes does not fit the ring of {config.ring_bytes}"
-        elif names[at] == "RQ" and (i.out > 2 or i.add > 2 or i.out == 2 and i.add == 2):
+        elif names[at] == "RQ" and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
             rule = f"out={i.out} with add={i.add} is undefined"
         if rule:
             raise CodeError(rule).at("", at, i)
 
 
 def simulate(code: Sequence[Instruction], config: MachineConfig) -> Timing:
-    """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the instruction."""
+    """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the instruction.
+
+    Three things keep it fast.  Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start
+    there, or one after the push before it.  A unit is looked at only when its next instruction has arrived and it is free, or when a
+    semaphore that it lacked has counted.  Data phases are events only where they end or may be broken.
+    """
     check_code(code, config)
     n = len(code)
-    index = {name: k for k, name in enumerate(UNITS)}
-    unit = [index[i.unit] for i in code]
-    waits, signals = [bits(i.wait) for i in code], [bits(i.signal) for i in code]
-    both = [i.cycles(config) for i in code]
+    number = {name: k for k, name in enumerate(UNITS)}
+    unit = [number[i.unit] for i in code]
+    masks: dict[int, tuple[int, ...]] = {}
+    for i in code:
+        for mask in (i.wait, i.signal):
+            if mask not in masks:
+                masks[mask] = bits(mask)
+    waits, signals = [masks[i.wait] for i in code], [masks[i.signal] for i in code]
+    busy, latency = ([b for b, _ in both], [l for _, l in both]) if (both := [i.cycles(config) for i in code]) else ([], [])
     bursts = stream_bursts(code, config)
+    need = [i.ring() if i.unit == "DW" else 0 for i in code]
     num, den = config.burst_cycles.numerator, config.burst_cycles.denominator
-    arrive, start, done, free, decoded = [0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n
-    sem = [0] * SEMAPHORES
-    queue: tuple[deque[int], ...] = tuple(deque() for _ in range(4))    # instructions in program order; visible: the first count[e]
-    count = [0] * 4
-    can_start = [0] * 4                      # first cycle in which the unit may start again
-    depth = config.queue
-    # DRAM bus and decoder
-    stream: deque[int] = deque()             # DW requests in order
-    ready = [0] * n
+    room, outstanding_limit, depth = config.ring_bytes, config.outstanding, config.queue
+    arrive, start, done, free, decoded, ready = [0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n, [0] * n
     left = bursts.copy()
-    da = -1                                  # DA's request
-    owner, train_start, train = -1, 0, 0     # instruction whose data phase runs, its first cycle, a number to recognise stale events
-    segments: list[tuple[int, int, int, int]] = []
+    order: list[list[int]] = [[i for i in range(n) if unit[i] == e] for e in range(5)]
+    pushed, popped = [0] * 5, [0] * 5        # instructions fetched for and started by each unit
+    can_start = [0] * 5                      # first cycle in which the unit may start again
+    sem = [0] * SEMAPHORES
+    waiters = [0] * SEMAPHORES               # units (bits) that look again when the semaphore counts
+    stream: deque[int] = deque()             # DW requests in order
     fetched: deque[int] = deque()
+    segments: list[tuple[int, int, int, int]] = []
+    da, owner, train_start, train = -1, -1, 0, 0     # DA's request; whose data phase runs since when; its number, to know stale events
     decoder_free = ring = outstanding = 0
-    pc = ct_free = c = 0
-    arrive[0] = 0
+    pc, fetch_free, stuck = 0, 0, -1         # next to fetch, first cycle in which it can be, the unit whose full queue it waits for
     heap: list[int] = []
-
-    def begin(i: int) -> None:
-        nonlocal owner, train_start, train
-        owner, train_start, train = i, c, train + 1 & 0xFFFFFF
-        heappush(heap, c + -(-left[i] * num // den) << _SHIFT | _TRAIN | train)
-
+    c = 0
     while True:
-        # ---- what became visible in this cycle
+        # ---- fetch, as far as it is determined
+        while pc < n and stuck < 0:
+            e = unit[pc]
+            if e == CT:
+                if pushed[CT] == popped[CT]:
+                    arrive[pc] = fetch_free
+                    pushed[CT] += 1
+                    heappush(heap, fetch_free << _SHIFT | _TRY | CT)
+                break
+            k = pushed[e] - depth
+            if k >= popped[e]:
+                stuck = e
+                break
+            at = fetch_free
+            if k >= 0 and start[order[e][k]] >= at:
+                at = start[order[e][k]] + 1
+            arrive[pc] = at + 1
+            if pushed[e] == popped[e] and can_start[e] < _NEVER:
+                heappush(heap, max(at + 1, can_start[e]) << _SHIFT | _TRY | e)
+            pushed[e] += 1
+            pc += 1
+            fetch_free = at + 1
+        if not heap:
+            break
+        c = heap[0] >> _SHIFT
+        # ---- what became visible in this cycle; ``look`` collects who must be looked at (units, bus, decoder)
         limit = c + 1 << _SHIFT
+        look = 0
         while heap and heap[0] < limit:
             event = heappop(heap)
             kind, i = event & 15 << _TYPE, event & 0xFFFFFF
-            if kind == _PUSH:
-                count[i] += 1
-            elif kind == _POP:
-                count[i] -= 1
-            elif kind == _DONE:
-                for s in signals[i]:
-                    sem[s] += 1
-                    if sem[s] > SEMAPHORE_MAX:
-                        raise SemaphoreError(f"s{s} counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=c)
-                if unit[i] == DW:
-                    ring -= code[i].ring()
-                    outstanding -= 1
-            elif kind == _TRAIN and i == train and owner >= 0:
+            if kind == _TRY:
+                look |= 1 << i
+                continue
+            if kind == _TRAIN:
+                if i != train or owner < 0:
+                    continue
                 i, owner = owner, -1
                 segments.append((train_start, c, i, left[i]))
+                look |= _BUS
                 if unit[i] == DW:
                     fetched.append(stream.popleft())
-                else:
-                    da, done[i], free[i] = -1, c - 1, c
-                    can_start[DA] = c
-                    for s in signals[i]:
-                        sem[s] += 1
-                        if sem[s] > SEMAPHORE_MAX:
-                            raise SemaphoreError(f"s{s} counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=c)
+                    look |= _DECODER
+                    continue
+                da, done[i], free[i], can_start[DA] = -1, c - 1, c, c
+                look |= 1 << DA
+            elif unit[i] == DW:
+                ring -= need[i]
+                outstanding -= 1
+                look |= _DECODER | 1 << DW
+            for s in signals[i]:
+                sem[s] += 1
+                look |= waiters[s]
+                waiters[s] = 0
+                if sem[s] > SEMAPHORE_MAX:
+                    raise SemaphoreError(f"s{s} counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=c)
         # ---- DRAM bus: DA first, at burst boundaries; then DW in order
-        if owner < 0:
-            if da >= 0 and ready[da] <= c:
-                begin(da)
-            elif stream and ready[stream[0]] <= c:
-                begin(stream[0])
-        elif da >= 0 and owner != da and ready[da] <= c:
-            k = (c - train_start - 1) * den // num + 1
-            boundary = train_start + -(-k * num // den)
-            if k < left[owner]:
-                if boundary == c:
-                    segments.append((train_start, c, owner, k))
-                    left[owner] -= k
-                    begin(da)
-                else:
-                    heappush(heap, boundary << _SHIFT | _WAKE)
+        if look & _BUS:
+            grant = -1
+            if owner < 0:
+                if da >= 0 and ready[da] <= c:
+                    grant = da
+                elif stream and ready[stream[0]] <= c:
+                    grant = stream[0]
+            elif da >= 0 and owner != da and ready[da] <= c:
+                k = (c - train_start - 1) * den // num + 1
+                boundary = train_start + -(-k * num // den)
+                if k < left[owner]:
+                    if boundary == c:
+                        segments.append((train_start, c, owner, k))
+                        left[owner] -= k
+                        grant = da
+                    else:
+                        heappush(heap, boundary << _SHIFT | _TRY | _BUS_NUMBER)
+            if grant >= 0:
+                owner, train_start, train = grant, c, train + 1 & 0xFFFFFF
+                heappush(heap, c + -(-left[grant] * num // den) << _SHIFT | _TRAIN | train)
         # ---- decoder
-        if fetched and c >= decoder_free:
+        if look & _DECODER and fetched and c >= decoder_free:
             i = fetched.popleft()
             decoded[i] = c
             decoder_free = c + code[i].decode_cycles(config)
             done[i] = decoder_free - 1
             heappush(heap, decoder_free << _SHIFT | _DONE | i)
-        # ---- starts, in the order DW, DA, MV, VX
-        for e in range(4):
-            if count[e] and c >= can_start[e]:
-                i = queue[e][0]
-                for s in waits[i]:
-                    if not sem[s]:
-                        break
-                else:
-                    if e == DW:
-                        need = code[i].ring()
-                        if outstanding >= config.outstanding or ring + need > config.ring_bytes:
-                            continue
-                        ring += need
-                        outstanding += 1
-                        stream.append(i)
-                        ready[i] = c + 1 + config.latency
-                        can_start[e] = free[i] = c + 1
-                        heappush(heap, ready[i] << _SHIFT | _WAKE)
-                    elif e == DA:
-                        da, ready[i] = i, c + code[i].ready(config)
-                        can_start[e] = 1 << 62
-                        heappush(heap, ready[i] << _SHIFT | _WAKE)
-                    else:
-                        busy, latency = both[i]
-                        can_start[e] = free[i] = c + busy
-                        done[i] = c + latency - 1
-                        heappush(heap, c + latency << _SHIFT | _DONE | i)
-                        if busy != latency:
-                            heappush(heap, c + busy << _SHIFT | _WAKE)
-                    for s in waits[i]:
-                        sem[s] -= 1
-                    start[i] = c
-                    queue[e].popleft()
-                    heappush(heap, c + 1 << _SHIFT | _POP | e)
-        # ---- fetch
-        if pc < n and c >= ct_free:
-            e = unit[pc]
-            if e != CT:
-                if count[e] < depth:
-                    queue[e].append(pc)
-                    arrive[pc] = c + 1
-                    heappush(heap, c + 1 << _SHIFT | _PUSH | e)
-                    pc, ct_free = pc + 1, c + 1
+        # ---- starts, in the order DW, DA, MV, VX, CT
+        for e in _IN_ORDER[look & 31]:
+            if popped[e] == pushed[e] or c < can_start[e]:
+                continue
+            i = order[e][popped[e]]
+            if c < arrive[i]:
+                heappush(heap, arrive[i] << _SHIFT | _TRY | e)
+                continue
+            for s in waits[i]:
+                if not sem[s]:
+                    waiters[s] |= 1 << e
+                    break
             else:
-                for s in waits[pc]:
-                    if not sem[s]:
-                        break
+                if e == MV or e == VX:
+                    can_start[e] = free[i] = c + busy[i]
+                    done[i] = c + latency[i] - 1
+                    heappush(heap, c + latency[i] << _SHIFT | _DONE | i)
+                elif e == DW:
+                    if outstanding >= outstanding_limit or ring + need[i] > room:
+                        continue                 # looked at again when a stream is done
+                    ring += need[i]
+                    outstanding += 1
+                    stream.append(i)
+                    ready[i] = c + 1 + config.latency
+                    can_start[e] = free[i] = c + 1
+                    heappush(heap, ready[i] << _SHIFT | _TRY | _BUS_NUMBER)
+                elif e == DA:
+                    da, ready[i] = i, c + code[i].ready(config)
+                    can_start[e] = _NEVER
+                    heappush(heap, ready[i] << _SHIFT | _TRY | _BUS_NUMBER)
                 else:
-                    for s in waits[pc]:
-                        sem[s] -= 1
-                    ct_free = c + both[pc][1]
-                    start[pc], done[pc], free[pc] = c, ct_free - 1, ct_free
-                    heappush(heap, ct_free << _SHIFT | _DONE | pc)
+                    fetch_free = c + latency[i]
+                    can_start[e] = free[i] = fetch_free
+                    done[i] = fetch_free - 1
+                    heappush(heap, fetch_free << _SHIFT | _DONE | i)
                     pc += 1
-            if pc < n and ct_free > c and unit[pc] == CT:
-                arrive[pc] = ct_free
-        if not heap:
-            break
-        c = heap[0] >> _SHIFT
-    if pc < n or any(queue):
-        raise deadlock(code, config, pc, [list(q) for q in queue], sem, c)
-    as_array = np.array
-    return Timing(as_array(unit), as_array(arrive), as_array(start), as_array(done), as_array(free), as_array(decoded), tuple(segments),
-                  max(done) + 1, as_array(bursts))
+                for s in waits[i]:
+                    sem[s] -= 1
+                start[i] = c
+                popped[e] += 1
+                if stuck == e:
+                    stuck = -1
+                if popped[e] < pushed[e] and e != DA:
+                    heappush(heap, max(arrive[order[e][popped[e]]], can_start[e]) << _SHIFT | _TRY | e)
+    if pc < n or pushed != popped:
+        queues = [order[e][popped[e]: pushed[e]] for e in range(4)]
+        raise deadlock(code, config, pc, queues, sem, c)
+    return Timing(np.array(unit), np.array(arrive), np.array(start), np.array(done), np.array(free), np.array(decoded), tuple(segments),
+                  max(done) + 1, np.array(bursts))
 
 
 def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues: list[list[int]], sem: list[int], cycle: int) -> MachineError:

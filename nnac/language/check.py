@@ -56,8 +56,9 @@ def check_text(text: str, name: str = "<text>", policy: str | None = None, param
 
 
 def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | None, parameters: Mapping[str, str],
-          memos: dict[str, Memo] | None = None) -> Checked:
-    """Check a parsed file.  ``memos`` (by policy) keep compiled rules between runs for the language server."""
+          memos: dict[str, Memo] | None = None, most: int | None = None) -> Checked:
+    """Check a parsed file.  ``memos`` (by variant) keep compiled rules between runs for the language server, which also wants at most
+    ``most`` diagnostics from each lint rule."""
     seen = scope(workspace, path, file)
     checked = Checked(file, seen)
     problems = list(seen.problems)
@@ -69,7 +70,6 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
                                    (did_you_mean(policy, own),)))
     known: set[str] = set()
     for name in own if policy is None else [policy] if policy in own else []:
-        memo = memos.setdefault(name, Memo()) if memos is not None else None
         for number, combination in enumerate(variants(seen, name)):
             chosen = {k: v for k, v in combination.items() if k not in values}
             variant = f"{name}[{', '.join(f'{k}={_shown(v)}' for k, v in chosen.items())}]" if chosen else name
@@ -77,11 +77,12 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
                 continue
             if number >= VARIANTS_CHECKED:
                 break
+            memo = memos.setdefault(variant, Memo()) if memos is not None else None
             r = resolve(seen, name, chosen | values, memo)
             known |= set(r.parameters)
             if r.plan is not None and variant != name:
                 r.plan = evolve(r.plan, name=variant)
-            run_rules(r)
+            run_rules(r, most)
             checked.variants[variant] = r
             problems += r.problems
     for declared in seen.targets.values():

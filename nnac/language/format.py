@@ -52,7 +52,7 @@ def format_text(text: str, name: str = "<text>") -> str:
 def _tokens(text: str) -> list[Token]:
     """All tokens, comments and line ends included."""
     pattern, _, _ = _lexer()
-    return [Token(m.lastgroup or "", m.group(), m.start(), m.end()) for m in pattern.finditer(text) if m.lastgroup != "BLANK"]
+    return [Token(k, m.group(k), m.start(k), m.end(k)) for m in pattern.finditer(text) if (k := m.lastgroup) is not None and k != "BLANK"]
 
 
 class _Reader:

@@ -56,7 +56,8 @@ class Cache:
 @cache
 def _lexer() -> tuple[re.Pattern[str], dict[str, str], frozenset[str]]:
     t = tables()
-    return re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)), t.keywords, frozenset(t.ignored)
+    shapes = "|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)
+    return re.compile(f"[ \\t]*(?:{shapes})"), t.keywords, frozenset(t.ignored)
 
 
 def parse(source: Source, cache: Cache | None = None) -> s.File:
@@ -67,12 +68,23 @@ def parse(source: Source, cache: Cache | None = None) -> s.File:
     return _Parser(source, cache).run()
 
 
+BRACKETS = ("LPAR", "LSQB", "LBRACE", "RPAR", "RSQB", "RBRACE")
+
+
+@cache
+def _steps() -> tuple[str | None, ...]:
+    """For each production of one symbol that builds nothing, its nonterminal; None for the others."""
+    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k, b in tables().rules)
+
+
 class _Parser:
     """One run.  A stack of (state, value); ``base`` is the start of the item being parsed, which its positions count from."""
 
     def __init__(self, source: Source, cache: Cache | None) -> None:
         self.source, self.text, self.cache = source, source.text, cache
         self.t: Tables = tables()
+        pattern, self.keywords, self.ignored = _lexer()
+        self.match_at, self.length = pattern.match, len(source.text)
         self.problems: list[Diagnostic] = []
         self.states: list[int] = [self.t.start]
         self.values: list[Any] = []
@@ -80,30 +92,27 @@ class _Parser:
         self.open: list[Token] = []           # brackets not yet closed
         self.base = 0
         self.item_clean = True                # no error since the item began
-        self.sentences = [m.start(1) for m in SENTENCE.finditer(self.text)]
-        self.sentence_starts = set(self.sentences)
-        self.ends = dict(zip(self.sentences, [*self.sentences[1:], len(self.text)], strict=True))
+        starts = [m.start(1) for m in SENTENCE.finditer(self.text)]
+        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=True))      # where the text of a sentence ends at the latest
         self.declarations: list[Any] = []
 
     # -- lexing
 
     def next(self) -> Token:
         """The next token that matters.  Line ends inside ( ) and [ ] do not."""
-        match, (pattern, _, ignored) = None, _lexer()
-        while self.at < len(self.text):
-            match = pattern.match(self.text, self.at)
+        match_at, text, ignored = self.match_at, self.text, self.ignored
+        while self.at < self.length:
+            match = match_at(text, self.at)
             if match is None:
                 self._strange()
                 continue
-            kind, start = match.lastgroup, self.at
-            self.at = match.end()
-            if kind in ignored:
+            kind = match.lastgroup
+            self.at = end = match.end()
+            if kind in ignored or (kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB")):
                 continue
             assert kind is not None
-            if kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB"):
-                continue
-            return Token(kind, match.group(), start, self.at)
-        return Token("$END", "", len(self.text), len(self.text))
+            return Token(kind, match.group(kind), match.start(kind), end)
+        return Token("$END", "", self.length, self.length)
 
     def _strange(self) -> None:
         """A character that begins nothing: say so once for a run of them, and go on."""
@@ -122,60 +131,70 @@ class _Parser:
     # -- driving the tables
 
     def run(self) -> s.File:
+        actions_of, gotos_of, keywords, steps = self.t.actions, self.t.gotos, self.keywords, _steps()
+        states, values, accepting = self.states, self.values, self.t.end
         token = self.next()
         while len(self.problems) < ERRORS_SHOWN:
-            state = self.states[-1]
-            if token.kind == "NAME" and token.start in self.sentence_starts:
-                reused = self._reuse(token, state)
-                if reused is not None:
-                    token = reused
-                    continue
-            actions = self.t.actions[state]
+            state = states[-1]
+            actions = actions_of[state]
             kind = token.kind
             if kind == "NAME":
-                keyword = self.t.keywords.get(token.text)
+                if token.start in self.ends and (reused := self._reuse(token, state)) is not None:
+                    token = reused
+                    continue
+                keyword = keywords.get(token.text)
                 if keyword is not None and keyword in actions:
                     kind = keyword
             action = actions.get(kind)
             if action is None:
-                if kind == "$END" and len(self.states) == 1:
+                if kind == "$END" and len(states) == 1:
                     break
                 resumed = self._recover(token)
                 if resumed is None:
                     break
                 token = resumed
             elif action >= 0:
-                if kind == "$END" or action == self.t.end:
+                if kind == "$END" or action == accepting:
                     break
-                if "item" in self.t.gotos[state] and kind not in ("END", "RBRACE"):
+                if kind not in ("END", "RBRACE") and "item" in gotos_of[state]:
                     self.base, self.item_clean = token.start, True
-                if not self._bracket(token):
+                if kind in BRACKETS and not self._bracket(token):
                     break
-                self.states.append(action)
-                self.values.append(token)
+                states.append(action)
+                values.append(token)
                 token = self.next()
+            elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
+                states[-1] = gotos_of[states[-2]][name]
             else:
                 self._reduce(~action)
-                if self.states[-1] == self.t.end:
+                if states[-1] == accepting:
                     break
-        if self.values and isinstance(self.values[-1], list):
-            self.declarations = [v for v in self.values[-1] if isinstance(v, s.Node)]
+        if values and isinstance(values[-1], list):
+            self.declarations = [v for v in values[-1] if isinstance(v, s.Node)]
         elif not self.declarations:
-            self.declarations = [v for v in _flat(self.values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
+            self.declarations = [v for v in _flat(values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
-        """If the text of this item has been parsed before, take its node; the token after it, or None."""
+        """If the text of this item has been parsed before, take its node, and those after it likewise; the token after them, or None."""
         goto = self.t.gotos[state].get("item")
         if self.cache is None or goto is None:
             return None
-        known = self.cache.items.get(self.text[token.start:self.ends[token.start]])
-        if known is None:
+        text, ends, known_items, at = self.text, self.ends, self.cache.items, token.start
+        items = self.values[-1] if isinstance(self.values[-1], list) else None
+        while (known := known_items.get(text[at:ends.get(at, at)])) is not None:
+            node, length = known
+            following = ends[at]
+            if items is None or following == len(text) or not text[at + length:following].isspace():
+                self.states.append(goto)
+                self.values.append(s.Item(at, node))
+                self.at = at + length
+                return self.next()
+            items.append(s.Item(at, node))       # nothing but line ends up to the next sentence: the list of items grows, the state stays
+            at = following
+        if at == token.start:
             return None
-        node, length = known
-        self.states.append(goto)
-        self.values.append(s.Item(token.start, node))
-        self.at = token.start + length
+        self.at = at
         return self.next()
 
     def _reduce(self, rule: int) -> None:
@@ -222,7 +241,7 @@ class _Parser:
     def _recover(self, token: Token) -> Token | None:
         """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
         self._complain(token)
-        sentence = token.kind == "NAME" and token.start in self.sentence_starts
+        sentence = token.kind == "NAME" and token.start in self.ends
         level = self._level(sentence and token.text in TOP, sentence)
         del self.states[level + 1:]
         del self.values[level:]
@@ -243,7 +262,7 @@ class _Parser:
                 return token
             at = self.at
             token = self.next()
-            if token.start in self.sentence_starts and token.kind == "NAME" and token.start >= at:
+            if token.start in self.ends and token.kind == "NAME" and token.start >= at:
                 top = token.text in TOP or (token.text == "target" and self._looks_like_declaration(token))
                 level = self._level(top, True)
                 del self.states[level + 1:]
@@ -310,7 +329,7 @@ class _Parser:
         expected = self.t.actions[self.states[-1]]
         opened = next((b for b in reversed(self.open)), None)
         close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
-        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.sentence_starts):
+        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
             unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
             if unclosed and opened is not None:
                 mark = close[opened.kind]
@@ -362,14 +381,12 @@ def _name(p: _Parser, token: Token) -> s.Name:
     return s.Name(token.start - p.base, token.end - p.base, token.text)
 
 
-def _position(p: _Parser, value: Any) -> tuple[int, int]:
-    return (value.start - p.base, value.end - p.base) if isinstance(value, Token) else (value.start, value.end)
-
-
 def _extent(p: _Parser, c: list[Any]) -> tuple[int, int]:
-    """From the first to the last child that has a place."""
-    flat = [x for x in _flat(c) if isinstance(x, (Token, s.Node))]
-    return _position(p, flat[0])[0], _position(p, flat[-1])[1]
+    """From the first child to the last."""
+    first, last = c[0], c[-1]
+    if type(last) is list:
+        last = last[-1]
+    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token else last.end)
 
 
 def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:

@@ -341,8 +341,8 @@ class Lstm(Layer):
                 first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
                 second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
                 scales = tuple((s * f.factor).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
-            direction = kernels.Direction(
-                self.variant, exact.packed(c_x.detach(), x.bits, 8), exact.packed(c_h.detach(), out.bits, 8), first, second,
+            direction = kernels.Direction.of(
+                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
                 kernels.hidden_rescale(c, a["hidden_bits"], w_x.device), a["fraction"], out.scale)
             graph |= {prefix + k: v for k, v in c.items()}
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}

@@ -248,6 +248,12 @@ def test_choose_honours_the_policy_and_the_target():
         C.choose(np.arange(256).reshape(16, 16).astype(np.uint8).view(np.int8), allowed=["codebook"])
 
 
+def test_choose_loads_no_tables_for_a_per_mille():
+    uniform = np.random.default_rng(0).integers(-127, 128, (256, 1024)).astype(np.int8)
+    assert C.choose(uniform).codec == "raw"
+    assert C.choose(np.where(uniform > 0, 1, -1).astype(np.int8)).codec == "codebook"
+
+
 def test_choose_prefers_skipped_words_when_the_bits_are_the_same():
     assert C.choose(np.zeros((256, 256), np.int8)).encoded.live_words == 0
 

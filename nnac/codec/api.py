@@ -160,7 +160,7 @@ class Choice:
 
 def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | None = None, forced: str | None = None,
            tile_cols: int | None = None, bytes_per_cycle: float | None = None) -> Choice:
-    """The codec with the fewest bits; of those within a per mille of it, the one with the fewest live words.
+    """The codec with the fewest bits; of those within a per mille of it, the fewest live words, then one without tables to load.
 
     allowed          names of payload codecs and ``block_bitmap`` that the target decodes (None: all)
     forced           the policy's word: a name as `encode` takes it; ``block_bitmap`` alone leaves the payload open
@@ -214,6 +214,7 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
         tried.append((Candidate(candidate.codec, 8 * encoded.size_bytes / size, encoded.live_words, steps, "measured"), encoded))
     limit = min(score(t[0]) for t in tried) * 1.001 + 0.001
     words = max(1, sum(w.cols for _, _, w in places))
-    chosen = min((t for t in tried if score(t[0]) <= limit), key=lambda t: (round(t[0].live_words / words, 2), t[0].bits))
+    near = (t for t in tried if score(t[0]) <= limit)
+    chosen = min(near, key=lambda t: (round(t[0].live_words / words, 2), t[1].table_steps > 0, t[0].bits))
     table_of = sorted([*(t[0] for t in tried), *others], key=lambda c: (c is not chosen[0], score(c)))
     return Choice(chosen[1], tuple(table_of), forced)

@@ -18,7 +18,7 @@ from nnac.compression.base import find, forms, methods
 from nnac.diagnostics import Diagnostic, DiagnosticError, Edit, Label, Source, Span
 from nnac.language import manual
 from nnac.language import syntax as s
-from nnac.language.check import Checked, check
+from nnac.language.check import Checked, check, collecting_later
 from nnac.language.format import format_text
 from nnac.language.parse import SENTENCE, Token, _lexer
 from nnac.language.resolve import BUDGET_DOCS, BUDGETS, TRAINING, Memo, Resolution, Statement
@@ -58,7 +58,8 @@ class Session:
     def change(self, path: Path, text: str) -> list[Diagnostic]:
         """A file was opened or edited: its new diagnostics, errors first if there are too many."""
         self.workspace.overlays[str(path)] = text
-        return self.diagnose(path)
+        with collecting_later():
+            return self.diagnose(path)
 
     def close(self, path: Path) -> None:
         self.workspace.overlays.pop(str(path), None)

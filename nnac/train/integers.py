@@ -70,9 +70,12 @@ def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dt
     return torch.float64
 
 
-def packed(codes: Tensor, x_bits: int, weight_bits: int) -> Tensor:
-    """``codes`` [rows, cols] as the right-hand matrix [cols, rows] of `product`, in its carrier."""
-    kind = carrier(codes.shape[1], x_bits, weight_bits, codes)
+def packed(codes: Tensor, x_bits: int, weight_bits: int, whole: bool = True) -> Tensor:
+    """``codes`` [rows, cols] as the right-hand matrix [cols, rows] of `product`, in its carrier.
+
+    ``whole`` False: the codes are between integers just now (GQ's soft phase), and only floats can carry them.
+    """
+    kind = carrier(codes.shape[1], x_bits, weight_bits, codes) if whole else torch.float32
     return plain(codes.to(torch.int8).t()) if kind == torch.int8 else codes.t().to(kind)
 
 

@@ -69,13 +69,13 @@ class Direction:
 
     @classmethod
     def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
-           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float) -> Direction:
-        """From codes (float32 integers of int8 range); takes the native loop where there is one."""
-        matrix = packed(input_codes, input_bits, 8)
-        if input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
+           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True) -> Direction:
+        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
+        matrix = packed(input_codes, input_bits, 8, whole)
+        if whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
             recurrent = native.Tiles.of(recurrent_codes, first, second)
         else:
-            recurrent = packed(recurrent_codes, hidden_bits, 8)
+            recurrent = packed(recurrent_codes, hidden_bits, 8, whole)
         return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale)
 
 

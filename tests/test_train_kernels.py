@@ -189,3 +189,13 @@ def test_rescale_equals_arith(bits):
         bias = rng.integers(-reach, reach + 1, 7)
         got = Rescale.of(m, s, bias, reach, 3, bits, torch.device("cpu"))(torch.as_tensor(acc))[0]
         assert (got.numpy() == arith.requantise(acc + bias, m, s, 3, bits)).all()
+
+
+@pytest.mark.parametrize("rows, cols, outputs", [(1, 1, 5), (3, 1, 5), (1, 7, 3), (4, 5, 1), (1, 1, 1), (1, 64, 64)])
+def test_products_with_a_dimension_of_one_are_right_whatever_their_strides(route, rows, cols, outputs):
+    """torch._int_mm alone fails here: it trusts the strides of dimensions of size one (pytorch issue 195066)."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randint(-128, 128, (rows, 3, cols), generator=generator).float()
+    w = torch.randint(-128, 128, (outputs, cols), generator=generator).float()
+    x = wide[:, 1].as_strided((rows, cols), (0, 1)) if rows == 1 else wide[:, 1]
+    assert torch.equal(exact.product(x, exact.packed(w, 8, 8)).double(), x.double() @ w.double().t())

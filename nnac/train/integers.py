@@ -70,16 +70,26 @@ def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dt
     return torch.float64
 
 
-def packed(codes: Tensor, x_bits: int, weight_bits: int) -> Tensor:
-    """``codes`` [rows, cols] as the right-hand matrix [cols, rows] of `product`, in its carrier."""
-    kind = carrier(codes.shape[1], x_bits, weight_bits, codes)
-    return codes.to(torch.int8).t().contiguous() if kind == torch.int8 else codes.t().to(kind)
+def packed(codes: Tensor, x_bits: int, weight_bits: int, whole: bool = True) -> Tensor:
+    """``codes`` [rows, cols] as the right-hand matrix [cols, rows] of `product`, in its carrier.
+
+    ``whole`` False: the codes are between integers just now (GQ's soft phase), and only floats can carry them.
+    """
+    kind = carrier(codes.shape[1], x_bits, weight_bits, codes) if whole else torch.float32
+    return plain(codes.to(torch.int8).t()) if kind == torch.int8 else codes.t().to(kind)
+
+
+def plain(x: Tensor) -> Tensor:
+    """A matrix with the strides (columns, 1) even where a dimension of one leaves them free: `torch._int_mm` on processors believes such
+    strides and then returns uninitialised memory (pytorch issue 195066).
+    """
+    return x.contiguous().as_strided(x.shape, (x.shape[1], 1))
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
     """``x @ matrix`` for integers; x [..., cols] of any type, matrix from `packed`.  int32, float32 or float64, exact in each."""
     flat = x.reshape(-1, x.shape[-1]).to(matrix.dtype)
-    out = torch._int_mm(flat, matrix) if matrix.dtype == torch.int8 else flat @ matrix
+    out = torch._int_mm(plain(flat), matrix) if matrix.dtype == torch.int8 else flat @ matrix
     return out.view(*x.shape[:-1], matrix.shape[1])
 
 

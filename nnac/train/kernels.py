@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nnac import arith
 from nnac.train import native
-from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, product
+from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, plain, product
 
 _OFFSET = 32768
 
@@ -69,13 +69,13 @@ class Direction:
 
     @classmethod
     def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
-           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float) -> Direction:
-        """From codes (float32 integers of int8 range); takes the native loop where there is one."""
-        matrix = packed(input_codes, input_bits, 8)
-        if input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
+           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True) -> Direction:
+        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
+        matrix = packed(input_codes, input_bits, 8, whole)
+        if whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
             recurrent = native.Tiles.of(recurrent_codes, first, second)
         else:
-            recurrent = packed(recurrent_codes, hidden_bits, 8)
+            recurrent = packed(recurrent_codes, hidden_bits, 8, whole)
         return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale)
 
 
@@ -164,7 +164,7 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Tr
     trace = Trace.empty(steps, batch, cells, d, d.recurrent.dtype, device)
     offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=device)
     offset[2 * cells:3 * cells] += 2 * _OFFSET
-    h, c, b = hidden.to(d.recurrent.dtype).contiguous(), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
+    h, c, b = plain(hidden.to(d.recurrent.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
     integer_product = d.recurrent.dtype == torch.int8
     acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else d.recurrent.dtype, device=device)
     shift = 2 * arith.UNIT_FRACTION - d.fraction
@@ -189,7 +189,7 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Tr
         free = d.hidden.unlimited(b.right) if d.hidden.wide else torch.mul(b.right, d.hidden.factor, out=b.hidden).add_(0.5).floor_()
         if trace.uncut is not None:
             torch.logical_and(free >= h_low, free <= h_high, out=trace.uncut[step])
-        h = trace.hidden[step].copy_(free.clamp_(h_low, h_high))
+        h = plain(trace.hidden[step].copy_(free.clamp_(h_low, h_high)))
     return trace
 
 

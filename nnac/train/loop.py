@@ -330,16 +330,13 @@ def _run_processes(task: Any, world: int, report: Report, every: int, dev_every:
 
 def main(path: str) -> int:
     """One rank: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``."""
-    from ..checkpoint import CheckpointError
-    from ..speech.corpus import CorpusError
-
     job = json.loads(Path(path).read_text())
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         torch.distributed.init_process_group("gloo", init_method=os.environ.get("NNAC_RENDEZVOUS", "env://"), rank=rank, world_size=world)
     try:
         run_rank(task_from_json(job), rank, world, lambda line: print(json.dumps(line), flush=True), job["every"], job["dev_every"])
-    except (CheckpointError, CorpusError, TrainingError) as error:
+    except UserError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return 1
     finally:

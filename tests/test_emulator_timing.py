@@ -108,7 +108,7 @@ def test_a_deadlock_names_who_waits_for_what():
 
 
 def test_a_semaphore_that_counts_too_far_is_an_error():
-    with pytest.raises(SemaphoreError, match="s0 counts beyond 255"):
+    with pytest.raises(SemaphoreError, match="counts beyond 255"):
         simulate([*[FIL(signal=1) for _ in range(256)], HALT()], C)
 
 

@@ -7,9 +7,8 @@ Time depends on instructions and configuration only, never on data.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from functools import cache
 
 import numpy as np
 from attrs import field, frozen
@@ -20,13 +19,16 @@ from nnac.isa import UNITS, Instruction, MachineConfig
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
 
+try:
+    from numba import njit
+except ImportError:                          # an optional extra: everything works without
+    njit = None
+
 DW, DA, MV, VX, CT = range(5)
-_SHIFT, _TYPE = 28, 24                      # an event is cycle << 28 | type << 24 | instruction
-_DONE, _TRY, _TRAIN = (t << _TYPE for t in range(3))
-_BUS_NUMBER = 5
-_NEVER = 1 << 62
-_BUS, _DECODER = 1 << _BUS_NUMBER, 1 << 6
-_IN_ORDER = [tuple(e for e in range(5) if mask >> e & 1) for mask in range(32)]
+_NUMBER = {name: k for k, name in enumerate(UNITS)}
+NEVER = 1 << 62
+_FINE, _STUCK, _OVERFLOW = range(3)
+WORTH_COMPILING = 2000                       # instructions from which the compiled loop is called: below, it is not worth loading
 
 
 @frozen(eq=False)
@@ -93,177 +95,290 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
             raise CodeError(rule).at("", at, i)
 
 
-def simulate(code: Sequence[Instruction], config: MachineConfig) -> Timing:
+def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bool | None = None, checked: bool = False) -> Timing:
     """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the instruction.
 
-    Three things keep it fast.  Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start
-    there, or one after the push before it.  A unit is looked at only when its next instruction has arrived and it is free, or when a
-    semaphore that it lacked has counted.  Data phases are events only where they end or may be broken.
+    compiled   use the loop compiled by numba (None: if there is numba and the entry is long); the loop is the same source either way
+    checked    `check_code` has passed already
     """
-    check_code(code, config)
+    if not checked:
+        check_code(code, config)
     n = len(code)
-    number = {name: k for k, name in enumerate(UNITS)}
-    unit = [number[i.unit] for i in code]
-    masks: dict[int, tuple[int, ...]] = {}
-    for i in code:
-        for mask in (i.wait, i.signal):
-            if mask not in masks:
-                masks[mask] = bits(mask)
-    waits, signals = [masks[i.wait] for i in code], [masks[i.signal] for i in code]
-    busy, latency = ([b for b, _ in both], [l for _, l in both]) if (both := [i.cycles(config) for i in code]) else ([], [])
+    unit, busy, latency, need, extra = [0] * n, [0] * n, [0] * n, [0] * n, [0] * n
+    for at, i in enumerate(code):
+        e = unit[at] = _NUMBER[i.unit]
+        if e == DW:
+            need[at], extra[at] = i.ring(), i.decode_cycles(config)              # ring bytes; cycles in the decoder
+        elif e == DA:
+            extra[at] = i.ready(config)                                          # from start to the data phase
+        else:
+            busy[at], latency[at] = i.cycles(config)
+    wait, wait_at = _flat([i.wait for i in code])
+    signal, signal_at = _flat([i.signal for i in code])
     bursts = stream_bursts(code, config)
-    need = [i.ring() if i.unit == "DW" else 0 for i in code]
-    num, den = config.burst_cycles.numerator, config.burst_cycles.denominator
-    room, outstanding_limit, depth = config.ring_bytes, config.outstanding, config.queue
-    arrive, start, done, free, decoded, ready = [0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n, [0] * n
-    left = bursts.copy()
-    order: list[list[int]] = [[i for i in range(n) if unit[i] == e] for e in range(5)]
-    pushed, popped = [0] * 5, [0] * 5        # instructions fetched for and started by each unit
-    can_start = [0] * 5                      # first cycle in which the unit may start again
-    sem = [0] * SEMAPHORES
-    waiters = [0] * SEMAPHORES               # units (bits) that look again when the semaphore counts
-    stream: deque[int] = deque()             # DW requests in order
-    fetched: deque[int] = deque()
-    segments: list[tuple[int, int, int, int]] = []
-    da, owner, train_start, train = -1, -1, 0, 0     # DA's request; whose data phase runs since when; its number, to know stale events
-    decoder_free = ring = outstanding = 0
-    pc, fetch_free, stuck = 0, 0, -1         # next to fetch, first cycle in which it can be, the unit whose full queue it waits for
-    heap: list[int] = []
-    c = 0
-    while True:
+    order: list[int] = []
+    first = [0] * 6
+    for e in range(5):
+        order += [i for i in range(n) if unit[i] == e]
+        first[e + 1] = len(order)
+    most = first[1] + 2 * (first[2] - first[1]) + 1
+    sizes = [config.ring_bytes, config.outstanding, config.queue, config.latency, config.burst_cycles.numerator, config.burst_cycles.denominator]
+    out = [[0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n]                       # arrive, start, done, free, decode
+    segments = [[0] * most for _ in range(4)]
+    state = [0] * (4 + SEMAPHORES + 5)                                          # pc, cycle, segments, culprit, semaphores, started per unit
+    given = [unit, wait, wait_at, signal, signal_at, busy, latency, bursts.copy(), need, extra, order, first, sizes, *out, *segments, state]
+    if compiled is None:
+        compiled = njit is not None and n >= WORTH_COMPILING
+    if compiled:
+        given = [np.array(g, np.int64) for g in given]
+        status = _compiled()(*given)
+    else:
+        status = _loop(*given)
+    arrive, start, done, free, decoded = (np.asarray(g, np.int64) for g in given[13:18])
+    state = [int(k) for k in given[-1]]
+    if status == _OVERFLOW:
+        i = state[3]
+        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=state[1])
+    if status == _STUCK:
+        pc, started = state[0], state[4 + SEMAPHORES:]
+        queues = [[i for i in order[first[e] + started[e]: first[e + 1]] if i < pc] for e in range(4)]
+        raise deadlock(code, config, pc, queues, state[4: 4 + SEMAPHORES], state[1])
+    bus = tuple(zip(*(np.asarray(g)[: state[2]].tolist() for g in given[18:22]), strict=True))
+    return Timing(np.array(unit), arrive, start, done, free, decoded, bus, int(done.max()) + 1, np.array(bursts))
+
+
+def _flat(masks: list[int]) -> tuple[list[int], list[int]]:
+    """Semaphores of each mask, end to end, and where each mask's begin."""
+    known = {m: bits(m) for m in set(masks)}
+    flat, at = [], [0]
+    for m in masks:
+        flat += known[m]
+        at.append(len(flat))
+    return flat, at
+
+
+def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, extra, order, first, sizes, arrive, start, done, free, decoded,
+          seg_first, seg_end, seg_instruction, seg_bursts, state):
+    """The wake cycles, on plain sequences of integers (lists, or arrays under numba).  Returns _FINE, _STUCK or _OVERFLOW.
+
+    Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start there, or one after the push
+    before it.  Each other actor has one time at which it must be looked at next, NEVER if only another actor's event can help it.
+    """
+    room, limit, depth, dram_latency, num, den = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    n = len(unit)
+    sem = state[4:16]
+    at0, at1, at2, at3, at4 = NEVER, NEVER, NEVER, NEVER, NEVER                  # when to look at DW, DA, MV, VX, CT
+    token2 = token3 = token4 = NEVER                                             # when the oldest running MV, VX, CT instruction signals
+    signalled2, signalled3 = first[2], first[3]                                  # places in ``order``
+    pushed = [0, 0, 0, 0, 0]
+    popped = [0, 0, 0, 0, 0]
+    can_start = [0, 0, 0, 0, 0]
+    blocked = 0                                                                  # units that lack a semaphore
+    request = granted = fetched = finished = first[0]                            # DW: requested, on the bus, in the ring, decoded (places)
+    da, da_ready, owner, train, bus_at, decode_at = -1, 0, -1, 0, NEVER, NEVER
+    ring = outstanding = segments = pc = fetch_free = c = 0
+    stuck, status = -1, _FINE
+    while status == _FINE:
         # ---- fetch, as far as it is determined
         while pc < n and stuck < 0:
             e = unit[pc]
-            if e == CT:
-                if pushed[CT] == popped[CT]:
-                    arrive[pc] = fetch_free
-                    pushed[CT] += 1
-                    heappush(heap, fetch_free << _SHIFT | _TRY | CT)
+            if e == 4:
+                if pushed[4] == popped[4]:
+                    arrive[pc] = at4 = fetch_free
+                    pushed[4] += 1
                 break
             k = pushed[e] - depth
             if k >= popped[e]:
                 stuck = e
                 break
-            at = fetch_free
-            if k >= 0 and start[order[e][k]] >= at:
-                at = start[order[e][k]] + 1
-            arrive[pc] = at + 1
-            if pushed[e] == popped[e] and can_start[e] < _NEVER:
-                heappush(heap, max(at + 1, can_start[e]) << _SHIFT | _TRY | e)
+            t = fetch_free
+            if k >= 0 and start[order[first[e] + k]] >= t:
+                t = start[order[first[e] + k]] + 1
+            arrive[pc] = t + 1
+            if pushed[e] == popped[e]:
+                t = max(t + 1, can_start[e])
+                if e == 0:
+                    at0 = t
+                elif e == 1:
+                    at1 = t
+                elif e == 2:
+                    at2 = t
+                else:
+                    at3 = t
+                t = arrive[pc] - 1
             pushed[e] += 1
             pc += 1
-            fetch_free = at + 1
-        if not heap:
+            fetch_free = t + 1
+        t = min(at0, at1, at2, at3, at4, token2, token3, token4, bus_at, decode_at)
+        if t >= NEVER:
             break
-        c = heap[0] >> _SHIFT
-        # ---- what became visible in this cycle; ``look`` collects who must be looked at (units, bus, decoder)
-        limit = c + 1 << _SHIFT
-        look = 0
-        while heap and heap[0] < limit:
-            event = heappop(heap)
-            kind, i = event & 15 << _TYPE, event & 0xFFFFFF
-            if kind == _TRY:
-                look |= 1 << i
-                continue
-            if kind == _TRAIN:
-                if i != train or owner < 0:
+        c = t
+        # ---- what became visible in this cycle
+        culprit = signals = -1                                                   # only to apply the tokens of up to five units in one place
+        for source in range(5):
+            if source == 0:
+                if decode_at != c:
                     continue
-                i, owner = owner, -1
-                segments.append((train_start, c, i, left[i]))
-                look |= _BUS
-                if unit[i] == DW:
-                    fetched.append(stream.popleft())
-                    look |= _DECODER
-                    continue
-                da, done[i], free[i], can_start[DA] = -1, c - 1, c, c
-                look |= 1 << DA
-            elif unit[i] == DW:
-                ring -= need[i]
+                decode_at = NEVER
+                culprit = order[finished]
+                finished += 1
+                ring -= need[culprit]
                 outstanding -= 1
-                look |= _DECODER | 1 << DW
-            for s in signals[i]:
-                sem[s] += 1
-                look |= waiters[s]
-                waiters[s] = 0
-                if sem[s] > SEMAPHORE_MAX:
-                    raise SemaphoreError(f"s{s} counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=c)
-        # ---- DRAM bus: DA first, at burst boundaries; then DW in order
-        if look & _BUS:
-            grant = -1
-            if owner < 0:
-                if da >= 0 and ready[da] <= c:
-                    grant = da
-                elif stream and ready[stream[0]] <= c:
-                    grant = stream[0]
-            elif da >= 0 and owner != da and ready[da] <= c:
-                k = (c - train_start - 1) * den // num + 1
-                boundary = train_start + -(-k * num // den)
-                if k < left[owner]:
-                    if boundary == c:
-                        segments.append((train_start, c, owner, k))
-                        left[owner] -= k
-                        grant = da
-                    else:
-                        heappush(heap, boundary << _SHIFT | _TRY | _BUS_NUMBER)
-            if grant >= 0:
-                owner, train_start, train = grant, c, train + 1 & 0xFFFFFF
-                heappush(heap, c + -(-left[grant] * num // den) << _SHIFT | _TRAIN | train)
-        # ---- decoder
-        if look & _DECODER and fetched and c >= decoder_free:
-            i = fetched.popleft()
-            decoded[i] = c
-            decoder_free = c + code[i].decode_cycles(config)
-            done[i] = decoder_free - 1
-            heappush(heap, decoder_free << _SHIFT | _DONE | i)
-        # ---- starts, in the order DW, DA, MV, VX, CT
-        for e in _IN_ORDER[look & 31]:
-            if popped[e] == pushed[e] or c < can_start[e]:
-                continue
-            i = order[e][popped[e]]
-            if c < arrive[i]:
-                heappush(heap, arrive[i] << _SHIFT | _TRY | e)
-                continue
-            for s in waits[i]:
-                if not sem[s]:
-                    waiters[s] |= 1 << e
-                    break
+                if blocked & 1:
+                    at0 = c
+            elif source == 1:
+                if bus_at != c or owner < 0 or train + -(-left[owner] * num // den) != c:
+                    continue
+                culprit, owner = owner, -1
+                seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = train, c, culprit, left[culprit]
+                segments += 1
+                if unit[culprit] == 0:
+                    fetched += 1
+                    continue
+                da, done[culprit], free[culprit] = -1, c - 1, c
+                can_start[1] = c
+                if popped[1] < pushed[1]:
+                    at1 = max(c, arrive[order[first[1] + popped[1]]])
+            elif source == 2:
+                if token2 != c:
+                    continue
+                culprit = order[signalled2]
+                signalled2 += 1
+                token2 = done[order[signalled2]] + 1 if signalled2 < first[2] + popped[2] else NEVER
+            elif source == 3:
+                if token3 != c:
+                    continue
+                culprit = order[signalled3]
+                signalled3 += 1
+                token3 = NEVER
             else:
-                if e == MV or e == VX:
-                    can_start[e] = free[i] = c + busy[i]
-                    done[i] = c + latency[i] - 1
-                    heappush(heap, c + latency[i] << _SHIFT | _DONE | i)
-                elif e == DW:
-                    if outstanding >= outstanding_limit or ring + need[i] > room:
-                        continue                 # looked at again when a stream is done
-                    ring += need[i]
-                    outstanding += 1
-                    stream.append(i)
-                    ready[i] = c + 1 + config.latency
-                    can_start[e] = free[i] = c + 1
-                    heappush(heap, ready[i] << _SHIFT | _TRY | _BUS_NUMBER)
-                elif e == DA:
-                    da, ready[i] = i, c + code[i].ready(config)
-                    can_start[e] = _NEVER
-                    heappush(heap, ready[i] << _SHIFT | _TRY | _BUS_NUMBER)
-                else:
-                    fetch_free = c + latency[i]
-                    can_start[e] = free[i] = fetch_free
-                    done[i] = fetch_free - 1
-                    heappush(heap, fetch_free << _SHIFT | _DONE | i)
-                    pc += 1
-                for s in waits[i]:
-                    sem[s] -= 1
+                if token4 != c:
+                    continue
+                culprit, token4 = order[first[4] + popped[4] - 1], NEVER
+            for k in range(signal_at[culprit], signal_at[culprit + 1]):
+                s = signal[k]
+                sem[s] += 1
+                signals = c
+                if sem[s] > SEMAPHORE_MAX:
+                    status = _OVERFLOW
+                    state[3] = culprit
+        if signals == c and blocked:
+            if blocked & 1:
+                at0 = c
+            if blocked & 2:
+                at1 = c
+            if blocked & 4:
+                at2 = c
+            if blocked & 8:
+                at3 = c
+            if blocked & 16:
+                at4 = c
+        # ---- DRAM bus: DA first, at burst boundaries; then DW in order
+        if owner < 0 or bus_at == c:
+            grant = -1
+            bus_at = NEVER
+            if owner < 0:
+                if da >= 0 and da_ready <= c:
+                    grant = da
+                elif granted < request:
+                    t = start[order[granted]] + 1 + dram_latency
+                    if t <= c:
+                        grant = order[granted]
+                        granted += 1
+                    else:
+                        bus_at = min(bus_at, t)
+            elif da >= 0 and owner != da and da_ready <= c:
+                k = (c - train - 1) * den // num + 1
+                boundary = train + -(-k * num // den)
+                if k < left[owner] and boundary == c:
+                    seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = train, c, owner, k
+                    segments += 1
+                    left[owner] -= k
+                    granted -= 1
+                    grant = da
+                elif k < left[owner]:
+                    bus_at = boundary
+            if grant >= 0:
+                owner, train = grant, c
+            if owner >= 0:
+                bus_at = min(bus_at, train + -(-left[owner] * num // den))
+            if da >= 0 and owner != da and da_ready > c:
+                bus_at = min(bus_at, da_ready)
+        # ---- decoder
+        if decode_at == NEVER and finished < fetched:
+            i = order[finished]
+            decoded[i] = c
+            decode_at = c + extra[i]
+            done[i] = decode_at - 1
+        # ---- starts, in the order DW, DA, MV, VX, CT
+        for e in range(5):
+            t = at0 if e == 0 else at1 if e == 1 else at2 if e == 2 else at3 if e == 3 else at4
+            if t != c:
+                continue
+            i = order[first[e] + popped[e]]
+            t = NEVER
+            ready = True
+            for k in range(wait_at[i], wait_at[i + 1]):
+                if sem[wait[k]] == 0:
+                    ready = False
+            if e == 0 and ready and (outstanding >= limit or ring + need[i] > room):
+                ready = False
+            if not ready:
+                blocked |= 1 << e
+            else:
+                blocked &= ~(1 << e)
+                for k in range(wait_at[i], wait_at[i + 1]):
+                    sem[wait[k]] -= 1
                 start[i] = c
                 popped[e] += 1
                 if stuck == e:
                     stuck = -1
-                if popped[e] < pushed[e] and e != DA:
-                    heappush(heap, max(arrive[order[e][popped[e]]], can_start[e]) << _SHIFT | _TRY | e)
-    if pc < n or pushed != popped:
-        queues = [order[e][popped[e]: pushed[e]] for e in range(4)]
-        raise deadlock(code, config, pc, queues, sem, c)
-    return Timing(np.array(unit), np.array(arrive), np.array(start), np.array(done), np.array(free), np.array(decoded), tuple(segments),
-                  max(done) + 1, np.array(bursts))
+                if e == 0:
+                    ring += need[i]
+                    outstanding += 1
+                    request += 1
+                    can_start[0] = free[i] = c + 1
+                    if owner < 0 and bus_at == NEVER:
+                        bus_at = c + 1 + dram_latency
+                elif e == 1:
+                    da, da_ready = i, c + extra[i]
+                    can_start[1] = NEVER
+                    bus_at = min(bus_at, da_ready)
+                else:
+                    can_start[e] = free[i] = c + busy[i]
+                    done[i] = c + latency[i] - 1
+                    if e == 2:
+                        token2 = min(token2, done[i] + 1)
+                    elif e == 3:
+                        token3 = done[i] + 1
+                    else:
+                        token4 = fetch_free = done[i] + 1
+                        pc += 1
+                if popped[e] < pushed[e] and e != 1:
+                    t = max(arrive[order[first[e] + popped[e]]], can_start[e])
+            if e == 0:
+                at0 = t
+            elif e == 1:
+                at1 = t
+            elif e == 2:
+                at2 = t
+            elif e == 3:
+                at3 = t
+            else:
+                at4 = t
+    state[0], state[1], state[2] = pc, c, segments
+    for k in range(12):
+        state[4 + k] = sem[k]
+    for e in range(5):
+        state[16 + e] = popped[e]
+        if pushed[e] != popped[e] and status == _FINE:
+            status = _STUCK
+    return _STUCK if status == _FINE and pc < n else status
+
+
+@cache
+def _compiled():
+    return njit(cache=True, nogil=True)(_loop)
 
 
 def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues: list[list[int]], sem: list[int], cycle: int) -> MachineError:

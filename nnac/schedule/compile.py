@@ -40,11 +40,11 @@ from nnac.schedule.kernels import (
 from nnac.schedule.layout import EntryPlan, Layout
 from nnac.schedule.memory import MemoryError_, allocate
 from nnac.schedule.order import hoist, synchronise
-from nnac.schedule.verify import Operation, Proof, prove
+from nnac.schedule.proof import FENCE, OVERLAPPING, prove_operations
+from nnac.schedule.verify import Operation
 from nnac.target import Target
 
 ISA_VERSION = "1"
-OVERLAPPING = ("DW", "MV")     # units whose next instruction may start before the last has ended
 LOADS = ("DW", "DA")           # units whose instructions move ahead
 HOST_OPERATIONS = 8            # of a CPU per element of an elementwise operator (our choice)
 
@@ -337,9 +337,10 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     from nnac.emulator.timing import simulate, stream_bursts
 
     ordered = [items[i] for i in hoist(items, LOADS)]
-    sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, "CT")
+    sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    proof = prove_entry(layout, ordered, sync.waits, sync.signals, plan)
+    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+    proof = prove_operations(operations, layout.config, layout.image_bytes, holds(layout, plan))
     cycles = simulate(code, layout.config).cycles
     words = np.frombuffer(b"".join(i.encode() for i in code), "<u8").reshape(-1, 2)
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
@@ -355,25 +356,11 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
                  tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles), lines, facts
 
 
-def prove_entry(layout: Layout, items: Sequence[Item], waits: Sequence[int], signals: Sequence[int], plan: EntryPlan | None) -> Proof:
-    """`verify.prove` with what this machine has and what holds something when the entry starts."""
-    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(items, waits, signals, strict=True)]
-    return prove(operations, sizes=spaces(layout.config, layout.image_bytes), holds=holds(layout, plan), overlapping=OVERLAPPING, fence="CT",
-                 capacity=isa.config.SEMAPHORE_MAX, semaphores=isa.SEMAPHORES)
-
-
-def spaces(config: MachineConfig, dram_bytes: int) -> dict[str, int]:
-    """Size of every memory that instructions name."""
-    return dict(A=config.a_bytes, W=config.words, ACC=config.banks * config.columns, LUT=config.luts, TABLE=config.decoder_tables,
-                DRAM=dram_bytes)
-
-
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     """What holds something when the entry starts: DRAM always; after `init` the constants; the host's inputs; states."""
-    out = [("DRAM", 0, layout.image_bytes)]
     if plan is None:
-        return out
-    out += [("A", a, a + len(d)) for a, d in layout.resident.values()]
+        return []
+    out = [("A", a, a + len(d)) for a, d in layout.resident.values()]
     out += [("A", *r) for s in layout.slots for r in s.port.ranges]
     out += [("A", *r) for v in layout.graph.inputs[plan.entry] for r in plan.views[v].port(v).ranges]
     out += [("W", w, w + _tile(layout, k).live_words) for k, w in layout.pinned.items()]
@@ -390,12 +377,14 @@ def _last_write(items: Sequence[Item], path: str | None) -> int:
 # ----------------------------------------------------------------------------------------------------------------- report
 
 def layer_report(layout: Layout) -> dict[str, dict[str, Any]]:
-    """By kernel: weights, bytes, bits a weight, codec, pinned bytes."""
+    """By kernel: weights, bytes, bits a weight, codec, and how much of it stays on chip (words of SRAM, bytes as encoded)."""
     out = {}
     for k in layout.kernels.values():
-        held = sum(_tile(layout, key).live_words for key in layout.pinned if key[0] == k.path) * layout.config.lanes
-        out[k.path] = dict(weights=k.rows * k.cols, bytes=k.bytes, bits=round(8 * k.bytes / (k.rows * k.cols), 4), codec=k.codec, pinned=held,
-                           live_words=k.words)
+        kept = [_tile(layout, key) for key in layout.pinned if key[0] == k.path]
+        live = sum(t.rows * t.live_words for band in k.tiles for t in band)
+        out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, bytes=k.bytes, codec=k.codec,
+                           bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
+                           pinned_words=sum(t.live_words for t in kept))
     return out
 
 

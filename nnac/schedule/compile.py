@@ -143,7 +143,7 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
         calls = {node.path: host_call(layout, plan_, node, target, next(ids)) for node in graph.entry(entry) if node.path in host}
         layout.entries[name] = evolve(plan_, calls=calls)
     pin_weights(layout, settings, rates)
-    fixed = list(dict.fromkeys(h for k in kernels.values() for h, _ in k.headers))
+    fixed = list(dict.fromkeys([h for k in kernels.values() for h, _ in k.headers] + [place.RAW] * (layout.zero_word >= 0)))
     if len(fixed) <= config.decoder_tables:
         layout.fixed_tables = {h: i for i, h in enumerate(fixed)}
     place.fill_dram(layout, batched=settings.frames > 1)
@@ -317,7 +317,7 @@ def initialise(layout: Layout) -> list[Item]:
     for lut, slot in layout.luts.items():
         emitter.put(isa.LDA(dram=layout.dram["lut", lut], dst=0, bytes=place.LUT_IMAGE), "table")
         emitter.put(isa.TAB(src=0, slot=slot), "table")
-    steps = {h: s for k in layout.kernels.values() for h, s in k.headers}
+    steps = {place.RAW: 0} | {h: s for k in layout.kernels.values() for h, s in k.headers}
     for header, slot in layout.fixed_tables.items():
         emitter.put(isa.LDT(dram=layout.dram["header", header], bytes=len(header), steps=steps[header], table=slot), "decoder table")
     for (path, band, chunk), word in layout.pinned.items():
@@ -326,7 +326,7 @@ def initialise(layout: Layout) -> list[Item]:
         emitter.load(k, band, chunk, word)
     if layout.zero_word >= 0:
         emitter.path = ""
-        slot = emitter.table(b"\0", 0)
+        slot = emitter.table(place.RAW, 0)
         emitter.put(isa.LDW(dram=layout.dram["zero word"], bytes=layout.config.lanes, word=layout.zero_word, rows=layout.config.lanes, cols=1,
                             live=1, steps=1, table=slot), "zero word", reads=(("TABLE", slot, slot + 1),))
     return emitter.halt()

@@ -18,12 +18,13 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from .errors import UserError
 from .files import atomic
 
 FORMAT, VERSION = "nnac-checkpoint", 1
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """The file is absent, damaged, altered or of another kind; one line that begins with its name."""
 
 
@@ -97,3 +98,13 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     if kind is not None and metadata.get("kind") != kind:
         raise CheckpointError(f"{path}: holds {metadata.get('kind')!r}, expected {kind!r}")
     return Checkpoint(tensors, metadata)
+
+
+def digest_of(path: str | os.PathLike) -> str:
+    """The checksum a checkpoint carries, without reading its tensors.  CheckpointError as `load`."""
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {})[FORMAT])["sha256"]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint file ({error})") from None

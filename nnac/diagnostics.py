@@ -156,6 +156,11 @@ def near(word: str, names: Iterable[str], count: int = 1) -> list[str]:
     return [name for _, name in sorted(scored)[:count]]
 
 
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The nearest name, or None: what a fix would write."""
+    return (near(word, names) or [None])[0]
+
+
 def _distance(a: str, b: str, limit: int) -> int:
     """Damerau-Levenshtein distance with adjacent swaps; gives up beyond ``limit``."""
     before: list[int] = []

@@ -89,8 +89,10 @@ class Weights:
         return {"int8": 8, "int16": 16}[self.method.snap]  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
-        width = "" if self.method is not None and self.method.takes_bits() else f"{self.width} "
-        return f"{width}{self.granularity}{f' {self.method}' if self.method else ''}" if self.method else str(self.width)
+        if self.method is None:
+            return str(self.width)
+        own = self.method.takes_bits() or type(self.method).fixed_bits is not None
+        return f"{'' if own else f'{self.width} '}{self.granularity} {self.method}"
 
 
 @frozen
@@ -208,7 +210,8 @@ class ModelReference:
         return build(self.builder, **self.arguments)
 
     def __str__(self) -> str:
-        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in self.arguments.items())
+        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k,
+                 v in self.arguments.items())
         return f"{self.builder}({', '.join(shown)})"
 
 
@@ -375,5 +378,12 @@ def load_plan(text: str | bytes) -> Plan:
         raise PlanError(f"not an nnac plan: {e}") from e
 
 
+def schema_text() -> str:
+    """The JSON Schema of ``to_json``, as published."""
+    from pathlib import Path
+
+    return (Path(__file__).parent / "plan_schema.json").read_text(encoding="utf-8")
+
+
 __all__ = ["Activations", "Budget", "Cell", "Granularity", "ModelReference", "Origin", "Plan", "PlanError", "SitePlan", "Training",
-           "UnitError", "Weights", "Width", "load_plan"]
+           "UnitError", "Weights", "Width", "load_plan", "schema_text"]

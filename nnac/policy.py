@@ -10,7 +10,6 @@ The policy prints, its plans are there by variant, and everything wrong with the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

@@ -23,6 +23,7 @@ import numpy as np
 from attrs import asdict, field, frozen
 from numpy.typing import NDArray
 
+from nnac.errors import UserError
 from nnac.files import atomic
 from nnac.ir import Value
 from nnac.target import Target
@@ -31,7 +32,7 @@ FORMAT, VERSION = "nnac-program", 1
 INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
 
 
-class ProgramError(Exception):
+class ProgramError(UserError):
     """The file is absent, damaged, altered, of another kind or for another machine; one line that begins with its name."""
 
 

@@ -103,6 +103,8 @@ def _checked(value: Fraction, dimension: Dimension) -> Quantity:
 def number(text: str) -> Fraction:
     """The exact value of a number as written: ``0.75``, ``1e-4``, ``4k``, ``1_000``.  UnitError when it is out of all bounds."""
     text = text.replace("_", "")
+    if text.isdigit() and len(text) < 100:
+        return Fraction(int(text))
     scale = 1
     if text[-1:] in MULTIPLES:
         text, scale = text[:-1], MULTIPLES[text[-1]]

@@ -14,12 +14,13 @@ from nnac.model.recogniser import load_recogniser
 from nnac.model.rnnt_torch import RnntConfig
 from nnac.speech.corpus import CorpusSpec, build
 from nnac.speech.tokens import LETTERS
-from nnac.train import baseline
-from nnac.train.baseline import TrainConfig, TrainingError, train
+from nnac.train import loop
+from nnac.train.baseline import FloatTask, TrainConfig, train
 from nnac.train.batches import epoch_order, grouped
+from nnac.train.loop import TrainingError
 
 pytest.importorskip("espeakng_loader")
-TINY = TrainConfig(RnntConfig(hidden=24, prediction=16, joint=24, embedding=8, vocabulary=LETTERS.count),
+TINY = TrainConfig(model=RnntConfig(hidden=24, prediction=16, joint=24, embedding=8, vocabulary=LETTERS.count),
                    steps=24, tokens="letters", batch_frames=1500, warmup=4, learning_rate=5e-3, bfloat16=False)
 
 
@@ -49,18 +50,19 @@ class Stop(Exception):
 
 
 def test_stopped_and_resumed_it_gives_the_same_bytes(straight, corpus, tmp_path):
-    job = baseline.Job(TINY, str(corpus), str(tmp_path / "float.nnc"), every=5, dev_every=10**6)
+    task = FloatTask(TINY, str(corpus), str(tmp_path / "float.nnc"))
+    state = tmp_path / "float.nnc.part"
 
     def stop_at_13(line):
         if line["step"] == 13:
             raise Stop
     with pytest.raises(Stop):
-        baseline.run_rank(job, 0, 1, stop_at_13)
-    assert checkpoint.load(job.state).metadata["step"] == 10 and not (tmp_path / "float.nnc").exists()
-    reports = train(corpus, job.out, TINY, processes=1, quiet=True)
+        loop.run_rank(task, 0, 1, stop_at_13, every=5, dev_every=10**6)
+    assert checkpoint.load(state).metadata["step"] == 10 and not (tmp_path / "float.nnc").exists()
+    reports = train(corpus, task.out, TINY, processes=1, quiet=True)
     assert [r["step"] for r in reports if "loss" in r] == list(range(11, 25))
     assert (tmp_path / "float.nnc").read_bytes() == straight[0].read_bytes()
-    assert not job.state.exists()
+    assert not state.exists()
 
 
 def test_two_processes_killed_and_one_that_resumes_give_the_same_bytes(straight, corpus, tmp_path):
@@ -86,13 +88,14 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_refused(straight,
 
 
 def test_a_state_of_another_run_is_refused(corpus, tmp_path):
-    job = baseline.Job(TINY, str(corpus), str(tmp_path / "x.nnc"))
-    trainer, _ = baseline._prepare(job)
+    task = FloatTask(TINY, str(corpus), str(tmp_path / "x.nnc"))
+    learner, examples, _ = task.prepare()
+    trainer = loop.Trainer(learner, TINY, examples, task.identity())
     trainer.accumulate(0)
     trainer.update()
-    trainer.save(job.state)
+    trainer.save(tmp_path / "x.nnc.part")
     with pytest.raises(TrainingError, match="another training run"):
-        train(corpus, job.out, TrainConfig.from_json({**TINY.to_json(), "seed": 1}), processes=1, quiet=True)
+        train(corpus, task.out, TrainConfig.from_json({**TINY.to_json(), "seed": 1}), processes=1, quiet=True)
 
 
 def test_an_error_in_a_training_process_is_one_line(corpus, tmp_path):

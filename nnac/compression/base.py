@@ -113,12 +113,12 @@ class Described:
     @classmethod
     def arguments(cls) -> dict[str, tuple[Argument, Any]]:
         """Name in the language -> (argument, default or NOTHING), in order."""
-        return {language_name(a.name): (a.metadata["argument"], a.default) for a in attrs.fields(cls) if "argument" in a.metadata}
+        return _arguments(cls)
 
     @classmethod
     def make(cls, **arguments: Any) -> Any:
         """An instance from language names (``from=``).  ValueError, meant for the user, for a value out of bounds."""
-        fields = {language_name(a.name): a.name for a in attrs.fields(cls)}
+        fields = _fields(cls)
         return cls(**{fields[k]: v for k, v in arguments.items()})
 
     def as_dict(self) -> dict[str, Any]:
@@ -134,10 +134,21 @@ class Described:
         parts = []
         for name, attribute in self._names():
             value, spec = getattr(self, attribute), self.arguments()[name][0]
-            if value != defaults[name]:
-                parts.append(_spelled(value, spec) if spec.positional and len(parts) == _position(type(self), name)
-                             else f"{name}={_spelled(value, spec)}")
+            if spec.positional and len(parts) == _position(type(self), name):
+                parts.append(_spelled(value, spec))          # what is plain without a name is always shown
+            elif value != defaults[name]:
+                parts.append(f"{name}={_spelled(value, spec)}")
         return f"{self.keyword}({', '.join(parts)})" if parts else self.keyword
+
+
+@cache
+def _arguments(cls: type[Described]) -> dict[str, tuple[Argument, Any]]:
+    return {language_name(a.name): (a.metadata["argument"], a.default) for a in attrs.fields(cls) if "argument" in a.metadata}  # type: ignore[arg-type]
+
+
+@cache
+def _fields(cls: type[Described]) -> dict[str, str]:
+    return {language_name(a.name): a.name for a in attrs.fields(cls)}  # type: ignore[arg-type]
 
 
 def _position(cls: type[Described], name: str) -> int:

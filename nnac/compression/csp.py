@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from attrs import frozen
 
+from nnac.compression._masks import SparsityRule
 from nnac.compression.base import Method, argument, method
 from nnac.units import Moment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("sparsity")
 @frozen
-class Csp(Method):
+class Csp(SparsityRule, Method):
     """CSP: which weights live is decided by compressed sensing, an l1 problem on random measurements of the weights.
 
     Source: Zhen et al., ICASSP 2021, arXiv 2102.04932 (seen: compressed sensing inside training, sparsity against compression error).
@@ -29,3 +35,30 @@ class Csp(Method):
     solver: str = argument("choice", default="fista", choices=("ista", "fista"), doc="iteration for the l1 problem")
     iterations: int = argument("integer", default=30, low=1, high=10000, doc="of the solver, at each event")
     seed: int = argument("integer", default=0, low=0, high=2**31 - 1, doc="of the sensing matrix")
+
+    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
+        """Sense the weights in pieces of a row (or column), solve the l1 problem for the share wanted, keep the support.
+
+        The answer ranks the blocks; where it is zero, |w| does (below all others), so that the share is met to within one block.
+        """
+        import torch
+
+        from nnac.compression._pruning import Blocks, magnitudes, sensing_matrix, sparse_code
+
+        blocks, share = Blocks(*w.shape, self.block, self.along, gates), self.share(clock)
+        if share <= 0:
+            return mask
+        lines, length = blocks.lines
+        d = min(self.columns, length) // self.block * self.block or self.block
+        pieces = -(-length // d)
+        turned = torch.nn.functional.pad(blocks.turn((w * mask).float()), (0, pieces * d - length)).reshape(-1, d)
+        phi = sensing_matrix(max(1, round(self.measurements * d)), d, self.seed).to(w.device)
+        padding = 1 - lines * length / turned.numel()      # zeros that are none of ours
+        code, strength = sparse_code(turned, phi, padding + share * (1 - padding), self.iterations, self.block, self.solver == "fista",
+                                     float(memory[0]) or None)
+        memory[0] = strength
+        code = blocks.back(code.reshape(lines, -1)[:, :length])
+        scores = magnitudes(code, blocks)
+        weak = magnitudes(w * mask, blocks)
+        smallest = scores[scores > 0].min() if (scores > 0).any() else scores.new_ones(())
+        return blocks.lowest(torch.where(scores > 0, scores, weak / weak.max().clamp_min(1e-30) * smallest * 0.5), mask, share)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 
 from nnac.compression.base import Method, argument, method
@@ -19,3 +21,7 @@ class Every(Method):
     period: Moment = argument("moment", positional=True, doc="how often")
     from_: Moment = argument("moment", default=Moment(0.0), doc="the first time")
     until: Moment | None = argument("moment", default=None, optional=True, doc="the last time; none: to the end of training")
+
+    def due(self, clock: Any) -> bool:
+        """Whether the hard compressor runs after this step."""
+        return clock.every(self.period, self.from_, self.until)

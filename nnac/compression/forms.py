@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, ClassVar
+
 from attrs import frozen
 
 from nnac.compression.base import Form, argument, form
 from nnac.units import Change, Moment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @form("mu_law", "space")
@@ -21,11 +26,32 @@ class MuLaw(Form):
                                 doc="curvature; towards 0 it is linear; none: the best for the float weights")
     learned: bool = argument("boolean", default=False, doc="training adjusts the curvature as well as the size")
 
+    def expand(self, g: Tensor, mu: Tensor) -> Tensor:
+        """``F^-1(g) = sgn(g) ((1 + mu)^|g| - 1) / mu``: from companded space, g in [-1, 1], to the weights' own."""
+        return g.sign() * ((1 + mu) ** g.abs() - 1) / mu
+
+    def slope(self, g: Tensor, mu: Tensor) -> Tensor:
+        """``d F^-1(g) / d ln mu``."""
+        a = g.abs()
+        return g.sign() * (a * (1 + mu) ** (a - 1) * mu - ((1 + mu) ** a - 1)) / mu
+
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        """The curvatures to choose from at the start."""
+        return (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 255.0) if self.mu is None else (self.mu,)
+
 
 @form("flat", "space")
 @frozen
 class Flat(Form):
     """Centroids uniform in the weights' own space: GQ without companding, for ablation.  Our choice."""
+
+    learned: ClassVar[bool] = False
+    candidates: ClassVar[tuple[float, ...]] = (0.0,)
+
+    def expand(self, g: Tensor, mu: Tensor) -> Tensor:
+        """The identity."""
+        return g
 
 
 @form("exponential", "anneal")
@@ -37,6 +63,11 @@ class Exponential(Form):
     over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
     from_: Moment = argument("moment", default=Moment(0.0, "steps"), doc="when it starts")
 
+    def value(self, clock: Any) -> float | None:
+        """The value at this moment of training; None when the change is over."""
+        progress = clock.progress(self.from_, self.over)
+        return None if progress >= 1 else self.change.start * (self.change.end / self.change.start) ** progress
+
 
 @form("linear", "anneal")
 @frozen
@@ -46,3 +77,8 @@ class Linear(Form):
     change: Change = argument("change", default=Change(1.0, 300.0), positional=True, doc="first and last value")
     over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
     from_: Moment = argument("moment", default=Moment(0.0, "steps"), doc="when it starts")
+
+    def value(self, clock: Any) -> float | None:
+        """The value at this moment of training; None when the change is over."""
+        progress = clock.progress(self.from_, self.over)
+        return None if progress >= 1 else self.change.start + (self.change.end - self.change.start) * progress

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from attrs import frozen
 
+from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class Lsq(Method):
+class Lsq(WeightRule, Method):
     """Learned step size: the scale is a parameter, trained with the rounding error's own gradient.
 
     Source: background (LSQ, Esser et al. 2020, arXiv 1902.08153).
     """
 
     gradient_scale: bool = argument("boolean", default=True, doc="divide the step's gradient by sqrt(weights * levels), as the paper does")
+
+    learned: ClassVar[tuple[str, ...]] = ("step",)
+    pass_outside: ClassVar[bool] = False
+
+    def start(self, x, live, bits):
+        """The paper's first step: ``2 E|w| / sqrt(largest level)``."""
+        from nnac.compression._grids import SMALLEST_UNIT, largest
+        from nnac.compression._weights import mean_magnitude
+
+        return {"step": (2 * mean_magnitude(x, live) / largest(bits) ** 0.5).clamp_min(SMALLEST_UNIT)}
+
+    def grid(self, state, x, live, bits, training):
+        from nnac.compression._grids import Uniform, largest
+
+        return Uniform.of_clip(state["step"].detach().abs() * largest(bits), bits)
+
+    def codes(self, state, x, grid, bits, clock):
+        from nnac.compression._grids import exact
+
+        x0, factor = x.detach(), (x.shape[1] * grid.top) ** -0.5 if self.gradient_scale else 1.0
+        return exact(x, grid.nearest(x0), grid.unit, grid.inside(x0), size=state["step"], factor=factor)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class MinMax(Method):
+class MinMax(WeightRule, Method):
     """Uniform grid from the largest magnitude seen: the plain ``int8`` of every toolkit.
 
     Source: background; FMS-MO's MAX quantiser is the same rule (METHODS §6).
     """
+
+    def reach(self, x, live, bits):
+        return x.abs().amax(1)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from attrs import frozen
 
 from nnac.compression.base import Method, argument, method
 from nnac.units import Moment, Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("regularise")
@@ -20,3 +25,13 @@ class Mracos(Method):
     strength: float = argument("number", low=0.0, high=1e6, doc="factor of the term in the loss")
     ramp: Span = argument("span", default=Span(Moment(0.0), Moment(0.0)), doc="the strength grows linearly from zero between these moments")
     width_normalised: bool = argument("boolean", default=True, doc="times the region's width: dense centroids do not dominate")
+
+    def strength_at(self, clock: Any) -> float:
+        """The factor now."""
+        return self.strength * clock.ramp(self.ramp)
+
+    def penalty(self, w: Tensor, grid: Any, live: Tensor | None) -> Tensor:
+        """Mean of ``r`` over the live weights.  w [G, n]."""
+        from nnac.compression._regularise import Mean, mracos
+
+        return Mean.apply(w / grid.unit, live, lambda u: mracos(u, grid.codes, self.width_normalised))

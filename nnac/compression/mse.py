@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class Mse(Method):
+class Mse(Fitted, Method):
     """Uniform grid whose clip minimises the mean squared rounding error, searched over fractions of the largest magnitude.
 
     Source: background (calibration by MSE); the search grid is our choice.
     """
 
     candidates: int = argument("integer", default=100, low=8, high=4096, doc="clips tried, equally spaced")
+
+    def reach(self, x, live, bits):
+        from nnac.compression._statistics import least_squares_clip
+
+        return least_squares_clip(x, bits, self.candidates)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from attrs import frozen
 
+from nnac.compression._masks import SparsityRule
 from nnac.compression.base import Method, argument, method
 from nnac.units import Moment
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("sparsity")
 @frozen
-class Narang(Method):
+class Narang(SparsityRule, Method):
     """Narang's ramp: weights below a threshold become zero; the threshold grows linearly, faster in the second half.
 
     Source: Narang et al. 2017, arXiv 1704.05119 (background); slopes are chosen so that the target is met.
@@ -24,3 +30,21 @@ class Narang(Method):
     along: str = argument("choice", default="inputs", choices=("inputs", "outputs"),
                           doc="neighbours: `inputs` of one output (fewer bytes), `outputs` of one input (a block of all lanes is skipped)")
     slope_ratio: float = argument("number", default=1.5, low=1.0, high=4.0, doc="second slope over the first")
+
+    def threshold(self, progress: float) -> float:
+        """Share of the final threshold: two straight lines that meet half-way, the second steeper by ``slope_ratio``; 1 at the end."""
+        first = 2 / (1 + self.slope_ratio)
+        return progress * first if progress < 0.5 else 0.5 * first + (progress - 0.5) * first * self.slope_ratio
+
+    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
+        """Kill the blocks below the threshold: that share of the present magnitude at which the target would be met."""
+        from nnac.compression._pruning import Blocks, magnitudes
+
+        blocks = Blocks(*w.shape, self.block, self.along, gates)
+        scores = magnitudes(w * mask, blocks)
+        progress = clock.progress(self.from_, self._length(clock))
+        if progress >= 1:
+            return blocks.lowest(scores, mask, self.target)
+        ordered = scores.reshape(-1).sort().values
+        final = float(ordered[min(len(ordered) - 1, round(self.target * len(ordered)))])
+        return blocks.spread(scores >= self.threshold(progress) * final) & mask

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class Percentile(Method):
+class Percentile(Fitted, Method):
     """Uniform grid whose clip is a percentile of the magnitudes seen: outliers saturate.
 
     Source: background; FMS-MO initialises activations from percentiles (METHODS §6).
     """
 
     p: float = argument("number", default=99.99, low=50.0, high=100.0, positional=True, doc="percentile of |x| that becomes the clip")
+
+    def reach(self, x, live, bits):
+        from nnac.compression._statistics import percentile
+
+        return percentile(x, self.p, live)

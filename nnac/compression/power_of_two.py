@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class PowerOfTwo(Method):
+class PowerOfTwo(Fitted, Method):
     """Uniform grid whose scale is the smallest power of two that covers the range: requantising becomes a shift.
 
     Source: background; our choice of ceil(log2).
     """
 
     p: float = argument("number", default=100.0, low=50.0, high=100.0, positional=True, doc="percentile of |x| that must be covered")
+
+    def reach(self, x, live, bits):
+        import torch
+
+        from nnac.compression._grids import SMALLEST_UNIT, largest
+        from nnac.compression._statistics import percentile
+
+        step = (percentile(x, self.p, live) / largest(bits)).clamp_min(SMALLEST_UNIT)
+        mantissa, exponent = torch.frexp(step)             # step = mantissa 2^exponent, mantissa in [1/2, 1): exact, unlike ceil(log2)
+        exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
+        return torch.ldexp(torch.ones_like(step), exponent) * largest(bits)

@@ -44,7 +44,8 @@ class Machine:
         self.config = self.image.config
         # a plan leaves no accumulators behind, so a program whose entries hand them on is interpreted
         self.fast = fast and not any(hands_on_accumulators(e) for e in self.image.entries.values())
-        self.memories = Memories(self.config, self.image.dram, batch, self.image.scratch)
+        self.memories = Memories(self.config, self.image.dram, batch, self.image.scratch, self.image.streams)
+        self.memories.matrices = self.image.matrices
         self.memories.host = host
         self.cycles = 0
         self.runs: Counter[str] = Counter()

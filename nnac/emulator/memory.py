@@ -42,15 +42,14 @@ class DecodedStreams:
 
     def decode(self, header: bytes, tiles: list[LDW]) -> None:
         """Decode several tiles of one tensor at once (much faster than one by one)."""
-        from nnac.codec import skips_dead_words
+        from nnac.codec import live_mask
 
         try:
-            skip = skips_dead_words(header)
             found = decode_tiles(header, [(self.dram[i.dram: i.dram + i.bytes].tobytes(), i.rows, i.cols) for i in tiles], self.lanes)
         except (CodecError, ValueError) as error:
             raise DataError(f"weight stream: {error}") from None
         for i, words in zip(tiles, found, strict=True):
-            live = np.flatnonzero(words.any(1)) if skip else np.arange(i.cols)
+            live = np.flatnonzero(live_mask(header, words))
             kept = words[live] if len(live) < i.cols else words
             self._tiles[header, i.dram, i.bytes, i.rows, i.cols] = (kept, live.astype(np.uint16))
 
@@ -86,6 +85,7 @@ class Memories:
         self.luts = np.zeros((config.luts, arith.SEGMENTS + 1), np.int64)
         self.headers: list[bytes] = [b""] * config.decoder_tables
         self.host: Any = None
+        self.matrices: dict[bytes, Any] = {}
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from nnac import arith
 from nnac.emulator.image import Entry
-from nnac.emulator.kernels import Matrix
 from nnac.emulator.memory import Memories
 from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, STA, TAB
 from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_BYTES, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from nnac.isa.base import Instruction, instruction, operand
@@ -38,7 +36,8 @@ class MVM(Instruction):
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
         slow = config.act16_factor if self.act16 else 1
-        busy = max(1, math.ceil(self.words * slow / config.rates[self.weights]))
+        rate = config.rates[self.weights]
+        busy = max(1, -(-self.words * slow * rate.denominator // rate.numerator))
         return busy, busy + config.mv_drain
 
     def reads(self, config):

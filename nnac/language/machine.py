@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from nnac.diagnostics import did_you_mean, near
+from nnac.diagnostics import did_you_mean, nearest
 from nnac.language import syntax as s
 from nnac.language.values import UNKNOWN, Report, describe, evaluate
 from nnac.target import FIELDS, Field, Target, Word, from_values
@@ -26,7 +26,7 @@ def target(node: s.TargetDeclaration, base: Target | None, report: Report) -> Ta
         spec = FIELDS.get(name)
         if spec is None:
             report("unknown-field", setting.name, f"a target has no field `{name}`", "", did_you_mean(name, FIELDS),
-                   fix=(near(name, FIELDS) or [None])[0])
+                   fix=nearest(name, FIELDS))
             clean = False
         elif name in values:
             report("duplicate-setting", setting.name, f"`{name}` is said twice")
@@ -84,7 +84,7 @@ def _words(name: str, choices: tuple[str, ...], words: tuple[Any, ...], report: 
         if text not in choices:
             clean = False
             report("unknown-choice", word, f"`{name}` has no `{text or '…'}`", "", did_you_mean(text or "", choices),
-                   fix=(near(text or "", choices) or [None])[0])
+                   fix=nearest(text or "", choices))
         elif text in out:
             clean = False
             report("duplicate-word", word, f"`{text}` is listed twice", fix="")

@@ -20,6 +20,7 @@ from nnac.language.tables import Tables, tables
 from nnac.units import UnitError, number
 
 ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
+LONGEST_SUM = 100           # operations in one expression
 DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
 LONGEST = 4 << 20           # characters of a file
 CACHED = 20_000             # items remembered
@@ -55,7 +56,8 @@ class Cache:
 @cache
 def _lexer() -> tuple[re.Pattern[str], dict[str, str], frozenset[str]]:
     t = tables()
-    return re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)), t.keywords, frozenset(t.ignored)
+    shapes = "|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)
+    return re.compile(f"[ \\t]*(?:{shapes})"), t.keywords, frozenset(t.ignored)
 
 
 def parse(source: Source, cache: Cache | None = None) -> s.File:
@@ -66,12 +68,23 @@ def parse(source: Source, cache: Cache | None = None) -> s.File:
     return _Parser(source, cache).run()
 
 
+BRACKETS = ("LPAR", "LSQB", "LBRACE", "RPAR", "RSQB", "RBRACE")
+
+
+@cache
+def _steps() -> tuple[str | None, ...]:
+    """For each production of one symbol that builds nothing, its nonterminal; None for the others."""
+    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k, b in tables().rules)
+
+
 class _Parser:
     """One run.  A stack of (state, value); ``base`` is the start of the item being parsed, which its positions count from."""
 
     def __init__(self, source: Source, cache: Cache | None) -> None:
         self.source, self.text, self.cache = source, source.text, cache
         self.t: Tables = tables()
+        pattern, self.keywords, self.ignored = _lexer()
+        self.match_at, self.length = pattern.match, len(source.text)
         self.problems: list[Diagnostic] = []
         self.states: list[int] = [self.t.start]
         self.values: list[Any] = []
@@ -79,102 +92,111 @@ class _Parser:
         self.open: list[Token] = []           # brackets not yet closed
         self.base = 0
         self.item_clean = True                # no error since the item began
-        self.sentences = [m.start(1) for m in SENTENCE.finditer(self.text)]
-        self.sentence_starts = set(self.sentences)
-        self.ends = dict(zip(self.sentences, [*self.sentences[1:], len(self.text)], strict=True))
+        starts = [m.start(1) for m in SENTENCE.finditer(self.text)]
+        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=True))      # where the text of a sentence ends at the latest
         self.declarations: list[Any] = []
 
     # -- lexing
 
     def next(self) -> Token:
         """The next token that matters.  Line ends inside ( ) and [ ] do not."""
-        match, (pattern, _, ignored) = None, _lexer()
-        while self.at < len(self.text):
-            match = pattern.match(self.text, self.at)
+        match_at, text, ignored = self.match_at, self.text, self.ignored
+        while self.at < self.length:
+            match = match_at(text, self.at)
             if match is None:
-                self._strange()
+                if (token := self._strange()) is not None:
+                    return token
                 continue
-            kind, start = match.lastgroup, self.at
-            self.at = match.end()
-            if kind in ignored:
+            kind = match.lastgroup
+            self.at = end = match.end()
+            if kind in ignored or (kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB")):
                 continue
             assert kind is not None
-            if kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB"):
-                continue
-            return Token(kind, match.group(), start, self.at)
-        return Token("$END", "", len(self.text), len(self.text))
+            return Token(kind, match.group(kind), match.start(kind), end)
+        return Token("$END", "", self.length, self.length)
 
-    def _strange(self) -> None:
-        """A character that begins nothing: say so once for a run of them, and go on."""
+    def _strange(self) -> Token | None:
+        """A character that begins nothing: say so once for a run of them, and go on.  A text that is not closed is taken as if it were."""
         start, pattern = self.at, _lexer()[0]
         if self.text[start] == '"':
             stop = self.text.find("\n", start)
             stop = len(self.text) if stop < 0 else stop
             self.at = stop
             self._report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`", ("add a `\"`",))
-            return
+            return Token("STRING", self.text[start:stop].rstrip() + '"', start, stop)
         while self.at < len(self.text) and self.text[self.at] not in '"\n' and not pattern.match(self.text, self.at):
             self.at += 1
         shown = ascii(self.text[start:self.at][:12])[1:-1] if not self.text[start:self.at].isprintable() else self.text[start:self.at][:12]
         self._report("syntax", f"`{shown}` means nothing here", start, self.at, "", ())
+        return None
 
     # -- driving the tables
 
     def run(self) -> s.File:
+        actions_of, gotos_of, keywords, steps = self.t.actions, self.t.gotos, self.keywords, _steps()
+        states, values, accepting = self.states, self.values, self.t.end
         token = self.next()
         while len(self.problems) < ERRORS_SHOWN:
-            state = self.states[-1]
-            if token.kind == "NAME" and token.start in self.sentence_starts:
-                reused = self._reuse(token, state)
-                if reused is not None:
-                    token = reused
-                    continue
-            actions = self.t.actions[state]
+            state = states[-1]
+            actions = actions_of[state]
             kind = token.kind
             if kind == "NAME":
-                keyword = self.t.keywords.get(token.text)
-                if keyword is not None and keyword in actions:
-                    kind = keyword
+                if token.start in self.ends and (reused := self._reuse(token, state)) is not None:
+                    token = reused
+                    continue
+                keyword = keywords.get(token.text)
+                if keyword is not None and (keyword in actions or token.start in self.ends):
+                    kind = keyword            # at the start of a line it begins a sentence even where a name could stand: a `}` is missing
             action = actions.get(kind)
             if action is None:
-                if kind == "$END" and len(self.states) == 1:
+                if kind == "$END" and len(states) == 1:
                     break
                 resumed = self._recover(token)
                 if resumed is None:
                     break
                 token = resumed
             elif action >= 0:
-                if kind == "$END" or action == self.t.end:
+                if kind == "$END" or action == accepting:
                     break
-                if "item" in self.t.gotos[state] and kind not in ("END", "RBRACE"):
+                if kind not in ("END", "RBRACE") and "item" in gotos_of[state]:
                     self.base, self.item_clean = token.start, True
-                if not self._bracket(token):
+                if kind in BRACKETS and not self._bracket(token):
                     break
-                self.states.append(action)
-                self.values.append(token)
+                states.append(action)
+                values.append(token)
                 token = self.next()
+            elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
+                states[-1] = gotos_of[states[-2]][name]
             else:
                 self._reduce(~action)
-                if self.states[-1] == self.t.end:
+                if states[-1] == accepting:
                     break
-        if self.values and isinstance(self.values[-1], list):
-            self.declarations = [v for v in self.values[-1] if isinstance(v, s.Node)]
+        if values and isinstance(values[-1], list):
+            self.declarations = [v for v in values[-1] if isinstance(v, s.Node)]
         elif not self.declarations:
-            self.declarations = [v for v in _flat(self.values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
+            self.declarations = [v for v in _flat(values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
-        """If the text of this item has been parsed before, take its node; the token after it, or None."""
+        """If the text of this item has been parsed before, take its node, and those after it likewise; the token after them, or None."""
         goto = self.t.gotos[state].get("item")
         if self.cache is None or goto is None:
             return None
-        known = self.cache.items.get(self.text[token.start:self.ends[token.start]])
-        if known is None:
+        text, ends, known_items, at = self.text, self.ends, self.cache.items, token.start
+        items = self.values[-1] if isinstance(self.values[-1], list) else None
+        while (known := known_items.get(text[at:ends.get(at, at)])) is not None:
+            node, length = known
+            following = ends[at]
+            if items is None or following == len(text) or not text[at + length:following].isspace():
+                self.states.append(goto)
+                self.values.append(s.Item(at, node))
+                self.at = at + length
+                return self.next()
+            items.append(s.Item(at, node))       # nothing but line ends up to the next sentence: the list of items grows, the state stays
+            at = following
+        if at == token.start:
             return None
-        node, length = known
-        self.states.append(goto)
-        self.values.append(s.Item(token.start, node))
-        self.at = token.start + length
+        self.at = at
         return self.next()
 
     def _reduce(self, rule: int) -> None:
@@ -221,7 +243,7 @@ class _Parser:
     def _recover(self, token: Token) -> Token | None:
         """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
         self._complain(token)
-        sentence = token.kind == "NAME" and token.start in self.sentence_starts
+        sentence = token.kind == "NAME" and token.start in self.ends
         level = self._level(sentence and token.text in TOP, sentence)
         del self.states[level + 1:]
         del self.values[level:]
@@ -242,7 +264,7 @@ class _Parser:
                 return token
             at = self.at
             token = self.next()
-            if token.start in self.sentence_starts and token.kind == "NAME" and token.start >= at:
+            if token.start in self.ends and token.kind == "NAME" and token.start >= at:
                 top = token.text in TOP or (token.text == "target" and self._looks_like_declaration(token))
                 level = self._level(top, True)
                 del self.states[level + 1:]
@@ -259,8 +281,9 @@ class _Parser:
         return bool(re.compile(r"target[ \t]+\w+[ \t]*(extends[ \t]+\w+[ \t]*)?\{").match(self.text, token.start))
 
     def _accepts(self, token: Token) -> bool:
-        kind = self.t.keywords.get(token.text, token.kind) if token.kind == "NAME" else token.kind
-        return kind in self.t.actions[self.states[-1]] or token.kind in self.t.actions[self.states[-1]]
+        actions = self.t.actions[self.states[-1]]
+        keyword = self.t.keywords.get(token.text) if token.kind == "NAME" else None
+        return keyword in actions or (token.kind in actions and not (keyword is not None and token.start in self.ends))
 
     def _level(self, top: bool, sentence: bool) -> int:
         """How far to unwind the stack: the innermost place where a sentence (or, for ``sentence``, an item; for ``top``, a declaration)
@@ -309,14 +332,19 @@ class _Parser:
         expected = self.t.actions[self.states[-1]]
         opened = next((b for b in reversed(self.open)), None)
         close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
-        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.sentence_starts):
+        line = self.text.rfind("\n", 0, token.start) + 1
+        ahead = opened is not None and opened.kind != "LBRACE" and opened.start < line and not self.text[line:token.start].strip()
+        if ahead or token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
             unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
+            if unclosed and opened is not None and opened.kind == "LBRACE" and any(d.span and d.span.start > opened.start for d in self.problems):
+                return                          # what stands in its place has been reported
             if unclosed and opened is not None:
                 mark = close[opened.kind]
                 self._report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end, f"no `{mark}` belongs to it",
                              (f"add `{mark}` before {_shown(token)}",))
                 return
-        words = sorted({w for k in expected if (w := self._word(k))}, key=_order)
+        others = {"LPAR": {"RSQB", "RBRACE", "END"}, "LSQB": {"RPAR", "RBRACE", "END"}, "LBRACE": {"RPAR", "RSQB"}}
+        words = self._expected(set(expected) - (others[opened.kind] if opened is not None else set()))
         keywords = [t for t, k in self.t.keywords.items() if k in expected]
         close_by = near(token.text, keywords) if token.kind == "NAME" and keywords else []
         span = Span(self.source, token.start, max(token.end, token.start + (token.kind == "END")))
@@ -331,6 +359,15 @@ class _Parser:
         before = self.text[self.base if self.base else max(0, token.start - 40):token.start].split()
         after = f" after `{before[-1][-24:]}`" if before and token.start else ""
         self._report("syntax", f"expected {listed}{after}, not {_shown(token)}", token.start, span.end, "", ())
+
+    def _expected(self, terminals: set[str]) -> list[str]:
+        """What could stand here, in few words: values and operators are not listed one by one."""
+        extra = []
+        for several, word in (({"NAME", "NUMBER", "STRING"}, "a value"), ({"PLUS", "STAR", "SLASH"}, "an operator")):
+            if several <= terminals:
+                terminals = terminals - several - {"MINUS", "ARROW", "DOTDOT", "LPAR", "LSQB"}
+                extra.append(word)
+        return extra + sorted({w for k in terminals if (w := self._word(k))}, key=_order)
 
     def _word(self, terminal: str) -> str | None:
         """A terminal as people write it."""
@@ -361,14 +398,12 @@ def _name(p: _Parser, token: Token) -> s.Name:
     return s.Name(token.start - p.base, token.end - p.base, token.text)
 
 
-def _position(p: _Parser, value: Any) -> tuple[int, int]:
-    return (value.start - p.base, value.end - p.base) if isinstance(value, Token) else (value.start, value.end)
-
-
 def _extent(p: _Parser, c: list[Any]) -> tuple[int, int]:
-    """From the first to the last child that has a place."""
-    flat = [x for x in _flat(c) if isinstance(x, (Token, s.Node))]
-    return _position(p, flat[0])[0], _position(p, flat[-1])[1]
+    """From the first child to the last."""
+    first, last = c[0], c[-1]
+    if type(last) is list:
+        last = last[-1]
+    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token else last.end)
 
 
 def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
@@ -406,6 +441,22 @@ def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
         return s.Index(*_extent(p, c), *bounds)
 
     return build
+
+
+def _binary(p: _Parser, c: list[Any]) -> Any:
+    left, right = _value(p, c[0]), _value(p, c[2])
+    start, end = _extent(p, c)
+    length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
+    if length > LONGEST_SUM:
+        if length == LONGEST_SUM + 1:
+            p._report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base, "", ())
+        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"), s.Number(start, end, number("0"), None, "0"), length)
+    return s.Binary(start, end, c[1].text, left, right, length)
+
+
+def _negative(p: _Parser, c: list[Any]) -> Any:
+    operand = _value(p, c[1])
+    return operand.operand if isinstance(operand, s.Negative) else s.Negative(*_extent(p, c), operand)   # - - x is x
 
 
 def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
@@ -480,9 +531,9 @@ BUILDERS: dict[str, Callable[[_Parser, list[Any]], Any]] = {
     "positional": lambda p, c: s.Argument(*_extent(p, c), None, _value(p, c[0])),
     "range_": lambda p, c: s.Range(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
     "change": lambda p, c: s.Arrow(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
-    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if not (isinstance(x, Token) and x.kind == "COMMA"))),
-    "binary": lambda p, c: s.Binary(*_extent(p, c), c[1].text, _value(p, c[0]), _value(p, c[2])),
-    "negative": lambda p, c: s.Negative(*_extent(p, c), _value(p, c[1])),
+    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if getattr(x, "kind", "") != "COMMA")),
+    "binary": _binary,
+    "negative": _negative,
     "group": lambda p, c: _value(p, c[1]),
     "quantity": _quantity,
 }

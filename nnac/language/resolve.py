@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
 
-from nnac.diagnostics import Diagnostic, Edit, Label, Severity, Source, Span, did_you_mean, near
+from nnac.diagnostics import Diagnostic, Edit, Label, Severity, Source, Span, did_you_mean, near, nearest
 from nnac.language import machine, select, settings
 from nnac.language import syntax as s
 from nnac.language.select import Sites, bits, matched
@@ -38,6 +38,7 @@ from nnac.target import Target
 from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dimension_name
 
 MOST_VARIANTS = 4096
+MOST_REMEMBERED = 20_000       # compiled rules in a memo
 BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER}
 BUDGET_DOCS = {
     "weights": "bytes of all weights as stored, with their scales", "sram": "bytes of on-chip memory in use at once",
@@ -85,10 +86,7 @@ class Statement:
     file: s.File
     policy: s.Policy
     item: s.Item
-
-    @property
-    def node(self) -> Any:
-        return self.item.node
+    node: Any                                  # that of the item
 
     def span(self, node: Any) -> Span:
         return Span(self.file.source, self.item.offset + node.start, self.item.offset + node.end)
@@ -133,7 +131,8 @@ class Resolution:
     scope: Scope
     declared: Declared
     chain: tuple[Declared, ...] = ()
-    statements: tuple[Statement, ...] = ()
+    statements: tuple[Statement, ...] = ()                         # all but rules
+    rule_statements: tuple[Statement, ...] = ()
     names: Recorded = field(factory=Recorded)
     parameters: dict[str, Statement] = field(factory=dict)
     model: ModelGraph | None = None
@@ -151,6 +150,7 @@ class Resolution:
     values: dict[str, dict[int, Any]] = field(factory=dict)        # setting -> site number -> value, defaults included
     problems: list[Diagnostic] = field(factory=list)
     plan: Plan | None = None
+    estimate: Any = None                                           # of its cost, once a rule has asked for it
 
     @property
     def policy(self) -> s.Policy:
@@ -177,7 +177,8 @@ class Resolution:
 def variants(scope: Scope, name: str) -> Iterator[dict[str, Any]]:
     """The combinations of a policy's sweeps, as values for its parameters; one empty combination without sweeps."""
     chain = _chain(scope, name, [])
-    sweeps = {st.node.name.text: st.node.values.items for st in _statements(chain) if isinstance(st.node, s.Sweep)}
+    items = [item.node for declared in chain for item in declared.node.items]
+    sweeps = {n.name.text: n.values.items for n in items if isinstance(n, s.Sweep)}
     return (dict(zip(sweeps, one, strict=True)) for one in itertools.islice(itertools.product(*sweeps.values()), MOST_VARIANTS))
 
 
@@ -187,7 +188,9 @@ def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None,
     declared = scope.policies[name]
     r = Resolution(scope, declared)
     r.chain = _chain(scope, name, r.problems)
-    r.statements = tuple(_statements(r.chain))
+    every = [Statement(d.file, d.node, item, item.node) for d in r.chain for item in d.node.items]
+    r.rule_statements = tuple(st for st in every if isinstance(st.node, s.Rule))
+    r.statements = tuple(st for st in every if not isinstance(st.node, s.Rule))
     _parameters(r, overrides or {})
     _model(r, memo)
     _target(r)
@@ -197,7 +200,7 @@ def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None,
     if r.sites is not None:
         _decide(r)
         if r.model is not None and r.target is not None and not r.errors and not scope.problems:
-            r.plan = _plan(r)
+            r.plan = plan_of(r)
     return r
 
 
@@ -223,12 +226,6 @@ def _chain(scope: Scope, name: str, problems: list[Diagnostic]) -> tuple[Declare
             break
         declared = following
     return tuple(reversed(chain))
-
-
-def _statements(chain: Iterable[Declared]) -> Iterator[Statement]:
-    for declared in chain:
-        for item in declared.node.items:
-            yield Statement(declared.file, declared.node, item)
 
 
 def _reporter(r: Resolution, statement: Statement) -> Reporter:
@@ -344,7 +341,8 @@ def _model(r: Resolution, memo: Memo | None) -> None:
     name = call if isinstance(call, s.Name) else call.name
     known = builders()
     if name.text not in known:
-        report("unknown-model", name, f"no model is called `{name.text}`", "", did_you_mean(name.text, known), fix=(near(name.text, known) or [None])[0])
+        report("unknown-model", name, f"no model is called `{name.text}`", "", did_you_mean(name.text, known),
+               fix=nearest(name.text, known))
         return
     arguments = _model_arguments(r, call, known[name.text], report)
     if arguments is None:
@@ -377,7 +375,7 @@ def _model_arguments(r: Resolution, call: Any, build: Any, report: Reporter) -> 
         name = argument.name.text if argument.name is not None else positional[i]
         if name not in parameters:
             report("unknown-argument", argument.name, f"`{call.name.text}` has no argument `{name}`", "", did_you_mean(name, parameters),
-                   fix=(near(name, parameters) or [None])[0])
+                   fix=nearest(name, parameters))
             clean = False
             continue
         if name in out:
@@ -389,7 +387,8 @@ def _model_arguments(r: Resolution, call: Any, build: Any, report: Reporter) -> 
         if plain is UNKNOWN:
             clean = False
             if value is not UNKNOWN:
-                report("wrong-type", argument.value, f"`{name}` of `{call.name.text}` is a number, a text, true or false, not {describe(value)}")
+                report("wrong-type", argument.value,
+                       f"`{name}` of `{call.name.text}` is a number, a text, true or false, not {describe(value)}")
             continue
         wanted = str(parameters[name].annotation)
         if problem := _unfit(wanted, plain):
@@ -444,7 +443,8 @@ def _target(r: Resolution) -> None:
                 fix=(Edit(Span(source, 0, 0), line + "\n"),) if statement.file is r.scope.file else ()))
         else:
             known = [*r.scope.targets, *shipped]
-            report("unknown-target", name, f"no target is called `{name.text}`", "", did_you_mean(name.text, known), fix=(near(name.text, known) or [None])[0])
+            report("unknown-target", name, f"no target is called `{name.text}`", "", did_you_mean(name.text, known),
+                   fix=nearest(name.text, known))
         return
     r.target = machine_of(r.scope, declared, r.problems)
 
@@ -457,7 +457,8 @@ def machine_of(scope: Scope, declared: Declared, problems: list[Diagnostic]) -> 
         report = Reporter(chain[-1].file.source, problems)
         if following is None:
             report("unknown-target", parent, f"no target is called `{parent.text}`", "",
-                   did_you_mean(parent.text, [t for t in scope.targets if t != declared.node.name.text]), fix=(near(parent.text, scope.targets) or [None])[0])
+                   did_you_mean(parent.text, [t for t in scope.targets if t != declared.node.name.text]), fix=nearest(parent.text,
+                                                                                                                      scope.targets))
             return None
         if following in chain:
             report("circular-extends", parent, f"target `{chain[-1].node.name.text}` extends itself", "", "remove `extends`")
@@ -481,7 +482,7 @@ def _training(r: Resolution) -> None:
             name = setting.name.text
             if name not in TRAINING:
                 report("unknown-setting", setting.name, f"`training` has no setting `{name}`", "", did_you_mean(name, TRAINING),
-                       fix=(near(name, TRAINING) or [None])[0])
+                       fix=nearest(name, TRAINING))
                 continue
             before = r.training_nodes.get(name)
             if before is not None and before[0] is statement:
@@ -526,7 +527,7 @@ def _budgets(r: Resolution) -> None:
             name = bound.name.text
             if name not in BUDGETS:
                 report("unknown-setting", bound.name, f"`budget` has no quantity `{name}`", "", did_you_mean(name, BUDGETS),
-                       fix=(near(name, BUDGETS) or [None])[0])
+                       fix=nearest(name, BUDGETS))
                 continue
             if bound.operator != "<=":
                 report("wrong-type", bound, f"a budget is an upper bound: `{name} <= …`", f"`{bound.operator}` is not")
@@ -557,9 +558,7 @@ def _rules(r: Resolution, memo: Memo | None) -> None:
     if memo is not None and memo.key != key:
         memo.key = key
         memo.rules.clear()
-    for statement in r.statements:
-        if not isinstance(statement.node, s.Rule):
-            continue
+    for statement in r.rule_statements:
         known = memo.rules.get(id(statement.node)) if memo is not None else None
         if known is not None and known[0] is statement.node:
             r.rules.append(CompiledRule(statement, known[1], known[2]))
@@ -570,6 +569,8 @@ def _rules(r: Resolution, memo: Memo | None) -> None:
         rule = _compile(r, statement)
         r.rules.append(rule)
         if memo is not None and len(r.problems) == before and r.sites is not None:
+            if len(memo.rules) > MOST_REMEMBERED:
+                memo.rules.clear()
             memo.rules[id(statement.node)] = (statement.node, rule.mask, rule.entries, frozenset(r.names.used))
         r.names.used |= used
 
@@ -580,7 +581,8 @@ def domains(model: ModelGraph, sites: Sites) -> dict[str, int]:
     recurrent = sum(1 << number[layer.path] for layer in model if layer.recurrent)
     weighted = sum(1 << number[layer.path] for layer in model if layer.kernels and layer.kind != "embedding")
     encoder = sum(1 << number[layer.path] for layer in model if layer.entry == "encoder")
-    levels = {"kernel": sites.kernels | sites.gates, "layer": sites.layers, "recurrent": recurrent, "weighted": weighted, "encoder": encoder}
+    levels = {"kernel": sites.kernels | sites.gates, "layer": sites.layers, "recurrent": recurrent, "weighted": weighted,
+              "encoder": encoder}
     return {name: levels[spec.level] for name, spec in SETTINGS.items()}
 
 
@@ -590,9 +592,11 @@ def _compile(r: Resolution, statement: Statement) -> CompiledRule:
     mask = 0
     if r.sites is not None:
         for selector in node.selectors:
-            mask |= matched(r.sites, selector)
-            for miss in select.misses(r.sites, selector) if _needs_look(r.sites, selector) else ():
-                report("unknown-layer", miss.node, miss.message, "", miss.help, fix=miss.fix, severity="warning" if miss.slice_only else "error")
+            found = matched(r.sites, selector)
+            mask |= found
+            for miss in select.misses(r.sites, selector) if not found or _has_parts(selector) else ():
+                report("unknown-layer", miss.node, miss.message, "", miss.help, fix=miss.fix,
+                       severity="warning" if miss.slice_only else "error")
     entries: list[Entry] = []
     seen: dict[str, s.Setting] = {}
     for setting in node.settings:
@@ -609,10 +613,13 @@ def _compile(r: Resolution, statement: Statement) -> CompiledRule:
     return CompiledRule(statement, mask, tuple(entries))
 
 
-def _needs_look(sites: Sites, selector: s.Selector) -> bool:
-    """Whether a selector could be partly wrong: it selects nothing, or has alternatives or slices."""
-    return not matched(sites, selector) or any(
-        len(step.names) > 1 or any(i is not None and i.low != i.high for _, i in step.names) for step in selector.steps)
+def _has_parts(selector: s.Selector) -> bool:
+    """Whether a selector that means something could still be partly wrong: it has alternatives or slices."""
+    for step in selector.steps:
+        for _, index in step.names:
+            if len(step.names) > 1 or (index is not None and index.low != index.high):
+                return True
+    return False
 
 
 def _decide(r: Resolution) -> None:
@@ -644,7 +651,8 @@ def _decide(r: Resolution) -> None:
             r.values["hidden"][i] = activations[i]
 
 
-def _plan(r: Resolution) -> Plan:
+def plan_of(r: Resolution) -> Plan:
+    """The plan that a resolution's values make; model, target and sites must be there."""
     sites, model, target, statement = r.sites, r.model, r.target, r.model_statement
     assert sites is not None and model is not None and target is not None and statement is not None
     out = []
@@ -655,7 +663,8 @@ def _plan(r: Resolution) -> Plan:
     call = statement.node.call
     arguments = {k: v for k, v in model.arguments.items() if isinstance(call, s.Call) or k == "size"}
     parameters = {k: p if (p := _plain(v)) is not UNKNOWN else str(v) for k, v in r.names.items()}
-    return Plan(r.name, ModelReference(model.name, arguments), target, tuple(out), r.training, tuple(b for b, _, _ in r.budgets), parameters,
+    return Plan(r.name, ModelReference(model.name, arguments), target, tuple(out), r.training, tuple(b for b, _, _ in r.budgets),
+                parameters,
                 Origins(r))
 
 

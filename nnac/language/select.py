@@ -77,6 +77,11 @@ class Sites:
         return cls(tuple(paths), root, layers, kernels, gates, leaves)
 
     @cached_property
+    def number(self) -> dict[str, int]:
+        """Path -> its bit."""
+        return {p: i for i, p in enumerate(self.paths)}
+
+    @cached_property
     def everything(self) -> int:
         return self.root.mask
 
@@ -162,14 +167,13 @@ class Miss:
     message: str
     help: str
     fix: str | None = None
-    whole: bool = True              # the selector as a whole means nothing
     slice_only: bool = False        # a slice that reaches beyond what exists
 
 
 def misses(sites: Sites, selector: s.Selector) -> list[Miss]:
     """Every part of ``selector`` that selects nothing: the whole, one alternative of several, the end of a slice."""
     if not matched(sites, selector):
-        return [_why(sites, selector)]
+        return _one_after_another(sites, selector)
     found: list[Miss] = []
     for k, step in enumerate(selector.steps):
         for name, index in step.names:
@@ -178,11 +182,30 @@ def misses(sites: Sites, selector: s.Selector) -> list[Miss]:
             if len(step.names) > 1 and not trial(name, index):
                 one = evolve(selector, steps=(*selector.steps[:k], evolve(step, names=((name, index),)), *selector.steps[k + 1:]))
                 miss = _why(sites, one)
-                found.append(evolve(miss, whole=False, node=miss.node if isinstance(miss.node, s.Name) else name))
-            elif index is not None and index.high is not None and index.low != index.high and not trial(name, evolve(index, low=index.high)):
+                found.append(evolve(miss, node=miss.node if isinstance(miss.node, s.Name) else name))
+            elif index is not None and index.high is not None and index.low != index.high and not trial(
+                    name, evolve(index, low=index.high)):
                 there = [c.key[1] for n in _nodes(sites, selector.steps[:k]) for c in n.by_name.get(name.text, ()) if c.key[1] is not None]
-                found.append(Miss(index, f"`{name.text}` has no index {index.high}", f"the last is `{name.text}[{max(there)}]`",
-                                  f"[{index.low}..{max(there)}]", whole=False, slice_only=True))
+                last = max(there)
+                found.append(Miss(index, f"`{name.text}` has no index {index.high}", f"the last is `{name.text}[{last}]`",
+                                  f"[{index.low}..{last}]", slice_only=True))
+    return found
+
+
+def _one_after_another(sites: Sites, selector: s.Selector) -> list[Miss]:
+    """What is wrong with a selector that means nothing; once a part is read as the nearest name, what is wrong behind it."""
+    found: list[Miss] = []
+    for _ in selector.steps:
+        miss = _why(sites, selector)
+        found.append(miss)
+        k = next((k for k, step in enumerate(selector.steps) if any(n is miss.node for n, _ in step.names)), None)
+        if k is None or not miss.fix or "[" in miss.fix:
+            return found
+        step = selector.steps[k]
+        names = tuple((evolve(n, text=miss.fix), i) if n is miss.node else (n, i) for n, i in step.names)
+        selector = evolve(selector, steps=(*selector.steps[:k], evolve(step, names=names), *selector.steps[k + 1:]))
+        if matched(sites, selector):
+            return found + misses(sites, selector)
     return found
 
 
@@ -204,7 +227,8 @@ def _why(sites: Sites, selector: s.Selector) -> Miss:
             return Miss(name, f"`{prefix}{name.text}` needs an index", f"write `{name.text}[*]` for all, or `{name.text}[{same[0]}]`",
                         f"{name.text}[*]")
         if same and index is not None:
-            return Miss(index, f"`{prefix}{name.text}` has no index {index.low}", f"there are `{name.text}[{same[0]}]` to `{name.text}[{same[-1]}]`")
+            return Miss(index, f"`{prefix}{name.text}` has no index {index.low}",
+                        f"there are `{name.text}[{same[0]}]` to `{name.text}[{same[-1]}]`")
         if any(c.key[0] == name.text for c in candidates):
             return Miss(index or name, f"`{prefix}{name.text}` has no index", f"write `{prefix}{name.text}`", "" if index else None)
         names = list(dict.fromkeys(c.key[0] for c in candidates))
@@ -220,7 +244,8 @@ def _why(sites: Sites, selector: s.Selector) -> Miss:
         return Miss(name, f"no layer matches `{prefix}{name.text}`", help)
     parts = ", ".join(dict.fromkeys(c.key[0] for n in here[:1] for c in n.children.values()))
     whole = ".".join("**" if p.deep else _spelled(p) for p in selector.steps)
-    return Miss(selector, f"`{whole}` is not a layer, only a part of names", f"write `{whole}.**` for all below it ({parts})", f"{whole}.**")
+    return Miss(selector, f"`{whole}` is not a layer, only a part of names", f"write `{whole}.**` for all below it ({parts})",
+                f"{whole}.**")
 
 
 def _paths(sites: Sites) -> Iterator[str]:

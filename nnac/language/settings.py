@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from nnac.compression.base import Argument, find, methods
-from nnac.diagnostics import did_you_mean, near
+from nnac.diagnostics import did_you_mean, near, nearest
 from nnac.language import syntax as s
 from nnac.language.values import UNKNOWN, Names, Report, coerce, describe, evaluate, method
 from nnac.plan import Activations, Cell, Granularity, Weights, Width
@@ -65,7 +65,8 @@ SETTINGS: dict[str, SettingWords] = {
                            example="harden every(500 steps, from=2k steps)"),
     "sparsity": SettingWords("kernel", "which weights become zero, and when", methods=True, choices=("none",),
                              example="sparsity csp(75%, block=16, from=1k steps, to=6k steps)"),
-    "codec": SettingWords("kernel", "format of the weight stream; auto: the smallest", choices=("auto", *CODECS), example="codec block_bitmap"),
+    "codec": SettingWords("kernel", "format of the weight stream; auto: the smallest", choices=("auto", *CODECS),
+                          example="codec block_bitmap"),
     "pin": SettingWords("kernel", "keep these weights in SRAM", choices=("auto", "always", "never"), example="pin always"),
 }
 NONE = None                                    # `regularise none`: what an earlier rule said is taken back
@@ -81,7 +82,7 @@ def read(setting: s.Setting, names: Names, report: Report) -> Any:
         if find(name) is not None:
             belongs = find(name).settings[0]  # type: ignore[union-attr]
             help = f"`{name}` is a method: write `{belongs} {name}…`"
-        report("unknown-setting", setting.name, f"no setting is called `{name}`", "", help, fix=(near(name, SETTINGS) or [None])[0])
+        report("unknown-setting", setting.name, f"no setting is called `{name}`", "", help, fix=nearest(name, SETTINGS))
         return UNKNOWN
     if not words:
         report("missing-word", setting.name, f"`{name}` says nothing", spec.doc, f"for example `{spec.example}`")
@@ -129,7 +130,7 @@ def _choice(setting: s.Setting, spec: SettingWords, report: Report) -> Any:
     if not isinstance(word, s.Name) or word.text not in spec.choices:
         shown = word.text if isinstance(word, s.Name) else "…"
         report("unknown-choice", word, f"`{name}` is one of {', '.join(f'`{c}`' for c in spec.choices)}, not `{shown}`", "",
-               did_you_mean(shown, spec.choices), fix=(near(shown, spec.choices) or [None])[0])
+               did_you_mean(shown, spec.choices), fix=nearest(shown, spec.choices))
         return UNKNOWN
     return word.text
 
@@ -144,7 +145,8 @@ def _composed(setting: s.Setting, spec: SettingWords, names: Names, report: Repo
         if value is UNKNOWN:
             clean = False
         elif role in parts:
-            report("duplicate-word", word, f"`{name}` says its {role} twice", "", f"keep one of `{_text(parts[role][1])}` and `{_text(word)}`")
+            report("duplicate-word", word, f"`{name}` says its {role} twice", "",
+                   f"keep one of `{_text(parts[role][1])}` and `{_text(word)}`")
             clean = False
         parts.setdefault(role, (value, word))
     if not clean:
@@ -201,7 +203,8 @@ def _bits(word: s.Call, names: Names, report: Report) -> Any:
 
 def _one_argument(word: Any, spec: Argument, names: Names, report: Report, what: str) -> Any:
     if not isinstance(word, s.Call) or len(word.arguments) != 1 or word.arguments[0].name is not None:
-        report("missing-argument", word, f"{what} takes one number in brackets", "", "for example `fraction(11)`, `int(bits)`, `per_group(64)`")
+        report("missing-argument", word, f"{what} takes one number in brackets", "",
+               "for example `fraction(11)`, `int(bits)`, `per_group(64)`")
         return UNKNOWN
     return coerce(spec, word.arguments[0].value, names, report, what)
 
@@ -222,7 +225,8 @@ def _no_width(word: Any, text: str, name: str, spec: SettingWords, report: Repor
 
 def _granularity(word: Any, text: str, names: Names, report: Report) -> Any:
     if text not in GRANULARITIES:
-        report("unknown-word", word, f"no granularity is called `{text}`", "", did_you_mean(text, GRANULARITIES), fix=(near(text, GRANULARITIES) or [None])[0])
+        report("unknown-word", word, f"no granularity is called `{text}`", "", did_you_mean(text, GRANULARITIES),
+               fix=nearest(text, GRANULARITIES))
         return UNKNOWN
     if text == "per_group":
         size = _one_argument(word, Argument("integer", "weights of a row", low=2, high=65536), names, report, "`per_group`")
@@ -233,7 +237,8 @@ def _granularity(word: Any, text: str, names: Names, report: Report) -> Any:
     return Granularity(text[4:])  # type: ignore[arg-type]
 
 
-def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | None, how: Any, parts: dict[str, Any], report: Report) -> Any:
+def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | None, how: Any, parts: dict[str, Any],
+             report: Report) -> Any:
     if how is None:
         if width is None:
             report("missing-word", setting, "`weights` does not say its width", "", f"for example `{SETTINGS['weights'].example}`")
@@ -246,7 +251,8 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
     if given is not None:
         if width is not None:
             spelled = f"{cls.keyword}({given})" if cls.takes_bits() else cls.keyword
-            report("duplicate-word", parts["width"][1], f"`{cls.keyword}` brings its own width", "", f"write `weights {spelled}` without `{width}`")
+            report("duplicate-word", parts["width"][1], f"`{cls.keyword}` brings its own width", "",
+                   f"write `weights {spelled}` without `{width}`")
             return UNKNOWN
         width = Width(given)
     if width is None:
@@ -260,7 +266,8 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
 
 
 def _bad_width(node: Any, how: Any, width: Width, report: Report) -> Any:
-    report("unsupported-width", node, f"`{how.keyword}` is not defined for {width}", "", f"its widths: {', '.join(f'int{b}' for b in type(how).widths)}")
+    report("unsupported-width", node, f"`{how.keyword}` is not defined for {width}", "",
+           f"its widths: {', '.join(f'int{b}' for b in type(how).widths)}")
     return UNKNOWN
 
 
@@ -295,8 +302,9 @@ def default(setting: str) -> Any:
     assert minmax is not None
     return {
         "weights": Weights(Width(8), Granularity("channel"), minmax()), "activations": Activations(Width(8), minmax()),
-        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), DEFAULT_FRACTION[16]), "bias": Width(32), "accumulator": Width(32),
-        "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None, "codec": "auto", "pin": "auto",
+        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), DEFAULT_FRACTION[16]), "bias": Width(32),
+        "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None,
+        "codec": "auto", "pin": "auto",
     }[setting]
 
 
@@ -305,4 +313,4 @@ def spelled(setting: str, value: Any) -> str:
     return f"{setting} {'none' if value is None else value}"
 
 
-__all__ = ["Fraction", "SETTINGS", "SettingWords", "default", "read", "spelled"]
+__all__ = ["SETTINGS", "Fraction", "SettingWords", "default", "read", "spelled"]

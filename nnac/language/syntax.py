@@ -62,6 +62,7 @@ class Binary(Node):
     operator: str
     left: Any
     right: Any
+    length: int = field(default=1, eq=False, repr=False)       # operations in its chain
 
 
 @frozen

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from attrs import NOTHING, frozen
 
 from nnac.compression.base import KINDS, Argument, Described, Form, Method, find, forms, keywords, methods
-from nnac.diagnostics import did_you_mean, near
+from nnac.diagnostics import did_you_mean, near, nearest
 from nnac.language import syntax as s
 from nnac.units import EPOCHS, NUMBER, PERCENT, STEPS, UNITS, Change, Moment, Quantity, Span, UnitError, dimension_name
 
@@ -67,7 +67,7 @@ def _named(node: s.Name, names: Names, report: Report) -> Any:
     if node.text in names:
         return names[node.text]
     report("unknown-name", node, f"no `let` defines `{node.text}`", "", did_you_mean(node.text, names, "defined are"),
-           fix=(near(node.text, names) or [None])[0])
+           fix=nearest(node.text, names))
     return UNKNOWN
 
 
@@ -77,7 +77,8 @@ def _quantity(node: s.Number, report: Report) -> Any:
     unit = UNITS.get(node.unit.text)
     if unit is None:
         close = near(node.unit.text, UNITS) or [u for u in UNITS if u.lower() == node.unit.text.lower()]
-        report("unknown-unit", node.unit, f"no unit is called `{node.unit.text}`", "", did_you_mean(node.unit.text, UNITS), fix=(close or [None])[0])
+        report("unknown-unit", node.unit, f"no unit is called `{node.unit.text}`", "", did_you_mean(node.unit.text, UNITS),
+               fix=(close or [None])[0])
         return UNKNOWN
     return Quantity(node.value * unit[0], unit[1])
 
@@ -160,7 +161,7 @@ def coerce(spec: Argument, node: Any, names: Names, report: Report, what: str) -
             return node.text
         if isinstance(node, s.Name) and node.text not in names:
             report("unknown-choice", node, f"{what} is one of {_listed(spec.choices)}, not `{node.text}`", "",
-                   did_you_mean(node.text, spec.choices), fix=(near(node.text, spec.choices) or [None])[0])
+                   did_you_mean(node.text, spec.choices), fix=nearest(node.text, spec.choices))
             return UNKNOWN
     value = evaluate(node, names, report)
     if value is UNKNOWN:
@@ -236,7 +237,7 @@ def _form(spec: Argument, node: Any, names: Names, report: Report, what: str) ->
         return UNKNOWN
     if name.text not in family:
         report("unknown-choice", name, f"{what} is one of {_listed(tuple(family))}, not `{name.text}`", "", did_you_mean(name.text, family),
-               fix=(near(name.text, family) or [None])[0])
+               fix=nearest(name.text, family))
         return UNKNOWN
     return instance(family[name.text], node, names, report)
 
@@ -245,13 +246,13 @@ def instance(cls: type[Described], node: Any, names: Names, report: Report) -> A
     """An instance of a method or form from a name or a call with arguments; UNKNOWN after a complaint."""
     specs = cls.arguments()
     given = node.arguments if isinstance(node, s.Call) else ()
-    bound = bind({n: a for n, (a, _) in specs.items()}, cls.keyword, given, report)
+    bound, clean = bind({n: a for n, (a, _) in specs.items()}, cls.keyword, given, report)
     values: dict[str, Any] = {}
-    clean = bound is not None
-    for name, argument in (bound or {}).items():
+    placed = clean
+    for name, argument in bound.items():
         values[name] = coerce(specs[name][0], argument.value, names, report, f"`{name}` of `{cls.keyword}`")
         clean = clean and values[name] is not UNKNOWN
-    missing = [n for n, (_, default) in specs.items() if default is NOTHING and bound is not None and n not in bound]
+    missing = [n for n, (_, default) in specs.items() if default is NOTHING and placed and n not in bound]
     if missing:
         what = KINDS[specs[missing[0]][0].kind]
         report("missing-argument", node, f"`{cls.keyword}` needs {_listed(tuple(missing))}", "",
@@ -266,8 +267,8 @@ def instance(cls: type[Described], node: Any, names: Names, report: Report) -> A
         return UNKNOWN
 
 
-def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], report: Report) -> dict[str, s.Argument] | None:
-    """Which argument is which: positional ones in order, then by name.  None if any could not be placed."""
+def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], report: Report) -> tuple[dict[str, s.Argument], bool]:
+    """Which argument is which: positional ones in order, then by name; and whether all could be placed."""
     order = [n for n, a in specs.items() if a.positional]
     bound: dict[str, s.Argument] = {}
     clean = True
@@ -276,7 +277,8 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
             if position >= len(order):
                 clean = False
                 taken = f"takes {_listed(tuple(order))} without a name" if order else "has no argument that may stand without its name"
-                report("unnamed-argument", argument, f"`{owner}` {taken}", "", f"name it: {', '.join(f'`{n}=`' for n in specs if n not in bound)}"
+                report("unnamed-argument", argument, f"`{owner}` {taken}", "",
+                       f"name it: {', '.join(f'`{n}=`' for n in specs if n not in bound)}"
                        if specs else f"`{owner}` has no arguments at all")
                 continue
             name = order[position]
@@ -285,14 +287,14 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
             if name not in specs:
                 clean = False
                 help = did_you_mean(name, specs, f"`{owner}` has") if specs else f"`{owner}` has no arguments"
-                report("unknown-argument", argument.name, f"`{owner}` has no argument `{name}`", "", help, fix=(near(name, specs) or [None])[0])
+                report("unknown-argument", argument.name, f"`{owner}` has no argument `{name}`", "", help, fix=nearest(name, specs))
                 continue
         if name in bound:
             clean = False
             report("duplicate-argument", argument, f"`{name}` of `{owner}` is given twice")
             continue
         bound[name] = argument
-    return bound if clean else None
+    return bound, clean
 
 
 def method(setting: str, node: Any, names: Names, report: Report) -> Any:
@@ -319,4 +321,5 @@ def method(setting: str, node: Any, names: Names, report: Report) -> Any:
     return instance(cls, node, names, report)
 
 
-__all__ = ["UNKNOWN", "Form", "Method", "Names", "Pair", "Report", "bind", "coerce", "convert", "describe", "evaluate", "instance", "method"]
+__all__ = ["UNKNOWN", "Form", "Method", "Names", "Pair", "Report", "bind", "coerce", "convert", "describe", "evaluate", "instance",
+           "method"]

@@ -30,6 +30,7 @@ class Workspace:
     overlays: dict[str, str] = field(factory=dict)
     cache: Cache = field(factory=Cache)
     _files: dict[str, tuple[Any, s.File]] = field(factory=dict)
+    paths: dict[int, Path] = field(factory=dict)          # id of a Source -> where it lies
 
     def parse_text(self, name: str, text: str) -> s.File:
         return parse(Source(name, text), self.cache)
@@ -45,6 +46,7 @@ class Workspace:
         name = shown or _shown(path)
         parsed = parse(Source(name, overlay), self.cache) if overlay is not None else _read(path, name, self.cache)
         self._files[key] = (stamp, parsed)
+        self.paths[id(parsed.source)] = path
         return parsed
 
 
@@ -70,7 +72,8 @@ def _read(path: Path, name: str, cache: Cache) -> s.File:
         text = raw.decode("utf-8", errors="replace")
         source = Source(name, text)
         at = len(raw[:e.start].decode("utf-8", errors="replace"))
-        problem = Diagnostic("not-utf8", f"byte {e.start} is not UTF-8", (Label(Span(source, at, at + 1), ascii(raw[e.start:e.start + 1])[2:-1]),),
+        problem = Diagnostic("not-utf8", f"byte {e.start} is not UTF-8",
+                             (Label(Span(source, at, at + 1), ascii(raw[e.start:e.start + 1])[2:-1]),),
                              ("save the file as UTF-8",))
         return s.File(source, (), (problem,))
     return parse(Source(name, text), cache)
@@ -114,7 +117,8 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
             try:
                 other = workspace.file(target)
             except OSError as e:
-                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {e.strerror}", (Label(span),)))
+                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {e.strerror}",
+                                                 (Label(span),)))
                 continue
             _enter(workspace, found, target, other, (*chain, path) if path is not None else chain, seen)
     for node in file.declarations:

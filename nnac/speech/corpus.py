@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from ..files import atomic
 from ..progress import progress
 from .acoustics import Conditions
@@ -40,7 +42,7 @@ SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4}  # the number enters the 
 SHARD = 50  # utterances
 
 
-class CorpusError(Exception):
+class CorpusError(UserError):
     """The corpus cannot be made or read; the message is one clear line."""
 
 
@@ -148,7 +150,7 @@ def load_split(directory: str | os.PathLike, split: str) -> Split:
     if (
         features.ndim != 2
         or len(features) != (ends[-1] if len(ends) else 0)
-        or hashlib.sha256(features).hexdigest() != index["sha256"]
+        or hashlib.sha256(features.data).hexdigest() != index["sha256"]
     ):
         raise CorpusError(f"{path}: differs from its index; remove both and make the corpus again")
     return Split(
@@ -255,7 +257,7 @@ def _join(directory: Path, spec: CorpusSpec, split: str) -> None:
         "recipe": spec.recipe.to_json(),
         "split": split,
         "count": len(rows),
-        "sha256": hashlib.sha256(features).hexdigest(),
+        "sha256": hashlib.sha256(features.data).hexdigest(),
         "utterances": rows,
     }
     with atomic(directory / f"{split}.json", "w") as out:
@@ -303,6 +305,7 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
     ]
 
     def feed(process: subprocess.Popen) -> None:
+        assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps({"directory": str(directory), "recipe": recipe.to_json()}) + "\n")
             while not todo.empty():
@@ -329,7 +332,9 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
             yield result
     finally:
         for process in processes:
-            process.stdin.close()  # a worker ends at the end of its input
+            with suppress(OSError):
+                if process.stdin is not None:
+                    process.stdin.close()  # a worker ends at the end of its input
         if sys.exc_info()[0] is not None:
             for process in processes:
                 process.terminate()

@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905  (lists of words read best as words)
 """Speech from text with espeak-ng, from the `espeakng-loader` wheel (library and voices in one), through ctypes.
 
 The library keeps state from one sentence to the next (lengths differ by some samples), so a sentence spoken second is not the
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import UserError
 
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
@@ -31,7 +32,7 @@ VARIANTS = tuple(
 NEW_VARIANTS = tuple("adam antonio Jacky Lee max michel miguel pedro steph3 victor f4 f5 m4 m6 m8 klatt2 Michael".split())
 
 
-class EspeakError(Exception):
+class EspeakError(UserError):
     """The engine cannot be used; the message says what to do."""
 
 

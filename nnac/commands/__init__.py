@@ -1,0 +1,1 @@
+"""The commands of ``nnac``, one a file; see ``nnac.cli``."""

@@ -1,0 +1,34 @@
+"""``nnac baseline --corpus DIR --out FILE``: train the float RNN-T that policies start from.
+
+Resumes where it was stopped; the same steps give the same weights, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    p = subparsers.add_parser("baseline", help="train the float RNN-T", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--corpus", required=True, metavar="DIR")
+    p.add_argument("--out", required=True, metavar="FILE")
+    p.add_argument("--steps", type=int, help="optimiser steps (default: the demo's 1800)")
+    p.add_argument("--longer", action="store_true", help="the longer run: 3600 steps")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--processes", type=int, metavar="N")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from attrs import evolve
+
+    from nnac.train.baseline import LONGER, TrainConfig, train
+
+    config = LONGER if args.longer else TrainConfig()
+    config = evolve(config, seed=args.seed, steps=args.steps or config.steps)
+    last = train(args.corpus, args.out, config, args.processes, quiet=args.json)[-1]
+    print(json.dumps(last) if args.json else f"{args.out}: {last['step']} steps, dev WER {last['dev']:.2f} %")
+    return 0

@@ -1,0 +1,42 @@
+"""``nnac corpus --out DIR``: speak the corpus: a voice assistant's sentences in many voices, with rooms and noise.
+
+Deterministic from its seed, for any number of processes; may be stopped and called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    p = subparsers.add_parser("corpus", help="make the speech corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", required=True, metavar="DIR")
+    p.add_argument("--train", type=int, default=9000, metavar="N", help="utterances to train on (9000)")
+    p.add_argument("--dev", type=int, default=400, metavar="N")
+    p.add_argument("--test", type=int, default=1500, metavar="N", help="utterances of each of the two held-out splits (1500)")
+    p.add_argument("--wavs", type=int, default=60, metavar="N", help="of each held-out split, how many also become WAV files (60)")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--processes", type=int, metavar="N")
+    p.add_argument("--json", action="store_true", help="the summary as JSON")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnac.speech.corpus import CorpusSpec, Recipe, build
+
+    spec = CorpusSpec(Recipe(seed=args.seed), args.train, args.dev, args.test, args.test, args.wavs)
+    made = build(args.out, spec, args.processes, quiet=args.json)
+    if args.json:
+        print(json.dumps(made))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("split", "utterances", "hours", "voices", "sentences", "words", "sha256", title=f"corpus in {args.out}")
+    for split, s in made.items():
+        table.add_row(split, str(s["utterances"]), f"{s['hours']:.2f}", str(s["voices"]), str(s["sentences"]), str(s["words"]), s["sha256"][:12])
+    Console(file=sys.stdout).print(table)
+    return 0

@@ -1,0 +1,151 @@
+"""``nnac explain FILE [LAYER]``: what a policy decides for each layer, and the line that each decision came from.
+
+LAYER is a selector such as `encoder.lstm[0]` or `**.gate.f`; with it, the whole chain of rules behind each setting is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnac.language.resolve import Resolution
+    from nnac.plan import Origin, Plan
+
+
+def register(subparsers: Any) -> None:
+    from nnac.cli import add_policy_arguments
+
+    p = subparsers.add_parser("explain", help="show each setting of each layer with the line it came from", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", nargs="?", metavar="FILE")
+    p.add_argument("layer", nargs="?", metavar="LAYER", help="a selector")
+    add_policy_arguments(p)
+    p.add_argument("--json", action="store_true", help="the resolved plan as JSON, origins included")
+    p.add_argument("--schema", action="store_true", help="the JSON Schema of that, and nothing else")
+    p.add_argument("--methods", action="store_true", help="every compression method with its arguments, and nothing else")
+    p.add_argument("--settings", action="store_true", help="every setting with an example, and nothing else")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.schema:
+        from nnac.plan import schema_text
+
+        print(schema_text(), end="")
+        return 0
+    if args.methods or args.settings:
+        from nnac.language import manual
+
+        print(manual.methods() if args.methods else manual.settings())
+        return 0
+    if args.file is None:
+        sys.stderr.write("nnac explain: which file?  (nnac explain specs/rnnt_int8.nnac)\n")
+        return 2
+    return _explain(args)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from nnac import rendering
+    from nnac.cli import colour, definitions
+    from nnac.diagnostics import DiagnosticError
+    from nnac.language.check import check_file
+    from nnac.policy import main_policy
+
+    checked = check_file(Path(args.file), args.policy, definitions(args.define))
+    if checked.errors:
+        raise DiagnosticError(checked.diagnostics)
+    warnings = [d for d in checked.diagnostics if d.severity == "warning"]
+    if warnings:
+        sys.stderr.write(rendering.text(warnings, colour=colour(sys.stderr)) + "\n\n")
+    names = list(dict.fromkeys(r.name for r in checked.resolutions))
+    chosen = args.policy or (main_policy(checked.file, names) if names else None)
+    found = [r for r in checked.resolutions if r.name == chosen and r.plan is not None]
+    if not found:
+        sys.stderr.write(f"nnac explain: {args.file} has no policy with a model and a target\n")
+        return 1
+    if args.json:
+        plans = [r.plan.to_json() for r in found if r.plan is not None]
+        print(json.dumps(plans[0] if len(plans) == 1 else plans))
+        return 0
+    if len(found) > 1:
+        print(f"variants: {', '.join(v for v, r in checked.variants.items() if r in found)}\nshown is the first; choose one with -D\n")
+    if args.layer is not None:
+        return _layer(found[0], args.layer)
+    print(overview(found[0]))
+    return 0
+
+
+def overview(r: Resolution) -> str:
+    """All layers, kernels and (where they differ) gates: setting, value, line."""
+    from nnac.language.estimate import estimate
+
+    plan, model = r.plan, r.model
+    assert plan is not None and model is not None
+    cost = estimate(plan, model)
+    lines = [f"{plan.name}: {plan.model} on {plan.target.name}",
+             f"{model.weights:,} weights in about {cost.weight_bytes:,} bytes ({cost.bits_per_weight:.2f} bits each); a step takes about "
+             f"{cost.seconds * 1e3:.2f} ms, {cost.cycles:,} cycles; estimated from shapes", ""]
+    for site in plan:
+        if site.kind == "gate" and site.settings == plan[site.path.rpartition(".gate.")[0]].settings:
+            continue
+        depth = {"layer": 0, "kernel": 1, "gate": 2}[site.kind]
+        kernel = model.kernels.get(site.path)
+        shape = f"  {kernel.rows} x {kernel.cols}" if kernel else f"  {model.by_path[site.path].kind}" if depth == 0 else ""
+        lines.append(f"{'  ' * depth}{site.path}{shape}")
+        for name, value in site.settings.items():
+            chain = plan.origin(site.path, name)
+            if chain[-1].file is None and name in ("codec", "pin", "frames", "place", "bias", "accumulator"):
+                continue                                     # defaults that nobody asked about
+            lines.append(f"{'  ' * depth}  {name:<12} {value!s:<44} {_short(chain[-1])}")
+    if plan.budgets:
+        lines.append("")
+        lines += [f"budget  {b.text:<28} about {cost.quantity(b.quantity):,.6g}" for b in plan.budgets]
+    return "\n".join(lines)
+
+
+def _short(origin: Origin) -> str:
+    return f"{origin.file}:{origin.line}" if origin.file else origin.rule if origin.text.count(" ") != 2 else origin.text
+
+
+def _layer(r: Resolution, written: str) -> int:
+    """The chain of rules behind each setting of the sites that a selector means."""
+    from nnac.diagnostics import Source
+    from nnac.language.parse import parse
+    from nnac.language.select import matched, misses
+
+    parsed = parse(Source("LAYER", f"policy p {{ layers {written} {{ }}\n}}"))
+    assert r.sites is not None and r.plan is not None
+    if parsed.problems or not parsed.policies or not parsed.policies[0].items:
+        sys.stderr.write(f"nnac explain: `{written}` is not a selector; for example `encoder.lstm[0].input`\n")
+        return 2
+    selectors = parsed.policies[0].items[0].node.selectors
+    mask = 0
+    for selector in selectors:
+        mask |= matched(r.sites, selector)
+    if not mask:
+        for miss in misses(r.sites, selectors[0]):
+            sys.stderr.write(f"nnac explain: {miss.message}\nhelp: {miss.help}\n")
+        return 1
+    print("\n".join(chains(r.plan, r.sites.named(mask))))
+    return 0
+
+
+def chains(plan: Plan, paths: list[str]) -> list[str]:
+    """For each site, each setting with its value, and the rules that spoke about it; the last one won."""
+    lines: list[str] = []
+    for path in paths:
+        site = plan[path]
+        if site.kind == "gate" and len(paths) > 1 and site.settings == plan[path.rpartition(".gate.")[0]].settings:
+            continue
+        lines.append(path)
+        for name, value in site.settings.items():
+            lines.append(f"  {name} {value}")
+            chain = plan.origin(path, name)
+            for origin in chain[:-1]:
+                lines.append(f"      was    {origin}")
+            lines.append(f"      wins   {chain[-1]}")
+    return lines

@@ -1,0 +1,44 @@
+"""``nnac train POLICY --float FILE --corpus DIR --out FILE``: train under a policy.
+
+The training module starts from a float recogniser (``nnac baseline``), finds its scales on real data, and computes the NNA's own
+integers in every forward pass.  Stop it at any time: called again it goes on, and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    from nnac.cli import add_policy_arguments
+
+    p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file", metavar="POLICY")
+    p.add_argument("--float", dest="float_path", required=True, metavar="FILE", help="the float recogniser to start from")
+    p.add_argument("--corpus", required=True, metavar="DIR")
+    p.add_argument("--out", required=True, metavar="FILE")
+    p.add_argument("--steps", type=int, help="instead of the policy's own; 0 calibrates only")
+    p.add_argument("--learning-rate", type=float)
+    p.add_argument("--seed", type=int)
+    p.add_argument("--processes", type=int, metavar="N")
+    p.add_argument("--json", action="store_true")
+    add_policy_arguments(p)
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnac.cli import definitions
+    from nnac.compiler import resolve
+    from nnac.train.policy import PolicyConfig, train
+
+    plan = resolve(args.file, args.policy, **definitions(args.define))
+    config = PolicyConfig.of(plan, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed)
+    last = train(plan, args.float_path, args.corpus, args.out, config, args.processes, quiet=args.json)[-1]
+    if args.json:
+        print(json.dumps(last))
+    else:
+        sys.stdout.write(f"{args.out}: {plan.name}, {last['step']} steps, dev WER {last['dev']:.2f} %\n")
+    return 0

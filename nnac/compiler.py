@@ -1,0 +1,56 @@
+"""The pipeline on one screen: from a policy file to a program.  Every stage returns a value that prints.
+
+    plan     = resolve(path)                    specs/*.nnac -> Plan           (language: parse, resolve, lint)
+    graph    = lower(plan)                      Plan -> unbound QGraph         (lower)
+    trained  = load_module(checkpoint)          weights and scales             (train)
+    bound    = bind(trained)                    -> bound QGraph                (train.module, bind)
+    program  = compile_graph(bound, target)     tile, encode weights, allocate, order, verify  (schedule)
+    machine  = Emulator(program)                run                            (emulator)
+
+`stages` names them; ``nnac show CHECKPOINT --stage plan|qgraph|program`` prints any.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnac.ir import QGraph
+    from nnac.plan import Plan
+    from nnac.program import Program
+    from nnac.train.policy import Trained
+
+
+def resolve(path: str | os.PathLike, policy: str | None = None, **parameters: Any) -> Plan:
+    """The plan of a policy file.  DiagnosticError with everything that is wrong with it."""
+    from nnac.policy import load
+
+    return load(path, policy, **parameters).plan
+
+
+def lower(plan: Plan) -> QGraph:
+    """The unbound graph of integer operators."""
+    from nnac.lower import lower_plan
+
+    return lower_plan(plan)
+
+
+def trained(path: str | os.PathLike) -> Trained:
+    """A trained module, its plan and its front end.  CheckpointError."""
+    from nnac.train.policy import load_module
+
+    return load_module(path)
+
+
+def bind(module: Trained) -> QGraph:
+    """The bound graph: the integers that the trained module computes with."""
+    return module.module.bind()
+
+
+def program(module: Trained) -> Program:
+    """The scheduled program of a trained module for its plan's target, with its front end inside.  CompileError: it does not fit."""
+    from nnac.schedule.compile import Settings, compile_graph
+
+    return compile_graph(bind(module), module.plan.target, Settings.of(module.plan), plan=module.plan.to_json(),
+                         metadata=dict(front_end=module.front.to_json(), training=module.training))

@@ -1,0 +1,191 @@
+"""Grids: which integers a weight may become, on what real unit.  Torch; imported only by functions that run.
+
+Weights arrive grouped: ``x`` [G, n], one row per thing that shares a scale (tensor, gate, channel, group).  A grid gives for each weight an
+integer (carried exactly by float32) and for each group the real value of one integer, its ``unit``.  Two kinds: `Uniform`, and
+`Codebook`, one table of integers for the whole kernel, shared by all its groups, so that an index of n bits says it all.
+`on` re-expresses a grid on a coarser or finer unit, for kernels that add into one accumulator.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+SMALLEST_UNIT = 2.0**-18       # of dead rows: small, yet a real bias of some units still fits the accumulator (our choice)
+
+
+def largest(bits: int) -> int:
+    """The largest level of a symmetric grid of ``bits`` bits: 7 for 4 bits (15 levels, zero among them), 1 for 1 and 2 bits."""
+    return max(1, (1 << (bits - 1)) - 1)
+
+
+@frozen(eq=False)
+class Uniform:
+    """Levels ``step * q``: q every integer in +-top, or every odd one (``odd``: no zero among the levels).
+
+    step  [G, 1] real, positive      multiple  integer by which q is multiplied to give the code (1, or [G, 1] after `on`)
+    """
+
+    step: Tensor
+    top: int
+    odd: bool = False
+    multiple: Any = 1
+
+    @classmethod
+    def of_clip(cls, clip: Tensor, bits: int, odd: bool = False) -> Uniform:
+        """The grid of ``bits`` bits whose outermost level is ``clip`` [G].  One bit is always odd: +-clip."""
+        odd = (odd and bits < 8) or bits == 1              # 256 odd levels would not fit int8
+        top = (1 << bits) - 1 if odd else largest(bits)
+        return cls((clip[:, None] / top).clamp_min(SMALLEST_UNIT), top, odd)
+
+    @property
+    def unit(self) -> Tensor:
+        return self.step / self.multiple
+
+    @property
+    def reach(self) -> Tensor:
+        """The largest magnitude represented, [G, 1] real."""
+        return self.step * self.top
+
+    @property
+    def codes(self) -> Tensor:
+        """All codes in order, [1 or G, K]."""
+        q = torch.arange(-self.top, self.top + 1, 2 if self.odd else 1, device=self.step.device, dtype=torch.float32)
+        return q[None] * self.multiple
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """The code of each weight, exact integers in float32.  x [G, n]."""
+        q = x * (1.0 / self.step)
+        q = q.mul_(0.5).floor_().mul_(2).add_(1) if self.odd else q.round_()
+        q = q.clamp_(-self.top, self.top)
+        return q if isinstance(self.multiple, int) and self.multiple == 1 else q.mul_(self.multiple)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Which weights lie within the outermost levels."""
+        return x.abs() <= self.reach
+
+    def on(self, unit: Tensor) -> Uniform:
+        """The same levels as integer multiples of ``unit`` [G, 1]: the step moves to the nearest multiple."""
+        multiple = (self.step / unit).round().clamp_min(1)
+        return evolve(self, step=multiple * unit, multiple=multiple)
+
+
+@frozen(eq=False)
+class Codebook:
+    """Levels ``unit * codes``.  unit [G, 1]; codes float32 [1 or G, K], increasing (equal neighbours allowed), integers.
+
+    ``bounds`` [1 or G, K-1] in code units: weights between two bounds take one code; None: half-way, so the nearest.
+    """
+
+    unit: Tensor
+    codes: Tensor
+    bounds: Tensor | None = None
+
+    @property
+    def reach(self) -> Tensor:
+        return self.unit * self.codes.abs().amax(1, keepdim=True)
+
+    @property
+    def midpoints(self) -> Tensor:
+        return (self.codes[:, 1:] + self.codes[:, :-1]) / 2 if self.bounds is None else self.bounds
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """The code of each weight; a weight half-way takes the upper one."""
+        u = x * (1.0 / self.unit)
+        if self.bounds is None and self.codes.shape[0] == 1 and self.codes.abs().max() < 256:
+            return self._table[u.mul_(2).floor_().add_(512).clamp_(0, 1023).int()]
+        if self.codes.shape[1] <= 4:                       # a few comparisons are cheaper than a search
+            q = self.codes[:, :1].expand_as(u)
+            for k in range(self.codes.shape[1] - 1):
+                q = q + (u >= self.midpoints[:, k: k + 1]) * (self.codes[:, k + 1: k + 2] - self.codes[:, k: k + 1])
+            return q
+        index = torch.searchsorted(self.midpoints.expand(u.shape[0], -1).contiguous(), u, right=True)
+        return torch.gather(self.codes.expand(u.shape[0], -1), 1, index)
+
+    @property
+    def _table(self) -> Tensor:
+        # midpoints of integers are multiples of 1/2, so the nearest code is a function of floor(2u): one gather, no search
+        cells = (torch.arange(-512, 512, device=self.codes.device) + 0.5) / 2
+        return self.codes[0][torch.bucketize(cells, self.midpoints[0].contiguous(), right=True)]
+
+    def bracket(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes below and above each ``u`` [G, n] (code units); the two outermost for what lies outside."""
+        if self.codes.shape[0] == 1 and self.codes.abs().max() < 256:
+            # centroids are integers, so the one below u is a function of floor(u)
+            cells = torch.arange(-256, 256, device=u.device, dtype=torch.float32)
+            below = (torch.searchsorted(self.codes[0].contiguous(), cells.to(self.codes.dtype), right=True) - 1)
+            below = below.clamp_(0, max(0, self.codes.shape[1] - 2))
+            above = (below + 1).clamp_max(self.codes.shape[1] - 1)
+            cell = u.floor().clamp_(-256, 255).add_(256).int()
+            return self.codes[0][below][cell], self.codes[0][above][cell]
+        codes = self.codes.expand(u.shape[0], -1).contiguous()
+        low = (torch.searchsorted(codes, u, right=True) - 1).clamp_(0, max(0, codes.shape[1] - 2))
+        return torch.gather(codes, 1, low), torch.gather(codes, 1, (low + 1).clamp_max(codes.shape[1] - 1))
+
+    def inside(self, x: Tensor) -> Tensor:
+        return (x >= self.unit * self.codes[:, :1]) & (x <= self.unit * self.codes[:, -1:])
+
+    def on(self, unit: Tensor) -> Codebook:
+        """The same levels rounded to multiples of ``unit`` [G, 1]."""
+        ratio = self.unit / unit
+        codes = (self.codes * ratio).round()
+        bounds = None if self.bounds is None else self.bounds * ratio
+        if (ratio == ratio[:1]).all():                     # one table for all groups stays one table
+            codes, bounds = codes[:1], None if bounds is None else bounds[:1]
+        return Codebook(unit, codes, bounds)
+
+
+Grid = Uniform | Codebook
+
+
+def snapped(centroids: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """Centroids [..., K] as integers, the largest magnitude 127 (``bits`` 8): (codes float32, unit [..., 1])."""
+    top = largest(bits)
+    unit = centroids.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_UNIT * top) / top
+    return (centroids / unit).round().float(), unit.float()
+
+
+# ------------------------------------------------------------------------------------------------------------- gradients
+
+class _Exact(torch.autograd.Function):
+    """Codes that are exact going forward and, going backward, stand for ``w_hat / unit`` with ``w_hat`` a function of weights and size.
+
+    ``w_hat(x, size)`` is homogeneous of degree one (twice the weights and twice the size give twice the result), so its slopes obey
+    ``x dw_hat/dx + size dw_hat/dsize = w_hat``: with ``slope = dw_hat/dx`` chosen, the gradient of the size follows.  With slope 1
+    inside the clip and 0 outside this is LSQ's and PACT+'s formula; with the softmax's slope, the derivative of GQ's soft assignment.
+    """
+
+    @staticmethod
+    def forward(ctx, x, codes, unit, slope, size, factor, shape, shape_gradient):
+        learns = size is not None and size.requires_grad
+        ctx.factor = factor
+        ctx.save_for_backward(unit, slope, *((x, codes, size) if learns else (None, None, None)), shape_gradient)
+        return codes.view_as(codes)
+
+    @staticmethod
+    def backward(ctx, g):
+        unit, slope, x, codes, size, shape_gradient = ctx.saved_tensors
+        gx = g / unit
+        if slope is not None:
+            gx = gx * slope
+        g_size = g_shape = None
+        if size is not None and ctx.needs_input_grad[4]:
+            u = x / unit if slope is None else (x / unit) * slope
+            g_size = (g * (codes - u)).sum(1) / size * ctx.factor
+        if shape_gradient is not None and ctx.needs_input_grad[6]:
+            g_shape = (g * shape_gradient).sum().reshape(1)
+        return gx, None, None, None, g_size, None, g_shape, None
+
+
+def exact(x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None = None, size: Tensor | None = None, factor: float = 1.0,
+          shape: Tensor | None = None, shape_gradient: Tensor | None = None) -> Tensor:
+    """``codes``, exactly, with the gradient of ``w_hat / unit`` to the weights and to what is learned.
+
+    x [G, n] weights      codes [G, n]      unit [G, 1]      slope  d w_hat / d x, [G, n], bool or real; None: 1 everywhere
+    size [G] the learned size (its gradient times ``factor``); shape [1] a learned shape, with ``shape_gradient`` [G, n] = d codes / d shape
+    The codes carry the whole gradient: a unit is a constant to whoever multiplies with it.
+    """
+    return _Exact.apply(x, codes, unit, slope, size, factor, shape, shape_gradient)

@@ -1,0 +1,66 @@
+"""Pulls towards centroids, value and slope in one pass.  Torch; imported only by functions that run."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def acosr(u: Tensor, top: int, odd: bool = False) -> tuple[Tensor, Tensor]:
+    """``|sin(pi u)|`` for levels at the integers up to +-top, ``|cos(pi u / 2)|`` for odd ones; linear outside.  (value, slope) by ``u``.
+
+    u in steps of the grid (half-spacings for odd levels).  Zero on a level, one half-way.  Source: Nguyen et al. 2020; METHODS §3.
+    """
+    width = 2.0 if odd else 1.0
+    t = (u - 1.0) / 2 if odd else u
+    angle = math.pi * (t - t.floor())
+    value, slope = angle.sin(), angle.cos() * (math.pi / width)
+    slope = torch.where(value < 1e-6, 0.0, slope)          # on a level there is nothing to pull
+    beyond = u.abs() - top
+    outside = beyond > 0
+    return torch.where(outside, beyond / width, value), torch.where(outside, u.sign() / width, slope)
+
+
+def mracos(u: Tensor, centroids: Tensor, width_normalised: bool = True) -> tuple[Tensor, Tensor]:
+    """``|sin(pi (u - c_k) / (c_{k+1} - c_k))|`` in the region of each u.  (value, slope) by ``u``, [G, n].
+
+    centroids [1 or G, K], increasing, in the unit of u.  Width-normalised: times the region's width over the mean width, so that all
+    regions pull alike and a uniform grid gives ACosR either way.  Outside: the distance to the end centroid in (mean, or end) widths.
+    Zero at every centroid, one (or the relative width) half-way.  Source: S8BQAT; METHODS §3, a reconstruction.
+    """
+    c = centroids.expand(u.shape[0], -1).contiguous()
+    k = c.shape[1]
+    if k == 1:
+        return (u - c).abs(), (u - c).sign()
+    low = (torch.searchsorted(c, u, right=True) - 1).clamp_(0, k - 2)
+    left = torch.gather(c, 1, low)
+    width = (torch.gather(c, 1, low + 1) - left).clamp_min(1e-6)
+    mean = ((c[:, -1:] - c[:, :1]) / (k - 1)).clamp_min(1e-6)
+    scale = width / mean if width_normalised else 1.0
+    angle = math.pi * ((u - left) / width)
+    value, slope = angle.sin(), angle.cos() * (math.pi / width)
+    slope = torch.where(value < 1e-6, 0.0, slope) * scale
+    below, above = c[:, :1] - u, u - c[:, -1:]
+    outside = (below > 0) | (above > 0)
+    end = mean if width_normalised else width
+    return (torch.where(outside, torch.maximum(below, above) / end, value * scale),
+            torch.where(outside, torch.where(below > 0, -1.0, 1.0) / end, slope))
+
+
+class Mean(torch.autograd.Function):
+    """The mean of ``function(u)`` over the live entries; keeps one tensor for the way back, not the graph of the formula."""
+
+    @staticmethod
+    def forward(ctx, u, live, function):
+        value, slope = function(u.detach())
+        n = u.numel() if live is None else max(1, int(live.sum()))
+        if live is not None:
+            value, slope = value * live, slope * live
+        ctx.save_for_backward(slope / n)
+        return value.sum() / n
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0], None, None

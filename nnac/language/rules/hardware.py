@@ -1,0 +1,285 @@
+"""Rules about what the target can and cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nnac.diagnostics import Diagnostic
+from nnac.language.estimate import cpu_seconds
+from nnac.language.rules.base import CompiledRule, Entry, Label, Resolution, Rule, by_entry, example, place, problem, where
+from nnac.model.graph import Kernel, Layer
+from nnac.plan import Weights, Width
+from nnac.target import Target
+
+
+def on_cpu(r: Resolution, layer: Layer) -> bool:
+    """Whether a layer runs on the CPU, by the policy or because the target lacks its operator."""
+    assert r.sites is not None and r.target is not None
+    return r.values["place"][number(r, layer.path)] == "cpu" or layer.kind not in r.target.operators
+
+
+def number(r: Resolution, path: str) -> int:
+    return numbers(r)[path]
+
+
+def numbers(r: Resolution) -> dict[str, int]:
+    assert r.sites is not None
+    return r.sites.number
+
+
+class UnsupportedByTarget(Rule):
+    """A width, codec or accumulator that the target does not have.
+
+    The compiler would refuse it later, or worse, run it on the CPU.  Choose one that the target multiplies, another target, or `place cpu`.
+    """
+
+    code = "unsupported-by-target"
+    example = example("layers ** { weights fp16 }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.target is None or r.sites is None or r.model is None:
+            return
+        nna = sum(1 << number(r, p) for layer in r.model if not on_cpu(r, layer) for p in layer.sites)
+        t = r.target
+        for setting, mask in (("weights", r.sites.leaves), ("activations", r.sites.layers), ("hidden", r.sites.layers),
+                              ("accumulator", r.sites.layers),
+                              ("codec", r.sites.leaves)):
+            for decided, sites, value in by_entry(r, setting, mask & nna):
+                found = self.why(setting, value, t)
+                if found is not None:
+                    label = where(r, sites) + ("" if decided is not None else f": {value} is the default")
+                    yield problem(self.code, place(r, decided), found[0], label, found[1])
+
+    @staticmethod
+    def why(setting: str, value: Any, t: Target) -> tuple[str, str] | None:
+        if setting == "weights":
+            w: Weights = value
+            if t.multiply_width(w.multiplied_bits, w.width.number) is None:
+                return f"`{t.name}` does not multiply {w.width} weights", f"it multiplies {', '.join(t.multiply)}; or `place cpu`"
+        elif setting in ("activations", "hidden"):
+            wide = [Width.parse(a) for a in t.activations]
+            if not any(a.number == value.width.number and a.bits >= value.bits for a in wide):
+                return f"`{t.name}` does not take {value.width} activations", f"it takes {', '.join(t.activations)}; or `place cpu`"
+        elif setting == "accumulator" and value.bits not in t.accumulators:
+            return f"`{t.name}` has no {value}-bit accumulator".replace("int", ""), f"it has {', '.join(f'int{a}' for a in t.accumulators)}"
+        elif setting == "codec" and value != "auto" and value not in t.codecs:
+            return f"the decoder of `{t.name}` does not read `{value}`", f"it reads {', '.join(t.codecs)}"
+        return None
+
+
+class NoGain(Rule):
+    """Activations narrower than anything the target computes with.
+
+    They would be widened before every product: accuracy is lost and nothing is won.  (Narrow weights are worth it: fewer bytes are read.)
+    """
+
+    code = "no-gain"
+    example = example("layers encoder.lstm[*] { activations int4 pact_symmetric }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.target is None or r.sites is None:
+            return
+        for decided, sites, value in by_entry(r, "activations", r.sites.layers):
+            widths = [int(a[3:]) for a in r.target.activations if a.startswith("int")]
+            if decided is not None and value.width.number == "int" and widths and value.bits < min(widths):
+                yield problem(self.code, place(r, decided),
+                              f"`{r.target.name}` computes with int{min(widths)} at least: {value.width} activations win nothing",
+                              where(r, sites), f"`int{min(widths)}`, or a target with int{value.bits} such as `rapid`", severity="warning")
+
+
+class AccumulatorOverflow(Rule):
+    """Sums of products that may not fit the accumulator.
+
+    n products of a-bit by b-bit integers need a + b - 1 + log2(n) bits in the worst case.  Overflow is never wrapped or saturated here: it
+    is refused.  Narrow the activations or the weights, or choose a wider accumulator.
+    """
+
+    code = "accumulator-overflow"
+    example = example("layers encoder.** { activations int16; hidden int8 }", header=(
+        'import "targets/edge.nnac"\n\npolicy example {\n  model   rnnt(size="small", cells=1024)\n  target  edge\n'))
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.model is None or r.sites is None:
+            return
+        groups: dict[int, list[tuple[int, Layer, Kernel]]] = {}         # by the setting that made the activations wide
+        for layer in r.model:
+            i = number(r, layer.path)
+            if i not in r.values["accumulator"] or (r.target is not None and on_cpu(r, layer)):
+                continue
+            sums, kernel = self.worst(r, layer, i)
+            need = sums.bit_length() + 1                                # the sign
+            if need > r.values["accumulator"][i].bits:
+                decided = self.decided(r, layer, kernel)
+                groups.setdefault(id(decided[1]) if decided else 0, []).append((need, layer, kernel))
+        for found in groups.values():
+            yield self.overflow(r, *max(found, key=lambda f: f[0]), len(found) - 1)
+
+    def worst(self, r: Resolution, layer: Layer, i: int) -> tuple[int, Kernel]:
+        """The largest magnitude that a sum of the layer can reach, and the kernel that adds most to it."""
+        shared = layer.recurrent and r.values["accumulate"].get(i) == "acc32"
+        parts = [(self.reach(r, layer, k, i), k) for k in layer.kernels]
+        most = max(parts, key=lambda p: p[0])
+        if not shared:
+            return most
+        together: dict[str, int] = {}
+        for value, k in parts:                                # both directions have sums of their own
+            if k.name in ("input", "recurrent"):
+                together[k.path.rpartition(".")[0]] = together.get(k.path.rpartition(".")[0], 0) + value
+        return max([*together.values(), *(v for v, k in parts if k.name not in ("input", "recurrent"))]), most[1]
+
+    def reach(self, r: Resolution, layer: Layer, kernel: Kernel, i: int) -> int:
+        bits = activation_bits(r, layer, kernel)
+        weights = max((abs_max(r.values["weights"][number(r, p)]) for p in kernel.sites), default=0)
+        return kernel.cols * weights << (bits - 1)
+
+    def decided(self, r: Resolution, layer: Layer, kernel: Kernel) -> tuple[CompiledRule, Entry] | None:
+        """What made the activations that meet a kernel as wide as they are."""
+        source = activation_source(r, layer, kernel)
+        if source is None:
+            return None
+        names = ("hidden", "activations") if kernel.name == "recurrent" else ("activations",)
+        found = next((w for n in names if (w := r.winners[n].get(source)) is not None), None)
+        return (r.rules[found[0]], found[1]) if found else None
+
+    def overflow(self, r: Resolution, need: int, layer: Layer, kernel: Kernel, more: int) -> Diagnostic:
+        a, w = activation_bits(r, layer, kernel), max(r.values["weights"][number(r, p)].multiplied_bits for p in kernel.sites)
+        bits = r.values["accumulator"][number(r, layer.path)].bits
+        winner = r.winners["weights"].get(number(r, kernel.sites[-1]))
+        related = (Label(r.entry_span(r.rules[winner[0]], winner[1]), "the weights come from here"),) if winner else ()
+        wider = next((b for b in sorted(r.target.accumulators if r.target else (48,)) if b >= need), None)
+        help = [f"`accumulator int{wider}` holds it" if wider else "", f"`int8` would need {need - a + 8} bits" if a > 8 else ""]
+        others = f" and {more} more {'layer' if more == 1 else 'layers'}" if more else ""
+        return problem(self.code, place(r, self.decided(r, layer, kernel)), f"`{layer.path}`{others} may exceed the {bits}-bit accumulator",
+                       f"{kernel.cols} products of int{w} by int{a} in `{kernel.path}`: {need} bits", *help, related=related)
+
+
+def abs_max(w: Weights) -> int:
+    """The largest magnitude of an integer weight; 0 for floating point."""
+    return 0 if w.width.number == "fp" else 1 << (w.multiplied_bits - 1)
+
+
+def activation_source(r: Resolution, layer: Layer, kernel: Kernel) -> int | None:
+    """The layer whose output a kernel multiplies; itself for recurrent kernels and projections, None for an entry input."""
+    if kernel.name in ("recurrent", "project"):
+        return number(r, layer.path)
+    assert r.model is not None
+    name = layer.inputs[0] if layer.inputs else None
+    return number(r, name) if name in r.model.by_path else None  # type: ignore[arg-type]
+
+
+def activation_bits(r: Resolution, layer: Layer, kernel: Kernel) -> int:
+    """Bits of the integers that meet a kernel.  Entry inputs are int8 like the features."""
+    source = activation_source(r, layer, kernel)
+    if source is None:
+        return 8
+    held = r.values["hidden" if kernel.name == "recurrent" else "activations"].get(source)
+    return held.bits if held is not None and held.width.number == "int" else 8
+
+
+class CpuFallback(Rule):
+    """A layer that runs on the CPU, with what that costs.
+
+    Its values travel to the CPU and back at every step, and the CPU has to be woken: often more time than the layer itself.  Sometimes that
+    is right; it is never free.  Choose an operator that the target has, or keep the price in mind.
+    """
+
+    code = "cpu-fallback"
+    example = example("layers joint.activation { place cpu }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.target is None or r.model is None:
+            return
+        t = r.target
+        for decided, sites, value in by_entry(r, "place"):
+            layers = [r.model.layer_of(r.sites.paths[i]) for i in sites]  # type: ignore[union-attr]
+            missing = [layer for layer in layers if layer.kind not in t.operators]
+            here = layers if value == "cpu" else missing
+            if not here:
+                continue
+            seconds = sum(float(cpu_seconds(t, layer, self.width_in(r, layer), r.values["activations"][number(r, layer.path)].bits))
+                          for layer in here)
+            names = where(r, [number(r, layer.path) for layer in here])
+            why = "" if value == "cpu" else f": `{t.name}` has no `{missing[0].kind}`"
+            help = "`place nna`: the target has the operator" if value == "cpu" and not missing else "choose a target that has the operator"
+            yield problem(self.code, place(r, decided), f"{names} on the CPU costs about {seconds * 1e6:.0f} us per step{why}",
+                          f"waking it takes {float(t.cpu.wake) * 1e6:.0f} us each time", help, severity="warning")
+
+    @staticmethod
+    def width_in(r: Resolution, layer: Layer) -> int:
+        assert r.model is not None
+        return sum(r.model.by_path[i].width if i in r.model.by_path else r.model.inputs.get(i, 0) for i in layer.inputs)
+
+
+class PinOverflow(Rule):
+    """More weights are pinned than the target has room for.
+
+    Pinned weights stay in SRAM; the target says how much of it they may take.  Pin fewer, or hold them in fewer bits.
+    """
+
+    code = "pin-overflow"
+    example = example("layers encoder.lstm[*].** { pin always }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.target is None or r.model is None or r.sites is None:
+            return
+        from nnac.language.rules.budget import estimated
+
+        found = [(d, s) for d, s, v in by_entry(r, "pin", r.sites.kernels) if v == "always" and d is not None]
+        cost = estimated(r) if found else None
+        if cost is None:
+            return
+        paths = [r.sites.paths[i] for _, sites in found for i in sites if r.sites.kernels >> i & 1]
+        size = sum(cost.kernels[p].bytes for p in paths)
+        if size > r.target.pinned:
+            yield problem(self.code, place(r, found[0][0]),
+                          f"{size:,} bytes are pinned, but `{r.target.name}` has room for {r.target.pinned:,}",
+                          where(r, found[0][1]), "pin fewer kernels, or hold them in fewer bits")
+
+
+class UnevenGroup(Rule):
+    """A group size that does not divide the rows of a kernel.
+
+    The last group of each row is shorter; the machine pads it.  Choose a divisor, best a multiple of 16.
+    """
+
+    code = "uneven-group"
+    example = example("layers joint.output.** { weights int4 per_group(100) }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        assert r.sites is not None and r.model is not None
+        for decided, sites, value in by_entry(r, "weights", r.sites.leaves):
+            size = value.granularity.size
+            if decided is None or not size:
+                continue
+            uneven = [i for i in sites if self.columns(r, i) % size]
+            if uneven:
+                columns = self.columns(r, uneven[0])
+                fits = max((d for d in range(16, min(size, columns) + 1) if columns % d == 0), default=columns)
+                yield problem(self.code, place(r, decided), f"groups of {size} do not divide rows of {columns}", where(r, uneven),
+                              f"`per_group({fits})` would", severity="warning")
+
+    @staticmethod
+    def columns(r: Resolution, i: int) -> int:
+        assert r.model is not None and r.sites is not None
+        return r.model.kernels[r.sites.paths[i].partition(".gate.")[0]].cols
+
+
+class Narrow(Rule):
+    """A cell state whose range is too small to train with.
+
+    LSTM cells of trained RNN-Ts reach +-8 and beyond; a cell that saturates below +-2 hardly remembers.  Give it fewer fractional bits.
+    """
+
+    code = "narrow-cell"
+    example = example("layers encoder.lstm[*] { cell int8 fraction(7) }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        for decided, sites, value in by_entry(r, "cell"):
+            if decided is None or value.width.number == "fp":
+                continue
+            reach = 2.0 ** (value.bits - 1 - value.fraction)
+            if reach < 2:
+                keep = value.bits - 4
+                yield problem(self.code, place(r, decided), f"this cell state saturates at +-{reach:g}", where(r, sites),
+                              f"`fraction({keep})` reaches +-{2.0 ** (value.bits - 1 - keep):g}", severity="warning")

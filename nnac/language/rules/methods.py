@@ -1,0 +1,136 @@
+"""Rules about methods that do not go together on one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nnac.diagnostics import Diagnostic
+from nnac.language.rules.base import Label, Resolution, Rule, by_entry, example, place, problem, where
+from nnac.plan import Weights
+
+
+class ContradictoryMethods(Rule):
+    """Two settings of one tensor that cannot both be meant.
+
+    MRACos pulls weights to centroids, so there must be a codebook; ACosR to a uniform grid; a hard compressor needs something to
+    compress to; pruning needs a level at zero; a codebook stream needs a codebook of at most 6 bits; frames of one entry point are
+    computed together or not.  Change one of the two.
+    """
+
+    code = "contradictory-methods"
+    example = example("layers encoder.lstm[0].** {\n  weights     int8 per_channel\n  regularise  mracos(strength=1e-4)\n}")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        for setting, clash in CLASHES:
+            yield from self.pairs(r, setting, clash)
+        yield from self.frames(r)
+
+    def pairs(self, r: Resolution, setting: str, clash: Callable[[Any, Weights], tuple[str, str] | None]) -> Iterator[Diagnostic]:
+        """Each setting with the weights of the same site."""
+        assert r.sites is not None
+        for decided, sites, value in by_entry(r, setting, r.sites.leaves):
+            if value is None or decided is None:
+                continue
+            seen: dict[tuple[str, int], list[int]] = {}
+            for i in sites:
+                found = clash(value, r.values["weights"][i])
+                if found is not None:
+                    winner = r.winners["weights"].get(i)
+                    seen.setdefault((found[0], id(winner[1]) if winner else 0), []).append(i)
+            for (message, _), at in seen.items():
+                weights = r.values["weights"][at[0]]
+                help = (clash(value, weights) or ("", ""))[1]
+                winner = r.winners["weights"].get(at[0])
+                related = (Label(r.entry_span(r.rules[winner[0]], winner[1]), f"the weights of {where(r, at)}"),) if winner else ()
+                yield problem(self.code, place(r, decided), message,
+                              "" if winner else f"the weights of {where(r, at)} are {weights} by default",
+                              help, related=related)
+
+    def frames(self, r: Resolution) -> Iterator[Diagnostic]:
+        groups = list(by_entry(r, "frames"))
+        values = {v for _, _, v in groups}
+        if len(values) > 1:
+            least = min(groups, key=lambda g: (g[0] is None, len(g[1])))
+            other = next(g for g in groups if g[2] != least[2])
+            yield problem(self.code, place(r, least[0]), "the layers of the encoder are computed together: `frames` is the same for all",
+                          f"{least[2]} for {where(r, least[1])}, but {other[2]} for {where(r, other[1])}",
+                          "write it in a rule for `encoder.**`")
+
+
+def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
+    if w.method is None:
+        return f"`{how.keyword}` has nothing to pull {w.width} weights to", "choose an integer width, or `regularise none`"
+    codebook = type(w.method).codebook
+    if how.keyword == "mracos" and not codebook:
+        return f"`mracos` pulls to centroids, but `{w.method.keyword}` has none", \
+            "use `acosr`, its uniform case, or a codebook: `weights lloyd_max(4)`"
+    if how.keyword == "acosr" and codebook:
+        return f"`acosr` pulls to a uniform grid, but `{w.method.keyword}` has centroids", "use `mracos`"
+    return None
+
+
+def _harden(how: Any, w: Weights) -> tuple[str, str] | None:
+    if w.method is None:
+        return f"there is nothing to harden {w.width} weights to", "choose an integer width or a codebook"
+    return None
+
+
+def _sparsity(how: Any, w: Weights) -> tuple[str, str] | None:
+    binary = w.method is not None and (w.method.keyword == "binary" or (w.bits == 1 and type(w.method).codebook))
+    if binary:
+        return "pruned weights are zero, but 1-bit weights have no zero", "prune with two bits or more, or `sparsity none`"
+    if w.method is not None and getattr(w.method, "zero_aligned", True) is False:
+        return f"pruned weights are zero, but `{w.method.keyword}(zero_aligned=false)` has no level at zero", "write `zero_aligned=true`"
+    return None
+
+
+def _codec(codec: str, w: Weights) -> tuple[str, str] | None:
+    codebook = w.method is not None and type(w.method).codebook
+    if codec == "codebook" and not codebook:
+        return f"a codebook stream needs a codebook, but the weights are {w}", "choose `codec packed`, or weights with centroids"
+    if codec == "codebook" and w.bits > 6:
+        return f"a codebook stream holds at most 6 bits, not {w.bits}", "choose `codec raw` or fewer bits"
+    if codec == "packed" and w.width.number == "fp":
+        return f"a packed stream holds integers, not {w.width}", "choose `codec raw`"
+    return None
+
+
+CLASHES: tuple[tuple[str, Callable[[Any, Weights], tuple[str, str] | None]], ...] = (
+    ("regularise", _regularise), ("harden", _harden), ("sparsity", _sparsity), ("codec", _codec))
+
+
+class PointlessCombination(Rule):
+    """Two settings that are possible together but work against each other, or where one buys nothing.
+
+    GQ is built to need neither regulariser nor hard compressor; a block bitmap without pruning only adds bits; blocks that are not a
+    multiple of 16 are stored but not skipped.
+    """
+
+    code = "pointless-combination"
+    example = example("layers encoder.lstm[0].** { codec block_bitmap }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        assert r.sites is not None
+        for setting in ("regularise", "harden", "codec", "sparsity"):
+            for decided, sites, value in by_entry(r, setting, r.sites.leaves):
+                if decided is None or value is None:
+                    continue
+                words = {}
+                for i in sites:
+                    if (found := self.why(setting, value, r, i)) is not None:
+                        words.setdefault(found, []).append(i)
+                for (message, help), at in words.items():
+                    yield problem(self.code, place(r, decided), message, where(r, at), help, severity="warning")
+
+    @staticmethod
+    def why(setting: str, value: Any, r: Resolution, i: int) -> tuple[str, str] | None:
+        w: Weights = r.values["weights"][i]
+        sparse = r.values["sparsity"][i]
+        if setting in ("regularise", "harden") and w.method is not None and w.method.keyword == "gq":
+            return f"GQ anneals its weights to the centroids by itself; `{value.keyword}` pulls a second time", f"`{setting} none`"
+        if setting == "codec" and value in ("block_bitmap", "zero_run") and sparse is None:
+            return f"`codec {value}` stores zeros cheaply, but these weights are not pruned", "`codec auto`, or add `sparsity`"
+        if setting == "sparsity" and getattr(value, "block", 1) > 1 and value.block % 16:
+            return f"the machine skips zero blocks of 16, not of {value.block}", "write `block=16`"
+        return None

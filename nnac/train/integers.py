@@ -1,0 +1,286 @@
+"""Exact integers on floating-point tensors: which carrier a product may use, and requantisation without a rounding error.
+
+Between the layers of the training module a value is a float32 tensor that holds integers, |x| < 2^24, so every one of them is exact.
+Gradients are those of a function of these integers: d loss / d integer.  So the chain rule does the rest: a learned scale gets LSQ's gradient
+(round(z) - z inside, the limit outside) because the consumer multiplies by the scale and the producer divides by it.
+
+Straight-through, everywhere: rounding has slope one; saturation has slope zero outside the range.  Functions that were tabulated have
+the slope of the smooth function at the quantised input.  Source: METHODS §1; the masks and carriers are our choice.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from torch import Tensor
+
+from nnac import arith
+
+EXACT_FLOAT32 = 1 << 24        # every integer up to here, and every partial sum of a product that stays below, is a float32
+EXACT_FLOAT64 = 1 << 52        # one bit of head room below 2^53 for the half that rounding adds
+
+
+@frozen
+class Format:
+    """A value's integers at run time: real = scale (integer - zero_point).  ``tensor`` is the scale once more where it is learned."""
+
+    scale: float
+    zero_point: int
+    bits: int
+    tensor: Tensor | None = field(default=None, eq=False)
+
+    @property
+    def factor(self) -> Any:
+        """The scale to compute with: the tensor, if gradients are to reach it."""
+        return self.scale if self.tensor is None else self.tensor
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        return arith.limits(self.bits)
+
+
+# ------------------------------------------------------------------------------------------------------------ products
+
+@cache
+def int8_products(kind: str) -> bool:
+    """Whether int8 x int8 -> int32 products are fast and exact on a device kind.
+
+    On processors, only with the VNNI instructions: without them oneDNN goes through vpmaddubsw, which saturates at 16 bits.
+    """
+    if kind != "cpu" or not hasattr(torch, "_int_mm"):
+        return False
+    capable = getattr(torch.cpu, "_is_vnni_supported", None) or getattr(torch._C._cpu, "_is_avx512_vnni_supported", None)
+    return bool(capable and capable())
+
+
+def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dtype:
+    """The narrowest type in which ``codes`` [rows, cols] times integers of ``x_bits`` bits are exact: int8, float32 or float64.
+
+    float32 by the width alone where cols * 2^(x_bits + weight_bits - 2) <= 2^24, else by the largest row's own sum of magnitudes.
+    """
+    if x_bits <= 8 and weight_bits <= 8 and int8_products(codes.device.type):
+        return torch.int8
+    half = 1 << (x_bits - 1)
+    if cols * (half << (weight_bits - 1)) <= EXACT_FLOAT32 or int(codes.abs().sum(1).max()) * half <= EXACT_FLOAT32:
+        return torch.float32
+    return torch.float64
+
+
+def packed(codes: Tensor, x_bits: int, weight_bits: int, whole: bool = True) -> Tensor:
+    """``codes`` [rows, cols] as the right-hand matrix [cols, rows] of `product`, in its carrier.
+
+    ``whole`` False: the codes are between integers just now (GQ's soft phase), and only floats can carry them.
+    """
+    kind = carrier(codes.shape[1], x_bits, weight_bits, codes) if whole else torch.float32
+    return plain(codes.to(torch.int8).t()) if kind == torch.int8 else codes.t().to(kind)
+
+
+def plain(x: Tensor) -> Tensor:
+    """A matrix with the strides (columns, 1) even where a dimension of one leaves them free: `torch._int_mm` on processors believes such
+    strides and then returns uninitialised memory (pytorch issue 195066).
+    """
+    return x.contiguous().as_strided(x.shape, (x.shape[1], 1))
+
+
+def product(x: Tensor, matrix: Tensor) -> Tensor:
+    """``x @ matrix`` for integers; x [..., cols] of any type, matrix from `packed`.  int32, float32 or float64, exact in each."""
+    flat = x.reshape(-1, x.shape[-1]).to(matrix.dtype)
+    out = torch._int_mm(plain(flat), matrix) if matrix.dtype == torch.int8 else flat @ matrix
+    return out.view(*x.shape[:-1], matrix.shape[1])
+
+
+# -------------------------------------------------------------------------------------------------------- requantisation
+
+@frozen(eq=False)
+class Rescale:
+    """Requantisation of an accumulator, one multiplier and shift a row, with the bias inside: the constants of `arith.requantise`.
+
+    factor, offset   float64: m 2^-s, and bias m 2^-s + 1/2, both exact      wide   the int64 spelling, where a product may pass 2^52
+    """
+
+    factor: Tensor
+    offset: Tensor
+    bias: Tensor
+    multiplier: Tensor
+    shift: Tensor
+    zero_point: int
+    bits: int
+    wide: bool
+
+    @classmethod
+    def of(cls, multiplier: Any, shift: Any, bias: Any, reach: int, zero_point: int, bits: int, device: torch.device) -> Rescale:
+        """From NumPy constants; ``reach`` is a bound of |accumulator| without the bias."""
+        m, s, b = (np.asarray(v, np.int64) for v in (multiplier, shift, bias))
+        wide = bool((reach + int(np.abs(b).max(initial=0))) * int(m.max()) >= EXACT_FLOAT64)
+        factor = arith.scale_of(m, s)
+        to = lambda v: torch.as_tensor(np.ascontiguousarray(v)).to(device)  # noqa: E731
+        return cls(to(factor), to(factor * b + 0.5), to(b), to(m), to(s), zero_point, bits, wide)
+
+    def unlimited(self, acc: Tensor) -> Tensor:
+        """The requantised integers before saturation, float64 (or int64)."""
+        if self.wide:
+            return arith.round_shift((acc.to(torch.int64) + self.bias) * self.multiplier, self.shift) + self.zero_point
+        out = acc.to(torch.float64).mul_(self.factor).add_(self.offset).floor_()
+        return out.add_(self.zero_point) if self.zero_point else out
+
+    def __call__(self, acc: Tensor) -> tuple[Tensor, Tensor]:
+        """(integers float32, which of them did not saturate)."""
+        free = self.unlimited(acc)
+        y = free.clamp(*arith.limits(self.bits))
+        return y.float(), y == free
+
+
+# ------------------------------------------------------------------------------------------------- one layer, one function
+
+class _Quantise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, tensor: Tensor | None, form: Format) -> Tensor:
+        free = (x.double() / form.scale + 0.5).floor_() + form.zero_point        # arith.quantise, in its own order
+        y = free.clamp(*form.limits)
+        ctx.scale = form.scale
+        ctx.save_for_backward(y == free, x if tensor is not None else None)
+        return y.to(torch.float32)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        inside, x = ctx.saved_tensors
+        gx = g * inside / ctx.scale
+        return gx, None if x is None else -(gx * x).sum() / ctx.scale, None
+
+
+def quantise(x: Tensor, form: Format) -> Tensor:
+    """Real numbers to integers, as `arith.quantise`; the gradient passes where nothing saturated."""
+    return _Quantise.apply(x, form.tensor, form)
+
+
+def dequantise(x: Tensor, form: Format) -> Tensor:
+    """Integers to real numbers, float32."""
+    return (x - form.zero_point if form.zero_point else x) * form.factor
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, out_scale: Tensor | None, matrix: Tensor,
+                rescale: Rescale, zero_point: int, scale: float) -> Tensor:
+        y, inside = rescale(product(x, matrix))
+        ctx.save_for_backward(x, codes, bias, acc_scale, out_scale, inside)
+        ctx.zero_point, ctx.scale = zero_point, scale
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        x, codes, bias, acc_scale, out_scale, inside = ctx.saved_tensors
+        g = (g * inside).mul_(1.0 / ctx.scale).flatten(0, -2)                    # d loss / d real pre-activation
+        flat = x.flatten(0, -2)
+        gx = (g @ (codes * acc_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
+        slope = g.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
+        g_bias = g.sum(0) if bias is not None else None
+        g_acc = (codes * slope).sum(1) if ctx.needs_input_grad[3] or out_scale is not None else None
+        g_out = None
+        if out_scale is not None:                                                # sum of g times the real output, from what is known
+            reals = (acc_scale * g_acc).sum() + (0 if bias is None else (bias * g_bias).sum())
+            g_out = -reals / ctx.scale
+        return gx, slope.mul_(acc_scale[:, None]), g_bias, g_acc, g_out, None, None, None, None
+
+
+def linear(x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, matrix: Tensor, rescale: Rescale, zero_point: int,
+           out: Format) -> Tensor:
+    """``y = requantise(codes x + b)``, integers in and out.
+
+    x [..., cols]    codes [rows, cols]    bias real [rows]    acc_scale [rows] real value of one accumulator unit (differentiable)
+    matrix  `packed` codes       rescale   multipliers, shifts and the bias in integers      zero_point  of x      out  the output's format
+    """
+    return _Linear.apply(x, codes, bias, acc_scale, out.tensor, matrix, rescale, zero_point, out.scale)
+
+
+class _Add(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, slopes: tuple[float, float], rescales: tuple[Rescale, Rescale]) -> Tensor:
+        (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
+        ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
+        free = a + b
+        y = free.clamp(*arith.limits(rescales[0].bits))
+        ctx.save_for_backward(y == free, inside_a, inside_b)
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        inside, inside_a, inside_b = ctx.saved_tensors
+        g = g * inside
+        return *(g.sum_to_size(shape) * (slope * mask) for shape, slope, mask in zip(ctx.shapes, ctx.slopes, (inside_a, inside_b), strict=True)), \
+            None, None
+
+
+def add(a: Tensor, b: Tensor, scales: tuple[float, float], rescales: tuple[Rescale, Rescale], out: Format) -> Tensor:
+    """``sat(requantise(a) + requantise(b))``; a and b may broadcast, and are requantised before they do.  Scales are taken as constants."""
+    return _Add.apply(a, b, tuple(s / out.scale for s in scales), rescales)
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, slope: float, rescale: Rescale) -> Tensor:
+        y, inside = rescale(a.double() * b)
+        ctx.save_for_backward(a, b, inside)
+        ctx.slope = slope
+        return y
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        a, b, inside = ctx.saved_tensors
+        g = g * inside * ctx.slope
+        return (g * b).sum_to_size(a.shape), (g * a).sum_to_size(b.shape), None, None
+
+
+def multiply(a: Tensor, b: Tensor, scales: tuple[float, float], rescale: Rescale, out: Format) -> Tensor:
+    """``requantise(a b)``; a and b may broadcast.  Scales are taken as constants."""
+    return _Multiply.apply(a, b, scales[0] * scales[1] / out.scale, rescale)
+
+
+class _Lookup(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, outputs: Tensor, slopes: Tensor) -> Tensor:
+        at = x.contiguous().to(torch.int32).add_(32768)
+        ctx.save_for_backward(at, slopes)
+        return torch.index_select(outputs, 0, at.view(-1)).view(x.shape)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        at, slopes = ctx.saved_tensors
+        return g * torch.index_select(slopes, 0, at.view(-1)).view(g.shape), None, None
+
+
+def lookup(x: Tensor, outputs: Tensor, slopes: Tensor) -> Tensor:
+    """``outputs[x + 32768]`` for x integers of 16 bits; ``slopes`` [65536] is what the gradient is multiplied with."""
+    return _Lookup.apply(x, outputs, slopes)
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, gain: Tensor, bias: Tensor, out_scale: Tensor | None, constants: dict[str, Tensor], epsilon: float,
+                form: Format) -> Tensor:
+        c = constants
+        free = arith.layer_norm(x.to(torch.int64), c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"], c["multiplier"],
+                                c["shift"], form.zero_point, 32)
+        y = free.clamp(*form.limits)
+        ctx.save_for_backward(x, gain, bias, out_scale, y == free)
+        ctx.epsilon, ctx.scale = epsilon, form.scale
+        return y.float()
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        x, gain, bias, out_scale, inside = ctx.saved_tensors
+        g = (g * inside).mul_(1.0 / ctx.scale)
+        shape = (x.shape[-1],)
+        _, mean, deviation = torch.native_layer_norm(x, shape, gain, bias, ctx.epsilon)
+        gx, g_gain, g_bias = torch.ops.aten.native_layer_norm_backward(g, x, shape, mean, deviation, gain, bias, [True, True, True])
+        g_out = None if out_scale is None else -((gain * g_gain).sum() + (bias * g_bias).sum()) / ctx.scale
+        return gx, g_gain, g_bias, g_out, None, None, None
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, out: Format) -> Tensor:
+    """`arith.layer_norm` forward; backward that of the real layer norm of the integers.  ``epsilon`` in units of x squared."""
+    return _LayerNorm.apply(x, gain, bias, out.tensor, constants, epsilon, out)

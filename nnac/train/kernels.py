@@ -1,0 +1,301 @@
+"""The LSTM over a sequence, in exact integers, with a backward pass written by hand.
+
+In:  integers [T, B, I] and the constants that `nnac.bind` makes.   Out: the hidden integers [T, B, R], as `ops.lstm` gives them, bit for bit.
+What makes it fast: weights are packed once a sequence; the input product and every weight gradient are one large product outside the time
+loop; int8 products run on the processor's int8 instructions, where it has them; a table is one gather of 65,536 entries.
+
+Backward: slopes of the smooth sigmoid and tanh at the quantised inputs; none where a pre-activation or a cell stands at the
+limit of int16, nor where the hidden state was cut; rounding passes the gradient on.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from nnac import arith
+from nnac.train import native
+from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, plain, product
+
+_OFFSET = 32768
+
+
+@frozen(eq=False)
+class Tables:
+    """Sigmoid and tanh as one gather: index ``pre + 32768``, plus 65536 for tanh.  Integers, their reals, and the slopes."""
+
+    integers: Tensor        # int32 [131072], Q0.15
+    reals: Tensor           # float32, the same / 32768
+    slopes: Tensor          # float32: y (1 - y) or 1 - y^2 of these reals, zero at both limits of int16
+    cell: Tensor            # int32 [65536]: tanh of the cell
+    cell_reals: Tensor
+    cell_slopes: Tensor     # zero at both limits
+
+
+@cache
+def tables(fraction: int, device: torch.device) -> Tables:
+    """For a cell with ``fraction`` fraction bits."""
+    sigmoid, tanh, cell = (torch.as_tensor(t.full().astype("int32")) for t in
+                           (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(fraction)))
+    s, t, c = (v.double() / (1 << arith.UNIT_FRACTION) for v in (sigmoid, tanh, cell))
+    slopes = [s * (1 - s), 1 - t * t, 1 - c * c]
+    for slope in slopes:
+        slope[0] = slope[-1] = 0
+    made = (torch.cat([sigmoid, tanh]), torch.cat([s, t]).float(), torch.cat(slopes[:2]).float(), cell, c.float(), slopes[2].float())
+    return Tables(*(v.to(device) for v in made))
+
+
+@frozen(eq=False)
+class Direction:
+    """All the integers of one direction of an LSTM, ready to run.
+
+    variant   acc32 | sum16      input  `packed` matrix      recurrent  `packed` matrix, or what the native loop wants
+    first     acc32: the one rescaling, bias included; sum16: that of the input product          second   sum16: the recurrent one
+    hidden    rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one hidden code
+    """
+
+    variant: str
+    input: Tensor
+    recurrent: Tensor | native.Tiles
+    first: Rescale
+    second: Rescale | None
+    hidden: Rescale
+    fraction: int
+    hidden_scale: float
+
+    @classmethod
+    def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
+           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True) -> Direction:
+        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
+        matrix = packed(input_codes, input_bits, 8, whole)
+        if whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
+            recurrent = native.Tiles.of(recurrent_codes, first, second)
+        else:
+            recurrent = packed(recurrent_codes, hidden_bits, 8, whole)
+        return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale)
+
+
+def _hidden_exact(rescale: Rescale) -> bool:
+    """Whether o tanh(c') times the multiplier is exact in float64: the multiplier's odd part counts (127 for a clip of one)."""
+    m = int(rescale.multiplier)
+    while m and m % 2 == 0:
+        m >>= 1
+    return m << 30 < EXACT_FLOAT64
+
+
+def hidden_rescale(constants: dict[str, Any], bits: int, device: torch.device) -> Rescale:
+    """The rescaling of o tanh(c'), from `bind.hidden`."""
+    r = Rescale.of(constants["hidden_multiplier"], constants["hidden_shift"], 0, 0, 0, bits, device)
+    return Rescale(r.factor, r.offset, r.bias, r.multiplier, r.shift, 0, bits, not _hidden_exact(r))
+
+
+class _Step:
+    """Buffers of the time loop, so that a step allocates nothing."""
+
+    def __init__(self, batch: int, cells: int, like: Tensor) -> None:
+        make = lambda width, kind: torch.empty(batch, width, dtype=kind, device=like.device)  # noqa: E731
+        self.wide, self.other = (make(4 * cells, torch.float64) for _ in range(2))
+        self.gates, self.index = (make(4 * cells, torch.int32) for _ in range(2))
+        self.left, self.right, self.at = (make(cells, torch.int32) for _ in range(3))
+        self.hidden = make(cells, torch.float64)
+
+
+def _unlimited(acc: Tensor, rescale: Rescale, out: Tensor) -> Tensor:
+    """`Rescale.unlimited` into ``out`` (float64)."""
+    if rescale.wide:
+        return out.copy_(rescale.unlimited(acc))
+    return torch.mul(acc, rescale.factor, out=out).add_(rescale.offset).floor_()
+
+
+def _limited(acc: Tensor, rescale: Rescale, out: Tensor, cut: Tensor) -> Tensor:
+    """The same, saturated to 16 bits; ``cut`` is set where that changed something."""
+    _unlimited(acc, rescale, out)
+    torch.gt((out + 0.5).abs_(), 32767.75, out=cut)                              # |x + 1/2| > 32767.75: beyond either limit
+    return out.clamp_(*arith.limits(16))
+
+
+@frozen(eq=False)
+class Trace:
+    """What a forward pass leaves behind for the backward one.
+
+    hidden   [T, B, H] integers (int8, or the carrier of the recurrent product)       cells  int16 [T, B, H]       pre  int16 [T, B, 4H]
+    uncut    which hidden values were not cut, bool, or None if none can be       cut_input, cut_recurrent  sum16: where a product saturated
+    """
+
+    hidden: Tensor
+    cells: Tensor
+    pre: Tensor
+    uncut: Tensor | None = None
+    cut_input: Tensor | None = None
+    cut_recurrent: Tensor | None = None
+
+    @classmethod
+    def empty(cls, steps: int, batch: int, cells: int, d: Direction, kind: torch.dtype, device: torch.device) -> Trace:
+        """Room for a sequence."""
+        make = lambda width, of: torch.empty(steps, batch, width, dtype=of, device=device)  # noqa: E731
+        never_cut = d.hidden_scale * arith.limits(d.hidden.bits)[1] >= 1.0           # |o tanh(c')| < 1
+        cuts = [make(4 * cells, torch.bool) if d.variant == "sum16" else None for _ in range(2)]
+        return cls(make(cells, kind), make(cells, torch.int16), make(4 * cells, torch.int16), None if never_cut else make(cells, torch.bool), *cuts)
+
+
+def forward(x: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
+    """x [T, B, I], hidden [B, H], cell [B, H] integers, any carrier."""
+    at = product(x, d.input)                                                     # int32 | float32 | float64
+    if isinstance(d.recurrent, native.Tiles):
+        trace = Trace.empty(*x.shape[:2], cell.shape[1], d, torch.int8, x.device)
+        native.forward(at.to(torch.int32), hidden, cell, d, trace)
+        return trace
+    return _eager_forward(at, hidden, cell, d)
+
+
+def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
+    """The time loop in PyTorch; ``at`` [T, B, 4H] is the input product."""
+    (steps, batch, _), cells, device = at.shape, cell.shape[1], at.device
+    t = tables(d.fraction, device)
+    low, high = arith.limits(16)
+    h_low, h_high = arith.limits(d.hidden.bits)
+    separate = d.variant == "sum16"
+    if not separate and at.dtype == torch.float32:
+        at = at.double()                                                         # the sum of both products may pass 2^24
+    trace = Trace.empty(steps, batch, cells, d, d.recurrent.dtype, device)
+    offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=device)
+    offset[2 * cells:3 * cells] += 2 * _OFFSET
+    h, c, b = plain(hidden.to(d.recurrent.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
+    integer_product = d.recurrent.dtype == torch.int8
+    acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else d.recurrent.dtype, device=device)
+    shift = 2 * arith.UNIT_FRACTION - d.fraction
+    for step in range(steps):
+        torch._int_mm(h, d.recurrent, out=acc) if integer_product else torch.mm(h, d.recurrent, out=acc)
+        if separate:
+            first = _limited(at[step], d.first, b.other, trace.cut_input[step])
+            _limited(acc, d.second, b.wide, trace.cut_recurrent[step]).add_(first)
+        else:
+            _unlimited(acc.add_(at[step]) if at.dtype == acc.dtype else acc + at[step], d.first, b.wide)
+        trace.pre[step].copy_(b.wide.clamp_(low, high))
+        b.index.copy_(b.wide).add_(offset)
+        torch.index_select(t.integers, 0, b.index.view(-1), out=b.gates.view(-1))
+        i, f, g, o = b.gates.view(batch, 4, cells).unbind(1)
+        torch.mul(f, c, out=b.left).add_(1 << (arith.UNIT_FRACTION - 1)).bitwise_right_shift_(arith.UNIT_FRACTION)
+        torch.mul(i, g, out=b.right).add_(1 << (shift - 1)).bitwise_right_shift_(shift)
+        c = torch.add(b.left, b.right, out=c).clamp_(low, high)
+        trace.cells[step].copy_(c)
+        torch.add(c, _OFFSET, out=b.at)
+        torch.index_select(t.cell, 0, b.at.view(-1), out=b.left.view(-1))
+        torch.mul(o, b.left, out=b.right)                                        # Q0.30
+        free = d.hidden.unlimited(b.right) if d.hidden.wide else torch.mul(b.right, d.hidden.factor, out=b.hidden).add_(0.5).floor_()
+        if trace.uncut is not None:
+            torch.logical_and(free >= h_low, free <= h_high, out=trace.uncut[step])
+        h = plain(trace.hidden[step].copy_(free.clamp_(h_low, h_high)))
+    return trace
+
+
+@frozen(eq=False)
+class Gradients:
+    """d loss / d: pre (real pre-activations [T, B, 4H]), hidden (first hidden integers), cell (first cell, real), hidden_scale or None."""
+
+    pre: Tensor
+    hidden: Tensor
+    cell: Tensor
+    hidden_scale: Tensor | None
+
+
+def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool = False) -> Gradients:
+    """Through time.
+
+    dy [T, B, H] d loss / d hidden integer      dc [B, H] d loss / d final cell (real) or None      feedback [4H, H]: recurrent weights, real
+    over hidden code       learned  whether the hidden scale wants a gradient
+    """
+    steps, batch, cells = trace.cells.shape
+    dz = torch.empty(steps, batch, 4 * cells, dtype=torch.float32, device=dy.device)
+    dc = torch.zeros(batch, cells, device=dy.device) if dc is None else dc.float().clone()
+    dh = torch.zeros(batch, cells, device=dy.device)
+    step_of = native.Backward if isinstance(d.recurrent, native.Tiles) else _EagerBackward
+    one = step_of(dy, dh, dc, dz, cell, trace, d, learned)
+    for step in range(steps - 1, -1, -1):
+        one(step)
+        through = dz[step] if trace.cut_recurrent is None else dz[step].masked_fill(trace.cut_recurrent[step], 0.0)
+        torch.mm(through, feedback, out=dh)
+    return Gradients(dz, dh, dc, -one.moment / d.hidden_scale if learned else None)
+
+
+class _EagerBackward:
+    """The elementwise half of a backward step in PyTorch: reads dy[step] and dh, replaces dc, fills dz[step]."""
+
+    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool) -> None:
+        batch, cells = dc.shape
+        make = lambda width, of=torch.float32: torch.empty(batch, width, dtype=of, device=dy.device)  # noqa: E731
+        self.dy, self.dh, self.dc, self.dz, self.cell, self.trace, self.d = dy, dh, dc, dz, cell, trace, d
+        self.t = tables(d.fraction, dy.device)
+        self.value, self.slope, self.index = make(4 * cells), make(4 * cells), make(4 * cells, torch.int32)
+        self.tanh, self.tanh_slope, self.at = make(cells), make(cells), make(cells, torch.int32)
+        self.offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=dy.device)
+        self.offset[2 * cells:3 * cells] += 2 * _OFFSET
+        self.moment = torch.zeros((), dtype=torch.float64, device=dy.device) if learned else None
+
+    def __call__(self, step: int) -> None:
+        t, dh, dc, trace, cells = self.t, self.dh, self.dc, self.trace, self.dc.shape[1]
+        self.index.copy_(trace.pre[step]).add_(self.offset)
+        torch.index_select(t.reals, 0, self.index.view(-1), out=self.value.view(-1))
+        torch.index_select(t.slopes, 0, self.index.view(-1), out=self.slope.view(-1))
+        self.at.copy_(trace.cells[step]).add_(_OFFSET)
+        torch.index_select(t.cell_reals, 0, self.at.view(-1), out=self.tanh.view(-1))
+        torch.index_select(t.cell_slopes, 0, self.at.view(-1), out=self.tanh_slope.view(-1))
+        i, f, g, o = self.value.view(-1, 4, cells).unbind(1)
+        di, df, dg, do = self.dz[step].view(-1, 4, cells).unbind(1)
+        dh.add_(self.dy[step]).mul_(1.0 / self.d.hidden_scale)
+        if trace.uncut is not None:
+            dh.mul_(trace.uncut[step])
+        torch.mul(dh, self.tanh, out=do)
+        if self.moment is not None:
+            self.moment += (o * do).sum(dtype=torch.float64)
+        dc.add_(dh.mul_(o).mul_(self.tanh_slope))
+        dc.mul_(self.tanh_slope.sign_())                                         # a cell at the limit of int16 passes nothing on
+        before = (self.cell if step == 0 else trace.cells[step - 1]).float().mul_(2.0**-self.d.fraction)
+        torch.mul(dc, g, out=di)
+        torch.mul(dc, before, out=df)
+        torch.mul(dc, i, out=dg)
+        self.dz[step].mul_(self.slope)
+        dc.mul_(f)
+
+
+class _Lstm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor,
+                hidden: Tensor, cell: Tensor, hidden_scale: Tensor | None, d: Direction, zero_point: int) -> tuple[Tensor, Tensor]:
+        t = forward(x, hidden, cell, d)
+        ctx.save_for_backward(x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, t.hidden, t.cells, t.pre, t.uncut,
+                              t.cut_input, t.cut_recurrent)
+        ctx.d, ctx.zero_point, ctx.learned = d, zero_point, hidden_scale is not None
+        ctx.set_materialize_grads(False)
+        return t.hidden.float(), t.cells[-1].float()
+
+    @staticmethod
+    def backward(ctx, dy: Tensor | None, dc: Tensor | None):
+        x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, *trace = ctx.saved_tensors
+        d, unit, t = ctx.d, 2.0**-ctx.d.fraction, Trace(*trace)
+        dy = torch.zeros(t.cells.shape, device=cell.device) if dy is None else dy.contiguous()
+        grads = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], cell, t, d, ctx.learned)
+        through_x = (grads.pre if t.cut_input is None else grads.pre.masked_fill(t.cut_input, 0.0)).flatten(0, 1)
+        through_h = (grads.pre if t.cut_recurrent is None else grads.pre.masked_fill_(t.cut_recurrent, 0.0)).flatten(0, 1)
+        flat = x.flatten(0, 1)
+        gx = (through_x @ (input_codes * input_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
+        slope_x = through_x.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
+        slope_h = through_h.t() @ torch.cat([hidden[None].to(t.hidden.dtype), t.hidden[:-1]]).flatten(0, 1).float()
+        g_input_scale = (input_codes * slope_x).sum(1) if ctx.needs_input_grad[4] else None
+        g_recurrent_scale = (recurrent_codes * slope_h).sum(1) if ctx.needs_input_grad[5] else None
+        return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), g_input_scale,
+                g_recurrent_scale, grads.hidden, grads.cell * unit, grads.hidden_scale, None, None)
+
+
+def lstm(x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor, hidden: Tensor,
+         cell: Tensor, d: Direction, zero_point: int, out: Format) -> tuple[Tensor, Tensor]:
+    """One direction over a sequence: integers [T, B, I] -> (hidden integers [T, B, H], last cell integers [B, H]), float32.
+
+    codes  float32 [4H, I], [4H, H]       bias  real [4H]      scales  [4H] real value of one unit of each product's accumulator
+    hidden, cell  the state before, integers       d  the same integers, packed       zero_point  of x       out  format of the hidden state
+    """
+    return _Lstm.apply(x, input_codes, recurrent_codes, bias, input_scale, recurrent_scale, hidden, cell, out.tensor, d, zero_point)

@@ -1,0 +1,395 @@
+"""The layers of the training module, one class for one operator of the QGraph, found through ``Layer.registry``.
+
+Every layer can be read twice: ``integers`` (what the NNA computes, with gradients) and ``reals`` (the float network, for calibration
+and for switching a layer off).  ``constants`` makes the integer constants with `nnac.bind`; ``integers`` computes with these very
+constants and `TrainingModule.bind` writes them into the graph, so there is nothing to keep in step.
+Parameters have the names of torch.nn.LSTM, Linear, LayerNorm and Embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor, nn
+
+from nnac import arith, bind
+from nnac.ir import Node, QGraph
+from nnac.train import integers as exact
+from nnac.train import kernels
+from nnac.train.integers import Format, Rescale
+from nnac.train.quantiser import WeightQuantiser
+from nnac.train.schedule import Slot
+
+State = dict[str, Tensor]
+MakeQuantiser = Callable[[str, Tensor, int], nn.Module]        # kernel path, float weight, container bits -> forward(w) = (codes, scale)
+
+
+def numbers(x: Any) -> np.ndarray:
+    """A tensor (or number) as float64 NumPy."""
+    return x.detach().to("cpu", torch.float64).numpy() if isinstance(x, Tensor) else np.asarray(x, np.float64)
+
+
+@frozen(eq=False)
+class Constants:
+    """What a layer computes with: NumPy constants for the graph, and what is ready for the kernels on the layer's device."""
+
+    graph: dict[str, np.ndarray] = field(factory=dict)
+    codes: dict[str, Tensor] = field(factory=dict)         # float32, differentiable; written into the graph in their storage type
+    ready: dict[str, Any] = field(factory=dict)
+
+    def bound(self) -> dict[str, np.ndarray]:
+        """The constants of the bound node."""
+        fits8 = lambda v: -128 <= float(v.min()) and float(v.max()) <= 127  # noqa: E731
+        return {k: bind.storage(numbers(v), 8 if fits8(v) else 16) for k, v in self.codes.items()} | self.graph
+
+
+class Layer(nn.Module):
+    """Base.  A subclass names the operator ``kind`` it trains."""
+
+    kind: ClassVar[str]
+    registry: ClassVar[dict[str, type[Layer]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in cls.__dict__:
+            Layer.registry[cls.kind] = cls
+
+    def __init__(self, node: Node, graph: QGraph) -> None:
+        super().__init__()
+        self.node = evolve(node, constants={})
+        self.widths = [graph.values[n].width for n in node.inputs]
+        self.width = graph.values[node.output].width
+        self.quantised = True
+        self._kept: tuple[Any, Constants] | None = None
+
+    def compressed_weights(self) -> Iterator[Slot]:
+        """The weights that schedules act on, for `nnac.train.schedule.Compression`."""
+        return iter(())
+
+    def make_quantisers(self, make: MakeQuantiser) -> None:
+        """Called once the float weights are in place."""
+
+    @property
+    def can_be_integer(self) -> bool:
+        """Whether the plan gives every kernel integers."""
+        return all(q.settings.method is not None for q in self.modules() if isinstance(q, WeightQuantiser))
+
+    def constants(self, ins: list[Format], out: Format) -> Constants:
+        """The integer constants for these formats."""
+        return Constants()
+
+    def kept_constants(self, ins: list[Format], out: Format) -> Constants:
+        """`constants`, kept between calls in eval mode without gradients, until a tensor of the layer changes."""
+        if self.training or torch.is_grad_enabled():
+            self._kept = None
+            return self.constants(ins, out)
+        key = ([(id(t), t._version) for t in (*self.parameters(), *self.buffers())], ins, out)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self.constants(ins, out)
+        return self._kept[1]
+
+    def integers(self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Layer:
+        self._kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def extra_repr(self) -> str:
+        return f"{self.node.op} {self.node.path}, {'+'.join(map(str, self.widths))} -> {self.width}{'' if self.quantised else ', NOT QUANTISED'}"
+
+
+class Stack(Layer):
+    kind = "stack"
+
+    def reals(self, xs, state, lengths):
+        k, x = self.node.attributes["frames"], xs[0]
+        steps = x.shape[0] // k
+        return x[: steps * k].unflatten(0, (steps, k)).transpose(1, 2).flatten(2)
+
+    def integers(self, xs, ins, out, state, lengths):
+        return self.reals(xs, state, lengths)
+
+
+class Linear(Layer):
+    kind = "linear"
+
+    def __init__(self, node: Node, graph: QGraph) -> None:
+        super().__init__(node, graph)
+        made = nn.Linear(self.widths[0], self.width, bias=node.attributes.get("bias", True))
+        self.weight, self.bias = made.weight, made.bias
+        self.weight_bits = node.attributes.get("weight_bits", 8)
+
+    def make_quantisers(self, make):
+        self.quantiser = make(f"{self.node.path}.weight", self.weight, self.weight_bits)
+
+    def compressed_weights(self):
+        yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
+    def constants(self, ins, out):
+        codes, scale = self.quantiser(self.weight)
+        x, rows = ins[0], self.width
+        wide = max(x.bits, self.weight_bits) > 8
+        acc_scale = (scale * x.factor).expand(rows) if isinstance(scale, Tensor) else torch.full((rows,), scale * x.scale)
+        sums = numbers(codes.sum(1)) if x.zero_point else 0
+        c = bind.linear_scales(rows, numbers(scale), None if self.bias is None else numbers(self.bias), x.scale, x.zero_point, out.scale, sums,
+                               wide=wide)
+        reach = self.widths[0] << (x.bits + self.weight_bits - 2)
+        ready = dict(matrix=exact.packed(codes.detach(), x.bits, self.weight_bits, self.quantiser.exact), acc_scale=acc_scale.float(),
+                     rescale=Rescale.of(c["multiplier"], c["shift"], c["bias"], reach, out.zero_point, out.bits, codes.device))
+        return Constants(c, dict(weight=codes), ready)
+
+    def integers(self, xs, ins, out, state, lengths):
+        c = self.kept_constants(ins, out)
+        return exact.linear(xs[0], c.codes["weight"], self.bias, c.ready["acc_scale"], c.ready["matrix"], c.ready["rescale"],
+                            ins[0].zero_point, out)
+
+    def reals(self, xs, state, lengths):
+        return nn.functional.linear(xs[0], self.weight, self.bias)
+
+
+class LayerNorm(Layer):
+    kind = "layer_norm"
+    epsilon = 1e-5
+
+    def __init__(self, node: Node, graph: QGraph) -> None:
+        super().__init__(node, graph)
+        made = nn.LayerNorm(self.width)
+        self.weight, self.bias = made.weight, made.bias
+
+    def constants(self, ins, out):
+        c = bind.layer_norm(numbers(self.weight), numbers(self.bias), self.epsilon, ins[0].scale, out.scale)
+        return Constants(c, {}, {k: torch.as_tensor(v.astype(np.int64)).to(self.weight.device) for k, v in c.items()})
+
+    def integers(self, xs, ins, out, state, lengths):
+        c = self.kept_constants(ins, out)
+        return exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale**2, out)
+
+    def reals(self, xs, state, lengths):
+        return nn.functional.layer_norm(xs[0], (self.width,), self.weight, self.bias, self.epsilon)
+
+
+class Embedding(Layer):
+    kind = "embedding"
+
+    def __init__(self, node: Node, graph: QGraph) -> None:
+        super().__init__(node, graph)
+        self.weight = nn.Embedding(node.attributes["rows"], self.width).weight
+
+    def make_quantisers(self, make):
+        self.quantiser = make(f"{self.node.path}.weight", self.weight, 8)
+
+    def compressed_weights(self):
+        yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
+    def constants(self, ins, out):
+        """The quantised weight, written in the format of the output: the table holds the very integers that leave the layer."""
+        codes, scale = self.quantiser(self.weight)
+        if isinstance(scale, Tensor) and scale.ndim == 1:
+            scale = scale[:, None]
+        return Constants({}, dict(weight=exact.quantise(codes * scale, out)))
+
+    def integers(self, xs, ins, out, state, lengths):
+        return nn.functional.embedding(xs[0][..., 0].long(), self.kept_constants(ins, out).codes["weight"])
+
+    def reals(self, xs, state, lengths):
+        return nn.functional.embedding(xs[0][..., 0].long(), self.weight)
+
+
+class Add(Layer):
+    kind = "add"
+
+    def constants(self, ins, out):
+        c = bind.add((ins[0].scale, ins[1].scale), out.scale)
+        rescales = tuple(Rescale.of(m, s, 0, 1 << (f.bits - 1), 0, out.bits, self.device)
+                         for m, s, f in zip(c["multiplier"], c["shift"], ins, strict=True))
+        return Constants(c, {}, dict(rescales=rescales))
+
+    device = torch.device("cpu")
+
+    def integers(self, xs, ins, out, state, lengths):
+        self.device = xs[0].device
+        return exact.add(*xs, tuple(f.scale for f in ins), self.kept_constants(ins, out).ready["rescales"], out)
+
+    def reals(self, xs, state, lengths):
+        return xs[0] + xs[1]
+
+
+class Multiply(Add):
+    kind = "multiply"
+
+    def constants(self, ins, out):
+        c = bind.multiply((ins[0].scale, ins[1].scale), out.scale)
+        reach = 1 << (ins[0].bits + ins[1].bits - 2)
+        return Constants(c, {}, dict(rescale=Rescale.of(c["multiplier"], c["shift"], 0, reach, 0, out.bits, self.device)))
+
+    def integers(self, xs, ins, out, state, lengths):
+        self.device = xs[0].device
+        return exact.multiply(*xs, tuple(f.scale for f in ins), self.kept_constants(ins, out).ready["rescale"], out)
+
+    def reals(self, xs, state, lengths):
+        return xs[0] * xs[1]
+
+
+class Lookup(Layer):
+    kind = "lookup"
+    _REAL: ClassVar[dict[str, Callable]] = dict(tanh=torch.tanh, sigmoid=torch.sigmoid)
+    device = torch.device("cpu")
+
+    def constants(self, ins, out):
+        """Table and requantisation composed into one table of 65,536 outputs, and one of slopes: smooth slope, zero where the output is cut."""
+        c = bind.lookup(self.node.attributes["function"], out.scale)
+        table = torch.as_tensor(arith.Table("", c["table"], self.node.attributes["symmetry"]).full().astype(np.int64))
+        free = arith.requantise(table, int(c["multiplier"]), int(c["shift"]), out.zero_point, 32)
+        y = free.clamp(*out.limits)
+        at = (torch.arange(-32768, 32768, dtype=torch.float64) * ins[0].scale).requires_grad_()
+        with torch.enable_grad():
+            slope, = torch.autograd.grad(self._REAL[self.node.attributes["function"]](at).sum(), at)
+        slope = slope * (y == free) * (ins[0].scale / out.scale)
+        return Constants(c, {}, dict(outputs=y.float().to(self.device), slopes=slope.float().to(self.device)))
+
+    def integers(self, xs, ins, out, state, lengths):
+        self.device = xs[0].device
+        if self._kept is None or self._kept[0] != (ins, out, self.device):       # no parameters: only formats can change it
+            self._kept = (ins, out, self.device), self.constants(ins, out)
+        ready = self._kept[1].ready
+        return exact.lookup(xs[0], ready["outputs"], ready["slopes"])
+
+    def reals(self, xs, state, lengths):
+        return self._REAL[self.node.attributes["function"]](xs[0])
+
+
+class Lstm(Layer):
+    """One or two directions.  ``acc32`` quantises both kernels together, so that their rows share a scale: [W_x s_x / s_h | W_h]."""
+
+    kind = "lstm"
+
+    def __init__(self, node: Node, graph: QGraph) -> None:
+        super().__init__(node, graph)
+        a = node.attributes
+        self.cells, self.project, self.variant = a["cells"], a.get("project") or 0, a["variant"]
+        if self.project:
+            raise NotImplementedError("projection")
+        self.directions = (("forward.", ""), ("backward.", "_reverse")) if a.get("bidirectional") else (("", ""),)
+        made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.get("bidirectional")), proj_size=self.project)
+        for name, parameter in made.named_parameters():
+            self.register_parameter(name, parameter)
+        self.ratio: Any = 1.0                            # input scale over hidden scale, as of the last pass (acc32)
+
+    def _weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
+        get = lambda name: getattr(self, f"{name}_l0{suffix}")  # noqa: E731
+        return get("weight_ih"), get("weight_hh"), get("bias_ih") + get("bias_hh")
+
+    def make_quantisers(self, make):
+        self.quantisers = nn.ModuleDict()
+        for prefix, suffix in self.directions:
+            w_x, w_h, _ = self._weights(suffix)
+            base = f"{self.node.path}.{prefix}"
+            if self.variant == "acc32":
+                self.quantisers[f"l0{suffix}"] = make(f"{base}input", torch.cat([w_x, w_h], 1).detach(), 8)
+            else:
+                self.quantisers[f"ih_l0{suffix}"] = make(f"{base}input", w_x.detach(), 8)
+                self.quantisers[f"hh_l0{suffix}"] = make(f"{base}recurrent", w_h.detach(), 8)
+
+    def compressed_weights(self):
+        for prefix, suffix in self.directions:
+            base = f"{self.node.path}.{prefix}"
+            if self.variant == "acc32":
+                yield Slot(f"{base}input | recurrent", self.quantisers[f"l0{suffix}"], partial(self._shared, suffix), partial(self._take, suffix))
+            else:
+                for name, kernel in (("ih", "input"), ("hh", "recurrent")):
+                    weight = getattr(self, f"weight_{name}_l0{suffix}")
+                    yield Slot.of_parameter(base + kernel, self.quantisers[f"{name}_l0{suffix}"], weight)
+
+    def _shared(self, suffix: str) -> Tensor:
+        """Both kernels side by side, in units of one accumulator: what the shared quantiser sees."""
+        w_x, w_h, _ = self._weights(suffix)
+        return torch.cat([w_x * self.ratio, w_h], 1)
+
+    def _take(self, suffix: str, both: Tensor) -> None:
+        w_x, w_h, _ = self._weights(suffix)
+        w_x.copy_(both[:, : w_x.shape[1]] / self.ratio)
+        w_h.copy_(both[:, w_x.shape[1]:])
+
+    def constants(self, ins, out):
+        x, a = ins[0], self.node.attributes
+        self.ratio = x.factor / out.factor
+        graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
+        codes: dict[str, Tensor] = {}
+        ready: dict[str, Any] = {}
+        rows = 4 * self.cells
+        for prefix, suffix in self.directions:
+            w_x, w_h, bias = self._weights(suffix)
+            real_bias = numbers(bias)
+            reach_x, reach_h = w_x.shape[1] << (x.bits + 6), w_h.shape[1] << (out.bits + 6)
+            if self.variant == "acc32":
+                whole = self.quantisers[f"l0{suffix}"].exact
+                both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix))
+                c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
+                acc = (scale.double() * out.factor).expand(rows)
+                sums = numbers(c_x.sum(1)) if x.zero_point else 0
+                c = bind.lstm_acc32_scales(rows, numbers(acc), real_bias, x.zero_point, out.scale, sums)
+                first = Rescale.of(c["multiplier"], c["shift"], c["bias"], reach_x + reach_h, 0, 16, w_x.device)
+                second, scales = None, (acc.float(), acc.float())
+            else:
+                whole = self.quantisers[f"ih_l0{suffix}"].exact and self.quantisers[f"hh_l0{suffix}"].exact
+                c_x, scale_x = self.quantisers[f"ih_l0{suffix}"](w_x)
+                c_h, scale_h = self.quantisers[f"hh_l0{suffix}"](w_h)
+                sums = numbers(c_x.sum(1)) if x.zero_point else 0
+                c = bind.lstm_sum16_scales(rows, numbers(scale_x), numbers(scale_h), real_bias, x.scale, x.zero_point, out.scale, out.scale, sums)
+                first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
+                second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
+                scales = tuple((s * f.factor).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
+            direction = kernels.Direction.of(
+                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
+                kernels.hidden_rescale(c, a["hidden_bits"], w_x.device), a["fraction"], out.scale, whole)
+            graph |= {prefix + k: v for k, v in c.items()}
+            codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
+            ready[prefix] = (direction, *scales)
+        return Constants(graph, codes, ready)
+
+    def integers(self, xs, ins, out, state, lengths):
+        c, x = self.kept_constants(ins, out), xs[0]
+        outputs = []
+        for prefix, suffix in self.directions:
+            hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
+            direction, scale_x, scale_h = c.ready[prefix]
+            backwards = prefix == "backward."
+            start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
+            y, last = kernels.lstm(reverse(x, lengths) if backwards else x, c.codes[f"{prefix}input"], c.codes[f"{prefix}recurrent"],
+                                   self._weights(suffix)[2], scale_x, scale_h, *start, direction, ins[0].zero_point, out)
+            outputs.append(reverse(y, lengths) if backwards else y)
+            state[hidden], state[cell] = y[-1], last
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+
+    def reals(self, xs, state, lengths):
+        outputs, x = [], xs[0]
+        for prefix, suffix in self.directions:
+            hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
+            backwards = prefix == "backward."
+            start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
+            weights = [getattr(self, f"{n}_l0{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            y, h, cc = torch.lstm(reverse(x, lengths) if backwards else x, [s[None].contiguous() for s in start], weights, True, 1, 0.0,
+                                  self.training, False, False)
+            outputs.append(reverse(y, lengths) if backwards else y)
+            state[hidden], state[cell] = h[0], cc[0]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+
+
+def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """[T, B, C] backwards in time, each row within its own length (all of T without lengths); what lies behind a row's end stays."""
+    if lengths is None:
+        return x.flip(0)
+    t = torch.arange(x.shape[0], device=x.device)[:, None]
+    at = torch.where(t < lengths, lengths - 1 - t, t)
+    return x.gather(0, at[:, :, None].expand_as(x))

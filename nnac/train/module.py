@@ -1,0 +1,382 @@
+"""The training module: the QGraph read as a torch.nn.Module that computes the NNA's own integers, with gradients.
+
+    module = TrainingModule(lower(model, precision), float_state_dict)
+    module.calibrate(batches)                       # scales of the values between layers, on real data
+    logits, lengths = module(features, lengths, targets)
+    graph = module.bind()                           # the bound QGraph: evaluate(graph, …) gives the same integers
+
+One submodule for one node, under the name the float network gives it (``encoder.lstm[0]`` is ``module.encoder.lstm.0``), so a float
+checkpoint loads as it is.  It is an ordinary module: state_dict, deepcopy, ``.to``, torch.save, DistributedDataParallel.
+It keeps the protocol of `nnac.decode.greedy`: start, predict, joint, encode.  Source: accelerator-aware training, METHODS §1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor, nn
+
+from nnac.compression.minmax import MinMax
+from nnac.ir import QGraph, verify
+from nnac.train import layers as _layers
+from nnac.train.activation import ActivationQuantiser, Clip
+from nnac.train.integers import Format, dequantise, quantise
+from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
+
+Watch = Callable[[str, Tensor], None]
+
+
+class FloatWeightsError(ValueError):
+    """The float checkpoint does not fit the model: what is missing, unknown or of another shape."""
+
+
+class NotQuantisedError(ValueError):
+    """A layer that the plan leaves in real numbers was to be bound."""
+
+
+class Group(nn.Module):
+    """A name that contains layers: ``encoder``, ``encoder.lstm``.  ``module.joint(frames, predictions)`` is the one that can be called."""
+
+    def __init__(self, owner: TrainingModule | None = None) -> None:
+        super().__init__()
+        self._owner = (owner,)                      # in a tuple: not a submodule of its own child
+
+    def forward(self, *args: Any) -> Any:
+        owner = self._owner[0]
+        if owner is None:
+            raise TypeError("this group of layers has no call of its own")
+        return owner.join(*args)
+
+
+def attribute_path(path: str) -> list[str]:
+    """``encoder.lstm[0]`` -> ["encoder", "lstm", "0"]: the names of the float network's modules."""
+    return re.findall(r"[^.\[\]]+", path)
+
+
+class TrainingModule(nn.Module):
+    """See the module.
+
+    graph     unbound, from `nnac.lower`          weights  float state dict (None: freshly initialised)
+    plan      settings of each site (None: int8 min-max weights per row, 99.99 percentile activations)
+    Between layers values are float32 tensors holding integers; `encode`, `predict` and `predictions` return such integers, `joint` and
+    `forward` real logits.
+    """
+
+    def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Any = None) -> None:
+        super().__init__()
+        self.graph, self.plan = graph, plan
+        self.inputs = Group()
+        self._paths: dict[str, list[str]] = {}
+        for node in graph.nodes:
+            if node.op not in _layers.Layer.registry:
+                raise NotImplementedError(f"{node.path}: no training layer for the operator {node.op}")
+            self._place(attribute_path(node.path), _layers.Layer.registry[node.op](node, graph))
+            self._paths[node.path] = attribute_path(node.path)
+        made = {n.output: n for n in graph.nodes}
+        for name, value in graph.values.items():
+            if value.scale is None and value.bits != 32 and (name not in made or made[name].op != "stack"):
+                how = Clip.of(self._method(name))
+                quantiser = ActivationQuantiser(value.bits, how)
+                if name in made:
+                    self.layer(made[name].path).activation = quantiser
+                else:
+                    self.inputs.add_module(name, quantiser)
+        self._float_names = [name for name, _ in self.named_parameters() if not name.endswith("activation.scale") and "inputs." not in name]
+        if weights is not None:
+            self.load_float(weights)
+        for layer in self.layers():
+            layer.make_quantisers(self._weight_quantiser)
+            layer.quantised = layer.can_be_integer
+        self._watch: Watch | None = None
+        self._observe = False
+
+    # ------------------------------------------------------------------------------------------------- construction
+
+    def _place(self, names: list[str], layer: nn.Module) -> None:
+        where: nn.Module = self
+        for name in names[:-1]:
+            if name not in where._modules:
+                where.add_module(name, Group(self if where is self and name == "joint" else None))
+            where = where._modules[name]            # type: ignore[assignment]
+        where.add_module(names[-1], layer)
+
+    def _method(self, name: str) -> Any:
+        site = self.plan.by_path.get(name) if self.plan is not None else None
+        return None if site is None or site.activations is None else site.activations.method
+
+    def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> WeightQuantiser | KernelQuantiser:
+        """What a plan says of the kernel; without a plan, int8 by the row's largest weight."""
+        if self.plan is None:
+            return WeightQuantiser(Settings(MinMax(), bits), weight, name=kernel)
+        return quantiser_for(self.plan, kernel, weight)
+
+    def load_float(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights of a float network of the same names.  FloatWeightsError if they do not fit."""
+        own = dict(self.named_parameters())
+        problems = [f"lacks {n} {list(own[n].shape)}" for n in self._float_names if n not in weights]
+        problems += [f"has {n}, which the model does not" for n in weights if n not in self._float_names]
+        problems += [f"{n} is {list(weights[n].shape)}, not {list(own[n].shape)}" for n in self._float_names
+                     if n in weights and weights[n].shape != own[n].shape]
+        if problems:
+            raise FloatWeightsError(f"the float weights do not fit {self.graph.name}: " + "; ".join(problems[:8]) + (" …" if problems[8:] else ""))
+        with torch.no_grad():
+            for n in self._float_names:
+                own[n].copy_(weights[n])
+
+    def float_state_dict(self) -> dict[str, Tensor]:
+        """The float weights alone, under the float network's names."""
+        own = dict(self.named_parameters())
+        return {n: own[n].detach().clone() for n in self._float_names}
+
+    # ----------------------------------------------------------------------------------------------------- looking in
+
+    def layer(self, path: str) -> _layers.Layer:
+        """The layer of a node's path.  KeyError if there is none."""
+        where: Any = self
+        for name in self._paths[path]:
+            where = where._modules[name]
+        return where
+
+    def layers(self) -> Iterator[_layers.Layer]:
+        """All layers, in the graph's order."""
+        return (self.layer(n.path) for n in self.graph.nodes)
+
+    @contextmanager
+    def watching(self, watch: Watch) -> Iterator[None]:
+        """Call ``watch(value name, integers)`` for every value a quantised layer makes, and for quantised inputs."""
+        before, self._watch = self._watch, watch
+        try:
+            yield
+        finally:
+            self._watch = before
+
+    def switch(self, pattern: str, quantised: bool) -> list[str]:
+        """Quantise (or not) the layers whose path matches a shell pattern; returns their paths.  For debugging, at any time.
+
+        KeyError if none matches.  A layer whose weights the plan leaves real stays so.
+        """
+        found = [n.path for n in self.graph.nodes if fnmatchcase(n.path, pattern.replace("[", "[[]"))]
+        if not found:
+            raise KeyError(f"no layer matches {pattern}")
+        for path in found:
+            layer = self.layer(path)
+            layer.quantised = quantised and layer.can_be_integer
+        return found
+
+    def formats(self) -> dict[str, Format]:
+        """The format of every value now.  UncalibratedError names the first that has none."""
+        out: dict[str, Format] = {}
+        made = {n.output: n for n in self.graph.nodes}
+        for name in [*(n for names in self.graph.inputs.values() for n in names if n not in made), *(n.output for n in self.graph.nodes)]:
+            value, node = self.graph.values[name], made.get(name)
+            if value.scale is not None:
+                out[name] = Format(value.scale, value.zero_point, value.bits)
+            elif node is not None and node.op == "stack":
+                out[name] = out[node.inputs[0]]
+            else:
+                out[name] = self._activation(name).format(name)
+        return out
+
+    def _activation(self, name: str) -> ActivationQuantiser:
+        node = self.graph.producers.get(name)
+        return self.inputs._modules[name] if node is None else self.layer(node.path).activation      # type: ignore[return-value]
+
+    def activations(self) -> Iterator[tuple[str, ActivationQuantiser]]:
+        """Value name and quantiser, of all values whose scale is data."""
+        for name in self.graph.values:
+            node = self.graph.producers.get(name)
+            found = self.inputs._modules.get(name) if node is None else getattr(self.layer(node.path), "activation", None)
+            if isinstance(found, ActivationQuantiser):
+                yield name, found
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    def run(self, entry: str, values: dict[str, Tensor], integer: dict[str, bool], state: dict[str, Tensor],
+            lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Run one entry on ``values`` (name -> [T, B, width]; integers where ``integer`` says so, else real).
+
+        Both dictionaries and ``state`` (name -> [B, width]) are completed in place; returns ``values``.
+        """
+        forms = None
+        for node in self.graph.entry(entry):
+            layer = self.layer(node.path)
+            if node.op == "stack":
+                k = node.attributes["frames"]
+                values[node.output] = layer.reals([values[node.inputs[0]]], state, lengths)
+                integer[node.output] = integer[node.inputs[0]]
+                lengths = None if lengths is None else lengths // k
+                if self._watch and integer[node.output]:
+                    self._watch(node.output, values[node.output])
+                continue
+            if layer.quantised:
+                forms = forms or self.formats()
+                for name in node.inputs:
+                    if not integer[name]:
+                        values[name], integer[name] = quantise(values[name], forms[name]), True
+                        if self._watch:
+                            self._watch(name, values[name])
+                y = layer.integers([values[n] for n in node.inputs], [forms[n] for n in node.inputs], forms[node.output], state, lengths)
+            else:
+                xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32 else dequantise(values[n], (forms or self.formats())[n])
+                      for n in node.inputs]
+                y = layer.reals(xs, state, lengths)
+                if self._observe and hasattr(layer, "activation"):
+                    layer.activation.observe(valid(y, lengths))
+            values[node.output], integer[node.output] = y, layer.quantised
+            if self._watch and layer.quantised:
+                self._watch(node.output, y)
+        return values
+
+    def _wants_integers(self, name: str) -> bool:
+        """Whether a quantised layer reads the value, directly or through stacks."""
+        return any(self._wants_integers(n.output) if n.op == "stack" else self.layer(n.path).quantised for n in self.graph.consumers(name))
+
+    def _state(self, entry: str, batch: int, like: Tensor) -> dict[str, Tensor]:
+        return {s.name: like.new_zeros(batch, s.width) for n in self.graph.entry(entry) for s in n.states}
+
+    def _like(self) -> Tensor:
+        return next(self.parameters())
+
+    def encode(self, features: Tensor, lengths: Any) -> tuple[Tensor, Tensor]:
+        """Real features [T, B, bins], lengths [B] -> frames [T', B, joint] as `joint` wants them, lengths."""
+        like = self._like()
+        x = torch.as_tensor(features, device=like.device, dtype=torch.float32)
+        lengths = torch.as_tensor(lengths, device=like.device)
+        name, = (n for n in self.graph.inputs["encoder"])
+        if self._observe:
+            self._activation(name).observe(valid(x, lengths))
+        integer = self._wants_integers(name)
+        if integer:
+            x = quantise(x, self._activation(name).format(name))
+            if self._watch:
+                self._watch(name, x)
+        entry_lengths = lengths
+        out = self.run("encoder", {name: x}, {name: integer}, self._state("encoder", x.shape[1], like), lengths)
+        for node in self.graph.entry("encoder"):
+            if node.op == "stack":
+                entry_lengths = entry_lengths // node.attributes["frames"]
+        return out[self.graph.outputs["encoder"][0]], entry_lengths
+
+    def _predict(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:
+        name, = self.graph.inputs["prediction"]
+        out = self.run("prediction", {name: tokens[:, :, None]}, {name: True}, state)
+        return out[self.graph.outputs["prediction"][0]]
+
+    @property
+    def _prediction_states(self) -> list[str]:
+        return [s.name for n in self.graph.entry("prediction") for s in n.states]
+
+    def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The prediction before any token: that of the blank, from zero."""
+        like = self._like()
+        zero = self._state("prediction", batch, like)
+        return self.predict(torch.zeros(batch, dtype=torch.long, device=like.device), tuple(zero.values()))
+
+    def predict(self, tokens: Any, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """tokens [B] -> prediction [B, joint] as `joint` wants it, state (hidden [B, H], cell [B, H])."""
+        tokens = torch.as_tensor(tokens, device=self._like().device)[None]
+        now = dict(zip(self._prediction_states, state, strict=True))
+        y = self._predict(tokens, now)
+        return y[0], tuple(now[n] for n in self._prediction_states)
+
+    def predictions(self, targets: Tensor) -> Tensor:
+        """Training: targets [U, B] -> [U + 1, B, joint], the first before any token."""
+        tokens = torch.cat([targets.new_zeros(1, targets.shape[1]), targets])
+        return self._predict(tokens, self._state("prediction", targets.shape[1], self._like()))
+
+    def join(self, frames: Tensor, predictions: Tensor) -> Tensor:
+        """``module.joint(frames, predictions)``: broadcast against each other -> real logits [..., vocabulary], float32."""
+        names = self.graph.inputs["joint"]
+        flags = {n: self.layer(self.graph.producers[n].path).quantised for n in names}
+        values = self.run("joint", dict(zip(names, (frames, predictions), strict=True)), flags, {})
+        name, = self.graph.outputs["joint"]
+        if not flags[name]:
+            return values[name]
+        return dequantise(values[name], self.formats()[name]).to(torch.float32)
+
+    def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """features [T, B, bins], targets [U, B] -> real logits [B, T', U + 1, vocabulary], lengths [B]."""
+        frames, lengths = self.encode(features, lengths)
+        return self.joint(frames.transpose(0, 1)[:, :, None], self.predictions(targets).transpose(0, 1)[:, None]), lengths
+
+    # ---------------------------------------------------------------------------------------------------- calibration
+
+    @contextmanager
+    def real_numbers(self) -> Iterator[None]:
+        """Within: every layer computes on real numbers, as the float network."""
+        before = {n.path: self.layer(n.path).quantised for n in self.graph.nodes}
+        self.switch("*", False)
+        try:
+            yield
+        finally:
+            for path, on in before.items():
+                self.layer(path).quantised = on
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Find the scales of the values that are data: run ``(features, lengths, targets)`` on real numbers, and look.
+
+        Under torch.distributed every process sees its own batches and all end with the same scales.
+        """
+        self._observe = True
+        try:
+            with self.real_numbers():
+                for features, lengths, targets in batches:
+                    self.forward(features, lengths, targets)
+        finally:
+            self._observe = False
+        for _, quantiser in self.activations():
+            quantiser.settle()
+        self._restart_quantisers()
+
+    def _restart_quantisers(self) -> None:
+        """Fit what weight quantisers learn (centroids, sizes) anew: only now are the scales known that two kernels share."""
+        forms = self.formats()
+        for node in self.graph.nodes:
+            layer = self.layer(node.path)
+            layer.constants([forms[n] for n in node.inputs], forms[node.output])      # tells the layer those scales
+            for slot in layer.compressed_weights():
+                slot.quantiser.restart(slot.read())
+
+    # -------------------------------------------------------------------------------------------------------- binding
+
+    @torch.no_grad()
+    def bind(self) -> QGraph:
+        """The bound graph: scales and integer constants, those the forward pass computes with.  UncalibratedError before calibration."""
+        forms = self.formats()
+        values = {n: evolve(v, scale=forms[n].scale, zero_point=forms[n].zero_point) if n in forms else v for n, v in self.graph.values.items()}
+        nodes = []
+        training = self.training
+        self.eval()
+        for node in self.graph.nodes:
+            layer, out = self.layer(node.path), forms[node.output]
+            if not layer.can_be_integer:
+                raise NotQuantisedError(f"`{node.path}` has real weights in the plan: it cannot become integers")
+            c = layer.constants([forms[n] for n in node.inputs], out)
+            states = tuple(evolve(s, scale=out.scale) if s.scale is None else s for s in node.states)
+            nodes.append(evolve(node, constants=c.bound(), states=states))
+        self.train(training)
+        return verify(evolve(self.graph, values=values, nodes=tuple(nodes)))
+
+    def summary(self) -> str:
+        """A table: layer, operator, parameters, formats, quantised or not."""
+        forms = {n: str(q.extra_repr()) for n, q in self.activations()}
+        rows = [(n.path, n.op, f"{sum(p.numel() for p in self.layer(n.path).parameters()):,}", f"int{self.graph.values[n.output].bits}",
+                 forms.get(n.output, "fixed" if self.graph.values[n.output].scale else "as its input"),
+                 "yes" if self.layer(n.path).quantised else "NO") for n in self.graph.nodes]
+        head = ("layer", "operator", "parameters", "output", "scale", "quantised")
+        widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows])
+
+
+def valid(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The frames of [T, B, C] that lie within each row's length; all of them without lengths (or where lengths do not belong to x)."""
+    if lengths is None or x.ndim != 3:
+        return x
+    return x[torch.arange(x.shape[0], device=x.device)[:, None] < lengths]

@@ -1,0 +1,195 @@
+"""Training under a policy: a float recogniser and a plan in, a training module that computes the NNA's integers out.
+
+The float weights start the training module, real data calibrate its scales, and then every step's forward pass is what the machine
+will do.  The checkpoint holds the float weights, scales, learned quantiser parameters and masks, the plan itself, and the front end
+(features, normalisation, tokens): all that compiling needs.  The loop: `nnac.train.loop`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from attrs import asdict, evolve, field, frozen
+from attrs.validators import ge, gt
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import checkpoint
+from ..checkpoint import CheckpointError
+from ..decode.front_end import FrontEnd
+from ..lower import lower_plan
+from ..model.recogniser import Recogniser, load_recogniser
+from ..plan import Plan, PlanError
+from ..speech.corpus import Split, load_split
+from . import loop
+from .baseline import DEV_UTTERANCES
+from .batches import Batch, Examples, grouped
+from .loop import Pace, TrainingError
+from .module import FloatWeightsError, TrainingModule
+from .rnnt_loss import rnnt_loss
+from .schedule import Compression
+
+KIND = "nnac-training-module"
+
+
+@frozen
+class PolicyConfig(Pace):
+    """A fine-tune.  Steps and rate come from the policy's ``training`` block unless the command line says otherwise."""
+
+    steps: int = field(default=400, validator=ge(0))
+    learning_rate: float = field(default=3e-4, validator=gt(0.0))
+    warmup: int = field(default=50, validator=ge(0))
+    flat: float = 0.0
+    calibration: int = field(default=128, validator=ge(1))     # utterances
+    train_utterances: int | None = None                        # None: all of the split
+
+    @classmethod
+    def of(cls, plan: Plan, **given: Any) -> PolicyConfig:
+        """The plan's own pace, with what is ``given`` (not None) in its place."""
+        t = plan.training
+        said = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
+        return cls(**{k: v for k, v in (said | given).items() if v is not None})
+
+
+class PolicyLearner:
+    """The training module and its compression schedule."""
+
+    def __init__(self, module: TrainingModule, steps: int, steps_per_epoch: int) -> None:
+        self.model, self.steps = module, steps
+        self.named = dict(module.named_parameters())
+        self.compression = Compression(module, steps, steps_per_epoch)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, float]:
+        logits, lengths = self.model(batch.features, batch.lengths, batch.tokens.T)
+        loss = rnnt_loss(logits, batch.tokens, lengths, batch.token_counts, reduction="sum")
+        return loss + self.compression.regulariser() * len(batch), float(loss.detach())
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.model.state_dict().items() if k not in self.named and isinstance(v, Tensor)}
+
+    def restore(self, tensors: Mapping[str, NDArray]) -> None:
+        state = {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}
+        self.model.load_state_dict(state, strict=False)
+
+    def before_step(self, step: int) -> None:
+        if step:
+            self.compression.on_step(step)
+        if step == self.steps:
+            self.compression.finish()
+
+
+def front_end(recogniser: Recogniser) -> FrontEnd:
+    return FrontEnd(recogniser.features, recogniser.normalisation, recogniser.tokens)
+
+
+def build_module(plan: Plan, recogniser: Recogniser) -> TrainingModule:
+    """The training module of ``plan`` on the weights of a float recogniser.  TrainingError if they are not of one model."""
+    try:
+        return TrainingModule(lower_plan(plan), recogniser.model.state_dict(), plan)
+    except FloatWeightsError as error:
+        raise TrainingError(f"{error}; the policy says `model {plan.model}`") from None
+
+
+def calibrate(module: TrainingModule, examples: Examples, utterances: int) -> None:
+    """Find the module's scales on the first ``utterances`` of ``examples``."""
+    some = Examples(examples.split.first(utterances), examples.tokens, examples.normalisation)
+    batches = [some.batch(rows) for rows in grouped(some.frames, 8000)]
+    module.calibrate((b.features, b.lengths, b.tokens.T) for b in batches)
+
+
+@frozen
+class PolicyTask:
+    """Train ``float_path`` under ``plan`` on ``corpus`` into ``out``."""
+
+    plan: Plan
+    config: PolicyConfig
+    float_path: str
+    corpus: str
+    out: str
+    kind: ClassVar[str] = "policy"
+
+    @property
+    def pace(self) -> Pace:
+        return self.config
+
+    def to_json(self) -> dict:
+        return {"plan": self.plan.to_json(), "config": asdict(self.config), "float_path": self.float_path, "corpus": self.corpus, "out": self.out}
+
+    @classmethod
+    def from_json(cls, data: dict) -> PolicyTask:
+        return cls(Plan.from_json(data["plan"]), PolicyConfig(**data["config"]), data["float_path"], data["corpus"], data["out"])
+
+    def identity(self) -> dict:
+        return {"config": asdict(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}
+
+    def prepare(self) -> tuple[PolicyLearner, Examples, Split]:
+        torch.manual_seed(self.config.seed)
+        recogniser = load_recogniser(self.float_path)
+        train = load_split(self.corpus, "train")
+        if self.config.train_utterances is not None:
+            train = train.first(self.config.train_utterances)
+        examples = Examples(train, recogniser.tokens, recogniser.normalisation)
+        module = build_module(self.plan, recogniser)
+        calibrate(module, examples, self.config.calibration)
+        per_epoch = max(1, int(examples.frames.sum()) // (self.config.batch_frames * self.config.shards))
+        dev = load_split(self.corpus, "dev").first(DEV_UTTERANCES)
+        return PolicyLearner(module, self.config.steps, per_epoch), examples, dev
+
+    def finish(self, learner: PolicyLearner, examples: Examples, report: dict) -> dict:
+        recogniser = load_recogniser(self.float_path)
+        training = dict(steps=report["step"], dev_wer=round(report["dev"], 3), baseline=recogniser.training, **report["identity"])
+        save_module(self.out, learner.model, self.plan, front_end(recogniser), training)
+        return {}
+
+
+def save_module(path: str | os.PathLike, module: TrainingModule, plan: Plan, front: FrontEnd, training: dict) -> None:
+    """The trained module with its plan and front end, as one checkpoint."""
+    checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=front.to_json(), training=training))
+
+
+@frozen(eq=False)
+class Trained:
+    """A training module read back: in evaluation mode, its integers are the program's."""
+
+    module: TrainingModule
+    plan: Plan
+    front: FrontEnd
+    training: dict[str, Any]
+
+
+def load_module(path: str | os.PathLike) -> Trained:
+    """CheckpointError: absent, damaged, of another kind, or tensors that do not fit the plan."""
+    file = checkpoint.load(path, KIND)
+    try:
+        meta = file.metadata
+        plan = Plan.from_json(meta["plan"])
+        module = TrainingModule(lower_plan(plan), None, plan)
+        module.load_state_dict(file.state_dict())
+        return Trained(module.eval(), plan, FrontEnd.from_json(meta["front_end"]), meta.get("training", {}))
+    except (PlanError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: does not describe a training module: {' '.join(str(error).split())[:200]}") from None
+
+
+def train(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike, config: PolicyConfig | None = None,
+          processes: int | None = None, quiet: bool = False, every: int = 50) -> list[dict]:
+    """Train under ``plan`` and write the module to ``out``; returns what was reported.  Resumes, and repeats nothing that is done.
+
+    Errors  CorpusError, CheckpointError, TrainingError: one line each.
+    """
+    config = config or PolicyConfig.of(plan)
+    task = PolicyTask(plan, config, str(float_path), str(corpus), str(out))
+    if Path(out).exists():
+        done = checkpoint.load(out, KIND).metadata["training"]
+        if {k: done.get(k) for k in task.identity()} != task.identity():
+            raise TrainingError(f"{out} was trained with other settings; remove it or choose another output")
+        return [{"step": done["steps"], "dev": done["dev_wer"]}]
+    return loop.train(task, f"training {plan.name}", processes, quiet, every)
+
+
+def shortened(config: PolicyConfig, steps: int) -> PolicyConfig:
+    """The same fine-tune in fewer steps (a demo's)."""
+    return evolve(config, steps=min(config.steps, steps), warmup=min(config.warmup, max(1, steps // 8)))

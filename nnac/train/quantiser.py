@@ -1,0 +1,528 @@
+"""Weights to integers in training: one method, one mask, one regulariser, one hard compressor, composed.
+
+    codes, scale = quantiser(w)      # codes float32 [rows, cols], exact integers;  scale float32 [rows];  w_hat = codes * scale[:, None]
+
+The codes carry the whole gradient: backward, they stand for ``w_hat / scale``, so whoever multiplies with ``codes * scale`` gives the
+weights and the learned sizes their gradient by the chain rule and treats the scale as a constant (it has no gradient of its own).
+`WeightQuantiser` settles one matrix one way; `KernelQuantiser` a matrix of parts with ways of their own (gates; the two kernels of an
+LSTM that share an accumulator).  Both have the same calls.  Everything that changes is in the state_dict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor, nn
+
+from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, largest
+from nnac.compression.base import Method
+from nnac.train.schedule import Clock
+
+if TYPE_CHECKING:
+    from nnac.plan import Plan, SitePlan, Training
+
+
+@frozen
+class Settings:
+    """How a matrix is compressed.
+
+    method  None: real numbers      bits  of the stored index or integer
+    granularity  tensor | channel | gate (``gates`` equal blocks of rows) | group (of ``group`` inputs)
+    """
+
+    method: Any = None
+    bits: int = 8
+    granularity: str = "channel"
+    group: int | None = None
+    gates: int = 1
+    regularise: Method | None = None
+    harden: Method | None = None
+    sparsity: Method | None = None
+
+    @classmethod
+    def of_site(cls, site: SitePlan, gates: int = 1) -> Settings:
+        """The settings that a plan holds for a kernel or a gate."""
+        w = site.weights
+        assert w is not None, f"{site.path} has no weights"
+        return cls(w.method, w.bits, w.granularity.kind, w.granularity.size, gates, site.regularise, site.harden, site.sparsity)
+
+    def __str__(self) -> str:
+        if self.method is None:
+            return "float"
+        width = "" if type(self.method).takes_bits() else f"int{self.bits} "
+        group = f"({self.group})" if self.granularity == "group" else ""
+        others = "".join(f"; {o}" for o in (self.regularise, self.harden, self.sparsity) if o is not None)
+        return f"{width}per_{self.granularity}{group} {self.method}{others}"
+
+
+@frozen(eq=False)
+class Layout:
+    """How a matrix [rows, cols] falls into groups that share a scale: [G, n]."""
+
+    rows: int
+    cols: int
+    granularity: str = "channel"
+    group: int | None = None
+    gates: int = 1
+    index: Tensor | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.granularity == "gate" and self.rows % max(1, self.gates):
+            raise ValueError(f"{self.rows} rows are not {self.gates} gates of equal size")
+        if self.granularity == "group" and self.cols % self.size:
+            # the last group is filled up with its own values again: its maximum, mean and spread stay what they are
+            start = self.cols // self.size * self.size
+            tail = start + torch.arange(self.size) % (self.cols - start)
+            object.__setattr__(self, "index", torch.cat([torch.arange(start), tail]))
+
+    @property
+    def size(self) -> int:
+        """Inputs in a group."""
+        return min(self.group or self.cols, self.cols)
+
+    @property
+    def per_row(self) -> int:
+        """Groups in a row (1 unless groups cut rows)."""
+        return -(-self.cols // self.size) if self.granularity == "group" else 1
+
+    @property
+    def groups(self) -> int:
+        return {"tensor": 1, "gate": max(1, self.gates), "channel": self.rows, "group": self.rows * self.per_row}[self.granularity]
+
+    def grouped(self, w: Tensor) -> Tensor:
+        """[rows, cols] as [G, n]."""
+        if self.index is not None:
+            w = w.index_select(1, self.index.to(w.device))
+        return w.reshape(self.groups, -1)
+
+    def ungrouped(self, x: Tensor) -> Tensor:
+        """[G, n] as [rows, cols]."""
+        return x.reshape(self.rows, -1)[:, : self.cols]
+
+    def rows_of(self, v: Tensor) -> Tensor:
+        """A value of each group [G, 1] as one of each row [rows]; the largest where groups cut rows."""
+        if self.granularity == "group":
+            return v.view(self.rows, self.per_row).amax(1)
+        return v.expand(self.groups, 1).repeat_interleave(self.rows // self.groups, 0)[:, 0]
+
+    def groups_of(self, v: Tensor) -> Tensor:
+        """A value of each row [rows] as one of each group [G, 1]; the largest of a group's rows."""
+        if self.granularity == "group":
+            return v.repeat_interleave(self.per_row)[:, None]
+        return v.view(self.groups, -1).amax(1, keepdim=True)
+
+
+class _Scheduled(nn.Module):
+    """What both quantisers share: the clock.  It is a buffer for the state_dict and plain numbers for speed."""
+
+    def __init__(self, training: Training | None) -> None:
+        super().__init__()
+        self.clock = Clock(0, training.total if training else None, training.steps_per_epoch if training else None)
+        self.register_buffer("time", torch.zeros(3, dtype=torch.int64))
+        self._set_clock(self.clock)
+
+    def _set_clock(self, clock: Clock) -> None:
+        self.clock = clock
+        self.time.copy_(torch.tensor([clock.step, -1 if clock.total is None else clock.total,
+                                      -1 if clock.per_epoch is None else clock.per_epoch]))
+
+    def set_length(self, total: int | None, per_epoch: int | None = None) -> None:
+        """The length of training, for moments given as percentages or epochs; None keeps what is known."""
+        self._set_clock(evolve(self.clock, total=self.clock.total if total is None else total,
+                               per_epoch=self.clock.per_epoch if per_epoch is None else per_epoch))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        step, total, per_epoch = self.time.tolist()
+        self.clock = Clock(step, None if total < 0 else total, None if per_epoch < 0 else per_epoch)
+
+
+class WeightQuantiser(_Scheduled):
+    """One matrix, one way.  See the module.
+
+    weight  float [rows, cols], what training starts from: learned sizes and centroids are fitted to it, and fitted once more at the first
+    forward pass, since the matrix passed there may be scaled (`acc32`).     name  for messages
+    """
+
+    def __init__(self, settings: Settings, weight: Tensor, *, name: str = "weight", training: Training | None = None) -> None:
+        super().__init__(training)
+        if weight.ndim != 2:
+            raise ValueError(f"{name}: weights are a matrix, not {list(weight.shape)}")
+        self.settings, self.name, self.learned = settings, name, ()
+        rows, cols = weight.shape
+        self.layout = Layout(rows, cols, settings.granularity, settings.group, settings.gates)
+        w = weight.detach().float()
+        if settings.sparsity is not None:
+            self.register_buffer("mask", torch.ones(rows, cols, dtype=torch.bool, device=w.device))
+            self.register_buffer("memory", torch.zeros(1, dtype=torch.float64))
+        else:
+            self.mask = None
+        self.register_buffer("flags", torch.zeros(2, dtype=torch.bool))          # started, frozen
+        self.started = self.frozen = False
+        if settings.method is not None:
+            self.learned = tuple(settings.method.learned)
+            for key, value in self._fitted(w).items():
+                if key in self.learned:
+                    self.register_parameter(key, nn.Parameter(value.clone()))
+                else:
+                    self.register_buffer(key, value.clone())
+            grid = self._grid(w, False)
+            self.register_buffer("frozen_unit", torch.zeros(self.layout.groups, 1, device=w.device))
+            self.register_buffer("frozen_codes", torch.zeros_like(grid.codes) if isinstance(grid, Codebook) else None)
+        self.to(w.device)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the method keeps: parameters and buffers by name."""
+        own = {"mask", "memory", "flags", "time", "frozen_unit", "frozen_codes"}
+        return {**self._parameters, **{k: v for k, v in self._buffers.items() if k not in own}}
+
+    @property
+    def _live(self) -> Tensor | None:
+        return None if self.mask is None else self.layout.grouped(self.mask)
+
+    def _fitted(self, w: Tensor) -> dict[str, Tensor]:
+        return self.settings.method.start(self.layout.grouped(w if self.mask is None else w * self.mask), self._live, self.settings.bits)
+
+    def _grid(self, w: Tensor, training: bool) -> Grid:
+        return self.settings.method.grid(self.state, self.layout.grouped(w), self._live, self.settings.bits, training)
+
+    def _flag(self, started: bool | None = None, frozen: bool | None = None) -> None:
+        self.started = self.started if started is None else started
+        self.frozen = self.frozen if frozen is None else frozen
+        self.flags.copy_(torch.tensor([self.started, self.frozen]))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.started, self.frozen = self.flags.tolist()
+
+    def restart(self, w: Tensor) -> None:
+        """Fit learned sizes, centroids and clips to ``w`` again, as if training started here."""
+        with torch.no_grad():
+            if self.settings.method is not None:
+                for key, value in self._fitted(w.detach().float()).items():
+                    getattr(self, key).copy_(value)
+            self._flag(started=True)
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    @property
+    def exact(self) -> bool:
+        """Whether `forward` gives integers now."""
+        if self.settings.method is None:
+            return False
+        return not self.training or self.frozen or self.settings.method.exact_at(self.clock)
+
+    def forward(self, w: Tensor, unit: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(codes, scale) of a float weight [rows, cols].
+
+        codes  float32 [rows, cols], exact integers whenever `exact`       scale  float32 [rows], no gradient
+        unit   [rows], given by a `KernelQuantiser`: express the codes on this unit instead of the method's own
+        """
+        if self.settings.method is None:
+            live = w.float() if self.mask is None else w.float() * self.mask
+            return (live, torch.ones(w.shape[0], device=w.device)) if unit is None else (live / unit[:, None], unit)
+        if not self.started:
+            self.restart(w)
+        w = w.float()
+        if self.mask is not None:
+            w = w * self.mask
+        grid, unit = self._on(self.grid(w), unit)
+        x = self.layout.grouped(w)
+        if self.frozen:
+            from nnac.compression._grids import exact
+
+            codes = exact(x, grid.nearest(x.detach()), grid.unit)
+        else:
+            codes = self.settings.method.codes(self.state, x, grid, self.settings.bits, self.clock if self.training else None)
+        codes = self.layout.ungrouped(codes)
+        if self.mask is not None:
+            codes = codes * self.mask                      # grids without a zero would give the dead their smallest level
+        return codes, unit
+
+    def grid(self, w: Tensor) -> Grid:
+        """The grid for a (masked) weight, on the method's own unit."""
+        with torch.no_grad():
+            if not self.frozen:
+                return self._grid(w.detach().float(), self.training)
+            if self.frozen_codes is not None:
+                return Codebook(self.frozen_unit, self.frozen_codes)
+            grid = self._grid(w.detach().float(), False)
+            assert isinstance(grid, Uniform)
+            return evolve(grid, step=self.frozen_unit, multiple=1)
+
+    def _on(self, grid: Grid, unit: Tensor | None) -> tuple[Grid, Tensor]:
+        """The grid on a unit that a whole row shares, and that unit [rows]."""
+        if unit is None and self.layout.granularity != "group":
+            return grid, self.layout.rows_of(grid.unit)
+        if unit is None:
+            unit = (self.layout.rows_of(grid.reach) / self.top).clamp_min(SMALLEST_UNIT)
+        return grid.on(self.layout.groups_of(unit)), unit
+
+    @property
+    def top(self) -> int:
+        """The largest code: of int8, or of int16 for wide weights."""
+        wide = self.settings.bits > 8 or getattr(self.settings.method, "snap", "int8") == "int16"
+        return largest(16 if wide else 8)
+
+    def reach(self, w: Tensor) -> Tensor:
+        """The largest real magnitude of each row's grid, [rows]."""
+        if self.settings.method is None:
+            return w.detach().abs().amax(1).float()
+        if not self.started:
+            self.restart(w)
+        return self.layout.rows_of(self.grid(w if self.mask is None else w * self.mask).reach)
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    @property
+    def regularises(self) -> bool:
+        """Whether `regulariser` can be other than zero."""
+        return self.settings.regularise is not None and self.settings.method is not None and not self.frozen
+
+    def regulariser(self, w: Tensor) -> Tensor:
+        """The regulariser's term in the loss at its present strength: a scalar."""
+        strength = self.settings.regularise.strength_at(self.clock) if self.regularises else 0.0  # type: ignore[union-attr]
+        if strength == 0.0:
+            return w.new_zeros(())
+        if not self.started:
+            self.restart(w)
+        w = w.float()
+        grid = self.grid(w if self.mask is None else w * self.mask)
+        return strength * self.settings.regularise.penalty(self.layout.grouped(w), grid, self._live)  # type: ignore[union-attr]
+
+    @torch.no_grad()
+    def on_step(self, step: int, w: Tensor) -> bool:
+        """Run the schedules after optimiser step number ``step``; True if ``w`` was changed in place (pruned, hard-compressed)."""
+        changed = self.renew(step, w)
+        if self.hardens:
+            self.harden(w)
+        return changed or self.hardens
+
+    @property
+    def hardens(self) -> bool:
+        """Whether the hard compressor is due now."""
+        s = self.settings
+        return s.method is not None and s.harden is not None and not self.frozen and s.harden.due(self.clock)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def renew(self, step: int, w: Tensor) -> bool:
+        """`on_step` without the hard compressor."""
+        self._set_clock(evolve(self.clock, step=step))
+        if self.frozen:
+            return False
+        changed, s = False, self.settings
+        if s.sparsity is not None and s.sparsity.due(self.clock):  # type: ignore[attr-defined]
+            self.mask = s.sparsity.choose(  # type: ignore[attr-defined]
+                w.detach().float(), self.mask, self.clock, self.memory, s.gates)
+            if s.sparsity.monotone:  # type: ignore[attr-defined]
+                w.mul_(self.mask)
+                changed = True
+        if s.method is None:
+            return changed
+        if not self.started:
+            self.restart(w)
+        x = self.layout.grouped(w.float() if self.mask is None else w.float() * self.mask)
+        for key, value in s.method.renew(self.state, x, self._live, s.bits, self.clock).items():
+            getattr(self, key).copy_(value)
+        return changed
+
+    @torch.no_grad()
+    def harden(self, w: Tensor) -> None:
+        """The hard compressor: ``w`` becomes, in place, what its codes say."""
+        was = self.training
+        self.training = False
+        codes, scale = self(w)
+        self.training = was
+        w.copy_(codes * scale[:, None])
+
+    @torch.no_grad()
+    def freeze(self, w: Tensor) -> None:
+        """The final hard compression: ``w`` becomes what its codes say, and grid and mask never change again."""
+        grid = self.final_grid(w)
+        self.harden(w)
+        self.keep(grid)
+
+    def final_grid(self, w: Tensor) -> Grid | None:
+        """The grid of evaluation; None when there is none to keep (real numbers, frozen already)."""
+        if self.settings.method is None or self.frozen:
+            return None
+        if not self.started:
+            self.restart(w)
+        was = self.training
+        self.training = False
+        grid = self.grid(w.float() if self.mask is None else w.float() * self.mask)
+        self.training = was
+        return grid
+
+    def keep(self, grid: Grid | None) -> None:
+        """From now on this grid, whatever the weights; hardened weights stay where they are, also those placed by bounds of its own."""
+        if grid is not None:
+            self.frozen_unit.copy_(grid.unit if isinstance(grid, Codebook) else grid.step)
+            if isinstance(grid, Codebook):
+                self.frozen_codes.copy_(grid.codes)
+            self._flag(frozen=True)
+
+    def sparsity(self) -> float:
+        """The share of dead weights."""
+        return 0.0 if self.mask is None else 1.0 - float(self.mask.float().mean())
+
+    def describe(self) -> str:
+        """One line: shape, settings, where the schedule stands."""
+        state = "frozen" if self.frozen else "exact" if self.exact else "soft"
+        pruned = f", {self.sparsity() * 100:.1f}% zero" if self.mask is not None else ""
+        return f"{self.layout.rows}x{self.layout.cols}  {self.settings}  [step {self.clock.step}: {state}{pruned}]"
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, {self.describe()}"
+
+
+@frozen
+class Part:
+    """A block of a matrix: rows [top, bottom), columns [left, right)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def of(self, w: Tensor) -> Tensor:
+        return w[self.top: self.bottom, self.left: self.right]
+
+
+class KernelQuantiser(_Scheduled):
+    """A matrix of parts, each compressed its own way: the same calls as `WeightQuantiser`.
+
+    Parts of the same rows share the scale of those rows, since their products meet in one accumulator: each part's levels become integer
+    multiples of the common unit, which is the largest reach among them over 127 (4-bit levels of equal reach move by less than 1 %).
+    """
+
+    def __init__(self, parts: list[tuple[Part, WeightQuantiser]], shape: tuple[int, int], *, training: Training | None = None) -> None:
+        super().__init__(training)
+        self.parts, self.quantisers, self.shape = [p for p, _ in parts], nn.ModuleList(q for _, q in parts), shape
+        covered = torch.zeros(shape, dtype=torch.int64)
+        for p in self.parts:
+            p.of(covered).add_(1)
+        if not (covered == 1).all():
+            raise ValueError("the parts do not tile the matrix")
+
+    @property
+    def pairs(self) -> list[tuple[Part, WeightQuantiser]]:
+        return list(zip(self.parts, self.quantisers, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def exact(self) -> bool:
+        return all(q.exact for _, q in self.pairs)
+
+    @property
+    def regularises(self) -> bool:
+        return any(q.regularises for _, q in self.pairs)
+
+    def set_length(self, total: int | None, per_epoch: int | None = None) -> None:
+        super().set_length(total, per_epoch)
+        for _, q in self.pairs:
+            q.set_length(total, per_epoch)
+
+    def units(self, w: Tensor) -> Tensor | None:
+        """The common unit of each row, [rows]; None when no rows are shared, so that every part keeps its own."""
+        if all(p.left == 0 and p.right == self.shape[1] for p in self.parts):
+            return None
+        unit = torch.zeros(self.shape[0], device=w.device)
+        for p, q in self.pairs:
+            unit[p.top: p.bottom] = torch.maximum(unit[p.top: p.bottom], q.reach(p.of(w)) / q.top)
+        for p, q in self.pairs:                            # a scale that one part's rows share is shared by all parts of those rows
+            unit[p.top: p.bottom] = q.layout.rows_of(q.layout.groups_of(unit[p.top: p.bottom]))
+        for p, q in self.pairs:
+            unit[p.top: p.bottom] = q.layout.rows_of(q.layout.groups_of(unit[p.top: p.bottom]))
+        return unit.clamp_min(SMALLEST_UNIT)
+
+    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """(codes, scale) as `WeightQuantiser.forward`."""
+        unit = self.units(w.detach())
+        pieces = [(p, *q(p.of(w), None if unit is None else unit[p.top: p.bottom])) for p, q in self.pairs]
+        scale = torch.cat([s for p, _, s in sorted(pieces, key=lambda t: t[0].top) if p.left == 0])
+        bands = {}
+        for p, codes, _ in pieces:
+            bands.setdefault(p.top, []).append((p.left, codes))
+        return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1) for _, band in sorted(bands.items())]), scale
+
+    def regulariser(self, w: Tensor) -> Tensor:
+        """The sum of the parts' terms."""
+        return torch.stack([q.regulariser(p.of(w)) for p, q in self.pairs]).sum()
+
+    @torch.no_grad()
+    def on_step(self, step: int, w: Tensor) -> bool:
+        """As `WeightQuantiser.on_step`; parts harden on the common unit."""
+        self._set_clock(evolve(self.clock, step=step))
+        changed = [q.renew(step, p.of(w)) for p, q in self.pairs]
+        if any(q.hardens for _, q in self.pairs):
+            hard = self._hardened(w)
+            for p, q in self.pairs:
+                if q.hardens:
+                    p.of(w).copy_(p.of(hard))
+        return any(changed) or any(q.hardens for _, q in self.pairs)
+
+    def _hardened(self, w: Tensor) -> Tensor:
+        was = self.training
+        self.eval()
+        codes, scale = self(w)
+        self.train(was)
+        return codes * scale[:, None]
+
+    @torch.no_grad()
+    def freeze(self, w: Tensor) -> None:
+        """As `WeightQuantiser.freeze`, on the common unit."""
+        grids = [q.final_grid(p.of(w)) for p, q in self.pairs]
+        w.copy_(self._hardened(w))
+        for (_, q), grid in zip(self.pairs, grids, strict=True):
+            q.keep(grid)
+
+    def restart(self, w: Tensor) -> None:
+        for p, q in self.pairs:
+            q.restart(p.of(w))
+
+    def sparsity(self) -> float:
+        """The share of dead weights."""
+        return sum(q.sparsity() * q.layout.rows * q.layout.cols for _, q in self.pairs) / (self.shape[0] * self.shape[1])
+
+    def describe(self) -> str:
+        return " | ".join(f"[{p.top}:{p.bottom}, {p.left}:{p.right}] {q.describe()}" for p, q in self.pairs)
+
+
+def quantiser_for(plan: Plan, kernel: str, weight: Tensor) -> WeightQuantiser | KernelQuantiser:
+    """The quantiser of a kernel as a plan settles it.
+
+    kernel  its path; for two kernels that share an accumulator, that of the left one (``….input``): ``weight`` is then [rows, both]
+    Gates that are settled unlike their kernel get quantisers of their own, and so do two kernels that differ.
+    """
+    kernels = plan.graph.kernels
+    first = kernels[kernel]
+    names = [kernel]
+    if weight.shape[1] > first.cols:
+        names.append(f"{kernel.rpartition('.')[0]}.recurrent")
+    if weight.shape != (first.rows, sum(kernels[n].cols for n in names)):
+        shape = f"{first.rows} x {sum(kernels[n].cols for n in names)}"
+        raise ValueError(f"{kernel}: the weight is {list(weight.shape)}, the model says {shape}")
+    plain = all(plan.uniform(n) for n in names) and len({_key(plan[n]) for n in names}) == 1
+    gates = len(first.gates) or 1
+    if plain:
+        return WeightQuantiser(Settings.of_site(plan[kernel], gates), weight, name=kernel, training=plan.training)
+    split = not all(plan.uniform(n) for n in names)
+    parts, left = [], 0
+    for n in names:
+        right = left + kernels[n].cols
+        blocks = [(s, i * first.gate_rows, (i + 1) * first.gate_rows, 1) for i, s in enumerate(plan.gates(n))] if split else [
+            (plan[n], 0, first.rows, gates)]
+        for site, top, bottom, inner in blocks:
+            part = Part(top, bottom, left, right)
+            parts.append((part, WeightQuantiser(Settings.of_site(site, inner), part.of(weight), name=site.path, training=plan.training)))
+        left = right
+    return KernelQuantiser(parts, (first.rows, left), training=plan.training)
+
+
+def _key(site: SitePlan) -> Any:
+    return site.weights, site.regularise, site.harden, site.sparsity

@@ -1,0 +1,136 @@
+"""When things happen in training: the clock that schedules read, and the object that any training loop calls.
+
+    compression = Compression(model, steps=4000, steps_per_epoch=100)      # any nn.Module that holds WeightQuantisers
+    for step, batch in enumerate(loader, start=compression.step + 1):
+        loss = model(batch) + compression.regulariser()
+        loss.backward(); optimiser.step()
+        compression.on_step(step)                                          # hard compressor, pruning, annealing, ramps
+    compression.finish()                                                   # final hard compression: weights are what the NNA will hold
+
+A step number is the count of optimiser steps done.  All that changes lives in the model's own state_dict (`WeightQuantiser` keeps its
+clock, masks, centroids there), so a training stopped at any step and resumed gives the same weights, bit for bit.
+Pieces of a model take part by one method, ``compressed_weights``, which yields `Slot`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from nnac.units import Moment, Span, UnitError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from nnac.train.quantiser import KernelQuantiser, WeightQuantiser
+
+
+@frozen
+class Clock:
+    """A moment of a training: ``step`` optimiser steps done, of ``total``, ``per_epoch`` of them an epoch (None: not known)."""
+
+    step: int = 0
+    total: int | None = None
+    per_epoch: int | None = None
+
+    def at(self, moment: Moment) -> int:
+        """A moment in steps.  UnitError when it needs a length that is not known."""
+        if moment.unit == "training" and self.total is None:
+            raise UnitError(f"`{moment}` of training needs its length: say `steps` in the `training` block, or Compression(model, steps=…)")
+        return moment.steps(self.total or 0, self.per_epoch)
+
+    def progress(self, start: Moment, over: Moment) -> float:
+        """How much of a change that starts at ``start`` and takes ``over`` is done: 0 … 1."""
+        length = self.at(over)
+        done = self.step - self.at(start)
+        return min(1.0, max(0.0, done / length)) if length > 0 else float(done >= 0)
+
+    def ramp(self, span: Span) -> float:
+        """0 before a span, 1 after it, linear inside."""
+        first, last = self.at(span.start), self.at(span.end)
+        return min(1.0, max(0.0, (self.step - first) / (last - first))) if last > first else float(self.step >= first)
+
+    def every(self, period: Moment, start: Moment | None = None, until: Moment | None = None) -> bool:
+        """Whether something that happens every ``period`` from ``start`` happens now.  Never at step 0: nothing is trained yet."""
+        first = self.at(start) if start is not None else 0
+        if self.step < max(1, first) or (until is not None and self.step > self.at(until)):
+            return False
+        return (self.step - first) % max(1, self.at(period)) == 0
+
+
+@frozen(eq=False)
+class Slot:
+    """One quantiser and the float weight that it quantises.
+
+    read   returns the weight [rows, cols]; what it returns may be a temporary (kernels joined side by side)
+    write  takes a changed weight back; not called when nothing changed
+    """
+
+    name: str
+    quantiser: WeightQuantiser | KernelQuantiser
+    read: Callable[[], Tensor]
+    write: Callable[[Tensor], Any]
+
+    @classmethod
+    def of_parameter(cls, name: str, quantiser: WeightQuantiser | KernelQuantiser, parameter: Tensor) -> Slot:
+        """The plain case: the weight is a parameter, changed in place (the optimiser keeps its state)."""
+        return cls(name, quantiser, lambda: parameter, parameter.copy_)
+
+
+class Compression:
+    """All schedules of a model behind one call.  See the module.
+
+    steps, steps_per_epoch   the length of training, for moments given as percentages or epochs; None keeps what the quantisers know
+    """
+
+    def __init__(self, module: nn.Module, steps: int | None = None, steps_per_epoch: int | None = None) -> None:
+        self.module = module
+        if steps is not None or steps_per_epoch is not None:
+            for slot in self.slots:
+                slot.quantiser.set_length(steps, steps_per_epoch)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Every weight that is compressed, in the order of the modules."""
+        return list(_slots(self.module))
+
+    @property
+    def step(self) -> int:
+        """Steps done, as the quantisers remember (0 for a model without any)."""
+        return max((s.quantiser.clock.step for s in self.slots), default=0)
+
+    def on_step(self, step: int) -> None:
+        """Call once after optimiser step number ``step`` (1 for the first; 0 before any is allowed)."""
+        import torch
+
+        with torch.no_grad():
+            for slot in self.slots:
+                weight = slot.read()
+                if slot.quantiser.on_step(step, weight):
+                    slot.write(weight)
+
+    def regulariser(self) -> Any:
+        """The sum of all regularisers at their present strength, to add to the loss: a scalar tensor, or 0.0 when there is none."""
+        return sum((s.quantiser.regulariser(s.read()) for s in self.slots if s.quantiser.regularises), start=0.0)
+
+    def finish(self) -> None:
+        """The final hard compression: each weight becomes exactly what its codes say, and the codes never change again."""
+        import torch
+
+        with torch.no_grad():
+            for slot in self.slots:
+                weight = slot.read()
+                slot.quantiser.freeze(weight)
+                slot.write(weight)
+
+    def describe(self) -> str:
+        """One line a weight: its shape, how it is held, and where its schedule stands."""
+        return "\n".join(f"{s.name:<36} {s.quantiser.describe()}" for s in self.slots)
+
+
+def _slots(module: nn.Module) -> Iterator[Slot]:
+    for child in module.modules():
+        if (weights := getattr(child, "compressed_weights", None)) is not None:
+            yield from weights()

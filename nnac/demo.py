@@ -17,8 +17,8 @@ from nnac import compiler
 from nnac.cli import main as cli
 from nnac.compare import Comparison, compare
 from nnac.decode.front_end import FrontEnd
+from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
-from nnac.model.recogniser import load_recogniser
 from nnac.program import Program
 from nnac.progress import progress
 from nnac.speech.audio import load_audio, read_manifest

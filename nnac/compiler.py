@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,9 +48,9 @@ def bind(module: Trained) -> QGraph:
     return module.module.bind()
 
 
-def program(module: Trained, progress: Callable[[str, int, int], None] | None = None) -> Program:
-    """The scheduled program of a trained module for its plan's target, with its front end inside."""
-    from nnac.schedule.compile import compile_graph
+def program(module: Trained) -> Program:
+    """The scheduled program of a trained module for its plan's target, with its front end inside.  CompileError: it does not fit."""
+    from nnac.schedule.compile import Settings, compile_graph
 
-    return compile_graph(bind(module), module.plan.target, module.plan, metadata=dict(front_end=module.front.to_json(), training=module.training),
-                         progress=progress)
+    return compile_graph(bind(module), module.plan.target, Settings.of(module.plan), plan=module.plan.to_json(),
+                         metadata=dict(front_end=module.front.to_json(), training=module.training))

@@ -123,6 +123,39 @@ class Slot:
         return np.zeros(self.width, np.int64) if self.initial is None else np.asarray(self.initial, np.int64)
 
 
+@frozen(eq=False)
+class HostCall:
+    """An operator that the machine lacks, done by the host on the machine's memory: `run` is the operator's own meaning (`nnac.ops`).
+
+    cycles  what it costs: wake-up, moving the values both ways, computing
+    """
+
+    id: int
+    path: str
+    op: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[Port, ...]
+    output: Port
+    states: tuple[Port, ...]
+    cycles: int
+    values: tuple[Value, ...]              # formats of inputs and output
+    constants: Mapping[str, NDArray] = field(factory=dict)
+
+    def run(self, memory: NDArray) -> None:
+        """Read inputs and states from ``memory`` uint8 [batch, bytes], write output and new states."""
+        from nnac.ir import Node, QGraph
+        from nnac.ops import operator
+
+        node = Node(self.path, self.op, tuple(p.value for p in self.inputs), self.output.value, "", self.attributes, self.constants)
+        graph = QGraph(self.path, {v.name: v for v in self.values}, (node,), {}, {})
+        state = {p.value: p.gather(memory)[0] for p in self.states}
+        constants = {k: v.astype(np.int64) for k, v in self.constants.items()}
+        made = operator(self.op).integers(node, graph, [p.gather(memory) for p in self.inputs], state, constants)
+        self.output.scatter(memory, np.asarray(made))
+        for p in self.states:
+            p.scatter(memory, np.asarray(state[p.value])[None])
+
+
 @frozen
 class Symbol:
     """A name for a range of memory: what a listing shows instead of a number."""
@@ -166,6 +199,7 @@ class Program:
     symbols: tuple[Symbol, ...] = ()
     values: Mapping[str, Value] = field(factory=dict)
     debug: tuple[tuple[str, str, str], ...] = ()
+    host: tuple[HostCall, ...] = ()
     isa: str = ""
     plan: Mapping[str, Any] = field(factory=dict)
     metadata: Mapping[str, Any] = field(factory=dict)
@@ -197,6 +231,7 @@ class Program:
         for e in self.entries.values():
             tensors[f"words.{e.name}"] = np.ascontiguousarray(e.words, np.uint64)
             tensors[f"lines.{e.name}"] = np.ascontiguousarray(e.lines, np.uint32)
+        tensors |= {f"host.{h.id}.{k}": np.ascontiguousarray(v) for h in self.host for k, v in h.constants.items()}
         content = json.dumps(self._content(), sort_keys=True, allow_nan=False, separators=(",", ":"))
         # one metadata value only: safetensors keeps them in a hash map, whose order changes from run to run
         header = json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, content), "content": content})
@@ -206,7 +241,7 @@ class Program:
         return dict(
             isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
-            states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
+            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host], states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()])
 
     @classmethod
@@ -253,10 +288,14 @@ class Program:
             ports = {k: tuple(_port(p) for p in e[k]) for k in ("inputs", "outputs")}
             taps = tuple(Tap(_port(t["port"]), t["after"]) for t in e["taps"])
             entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"])
+        host = tuple(HostCall(h["id"], h["path"], h["op"], h["attributes"], tuple(map(_port, h["inputs"])), _port(h["output"]),
+                              tuple(map(_port, h["states"])), h["cycles"], tuple(Value(**v) for v in h["values"]),
+                              {k.removeprefix(f"host.{h['id']}."): v for k, v in tensors.items() if k.startswith(f"host.{h['id']}.")})
+                     for h in c["host"])
         states = tuple(Slot(**(s | dict(initial=None if s["initial"] is None else tuple(s["initial"])))) for s in c["states"])
         return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
                    {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
-                   c["isa"], c["plan"], c["metadata"], c["report"])
+                   host, c["isa"], c["plan"], c["metadata"], c["report"])
 
 
 def _port(p: dict[str, Any]) -> Port:

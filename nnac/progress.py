@@ -32,7 +32,9 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
             task = bar.add_task(title, total=total, completed=done, note="")
 
             def advance(amount: int = 1, note: str = "") -> None:
-                bar.update(task, advance=amount, **({"note": note} if note else {}))
+                bar.update(task, advance=amount)
+                if note:
+                    bar.update(task, note=note)
 
             yield advance
     else:

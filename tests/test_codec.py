@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +20,8 @@ from tests import codec_reference as reference
 PAYLOADS = sorted(C.Codec.registry)
 NAMES = [*PAYLOADS, *(f"block_bitmap+{name}" for name in PAYLOADS), "block_bitmap[1x16]+entropy", "block_bitmap[16x1]+codebook",
          "block_bitmap[5x3]+entropy", "block_bitmap[5x3]+zero_run", "block_bitmap[5x3]+packed", "block_bitmap[64x1]+entropy"]
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FUZZ = int(os.environ.get("NNAC_FUZZ", "1"))      # so many times the examples
+few = settings(max_examples=25 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @st.composite
@@ -70,7 +74,7 @@ def test_decode_gives_back_every_matrix(name, matrix, lanes, tile_cols):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(few, max_examples=25)
+@settings(few, max_examples=12 * FUZZ)
 @given(matrix=matrices(40, 24), lanes=st.sampled_from([1, 3, 16, 64]), tile_cols=st.sampled_from([None, 7]))
 def test_the_decoder_of_the_description_agrees_in_weights_live_words_and_steps(name, matrix, lanes, tile_cols):
     encoded = encoded_or_none(matrix, name, lanes, tile_cols)
@@ -166,7 +170,10 @@ def test_dead_words_cost_neither_bytes_nor_cycles():
         assert (dense.live_words, sparse.live_words) == (512, 128)
         assert sparse.tiles[0].steps == 512 // 64 + 128
         assert sparse.size_bytes < dense.size_bytes
-    assert C.skips_dead_words(sparse.header) and not C.skips_dead_words(dense.header)
+        assert C.skips_dead_words(sparse.header) and not C.skips_dead_words(dense.header)
+        words = C.decode_tile(sparse.header, sparse.tiles[0].data, 64, 512, 64)
+        assert (C.live_mask(sparse.header, words) == (matrix != 0).any(axis=0)).all()
+        assert C.live_mask(dense.header, words).all()
 
 
 def test_fewer_decoders_take_proportionally_longer():
@@ -182,15 +189,27 @@ def entropy_bits(matrix):
 @pytest.mark.parametrize("spread", [0.4, 1, 3, 10, 40])
 def test_entropy_coding_comes_within_two_per_cent_of_the_entropy(spread):
     matrix = np.clip(np.round(np.random.default_rng(0).standard_normal((512, 1024)) * spread), -127, 127).astype(np.int8)
-    assert C.bits_per_weight(C.encode(matrix, "entropy")) < entropy_bits(matrix) * 1.02
+    encoded = C.encode(matrix, "entropy")
+    assert C.bits_per_weight(encoded) < entropy_bits(matrix) * 1.02
+    codec, facts = C.Codec.registry["entropy"], base.survey(matrix, [w for _, _, w in base.cut(matrix, 64)])
+    assert abs(codec.estimate(codec.fit(facts), facts) / (8 * encoded.size_bytes) - 1) < 0.001
+
+
+def test_the_last_states_hold_weights_so_that_short_tiles_lose_little():
+    """Nine state bits a lane would cost 0.035 bits a weight in tiles of 256 columns; the last 16-value weights take 8 of them."""
+    rng = np.random.default_rng(0)
+    matrix = np.clip(np.round(rng.standard_normal((640, 1024)) * 7 / 3), -8, 7).astype(np.int8)
+    for tile_cols in (256, 64):
+        over = C.bits_per_weight(C.encode(matrix, "entropy", tile_cols=tile_cols)) - entropy_bits(matrix)
+        assert over < 4 / tile_cols
 
 
 @pytest.mark.parametrize("blocks", [None, C.Blocks(1, 16), C.Blocks(16, 1), C.Blocks(5, 3)], ids=str)
 @pytest.mark.parametrize("name", [n for n in PAYLOADS if n != "zero_run"])
-@settings(few, max_examples=25)
+@settings(few, max_examples=12 * FUZZ)
 @given(matrix=matrices(130, 100))
 def test_estimates_are_what_is_measured(name, blocks, matrix):
-    """To two per cent of the bits, the bits that fill the bytes, and what an entropy coder's lane may lose at its end."""
+    """To two per cent of the bits and the bits that fill the bytes; the entropy coder may be wrong about what its last states hold."""
     codec = C.Codec.registry[name]
     tiles = [base.Words(w.words, w.rows, blocks) for _, _, w in base.cut(matrix, 16)]
     facts = base.survey(matrix, tiles)
@@ -198,7 +217,7 @@ def test_estimates_are_what_is_measured(name, blocks, matrix):
     if table is None: return
     estimated, measured = codec.estimate(table, facts), 8 * (len(codec.write(table)) + sum(map(len, codec.encode(table, tiles))))
     assert codec.floor(facts) <= estimated + 1
-    assert abs(estimated - measured) <= 0.02 * measured + 8 * len(tiles) + (2 * facts.states if name == "entropy" else 0)
+    assert abs(estimated - measured) <= 0.02 * measured + 8 * len(tiles) + (10 * facts.states if name == "entropy" else 0)
 
 
 # ------------------------------------------------------------------------------------------------------------------ choose
@@ -229,8 +248,34 @@ def test_choose_honours_the_policy_and_the_target():
         C.choose(np.arange(256).reshape(16, 16).astype(np.uint8).view(np.int8), allowed=["codebook"])
 
 
+def test_choose_loads_no_tables_for_a_per_mille():
+    uniform = np.random.default_rng(0).integers(-127, 128, (256, 1024)).astype(np.int8)
+    assert C.choose(uniform).codec == "raw"
+    assert C.choose(np.where(uniform > 0, 1, -1).astype(np.int8)).codec == "codebook"
+
+
 def test_choose_prefers_skipped_words_when_the_bits_are_the_same():
     assert C.choose(np.zeros((256, 256), np.int8)).encoded.live_words == 0
+
+
+def test_choose_by_cycles_weighs_reading_against_decoding():
+    rng = np.random.default_rng(1)
+    matrix = rng.choice([-1, 0, 1], (64, 1024), p=[0.01, 0.98, 0.01]).astype(np.int8)
+    by_bits, by_cycles = C.choose(matrix), C.choose(matrix, bytes_per_cycle=7.5)
+    # 0.16 bits a weight are read in no time: what counts are the decoder's steps, and a dense word takes one
+    assert C.bits_per_weight(by_bits.encoded) <= C.bits_per_weight(by_cycles.encoded)
+
+    def cycles(choice): return max(choice.encoded.size_bytes / 7.5, sum(t.steps for t in choice.encoded.tiles))
+    assert cycles(by_cycles) <= cycles(by_bits)
+    dense = rng.integers(-120, 120, (64, 1024)).astype(np.int8)
+    assert C.choose(dense, bytes_per_cycle=7.5).codec == C.choose(dense).codec
+
+
+def test_an_image_holds_header_and_tiles_aligned():
+    encoded = C.encode(np.random.default_rng(0).integers(-9, 9, (100, 50)).astype(np.int8), "entropy", 64)
+    image, offsets = encoded.image(32)
+    assert image.startswith(encoded.header) and len(offsets) == 2 and all(o % 32 == 0 for o in offsets) and len(image) % 32 == 0
+    assert [image[o: o + len(t.data)] for o, t in zip(offsets, encoded.tiles, strict=True)] == [t.data for t in encoded.tiles]
 
 
 def test_the_explanation_names_every_candidate_and_marks_the_chosen():
@@ -245,7 +290,7 @@ def test_the_explanation_names_every_candidate_and_marks_the_chosen():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(few, max_examples=40)
+@settings(few, max_examples=20 * FUZZ)
 @given(matrix=matrices(40, 24), data=st.data())
 def test_damaged_tiles_and_headers_raise_a_codec_error_or_decode_to_something(name, matrix, data):
     """A flipped bit of raw weights is a different weight, no more; nothing ever hangs, and nothing but CodecError comes out."""
@@ -274,7 +319,7 @@ def test_a_tile_of_the_wrong_length_is_always_noticed(name):
         with pytest.raises(C.CodecError): C.decode_tile(encoded.header, wrong, tile.rows, tile.cols, 16)
 
 
-def test_flipped_bits_in_entropy_coded_tiles_are_noticed():
+def test_nine_of_ten_flipped_state_bits_are_noticed_without_a_checksum():
     rng = np.random.default_rng(4)
     matrix = np.clip(np.round(rng.standard_normal((64, 300)) * 2), -128, 127).astype(np.int8)
     encoded = C.encode(matrix, "entropy")
@@ -284,8 +329,9 @@ def test_flipped_bits_in_entropy_coded_tiles_are_noticed():
         bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
         with contextlib.suppress(C.CodecError):
             changed.append(int((C.decode_tile(encoded.header, bytes(bad), 64, 300, 64) != matrix.T).sum()))
-    # what passes is a flipped extra bit (here the sign of a weight, a third of the stream): one weight, and nothing after it
-    assert set(changed) == {1} and len(changed) < 50
+    # a flipped extra bit (here the sign of a weight, a third of the stream) is one weight and nothing after it; a flipped state bit
+    # changes all that follows, and passes only where the wrong weights happen to take as many bytes
+    assert sum(count > 1 for count in changed) <= 10
 
 
 @few
@@ -309,7 +355,7 @@ def test_a_bad_header_says_what_is_wrong(header, words):
 
 
 def test_a_user_mistake_is_told_in_one_line():
-    with pytest.raises(C.CodecError, match="no weight codec is called `huffmann`; there are codebook, entropy, packed"):
+    with pytest.raises(C.CodecError, match="no weight codec is called `huffmann`; there are raw, packed"):
         C.encode(np.zeros((2, 2), np.int8), "huffmann")
     with pytest.raises(C.CodecError, match="int8 matrix"): C.encode(np.zeros((2, 2)), "raw")
     with pytest.raises(C.CodecError, match=r"packed cannot carry these weights: 2 different values from -128 to 0; it is n-bit"):
@@ -328,6 +374,16 @@ def test_every_codec_says_what_it_is_and_its_header_reads_back(name):
     matrix = np.random.default_rng(0).integers(-5, 5, (16, 16)).astype(np.int8)
     header = C.encode(matrix, name, 16).header
     assert codec.write(codec.read(header[1:])) == header[1:]
+
+
+def test_names_need_no_numpy_and_know_every_codec():
+    code = "import sys; from nnac.codec import parse_name; parse_name('block_bitmap+entropy'); assert 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(C.PAYLOADS) == [C.Codec.by_code[i].name for i in range(len(C.PAYLOADS))]
+    name = C.parse_name("block_bitmap[16x1]+entropy")
+    assert (name.bitmap, name.blocks, name.payload) == (True, C.Blocks(16, 1), "entropy")
+    for bad in ("", "+", "block_bitmap[0x1]", "block_bitmap+", "block_bitmap[16]+raw", "raw+raw", "Raw", "block_bitmap[1x16]raw"):
+        with pytest.raises(C.CodecError): C.parse_name(bad)
 
 
 def test_steps_are_a_closed_form_of_words_and_blocks():

@@ -22,7 +22,7 @@ def small() -> Program:
     return Program(EDGE, {"encoder.step": entry}, rng.integers(0, 256, 1000).astype(np.uint8),
                    (Slot("encoder.lstm[0].cell", 1024, 16, 2, 2.0**-11), Slot("x", 2048, 2, 1, None, (1, -2))),
                    (Symbol("table", "A", 4096, 1026),), {"features": Value("features", 40, 8, 6, 0.03)},
-                   (("encoder.lstm[0]", "rnnt.nnac:3", "multiply"), ("", "", "halt")), "1", dict(name="p"), dict(tokens=["a", "é"]), {})
+                   (("encoder.lstm[0]", "rnnt.nnac:3", "multiply"), ("", "", "halt")), (), "1", dict(name="p"), dict(tokens=["a", "é"]), {})
 
 
 def test_a_program_survives_its_file(tmp_path):

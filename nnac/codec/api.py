@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 # each module registers its codec
 from nnac.codec import codebook, entropy, packed, raw, zero_run  # noqa: F401
 from nnac.codec.base import (
-    Blocks,
     Codec,
-    CodecError,
     Encoded,
     Stream,
     Survey,
@@ -25,11 +23,11 @@ from nnac.codec.base import (
     check_matrix,
     cut,
     full_name,
-    parse_name,
     read_header,
     survey,
     write_header,
 )
+from nnac.codec.names import BLOCK_BITMAP, PAYLOADS, Blocks, CodecError, parse_name
 
 
 def encode(matrix: NDArray[np.int8], codec: str, lanes: int = 64, tile_cols: int | None = None) -> Encoded:
@@ -43,7 +41,7 @@ def encode(matrix: NDArray[np.int8], codec: str, lanes: int = 64, tile_cols: int
     matrix = check_matrix(matrix, lanes)
     name = parse_name(codec)
     places = cut(matrix, lanes, tile_cols)
-    plans = [_plan(matrix, places, shape) for shape in ([name.shape] if name.shape or not name.blocks else block_shapes(lanes))]
+    plans = [_plan(matrix, places, shape) for shape in ([name.blocks] if name.blocks or not name.bitmap else block_shapes(lanes))]
     plan = min(plans, key=lambda plan: 8 * plan.facts.weights + plan.facts.blocks)
     payload = Codec.registry[name.payload or "raw"]
     table = payload.fit(plan.facts)
@@ -106,9 +104,17 @@ def decode(encoded: Encoded) -> NDArray[np.int8]:
 
 
 def skips_dead_words(header: bytes) -> bool:
-    """Does the decoder tell the MV unit which words are all zero (block bitmap, zero_run), so that it skips them?"""
+    """Does the decoder know which words are all zero (block bitmap, zero_run), so that they are neither written nor multiplied?
+
+    Then the live words of a tile are those with a weight other than zero; with the other codecs all words are live.
+    """
     codec, blocks, _ = read_header(bytes(header))
     return blocks is not None or codec.name == "zero_run"
+
+
+def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols]."""
+    return np.asarray(words.any(axis=1)) if skips_dead_words(header) else np.ones(len(words), np.bool_)
 
 
 # ------------------------------------------------------------------------------------------------------------------- choose
@@ -154,7 +160,7 @@ class Choice:
 
 def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | None = None, forced: str | None = None,
            tile_cols: int | None = None, bytes_per_cycle: float | None = None) -> Choice:
-    """The codec with the fewest bits; of those within a per mille of it, the one with the fewest live words.
+    """The codec with the fewest bits; of those within a per mille of it, the fewest live words, then one without tables to load.
 
     allowed          names of payload codecs and ``block_bitmap`` that the target decodes (None: all)
     forced           the policy's word: a name as `encode` takes it; ``block_bitmap`` alone leaves the payload open
@@ -162,16 +168,16 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     Candidates are priced from one histogram and the block bits; the best is encoded, and the next where that may change the order.
     """
     matrix = check_matrix(matrix, lanes)
-    can = set(allowed) if allowed is not None else {*Codec.registry, "block_bitmap"}
+    can = set(allowed) if allowed is not None else {*PAYLOADS, BLOCK_BITMAP}
     wish = parse_name(forced) if forced else None
-    needed = {part for part in (wish.payload, "block_bitmap" if wish.blocks else None) if part} if wish else set()
+    needed = {part for part in (wish.payload, BLOCK_BITMAP if wish.bitmap else None) if part} if wish else set()
     if not needed <= can:
         raise CodecError(f"the target does not decode `{'`, `'.join(sorted(needed - can))}`; it decodes {', '.join(sorted(can))}")
-    payloads = {name: codec for name, codec in Codec.registry.items() if name in can and (not wish or wish.payload in (None, name))}
+    payloads = {name: Codec.registry[name] for name in PAYLOADS if name in can and (not wish or wish.payload in (None, name))}
     places = cut(matrix, lanes, tile_cols)
-    plans = [] if wish and wish.blocks else [_plan(matrix, places, None)]
-    if "block_bitmap" in can and (not wish or wish.blocks):
-        plans += [_plan(matrix, places, shape) for shape in ([wish.shape] if wish and wish.shape else block_shapes(lanes))]
+    plans = [] if wish and wish.bitmap else [_plan(matrix, places, None)]
+    if BLOCK_BITMAP in can and (not wish or wish.bitmap):
+        plans += [_plan(matrix, places, shape) for shape in ([wish.blocks] if wish and wish.blocks else block_shapes(lanes))]
         # a bitmap that finds next to nothing dead is not worth pricing
         if not wish: plans = [p for p in plans if p.blocks is None or p.facts.live_blocks < 0.98 * p.facts.blocks]
 
@@ -208,6 +214,7 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
         tried.append((Candidate(candidate.codec, 8 * encoded.size_bytes / size, encoded.live_words, steps, "measured"), encoded))
     limit = min(score(t[0]) for t in tried) * 1.001 + 0.001
     words = max(1, sum(w.cols for _, _, w in places))
-    chosen = min((t for t in tried if score(t[0]) <= limit), key=lambda t: (round(t[0].live_words / words, 2), t[0].bits))
+    near = (t for t in tried if score(t[0]) <= limit)
+    chosen = min(near, key=lambda t: (round(t[0].live_words / words, 2), t[1].table_steps > 0, t[0].bits))
     table_of = sorted([*(t[0] for t in tried), *others], key=lambda c: (c is not chosen[0], score(c)))
     return Choice(chosen[1], tuple(table_of), forced)

@@ -18,6 +18,8 @@ writes nothing, and the MV unit skips it.  The useful shapes: 1x16 (one output, 
 (whole words: saves bytes and MV cycles).  The bits come before the tile's values: `lanes`-wide mask buffer in the decoder,
 words * lanes / (block rows * block cols) bits long (512 bytes for 64 x 1024 in blocks of 16).
 
+The byte length of a tile stands in the instruction that loads it, not in the stream.
+
 **Time.**  A decoder makes one *step* a cycle (one word), so a tile takes ``steps`` cycles: mask steps (rows bits each) + value
 steps (live words; zero_run: see there).  With fewer decoders than lanes every step takes ceil(lanes / decoders) cycles.
 """
@@ -25,7 +27,6 @@ steps (live words; zero_run: see there).  With fewer decoders than lanes every s
 from __future__ import annotations
 
 import math
-import re
 import struct
 import zlib
 from abc import ABC, abstractmethod
@@ -34,41 +35,30 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-from attrs import define, field, frozen
-from attrs.validators import ge
+from attrs import field, frozen
 from numpy.typing import NDArray
 
 from nnac.codec.bits import pack_fixed, packed_bytes, unpack_fixed
+from nnac.codec.names import PAYLOADS, Blocks, CodecError
 
 
-class CodecError(ValueError):
-    """A stream that cannot be decoded, or weights that a codec cannot carry.  One line: what, where, why."""
+def block_count(blocks: Blocks, rows: int, cols: int) -> int:
+    """Blocks in a tile of rows x cols."""
+    return math.ceil(rows / blocks.rows) * math.ceil(cols / blocks.cols)
 
 
-@frozen
-class Blocks:
-    """Shape of the blocks of a block bitmap: ``rows`` outputs x ``cols`` inputs."""
+def block_bits(blocks: Blocks, words: NDArray[np.int8], rows: int) -> NDArray[np.bool_]:
+    """Which blocks of a tile ``words`` [cols, lanes] are live: bool [block_count]."""
+    some = words[:, :rows] != 0
+    if blocks.rows > 1: some = np.logical_or.reduceat(some, np.arange(0, rows, blocks.rows), axis=1)
+    if blocks.cols > 1: some = np.logical_or.reduceat(some, np.arange(0, words.shape[0], blocks.cols), axis=0)
+    return some.reshape(-1)
 
-    rows: int = field(validator=ge(1))
-    cols: int = field(validator=ge(1))
 
-    def __str__(self) -> str: return f"block_bitmap[{self.rows}x{self.cols}]"
-
-    def count(self, rows: int, cols: int) -> int:
-        """Blocks in a tile of rows x cols."""
-        return math.ceil(rows / self.rows) * math.ceil(cols / self.cols)
-
-    def live(self, words: NDArray[np.int8], rows: int) -> NDArray[np.bool_]:
-        """Block bits [count] of a tile ``words`` [cols, lanes]."""
-        some = words[:, :rows] != 0
-        if self.rows > 1: some = np.logical_or.reduceat(some, np.arange(0, rows, self.rows), axis=1)
-        if self.cols > 1: some = np.logical_or.reduceat(some, np.arange(0, words.shape[0], self.cols), axis=0)
-        return some.reshape(-1)
-
-    def spread(self, live: NDArray[np.bool_], rows: int, cols: int) -> NDArray[np.bool_]:
-        """Which weights [cols, rows] lie in a live block."""
-        bits = live.reshape(math.ceil(cols / self.cols), math.ceil(rows / self.rows))
-        return np.repeat(np.repeat(bits, self.cols, axis=0)[:cols], self.rows, axis=1)[:, :rows]
+def spread_bits(blocks: Blocks, live: NDArray[np.bool_], rows: int, cols: int) -> NDArray[np.bool_]:
+    """Which weights [cols, rows] lie in a live block."""
+    bits = live.reshape(math.ceil(cols / blocks.cols), math.ceil(rows / blocks.rows))
+    return np.repeat(np.repeat(bits, blocks.cols, axis=0)[:cols], blocks.rows, axis=1)[:, :rows]
 
 
 @frozen(eq=False, slots=False)      # slots=False: room for what is worked out once
@@ -86,12 +76,12 @@ class Words:
     def live(self) -> NDArray[np.bool_]:
         """The block bits."""
         assert self.blocks is not None, "a tile without a block bitmap has no block bits"
-        return self.blocks.live(self.words, self.rows)
+        return block_bits(self.blocks, self.words, self.rows)
 
     @cached_property
     def active(self) -> NDArray[np.bool_] | None:
         """Which weights [cols, rows] take bits; None: all."""
-        return None if self.blocks is None else self.blocks.spread(self.live, self.rows, self.cols)
+        return None if self.blocks is None else spread_bits(self.blocks, self.live, self.rows, self.cols)
 
     @property
     def live_words(self) -> int:
@@ -162,7 +152,10 @@ class Codec(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "name" in cls.__dict__: Codec.registry[cls.name] = Codec.by_code[cls.code] = cls()
+        if "name" not in cls.__dict__: return
+        assert cls.name in PAYLOADS, f"weight codec {cls.name} is missing in nnac/codec/names.py"
+        cls.summary = PAYLOADS[cls.name]
+        Codec.registry[cls.name] = Codec.by_code[cls.code] = cls()
 
     @abstractmethod
     def fit(self, survey: Survey) -> Any:
@@ -249,11 +242,11 @@ class FixedWidth(Codec):
 def read_mask(blocks: Blocks | None, tile: Stream) -> tuple[NDArray[np.bool_] | None, int]:
     """Uncoded block bits at the head of a tile: (active [cols, rows] or None, bytes read)."""
     if blocks is None: return None, 0
-    count = blocks.count(tile.rows, tile.cols)
+    count = block_count(blocks, tile.rows, tile.cols)
     size = packed_bytes(count, 1)
     if len(tile.data) < size: raise CodecError(f"tile of {len(tile.data)} bytes ends inside its block bitmap of {size} bytes")
     bits = unpack_fixed(tile.data[:size], count, 1).view(np.bool_)
-    return blocks.spread(bits, tile.rows, tile.cols), size
+    return spread_bits(blocks, bits, tile.rows, tile.cols), size
 
 
 def expect_length(tile: Stream, size: int) -> None:
@@ -308,6 +301,15 @@ class Encoded:
     @property
     def live_words(self) -> int: return sum(tile.live_words for tile in self.tiles)
 
+    def image(self, align: int = 16) -> tuple[bytes, tuple[int, ...]]:
+        """Stream header and tiles as they lie in memory, each from a multiple of ``align`` bytes: (bytes, the tiles' offsets)."""
+        parts, offsets, at = [], [], 0
+        for data in (self.header, *(tile.data for tile in self.tiles)):
+            offsets.append(at)
+            parts.append(data + bytes(-len(data) % align))
+            at += len(parts[-1])
+        return b"".join(parts), tuple(offsets[1:])
+
     def to_bytes(self) -> bytes: return _to_bytes(self)
 
     @staticmethod
@@ -322,26 +324,6 @@ def bits_per_weight(encoded: Encoded) -> float:
 def decode_cycles(tile: Tile, lanes: int, weights_per_cycle: int | None = None) -> int:
     """Cycles the decoder is busy with a tile (DRAM time not included): steps x ceil(lanes / weights_per_cycle)."""
     return tile.steps * math.ceil(lanes / (weights_per_cycle or lanes))
-
-
-@define
-class _Name:
-    blocks: bool
-    shape: Blocks | None
-    payload: str | None
-
-
-_NAME = re.compile(r"(?:(block_bitmap)(?:\[(\d+)x(\d+)\])?)?(?:(?:^|\+)([a-z_]+))?")
-
-
-def parse_name(name: str) -> _Name:
-    """``[block_bitmap[RxC]+]payload``.  CodecError names the codecs there are."""
-    found = _NAME.fullmatch(name)
-    if not name or not found or (found[4] is not None and found[4] not in Codec.registry):
-        raise CodecError(f"no weight codec is called `{name}`; there are {', '.join(Codec.registry)}, each also as "
-                         "`block_bitmap+...` or `block_bitmap[16x1]+...`")
-    shape = Blocks(int(found[2]), int(found[3])) if found[2] and int(found[2]) and int(found[3]) else None
-    return _Name(found[1] is not None, shape, found[4])
 
 
 def block_shapes(lanes: int) -> tuple[Blocks, ...]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nnac.codec.base import CodecError, FixedWidth, Survey
+from nnac.codec.base import FixedWidth, Survey
+from nnac.codec.names import CodecError
 
 
 class Codebook(FixedWidth):
-    name, code, summary = "codebook", 2, "k-bit index into 2^k int8 values, k = 0..6"
+    name, code = "codebook", 2
 
     def fit(self, survey: Survey) -> bytes | None:
         used = np.flatnonzero(survey.histogram)

@@ -21,12 +21,17 @@ a token with frequency f decodes as: y = f + k; b = n - floor(log2 y); next stat
 **Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps (each lane in
 use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for each live word
 (lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then their extra
-bits, lowest lane first.  At most 7 zero bits at the end.  Every lane ends in state 0: a damaged stream is noticed.
+bits, lowest lane first.  At most 7 zero bits at the end.
+The last m = floor(n / k) live words (or all, if there are fewer) read nothing: the states left after the words before them hold
+their ranks, counted from the first rank, in fields of k bits, the earliest word lowest; k is the width of the largest such rank (k = 0:
+m = 0).  A field of a lane that idles in its word, and all bits above, are zero.
+A decoder notices a tile that takes more or fewer bytes than it has, and states that cannot be: nine flipped state bits of ten.
 
 **Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two lanes share
-a dual-port RAM), filled in 2^(n+1) cycles by one sequencer for all lanes: that is `table_steps`.  The loop of a cycle: table
-read, prefix sum over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the
-state bits, outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
+a dual-port RAM).  One sequencer fills all lanes' tables, one state a cycle (`table_steps` = 2^n): the token of state x is the one
+whose range of cumulative frequencies holds reverse(x), y comes from a counter a token.  The loop of a cycle: table read, prefix sum
+over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the state bits,
+outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
 Input: at most lanes * (n + 7) bits a step, on average what the stream's bits a weight say.
 
 Source  tANS: Duda, arXiv 1311.2540.  Tokens with extra bits as in JPEG XL.  Interleaving by step and the tables' form: our choice.
@@ -56,8 +61,9 @@ from nnac.codec.ans import (
     information,
     model,
 )
-from nnac.codec.base import Blocks, Codec, CodecError, Stream, Survey, Words
+from nnac.codec.base import Codec, Stream, Survey, Words, block_count, spread_bits
 from nnac.codec.bits import pack_streams
+from nnac.codec.names import Blocks, CodecError
 
 GROUP = 4                       # lanes whose fields are handled as one 64-bit integer here; not part of the format
 _SHIFT = 40                     # two sums in one integer: state bits below, extra bits from here
@@ -65,7 +71,7 @@ _HIGH = 1 << _SHIFT
 
 
 class Entropy(Codec):
-    name, code, summary = "entropy", 4, "interleaved tANS, one state a lane"
+    name, code = "entropy", 4
 
     def fit(self, survey: Survey) -> EntropyTable | None:
         mixed = 0 < survey.live_blocks < survey.blocks
@@ -85,20 +91,25 @@ class Entropy(Codec):
         for token in table.tokens:
             count = int(ranks[token.base: token.base + (1 << token.extra)].sum())
             if count: bits += count * (n - math.log2(token.frequency) + token.extra)
+        if survey.weights:      # the weights that the last states hold
+            each = bits / survey.weights
+            density = survey.weights * survey.tiles / (survey.live_words * survey.states)
+            held = min(survey.weights, table.tail * survey.states * density)
+            bits -= held * min(each, table.rank_bits)
         if table.live is not None:
             for blocks, share in ((survey.live_blocks, table.live), (survey.blocks - survey.live_blocks, (1 << n) - table.live)):
                 if blocks: bits += blocks * (n - math.log2(share))
         return bits + survey.states * n + 3.5 * survey.tiles + 8 * len(self.write(table))
 
     def floor(self, survey: Survey) -> float:
-        bits = information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks, survey.live_blocks]))
-        return bits + min(STATE_BITS) * survey.states if bits else 0.0
+        # the states at the beginning are paid for, at most, by the weights that the states at the end hold
+        return information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks, survey.live_blocks]))
 
     def cost(self, table: EntropyTable, tile: Words) -> tuple[int, int]:
         if table.state_bits or table.live is None: return super().cost(table, tile)
         return tile.live_words, tile.live_words         # one and the same bit for all blocks is not read
 
-    def table_steps(self, table: EntropyTable) -> int: return 2 << table.state_bits
+    def table_steps(self, table: EntropyTable) -> int: return 1 << table.state_bits
 
     # ---- header
 
@@ -168,62 +179,82 @@ def _chunks(tiles: Sequence, weights: int = 1 << 21) -> list[Sequence]:
     return [*out, tiles[start:]] if tiles else []
 
 
-def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Of each step: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps, tiles, lanes]."""
+def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Of each step that is read: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps, tiles, lanes].
+
+    And the states in which the lanes end: int64 [tiles, lanes].
+    """
     masks = [t.mask_steps for t in tiles]
     keeps = [slice(None) if t.active is None else t.active.any(axis=1) for t in tiles]
     used = [t.words[keep, : t.rows].view(np.uint8) ^ np.uint8(128) for t, keep in zip(tiles, keeps, strict=True)]
-    shape = (max(m + len(u) for m, u in zip(masks, used, strict=True)), len(tiles), lanes)
+    reads = [max(0, len(u) - at.tail) for u in used]
+    shape = (max(m + r for m, r in zip(masks, reads, strict=True)), len(tiles), lanes)
     token, extra, low = np.full(shape, at.idle, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    for i, (tile, mask, keep, symbols) in enumerate(zip(tiles, masks, keeps, used, strict=True)):
-        raw, place = symbols.tobytes(), (slice(mask, mask + len(symbols)), i, slice(tile.rows))
+    last = np.zeros(shape[1:], np.int64)
+    for i, (tile, mask, keep, symbols, read) in enumerate(zip(tiles, masks, keeps, used, reads, strict=True)):
+        raw, place = symbols[:read].tobytes(), (slice(mask, mask + read), i, slice(tile.rows))
         for array, lookup in ((token, at.token_of), (extra, at.extra_of), (low, at.low_of)):
-            array[place] = np.frombuffer(raw.translate(lookup), np.uint8).reshape(symbols.shape)
-        if tile.active is None: continue
-        idle = ~tile.active[keep]
-        token[place][idle], extra[place][idle], low[place][idle] = at.idle, 0, 0
-        dealt = np.full(mask * tile.rows, at.idle, np.uint8)
-        dealt[: tile.live.size] = tile.live.view(np.uint8) + np.uint8(at.idle - 2)
-        token[:mask, i, : tile.rows] = dealt.reshape(mask, tile.rows)
-    return token, extra, low
+            array[place] = np.frombuffer(raw.translate(lookup), np.uint8).reshape(read, tile.rows)
+        ranks = np.frombuffer(symbols[read:].tobytes().translate(at.rank_of), np.uint8).reshape(-1, tile.rows).astype(np.int64)
+        if tile.active is not None:
+            idle = ~tile.active[keep]
+            token[place][idle[:read]], extra[place][idle[:read]], low[place][idle[:read]] = at.idle, 0, 0
+            ranks[idle[read:]] = 0
+            dealt = np.full(mask * tile.rows, at.idle, np.uint8)
+            dealt[: tile.live.size] = tile.live.view(np.uint8) + np.uint8(at.idle - 2)
+            token[:mask, i, : tile.rows] = dealt.reshape(mask, tile.rows)
+        for j, rank in enumerate(ranks): last[i, : tile.rows] |= rank << j * at.rank_bits
+    return token, extra, low, last
 
 
-def _join(values: NDArray, widths: NDArray, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Join ``count`` neighbouring fields along the last axis: (values, widths), that axis ``count`` times shorter."""
-    values, widths = values.reshape(*values.shape[:-1], -1, count), widths.reshape(*widths.shape[:-1], -1, count)
-    joined, at = values[..., 0].astype(np.int64), widths[..., 0].astype(np.int64)
-    for i in range(1, count):
-        joined |= values[..., i].astype(np.int64) << at
-        at += widths[..., i]
+def _grouped(array: NDArray, count: int) -> NDArray:
+    """[..., tiles, lanes] -> [..., count, groups of all tiles], so that one lane of all groups lies in a row."""
+    return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:-2], math.prod(array.shape[-2:]) // count, count), -1, -2))
+
+
+def _join(values: NDArray, widths: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Join the fields along the last axis but one: the first is lowest."""
+    joined, at = values[..., 0, :].astype(np.int64), widths[..., 0, :].astype(np.int64)
+    for i in range(1, values.shape[-2]):
+        joined |= values[..., i, :].astype(np.int64) << at
+        at += widths[..., i, :]
     return joined, at
 
 
 def _encode(at: Coder, tiles: Sequence[Words]) -> list[bytes]:
     lanes = -(-tiles[0].words.shape[1] // 8) * 8
-    token, extra, low = _steps(at, tiles, lanes)
-    steps, width = token.shape[0], len(tiles) * lanes
-    flat = token.reshape(steps, width)
-    state, index = np.zeros(width, np.int64), np.empty(width, np.int64)
-    trail = np.empty((steps, width), np.int32)
-    for end in range(steps, 0, -32):                    # last weight first: the decoder undoes it from the first
-        start = max(0, end - 32)
-        rows = flat[start:end].astype(np.int64) << at.state_bits
+    token, extra, low, last = _steps(at, tiles, lanes)
+    steps, count, groups = len(token), len(tiles), lanes // GROUP
+    parts = [groups, lanes // 8] if at.extra.any() else [groups]
+    # a tile's fields, in its order: the first states, then for each step the state bits and the extra bits
+    fields, widths = (np.empty((count, groups + steps * sum(parts)), np.int64) for _ in range(2))
+    by_step = (count, steps, sum(parts))
+    fields_of, widths_of = fields[:, groups:].reshape(by_step), widths[:, groups:].reshape(by_step)
+
+    def put(start: int, end: int, part: int, values: NDArray, sizes: NDArray) -> None:
+        joined, size = _join(values, sizes)
+        shape, place = (end - start, count, parts[part]), slice(sum(parts[:part]), sum(parts[: part + 1]))
+        fields_of[:, start:end, place] = joined.reshape(shape).swapaxes(0, 1)
+        widths_of[:, start:end, place] = size.reshape(shape).swapaxes(0, 1)
+
+    token, extra, low = _grouped(token, GROUP), _grouped(extra, 8), _grouped(low, 8)
+    state, index = _grouped(last, GROUP), np.empty(token.shape[1:], np.int64)
+    block = max(1, (1 << 15) // state.size)             # steps whose arrays stay in the cache
+    for end in range(steps, 0, -block):                 # last weight first: the decoder undoes it from the first
+        start = max(0, end - block)
+        rows = token[start:end].astype(np.int64) << at.state_bits
+        trail = np.empty(rows.shape, np.int32)
         for t in range(end - start - 1, -1, -1):
             np.add(rows[t], state, out=index)
-            entry = trail[start + t]
-            np.take(at.encode, index, out=entry, mode="clip")
-            np.bitwise_and(entry, STATE, out=state)
+            np.take(at.encode, index, out=trail[t], mode="clip")
+            np.bitwise_and(trail[t], STATE, out=state)
+        put(start, end, 0, trail >> LOW, (trail >> BITS) & 15)
+        if len(parts) > 1: put(start, end, 1, low[start:end], extra[start:end])
 
-    shape = (steps, len(tiles), lanes)
-    fields, widths = _join((trail >> LOW).reshape(shape), ((trail >> BITS) & 15).reshape(shape), GROUP)
-    if at.extra.any():                                  # of each step: the state bits, then the extra bits
-        more, more_widths = _join(low, extra, 8)
-        fields, widths = np.concatenate([fields, more], axis=2), np.concatenate([widths, more_widths], axis=2)
-    # step -1: the first states of the lanes in use
     used = np.array([t.rows for t in tiles])[:, None] > np.arange(lanes)
-    first, first_widths = _join(state.reshape(len(tiles), lanes), used * at.state_bits, GROUP)
-    fields = np.concatenate([first, fields.swapaxes(0, 1).reshape(len(tiles), -1)], axis=1)
-    ends = np.cumsum(np.concatenate([first_widths, widths.swapaxes(0, 1).reshape(len(tiles), -1)], axis=1), axis=1)
+    first, size = _join(state, _grouped(used, GROUP) * at.state_bits)
+    fields[:, :groups], widths[:, :groups] = first.reshape(count, groups), size.reshape(count, groups)
+    ends = np.cumsum(widths, axis=1)
     octets, begin = pack_streams(fields.view(np.uint64), ends)
     return [octets[b: b + s].tobytes() for b, s in zip(begin.tolist(), ((ends[:, -1] + 7) >> 3).tolist(), strict=True)]
 
@@ -242,19 +273,11 @@ class _Reader:
         windows = np.stack([np.frombuffer(raw, "<i8", room // 8, offset) for offset in range(8)], axis=1)
         self.windows = windows.reshape(-1) & ((1 << 56) - 1)
         self.bit = self.start[:-1] * 8                      # [tiles] the next bit to read
-        self.used = self.lanes_in(np.array([t.rows for t in tiles])[:, None] > np.arange(lanes))
+        self.used = _grouped(np.array([t.rows for t in tiles])[:, None] > np.arange(lanes), GROUP)
         need = np.where(self.used, at.state_bits, 0)
         bits, size = self.fields(need)
         self.state = bits & ((1 << need) - 1)
         self.bit += size
-
-    def lanes_in(self, array: NDArray) -> NDArray:
-        """[..., tiles, lanes] -> [..., GROUP, streams]."""
-        return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:-2], self.streams, GROUP), -1, -2))
-
-    def lanes_out(self, array: NDArray) -> NDArray:
-        """[..., GROUP, streams] -> [..., tiles, lanes]."""
-        return np.moveaxis(array, -2, -1).reshape(*array.shape[:-2], self.tiles, self.groups * GROUP)
 
     def fields(self, need: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fields of the tiles' next bits, lane by lane.  need [GROUP, streams]: bits of a lane + _HIGH * bits that come later.
@@ -271,37 +294,54 @@ class _Reader:
         return window >> (offset & 63), sums[:, -1]
 
     def run(self, machine: States, extra: NDArray[np.int64], steps: int, active: NDArray[np.bool_] | None,
-            ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """``steps`` steps, ``active`` [steps, GROUP, streams] or all lanes in use.
 
-        returns  (token, value of the extra bits), int64 [steps, tiles, lanes]
+        returns  (token, value of the extra bits), each [steps, tiles, lanes]
         """
-        # decoder entry: next state 10 bits | token 6 | state bits at 16 | extra bits at 40
-        table = machine.base | machine.token << 10 | machine.bits << 16 | extra[machine.token] << 16 + _SHIFT
-        entries = np.empty((steps, GROUP, self.streams), np.int64)
+        # decoder entry: next state 10 bits | state bits at 16 | extra bits at 16 + _SHIFT
+        table = machine.base | machine.bits << 16 | extra[machine.token] << 16 + _SHIFT
+        token_of = machine.token.astype(np.uint8)
+        tokens = np.empty((steps, GROUP, self.streams), np.uint8)
         later = np.empty((steps, self.tiles), np.int64)     # where the extra bits of a step begin
-        if active is None and not self.used.all(): active = np.broadcast_to(self.used, entries.shape)
+        if active is None and not self.used.all(): active = np.broadcast_to(self.used, tokens.shape)
+        entry, need, low = (np.empty(tokens.shape[1:], np.int64) for _ in range(3))
         for t in range(steps):
-            entry = entries[t]
+            np.take(token_of, self.state, out=tokens[t], mode="clip")
             np.take(table, self.state, out=entry, mode="clip")
             if active is not None: entry *= active[t]
-            need = entry >> 16
+            np.right_shift(entry, 16, out=need)
             bits, size = self.fields(need)
             need &= 15
-            after = (bits & ((1 << need) - 1)) + (entry & STATE)
-            if active is None: self.state = after
-            else: np.copyto(self.state, after, where=active[t])
+            np.left_shift(1, need, out=low)
+            low -= 1
+            low &= bits
+            entry &= STATE
+            if active is None: np.add(low, entry, out=self.state)
+            else: np.add(low, entry, out=self.state, where=active[t])
             np.add(self.bit, size & (_HIGH - 1), out=later[t])
             np.add(later[t], size >> _SHIFT, out=self.bit)
-        entries = self.lanes_out(entries)
-        token = (entries >> 10) & 63
-        if not extra.any(): return token, np.zeros((), np.int64)
-        width = entries >> 16 + _SHIFT
-        begin = np.cumsum(width, axis=2) - width + later[:, :, None]
-        return token, (self.windows.take(begin >> 3, mode="clip") >> (begin & 7)) & ((1 << width) - 1)
+        lanes = self.groups * GROUP
+        token = np.moveaxis(tokens, 1, 2).reshape(steps, self.tiles, lanes)
+        value = np.zeros(token.shape, np.uint8)
+        if not extra.any(): return token, value
+        width_of = np.zeros(256, np.uint8)
+        width_of[: extra.size] = extra
+        widths = np.frombuffer(token.tobytes().translate(width_of.tobytes()), np.uint8).reshape(token.shape)
+        if active is not None: widths = widths * np.moveaxis(active, 1, 2).reshape(token.shape)
+        block = max(1, (1 << 15) // (self.tiles * lanes))
+        for start in range(0, steps, block):
+            width = widths[start: start + block].astype(np.int64)
+            begin = np.cumsum(width, axis=2)
+            begin += later[start: start + block, :, None]
+            begin -= width
+            window = self.windows.take(begin >> 3, mode="clip")
+            begin &= 7
+            window >>= begin
+            value[start: start + block] = window & ((1 << width) - 1)
+        return token, value
 
     def finish(self) -> None:
-        if self.state.any(): raise CodecError("entropy: the stream is damaged: a lane does not end in state 0")
         for i, (at, end) in enumerate(zip(self.bit.tolist(), self.start[1:].tolist(), strict=True)):
             size, taken = end - int(self.start[i]), (at + 7) // 8 - int(self.start[i])
             if taken != size: raise CodecError(f"entropy: tile {i} of the call has {size} bytes, its weights take {taken}")
@@ -321,31 +361,44 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
     reader = _Reader(at, tiles, wide)
     actives: list[NDArray[np.bool_]] = [np.ones((tile.cols, tile.rows), np.bool_) for tile in tiles]
     if at.blocks is not None and blocks is not None:
-        counts = [blocks.count(tile.rows, tile.cols) for tile in tiles]
+        counts = [block_count(blocks, tile.rows, tile.cols) for tile in tiles]
         masks = [math.ceil(count / tile.rows) for count, tile in zip(counts, tiles, strict=True)]
         busy = np.zeros((max(masks), len(tiles), wide), np.bool_)
         for i, tile in enumerate(tiles):
             busy[: masks[i], i, : tile.rows] = (np.arange(masks[i] * tile.rows) < counts[i]).reshape(masks[i], tile.rows)
-        bits, _ = reader.run(at.blocks, np.zeros(2, np.int64), max(masks), reader.lanes_in(busy))
+        bits, _ = reader.run(at.blocks, np.zeros(2, np.int64), max(masks), _grouped(busy, GROUP))
         for i, tile in enumerate(tiles):
             live = bits[: masks[i], i, : tile.rows].reshape(-1)[: counts[i]].astype(np.bool_)
-            actives[i] = blocks.spread(live, tile.rows, tile.cols)
+            actives[i] = spread_bits(blocks, live, tile.rows, tile.cols)
     keeps = [active.any(axis=1) for active in actives]
-    steps = max(int(keep.sum()) for keep in keeps)
+    reads = [max(0, int(keep.sum()) - at.tail) for keep in keeps]
     busy_lanes = None
     if blocks is not None or len({tile.cols for tile in tiles}) > 1:
-        busy = np.zeros((steps, len(tiles), wide), np.bool_)
+        busy = np.zeros((max(reads), len(tiles), wide), np.bool_)
         for i, (tile, active, keep) in enumerate(zip(tiles, actives, keeps, strict=True)):
-            busy[: int(keep.sum()), i, : tile.rows] = active[keep]
-        busy_lanes = reader.lanes_in(busy)
-    token, low = reader.run(at.values, at.extra, steps, busy_lanes)
+            busy[: reads[i], i, : tile.rows] = active[keep][: reads[i]]
+        busy_lanes = _grouped(busy, GROUP)
+    token, low = reader.run(at.values, at.extra, max(reads), busy_lanes)
     reader.finish()
-    ranks = (at.rank[token] + low).astype(np.uint8)
+    rank_of = np.zeros(256, np.uint8)
+    rank_of[: at.rank.size] = at.rank
+    ranks = np.frombuffer(token.tobytes().translate(rank_of.tobytes()), np.uint8).reshape(token.shape) + low
     values = np.frombuffer(ranks.tobytes().translate(at.value.tobytes()), np.int8).reshape(ranks.shape)
+    last = np.moveaxis(reader.state, 0, 1).reshape(len(tiles), wide)
     out = []
     for i, (tile, active, keep) in enumerate(zip(tiles, actives, keeps, strict=True)):
+        tail = _tail(at, last[i, : tile.rows], active[keep][reads[i]:])
         words = np.zeros((tile.cols, lanes), np.int8)
-        count = int(keep.sum())
-        words[keep, : tile.rows] = np.where(active[keep], values[:count, i, : tile.rows], 0)
+        words[keep, : tile.rows] = np.where(active[keep], np.concatenate([values[: reads[i], i, : tile.rows], tail]), 0)
         out.append(words)
     return out
+
+
+def _tail(at: Coder, state: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """The weights [words, rows] that the last states [rows] of a tile hold; zero where not ``active``."""
+    shifts = np.arange(len(active))[:, None] * at.rank_bits
+    ranks = state >> shifts & ((1 << at.rank_bits) - 1)
+    size = int(at.rank[-1]) + (1 << int(at.extra[-1])) - int(at.rank[0])
+    if (state >> len(active) * at.rank_bits).any() or ranks[~active].any() or (ranks.size and int(ranks.max()) >= size):
+        raise CodecError("entropy: the stream is damaged: a lane ends in a state that it cannot end in")
+    return at.value[ranks + at.rank[0]].view(np.int8)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nnac.codec.base import CodecError, FixedWidth, Survey
+from nnac.codec.base import FixedWidth, Survey
+from nnac.codec.names import CodecError
 
 
 class Packed(FixedWidth):
-    name, code, summary = "packed", 1, "n-bit two's complement, n = 1..7"
+    name, code = "packed", 1
 
     def fit(self, survey: Survey) -> int | None:
         used = np.flatnonzero(survey.histogram) - 128

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnac.codec.base import CodecError, FixedWidth, Survey
+from nnac.codec.base import FixedWidth, Survey
+from nnac.codec.names import CodecError
 
 
 class Raw(FixedWidth):
-    name, code, summary = "raw", 0, "int8, one byte a weight"
+    name, code = "raw", 0
 
     def fit(self, survey: Survey) -> Any: return ()
 

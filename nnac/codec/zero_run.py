@@ -18,8 +18,9 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.codec.base import Blocks, Codec, CodecError, Stream, Survey, Words, place, read_mask
+from nnac.codec.base import Codec, Stream, Survey, Words, place, read_mask
 from nnac.codec.bits import pack_fixed, pack_streams
+from nnac.codec.names import Blocks, CodecError
 
 PAIRS_PER_CYCLE = 16
 
@@ -37,7 +38,7 @@ class ZeroRunTable:
 
 
 class ZeroRun(Codec):
-    name, code, summary = "zero_run", 3, "pairs of (run of zeros, value)"
+    name, code = "zero_run", 3
 
     def fit(self, survey: Survey) -> ZeroRunTable | None:
         used = np.flatnonzero(survey.histogram)

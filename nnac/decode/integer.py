@@ -19,6 +19,7 @@ from nnac.evaluate import evaluate, initial_state
 from nnac.ir import QGraph, Value
 
 State = dict[str, NDArray]
+Watch = Callable[[str, NDArray], None]
 
 
 class Executor(Protocol):
@@ -32,8 +33,11 @@ class Executor(Protocol):
         """The states of one entry at zero: name -> [batch, width]."""
         ...
 
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State) -> tuple[dict[str, NDArray], State]:
-        """inputs [T, B, width] integers -> (outputs [T', B, width] integers, new state).  ``state`` is not changed."""
+    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None) -> tuple[dict[str, NDArray], State]:
+        """inputs [T, B, width] integers -> (outputs [T', B, width] integers, new state).  ``state`` is not changed.
+
+        ``watch`` is told the name and integers [T', B, width] of every value made on the way.
+        """
         ...
 
 
@@ -42,7 +46,6 @@ class Reference:
     """The executor that is slow and obvious: `nnac.evaluate`."""
 
     graph: QGraph
-    watch: Callable[[str, NDArray], None] | None = None
 
     @property
     def values(self) -> Mapping[str, Value]:
@@ -60,19 +63,21 @@ class Reference:
         own = {s.name for n in self.graph.entry(entry) for s in n.states}
         return {k: v for k, v in initial_state(self.graph, batch).items() if k in own}
 
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State) -> tuple[dict[str, NDArray], State]:
-        return evaluate(self.graph, entry, inputs, state, self.watch)
+    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None) -> tuple[dict[str, NDArray], State]:
+        return evaluate(self.graph, entry, inputs, state, watch)
 
 
 @define(eq=False)
 class IntegerStepper:
-    """Keeps the protocol of `nnac.decode.greedy` over an executor.  ``frames_run`` counts encoder steps, for cycles per frame."""
+    """Keeps the protocol of `nnac.decode.greedy` over an executor.
+
+    ``steps`` counts the steps of each entry that a device serving each row alone would have run: what cycles are paid for.
+    """
 
     executor: Executor
-    encoder_steps: int = 0
-    prediction_steps: int = 0
-    joint_steps: int = 0
-    _names: dict[str, tuple[str, str]] = field(init=False, factory=dict)
+    watch: Watch | None = None
+    steps: dict[str, int] = field(factory=lambda: dict(encoder=0, prediction=0, joint=0))
+    _states: tuple[str, ...] = ()
 
     def quantise(self, features: NDArray) -> NDArray:
         """Normalised features [T, B, bins] -> the first value's integers."""
@@ -80,35 +85,38 @@ class IntegerStepper:
         assert v.scale is not None
         return arith.quantise(features, v.scale, v.zero_point, v.bits)
 
+    def _run(self, entry: str, inputs: dict[str, NDArray], state: State) -> tuple[NDArray, State]:
+        out, state = self.executor.run(entry, inputs, state, self.watch)
+        return out[self.executor.outputs[entry][0]], state
+
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[NDArray, NDArray]:
         """[T, B, bins] real, normalised -> (frames [T', B, joint] integers, lengths).  A rest shorter than a step is dropped."""
         name = self.executor.inputs["encoder"][0]
         rate = self.executor.values[name].rate
-        out_name = self.executor.outputs["encoder"][0]
-        x = self.quantise(_numpy(features))
+        x, lengths = self.quantise(_numpy(features)), _numpy(lengths)
+        if self.watch:
+            self.watch(name, x)
         steps = len(x) // rate
-        state = self.executor.initial_state("encoder", x.shape[1])
-        out, _ = self.executor.run("encoder", {name: x[: steps * rate]}, state)
-        self.encoder_steps += steps
-        return out[out_name], _numpy(lengths) // (rate // self.executor.values[out_name].rate)
+        frames, _ = self._run("encoder", {name: x[: steps * rate]}, self.executor.initial_state("encoder", x.shape[1]))
+        self.steps["encoder"] += int((lengths // rate).sum())
+        return frames, lengths // rate * self.executor.values[self.executor.outputs["encoder"][0]].rate
 
     def start(self, batch: int) -> tuple[NDArray, tuple[NDArray, ...]]:
         state = self.executor.initial_state("prediction", batch)
-        self._names["prediction"] = tuple(sorted(state))  # type: ignore[assignment]
-        return self.predict(np.zeros(batch, np.int64), tuple(state[k] for k in sorted(state)))
+        self._states = tuple(sorted(state))
+        return self.predict(np.zeros(batch, np.int64), tuple(state[k] for k in self._states))
 
     def predict(self, tokens: NDArray, state: tuple[NDArray, ...]) -> tuple[NDArray, tuple[NDArray, ...]]:
-        names = self._names["prediction"]
         inputs = {self.executor.inputs["prediction"][0]: np.asarray(tokens, np.int64)[None, :, None]}
-        out, new = self.executor.run("prediction", inputs, dict(zip(names, state, strict=True)))
-        self.prediction_steps += 1
-        return out[self.executor.outputs["prediction"][0]][0], tuple(new[k] for k in names)
+        out, new = self._run("prediction", inputs, dict(zip(self._states, state, strict=True)))
+        self.steps["prediction"] += len(tokens)
+        return out[0], tuple(new[k] for k in self._states)
 
     def joint(self, frames: NDArray, prediction: NDArray) -> NDArray:
         encoder, predicted = self.executor.inputs["joint"]
-        out, _ = self.executor.run("joint", {encoder: frames[None], predicted: prediction[None]}, {})
-        self.joint_steps += 1
-        return out[self.executor.outputs["joint"][0]][0]
+        out, _ = self._run("joint", {encoder: frames[None], predicted: prediction[None]}, {})
+        self.steps["joint"] += len(frames)
+        return out[0]
 
 
 def _numpy(x: Any) -> NDArray:

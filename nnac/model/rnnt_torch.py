@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: RnntConfig) -> None:
         super().__init__()
-        self.stack, self.reduce = config.stack, config.reduce
+        self.stack, self.reduce, self.hidden = config.stack, config.reduce, config.hidden
         widths = [config.features * config.stack] + [
             config.hidden * (config.reduce if i == 1 else 1) for i in range(1, config.layers)
         ]
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         x, lengths = join_frames(x, lengths, self.stack)
         for i, (lstm, norm) in enumerate(zip(self.lstm, self.norm, strict=True)):
             # torch refuses sequences of no frames; an utterance shorter than one group has none
-            hidden = lstm(x)[0] if len(x) else x.new_zeros(0, x.shape[1], lstm.hidden_size)
+            hidden = lstm(x)[0] if len(x) else x.new_zeros(0, x.shape[1], self.hidden)
             x = self.dropout(norm(hidden))
             if i == 0:
                 x, lengths = join_frames(x, lengths, self.reduce)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def load_split(directory: str | os.PathLike, split: str) -> Split:
     if (
         features.ndim != 2
         or len(features) != (ends[-1] if len(ends) else 0)
-        or hashlib.sha256(features).hexdigest() != index["sha256"]
+        or hashlib.sha256(features.data).hexdigest() != index["sha256"]
     ):
         raise CorpusError(f"{path}: differs from its index; remove both and make the corpus again")
     return Split(
@@ -256,7 +257,7 @@ def _join(directory: Path, spec: CorpusSpec, split: str) -> None:
         "recipe": spec.recipe.to_json(),
         "split": split,
         "count": len(rows),
-        "sha256": hashlib.sha256(features).hexdigest(),
+        "sha256": hashlib.sha256(features.data).hexdigest(),
         "utterances": rows,
     }
     with atomic(directory / f"{split}.json", "w") as out:
@@ -304,6 +305,7 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
     ]
 
     def feed(process: subprocess.Popen) -> None:
+        assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps({"directory": str(directory), "recipe": recipe.to_json()}) + "\n")
             while not todo.empty():
@@ -330,7 +332,9 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
             yield result
     finally:
         for process in processes:
-            process.stdin.close()  # a worker ends at the end of its input
+            with suppress(OSError):
+                if process.stdin is not None:
+                    process.stdin.close()  # a worker ends at the end of its input
         if sys.exc_info()[0] is not None:
             for process in processes:
                 process.terminate()

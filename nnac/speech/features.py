@@ -90,12 +90,14 @@ def _tables(spec: FeatureSpec) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     at = mel(np.arange(spec.fft // 2 + 1) * spec.rate / spec.fft)[:, None]
     rise, fall = (at - edges[:-2]) / (edges[1:-1] - edges[:-2]), (edges[2:] - at) / (edges[2:] - edges[1:-1])
     triangles = np.maximum(0.0, np.minimum(rise, fall))
-    bins, weights, starts = [], [], []
+    bins: list[NDArray] = []
+    weights: list[NDArray] = []
+    starts: list[int] = []
     for m in range(spec.bins):
         k = np.flatnonzero(triangles[:, m])
         if len(k) == 0:
             raise ValueError(f"mel bin {m} of {spec.bins} lies between two points of a {spec.fft}-point transform: use fewer bins")
-        starts.append(sum(map(len, bins)))
+        starts.append(sum(len(b) for b in bins))
         bins.append(k)
         weights.append(triangles[k, m])
     return np.hanning(spec.window), np.concatenate(bins), np.concatenate(weights), np.array(starts)

@@ -11,20 +11,30 @@ from functools import cached_property
 
 from attrs import field, frozen
 
+from ..errors import UserError
+
 BLANK = 0
 SPACE = "▁"  # sentencepiece's mark of a word's beginning
 
 
-class TokenError(ValueError):
+class TokenError(UserError, ValueError):
     """A text or an id that the tokens do not cover; the message is one clear line."""
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
 
 
 @frozen(slots=False)
 class Tokens:
     """``pieces[k]`` is id k+1; ``scores`` are log-probabilities (word pieces) or empty (letters: each piece is one character)."""
 
-    pieces: tuple[str, ...] = field(converter=tuple)
-    scores: tuple[float, ...] = field(default=(), converter=tuple)
+    pieces: tuple[str, ...] = field(converter=_texts)
+    scores: tuple[float, ...] = field(default=(), converter=_numbers)
 
     def __attrs_post_init__(self) -> None:
         if not self.pieces or len(set(self.pieces)) != len(self.pieces) or not all(self.pieces):

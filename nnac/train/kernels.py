@@ -18,18 +18,19 @@ from attrs import frozen
 from torch import Tensor
 
 from nnac import arith
-from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, product
+from nnac.train import native
+from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, plain, product
 
 _OFFSET = 32768
 
 
 @frozen(eq=False)
 class Tables:
-    """Sigmoid and tanh as one gather: index ``pre + 32768``, plus 65536 for tanh.  Integers, their reals, and the smooth slopes."""
+    """Sigmoid and tanh as one gather: index ``pre + 32768``, plus 65536 for tanh.  Integers, their reals, and the slopes."""
 
     integers: Tensor        # int32 [131072], Q0.15
     reals: Tensor           # float32, the same / 32768
-    slopes: Tensor          # float32, zero at both limits of int16
+    slopes: Tensor          # float32: y (1 - y) or 1 - y^2 of these reals, zero at both limits of int16
     cell: Tensor            # int32 [65536]: tanh of the cell
     cell_reals: Tensor
     cell_slopes: Tensor     # zero at both limits
@@ -38,36 +39,44 @@ class Tables:
 @cache
 def tables(fraction: int, device: torch.device) -> Tables:
     """For a cell with ``fraction`` fraction bits."""
-    sigmoid, tanh, cell = arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(fraction)
-    full = lambda t: torch.as_tensor(t.full().astype("int32"))  # noqa: E731
-    at = torch.arange(-_OFFSET, _OFFSET, dtype=torch.float64)
-    s, t, c = torch.sigmoid(at / 4096), torch.tanh(at / 4096), torch.tanh(at / (1 << fraction))
+    sigmoid, tanh, cell = (torch.as_tensor(t.full().astype("int32")) for t in
+                           (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(fraction)))
+    s, t, c = (v.double() / (1 << arith.UNIT_FRACTION) for v in (sigmoid, tanh, cell))
     slopes = [s * (1 - s), 1 - t * t, 1 - c * c]
     for slope in slopes:
         slope[0] = slope[-1] = 0
-    integers, cells = torch.cat([full(sigmoid), full(tanh)]), full(cell)
-    unit = 2.0**-arith.UNIT_FRACTION
-    return Tables(*(v.to(device) for v in (integers, integers.float() * unit, torch.cat(slopes[:2]).float(), cells, cells.float() * unit,
-                                           slopes[2].float())))
+    made = (torch.cat([sigmoid, tanh]), torch.cat([s, t]).float(), torch.cat(slopes[:2]).float(), cell, c.float(), slopes[2].float())
+    return Tables(*(v.to(device) for v in made))
 
 
 @frozen(eq=False)
 class Direction:
     """All the integers of one direction of an LSTM, ready to run.
 
-    input, recurrent   `packed` matrices        variant  acc32 | sum16
-    first              acc32: the one rescaling, bias included; sum16: that of the input product          second   sum16: the recurrent one
-    hidden             rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one hidden code
+    variant   acc32 | sum16      input  `packed` matrix      recurrent  `packed` matrix, or what the native loop wants
+    first     acc32: the one rescaling, bias included; sum16: that of the input product          second   sum16: the recurrent one
+    hidden    rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one hidden code
     """
 
     variant: str
     input: Tensor
-    recurrent: Tensor
+    recurrent: Tensor | native.Tiles
     first: Rescale
     second: Rescale | None
     hidden: Rescale
     fraction: int
     hidden_scale: float
+
+    @classmethod
+    def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
+           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True) -> Direction:
+        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
+        matrix = packed(input_codes, input_bits, 8, whole)
+        if whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
+            recurrent = native.Tiles.of(recurrent_codes, first, second)
+        else:
+            recurrent = packed(recurrent_codes, hidden_bits, 8, whole)
+        return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale)
 
 
 def _hidden_exact(rescale: Rescale) -> bool:
@@ -89,157 +98,197 @@ class _Step:
 
     def __init__(self, batch: int, cells: int, like: Tensor) -> None:
         make = lambda width, kind: torch.empty(batch, width, dtype=kind, device=like.device)  # noqa: E731
-        self.wide = make(4 * cells, torch.float64)
-        self.gates = make(4 * cells, torch.int32)
+        self.wide, self.other = (make(4 * cells, torch.float64) for _ in range(2))
+        self.gates, self.index = (make(4 * cells, torch.int32) for _ in range(2))
         self.left, self.right, self.at = (make(cells, torch.int32) for _ in range(3))
         self.hidden = make(cells, torch.float64)
 
 
+def _unlimited(acc: Tensor, rescale: Rescale, out: Tensor) -> Tensor:
+    """`Rescale.unlimited` into ``out`` (float64)."""
+    if rescale.wide:
+        return out.copy_(rescale.unlimited(acc))
+    return torch.mul(acc, rescale.factor, out=out).add_(rescale.offset).floor_()
+
+
+def _limited(acc: Tensor, rescale: Rescale, out: Tensor, cut: Tensor) -> Tensor:
+    """The same, saturated to 16 bits; ``cut`` is set where that changed something."""
+    _unlimited(acc, rescale, out)
+    torch.gt((out + 0.5).abs_(), 32767.75, out=cut)                              # |x + 1/2| > 32767.75: beyond either limit
+    return out.clamp_(*arith.limits(16))
+
+
 @frozen(eq=False)
-class Cut:
-    """``sum16``: where the input product and the recurrent product saturated before they were added; bool [T, B, 4H]."""
+class Trace:
+    """What a forward pass leaves behind for the backward one.
 
-    input: Tensor
-    recurrent: Tensor
-
-
-def forward(x: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Cut | None]:
-    """x [T, B, I], hidden [B, R], cell [B, H] integers -> (hidden [T, B, H] in the recurrent matrix's carrier, cells int16 [T, B, H],
-    table indices int32 [T, B, 4H], which hidden values were not cut, or None if none can be, and `Cut` of sum16).
+    hidden   [T, B, H] integers (int8, or the carrier of the recurrent product)       cells  int16 [T, B, H]       pre  int16 [T, B, 4H]
+    uncut    which hidden values were not cut, bool, or None if none can be       cut_input, cut_recurrent  sum16: where a product saturated
     """
-    steps, batch = x.shape[:2]
-    cells = cell.shape[1]
-    t = tables(d.fraction, x.device)
-    low, high = arith.limits(16)
+
+    hidden: Tensor
+    cells: Tensor
+    pre: Tensor
+    uncut: Tensor | None = None
+    cut_input: Tensor | None = None
+    cut_recurrent: Tensor | None = None
+
+    @classmethod
+    def empty(cls, steps: int, batch: int, cells: int, d: Direction, kind: torch.dtype, device: torch.device) -> Trace:
+        """Room for a sequence."""
+        make = lambda width, of: torch.empty(steps, batch, width, dtype=of, device=device)  # noqa: E731
+        never_cut = d.hidden_scale * arith.limits(d.hidden.bits)[1] >= 1.0           # |o tanh(c')| < 1
+        cuts = [make(4 * cells, torch.bool) if d.variant == "sum16" else None for _ in range(2)]
+        return cls(make(cells, kind), make(cells, torch.int16), make(4 * cells, torch.int16), None if never_cut else make(cells, torch.bool), *cuts)
+
+
+def forward(x: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
+    """x [T, B, I], hidden [B, H], cell [B, H] integers, any carrier."""
     at = product(x, d.input)                                                     # int32 | float32 | float64
-    cut = None
-    if d.variant == "sum16":
-        free = d.first.unlimited(at)
-        at = free.clamp(low, high).to(torch.int32)
-        cut = Cut(at != free, torch.empty(at.shape, dtype=torch.bool, device=x.device))
-    elif at.dtype == torch.float32:
-        at = at.double()                                                         # the sum of both products may pass 2^24
-    indices = at if at.dtype == torch.int32 else torch.empty(at.shape, dtype=torch.int32, device=x.device)
-    offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=x.device)
-    offset[2 * cells:3 * cells] += 2 * _OFFSET
-    hs = torch.empty(steps, batch, cells, dtype=d.recurrent.dtype, device=x.device)
-    cs = torch.empty(steps, batch, cells, dtype=torch.int16, device=x.device)
+    if isinstance(d.recurrent, native.Tiles):
+        trace = Trace.empty(*x.shape[:2], cell.shape[1], d, torch.int8, x.device)
+        native.forward(at.to(torch.int32), hidden, cell, d, trace)
+        return trace
+    return _eager_forward(at, hidden, cell, d)
+
+
+def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
+    """The time loop in PyTorch; ``at`` [T, B, 4H] is the input product."""
+    (steps, batch, _), cells, device = at.shape, cell.shape[1], at.device
+    t = tables(d.fraction, device)
+    low, high = arith.limits(16)
     h_low, h_high = arith.limits(d.hidden.bits)
-    never_cut = d.hidden_scale * h_high >= 1.0                                   # |o tanh(c')| < 1
-    uncut = None if never_cut else torch.empty(steps, batch, cells, dtype=torch.bool, device=x.device)
-    h, c, b = hidden.to(d.recurrent.dtype).contiguous(), cell.to(torch.int32).contiguous(), _Step(batch, cells, x)
+    separate = d.variant == "sum16"
+    if not separate and at.dtype == torch.float32:
+        at = at.double()                                                         # the sum of both products may pass 2^24
+    trace = Trace.empty(steps, batch, cells, d, d.recurrent.dtype, device)
+    offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=device)
+    offset[2 * cells:3 * cells] += 2 * _OFFSET
+    h, c, b = plain(hidden.to(d.recurrent.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
     integer_product = d.recurrent.dtype == torch.int8
-    acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else d.recurrent.dtype, device=x.device)
+    acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else d.recurrent.dtype, device=device)
     shift = 2 * arith.UNIT_FRACTION - d.fraction
     for step in range(steps):
         torch._int_mm(h, d.recurrent, out=acc) if integer_product else torch.mm(h, d.recurrent, out=acc)
-        if d.variant == "acc32":
-            total = acc.add_(at[step]) if integer_product or at.dtype == acc.dtype else acc + at[step]
-            if d.first.wide:
-                b.wide.copy_(d.first.unlimited(total))
-            else:
-                torch.mul(total, d.first.factor, out=b.wide).add_(d.first.offset).floor_()
+        if separate:
+            first = _limited(at[step], d.first, b.other, trace.cut_input[step])
+            _limited(acc, d.second, b.wide, trace.cut_recurrent[step]).add_(first)
         else:
-            if d.second.wide:
-                b.wide.copy_(d.second.unlimited(acc))
-            else:
-                torch.mul(acc, d.second.factor, out=b.wide).add_(d.second.offset).floor_()
-            torch.gt(b.wide.abs().add_(0.5), high + 0.75, out=cut.recurrent[step])   # |x + 1/2| > 32767.75: beyond either limit
-            b.wide.clamp_(low, high).add_(at[step])
-        index = indices[step]
-        index.copy_(b.wide.clamp_(low, high)).add_(offset)
-        torch.index_select(t.integers, 0, index.view(-1), out=b.gates.view(-1))
+            _unlimited(acc.add_(at[step]) if at.dtype == acc.dtype else acc + at[step], d.first, b.wide)
+        trace.pre[step].copy_(b.wide.clamp_(low, high))
+        b.index.copy_(b.wide).add_(offset)
+        torch.index_select(t.integers, 0, b.index.view(-1), out=b.gates.view(-1))
         i, f, g, o = b.gates.view(batch, 4, cells).unbind(1)
         torch.mul(f, c, out=b.left).add_(1 << (arith.UNIT_FRACTION - 1)).bitwise_right_shift_(arith.UNIT_FRACTION)
         torch.mul(i, g, out=b.right).add_(1 << (shift - 1)).bitwise_right_shift_(shift)
         c = torch.add(b.left, b.right, out=c).clamp_(low, high)
-        cs[step].copy_(c)
+        trace.cells[step].copy_(c)
         torch.add(c, _OFFSET, out=b.at)
         torch.index_select(t.cell, 0, b.at.view(-1), out=b.left.view(-1))
         torch.mul(o, b.left, out=b.right)                                        # Q0.30
         free = d.hidden.unlimited(b.right) if d.hidden.wide else torch.mul(b.right, d.hidden.factor, out=b.hidden).add_(0.5).floor_()
-        if uncut is not None:
-            torch.logical_and(free >= h_low, free <= h_high, out=uncut[step])
-        h = hs[step].copy_(free.clamp_(h_low, h_high))
-    return hs, cs, indices, uncut, cut
+        if trace.uncut is not None:
+            torch.logical_and(free >= h_low, free <= h_high, out=trace.uncut[step])
+        h = plain(trace.hidden[step].copy_(free.clamp_(h_low, h_high)))
+    return trace
 
 
-def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, cell: Tensor, cs: Tensor, indices: Tensor, uncut: Tensor | None,
-             cut: Cut | None, d: Direction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients through time.
+@frozen(eq=False)
+class Gradients:
+    """d loss / d: pre (real pre-activations [T, B, 4H]), hidden (first hidden integers), cell (first cell, real), hidden_scale or None."""
+
+    pre: Tensor
+    hidden: Tensor
+    cell: Tensor
+    hidden_scale: Tensor | None
+
+
+def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool = False) -> Gradients:
+    """Through time.
 
     dy [T, B, H] d loss / d hidden integer      dc [B, H] d loss / d final cell (real) or None      feedback [4H, H]: recurrent weights, real
-    over hidden code      returns (d pre-activation real [T, B, 4H], d first hidden integer, d first cell real, sum of d hidden real * hidden)
+    over hidden code       learned  whether the hidden scale wants a gradient
     """
-    steps, batch, cells = cs.shape
-    t = tables(d.fraction, dy.device)
-    unit = 2.0**-d.fraction
+    steps, batch, cells = trace.cells.shape
     dz = torch.empty(steps, batch, 4 * cells, dtype=torch.float32, device=dy.device)
     dc = torch.zeros(batch, cells, device=dy.device) if dc is None else dc.float().clone()
     dh = torch.zeros(batch, cells, device=dy.device)
-    value, slope = (torch.empty(batch, 4 * cells, device=dy.device) for _ in range(2))
-    tc, tc_slope = (torch.empty(batch, cells, device=dy.device) for _ in range(2))
-    at = torch.empty(batch, cells, dtype=torch.int32, device=dy.device)
-    moment = torch.zeros(batch, cells, device=dy.device)
-    inverse = 1.0 / d.hidden_scale
+    step_of = native.Backward if isinstance(d.recurrent, native.Tiles) else _EagerBackward
+    one = step_of(dy, dh, dc, dz, cell, trace, d, learned)
     for step in range(steps - 1, -1, -1):
-        index = indices[step].view(-1)
-        torch.index_select(t.reals, 0, index, out=value.view(-1))
-        torch.index_select(t.slopes, 0, index, out=slope.view(-1))
-        at.copy_(cs[step]).add_(_OFFSET)
-        torch.index_select(t.cell_reals, 0, at.view(-1), out=tc.view(-1))
-        torch.index_select(t.cell_slopes, 0, at.view(-1), out=tc_slope.view(-1))
-        i, f, g, o = value.view(batch, 4, cells).unbind(1)
-        di, df, dg, do = dz[step].view(batch, 4, cells).unbind(1)
-        dh.add_(dy[step]).mul_(inverse)
-        if uncut is not None:
-            dh.mul_(uncut[step])
-        torch.mul(dh, tc, out=do)
-        dh.mul_(o)
-        moment.addcmul_(dh, tc)
-        dc.addcmul_(dh, tc_slope)
-        dc.mul_(tc_slope != 0)                                                   # a cell at the limit of int16 passes nothing on
-        before = (cell if step == 0 else cs[step - 1]).float().mul_(unit)
+        one(step)
+        through = dz[step] if trace.cut_recurrent is None else dz[step].masked_fill(trace.cut_recurrent[step], 0.0)
+        torch.mm(through, feedback, out=dh)
+    return Gradients(dz, dh, dc, -one.moment / d.hidden_scale if learned else None)
+
+
+class _EagerBackward:
+    """The elementwise half of a backward step in PyTorch: reads dy[step] and dh, replaces dc, fills dz[step]."""
+
+    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool) -> None:
+        batch, cells = dc.shape
+        make = lambda width, of=torch.float32: torch.empty(batch, width, dtype=of, device=dy.device)  # noqa: E731
+        self.dy, self.dh, self.dc, self.dz, self.cell, self.trace, self.d = dy, dh, dc, dz, cell, trace, d
+        self.t = tables(d.fraction, dy.device)
+        self.value, self.slope, self.index = make(4 * cells), make(4 * cells), make(4 * cells, torch.int32)
+        self.tanh, self.tanh_slope, self.at = make(cells), make(cells), make(cells, torch.int32)
+        self.offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=dy.device)
+        self.offset[2 * cells:3 * cells] += 2 * _OFFSET
+        self.moment = torch.zeros((), dtype=torch.float64, device=dy.device) if learned else None
+
+    def __call__(self, step: int) -> None:
+        t, dh, dc, trace, cells = self.t, self.dh, self.dc, self.trace, self.dc.shape[1]
+        self.index.copy_(trace.pre[step]).add_(self.offset)
+        torch.index_select(t.reals, 0, self.index.view(-1), out=self.value.view(-1))
+        torch.index_select(t.slopes, 0, self.index.view(-1), out=self.slope.view(-1))
+        self.at.copy_(trace.cells[step]).add_(_OFFSET)
+        torch.index_select(t.cell_reals, 0, self.at.view(-1), out=self.tanh.view(-1))
+        torch.index_select(t.cell_slopes, 0, self.at.view(-1), out=self.tanh_slope.view(-1))
+        i, f, g, o = self.value.view(-1, 4, cells).unbind(1)
+        di, df, dg, do = self.dz[step].view(-1, 4, cells).unbind(1)
+        dh.add_(self.dy[step]).mul_(1.0 / self.d.hidden_scale)
+        if trace.uncut is not None:
+            dh.mul_(trace.uncut[step])
+        torch.mul(dh, self.tanh, out=do)
+        if self.moment is not None:
+            self.moment += (o * do).sum(dtype=torch.float64)
+        dc.add_(dh.mul_(o).mul_(self.tanh_slope))
+        dc.mul_(self.tanh_slope.sign_())                                         # a cell at the limit of int16 passes nothing on
+        before = (self.cell if step == 0 else trace.cells[step - 1]).float().mul_(2.0**-self.d.fraction)
         torch.mul(dc, g, out=di)
         torch.mul(dc, before, out=df)
         torch.mul(dc, i, out=dg)
-        dz[step].mul_(slope)
+        self.dz[step].mul_(self.slope)
         dc.mul_(f)
-        torch.mm(dz[step] if cut is None else dz[step].masked_fill(cut.recurrent[step], 0.0), feedback, out=dh)
-    return dz, dh, dc, moment.sum()
 
 
 class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor,
                 hidden: Tensor, cell: Tensor, hidden_scale: Tensor | None, d: Direction, zero_point: int) -> tuple[Tensor, Tensor]:
-        hs, cs, indices, uncut, cut = forward(x, hidden, cell, d)
-        ctx.save_for_backward(x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, hidden_scale, hs, cs, indices, uncut,
-                              *(() if cut is None else (cut.input, cut.recurrent)))
-        ctx.d, ctx.zero_point = d, zero_point
+        t = forward(x, hidden, cell, d)
+        ctx.save_for_backward(x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, t.hidden, t.cells, t.pre, t.uncut,
+                              t.cut_input, t.cut_recurrent)
+        ctx.d, ctx.zero_point, ctx.learned = d, zero_point, hidden_scale is not None
         ctx.set_materialize_grads(False)
-        return hs.float(), cs[-1].float()
+        return t.hidden.float(), t.cells[-1].float()
 
     @staticmethod
     def backward(ctx, dy: Tensor | None, dc: Tensor | None):
-        x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, hidden_scale, hs, cs, indices, uncut, *cut = ctx.saved_tensors
-        d, unit = ctx.d, 2.0**-ctx.d.fraction
-        if dy is None:
-            dy = torch.zeros(cs.shape, device=cs.device)
-        cuts = Cut(*cut) if cut else None
-        dz, dh, dc, moment = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], cell, cs, indices, uncut,
-                                      cuts, d)
-        through_x = (dz if cuts is None else dz.masked_fill(cuts.input, 0.0)).flatten(0, 1)
-        through_h = (dz if cuts is None else dz.masked_fill_(cuts.recurrent, 0.0)).flatten(0, 1)
+        x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, *trace = ctx.saved_tensors
+        d, unit, t = ctx.d, 2.0**-ctx.d.fraction, Trace(*trace)
+        dy = torch.zeros(t.cells.shape, device=cell.device) if dy is None else dy.contiguous()
+        grads = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], cell, t, d, ctx.learned)
+        through_x = (grads.pre if t.cut_input is None else grads.pre.masked_fill(t.cut_input, 0.0)).flatten(0, 1)
+        through_h = (grads.pre if t.cut_recurrent is None else grads.pre.masked_fill_(t.cut_recurrent, 0.0)).flatten(0, 1)
         flat = x.flatten(0, 1)
         gx = (through_x @ (input_codes * input_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
         slope_x = through_x.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
-        slope_h = through_h.t() @ torch.cat([hidden[None].to(hs.dtype), hs[:-1]]).flatten(0, 1).float()
+        slope_h = through_h.t() @ torch.cat([hidden[None].to(t.hidden.dtype), t.hidden[:-1]]).flatten(0, 1).float()
         g_input_scale = (input_codes * slope_x).sum(1) if ctx.needs_input_grad[4] else None
         g_recurrent_scale = (recurrent_codes * slope_h).sum(1) if ctx.needs_input_grad[5] else None
-        g_hidden_scale = None if hidden_scale is None else (-moment / d.hidden_scale).to(hidden_scale.dtype)
         return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), g_input_scale,
-                g_recurrent_scale, dh, dc * unit, g_hidden_scale, None, None)
+                g_recurrent_scale, grads.hidden, grads.cell * unit, grads.hidden_scale, None, None)
 
 
 def lstm(x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor, hidden: Tensor,

@@ -17,11 +17,12 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac import arith, bind
+from nnac import bind
 from nnac.ir import Node, QGraph
 from nnac.train import integers as exact
 from nnac.train import kernels
 from nnac.train.integers import Format, Rescale
+from nnac.train.quantiser import WeightQuantiser
 from nnac.train.schedule import Slot
 
 State = dict[str, Tensor]
@@ -43,7 +44,8 @@ class Constants:
 
     def bound(self) -> dict[str, np.ndarray]:
         """The constants of the bound node."""
-        return {k: bind.storage(numbers(v), 8 if float(v.detach().abs().max()) <= 128 else 16) for k, v in self.codes.items()} | self.graph
+        fits8 = lambda v: -128 <= float(v.min()) and float(v.max()) <= 127  # noqa: E731
+        return {k: bind.storage(numbers(v), 8 if fits8(v) else 16) for k, v in self.codes.items()} | self.graph
 
 
 class Layer(nn.Module):
@@ -70,6 +72,11 @@ class Layer(nn.Module):
 
     def make_quantisers(self, make: MakeQuantiser) -> None:
         """Called once the float weights are in place."""
+
+    @property
+    def can_be_integer(self) -> bool:
+        """Whether the plan gives every kernel integers."""
+        return all(q.settings.method is not None for q in self.modules() if isinstance(q, WeightQuantiser))
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         """The integer constants for these formats."""
@@ -138,7 +145,7 @@ class Linear(Layer):
         c = bind.linear_scales(rows, numbers(scale), None if self.bias is None else numbers(self.bias), x.scale, x.zero_point, out.scale, sums,
                                wide=wide)
         reach = self.widths[0] << (x.bits + self.weight_bits - 2)
-        ready = dict(matrix=exact.packed(codes.detach(), x.bits, self.weight_bits), acc_scale=acc_scale.float(),
+        ready = dict(matrix=exact.packed(codes.detach(), x.bits, self.weight_bits, self.quantiser.exact), acc_scale=acc_scale.float(),
                      rescale=Rescale.of(c["multiplier"], c["shift"], c["bias"], reach, out.zero_point, out.bits, codes.device))
         return Constants(c, dict(weight=codes), ready)
 
@@ -240,23 +247,15 @@ class Lookup(Layer):
     device = torch.device("cpu")
 
     def constants(self, ins, out):
-        """Table and requantisation composed into one table of 65,536 outputs, and one of slopes: smooth slope, zero where the output is cut."""
         c = bind.lookup(self.node.attributes["function"], out.scale)
-        table = torch.as_tensor(arith.Table("", c["table"], self.node.attributes["symmetry"]).full().astype(np.int64))
-        free = arith.requantise(table, int(c["multiplier"]), int(c["shift"]), out.zero_point, 32)
-        y = free.clamp(*out.limits)
-        at = (torch.arange(-32768, 32768, dtype=torch.float64) * ins[0].scale).requires_grad_()
-        with torch.enable_grad():
-            slope, = torch.autograd.grad(self._REAL[self.node.attributes["function"]](at).sum(), at)
-        slope = slope * (y == free) * (ins[0].scale / out.scale)
-        return Constants(c, {}, dict(outputs=y.float().to(self.device), slopes=slope.float().to(self.device)))
+        return Constants(c, {}, dict(table=exact.table(c, self.node.attributes["symmetry"], ins[0], out, self.device)))
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
-        if self._kept is None or self._kept[0] != (ins, out, self.device):       # no parameters: only formats can change it
-            self._kept = (ins, out, self.device), self.constants(ins, out)
-        ready = self._kept[1].ready
-        return exact.lookup(xs[0], ready["outputs"], ready["slopes"])
+        key = (ins, out, self.device)                      # no parameters: only formats can change it
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self.constants(ins, out)
+        return exact.lookup(xs[0], self._kept[1].ready["table"])
 
     def reals(self, xs, state, lengths):
         return self._REAL[self.node.attributes["function"]](xs[0])
@@ -326,6 +325,7 @@ class Lstm(Layer):
             real_bias = numbers(bias)
             reach_x, reach_h = w_x.shape[1] << (x.bits + 6), w_h.shape[1] << (out.bits + 6)
             if self.variant == "acc32":
+                whole = self.quantisers[f"l0{suffix}"].exact
                 both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix))
                 c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
                 acc = (scale.double() * out.factor).expand(rows)
@@ -334,6 +334,7 @@ class Lstm(Layer):
                 first = Rescale.of(c["multiplier"], c["shift"], c["bias"], reach_x + reach_h, 0, 16, w_x.device)
                 second, scales = None, (acc.float(), acc.float())
             else:
+                whole = self.quantisers[f"ih_l0{suffix}"].exact and self.quantisers[f"hh_l0{suffix}"].exact
                 c_x, scale_x = self.quantisers[f"ih_l0{suffix}"](w_x)
                 c_h, scale_h = self.quantisers[f"hh_l0{suffix}"](w_h)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0
@@ -341,9 +342,9 @@ class Lstm(Layer):
                 first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
                 second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
                 scales = tuple((s * f.factor).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
-            direction = kernels.Direction(
-                self.variant, exact.packed(c_x.detach(), x.bits, 8), exact.packed(c_h.detach(), out.bits, 8), first, second,
-                kernels.hidden_rescale(c, a["hidden_bits"], w_x.device), a["fraction"], out.scale)
+            direction = kernels.Direction.of(
+                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
+                kernels.hidden_rescale(c, a["hidden_bits"], w_x.device), a["fraction"], out.scale, whole)
             graph |= {prefix + k: v for k, v in c.items()}
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
             ready[prefix] = (direction, *scales)
@@ -370,8 +371,8 @@ class Lstm(Layer):
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
             weights = [getattr(self, f"{n}_l0{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            y, h, cc = torch.lstm(reverse(x, lengths) if backwards else x, [s[None].contiguous() for s in start], weights, True, 1, 0.0, self.training,
-                                  False, False)
+            y, h, cc = torch.lstm(reverse(x, lengths) if backwards else x, [s[None].contiguous() for s in start], weights, True, 1, 0.0,
+                                  self.training, False, False)
             outputs.append(reverse(y, lengths) if backwards else y)
             state[hidden], state[cell] = h[0], cc[0]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)

@@ -267,8 +267,9 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
     while pace.shards % processes:
         processes -= 1
     reports: list[dict] = []
-    with progress(title, pace.steps, quiet) as advance:
-        seen, dev, loss = 0, "", 0.0
+    seen = steps_done(task)
+    with progress(title, pace.steps, quiet, seen) as advance:
+        dev, loss = "", 0.0
 
         def report(line: dict) -> None:
             nonlocal seen, dev, loss
@@ -293,6 +294,14 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
     return reports
 
 
+def steps_done(task: Any) -> int:
+    """How far an earlier call came: the steps in OUT.part, 0 where there is none (or none that can be read: `Trainer.restore` says so)."""
+    try:
+        return checkpoint.load(task.out + ".part", "training-state").metadata["step"]
+    except checkpoint.CheckpointError:
+        return 0
+
+
 def _run_processes(task: Any, world: int, report: Report, every: int, dev_every: int) -> None:
     """``world`` fresh programs; rank 0 reports JSON lines on its stdout.  When this one dies, so do they: at the broken pipe."""
     with tempfile.TemporaryDirectory() as folder:
@@ -302,20 +311,25 @@ def _run_processes(task: Any, world: int, report: Report, every: int, dev_every:
                        "WORLD_SIZE": str(world), "NNAC_RENDEZVOUS": f"file://{folder}/store"}
         if sys.platform == "linux":
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")      # one machine: do not depend on its name's address
-        ranks = [subprocess.Popen([sys.executable, "-m", "nnac.train.loop", f"{folder}/job.json"], text=True,
-                                  stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-                                  stderr=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-                                  stdin=subprocess.DEVNULL, env={**environment, "RANK": str(rank)})
-                 for rank in range(world)]
+        command = [sys.executable, "-m", "nnac.train.loop", f"{folder}/job.json"]
+        ranks: list[subprocess.Popen] = []
         try:
-            for line in ranks[0].stdout:                            # type: ignore[union-attr]
+            for rank in range(world):
+                with open(f"{folder}/stderr{rank}", "wb") as log:      # a file: a full pipe that nobody reads would stop the rank
+                    out = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
+                    own = {**environment, "RANK": str(rank)}
+                    ranks.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=own, text=True))
+            assert ranks[0].stdout is not None
+            for line in ranks[0].stdout:
+                if not line.startswith("{"):                           # a library's chatter
+                    continue
                 message = json.loads(line)
                 if "error" in message:
                     raise TrainingError(message["error"])
                 report(message)
             if ranks[0].wait() != 0:
-                last = ranks[0].stderr.read().strip().splitlines()  # type: ignore[union-attr]
-                raise TrainingError(f"a training process ended early: {last[-1] if last else 'no reason given'}")
+                last = Path(folder, "stderr0").read_text(errors="replace").strip().splitlines()
+                raise TrainingError(f"a training process ended early: {last[-1] if last else 'it left no message'}")
         finally:
             for process in ranks:
                 process.terminate()
@@ -325,16 +339,13 @@ def _run_processes(task: Any, world: int, report: Report, every: int, dev_every:
 
 def main(path: str) -> int:
     """One rank: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``."""
-    from ..checkpoint import CheckpointError
-    from ..speech.corpus import CorpusError
-
     job = json.loads(Path(path).read_text())
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         torch.distributed.init_process_group("gloo", init_method=os.environ.get("NNAC_RENDEZVOUS", "env://"), rank=rank, world_size=world)
     try:
         run_rank(task_from_json(job), rank, world, lambda line: print(json.dumps(line), flush=True), job["every"], job["dev_every"])
-    except (CheckpointError, CorpusError, TrainingError) as error:
+    except UserError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return 1
     finally:

@@ -22,18 +22,23 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from nnac.ir import QGraph, verify
+from nnac.compression.minmax import MinMax
+from nnac.ir import QGraph
 from nnac.train import layers as _layers
 from nnac.train.activation import ActivationQuantiser, Clip
 from nnac.train.integers import Format, dequantise, quantise
-from nnac.train.minmax import MinMaxQuantiser
-from nnac.train.quantiser import quantiser_for
+from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
+from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
 
 
 class FloatWeightsError(ValueError):
     """The float checkpoint does not fit the model: what is missing, unknown or of another shape."""
+
+
+class NotQuantisedError(ValueError):
+    """A layer that the plan leaves in real numbers was to be bound."""
 
 
 class Group(nn.Module):
@@ -88,6 +93,7 @@ class TrainingModule(nn.Module):
             self.load_float(weights)
         for layer in self.layers():
             layer.make_quantisers(self._weight_quantiser)
+            layer.quantised = layer.can_be_integer
         self._watch: Watch | None = None
         self._observe = False
 
@@ -105,9 +111,11 @@ class TrainingModule(nn.Module):
         site = self.plan.by_path.get(name) if self.plan is not None else None
         return None if site is None or site.activations is None else site.activations.method
 
-    def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> nn.Module:
+    def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> WeightQuantiser | KernelQuantiser:
         """What a plan says of the kernel; without a plan, int8 by the row's largest weight."""
-        return MinMaxQuantiser(bits) if self.plan is None else quantiser_for(self.plan, kernel, weight)
+        if self.plan is None:
+            return WeightQuantiser(Settings(MinMax(), bits), weight, name=kernel)
+        return quantiser_for(self.plan, kernel, weight)
 
     def load_float(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights of a float network of the same names.  FloatWeightsError if they do not fit."""
@@ -150,12 +158,16 @@ class TrainingModule(nn.Module):
             self._watch = before
 
     def switch(self, pattern: str, quantised: bool) -> list[str]:
-        """Quantise (or not) the layers whose path matches a shell pattern; returns their paths.  For debugging, at any time."""
+        """Quantise (or not) the layers whose path matches a shell pattern; returns their paths.  For debugging, at any time.
+
+        KeyError if none matches.  A layer whose weights the plan leaves real stays so.
+        """
         found = [n.path for n in self.graph.nodes if fnmatchcase(n.path, pattern.replace("[", "[[]"))]
         if not found:
             raise KeyError(f"no layer matches {pattern}")
         for path in found:
-            self.layer(path).quantised = quantised
+            layer = self.layer(path)
+            layer.quantised = quantised and layer.can_be_integer
         return found
 
     def formats(self) -> dict[str, Format]:
@@ -331,8 +343,7 @@ class TrainingModule(nn.Module):
             layer = self.layer(node.path)
             layer.constants([forms[n] for n in node.inputs], forms[node.output])      # tells the layer those scales
             for slot in layer.compressed_weights():
-                if hasattr(slot.quantiser, "restart"):
-                    slot.quantiser.restart(slot.read())
+                slot.quantiser.restart(slot.read())
 
     # -------------------------------------------------------------------------------------------------------- binding
 
@@ -346,6 +357,8 @@ class TrainingModule(nn.Module):
         self.eval()
         for node in self.graph.nodes:
             layer, out = self.layer(node.path), forms[node.output]
+            if not layer.can_be_integer:
+                raise NotQuantisedError(f"`{node.path}` has real weights in the plan: it cannot become integers")
             c = layer.constants([forms[n] for n in node.inputs], out)
             states = tuple(evolve(s, scale=out.scale) if s.scale is None else s for s in node.states)
             nodes.append(evolve(node, constants=c.bound(), states=states))

@@ -140,7 +140,8 @@ def rnnt_loss(
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction is none, sum or mean, not {reduction!r}")
     targets, frames, labels = targets.long(), frames.long(), labels.long()
-    check_lengths(*logits.shape, targets, frames, labels, blank)
+    B, T, W, V = logits.shape
+    check_lengths(B, T, W, V, targets, frames, labels, blank)
     padded = targets.masked_fill(torch.arange(targets.shape[1], device=targets.device) >= labels[:, None], blank)
     loss = _RnntLoss.apply(logits, padded, frames, labels, blank, fastemit)
     return loss if reduction == "none" else getattr(loss, reduction)()

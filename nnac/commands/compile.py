@@ -1,0 +1,62 @@
+"""``nnac compile CHECKPOINT --out PROGRAM``: a trained module becomes a scheduled program for its policy's machine.
+
+The program is proved free of races and deadlock before it is written, and carries everything that running it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    p = subparsers.add_parser("compile", help="compile a trained module to a program", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help="what `nnac train` wrote")
+    p.add_argument("--out", required=True, metavar="PROGRAM")
+    p.add_argument("--json", action="store_true", help="the report as JSON")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnac.compiler import program, trained
+
+    made = program(trained(args.checkpoint))
+    made.save(args.out)
+    if args.json:
+        print(json.dumps({"program": args.out, **summary(made)}))
+    else:
+        from rich.console import Console
+
+        console = Console(file=sys.stdout)
+        console.print(f"{args.out}: {made.plan.get('name', '')} for `{made.target.name}`, {len(made.to_bytes()):,} bytes", highlight=False)
+        for table in tables(made):
+            console.print(table)
+    return 0
+
+
+def summary(program: Any) -> dict[str, Any]:
+    """The compile report, plain."""
+    return {"policy": program.plan.get("name"), "target": program.target.name, "program_bytes": len(program.to_bytes()),
+            "entries": {name: {"cycles": e.cycles, "instructions": len(e.words), "ms": 1e3 * e.cycles / program.target.clock}
+                        for name, e in program.entries.items()}, **{k: program.report[k] for k in ("layers", "sram", "pinned", "dram", "host")}}
+
+
+def tables(program: Any) -> list[Any]:
+    """Entries, and kernels by size, as rich tables."""
+    from rich.table import Table
+
+    clock = program.target.clock
+    entries = Table("entry", "cycles", "ms", "instructions", "DRAM bytes", title="entry points")
+    for name, e in program.entries.items():
+        entries.add_row(name, f"{e.cycles:,}", f"{1e3 * e.cycles / clock:.3f}", f"{len(e.words):,}",
+                        f"{program.report['entries'][name]['dram_bytes']:,}")
+    kernels = Table("kernel", "weights", "bytes", "bits/weight", "codec", "pinned", title="weights")
+    for path, k in program.report["layers"].items():
+        kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"], f"{k['pinned']:,}" if k["pinned"] else "")
+    total = program.report["layers"].values()
+    kernels.add_row("all", f"{sum(k['weights'] for k in total):,}", f"{sum(k['bytes'] for k in total):,}",
+                    f"{8 * sum(k['bytes'] for k in total) / max(1, sum(k['weights'] for k in total)):.2f}", "", "", style="bold")
+    return [entries, kernels]

@@ -1,0 +1,206 @@
+"""The machine's memories, for a batch of utterances in lockstep: what instructions read and write.
+
+Everything an utterance owns has a leading batch axis (A, ACC, the writable part of DRAM); weights, tables and the read-only part of
+DRAM are the same for all.  Programs and data come from outside, so what only data can break is checked here: streams, indices, overflows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnac import arith
+from nnac.codec import CodecError, decode_tiles
+from nnac.emulator.errors import AddressError, DataError
+from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
+
+SPACES = ("A", "W", "ACC", "LUT", "TABLE", "DRAM")
+
+
+class DecodedStreams:
+    """Words of the weight tiles in one DRAM image, decoded once.  LDW can read only what STA cannot write, so a tile never changes."""
+
+    def __init__(self, dram: NDArray, lanes: int) -> None:
+        self.dram, self.lanes = dram, lanes
+        self._tiles: dict[tuple, tuple[NDArray, NDArray]] = {}
+        self._numbers: dict[tuple, int] = {}
+
+    def header(self, table: LDT) -> bytes:
+        return self.dram[table.dram: table.dram + table.bytes].tobytes()
+
+    def tile(self, header: bytes, i: LDW) -> tuple[NDArray, NDArray]:
+        """(live words int8 [live, lanes], input of each uint16 [live]) of the tile that ``i`` loads.  DataError: damaged, or not as announced."""
+        key = (header, i.dram, i.bytes, i.rows, i.cols)
+        if key not in self._tiles:
+            self.decode(header, [i])
+        words, index = self._tiles[key]
+        if len(words) != i.live:
+            raise DataError(f"the stream has {len(words)} live words, the instruction says {i.live}")
+        return words, index
+
+    def decode(self, header: bytes, tiles: list[LDW]) -> None:
+        """Decode several tiles of one tensor at once (much faster than one by one)."""
+        from nnac.codec import live_mask
+
+        try:
+            found = decode_tiles(header, [(self.dram[i.dram: i.dram + i.bytes].tobytes(), i.rows, i.cols) for i in tiles], self.lanes)
+        except (CodecError, ValueError) as error:
+            raise DataError(f"weight stream: {error}") from None
+        for i, words in zip(tiles, found, strict=True):
+            live = np.flatnonzero(live_mask(header, words))
+            kept = words[live] if len(live) < i.cols else words
+            self._tiles[header, i.dram, i.bytes, i.rows, i.cols] = (kept, live.astype(np.uint16))
+
+    def known(self, header: bytes, i: LDW) -> bool:
+        return (header, i.dram, i.bytes, i.rows, i.cols) in self._tiles
+
+    def tag(self, header: bytes, i: LDW) -> NDArray:
+        """Numbers that name the words of a tile, different for every word of every tile: int64 [live]."""
+        number = self._numbers.setdefault((header, i.dram, i.bytes, i.rows, i.cols), len(self._numbers))
+        return np.arange(i.live) + (number << 11)
+
+
+class Memories:
+    """All memories of one machine.  See the manual for what each is.
+
+    a  uint8 [batch, a_bytes]    w  int8 [words, lanes]    index  uint16 [words]    tag  int64 [words]: which load filled the word
+    acc  int64 [batch, banks, columns, lanes]      luts  int64 [slots, 513]
+    """
+
+    def __init__(self, config: MachineConfig, dram: NDArray, batch: int = 1, scratch: tuple[int, int] | None = None,
+                 streams: DecodedStreams | None = None) -> None:
+        self.config, self.batch = config, batch
+        self.dram = np.ascontiguousarray(dram, np.uint8)
+        self.streams = streams or DecodedStreams(self.dram, config.lanes)
+        first, last = scratch or (len(self.dram), len(self.dram))
+        self.scratch_range = (first, last)
+        self.scratch = np.zeros((batch, last - first), np.uint8)
+        self.a = np.zeros((batch, config.a_bytes), np.uint8)
+        self.w = np.zeros((config.words, config.lanes), np.int8)
+        self.index = np.zeros(config.words, np.uint16)
+        self.tag = np.full(config.words, -1, np.int64)
+        self.acc = np.zeros((batch, config.banks, config.columns, config.lanes), np.int64)
+        self.luts = np.zeros((config.luts, arith.SEGMENTS + 1), np.int64)
+        self.headers: list[bytes] = [b""] * config.decoder_tables
+        self.host: Any = None
+        self.matrices: dict[bytes, Any] = {}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """First address beyond each memory."""
+        c = self.config
+        return dict(A=c.a_bytes, W=c.words, ACC=c.banks * c.columns, LUT=c.luts, TABLE=c.decoder_tables, DRAM=self.scratch_range[1])
+
+    # ---- A
+
+    def read_bytes(self, address: int, size: int) -> NDArray:
+        return self.a[:, address: address + size]
+
+    def write_bytes(self, address: int, data: NDArray) -> None:
+        self.a[:, address: address + data.shape[-1]] = data
+
+    def read(self, address: int, n: int, kind: type) -> NDArray:
+        """``n`` little-endian integers of ``kind`` at A[address]: int64 [batch, n]."""
+        size = np.dtype(kind).itemsize
+        return np.ascontiguousarray(self.a[:, address: address + n * size]).view(np.dtype(kind).newbyteorder("<")).astype(np.int64)
+
+    def write(self, address: int, values: NDArray, kind: type) -> None:
+        data = np.ascontiguousarray(values.astype(np.dtype(kind).newbyteorder("<"))).view(np.uint8)
+        self.a[:, address: address + data.shape[-1]] = data
+
+    def table(self, address: int, n: int, kind: np.dtype) -> NDArray:
+        """``n`` records at A[address], which all utterances share: [n].  DataError: they differ, so they are no parameters."""
+        raw = self.a[:, address: address + n * kind.itemsize]
+        if self.batch > 1 and (raw != raw[0]).any():
+            raise DataError(f"parameters at A[{address:#x}] differ between utterances of a batch")
+        return np.ascontiguousarray(raw[0]).view(kind)
+
+    def record(self, address: int, kind: np.dtype) -> Any:
+        return self.table(address, 1, kind)[0]
+
+    # ---- DRAM
+
+    def dram_bytes(self, address: int, size: int, utterance: int | None = None) -> NDArray:
+        """[batch, size], or [size] for one utterance.  AddressError: outside, or across the border of the writable part."""
+        first, last = self.scratch_range
+        end = address + size
+        if first <= address and end <= last and first < last:
+            part = self.scratch[:, address - first: end - first]
+            return part if utterance is None else part[utterance]
+        if not 0 <= address <= end <= min(len(self.dram), first):
+            raise AddressError(f"DRAM {address:#x} … {end:#x} does not lie in the image of {len(self.dram):#x} bytes")
+        part = self.dram[address:end]
+        return np.broadcast_to(part, (self.batch, size)) if utterance is None else part
+
+    def write_dram(self, address: int, data: NDArray) -> None:
+        first, last = self.scratch_range
+        if not (first <= address and address + data.shape[-1] <= last):
+            raise AddressError(f"DRAM {address:#x} … {address + data.shape[-1]:#x} is read-only (writable: {first:#x} … {last:#x})")
+        self.scratch[:, address - first: address - first + data.shape[-1]] = data
+
+    # ---- weights
+
+    def load_decoder_table(self, i: LDT) -> None:
+        self.headers[i.table] = self.streams.header(i)
+
+    def load_tile(self, i: LDW) -> None:
+        header = self.headers[i.table]
+        part = slice(i.word, i.word + i.live)
+        self.w[part], self.index[part] = self.streams.tile(header, i)
+        self.tag[part] = self.streams.tag(header, i)
+
+    def read_words(self, word: int, n: int) -> tuple[NDArray, NDArray]:
+        return self.w[word: word + n], self.index[word: word + n]
+
+    # ---- accumulators and look-up tables
+
+    def accumulate(self, bank: int, column: int, product: NDArray, clear: bool) -> None:
+        total = product if clear else self.acc[:, bank, column] + product
+        self.check_accumulator(total, 48)
+        self.acc[:, bank, column] = total
+
+    def accumulator(self, bank: int, column: int) -> NDArray:
+        return self.acc[:, bank, column]
+
+    def load_lut(self, slot: int, entries: NDArray) -> None:
+        self.luts[slot] = entries
+
+    def lut(self, slot: int) -> NDArray:
+        if slot >= len(self.luts):
+            raise DataError(f"there is no LUT slot {slot}")
+        return self.luts[slot]
+
+    def call_host(self, part: int) -> None:
+        if self.host is None:
+            raise DataError(f"the program calls part {part} of the host, and no host is there")
+        self.host(part, self)
+
+    # ---- checks of data
+
+    def check_mvm(self, i: MVM) -> None:
+        width = {2: 4, 3: 2, 4: 1}.get(i.weights)
+        if width:
+            words, _ = self.read_words(i.word, i.words)
+            low, high = arith.limits(width)
+            if words.min(initial=0) < low or words.max(initial=0) > high:
+                raise DataError(f"weights {words.min()} … {words.max()} do not fit int{width}")
+
+    def check_index(self, i: MVM, greatest: int) -> None:
+        if greatest >= i.span:
+            raise DataError(f"a weight word belongs to input {greatest}, the span is {i.span}")
+
+    def check_rq(self, i: RQ) -> None:
+        return None
+
+    def check_width(self, bits: int, container: int) -> int:
+        if not 2 <= bits <= container:
+            raise DataError(f"{bits} bits do not fit int{container}")
+        return bits
+
+    def check_accumulator(self, values: NDArray, width: int) -> None:
+        limit = 1 << width - 1
+        if values.size and (values.max() >= limit or values.min() < -limit):
+            worst = max(int(values.max()), -int(values.min()))
+            raise DataError(f"an accumulator reaches {worst}, more than {width} bits")

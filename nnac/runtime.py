@@ -1,0 +1,87 @@
+"""A program and audio files in; transcripts, cycles and the real-time factor out.  The host's side of a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from numpy.typing import NDArray
+
+from nnac.decode.front_end import FrontEnd, by_length, pad
+from nnac.decode.greedy import transcribe
+from nnac.decode.integer import IntegerStepper
+from nnac.emulator.executor import Emulator
+from nnac.program import Program, ProgramError
+from nnac.progress import progress
+from nnac.speech.audio import load_audio
+from nnac.speech.wer import WordErrors, word_errors
+
+
+@frozen
+class Recognition:
+    """What a program heard, and what it cost on the machine (each utterance alone, as a device would run it).
+
+    steps  of each entry      cycles  in all      clock  Hz      audio_s, wall_s  seconds of audio, and of emulating it
+    """
+
+    texts: list[str]
+    errors: WordErrors | None
+    steps: dict[str, int]
+    cycles: int
+    clock: int
+    audio_s: float
+    wall_s: float
+
+    @property
+    def rtf(self) -> float:
+        """Seconds of machine time per second of audio."""
+        return self.cycles / self.clock / self.audio_s
+
+    @property
+    def cycles_per_frame(self) -> float:
+        """All cycles, those of prediction and joint network included, per encoder step."""
+        return self.cycles / max(1, self.steps["encoder"])
+
+    def totals(self) -> dict[str, Any]:
+        wer = {} if self.errors is None else {"wer": self.errors.rate, "errors": self.errors.errors}
+        return {"utterances": len(self.texts), **wer, "steps": self.steps, "cycles": self.cycles, "cycles_per_frame": self.cycles_per_frame,
+                "rtf": self.rtf, "audio_s": round(self.audio_s, 3), "wall_s": round(self.wall_s, 3), "emulator_rtf": self.wall_s / self.audio_s}
+
+    def __str__(self) -> str:
+        wer = "" if self.errors is None else f"WER {self.errors}\n"
+        return (f"{wer}{self.audio_s:.2f} s of audio: {self.cycles:,} cycles, {self.cycles_per_frame:,.0f} a frame, real-time factor {self.rtf:.4f} "
+                f"at {self.clock / 1e6:g} MHz; emulated in {self.wall_s:.1f} s")
+
+
+def front_end_of(program: Program) -> FrontEnd:
+    """The front end a program carries.  ProgramError if it carries none (a program of random weights, say)."""
+    try:
+        return FrontEnd.from_json(program.metadata["front_end"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): {error}") from None
+
+
+def recognise(program: Program, features: Sequence[NDArray], seconds: float, references: Sequence[str] | None = None, *, batch: int = 16,
+              fast: bool = True, quiet: bool = False) -> Recognition:
+    """Transcribe normalised features [T, bins] each on the emulator."""
+    front, emulator, begun = front_end_of(program), Emulator(program, fast), time.monotonic()
+    texts, stepper = [""] * len(features), IntegerStepper(emulator)
+    with progress("emulating", len(features), quiet) as advance:
+        for rows in by_length([len(f) for f in features], batch):
+            x, lengths = pad([features[i] for i in rows])
+            for i, ids in zip(rows, transcribe(stepper, x, lengths), strict=True):
+                texts[i] = front.text(ids)
+            advance(len(rows))
+    cycles = sum(n * emulator.cycles(entry) for entry, n in stepper.steps.items())
+    errors = word_errors(references, texts) if references else None
+    return Recognition(texts, errors, stepper.steps, cycles, program.target.clock, seconds, time.monotonic() - begun)
+
+
+def recognise_files(program: Program, files: Sequence[str], references: Sequence[str] | None = None, **options: Any) -> Recognition:
+    """Transcribe audio files.  AudioError names the first that cannot be read; ProgramError: no front end."""
+    front = front_end_of(program)
+    samples = [load_audio(f, front.features.rate) for f in files]
+    seconds = sum(len(s) for s in samples) / front.features.rate
+    return recognise(program, [front.prepare(s) for s in samples], seconds, references, **options)

@@ -1,0 +1,201 @@
+"""The fast LSTM gives the integers of ops.lstm, natively and in PyTorch, and the gradients of the obvious spelling."""
+
+import numpy as np
+import pytest
+import torch
+
+from nnac import arith, bind
+from nnac.evaluate import evaluate
+from nnac.ir import Node, QGraph, State, Value
+from nnac.lower import unit_scale
+from nnac.train import integers as exact
+from nnac.train import kernels, native
+from nnac.train.integers import Format, Rescale
+
+ROUTES = ["native", "int8", "float"]
+
+
+@pytest.fixture(params=ROUTES)
+def route(request, monkeypatch):
+    """Each way the products can be computed.  The processor must have the instructions for the first two."""
+    if request.param == "native" and native.library() is None:
+        pytest.skip("no compiler, or no VNNI")
+    if request.param == "int8" and not exact.int8_products("cpu"):
+        pytest.skip("no VNNI")
+    if request.param != "native":
+        monkeypatch.setattr(native, "library", lambda: None)
+    if request.param == "float":
+        monkeypatch.setattr(exact, "int8_products", lambda kind: False)
+    return request.param
+
+
+def problem(seed, variant, *, inputs=24, cells=20, steps=9, batch=5, fraction=11, clip=1.0, extreme=False, gain=1.0):
+    """(bound one-layer graph, input integers, Direction, real operands)."""
+    rng = np.random.default_rng(seed)
+    draw = (lambda *s: rng.choice([-128, 127], s)) if extreme else (lambda *s: rng.integers(-127, 128, s))
+    c_x, c_h = draw(4 * cells, inputs), draw(4 * cells, cells)
+    if extreme:
+        c_h = np.clip(c_h, -127, 127)
+    in_scale, hidden_scale = 0.02, unit_scale(8, clip)
+    s_x = rng.uniform(0.5, 2.0, 4 * cells) * gain / (127 * np.sqrt(inputs))
+    s_h = rng.uniform(0.5, 2.0, 4 * cells) * gain / (127 * np.sqrt(cells))
+    bias = rng.standard_normal(4 * cells) * gain
+    states = (State("l.hidden", cells, 8, hidden_scale), State("l.cell", cells, 16, 2.0**-fraction))
+    attributes = dict(cells=cells, variant=variant, fraction=fraction, hidden_bits=8, bidirectional=False, project=0, cell_output_bits=8)
+    if variant == "acc32":
+        scale_x = scale_h = s_x * in_scale
+        c = bind.lstm_acc32(c_x, c_h, scale_x, bias, 0, hidden_scale)
+        first = Rescale.of(c["multiplier"], c["shift"], c["bias"], (inputs + cells) << 14, 0, 16, torch.device("cpu"))
+        second = None
+    else:
+        scale_x, scale_h = s_x * in_scale, s_h * hidden_scale
+        c = bind.lstm_sum16(c_x, s_x, c_h, s_h, bias, in_scale, 0, hidden_scale)
+        first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], inputs << 14, 0, 16, torch.device("cpu"))
+        second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, cells << 14, 0, 16, torch.device("cpu"))
+    node = Node("l", "lstm", ("x",), "l", "encoder", attributes, c | bind.lstm_tables(fraction), states)
+    graph = QGraph("one", {"x": Value("x", inputs, 8, scale=in_scale), "l": Value("l", cells, 8, scale=hidden_scale)}, (node,),
+                   {"encoder": ("x",)}, {"encoder": ("l",)})
+    x = rng.choice([-128, 127], (steps, batch, inputs)) if extreme else rng.integers(-128, 128, (steps, batch, inputs))
+    codes = [torch.as_tensor(v).float() for v in (c_x, c_h)]
+    direction = kernels.Direction.of(variant, *codes, 8, 8, first, second, kernels.hidden_rescale(c, 8, torch.device("cpu")), fraction,
+                                     hidden_scale)
+    reals = [torch.as_tensor(v, dtype=torch.float32) for v in (bias, scale_x, scale_h)]
+    return graph, x, direction, (*codes, *reals), Format(hidden_scale, 0, 8)
+
+
+def run(x, direction, operands, form, cells, batch):
+    c_x, c_h, bias, scale_x, scale_h = operands
+    zero = torch.zeros(batch, cells)
+    return kernels.lstm(torch.as_tensor(x).float(), c_x, c_h, bias, scale_x, scale_h, zero, zero, direction, 0, form)
+
+
+@pytest.mark.parametrize("variant", ["acc32", "sum16"])
+@pytest.mark.parametrize("case", [dict(), dict(cells=16), dict(cells=33, inputs=7, batch=1), dict(gain=8.0), dict(extreme=True),
+                                  dict(fraction=15), dict(fraction=8, gain=3.0), dict(clip=0.25), dict(steps=1, batch=17)], ids=str)
+def test_every_route_gives_the_integers_of_the_oracle(route, variant, case):
+    for seed in range(3):
+        graph, x, direction, operands, form = problem(seed, variant, **case)
+        out, state = evaluate(graph, "encoder", dict(x=x))
+        y, cell = run(x, direction, operands, form, graph.values["l"].width, x.shape[1])
+        assert (y.numpy() == out["l"]).all() and (cell.numpy() == state["l.cell"]).all()
+
+
+def test_every_table_entry_of_the_native_loop_is_that_of_arith():
+    """Through the cell: with i = f = o fixed, the table outputs are visible in the state; here all 65,536 pre-activations of each gate."""
+    if native.library() is None:
+        pytest.skip("no compiler, or no VNNI")
+    cells, batch = 16, 4096
+    everything = torch.arange(-32768, 32768).view(batch, cells)
+    identity = Rescale.of(np.full(4 * cells, 2), np.full(4 * cells, 1), np.zeros(4 * cells), 1 << 20, 0, 16, torch.device("cpu"))
+    hidden = kernels.hidden_rescale(bind.hidden(unit_scale(8)), 8, torch.device("cpu"))
+    d = kernels.Direction.of("acc32", torch.zeros(4 * cells, 4), torch.zeros(4 * cells, cells), 8, 8, identity, None, hidden, 11, unit_scale(8))
+    for gate in range(4):
+        pre = torch.full((1, batch, 4, cells), 9000)
+        pre[0, :, gate] = everything
+        pre = pre.view(1, batch, -1)
+        before = torch.randint(-32768, 32768, (batch, cells), generator=torch.Generator().manual_seed(gate))
+        trace = kernels.Trace.empty(1, batch, cells, d, torch.int8, torch.device("cpu"))
+        native.forward(pre.to(torch.int32), torch.zeros(batch, cells), before, d, trace)
+        tables = [torch.as_tensor(t.entries.astype(np.int64)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))]
+        h, c = arith.lstm_cell(pre[0].long(), before, *tables, 11, int(hidden.multiplier), int(hidden.shift), 8)
+        assert torch.equal(trace.hidden[0].long(), h) and torch.equal(trace.cells[0].long(), c) and torch.equal(trace.pre[0].long(), pre[0])
+
+
+def saturating(x, low, high):
+    """Slope one strictly inside (low, high), none at or beyond: the mask the kernels state for 16-bit pre-activations and cells."""
+    return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
+
+
+def naive(x, c_x, c_h, bias, scale_x, scale_h, d, form, trace):
+    """The same network by autograd, one obvious line an equation, with the integers of ``trace`` put in by `exactly`."""
+    class Exactly(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g, None
+
+    unit, cells = 2.0**-d.fraction, c_h.shape[1]
+    x = x.double()
+    h = torch.zeros(x.shape[1], cells, dtype=torch.float64)
+    c = torch.zeros_like(h)
+    outputs = []
+    for t in range(len(x)):
+        a, b = scale_x * (x[t] @ c_x.t()) + bias, scale_h * (h @ c_h.t())
+        if d.variant == "sum16":
+            a, b = (torch.where(cut[t], v.detach(), v) for v, cut in ((a, trace.cut_input), (b, trace.cut_recurrent)))
+        pre = saturating(Exactly.apply(a + b, trace.pre[t].double() / 4096), -8.0, 32767 / 4096)
+        tables = kernels.tables(d.fraction, x.device)
+        i, f, g, o = pre.view(-1, 4, cells).unbind(1)
+        index = trace.pre[t].view(-1, 4, cells).long() + 32768
+        i, f, o = (Exactly.apply(torch.sigmoid(v), tables.integers[index[:, k]].double() / 32768) for k, v in ((0, i), (1, f), (3, o)))
+        g = Exactly.apply(torch.tanh(g), tables.integers[index[:, 2] + 65536].double() / 32768)
+        c = saturating(Exactly.apply(f * c + i * g, trace.cells[t].double() * unit), -32768 * unit, 32767 * unit)
+        u = Exactly.apply(torch.tanh(c), tables.cell[trace.cells[t].long() + 32768].double() / 32768)
+        real = o * u / form.scale
+        if trace.uncut is not None:
+            real = torch.where(trace.uncut[t], real, real.detach())
+        h = Exactly.apply(real, trace.hidden[t].double())
+        outputs.append(h)
+    return torch.stack(outputs), c
+
+
+@pytest.mark.parametrize("variant", ["acc32", "sum16"])
+@pytest.mark.parametrize("case", [dict(), dict(cells=33, batch=2), dict(gain=8.0), dict(clip=0.25)], ids=str)
+def test_gradients_are_those_of_naive_autograd(route, variant, case):
+    graph, x, direction, operands, form = problem(5, variant, **case)
+    cells, batch = graph.values["l"].width, x.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    weight, weight_c = torch.randn(len(x), batch, cells, generator=generator), torch.randn(batch, cells, generator=generator) * 1e-3
+    leaves = [torch.as_tensor(x).float().requires_grad_(), *(v.clone().requires_grad_() for v in operands)]
+    zero = torch.zeros(batch, cells)
+    y, c = kernels.lstm(*leaves, zero, zero, direction, 0, form)
+    ((y * weight).sum() + (c * weight_c).sum()).backward()
+    trace = kernels.forward(torch.as_tensor(x).float(), zero, zero, direction)
+    twins = [v.detach().double().requires_grad_() for v in leaves]
+    y2, c2 = naive(*twins, direction, form, trace)
+    assert torch.equal(y2.float(), y)
+    ((y2 * weight).sum() + (c2 / 2.0**-direction.fraction * weight_c).sum()).backward()
+    for name, got, expected in zip(("x", "input", "recurrent", "bias", "scale_x", "scale_h"), leaves, twins, strict=True):
+        error = (got.grad.double() - expected.grad).norm() / expected.grad.norm()
+        assert error < 2e-3, (name, float(error))          # slopes come from the table's own output: 2^-15 of one
+
+
+def test_the_carrier_is_proved_from_the_weights(monkeypatch):
+    monkeypatch.setattr(exact, "int8_products", lambda kind: False)
+    narrow, heavy = torch.full((2, 2048), 3.0), torch.full((2, 2048), 127.0)
+    assert exact.carrier(1024, 8, 8, heavy) == torch.float32               # 1024 * 2^14 = 2^24: by width alone
+    assert exact.carrier(2048, 8, 8, narrow) == torch.float32              # by the rows' own sums
+    assert exact.carrier(2048, 8, 8, heavy) == torch.float64
+    assert exact.carrier(64, 16, 8, narrow[:, :64]) == torch.float32 and exact.carrier(2048, 16, 16, heavy) == torch.float64
+
+
+def test_products_are_exact_at_their_extremes(route):
+    for k in (1, 512, 1024, 3000):
+        x, w = torch.full((3, k), -128.0), torch.full((5, k), -128.0)
+        assert (exact.product(x, exact.packed(w, 8, 8)) == k << 14).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_rescale_equals_arith(bits):
+    rng = np.random.default_rng(bits)
+    for _ in range(50):
+        scale = np.exp(rng.uniform(-30, 0, 7))
+        m, s = arith.multiplier_and_shift(scale)
+        reach = 1 << int(rng.integers(8, 31))
+        acc = rng.integers(-reach, reach + 1, (40, 7))
+        bias = rng.integers(-reach, reach + 1, 7)
+        got = Rescale.of(m, s, bias, reach, 3, bits, torch.device("cpu"))(torch.as_tensor(acc))[0]
+        assert (got.numpy() == arith.requantise(acc + bias, m, s, 3, bits)).all()
+
+
+@pytest.mark.parametrize("rows, cols, outputs", [(1, 1, 5), (3, 1, 5), (1, 7, 3), (4, 5, 1), (1, 1, 1), (1, 64, 64)])
+def test_products_with_a_dimension_of_one_are_right_whatever_their_strides(route, rows, cols, outputs):
+    """torch._int_mm alone fails here: it trusts the strides of dimensions of size one (pytorch issue 195066)."""
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randint(-128, 128, (rows, 3, cols), generator=generator).float()
+    w = torch.randint(-128, 128, (outputs, cols), generator=generator).float()
+    x = wide[:, 1].as_strided((rows, cols), (0, 1)) if rows == 1 else wide[:, 1]
+    assert torch.equal(exact.product(x, exact.packed(w, 8, 8)).double(), x.double() @ w.double().t())

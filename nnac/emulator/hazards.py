@@ -16,7 +16,6 @@ from nnac.isa import HOST, UNITS, Instruction, MachineConfig
 from nnac.isa.base import Range
 
 
-
 def ranges(i: Instruction, config: MachineConfig) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """(reads, writes) without empty ranges.  The host may touch all of A."""
     if isinstance(i, HOST):
@@ -60,8 +59,8 @@ def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConf
                         break
                     if (writing or wrote) and f < end and first < e:
                         raise HazardError(
-                            f"uses {space}[{max(f, first):#x} … {min(e, end):#x}] from cycle {begun}, but [{before}] {type(code[before]).__name__} of "
-                            f"{unit} {'writes' if wrote else 'reads'} it until cycle {done[before]}: a semaphore is missing").at(
+                            f"uses {space}[{max(f, first):#x} … {min(e, end):#x}] from cycle {begun}, but [{before}] "
+                            f"{type(code[before]).__name__} of {unit} {'writes' if wrote else 'reads'} it until cycle {done[before]}: a semaphore is missing").at(
                                 "", at, i, cycle=begun)
         for (space, first, end), writing in mine:
             touched[i.unit].setdefault(space, []).append((first, end, at, writing))

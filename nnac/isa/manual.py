@@ -65,8 +65,8 @@ A DA instruction is done in the last cycle of its data phase.
 4  Decoder
 ----------
 Streams that have arrived whole are decoded in order, one at a time, from the cycle after their last byte or after the previous tile:
-steps x {decode_factor} + {decode_drain} cycles; the stream is done in the last of them.  The formats, and what a step is: nnac.codec.  Decoding writes compact
-words: dead words take neither place nor time in MV.
+steps x {decode_factor} + {decode_drain} cycles; the stream is done in the last of them.  The formats, and what a
+step is: nnac.codec.  Decoding writes compact words: dead words take neither place nor time in MV.
 
 5  Meaning
 ----------

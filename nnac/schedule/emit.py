@@ -191,8 +191,8 @@ class Emitter:
     def host(self, node: Node) -> None:
         call = self.plan.calls[node.path]
         reads = [("A", *r) for p in (*call.inputs, *call.states) for r in p.ranges]
-        writes = [("A", *r) for p in (call.output, *call.states) for r in p.ranges]
-        self.put(isa.HOST(id=call.id, time=call.cycles), "CPU", reads, writes)
+        # the machine gives the host all of A: every unit that uses it must have ended
+        self.put(isa.HOST(id=call.id, time=call.cycles), "CPU", reads, [("A", 0, self.config.a_bytes)])
 
     def linear(self, node: Node) -> None:
         x, y = self.plan.views[node.inputs[0]], self.plan.views[node.output]

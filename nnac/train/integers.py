@@ -19,6 +19,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from nnac import arith
+from nnac.train import native
 
 EXACT_FLOAT32 = 1 << 24        # every integer up to here, and every partial sum of a product that stays below, is a float32
 EXACT_FLOAT64 = 1 << 52        # one bit of head room below 2^53 for the half that rounding adds
@@ -127,11 +128,29 @@ class Rescale:
         out = acc.to(torch.float64).mul_(self.factor).add_(self.offset).floor_()
         return out.add_(self.zero_point) if self.zero_point else out
 
-    def __call__(self, acc: Tensor) -> tuple[Tensor, Tensor]:
-        """(integers float32, which of them did not saturate)."""
-        free = self.unlimited(acc)
-        y = free.clamp(*arith.limits(self.bits))
-        return y.float(), y == free
+    def __call__(self, acc: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(integers float32, which of them did not saturate, or None if none did)."""
+        if acc.dtype == torch.int32 and native.usable(acc):
+            return native.requantise(acc, self)
+        y, inside = limited(self.unlimited(acc), self.bits)
+        return y.float(), inside
+
+
+def limited(free: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+    """``free`` saturated, and which of it was not cut: None if nothing was, which spares the gradient a pass."""
+    low, high = arith.limits(bits)
+    if free.numel() == 0:
+        return free, None
+    least, most = torch.aminmax(free)
+    if int(least) >= low and int(most) <= high:
+        return free, None
+    y = free.clamp(low, high)
+    return y, y == free
+
+
+def masked(g: Tensor, inside: Tensor | None) -> Tensor:
+    """A gradient where nothing was cut."""
+    return g if inside is None else g * inside
 
 
 # ------------------------------------------------------------------------------------------------- one layer, one function
@@ -140,15 +159,15 @@ class _Quantise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, tensor: Tensor | None, form: Format) -> Tensor:
         free = (x.double() / form.scale + 0.5).floor_() + form.zero_point        # arith.quantise, in its own order
-        y = free.clamp(*form.limits)
+        y, inside = limited(free, form.bits)
         ctx.scale = form.scale
-        ctx.save_for_backward(y == free, x if tensor is not None else None)
+        ctx.save_for_backward(inside, x if tensor is not None else None)
         return y.to(torch.float32)
 
     @staticmethod
     def backward(ctx, g: Tensor):
         inside, x = ctx.saved_tensors
-        gx = g * inside / ctx.scale
+        gx = masked(g, inside) / ctx.scale
         return gx, None if x is None else -(gx * x).sum() / ctx.scale, None
 
 
@@ -174,7 +193,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g: Tensor):
         x, codes, bias, acc_scale, out_scale, inside = ctx.saved_tensors
-        g = (g * inside).mul_(1.0 / ctx.scale).flatten(0, -2)                    # d loss / d real pre-activation
+        g = (masked(g, inside) * (1.0 / ctx.scale)).flatten(0, -2)               # d loss / d real pre-activation
         flat = x.flatten(0, -2)
         gx = (g @ (codes * acc_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
         slope = g.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
@@ -202,17 +221,17 @@ class _Add(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, slopes: tuple[float, float], rescales: tuple[Rescale, Rescale]) -> Tensor:
         (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
         ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
-        free = a + b
-        y = free.clamp(*arith.limits(rescales[0].bits))
-        ctx.save_for_backward(y == free, inside_a, inside_b)
+        total = torch.empty(torch.broadcast_shapes(a.shape, b.shape), dtype=a.dtype, device=a.device)      # contiguous, whatever a and b are
+        y, inside = limited(torch.add(a, b, out=total), rescales[0].bits)
+        ctx.save_for_backward(inside, inside_a, inside_b)
         return y
 
     @staticmethod
     def backward(ctx, g: Tensor):
         inside, inside_a, inside_b = ctx.saved_tensors
-        g = g * inside
-        return *(g.sum_to_size(shape) * (slope * mask) for shape, slope, mask in zip(ctx.shapes, ctx.slopes, (inside_a, inside_b), strict=True)), \
-            None, None
+        g = masked(g, inside)
+        return (*(masked(g.sum_to_size(shape), mask) * slope
+                  for shape, slope, mask in zip(ctx.shapes, ctx.slopes, (inside_a, inside_b), strict=True)), None, None)
 
 
 def add(a: Tensor, b: Tensor, scales: tuple[float, float], rescales: tuple[Rescale, Rescale], out: Format) -> Tensor:
@@ -231,7 +250,7 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g: Tensor):
         a, b, inside = ctx.saved_tensors
-        g = g * inside * ctx.slope
+        g = masked(g, inside) * ctx.slope
         return (g * b).sum_to_size(a.shape), (g * a).sum_to_size(b.shape), None, None
 
 
@@ -242,20 +261,55 @@ def multiply(a: Tensor, b: Tensor, scales: tuple[float, float], rescale: Rescale
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, outputs: Tensor, slopes: Tensor) -> Tensor:
-        at = x.contiguous().to(torch.int32).add_(32768)
-        ctx.save_for_backward(at, slopes)
-        return torch.index_select(outputs, 0, at.view(-1)).view(x.shape)
+    def forward(ctx, x: Tensor, table: Table | native.Lookup) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.table = table
+        return table.forward(x)
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        at, slopes = ctx.saved_tensors
-        return g * torch.index_select(slopes, 0, at.view(-1)).view(g.shape), None, None
+        return ctx.table.backward(ctx.saved_tensors[0], g), None
 
 
-def lookup(x: Tensor, outputs: Tensor, slopes: Tensor) -> Tensor:
-    """``outputs[x + 32768]`` for x integers of 16 bits; ``slopes`` [65536] is what the gradient is multiplied with."""
-    return _Lookup.apply(x, outputs, slopes)
+@frozen(eq=False)
+class Table:
+    """A table and the requantisation behind it as one gather: ``outputs`` and ``slopes`` float32 [65536], indexed by x + 32768."""
+
+    outputs: Tensor
+    slopes: Tensor
+
+    def _at(self, x: Tensor) -> Tensor:
+        return (x.contiguous() + 32768).to(torch.int32).view(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.index_select(self.outputs, 0, self._at(x)).view(x.shape)
+
+    def backward(self, x: Tensor, g: Tensor) -> Tensor:
+        return g * torch.index_select(self.slopes, 0, self._at(x)).view(x.shape)
+
+
+def table(constants: dict[str, Any], symmetry: str, x: Format, out: Format, device: torch.device) -> Table | native.Lookup:
+    """The lookup of `bind.lookup`'s constants, for `lookup`.
+
+    Slope: y (1 - y) or 1 - y^2 of the table's own output y, in real numbers; none where the output is cut.
+    """
+    full = torch.as_tensor(arith.Table("", constants["table"], symmetry).full().astype(np.int64))
+    m, s = int(constants["multiplier"]), int(constants["shift"])
+    free = arith.round_shift(full * m, s) + out.zero_point
+    y = free.clamp(*out.limits)
+    uncut, ratio = y == free, x.scale / out.scale
+    if device.type == "cpu" and native.library() is not None and bool(uncut.any()):
+        kept = full[uncut]
+        return native.Lookup(native.words(torch.as_tensor(constants["table"])), symmetry == "odd", m, s, out.zero_point, *out.limits,
+                             int(kept.min()), int(kept.max()), ratio)
+    t = full.double() / (1 << arith.UNIT_FRACTION)
+    slope = (1 - t * t if symmetry == "odd" else t * (1 - t)) * uncut * ratio
+    return Table(y.float().to(device), slope.float().to(device))
+
+
+def lookup(x: Tensor, by: Table | native.Lookup) -> Tensor:
+    """A table and requantisation, of x integers of 16 bits."""
+    return _Lookup.apply(x, by)
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -265,15 +319,15 @@ class _LayerNorm(torch.autograd.Function):
         c = constants
         free = arith.layer_norm(x.to(torch.int64), c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"], c["multiplier"],
                                 c["shift"], form.zero_point, 32)
-        y = free.clamp(*form.limits)
-        ctx.save_for_backward(x, gain, bias, out_scale, y == free)
+        y, inside = limited(free, form.bits)
+        ctx.save_for_backward(x, gain, bias, out_scale, inside)
         ctx.epsilon, ctx.scale = epsilon, form.scale
         return y.float()
 
     @staticmethod
     def backward(ctx, g: Tensor):
         x, gain, bias, out_scale, inside = ctx.saved_tensors
-        g = (g * inside).mul_(1.0 / ctx.scale)
+        g = masked(g, inside) * (1.0 / ctx.scale)
         shape = (x.shape[-1],)
         _, mean, deviation = torch.native_layer_norm(x, shape, gain, bias, ctx.epsilon)
         gx, g_gain, g_bias = torch.ops.aten.native_layer_norm_backward(g, x, shape, mean, deviation, gain, bias, [True, True, True])

@@ -17,7 +17,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac import arith, bind
+from nnac import bind
 from nnac.ir import Node, QGraph
 from nnac.train import integers as exact
 from nnac.train import kernels
@@ -247,23 +247,15 @@ class Lookup(Layer):
     device = torch.device("cpu")
 
     def constants(self, ins, out):
-        """Table and requantisation composed into one table of 65,536 outputs, and one of slopes: smooth slope, zero where the output is cut."""
         c = bind.lookup(self.node.attributes["function"], out.scale)
-        table = torch.as_tensor(arith.Table("", c["table"], self.node.attributes["symmetry"]).full().astype(np.int64))
-        free = arith.requantise(table, int(c["multiplier"]), int(c["shift"]), out.zero_point, 32)
-        y = free.clamp(*out.limits)
-        at = (torch.arange(-32768, 32768, dtype=torch.float64) * ins[0].scale).requires_grad_()
-        with torch.enable_grad():
-            slope, = torch.autograd.grad(self._REAL[self.node.attributes["function"]](at).sum(), at)
-        slope = slope * (y == free) * (ins[0].scale / out.scale)
-        return Constants(c, {}, dict(outputs=y.float().to(self.device), slopes=slope.float().to(self.device)))
+        return Constants(c, {}, dict(table=exact.table(c, self.node.attributes["symmetry"], ins[0], out, self.device)))
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
-        if self._kept is None or self._kept[0] != (ins, out, self.device):       # no parameters: only formats can change it
-            self._kept = (ins, out, self.device), self.constants(ins, out)
-        ready = self._kept[1].ready
-        return exact.lookup(xs[0], ready["outputs"], ready["slopes"])
+        key = (ins, out, self.device)                      # no parameters: only formats can change it
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self.constants(ins, out)
+        return exact.lookup(xs[0], self._kept[1].ready["table"])
 
     def reals(self, xs, state, lengths):
         return self._REAL[self.node.attributes["function"]](xs[0])

@@ -1,4 +1,4 @@
-/* The time loop of an LSTM in integers, and the elementwise half of its backward step.
+/* The time loop of an LSTM in integers, the elementwise half of its backward step, requantisation and tables.
 
    The same integers as nnac/arith.py and nnac/ops/lstm.py, bit for bit: tests compare them.  Everything is spelled with int64 products and
    arithmetic shifts, as there; only the recurrent product is special: bytes with the VNNI instructions, in tiles of 16 cells, so
@@ -208,5 +208,58 @@ void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, cons
             _mm512_mask_storeu_ps(dc + at, live, _mm512_mul_ps(d_cell, f));
         }
         if (moment) *moment += _mm512_reduce_add_ps(sum);
+    }
+}
+
+/* Requantise accumulators [count, rows] with constants [rows] to floats that hold the integers.  inside [count, rows] is 1 where nothing was
+   cut.  Returns how many were cut. */
+int64_t nnac_requantise(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
+                        int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
+    int64_t cut = 0;
+    __m512i zero = _mm512_set1_epi64(zero_point), least = _mm512_set1_epi64(low), most = _mm512_set1_epi64(high), one = _mm512_set1_epi64(1);
+    for (int64_t j = 0; j < rows; j += 8) {
+        __mmask8 live = rows - j >= 8 ? 0xff : (__mmask8)((1 << (rows - j)) - 1);
+        __m512i b = _mm512_maskz_loadu_epi64(live, bias + j), m = _mm512_maskz_loadu_epi64(live, multiplier + j);
+        __m512i s = _mm512_mask_loadu_epi64(one, live, shift + j), half = _mm512_sllv_epi64(one, _mm512_sub_epi64(s, one));
+        for (int64_t i = 0; i < count; i++) {
+            __m512i v = _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(live, acc + i * rows + j)), b);
+            v = _mm512_add_epi64(_mm512_srav_epi64(_mm512_add_epi64(_mm512_mullo_epi64(v, m), half), s), zero);
+            __m512i y = _mm512_max_epi64(_mm512_min_epi64(v, most), least);
+            __mmask8 same = _mm512_cmpeq_epi64_mask(y, v);
+            cut += __builtin_popcount((unsigned)(live & ~same));
+            _mm256_mask_storeu_ps(out + i * rows + j, live, _mm512_cvtepi64_ps(y));
+            _mm_mask_storeu_epi8(inside + i * rows + j, live, _mm_maskz_set1_epi8(same, 1));
+        }
+    }
+    return cut;
+}
+
+/* A table of x (floats that hold 16-bit integers), requantised to [low, high]; odd: f(-x) = -f(x), else 1 - f(x). */
+void nnac_lookup(int64_t count, const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift, int64_t zero_point,
+                 int64_t low, int64_t high, float *out) {
+    __m512i m = _mm512_set1_epi64(multiplier), half = _mm512_set1_epi64((int64_t)1 << (shift - 1)), zero = _mm512_set1_epi32((int32_t)zero_point);
+    __m128i s = _mm_cvtsi64_si128(shift);
+    for (int64_t i = 0; i < count; i += LANES) {
+        __mmask16 live = count - i >= LANES ? 0xffff : (__mmask16)((1 << (count - i)) - 1);
+        __m512i at = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(live, x + i)), y = odd ? look(table, at, 1) : look(table, at, 0);
+        __m512i a = _mm512_sra_epi64(_mm512_add_epi64(_mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(y)), m), half), s);
+        __m512i b = _mm512_sra_epi64(_mm512_add_epi64(_mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(y, 1)), m), half), s);
+        __m512i v = limited(_mm512_add_epi32(narrow(a, b), zero), (int32_t)low, (int32_t)high);
+        _mm512_mask_storeu_ps(out + i, live, _mm512_cvtepi32_ps(v));
+    }
+}
+
+/* Its gradient: g * ratio * slope, slope 1 - t^2 (odd: tanh) or t (1 - t) (sigmoid) of the table's own output t, none where the output is cut:
+   where |multiplier t + ...| leaves [low, high], that is t outside [least, most] (in Q0.15). */
+void nnac_lookup_backward(int64_t count, const float *x, const float *g, const int32_t *table, int64_t odd, float ratio, int64_t least,
+                          int64_t most, float *out) {
+    const __m512 one = _mm512_set1_ps(1.0f), by = _mm512_set1_ps(ratio);
+    const __m512i low = _mm512_set1_epi32((int32_t)least), high = _mm512_set1_epi32((int32_t)most);
+    for (int64_t i = 0; i < count; i += LANES) {
+        __mmask16 live = count - i >= LANES ? 0xffff : (__mmask16)((1 << (count - i)) - 1);
+        __m512i at = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(live, x + i)), y = odd ? look(table, at, 1) : look(table, at, 0);
+        __m512 t = real(y), slope = odd ? _mm512_fnmadd_ps(t, t, one) : _mm512_mul_ps(t, _mm512_sub_ps(one, t));
+        __mmask16 inside = _mm512_cmpge_epi32_mask(y, low) & _mm512_cmple_epi32_mask(y, high);
+        _mm512_mask_storeu_ps(out + i, live, _mm512_maskz_mul_ps(inside, _mm512_mul_ps(_mm512_maskz_loadu_ps(live, g + i), slope), by));
     }
 }

@@ -85,9 +85,7 @@ class _Forward(ctypes.Structure):
 
 @cache
 def _tables(fraction: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Each segment in one word: its value at the left end, and its rise in the upper half."""
-    tables = [torch.as_tensor(t.entries.astype("int32")) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(fraction))]
-    return tuple(((t[1:] - t[:-1]) << 16 | t[:-1]).contiguous() for t in tables)
+    return tuple(words(torch.as_tensor(t.entries)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(fraction)))
 
 
 @frozen(eq=False)
@@ -121,6 +119,68 @@ class Tiles:
         other = first if second is None else second
         return cls(packed, width, tiled(first.multiplier, 0), tiled(first.shift, 1), tiled(first.bias + (fold if second is None else 0), 0),
                    tiled(other.multiplier, 0), tiled(other.shift, 1), tiled(other.bias + fold, 0))
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the native functions can work on these."""
+    return all(t.device.type == "cpu" for t in tensors) and library() is not None
+
+
+def requantise(acc: Tensor, r: Rescale) -> tuple[Tensor, Tensor | None]:
+    """`Rescale.__call__` of int32 accumulators [..., rows]; which were not cut is None if none was."""
+    acc = acc.contiguous()
+    rows = acc.shape[-1]
+    out, inside = torch.empty(acc.shape), torch.empty(acc.shape, dtype=torch.bool)
+    low, high = arith.limits(r.bits)
+    constants = [v.expand(rows).contiguous() for v in (r.bias, r.multiplier, r.shift)]
+    i, p = ctypes.c_int64, ctypes.c_void_p
+    cut = library().nnac_requantise
+    cut.restype = i
+    n = cut(i(acc.numel() // max(rows, 1)), i(rows), p(acc.data_ptr()), *(p(v.data_ptr()) for v in constants), i(r.zero_point), i(low), i(high),
+            p(out.data_ptr()), p(inside.data_ptr()))
+    return out, inside if n else None
+
+
+@frozen(eq=False)
+class Lookup:
+    """A table and what follows it.  words  int32 [512], see native.c      least, most  of the table's outputs that are not cut, Q0.15
+    ratio   input scale over output scale
+    """
+
+    words: Tensor
+    odd: bool
+    multiplier: int
+    shift: int
+    zero_point: int
+    low: int
+    high: int
+    least: int
+    most: int
+    ratio: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Integers of x [...], floats that hold 16-bit integers."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        i, p = ctypes.c_int64, ctypes.c_void_p
+        library().nnac_lookup(i(x.numel()), p(x.data_ptr()), p(self.words.data_ptr()), i(self.odd), i(self.multiplier), i(self.shift),
+                              i(self.zero_point), i(self.low), i(self.high), p(out.data_ptr()))
+        return out
+
+    def backward(self, x: Tensor, g: Tensor) -> Tensor:
+        """d loss / d x."""
+        x, g = x.contiguous(), g.contiguous()
+        out = torch.empty_like(x)
+        i, p = ctypes.c_int64, ctypes.c_void_p
+        library().nnac_lookup_backward(i(x.numel()), p(x.data_ptr()), p(g.data_ptr()), p(self.words.data_ptr()), i(self.odd),
+                                       ctypes.c_float(self.ratio), i(self.least), i(self.most), p(out.data_ptr()))
+        return out
+
+
+def words(entries: Tensor) -> Tensor:
+    """A table's 513 entries as 512 words: each segment's value at its left end, and its rise in the upper half."""
+    t = entries.to(torch.int32)
+    return ((t[1:] - t[:-1]) << 16 | t[:-1]).contiguous()
 
 
 def _pointer(t: Tensor | None) -> int | None:

@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 TORCH  ?= torch==2.13.0
 RUNS   ?= runs
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check clean bench-train
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -25,6 +25,9 @@ demo: setup                ## speech in, transcript out: corpus, training, polic
 
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+bench-train: setup         ## training: what exact integers cost against float, and whether they are exact (2 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_train.py
 
 check: setup               ## what CI runs: style, then the tests
 	$(BIN)/ruff check nnac tests benchmarks

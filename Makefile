@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 TORCH  ?= torch==2.13.0
 RUNS   ?= runs
 
-.PHONY: help setup demo test check clean bench-train
+.PHONY: help setup demo test check clean bench bench-codec bench-nna bench-train bench-language fuzz
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,12 +26,26 @@ demo: setup                ## speech in, transcript out: corpus, training, polic
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-bench-train: setup         ## training: what exact integers cost against float, and whether they are exact (2 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_train.py
-
 check: setup               ## what CI runs: style, then the tests
 	$(BIN)/ruff check nnac tests benchmarks
 	$(MAKE) test
+
+bench: bench-language bench-codec bench-nna bench-train   ## all benchmarks; each ends with one JSON line
+
+bench-language: setup      ## start-up, 2,000 rules, language server
+	$(BIN)/python -m benchmarks.bench_language
+
+bench-codec: setup         ## bits per weight and speed of every codec (beside Vela's mlw, if installed)
+	$(BIN)/python -m benchmarks.bench_codec
+
+bench-nna: setup           ## schedules against the roofline, emulator speed, compile time
+	$(BIN)/python -m benchmarks.bench_nna
+
+bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers compared
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_train
+
+fuzz: setup                ## minutes of coverage-guided fuzzing of the language (needs atheris)
+	$(BIN)/python -m benchmarks.fuzz_language
 
 clean:                     ## remove caches and runs, keep the environment
 	rm -rf $(RUNS) build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -30,9 +30,8 @@ def cases() -> dict[str, NDArray[np.int8]]:
             centre = np.array([draws[region == i].mean() if (region == i).any() else centre[i] for i in range(levels)])
         values = np.unique(int8(centre))
         flat = int8(g).ravel()
-        if levels <= 16: index = np.abs(flat[:, None] - values[None, :]).argmin(1)
-        else: index = np.searchsorted((values[1:] + values[:-1]) / 2, flat)
-        return values[index].reshape(N, N)
+        near = np.searchsorted((values[1:] + values[:-1]) / 2, flat)       # a tie falls to the lower value
+        return values[near].reshape(N, N)
 
     def magnitude(w, share): return np.where(size <= np.quantile(size, share), 0, w)
 

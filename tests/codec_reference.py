@@ -150,15 +150,26 @@ def entropy(table, data, rows, cols, lanes, block):
         steps += 1
     if n == 0: steps = 0                               # a single block bit, known from the table
     words, live, active = [], 0, mask(bits, block, rows, cols)
+    rank_bits = (base - ranges[0][0] - 1).bit_length()
+    alive = sum(any(word) for word in active)
+    held = min(alive, n // rank_bits) if rank_bits else 0       # the last words lie in the last states
     for k in range(cols):
         word = [0] * lanes
         busy = [r for r in range(rows) if active[k][r]]
-        if busy:
+        if busy and live >= alive - held:
+            for lane in busy:
+                rank = state[lane] & ((1 << rank_bits) - 1)
+                assert ranges[0][0] + rank < base
+                word[lane] = ranks[ranges[0][0] + rank]
+            for lane in range(rows):
+                assert lane in busy or state[lane] & ((1 << rank_bits) - 1) == 0
+                state[lane] >>= rank_bits
+        elif busy:
             for lane, token in step(values, busy).items():
                 first, extra = ranges[token]
                 word[lane] = ranks[first + stream.take(extra)]
-            live += 1
-            steps += 1
+        live += bool(busy)
+        steps += bool(busy)
         words.append(word)
     stream.finish()
     assert not any(state), "a lane does not end in state 0"

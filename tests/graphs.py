@@ -6,9 +6,10 @@ import numpy as np
 from attrs import evolve
 
 from nnac import bind
-from nnac.ir import QGraph, verify
+from nnac.ir import QGraph
 from nnac.lower import Precision, lower, unit_scale
 from nnac.model import ModelGraph, build
+from nnac.verify import verify
 
 
 def random_weights(rng: np.random.Generator, rows: int, cols: int, bits: int = 8, sparsity: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -96,3 +97,18 @@ def random_inputs(graph: QGraph, entry: str, rng: np.random.Generator, steps: in
         low, high = (0, graph.metadata["vocabulary"] - 1) if v.bits == 32 else (-(1 << (v.bits - 1)), (1 << (v.bits - 1)) - 1)
         out[name] = rng.integers(low, high + 1, (steps * v.rate, batch, v.width))
     return out
+
+
+def with_codebook(graph: QGraph, bits: int) -> QGraph:
+    """The same graph with every multiplied weight moved to the nearest of 2^bits int8 values (quantiles of the kernel's own weights)."""
+    nodes = []
+    for node in graph.nodes:
+        constants = dict(node.constants)
+        for name, v in constants.items():
+            if v.ndim == 2 and node.op in ("linear", "lstm"):
+                at = (np.arange(1 << bits) + 0.5) / (1 << bits)
+                levels = np.unique(np.round(np.quantile(v[:256].ravel(), at))).astype(np.int64)
+                nearest = levels[np.abs(np.arange(-128, 128)[:, None] - levels[None]).argmin(1)].astype(np.int8)
+                constants[name] = nearest[v.astype(np.int16) + 128]
+        nodes.append(evolve(node, constants=constants))
+    return verify(graph.with_nodes(tuple(nodes)))

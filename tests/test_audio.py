@@ -134,3 +134,12 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, data, words):
     (tmp_path / "m.jsonl").write_bytes(data)
     with pytest.raises(AudioError, match=words):
         read_manifest(tmp_path / "m.jsonl")
+
+
+def test_the_extensible_header_that_recorders_write_is_plain_pcm_too(tmp_path):
+    x = tone(16000)
+    plain = struct.pack("<HHIIHH", 0xFFFE, 1, 16000, 32000, 2, 16) + struct.pack("<HHI", 22, 16, 4)
+    header = b"fmt " + struct.pack("<I", 40) + plain + bytes.fromhex("0100000000001000800000aa00389b71")
+    body = b"WAVE" + header + b"data" + struct.pack("<I", 2 * len(x)) + x.tobytes()
+    (tmp_path / "x.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    assert np.array_equal(read_wav(tmp_path / "x.wav")[0][:, 0], x)

@@ -170,6 +170,7 @@ def test_dead_words_cost_neither_bytes_nor_cycles():
         assert (dense.live_words, sparse.live_words) == (512, 128)
         assert sparse.tiles[0].steps == 512 // 64 + 128
         assert sparse.size_bytes < dense.size_bytes
+        assert C.skips_dead_words(sparse.header) and not C.skips_dead_words(dense.header)
         words = C.decode_tile(sparse.header, sparse.tiles[0].data, 64, 512, 64)
         assert (C.live_mask(sparse.header, words) == (matrix != 0).any(axis=0)).all()
         assert C.live_mask(dense.header, words).all()
@@ -188,7 +189,19 @@ def entropy_bits(matrix):
 @pytest.mark.parametrize("spread", [0.4, 1, 3, 10, 40])
 def test_entropy_coding_comes_within_two_per_cent_of_the_entropy(spread):
     matrix = np.clip(np.round(np.random.default_rng(0).standard_normal((512, 1024)) * spread), -127, 127).astype(np.int8)
-    assert C.bits_per_weight(C.encode(matrix, "entropy")) < entropy_bits(matrix) * 1.02
+    encoded = C.encode(matrix, "entropy")
+    assert C.bits_per_weight(encoded) < entropy_bits(matrix) * 1.02
+    codec, facts = C.Codec.registry["entropy"], base.survey(matrix, [w for _, _, w in base.cut(matrix, 64)])
+    assert abs(codec.estimate(codec.fit(facts), facts) / (8 * encoded.size_bytes) - 1) < 0.001
+
+
+def test_the_last_states_hold_weights_so_that_short_tiles_lose_little():
+    """Nine state bits a lane would cost 0.035 bits a weight in tiles of 256 columns; the last 16-value weights take 8 of them."""
+    rng = np.random.default_rng(0)
+    matrix = np.clip(np.round(rng.standard_normal((640, 1024)) * 7 / 3), -8, 7).astype(np.int8)
+    for tile_cols in (256, 64):
+        over = C.bits_per_weight(C.encode(matrix, "entropy", tile_cols=tile_cols)) - entropy_bits(matrix)
+        assert over < 4 / tile_cols
 
 
 @pytest.mark.parametrize("blocks", [None, C.Blocks(1, 16), C.Blocks(16, 1), C.Blocks(5, 3)], ids=str)
@@ -196,7 +209,7 @@ def test_entropy_coding_comes_within_two_per_cent_of_the_entropy(spread):
 @settings(few, max_examples=12 * FUZZ)
 @given(matrix=matrices(130, 100))
 def test_estimates_are_what_is_measured(name, blocks, matrix):
-    """To two per cent of the bits, the bits that fill the bytes, and what an entropy coder's lane may lose at its end."""
+    """To two per cent of the bits and the bits that fill the bytes; the entropy coder may be wrong about what its last states hold."""
     codec = C.Codec.registry[name]
     tiles = [base.Words(w.words, w.rows, blocks) for _, _, w in base.cut(matrix, 16)]
     facts = base.survey(matrix, tiles)
@@ -204,7 +217,7 @@ def test_estimates_are_what_is_measured(name, blocks, matrix):
     if table is None: return
     estimated, measured = codec.estimate(table, facts), 8 * (len(codec.write(table)) + sum(map(len, codec.encode(table, tiles))))
     assert codec.floor(facts) <= estimated + 1
-    assert abs(estimated - measured) <= 0.02 * measured + 8 * len(tiles) + (2 * facts.states if name == "entropy" else 0)
+    assert abs(estimated - measured) <= 0.02 * measured + 8 * len(tiles) + (10 * facts.states if name == "entropy" else 0)
 
 
 # ------------------------------------------------------------------------------------------------------------------ choose
@@ -233,6 +246,12 @@ def test_choose_honours_the_policy_and_the_target():
     with pytest.raises(C.CodecError, match="target does not decode `entropy`"): C.choose(matrix, allowed=["raw"], forced="entropy")
     with pytest.raises(C.CodecError, match=r"none of codebook can carry these weights: 256 different values from -128 to 127"):
         C.choose(np.arange(256).reshape(16, 16).astype(np.uint8).view(np.int8), allowed=["codebook"])
+
+
+def test_choose_loads_no_tables_for_a_per_mille():
+    uniform = np.random.default_rng(0).integers(-127, 128, (256, 1024)).astype(np.int8)
+    assert C.choose(uniform).codec == "raw"
+    assert C.choose(np.where(uniform > 0, 1, -1).astype(np.int8)).codec == "codebook"
 
 
 def test_choose_prefers_skipped_words_when_the_bits_are_the_same():
@@ -300,7 +319,7 @@ def test_a_tile_of_the_wrong_length_is_always_noticed(name):
         with pytest.raises(C.CodecError): C.decode_tile(encoded.header, wrong, tile.rows, tile.cols, 16)
 
 
-def test_flipped_bits_in_entropy_coded_tiles_are_noticed():
+def test_nine_of_ten_flipped_state_bits_are_noticed_without_a_checksum():
     rng = np.random.default_rng(4)
     matrix = np.clip(np.round(rng.standard_normal((64, 300)) * 2), -128, 127).astype(np.int8)
     encoded = C.encode(matrix, "entropy")
@@ -310,8 +329,9 @@ def test_flipped_bits_in_entropy_coded_tiles_are_noticed():
         bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
         with contextlib.suppress(C.CodecError):
             changed.append(int((C.decode_tile(encoded.header, bytes(bad), 64, 300, 64) != matrix.T).sum()))
-    # what passes is a flipped extra bit (here the sign of a weight, a third of the stream): one weight, and nothing after it
-    assert set(changed) == {1} and len(changed) < 50
+    # a flipped extra bit (here the sign of a weight, a third of the stream) is one weight and nothing after it; a flipped state bit
+    # changes all that follows, and passes only where the wrong weights happen to take as many bytes
+    assert sum(count > 1 for count in changed) <= 10
 
 
 @few

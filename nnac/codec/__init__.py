@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from nnac.codec.names import PAYLOADS, Blocks, CodecError, parse_name
 
 if TYPE_CHECKING:
-    from nnac.codec.api import Candidate, Choice, choose, decode, decode_tile, decode_tiles, encode, live_mask
+    from nnac.codec.api import Candidate, Choice, choose, decode, decode_tile, decode_tiles, encode, live_mask, skips_dead_words
     from nnac.codec.base import Codec, Encoded, Tile, bits_per_weight, decode_cycles
 
 __all__ = ["PAYLOADS", "Blocks", "Candidate", "Choice", "Codec", "CodecError", "Encoded", "Tile", "bits_per_weight", "choose",
-           "decode", "decode_cycles", "decode_tile", "decode_tiles", "encode", "live_mask", "parse_name"]
+           "decode", "decode_cycles", "decode_tile", "decode_tiles", "encode", "live_mask", "parse_name", "skips_dead_words"]
 
 
 def __getattr__(name: str) -> Any:

@@ -39,6 +39,17 @@ class EntropyTable:
     live: int | None = None         # frequency of a live block; None: no bitmap
 
     @property
+    def rank_bits(self) -> int:
+        """Bits of a rank, counted from the first."""
+        last = self.tokens[-1]
+        return (last.base + (1 << last.extra) - self.tokens[0].base - 1).bit_length()
+
+    @property
+    def tail(self) -> int:
+        """Words at the end of a tile whose ranks the last states hold."""
+        return self.state_bits // self.rank_bits if self.rank_bits else 0
+
+    @property
     def symbols(self) -> NDArray[np.int64]:
         """[ranks] value + 128."""
         return np.frombuffer(self.values, np.int8).astype(np.int64) + 128 if self.order == LISTED else ORDERS[self.order]
@@ -170,6 +181,9 @@ class Coder:
     token_of: bytes                     # [256] (value + 128) -> token
     low_of: bytes                       # [256] (value + 128) -> value of the extra bits
     extra_of: bytes                     # [256] (value + 128) -> number of extra bits
+    rank_of: bytes                      # [256] (value + 128) -> rank, from the first
+    rank_bits: int
+    tail: int
     encode: NDArray[np.int32]           # [rows * 2^n]
     values: States
     blocks: States | None
@@ -186,11 +200,13 @@ def coder(table: EntropyTable) -> Coder:
     parts = [_encoder_rows(values, len(table.tokens), n)]
     if blocks is not None: parts.append(_encoder_rows(blocks, 2, n))
     symbol = table.symbols
-    token_of, low_of, extra_of, value = (np.zeros(256, np.uint8) for _ in range(4))
+    token_of, low_of, extra_of, rank_of, value = (np.zeros(256, np.uint8) for _ in range(5))
     value[: symbol.size] = symbol ^ 128
+    rank_of[symbol] = np.arange(symbol.size) - table.tokens[0].base & 255
     for i, token in enumerate(table.tokens):
         ranks = symbol[token.base: token.base + (1 << token.extra)]
         token_of[ranks], low_of[ranks], extra_of[ranks] = i, np.arange(ranks.size), token.extra
     rows = np.concatenate([*parts, np.arange(1 << n, dtype=np.int32)[None]]).reshape(-1)
-    return Coder(n, sum(p.shape[0] for p in parts), token_of.tobytes(), low_of.tobytes(), extra_of.tobytes(), rows, values, blocks,
+    return Coder(n, sum(p.shape[0] for p in parts), token_of.tobytes(), low_of.tobytes(), extra_of.tobytes(),
+                 rank_of.tobytes(), table.rank_bits, table.tail, rows, values, blocks,
                  np.array([t.base for t in table.tokens]), np.array([t.extra for t in table.tokens]), value)

@@ -103,14 +103,18 @@ def decode(encoded: Encoded) -> NDArray[np.int8]:
     return matrix
 
 
-def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols].
+def skips_dead_words(header: bytes) -> bool:
+    """Does the decoder know which words are all zero (block bitmap, zero_run), so that they are neither written nor multiplied?
 
-    With block bitmap or zero_run a word of zeros is known to be dead; the other codecs do not look.
+    Then the live words of a tile are those with a weight other than zero; with the other codecs all words are live.
     """
     codec, blocks, _ = read_header(bytes(header))
-    if blocks is None and codec.name != "zero_run": return np.ones(len(words), np.bool_)
-    return np.asarray(words.any(axis=1))
+    return blocks is not None or codec.name == "zero_run"
+
+
+def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols]."""
+    return np.asarray(words.any(axis=1)) if skips_dead_words(header) else np.ones(len(words), np.bool_)
 
 
 # ------------------------------------------------------------------------------------------------------------------- choose
@@ -156,7 +160,7 @@ class Choice:
 
 def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | None = None, forced: str | None = None,
            tile_cols: int | None = None, bytes_per_cycle: float | None = None) -> Choice:
-    """The codec with the fewest bits; of those within a per mille of it, the one with the fewest live words.
+    """The codec with the fewest bits; of those within a per mille of it, the fewest live words, then one without tables to load.
 
     allowed          names of payload codecs and ``block_bitmap`` that the target decodes (None: all)
     forced           the policy's word: a name as `encode` takes it; ``block_bitmap`` alone leaves the payload open
@@ -210,6 +214,7 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
         tried.append((Candidate(candidate.codec, 8 * encoded.size_bytes / size, encoded.live_words, steps, "measured"), encoded))
     limit = min(score(t[0]) for t in tried) * 1.001 + 0.001
     words = max(1, sum(w.cols for _, _, w in places))
-    chosen = min((t for t in tried if score(t[0]) <= limit), key=lambda t: (round(t[0].live_words / words, 2), t[0].bits))
+    near = (t for t in tried if score(t[0]) <= limit)
+    chosen = min(near, key=lambda t: (round(t[0].live_words / words, 2), t[1].table_steps > 0, t[0].bits))
     table_of = sorted([*(t[0] for t in tried), *others], key=lambda c: (c is not chosen[0], score(c)))
     return Choice(chosen[1], tuple(table_of), forced)

@@ -21,7 +21,11 @@ a token with frequency f decodes as: y = f + k; b = n - floor(log2 y); next stat
 **Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps (each lane in
 use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for each live word
 (lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then their extra
-bits, lowest lane first.  At most 7 zero bits at the end.  Every lane ends in state 0: a damaged stream is noticed.
+bits, lowest lane first.  At most 7 zero bits at the end.
+The last m = floor(n / k) live words (or all, if there are fewer) read nothing: the states left after the words before them hold
+their ranks, counted from the first rank, in fields of k bits, the earliest word lowest; k is the width of the largest such rank (k = 0:
+m = 0).  A field of a lane that idles in its word, and all bits above, are zero.
+A decoder notices a tile that takes more or fewer bytes than it has, and states that cannot be: nine flipped state bits of ten.
 
 **Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two lanes share
 a dual-port RAM).  One sequencer fills all lanes' tables, one state a cycle (`table_steps` = 2^n): the token of state x is the one
@@ -87,14 +91,19 @@ class Entropy(Codec):
         for token in table.tokens:
             count = int(ranks[token.base: token.base + (1 << token.extra)].sum())
             if count: bits += count * (n - math.log2(token.frequency) + token.extra)
+        if survey.weights:      # the weights that the last states hold
+            each = bits / survey.weights
+            density = survey.weights * survey.tiles / (survey.live_words * survey.states)
+            held = min(survey.weights, table.tail * survey.states * density)
+            bits -= held * min(each, table.rank_bits)
         if table.live is not None:
             for blocks, share in ((survey.live_blocks, table.live), (survey.blocks - survey.live_blocks, (1 << n) - table.live)):
                 if blocks: bits += blocks * (n - math.log2(share))
         return bits + survey.states * n + 3.5 * survey.tiles + 8 * len(self.write(table))
 
     def floor(self, survey: Survey) -> float:
-        bits = information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks, survey.live_blocks]))
-        return bits + min(STATE_BITS) * survey.states if bits else 0.0
+        # the states at the beginning are paid for, at most, by the weights that the states at the end hold
+        return information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks, survey.live_blocks]))
 
     def cost(self, table: EntropyTable, tile: Words) -> tuple[int, int]:
         if table.state_bits or table.live is None: return super().cost(table, tile)
@@ -170,24 +179,32 @@ def _chunks(tiles: Sequence, weights: int = 1 << 21) -> list[Sequence]:
     return [*out, tiles[start:]] if tiles else []
 
 
-def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Of each step: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps, tiles, lanes]."""
+def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Of each step that is read: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps, tiles, lanes].
+
+    And the states in which the lanes end: int64 [tiles, lanes].
+    """
     masks = [t.mask_steps for t in tiles]
     keeps = [slice(None) if t.active is None else t.active.any(axis=1) for t in tiles]
     used = [t.words[keep, : t.rows].view(np.uint8) ^ np.uint8(128) for t, keep in zip(tiles, keeps, strict=True)]
-    shape = (max(m + len(u) for m, u in zip(masks, used, strict=True)), len(tiles), lanes)
+    reads = [max(0, len(u) - at.tail) for u in used]
+    shape = (max(m + r for m, r in zip(masks, reads, strict=True)), len(tiles), lanes)
     token, extra, low = np.full(shape, at.idle, np.uint8), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    for i, (tile, mask, keep, symbols) in enumerate(zip(tiles, masks, keeps, used, strict=True)):
-        raw, place = symbols.tobytes(), (slice(mask, mask + len(symbols)), i, slice(tile.rows))
+    last = np.zeros(shape[1:], np.int64)
+    for i, (tile, mask, keep, symbols, read) in enumerate(zip(tiles, masks, keeps, used, reads, strict=True)):
+        raw, place = symbols[:read].tobytes(), (slice(mask, mask + read), i, slice(tile.rows))
         for array, lookup in ((token, at.token_of), (extra, at.extra_of), (low, at.low_of)):
-            array[place] = np.frombuffer(raw.translate(lookup), np.uint8).reshape(symbols.shape)
-        if tile.active is None: continue
-        idle = ~tile.active[keep]
-        token[place][idle], extra[place][idle], low[place][idle] = at.idle, 0, 0
-        dealt = np.full(mask * tile.rows, at.idle, np.uint8)
-        dealt[: tile.live.size] = tile.live.view(np.uint8) + np.uint8(at.idle - 2)
-        token[:mask, i, : tile.rows] = dealt.reshape(mask, tile.rows)
-    return token, extra, low
+            array[place] = np.frombuffer(raw.translate(lookup), np.uint8).reshape(read, tile.rows)
+        ranks = np.frombuffer(symbols[read:].tobytes().translate(at.rank_of), np.uint8).reshape(-1, tile.rows).astype(np.int64)
+        if tile.active is not None:
+            idle = ~tile.active[keep]
+            token[place][idle[:read]], extra[place][idle[:read]], low[place][idle[:read]] = at.idle, 0, 0
+            ranks[idle[read:]] = 0
+            dealt = np.full(mask * tile.rows, at.idle, np.uint8)
+            dealt[: tile.live.size] = tile.live.view(np.uint8) + np.uint8(at.idle - 2)
+            token[:mask, i, : tile.rows] = dealt.reshape(mask, tile.rows)
+        for j, rank in enumerate(ranks): last[i, : tile.rows] |= rank << j * at.rank_bits
+    return token, extra, low, last
 
 
 def _grouped(array: NDArray, count: int) -> NDArray:
@@ -206,7 +223,7 @@ def _join(values: NDArray, widths: NDArray) -> tuple[NDArray[np.int64], NDArray[
 
 def _encode(at: Coder, tiles: Sequence[Words]) -> list[bytes]:
     lanes = -(-tiles[0].words.shape[1] // 8) * 8
-    token, extra, low = _steps(at, tiles, lanes)
+    token, extra, low, last = _steps(at, tiles, lanes)
     steps, count, groups = len(token), len(tiles), lanes // GROUP
     parts = [groups, lanes // 8] if at.extra.any() else [groups]
     # a tile's fields, in its order: the first states, then for each step the state bits and the extra bits
@@ -221,7 +238,7 @@ def _encode(at: Coder, tiles: Sequence[Words]) -> list[bytes]:
         widths_of[:, start:end, place] = size.reshape(shape).swapaxes(0, 1)
 
     token, extra, low = _grouped(token, GROUP), _grouped(extra, 8), _grouped(low, 8)
-    state, index = np.zeros(token.shape[1:], np.int64), np.empty(token.shape[1:], np.int64)
+    state, index = _grouped(last, GROUP), np.empty(token.shape[1:], np.int64)
     block = max(1, (1 << 15) // state.size)             # steps whose arrays stay in the cache
     for end in range(steps, 0, -block):                 # last weight first: the decoder undoes it from the first
         start = max(0, end - block)
@@ -325,7 +342,6 @@ class _Reader:
         return token, value
 
     def finish(self) -> None:
-        if self.state.any(): raise CodecError("entropy: the stream is damaged: a lane does not end in state 0")
         for i, (at, end) in enumerate(zip(self.bit.tolist(), self.start[1:].tolist(), strict=True)):
             size, taken = end - int(self.start[i]), (at + 7) // 8 - int(self.start[i])
             if taken != size: raise CodecError(f"entropy: tile {i} of the call has {size} bytes, its weights take {taken}")
@@ -355,23 +371,34 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
             live = bits[: masks[i], i, : tile.rows].reshape(-1)[: counts[i]].astype(np.bool_)
             actives[i] = spread_bits(blocks, live, tile.rows, tile.cols)
     keeps = [active.any(axis=1) for active in actives]
-    steps = max(int(keep.sum()) for keep in keeps)
+    reads = [max(0, int(keep.sum()) - at.tail) for keep in keeps]
     busy_lanes = None
     if blocks is not None or len({tile.cols for tile in tiles}) > 1:
-        busy = np.zeros((steps, len(tiles), wide), np.bool_)
+        busy = np.zeros((max(reads), len(tiles), wide), np.bool_)
         for i, (tile, active, keep) in enumerate(zip(tiles, actives, keeps, strict=True)):
-            busy[: int(keep.sum()), i, : tile.rows] = active[keep]
+            busy[: reads[i], i, : tile.rows] = active[keep][: reads[i]]
         busy_lanes = _grouped(busy, GROUP)
-    token, low = reader.run(at.values, at.extra, steps, busy_lanes)
+    token, low = reader.run(at.values, at.extra, max(reads), busy_lanes)
     reader.finish()
     rank_of = np.zeros(256, np.uint8)
     rank_of[: at.rank.size] = at.rank
     ranks = np.frombuffer(token.tobytes().translate(rank_of.tobytes()), np.uint8).reshape(token.shape) + low
     values = np.frombuffer(ranks.tobytes().translate(at.value.tobytes()), np.int8).reshape(ranks.shape)
+    last = np.moveaxis(reader.state, 0, 1).reshape(len(tiles), wide)
     out = []
     for i, (tile, active, keep) in enumerate(zip(tiles, actives, keeps, strict=True)):
+        tail = _tail(at, last[i, : tile.rows], active[keep][reads[i]:])
         words = np.zeros((tile.cols, lanes), np.int8)
-        count = int(keep.sum())
-        words[keep, : tile.rows] = np.where(active[keep], values[:count, i, : tile.rows], 0)
+        words[keep, : tile.rows] = np.where(active[keep], np.concatenate([values[: reads[i], i, : tile.rows], tail]), 0)
         out.append(words)
     return out
+
+
+def _tail(at: Coder, state: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """The weights [words, rows] that the last states [rows] of a tile hold; zero where not ``active``."""
+    shifts = np.arange(len(active))[:, None] * at.rank_bits
+    ranks = state >> shifts & ((1 << at.rank_bits) - 1)
+    size = int(at.rank[-1]) + (1 << int(at.extra[-1])) - int(at.rank[0])
+    if (state >> len(active) * at.rank_bits).any() or ranks[~active].any() or (ranks.size and int(ranks.max()) >= size):
+        raise CodecError("entropy: the stream is damaged: a lane ends in a state that it cannot end in")
+    return at.value[ranks + at.rank[0]].view(np.int8)

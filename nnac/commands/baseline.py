@@ -15,7 +15,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--corpus", required=True, metavar="DIR")
     p.add_argument("--out", required=True, metavar="FILE")
     p.add_argument("--steps", type=int, help="optimiser steps (default: the demo's 1800)")
-    p.add_argument("--longer", action="store_true", help="the longer run: 4500 steps")
+    p.add_argument("--longer", action="store_true", help="the longer run: 3600 steps")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--processes", type=int, metavar="N")
     p.add_argument("--json", action="store_true")

@@ -13,11 +13,14 @@ Vector = NDArray[np.float64]
 
 
 def _points(values: NDArray, bins: int) -> tuple[Vector, Vector]:
-    """At most ``bins`` weighted points: the distinct values themselves, or the means of equal-width cells."""
+    """At most ``bins`` weighted points: the distinct values themselves, or the means of cells, half of them of equal width, half of equal
+    count, so that neither tails nor the middle are coarse."""
     distinct, counts = np.unique(np.asarray(values, np.float64).ravel(), return_counts=True)
     if len(distinct) <= bins:
         return distinct, counts.astype(np.float64)
-    cell = np.minimum(((distinct - distinct[0]) / (distinct[-1] - distinct[0]) * bins).astype(np.int64), bins - 1)
+    even = np.linspace(distinct[0], distinct[-1], bins // 2 + 1)
+    share = np.searchsorted(np.cumsum(counts), np.arange(1, bins // 2) / (bins // 2) * counts.sum())
+    cell = np.searchsorted(np.unique(np.concatenate([even, distinct[share]]))[1:-1], distinct, side="right")
     weight = np.bincount(cell, counts, bins)
     total = np.bincount(cell, counts * distinct, bins)
     return total[weight > 0] / weight[weight > 0], weight[weight > 0]

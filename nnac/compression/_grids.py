@@ -97,6 +97,11 @@ class Codebook:
         u = x * (1.0 / self.unit)
         if self.bounds is None and self.codes.shape[0] == 1 and self.codes.abs().max() < 256:
             return self._table[u.mul_(2).floor_().add_(512).clamp_(0, 1023).int()]
+        if self.codes.shape[1] <= 4:                       # a few comparisons are cheaper than a search
+            q = self.codes[:, :1].expand_as(u)
+            for k in range(self.codes.shape[1] - 1):
+                q = q + (u >= self.midpoints[:, k: k + 1]) * (self.codes[:, k + 1: k + 2] - self.codes[:, k: k + 1])
+            return q
         index = torch.searchsorted(self.midpoints.expand(u.shape[0], -1).contiguous(), u, right=True)
         return torch.gather(self.codes.expand(u.shape[0], -1), 1, index)
 
@@ -108,6 +113,14 @@ class Codebook:
 
     def bracket(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The codes below and above each ``u`` [G, n] (code units); the two outermost for what lies outside."""
+        if self.codes.shape[0] == 1 and self.codes.abs().max() < 256:
+            # centroids are integers, so the one below u is a function of floor(u)
+            cells = torch.arange(-256, 256, device=u.device, dtype=torch.float32)
+            below = (torch.searchsorted(self.codes[0].contiguous(), cells.to(self.codes.dtype), right=True) - 1)
+            below = below.clamp_(0, max(0, self.codes.shape[1] - 2))
+            above = (below + 1).clamp_max(self.codes.shape[1] - 1)
+            cell = u.floor().clamp_(-256, 255).add_(256).int()
+            return self.codes[0][below][cell], self.codes[0][above][cell]
         codes = self.codes.expand(u.shape[0], -1).contiguous()
         low = (torch.searchsorted(codes, u, right=True) - 1).clamp_(0, max(0, codes.shape[1] - 2))
         return torch.gather(codes, 1, low), torch.gather(codes, 1, (low + 1).clamp_max(codes.shape[1] - 1))

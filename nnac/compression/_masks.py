@@ -32,6 +32,9 @@ class SparsityRule:
         """The cubic law of Zhu & Gupta 2017: fast while there is much to remove, slow at the end."""
         return 1 - (1 - progress) ** 3
 
-    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor) -> Tensor:
-        """The new mask.  w, mask [rows, cols]; ``memory`` float64 [1], kept for the method between events."""
+    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
+        """The new mask.
+
+        w, mask [rows, cols]      memory  float64 [1], kept for the method between events      gates  equal blocks of rows
+        """
         raise NotImplementedError

@@ -36,7 +36,7 @@ class Csp(SparsityRule, Method):
     iterations: int = argument("integer", default=30, low=1, high=10000, doc="of the solver, at each event")
     seed: int = argument("integer", default=0, low=0, high=2**31 - 1, doc="of the sensing matrix")
 
-    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor) -> Tensor:
+    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
         """Sense the weights in pieces of a row (or column), solve the l1 problem for the share wanted, keep the support.
 
         The answer ranks the blocks; where it is zero, |w| does (below all others), so that the share is met to within one block.
@@ -45,7 +45,7 @@ class Csp(SparsityRule, Method):
 
         from nnac.compression._pruning import Blocks, magnitudes, sensing_matrix, sparse_code
 
-        blocks, share = Blocks(*w.shape, self.block, self.along), self.share(clock)
+        blocks, share = Blocks(*w.shape, self.block, self.along, gates), self.share(clock)
         if share <= 0:
             return mask
         lines, length = blocks.lines
@@ -57,7 +57,7 @@ class Csp(SparsityRule, Method):
         code, strength = sparse_code(turned, phi, padding + share * (1 - padding), self.iterations, self.block, self.solver == "fista",
                                      float(memory[0]) or None)
         memory[0] = strength
-        code = blocks.turn(code.reshape(lines, -1)[:, :length])
+        code = blocks.back(code.reshape(lines, -1)[:, :length])
         scores = magnitudes(code, blocks)
         weak = magnitudes(w * mask, blocks)
         smallest = scores[scores > 0].min() if (scores > 0).any() else scores.new_ones(())

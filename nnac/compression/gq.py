@@ -120,20 +120,28 @@ class Gq(WeightRule, Method):
 def bracketed(u: Tensor, grid: Any, alpha: float) -> tuple[Tensor, Tensor]:
     """Soft assignment to the two bracketing centroids: (soft codes, their slope by u), both [G, n].
 
-    ``p = softmax(-alpha |u - c| / (c_{j+1} - c_j))`` over c_j and c_{j+1}: ``sigmoid(alpha (2 t - 1))``, t the place between them.
-    ``soft`` is the oracle over all centroids: the two agree ever better as alpha grows (tested).  Source: reconstruction (METHODS §2).
+    Softmax of ``-alpha |u - c| / (c_{j+1} - c_j)`` over c_j and c_{j+1}, stretched so that a weight on a centroid stays:
+    ``p = (1 + tanh(a (2 t - 1)) / tanh(a)) / 2`` with a = alpha / 2 and t the place between them.  Continuous; the raw weights for
+    alpha -> 0, the nearest centroid for alpha -> infinity.  ``soft`` is the oracle over all centroids: the larger alpha, the better they
+    agree (tested).
+    Source: reconstruction (METHODS §2); two centroids instead of all, for memory, and the stretch are our choice.
     """
+    import math
+
     low, high = grid.bracket(u)
-    width = (high - low).clamp_min(1e-6)
+    width, a = (high - low).clamp_min(1e-6), alpha / 2
     t = (u - low) / width
-    p = ((t.clamp(0, 1) * 2 - 1) * alpha).sigmoid()
-    slope = p * (1 - p) * (2 * alpha) * ((t >= 0) & (t <= 1))
-    return low + width * p, slope
+    bend = ((t.clamp(0, 1) * 2 - 1) * a).tanh()
+    slope = (1 - bend.square()) * (a / math.tanh(a)) * ((t >= 0) & (t <= 1))
+    return low + width * (0.5 + bend * (0.5 / math.tanh(a))), slope
 
 
 def soft(u: Tensor, codes: Tensor, alpha: float) -> Tensor:
-    """Soft assignment to all centroids, K times the memory: ``sum_k c_k softmax_k(-alpha |t - k|)``, t the place among the centroids
-    (k at centroid k, linear between).  u any shape, codes [K] strictly increasing.  The oracle of ``bracketed``."""
+    """Soft assignment to all centroids, K times the memory: ``sum_k c_k softmax_k(-alpha |t - k|)``.
+
+    u any shape; codes [K] strictly increasing; t is the place of u among the centroids: k at centroid k, linear between.  The oracle of
+    ``bracketed``.
+    """
     import torch
 
     at = (torch.searchsorted(codes, u, right=True) - 1).clamp(0, len(codes) - 2)

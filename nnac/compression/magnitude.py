@@ -36,8 +36,8 @@ class Magnitude(SparsityRule, Method):
         progress = clock.progress(self.from_, self._length(clock))
         return self.target + (self.initial - self.target) * (1 - progress) ** 3
 
-    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor) -> Tensor:
+    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
         from nnac.compression._pruning import Blocks, magnitudes
 
-        blocks = Blocks(*w.shape, self.block, self.along)
+        blocks = Blocks(*w.shape, self.block, self.along, gates)
         return blocks.lowest(magnitudes(w * mask, blocks), mask, self.share(clock))

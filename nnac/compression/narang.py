@@ -36,11 +36,11 @@ class Narang(SparsityRule, Method):
         first = 2 / (1 + self.slope_ratio)
         return progress * first if progress < 0.5 else 0.5 * first + (progress - 0.5) * first * self.slope_ratio
 
-    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor) -> Tensor:
+    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
         """Kill the blocks below the threshold: that share of the present magnitude at which the target would be met."""
         from nnac.compression._pruning import Blocks, magnitudes
 
-        blocks = Blocks(*w.shape, self.block, self.along)
+        blocks = Blocks(*w.shape, self.block, self.along, gates)
         scores = magnitudes(w * mask, blocks)
         progress = clock.progress(self.from_, self._length(clock))
         if progress >= 1:

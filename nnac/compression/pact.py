@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("activations")
@@ -17,3 +22,9 @@ class Pact(Method):
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")
     clip: float | None = argument("number", default=None, low=1e-6, high=1e6, optional=True, doc="first clip; none: the 99.9th percentile")
+
+    def quantised(self, x: Tensor, clip: Tensor, bits: int) -> Tensor:
+        """``round(clip(x, 0, a) n / a) a / n`` with n = 2^bits - 1."""
+        from nnac.compression._activations import clipped
+
+        return clipped(x, clip.new_zeros(()), clip, (1 << bits) - 1, self.plus)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("activations", "hidden")
@@ -18,3 +23,9 @@ class PactTwoSided(Method):
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clips' gradients (PACT+)")
     low: float = argument("number", default=0.1, low=0.0, high=50.0, doc="percentile of the first lower clip")
     high: float = argument("number", default=99.9, low=50.0, high=100.0, doc="percentile of the first upper clip")
+
+    def quantised(self, x: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+        """``x`` on the grid of 2^bits levels from ``low`` to ``high``, both learned."""
+        from nnac.compression._activations import clipped
+
+        return clipped(x, low, high, (1 << bits) - 1, self.plus)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from attrs import define, field
+from attrs import Factory, define, field
 from numpy.typing import NDArray
 
+from nnac.emulator.image import Image, image
 from nnac.emulator.machine import Machine
 from nnac.ir import Value
 from nnac.program import INIT, Program
@@ -30,6 +31,7 @@ class Emulator:
     program: Program
     fast: bool = True
     _machines: dict[int, Machine] = field(factory=dict, init=False)
+    _image: Image = field(init=False, default=Factory(lambda self: image(self.program), takes_self=True))
 
     @property
     def values(self) -> Mapping[str, Value]:
@@ -51,7 +53,7 @@ class Emulator:
         """The machine that runs ``rows`` rows (made once for each power of two)."""
         size = 1 << max(0, rows - 1).bit_length()
         if size not in self._machines:
-            self._machines[size] = Machine(self.program, batch=size, fast=self.fast)
+            self._machines[size] = Machine(self._image, batch=size, fast=self.fast)
         return self._machines[size]
 
     def initial_state(self, entry: str, batch: int) -> State:

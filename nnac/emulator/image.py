@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, MachineError
 from nnac.emulator.hazards import check_addresses, check_races
+from nnac.emulator.memory import DecodedStreams
 from nnac.emulator.timing import Timing, check_code, simulate
 from nnac.isa import EncodingError, Instruction, MachineConfig, decode_all, encode_all
 from nnac.isa.text import Assembly
@@ -24,7 +25,7 @@ from nnac.target import Target
 Origin = tuple[str, str]
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Entry:
     """One entry point, decoded.  ``origins``: (layer, policy line) of each instruction."""
 
@@ -52,7 +53,7 @@ class Entry:
     def timing(self) -> Timing:
         """Cycles of every instruction, from a machine at rest.  MachineError: deadlock, overflow of a semaphore, a race."""
         try:
-            timing = simulate(self.code, self.config)
+            timing = simulate(self.code, self.config, checked=True)
             check_races(self.code, timing, self.config, self.sizes)
         except MachineError as error:
             raise self.locate(error) from None
@@ -66,7 +67,7 @@ class Entry:
             raise self.locate(error) from None
 
 
-@frozen(eq=False)
+@frozen(eq=False, slots=False)
 class Image:
     """Everything that a machine needs.  ``scratch``: the part of DRAM that the program may write."""
 
@@ -77,6 +78,12 @@ class Image:
     target: Target | None = None
     scratch: tuple[int, int] | None = None
     source: Any = field(default=None, repr=False)
+    matrices: dict[bytes, Any] = field(factory=dict, repr=False)          # of the plans, shared by all machines of this image
+
+    @cached_property
+    def streams(self) -> DecodedStreams:
+        """The weight tiles, decoded once for all machines of this image."""
+        return DecodedStreams(self.dram, self.config.lanes)
 
     def entry(self, name: str) -> Entry:
         if name not in self.entries:

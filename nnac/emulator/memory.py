@@ -85,6 +85,7 @@ class Memories:
         self.luts = np.zeros((config.luts, arith.SEGMENTS + 1), np.int64)
         self.headers: list[bytes] = [b""] * config.decoder_tables
         self.host: Any = None
+        self.matrices: dict[bytes, Any] = {}
 
     @property
     def sizes(self) -> dict[str, int]:

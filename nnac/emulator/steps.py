@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ def _join_rq(nodes: list[Node], m: Memories) -> Step:
     first = nodes[0].data[0]
     weight = np.concatenate([np.concatenate(blocks, 0).T for _, _, blocks in (n.data for n in nodes)], 0)
     act_size = 2 if nodes[0].key[3] else 1
-    matrix = Matrix(weight, 8 * act_size)
+    matrix = _matrix(weight, 8 * act_size, m.matrices)
     rows = np.concatenate([n.data[1] for n in nodes])
     if first.wide:
         bias = rows["low"].astype(np.int64) + (rows["high"].astype(np.int64) << 32)
@@ -144,7 +145,7 @@ def _join_rq(nodes: list[Node], m: Memories) -> Step:
         both = rows["multiplier"].astype(np.int64)
         bias, multiplier, shift = rows["bias"].astype(np.int64), both & 0xFFFFFF, both >> 24
     width = 48 if first.wide else 32
-    safe = not first.add == 1 and matrix.bound + int(np.abs(bias).max()) < 1 << width - 1
+    safe = first.add != 1 and matrix.bound + int(np.abs(bias).max()) < 1 << width - 1
     zero_point, bits = nodes[0].key[8:10]
     rule = arith.requantise_double if first.double else arith.requantise
     columns = nodes[0].inputs[0].shape[0]
@@ -167,6 +168,14 @@ def _join_rq(nodes: list[Node], m: Memories) -> Step:
 
     layout = np.stack([np.concatenate([n.outputs[c] for n in nodes]) for c in range(columns)])
     return Step(f"rq[{len(weight)} x {weight.shape[1]}{f' x {columns}' if columns > 1 else ''}]", gathers, (1 << first.out,), [layout], compute)
+
+
+def _matrix(weight: NDArray, bits: int, known: dict[bytes, Matrix]) -> Matrix:
+    """The same weights are kept once, however many machines and batch sizes use them."""
+    key = blake2b(np.ascontiguousarray(weight), digest_size=16, key=bytes((bits, weight.itemsize)) + np.int64(weight.shape[0]).tobytes()).digest()
+    if key not in known:
+        known[key] = Matrix(weight, bits)
+    return known[key]
 
 
 def _join_lstm(nodes: list[Node], m: Memories) -> Step:

@@ -7,9 +7,8 @@ Time depends on instructions and configuration only, never on data.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from functools import cache
 
 import numpy as np
 from attrs import field, frozen
@@ -20,9 +19,16 @@ from nnac.isa import UNITS, Instruction, MachineConfig
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
 
+try:
+    from numba import njit
+except ImportError:                          # an optional extra: everything works without
+    njit = None
+
 DW, DA, MV, VX, CT = range(5)
-_SHIFT, _TYPE = 28, 24                      # an event is cycle << 28 | type << 24 | instruction
-_PUSH, _POP, _DONE, _WAKE, _TRAIN = (t << _TYPE for t in range(5))
+_NUMBER = {name: k for k, name in enumerate(UNITS)}
+NEVER = 1 << 62
+_FINE, _STUCK, _OVERFLOW = range(3)
+WORTH_COMPILING = 2000                       # instructions from which the compiled loop is called: below, it is not worth loading
 
 
 @frozen(eq=False)
@@ -83,163 +89,296 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
             rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
         elif i.unit == "DW" and i.ring() > config.ring_bytes:
             rule = f"a stream of {i.bytes} bytes does not fit the ring of {config.ring_bytes}"
-        elif names[at] == "RQ" and (i.out > 2 or i.add > 2 or i.out == 2 and i.add == 2):
+        elif names[at] == "RQ" and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
             rule = f"out={i.out} with add={i.add} is undefined"
         if rule:
             raise CodeError(rule).at("", at, i)
 
 
-def simulate(code: Sequence[Instruction], config: MachineConfig) -> Timing:
-    """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the instruction."""
-    check_code(code, config)
+def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bool | None = None, checked: bool = False) -> Timing:
+    """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the instruction.
+
+    compiled   use the loop compiled by numba (None: if there is numba and the entry is long); the loop is the same source either way
+    checked    `check_code` has passed already
+    """
+    if not checked:
+        check_code(code, config)
     n = len(code)
-    index = {name: k for k, name in enumerate(UNITS)}
-    unit = [index[i.unit] for i in code]
-    waits, signals = [bits(i.wait) for i in code], [bits(i.signal) for i in code]
-    both = [i.cycles(config) for i in code]
+    unit, busy, latency, need, extra = [0] * n, [0] * n, [0] * n, [0] * n, [0] * n
+    for at, i in enumerate(code):
+        e = unit[at] = _NUMBER[i.unit]
+        if e == DW:
+            need[at], extra[at] = i.ring(), i.decode_cycles(config)              # ring bytes; cycles in the decoder
+        elif e == DA:
+            extra[at] = i.ready(config)                                          # from start to the data phase
+        else:
+            busy[at], latency[at] = i.cycles(config)
+    wait, wait_at = _flat([i.wait for i in code])
+    signal, signal_at = _flat([i.signal for i in code])
     bursts = stream_bursts(code, config)
-    num, den = config.burst_cycles.numerator, config.burst_cycles.denominator
-    arrive, start, done, free, decoded = [0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n
-    sem = [0] * SEMAPHORES
-    queue: tuple[deque[int], ...] = tuple(deque() for _ in range(4))    # instructions in program order; visible: the first count[e]
-    count = [0] * 4
-    can_start = [0] * 4                      # first cycle in which the unit may start again
-    depth = config.queue
-    # DRAM bus and decoder
-    stream: deque[int] = deque()             # DW requests in order
-    ready = [0] * n
-    left = bursts.copy()
-    da = -1                                  # DA's request
-    owner, train_start, train = -1, 0, 0     # instruction whose data phase runs, its first cycle, a number to recognise stale events
-    segments: list[tuple[int, int, int, int]] = []
-    fetched: deque[int] = deque()
-    decoder_free = ring = outstanding = 0
-    pc = ct_free = c = 0
-    arrive[0] = 0
-    heap: list[int] = []
+    order: list[int] = []
+    first = [0] * 6
+    for e in range(5):
+        order += [i for i in range(n) if unit[i] == e]
+        first[e + 1] = len(order)
+    most = first[1] + 2 * (first[2] - first[1]) + 1
+    sizes = [config.ring_bytes, config.outstanding, config.queue, config.latency, config.burst_cycles.numerator, config.burst_cycles.denominator]
+    out = [[0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n]                       # arrive, start, done, free, decode
+    segments = [[0] * most for _ in range(4)]
+    state = [0] * (4 + SEMAPHORES + 5)                                          # pc, cycle, segments, culprit, semaphores, started per unit
+    given = [unit, wait, wait_at, signal, signal_at, busy, latency, bursts.copy(), need, extra, order, first, sizes, *out, *segments, state]
+    if compiled is None:
+        compiled = njit is not None and n >= WORTH_COMPILING
+    if compiled:
+        given = [np.array(g, np.int64) for g in given]
+        status = _compiled()(*given)
+    else:
+        status = _loop(*given)
+    arrive, start, done, free, decoded = (np.asarray(g, np.int64) for g in given[13:18])
+    state = [int(k) for k in given[-1]]
+    if status == _OVERFLOW:
+        i = state[3]
+        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=state[1])
+    if status == _STUCK:
+        pc, started = state[0], state[4 + SEMAPHORES:]
+        queues = [[i for i in order[first[e] + started[e]: first[e + 1]] if i < pc] for e in range(4)]
+        raise deadlock(code, config, pc, queues, state[4: 4 + SEMAPHORES], state[1])
+    bus = tuple(zip(*(np.asarray(g)[: state[2]].tolist() for g in given[18:22]), strict=True))
+    return Timing(np.array(unit), arrive, start, done, free, decoded, bus, int(done.max()) + 1, np.array(bursts))
 
-    def begin(i: int) -> None:
-        nonlocal owner, train_start, train
-        owner, train_start, train = i, c, train + 1 & 0xFFFFFF
-        heappush(heap, c + -(-left[i] * num // den) << _SHIFT | _TRAIN | train)
 
-    while True:
-        # ---- what became visible in this cycle
-        limit = c + 1 << _SHIFT
-        while heap and heap[0] < limit:
-            event = heappop(heap)
-            kind, i = event & 15 << _TYPE, event & 0xFFFFFF
-            if kind == _PUSH:
-                count[i] += 1
-            elif kind == _POP:
-                count[i] -= 1
-            elif kind == _DONE:
-                for s in signals[i]:
-                    sem[s] += 1
-                    if sem[s] > SEMAPHORE_MAX:
-                        raise SemaphoreError(f"s{s} counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=c)
-                if unit[i] == DW:
-                    ring -= code[i].ring()
-                    outstanding -= 1
-            elif kind == _TRAIN and i == train and owner >= 0:
-                i, owner = owner, -1
-                segments.append((train_start, c, i, left[i]))
-                if unit[i] == DW:
-                    fetched.append(stream.popleft())
-                else:
-                    da, done[i], free[i] = -1, c - 1, c
-                    can_start[DA] = c
-                    for s in signals[i]:
-                        sem[s] += 1
-                        if sem[s] > SEMAPHORE_MAX:
-                            raise SemaphoreError(f"s{s} counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=c)
-        # ---- DRAM bus: DA first, at burst boundaries; then DW in order
-        if owner < 0:
-            if da >= 0 and ready[da] <= c:
-                begin(da)
-            elif stream and ready[stream[0]] <= c:
-                begin(stream[0])
-        elif da >= 0 and owner != da and ready[da] <= c:
-            k = (c - train_start - 1) * den // num + 1
-            boundary = train_start + -(-k * num // den)
-            if k < left[owner]:
-                if boundary == c:
-                    segments.append((train_start, c, owner, k))
-                    left[owner] -= k
-                    begin(da)
-                else:
-                    heappush(heap, boundary << _SHIFT | _WAKE)
-        # ---- decoder
-        if fetched and c >= decoder_free:
-            i = fetched.popleft()
-            decoded[i] = c
-            decoder_free = c + code[i].decode_cycles(config)
-            done[i] = decoder_free - 1
-            heappush(heap, decoder_free << _SHIFT | _DONE | i)
-        # ---- starts, in the order DW, DA, MV, VX
-        for e in range(4):
-            if count[e] and c >= can_start[e]:
-                i = queue[e][0]
-                for s in waits[i]:
-                    if not sem[s]:
-                        break
-                else:
-                    if e == DW:
-                        need = code[i].ring()
-                        if outstanding >= config.outstanding or ring + need > config.ring_bytes:
-                            continue
-                        ring += need
-                        outstanding += 1
-                        stream.append(i)
-                        ready[i] = c + 1 + config.latency
-                        can_start[e] = free[i] = c + 1
-                        heappush(heap, ready[i] << _SHIFT | _WAKE)
-                    elif e == DA:
-                        da, ready[i] = i, c + code[i].ready(config)
-                        can_start[e] = 1 << 62
-                        heappush(heap, ready[i] << _SHIFT | _WAKE)
-                    else:
-                        busy, latency = both[i]
-                        can_start[e] = free[i] = c + busy
-                        done[i] = c + latency - 1
-                        heappush(heap, c + latency << _SHIFT | _DONE | i)
-                        if busy != latency:
-                            heappush(heap, c + busy << _SHIFT | _WAKE)
-                    for s in waits[i]:
-                        sem[s] -= 1
-                    start[i] = c
-                    queue[e].popleft()
-                    heappush(heap, c + 1 << _SHIFT | _POP | e)
-        # ---- fetch
-        if pc < n and c >= ct_free:
+def _flat(masks: list[int]) -> tuple[list[int], list[int]]:
+    """Semaphores of each mask, end to end, and where each mask's begin."""
+    known = {m: bits(m) for m in set(masks)}
+    flat, at = [], [0]
+    for m in masks:
+        flat += known[m]
+        at.append(len(flat))
+    return flat, at
+
+
+def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, extra, order, first, sizes, arrive, start, done, free, decoded,
+          seg_first, seg_end, seg_instruction, seg_bursts, state):
+    """The wake cycles, on plain sequences of integers (lists, or arrays under numba).  Returns _FINE, _STUCK or _OVERFLOW.
+
+    Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start there, or one after the push
+    before it.  Each other actor has one time at which it must be looked at next, NEVER if only another actor's event can help it.
+    """
+    room, limit, depth, dram_latency, num, den = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    n = len(unit)
+    sem = state[4:16]
+    at0, at1, at2, at3, at4 = NEVER, NEVER, NEVER, NEVER, NEVER                  # when to look at DW, DA, MV, VX, CT
+    token2 = token3 = token4 = NEVER                                             # when the oldest running MV, VX, CT instruction signals
+    signalled2, signalled3 = first[2], first[3]                                  # places in ``order``
+    pushed = [0, 0, 0, 0, 0]
+    popped = [0, 0, 0, 0, 0]
+    can_start = [0, 0, 0, 0, 0]
+    blocked = 0                                                                  # units that lack a semaphore
+    request = granted = fetched = finished = first[0]                            # DW: requested, on the bus, in the ring, decoded (places)
+    da, da_ready, owner, train, bus_at, decode_at = -1, 0, -1, 0, NEVER, NEVER
+    ring = outstanding = segments = pc = fetch_free = c = 0
+    stuck, status = -1, _FINE
+    while status == _FINE:
+        # ---- fetch, as far as it is determined
+        while pc < n and stuck < 0:
             e = unit[pc]
-            if e != CT:
-                if count[e] < depth:
-                    queue[e].append(pc)
-                    arrive[pc] = c + 1
-                    heappush(heap, c + 1 << _SHIFT | _PUSH | e)
-                    pc, ct_free = pc + 1, c + 1
-            else:
-                for s in waits[pc]:
-                    if not sem[s]:
-                        break
+            if e == 4:
+                if pushed[4] == popped[4]:
+                    arrive[pc] = at4 = fetch_free
+                    pushed[4] += 1
+                break
+            k = pushed[e] - depth
+            if k >= popped[e]:
+                stuck = e
+                break
+            t = fetch_free
+            if k >= 0 and start[order[first[e] + k]] >= t:
+                t = start[order[first[e] + k]] + 1
+            arrive[pc] = t + 1
+            if pushed[e] == popped[e]:
+                t = max(t + 1, can_start[e])
+                if e == 0:
+                    at0 = t
+                elif e == 1:
+                    at1 = t
+                elif e == 2:
+                    at2 = t
                 else:
-                    for s in waits[pc]:
-                        sem[s] -= 1
-                    ct_free = c + both[pc][1]
-                    start[pc], done[pc], free[pc] = c, ct_free - 1, ct_free
-                    heappush(heap, ct_free << _SHIFT | _DONE | pc)
-                    pc += 1
-            if pc < n and ct_free > c and unit[pc] == CT:
-                arrive[pc] = ct_free
-        if not heap:
+                    at3 = t
+                t = arrive[pc] - 1
+            pushed[e] += 1
+            pc += 1
+            fetch_free = t + 1
+        t = min(at0, at1, at2, at3, at4, token2, token3, token4, bus_at, decode_at)
+        if t >= NEVER:
             break
-        c = heap[0] >> _SHIFT
-    if pc < n or any(queue):
-        raise deadlock(code, config, pc, [list(q) for q in queue], sem, c)
-    as_array = np.array
-    return Timing(as_array(unit), as_array(arrive), as_array(start), as_array(done), as_array(free), as_array(decoded), tuple(segments),
-                  max(done) + 1, as_array(bursts))
+        c = t
+        # ---- what became visible in this cycle
+        culprit = signals = -1                                                   # only to apply the tokens of up to five units in one place
+        for source in range(5):
+            if source == 0:
+                if decode_at != c:
+                    continue
+                decode_at = NEVER
+                culprit = order[finished]
+                finished += 1
+                ring -= need[culprit]
+                outstanding -= 1
+                if blocked & 1:
+                    at0 = c
+            elif source == 1:
+                if bus_at != c or owner < 0 or train + -(-left[owner] * num // den) != c:
+                    continue
+                culprit, owner = owner, -1
+                seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = train, c, culprit, left[culprit]
+                segments += 1
+                if unit[culprit] == 0:
+                    fetched += 1
+                    continue
+                da, done[culprit], free[culprit] = -1, c - 1, c
+                can_start[1] = c
+                if popped[1] < pushed[1]:
+                    at1 = max(c, arrive[order[first[1] + popped[1]]])
+            elif source == 2:
+                if token2 != c:
+                    continue
+                culprit = order[signalled2]
+                signalled2 += 1
+                token2 = done[order[signalled2]] + 1 if signalled2 < first[2] + popped[2] else NEVER
+            elif source == 3:
+                if token3 != c:
+                    continue
+                culprit = order[signalled3]
+                signalled3 += 1
+                token3 = NEVER
+            else:
+                if token4 != c:
+                    continue
+                culprit, token4 = order[first[4] + popped[4] - 1], NEVER
+            for k in range(signal_at[culprit], signal_at[culprit + 1]):
+                s = signal[k]
+                sem[s] += 1
+                signals = c
+                if sem[s] > SEMAPHORE_MAX:
+                    status = _OVERFLOW
+                    state[3] = culprit
+        if signals == c and blocked:
+            if blocked & 1:
+                at0 = c
+            if blocked & 2:
+                at1 = c
+            if blocked & 4:
+                at2 = c
+            if blocked & 8:
+                at3 = c
+            if blocked & 16:
+                at4 = c
+        # ---- DRAM bus: DA first, at burst boundaries; then DW in order
+        if owner < 0 or bus_at == c:
+            grant = -1
+            bus_at = NEVER
+            if owner < 0:
+                if da >= 0 and da_ready <= c:
+                    grant = da
+                elif granted < request:
+                    t = start[order[granted]] + 1 + dram_latency
+                    if t <= c:
+                        grant = order[granted]
+                        granted += 1
+                    else:
+                        bus_at = min(bus_at, t)
+            elif da >= 0 and owner != da and da_ready <= c:
+                k = (c - train - 1) * den // num + 1
+                boundary = train + -(-k * num // den)
+                if k < left[owner] and boundary == c:
+                    seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = train, c, owner, k
+                    segments += 1
+                    left[owner] -= k
+                    granted -= 1
+                    grant = da
+                elif k < left[owner]:
+                    bus_at = boundary
+            if grant >= 0:
+                owner, train = grant, c
+            if owner >= 0:
+                bus_at = min(bus_at, train + -(-left[owner] * num // den))
+            if da >= 0 and owner != da and da_ready > c:
+                bus_at = min(bus_at, da_ready)
+        # ---- decoder
+        if decode_at == NEVER and finished < fetched:
+            i = order[finished]
+            decoded[i] = c
+            decode_at = c + extra[i]
+            done[i] = decode_at - 1
+        # ---- starts, in the order DW, DA, MV, VX, CT
+        for e in range(5):
+            t = at0 if e == 0 else at1 if e == 1 else at2 if e == 2 else at3 if e == 3 else at4
+            if t != c:
+                continue
+            i = order[first[e] + popped[e]]
+            t = NEVER
+            ready = True
+            for k in range(wait_at[i], wait_at[i + 1]):
+                if sem[wait[k]] == 0:
+                    ready = False
+            if e == 0 and ready and (outstanding >= limit or ring + need[i] > room):
+                ready = False
+            if not ready:
+                blocked |= 1 << e
+            else:
+                blocked &= ~(1 << e)
+                for k in range(wait_at[i], wait_at[i + 1]):
+                    sem[wait[k]] -= 1
+                start[i] = c
+                popped[e] += 1
+                if stuck == e:
+                    stuck = -1
+                if e == 0:
+                    ring += need[i]
+                    outstanding += 1
+                    request += 1
+                    can_start[0] = free[i] = c + 1
+                    if owner < 0 and bus_at == NEVER:
+                        bus_at = c + 1 + dram_latency
+                elif e == 1:
+                    da, da_ready = i, c + extra[i]
+                    can_start[1] = NEVER
+                    bus_at = min(bus_at, da_ready)
+                else:
+                    can_start[e] = free[i] = c + busy[i]
+                    done[i] = c + latency[i] - 1
+                    if e == 2:
+                        token2 = min(token2, done[i] + 1)
+                    elif e == 3:
+                        token3 = done[i] + 1
+                    else:
+                        token4 = fetch_free = done[i] + 1
+                        pc += 1
+                if popped[e] < pushed[e] and e != 1:
+                    t = max(arrive[order[first[e] + popped[e]]], can_start[e])
+            if e == 0:
+                at0 = t
+            elif e == 1:
+                at1 = t
+            elif e == 2:
+                at2 = t
+            elif e == 3:
+                at3 = t
+            else:
+                at4 = t
+    state[0], state[1], state[2] = pc, c, segments
+    for k in range(12):
+        state[4 + k] = sem[k]
+    for e in range(5):
+        state[16 + e] = popped[e]
+        if pushed[e] != popped[e] and status == _FINE:
+            status = _STUCK
+    return _STUCK if status == _FINE and pc < n else status
+
+
+@cache
+def _compiled():
+    return njit(cache=True, nogil=True)(_loop)
 
 
 def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues: list[list[int]], sem: list[int], cycle: int) -> MachineError:

@@ -29,7 +29,7 @@ class _Transfer:
 
 @instruction("DA", 0x08)
 class LDA(_Transfer, Instruction):
-    """Copy ``bytes`` bytes from DRAM to A."""
+    """Copy ``bytes`` bytes from DRAM to A: parameters, tables, saved state.   The data phase may begin 1 + latency cycles after the start."""
 
     dram: int = operand(25, "DRAM address", times=16)
     dst: int = operand(18, "A address", times=4)
@@ -47,7 +47,7 @@ class LDA(_Transfer, Instruction):
 
 @instruction("DA", 0x09)
 class STA(_Transfer, Instruction):
-    """Copy ``bytes`` bytes from A to DRAM (its writable part).  No latency: the data are sent with the request."""
+    """Copy ``bytes`` bytes from A to DRAM (its writable part).   No latency: the data phase may begin one cycle after the start."""
 
     src: int = operand(18, "A address", times=4)
     dram: int = operand(25, "DRAM address", times=16)
@@ -70,7 +70,8 @@ class STA(_Transfer, Instruction):
 class GTH(_Transfer, Instruction):
     """Copy one row of a table in DRAM to A: the row whose number is the int32 at A[index] (a label embedding).
 
-    Row r begins at ``dram + r * pitch``.  The time must not depend on r: the bus is held for as many bursts as the worst placed row touches.
+    Row r begins at ``dram + r * pitch``.  The data phase may begin 3 + latency cycles
+    after the start.  Time must not depend on r: the bus is held for as many bursts as the worst placed row touches.
     """
 
     index: int = operand(18, "A address of the row number", times=4)

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nnac.diagnostics import Diagnostic, Edit
-from nnac.language.check import check_file
+from nnac.diagnostics import Edit
+from nnac.language.check import Checked, check_file
 
 MOST_ROUNDS = 20               # a mend can uncover another mistake
 
@@ -35,11 +35,17 @@ def fix_file(path: Path, policy: str | None = None, parameters: Mapping[str, str
         text, count = applied(before, edits)
         write(path, text)
         after = check_file(path, policy, parameters)
-        if after.errors > checked.errors:
+        if unmended(after) > unmended(checked):
             write(path, before)
             break
         total, checked = total + count, after
     return total
+
+
+def unmended(checked: Checked) -> tuple[int, int]:
+    """How far a file is from right: sentences not understood, then other errors.  Understanding one more may bring its own errors."""
+    syntax = sum(d.code == "syntax" for d in checked.diagnostics)
+    return syntax, checked.errors - syntax
 
 
 def write(path: Path, text: str) -> None:
@@ -53,7 +59,3 @@ def write(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(name)
         raise
-
-
-def fixable(diagnostics: Iterable[Diagnostic]) -> int:
-    return sum(bool(d.fix) for d in diagnostics)

@@ -91,10 +91,10 @@ class _Parser:
         self.at = 0                           # where the lexer stands
         self.open: list[Token] = []           # brackets not yet closed
         self.base = 0
+        self.shifted = 0                      # end of the last token taken
         self.item_clean = True                # no error since the item began
-        self.sentences = [m.start(1) for m in SENTENCE.finditer(self.text)]
-        self.sentence_starts = set(self.sentences)
-        self.ends = dict(zip(self.sentences, [*self.sentences[1:], len(self.text)], strict=True))
+        starts = [m.start(1) for m in SENTENCE.finditer(self.text)]
+        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=False))     # where the text of a sentence ends at the latest
         self.declarations: list[Any] = []
 
     # -- lexing
@@ -105,7 +105,8 @@ class _Parser:
         while self.at < self.length:
             match = match_at(text, self.at)
             if match is None:
-                self._strange()
+                if (token := self._strange()) is not None:
+                    return token
                 continue
             kind = match.lastgroup
             self.at = end = match.end()
@@ -115,19 +116,20 @@ class _Parser:
             return Token(kind, match.group(kind), match.start(kind), end)
         return Token("$END", "", self.length, self.length)
 
-    def _strange(self) -> None:
-        """A character that begins nothing: say so once for a run of them, and go on."""
+    def _strange(self) -> Token | None:
+        """A character that begins nothing: say so once for a run of them, and go on.  A text that is not closed is taken as if it were."""
         start, pattern = self.at, _lexer()[0]
         if self.text[start] == '"':
             stop = self.text.find("\n", start)
             stop = len(self.text) if stop < 0 else stop
             self.at = stop
             self._report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`", ("add a `\"`",))
-            return
+            return Token("STRING", self.text[start:stop].rstrip() + '"', start, stop)
         while self.at < len(self.text) and self.text[self.at] not in '"\n' and not pattern.match(self.text, self.at):
             self.at += 1
         shown = ascii(self.text[start:self.at][:12])[1:-1] if not self.text[start:self.at].isprintable() else self.text[start:self.at][:12]
         self._report("syntax", f"`{shown}` means nothing here", start, self.at, "", ())
+        return None
 
     # -- driving the tables
 
@@ -140,13 +142,16 @@ class _Parser:
             actions = actions_of[state]
             kind = token.kind
             if kind == "NAME":
-                if token.start in self.sentence_starts and (reused := self._reuse(token, state)) is not None:
+                if token.start in self.ends and (reused := self._reuse(token, state)) is not None:
                     token = reused
                     continue
                 keyword = keywords.get(token.text)
-                if keyword is not None and keyword in actions:
-                    kind = keyword
+                if keyword is not None and (keyword in actions or token.start in self.ends):
+                    kind = keyword            # at the start of a line it begins a sentence even where a name could stand: a `}` is missing
             action = actions.get(kind)
+            if kind == "NAME" and values and type(values[-1]) is Token and values[-1].kind == "NUMBER" and (
+                    "\n" in self.text[values[-1].end:token.start]):
+                action = None                  # a unit stands on the line of its number: a bracket is missing
             if action is None:
                 if kind == "$END" and len(states) == 1:
                     break
@@ -163,6 +168,7 @@ class _Parser:
                     break
                 states.append(action)
                 values.append(token)
+                self.shifted = token.end
                 token = self.next()
             elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
                 states[-1] = gotos_of[states[-2]][name]
@@ -177,17 +183,25 @@ class _Parser:
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
-        """If the text of this item has been parsed before, take its node; the token after it, or None."""
+        """If the text of this item has been parsed before, take its node, and those after it likewise; the token after them, or None."""
         goto = self.t.gotos[state].get("item")
         if self.cache is None or goto is None:
             return None
-        known = self.cache.items.get(self.text[token.start:self.ends[token.start]])
-        if known is None:
+        text, ends, known_items, at = self.text, self.ends, self.cache.items, token.start
+        items = self.values[-1] if isinstance(self.values[-1], list) else None
+        while (known := known_items.get(text[at:ends.get(at, at)])) is not None:
+            node, length = known
+            following = ends[at]
+            if items is None or following == len(text) or not text[at + length:following].isspace():
+                self.states.append(goto)
+                self.values.append(s.Item(at, node))
+                self.at = at + length
+                return self.next()
+            items.append(s.Item(at, node))       # nothing but line ends up to the next sentence: the list of items grows, the state stays
+            at = following
+        if at == token.start:
             return None
-        node, length = known
-        self.states.append(goto)
-        self.values.append(s.Item(token.start, node))
-        self.at = token.start + length
+        self.at = at
         return self.next()
 
     def _reduce(self, rule: int) -> None:
@@ -201,7 +215,7 @@ class _Parser:
             value.extend(children[1:] if children and value is children[0] else children)
         elif name == "item":
             value = s.Item(self.base, children[0])
-            length = children[0].end
+            length = self.shifted - self.base     # not the node's end: brackets around its last value belong to no node
             text = self.text[self.base:self.ends.get(self.base, self.base)]
             if self.cache is not None and self.item_clean and length < len(text):   # its end and one token beyond lie inside
                 self.cache.put(text, children[0], length)
@@ -233,14 +247,15 @@ class _Parser:
 
     def _recover(self, token: Token) -> Token | None:
         """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
+        anew = self._ahead(token)
         self._complain(token)
-        sentence = token.kind == "NAME" and token.start in self.sentence_starts
+        sentence = token.kind == "NAME" and token.start in self.ends
         level = self._level(sentence and token.text in TOP, sentence)
         del self.states[level + 1:]
         del self.values[level:]
         self.open = [b for b in self.open if b.kind == "LBRACE"][:self._braces()]
         depth = 0
-        if sentence and self._accepts(token):
+        if (sentence or anew) and self._accepts(token):
             return token
         while True:
             if token.kind == "$END":
@@ -255,7 +270,7 @@ class _Parser:
                 return token
             at = self.at
             token = self.next()
-            if token.start in self.sentence_starts and token.kind == "NAME" and token.start >= at:
+            if token.start in self.ends and token.kind == "NAME" and token.start >= at:
                 top = token.text in TOP or (token.text == "target" and self._looks_like_declaration(token))
                 level = self._level(top, True)
                 del self.states[level + 1:]
@@ -272,8 +287,9 @@ class _Parser:
         return bool(re.compile(r"target[ \t]+\w+[ \t]*(extends[ \t]+\w+[ \t]*)?\{").match(self.text, token.start))
 
     def _accepts(self, token: Token) -> bool:
-        kind = self.t.keywords.get(token.text, token.kind) if token.kind == "NAME" else token.kind
-        return kind in self.t.actions[self.states[-1]] or token.kind in self.t.actions[self.states[-1]]
+        actions = self.t.actions[self.states[-1]]
+        keyword = self.t.keywords.get(token.text) if token.kind == "NAME" else None
+        return keyword in actions or (token.kind in actions and not (keyword is not None and token.start in self.ends))
 
     def _level(self, top: bool, sentence: bool) -> int:
         """How far to unwind the stack: the innermost place where a sentence (or, for ``sentence``, an item; for ``top``, a declaration)
@@ -317,19 +333,28 @@ class _Parser:
             del self.values[level:]
         return None
 
+    def _ahead(self, token: Token) -> bool:
+        """Whether a ( or [ was left open on an earlier line and ``token`` begins the next sentence."""
+        line = self.text.rfind("\n", 0, token.start) + 1
+        opened = self.open[-1] if self.open else None
+        return opened is not None and opened.kind != "LBRACE" and opened.start < line and not self.text[line:token.start].strip()
+
     def _complain(self, token: Token) -> None:
         """Say what was expected, in words people know."""
         expected = self.t.actions[self.states[-1]]
         opened = next((b for b in reversed(self.open)), None)
         close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
-        if token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.sentence_starts):
+        if self._ahead(token) or token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
             unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
+            if unclosed and opened is not None and opened.kind == "LBRACE" and any(d.span and d.span.start > opened.start for d in self.problems):
+                return                          # what stands in its place has been reported
             if unclosed and opened is not None:
                 mark = close[opened.kind]
                 self._report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end, f"no `{mark}` belongs to it",
                              (f"add `{mark}` before {_shown(token)}",))
                 return
-        words = sorted({w for k in expected if (w := self._word(k))}, key=_order)
+        others = {"LPAR": {"RSQB", "RBRACE", "END"}, "LSQB": {"RPAR", "RBRACE", "END"}, "LBRACE": {"RPAR", "RSQB"}}
+        words = self._expected(set(expected) - (others[opened.kind] if opened is not None else set()))
         keywords = [t for t, k in self.t.keywords.items() if k in expected]
         close_by = near(token.text, keywords) if token.kind == "NAME" and keywords else []
         span = Span(self.source, token.start, max(token.end, token.start + (token.kind == "END")))
@@ -344,6 +369,15 @@ class _Parser:
         before = self.text[self.base if self.base else max(0, token.start - 40):token.start].split()
         after = f" after `{before[-1][-24:]}`" if before and token.start else ""
         self._report("syntax", f"expected {listed}{after}, not {_shown(token)}", token.start, span.end, "", ())
+
+    def _expected(self, terminals: set[str]) -> list[str]:
+        """What could stand here, in few words: values and operators are not listed one by one."""
+        extra = []
+        for several, word in (({"NAME", "NUMBER", "STRING"}, "a value"), ({"PLUS", "STAR", "SLASH"}, "an operator")):
+            if several <= terminals:
+                terminals = terminals - several - {"MINUS", "ARROW", "DOTDOT", "LPAR", "LSQB"}
+                extra.append(word)
+        return extra + sorted({w for k in terminals if (w := self._word(k))}, key=_order)
 
     def _word(self, terminal: str) -> str | None:
         """A terminal as people write it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
@@ -38,6 +38,7 @@ from nnac.target import Target
 from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dimension_name
 
 MOST_VARIANTS = 4096
+MOST_REMEMBERED = 20_000       # compiled rules in a memo
 BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER}
 BUDGET_DOCS = {
     "weights": "bytes of all weights as stored, with their scales", "sram": "bytes of on-chip memory in use at once",
@@ -85,10 +86,7 @@ class Statement:
     file: s.File
     policy: s.Policy
     item: s.Item
-
-    @property
-    def node(self) -> Any:
-        return self.item.node
+    node: Any                                  # that of the item
 
     def span(self, node: Any) -> Span:
         return Span(self.file.source, self.item.offset + node.start, self.item.offset + node.end)
@@ -133,7 +131,8 @@ class Resolution:
     scope: Scope
     declared: Declared
     chain: tuple[Declared, ...] = ()
-    statements: tuple[Statement, ...] = ()
+    statements: tuple[Statement, ...] = ()                         # all but rules
+    rule_statements: tuple[Statement, ...] = ()
     names: Recorded = field(factory=Recorded)
     parameters: dict[str, Statement] = field(factory=dict)
     model: ModelGraph | None = None
@@ -178,7 +177,8 @@ class Resolution:
 def variants(scope: Scope, name: str) -> Iterator[dict[str, Any]]:
     """The combinations of a policy's sweeps, as values for its parameters; one empty combination without sweeps."""
     chain = _chain(scope, name, [])
-    sweeps = {st.node.name.text: st.node.values.items for st in _statements(chain) if isinstance(st.node, s.Sweep)}
+    items = [item.node for declared in chain for item in declared.node.items]
+    sweeps = {n.name.text: n.values.items for n in items if isinstance(n, s.Sweep)}
     return (dict(zip(sweeps, one, strict=True)) for one in itertools.islice(itertools.product(*sweeps.values()), MOST_VARIANTS))
 
 
@@ -188,7 +188,9 @@ def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None,
     declared = scope.policies[name]
     r = Resolution(scope, declared)
     r.chain = _chain(scope, name, r.problems)
-    r.statements = tuple(_statements(r.chain))
+    every = [Statement(d.file, d.node, item, item.node) for d in r.chain for item in d.node.items]
+    r.rule_statements = tuple(st for st in every if isinstance(st.node, s.Rule))
+    r.statements = tuple(st for st in every if not isinstance(st.node, s.Rule))
     _parameters(r, overrides or {})
     _model(r, memo)
     _target(r)
@@ -224,12 +226,6 @@ def _chain(scope: Scope, name: str, problems: list[Diagnostic]) -> tuple[Declare
             break
         declared = following
     return tuple(reversed(chain))
-
-
-def _statements(chain: Iterable[Declared]) -> Iterator[Statement]:
-    for declared in chain:
-        for item in declared.node.items:
-            yield Statement(declared.file, declared.node, item)
 
 
 def _reporter(r: Resolution, statement: Statement) -> Reporter:
@@ -562,9 +558,7 @@ def _rules(r: Resolution, memo: Memo | None) -> None:
     if memo is not None and memo.key != key:
         memo.key = key
         memo.rules.clear()
-    for statement in r.statements:
-        if not isinstance(statement.node, s.Rule):
-            continue
+    for statement in r.rule_statements:
         known = memo.rules.get(id(statement.node)) if memo is not None else None
         if known is not None and known[0] is statement.node:
             r.rules.append(CompiledRule(statement, known[1], known[2]))
@@ -575,6 +569,8 @@ def _rules(r: Resolution, memo: Memo | None) -> None:
         rule = _compile(r, statement)
         r.rules.append(rule)
         if memo is not None and len(r.problems) == before and r.sites is not None:
+            if len(memo.rules) > MOST_REMEMBERED:
+                memo.rules.clear()
             memo.rules[id(statement.node)] = (statement.node, rule.mask, rule.entries, frozenset(r.names.used))
         r.names.used |= used
 

@@ -246,13 +246,13 @@ def instance(cls: type[Described], node: Any, names: Names, report: Report) -> A
     """An instance of a method or form from a name or a call with arguments; UNKNOWN after a complaint."""
     specs = cls.arguments()
     given = node.arguments if isinstance(node, s.Call) else ()
-    bound = bind({n: a for n, (a, _) in specs.items()}, cls.keyword, given, report)
+    bound, clean = bind({n: a for n, (a, _) in specs.items()}, cls.keyword, given, report)
     values: dict[str, Any] = {}
-    clean = bound is not None
-    for name, argument in (bound or {}).items():
+    placed = clean
+    for name, argument in bound.items():
         values[name] = coerce(specs[name][0], argument.value, names, report, f"`{name}` of `{cls.keyword}`")
         clean = clean and values[name] is not UNKNOWN
-    missing = [n for n, (_, default) in specs.items() if default is NOTHING and bound is not None and n not in bound]
+    missing = [n for n, (_, default) in specs.items() if default is NOTHING and placed and n not in bound]
     if missing:
         what = KINDS[specs[missing[0]][0].kind]
         report("missing-argument", node, f"`{cls.keyword}` needs {_listed(tuple(missing))}", "",
@@ -267,8 +267,8 @@ def instance(cls: type[Described], node: Any, names: Names, report: Report) -> A
         return UNKNOWN
 
 
-def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], report: Report) -> dict[str, s.Argument] | None:
-    """Which argument is which: positional ones in order, then by name.  None if any could not be placed."""
+def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], report: Report) -> tuple[dict[str, s.Argument], bool]:
+    """Which argument is which: positional ones in order, then by name; and whether all could be placed."""
     order = [n for n, a in specs.items() if a.positional]
     bound: dict[str, s.Argument] = {}
     clean = True
@@ -294,7 +294,7 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
             report("duplicate-argument", argument, f"`{name}` of `{owner}` is given twice")
             continue
         bound[name] = argument
-    return bound if clean else None
+    return bound, clean
 
 
 def method(setting: str, node: Any, names: Names, report: Report) -> Any:

@@ -30,6 +30,7 @@ class Workspace:
     overlays: dict[str, str] = field(factory=dict)
     cache: Cache = field(factory=Cache)
     _files: dict[str, tuple[Any, s.File]] = field(factory=dict)
+    paths: dict[int, Path] = field(factory=dict)          # id of a Source -> where it lies
 
     def parse_text(self, name: str, text: str) -> s.File:
         return parse(Source(name, text), self.cache)
@@ -45,6 +46,7 @@ class Workspace:
         name = shown or _shown(path)
         parsed = parse(Source(name, overlay), self.cache) if overlay is not None else _read(path, name, self.cache)
         self._files[key] = (stamp, parsed)
+        self.paths[id(parsed.source)] = path
         return parsed
 
 

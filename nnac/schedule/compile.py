@@ -40,11 +40,11 @@ from nnac.schedule.kernels import (
 from nnac.schedule.layout import EntryPlan, Layout
 from nnac.schedule.memory import MemoryError_, allocate
 from nnac.schedule.order import hoist, synchronise
-from nnac.schedule.verify import Operation, Proof, prove
+from nnac.schedule.proof import FENCE, OVERLAPPING, prove_operations
+from nnac.schedule.verify import Operation
 from nnac.target import Target
 
 ISA_VERSION = "1"
-OVERLAPPING = ("DW", "MV")     # units whose next instruction may start before the last has ended
 LOADS = ("DW", "DA")           # units whose instructions move ahead
 HOST_OPERATIONS = 8            # of a CPU per element of an elementwise operator (our choice)
 
@@ -143,7 +143,7 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
         calls = {node.path: host_call(layout, plan_, node, target, next(ids)) for node in graph.entry(entry) if node.path in host}
         layout.entries[name] = evolve(plan_, calls=calls)
     pin_weights(layout, settings, rates)
-    fixed = list(dict.fromkeys(h for k in kernels.values() for h, _ in k.headers))
+    fixed = list(dict.fromkeys([h for k in kernels.values() for h, _ in k.headers] + [place.RAW] * (layout.zero_word >= 0)))
     if len(fixed) <= config.decoder_tables:
         layout.fixed_tables = {h: i for i, h in enumerate(fixed)}
     place.fill_dram(layout, batched=settings.frames > 1)
@@ -317,7 +317,7 @@ def initialise(layout: Layout) -> list[Item]:
     for lut, slot in layout.luts.items():
         emitter.put(isa.LDA(dram=layout.dram["lut", lut], dst=0, bytes=place.LUT_IMAGE), "table")
         emitter.put(isa.TAB(src=0, slot=slot), "table")
-    steps = {h: s for k in layout.kernels.values() for h, s in k.headers}
+    steps = {place.RAW: 0} | {h: s for k in layout.kernels.values() for h, s in k.headers}
     for header, slot in layout.fixed_tables.items():
         emitter.put(isa.LDT(dram=layout.dram["header", header], bytes=len(header), steps=steps[header], table=slot), "decoder table")
     for (path, band, chunk), word in layout.pinned.items():
@@ -326,7 +326,7 @@ def initialise(layout: Layout) -> list[Item]:
         emitter.load(k, band, chunk, word)
     if layout.zero_word >= 0:
         emitter.path = ""
-        slot = emitter.table(b"\0", 0)
+        slot = emitter.table(place.RAW, 0)
         emitter.put(isa.LDW(dram=layout.dram["zero word"], bytes=layout.config.lanes, word=layout.zero_word, rows=layout.config.lanes, cols=1,
                             live=1, steps=1, table=slot), "zero word", reads=(("TABLE", slot, slot + 1),))
     return emitter.halt()
@@ -337,9 +337,10 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     from nnac.emulator.timing import simulate, stream_bursts
 
     ordered = [items[i] for i in hoist(items, LOADS)]
-    sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, "CT")
+    sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    proof = prove_entry(layout, ordered, sync.waits, sync.signals, plan)
+    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+    proof = prove_operations(operations, layout.config, layout.image_bytes, holds(layout, plan))
     cycles = simulate(code, layout.config).cycles
     words = np.frombuffer(b"".join(i.encode() for i in code), "<u8").reshape(-1, 2)
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
@@ -355,25 +356,11 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
                  tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles), lines, facts
 
 
-def prove_entry(layout: Layout, items: Sequence[Item], waits: Sequence[int], signals: Sequence[int], plan: EntryPlan | None) -> Proof:
-    """`verify.prove` with what this machine has and what holds something when the entry starts."""
-    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(items, waits, signals, strict=True)]
-    return prove(operations, sizes=spaces(layout.config, layout.image_bytes), holds=holds(layout, plan), overlapping=OVERLAPPING, fence="CT",
-                 capacity=isa.config.SEMAPHORE_MAX, semaphores=isa.SEMAPHORES)
-
-
-def spaces(config: MachineConfig, dram_bytes: int) -> dict[str, int]:
-    """Size of every memory that instructions name."""
-    return dict(A=config.a_bytes, W=config.words, ACC=config.banks * config.columns, LUT=config.luts, TABLE=config.decoder_tables,
-                DRAM=dram_bytes)
-
-
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     """What holds something when the entry starts: DRAM always; after `init` the constants; the host's inputs; states."""
-    out = [("DRAM", 0, layout.image_bytes)]
     if plan is None:
-        return out
-    out += [("A", a, a + len(d)) for a, d in layout.resident.values()]
+        return []
+    out = [("A", a, a + len(d)) for a, d in layout.resident.values()]
     out += [("A", *r) for s in layout.slots for r in s.port.ranges]
     out += [("A", *r) for v in layout.graph.inputs[plan.entry] for r in plan.views[v].port(v).ranges]
     out += [("W", w, w + _tile(layout, k).live_words) for k, w in layout.pinned.items()]
@@ -390,12 +377,14 @@ def _last_write(items: Sequence[Item], path: str | None) -> int:
 # ----------------------------------------------------------------------------------------------------------------- report
 
 def layer_report(layout: Layout) -> dict[str, dict[str, Any]]:
-    """By kernel: weights, bytes, bits a weight, codec, pinned bytes."""
+    """By kernel: weights, bytes, bits a weight, codec, and how much of it stays on chip (words of SRAM, bytes as encoded)."""
     out = {}
     for k in layout.kernels.values():
-        held = sum(_tile(layout, key).live_words for key in layout.pinned if key[0] == k.path) * layout.config.lanes
-        out[k.path] = dict(weights=k.rows * k.cols, bytes=k.bytes, bits=round(8 * k.bytes / (k.rows * k.cols), 4), codec=k.codec, pinned=held,
-                           live_words=k.words)
+        kept = [_tile(layout, key) for key in layout.pinned if key[0] == k.path]
+        live = sum(t.rows * t.live_words for band in k.tiles for t in band)
+        out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, bytes=k.bytes, codec=k.codec,
+                           bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
+                           pinned_words=sum(t.live_words for t in kept))
     return out
 
 

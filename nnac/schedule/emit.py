@@ -41,10 +41,14 @@ class Item:
 
 @define
 class Ring:
-    """A stretch of memory used as a ring, remembering what still lies in it."""
+    """A stretch of memory used as a ring, remembering what still lies in it.
+
+    Things begin at multiples of ``granule``: without it, pieces of slightly different length drift and one piece waits for two others.
+    """
 
     base: int
     size: int
+    granule: int = 1
     head: int = 0
     lies: dict[Hashable, tuple[int, int]] = field(factory=dict)
 
@@ -53,7 +57,8 @@ class Ring:
         if key in self.lies:
             return self.base + self.lies[key][0], False
         assert length <= self.size, f"{key} of {length} does not fit a ring of {self.size}"
-        start = 0 if self.head + length > self.size else self.head
+        start = align(self.head, self.granule)
+        start = 0 if start + length > self.size else start
         self.head = start + length
         self.lies = {k: (s, e) for k, (s, e) in self.lies.items() if e <= start or s >= self.head}
         self.lies[key] = (start, self.head)
@@ -84,7 +89,8 @@ class Emitter:
     next_table: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.words = Ring(0, self.config.stream_words)
+        words = self.config.stream_words
+        self.words = Ring(0, words - (self.layout.zero_word >= 0), max(1, words // self.config.outstanding))
         self.pages = Ring(self.layout.page_base, self.layout.page_bytes)
         self.tables = dict(self.layout.fixed_tables)
 
@@ -185,8 +191,8 @@ class Emitter:
     def host(self, node: Node) -> None:
         call = self.plan.calls[node.path]
         reads = [("A", *r) for p in (*call.inputs, *call.states) for r in p.ranges]
-        writes = [("A", *r) for p in (call.output, *call.states) for r in p.ranges]
-        self.put(isa.HOST(id=call.id, time=call.cycles), "CPU", reads, writes)
+        # the machine gives the host all of A: every unit that uses it must have ended
+        self.put(isa.HOST(id=call.id, time=call.cycles), "CPU", reads, [("A", 0, self.config.a_bytes)])
 
     def linear(self, node: Node) -> None:
         x, y = self.plan.views[node.inputs[0]], self.plan.views[node.output]

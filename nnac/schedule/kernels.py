@@ -92,7 +92,7 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
     wide = weight.dtype != np.int8
     code = W16 if wide else _code(weight, rates)
     per_input = 2 if wide else 1
-    limit = max(1, config.stream_words // 4 // per_input)
+    limit = max(1, chunk_words(weight, config) // per_input)
     bands = bands_of(len(weight), config.lanes)
     chunks: list[Chunk] = []
     headers, names = [], []
@@ -111,6 +111,25 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
         first += width
     return Kernel(path, layer, *weight.shape, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
                   "|".join(dict.fromkeys(names)), code, act16)
+
+
+def chunk_words(weight: NDArray, config: MachineConfig) -> int:
+    """Words of a tile.  Large tiles are fewer instructions; small ones keep DRAM busy when a tile streams in less time than it takes to
+    free its place: decode, multiply, and the latency of the next request (2 words a word, and the latency).
+
+    W holds n tiles of c words, so n - 1 of them must last that long: (n - 1) c d >= 2 c + latency + 16, with d DRAM cycles a word, from the
+    entropy of a sample.
+    """
+    sample = weight[:: max(1, len(weight) // 256)].astype(np.int16)
+    counts = np.bincount(sample.ravel() & 255).astype(np.float64)
+    share = counts[counts > 0] / max(1, sample.size)
+    bits = max(0.5, float(-(share * np.log2(share)).sum()))
+    cycles = config.lanes * bits / 8 / config.burst * float(config.burst_cycles)
+    for n in (4, 8):
+        c = config.stream_words // n
+        if (n - 1) * c * cycles >= 1.25 * (2 * c + config.latency + 16):
+            return c
+    return max(1, config.stream_words // 8)
 
 
 def _code(weight: NDArray, rates: Sequence[int]) -> int:

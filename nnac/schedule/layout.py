@@ -24,6 +24,7 @@ from nnac.schedule.pins import Item, choose
 
 SMALL = 64                     # bytes: parameter sets up to this size always stay
 LUT_IMAGE = 1028
+RAW = b"\0"                    # stream header of the raw codec
 
 
 @define(eq=False)
@@ -273,7 +274,8 @@ def fill_dram(layout: Layout, batched: bool) -> None:
         layout.store(key, data)
     if layout.zero_word >= 0:
         layout.store("zero word", b"\0" * layout.config.lanes)
-        layout.store(("header", b"\0"), b"\0")
+        if ("header", RAW) not in layout.dram:
+            layout.store(("header", RAW), RAW)
     layout.store("end", b"\0" * (-layout.image_bytes % layout.config.burst or layout.config.burst))
 
 

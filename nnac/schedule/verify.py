@@ -16,6 +16,7 @@ This is a separate reading of the rules from `order`, byte by byte instead of by
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -77,17 +78,14 @@ def prove(operations: Sequence[Operation], *, sizes: Mapping[Hashable, int], hol
                 memory = memories[space]
                 if not writing:
                     memory.check_written(start, end, index)
-                for k, unit in enumerate(units):
-                    if k == own:
-                        continue
-                    last = memory.last(k, start, end, writing)
-                    if last < 0:
+                for k in memory.writers if not writing else memory.users:
+                    if k == own or (last := memory.last(k, start, end, writing)) < 0:
                         continue
                     conflicts += 1
                     if last > clock[k]:
                         kind = "writes" if writing else "reads"
                         raise HazardError("race", index, f"instruction {index} ({o.unit}) {kind} {space}:{start:#x}..{end:#x} while "
-                                          f"instruction {last} ({unit}) may still use it: no semaphore orders them")
+                                          f"instruction {last} ({units[k]}) may still use it: no semaphore orders them")
         for space, start, end in o.reads:
             memories[space].mark(own, start, end, index, False) if start < end else None
         for space, start, end in o.writes:
@@ -128,7 +126,7 @@ def _clocks(operations: Sequence[Operation], units: list[str], loose: set[str], 
             sent = signalled.setdefault(k, [])
             sent.append(index)
             taken = waited.get(k, [])
-            over = int(np.searchsorted(taken, clock[number[operations[taken[0]].unit]], side="right")) if taken else 0
+            over = bisect_right(taken, clock[number[operations[taken[0]].unit]]) if taken else 0
             most = max(most, len(sent) - over)
             if len(sent) - over > capacity:
                 raise HazardError("tokens", index, f"semaphore {k} may hold {len(sent) - over} tokens, more than {capacity}")
@@ -156,6 +154,8 @@ class _Memory:
         self.writes = [np.full(n, -1, np.int32) for _ in range(units)]
         self.reads = [np.full(n, -1, np.int32) for _ in range(units)]
         self.written = np.zeros(size, bool)
+        self.writers: list[int] = []           # units that have written here, or used it at all
+        self.users: list[int] = []
 
     def check_written(self, start: int, end: int, index: int) -> None:
         gap = self.written[start:end]
@@ -177,6 +177,9 @@ class _Memory:
         part = self._slice(start, end)
         if part.start < part.stop:
             (self.writes if writing else self.reads)[unit][part] = index
+            for known in (self.users, self.writers) if writing else (self.users,):
+                if unit not in known:
+                    known.append(unit)
         if writing:
             self.written[start:end] = True
 

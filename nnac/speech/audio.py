@@ -6,6 +6,7 @@ A manifest is JSON lines: {"audio": path, "text": reference, "duration": seconds
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import wave
@@ -37,7 +38,7 @@ def read_wav(path: str | os.PathLike) -> tuple[NDArray, int]:
     try:
         if os.path.getsize(path) == 0:
             raise AudioError(f"{path}: the file is empty")
-        with wave.open(os.fspath(path), "rb") as file:
+        with wave.open(io.BytesIO(_plain_pcm(Path(path).read_bytes())), "rb") as file:
             width, channels, rate, declared = file.getsampwidth(), file.getnchannels(), file.getframerate(), file.getnframes()
             data = file.readframes(declared)
     except FileNotFoundError:
@@ -59,6 +60,17 @@ def read_wav(path: str | os.PathLike) -> tuple[NDArray, int]:
     if rate <= 0:
         raise AudioError(f"{path}: a sample rate of {rate} Hz")
     return np.frombuffer(data, "<i2").reshape(-1, channels), rate
+
+
+PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+
+
+def _plain_pcm(data: bytes) -> bytes:
+    """The same file with an extensible PCM header (which many recorders write) marked as plain PCM, for the standard library."""
+    at = data.find(b"fmt ", 12, 4096)
+    if at > 0 and data[at + 8: at + 10] == b"\xfe\xff" and data[at + 32: at + 48] == PCM_GUID:
+        return data[: at + 8] + b"\x01\x00" + data[at + 10:]
+    return data
 
 
 def _explain(error: str) -> str:

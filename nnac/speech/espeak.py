@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905  (lists of words read best as words)
 """Speech from text with espeak-ng, from the `espeakng-loader` wheel (library and voices in one), through ctypes.
 
 The library keeps state from one sentence to the next (lengths differ by some samples), so a sentence spoken second is not the

@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905  (lists of words read best as words)
 """Sentences of a voice assistant: sixteen shapes, 166 words, near pairs on purpose (fifteen/fifty, ann/anna/hannah).
 
 A sentence is held out when a hash of its text says so (one in eight), so that no test sentence can ever be in training, whatever

@@ -11,11 +11,13 @@ from functools import cached_property
 
 from attrs import field, frozen
 
+from ..errors import UserError
+
 BLANK = 0
 SPACE = "▁"  # sentencepiece's mark of a word's beginning
 
 
-class TokenError(ValueError):
+class TokenError(UserError, ValueError):
     """A text or an id that the tokens do not cover; the message is one clear line."""
 
 

@@ -267,8 +267,9 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
     while pace.shards % processes:
         processes -= 1
     reports: list[dict] = []
-    with progress(title, pace.steps, quiet) as advance:
-        seen, dev, loss = 0, "", 0.0
+    seen = steps_done(task)
+    with progress(title, pace.steps, quiet, seen) as advance:
+        dev, loss = "", 0.0
 
         def report(line: dict) -> None:
             nonlocal seen, dev, loss
@@ -291,6 +292,14 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
         else:
             _run_processes(task, processes, report, every, dev_every)
     return reports
+
+
+def steps_done(task: Any) -> int:
+    """How far an earlier call came: the steps in OUT.part, 0 where there is none (or none that can be read: `Trainer.restore` says so)."""
+    try:
+        return checkpoint.load(task.out + ".part", "training-state").metadata["step"]
+    except checkpoint.CheckpointError:
+        return 0
 
 
 def _run_processes(task: Any, world: int, report: Report, every: int, dev_every: int) -> None:
@@ -330,16 +339,13 @@ def _run_processes(task: Any, world: int, report: Report, every: int, dev_every:
 
 def main(path: str) -> int:
     """One rank: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``."""
-    from ..checkpoint import CheckpointError
-    from ..speech.corpus import CorpusError
-
     job = json.loads(Path(path).read_text())
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
         torch.distributed.init_process_group("gloo", init_method=os.environ.get("NNAC_RENDEZVOUS", "env://"), rank=rank, world_size=world)
     try:
         run_rank(task_from_json(job), rank, world, lambda line: print(json.dumps(line), flush=True), job["every"], job["dev_every"])
-    except (CheckpointError, CorpusError, TrainingError) as error:
+    except UserError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return 1
     finally:

@@ -1,6 +1,6 @@
 """Weights to integers in training: one method, one mask, one regulariser, one hard compressor, composed.
 
-    codes, scale = quantiser(w)          # codes float32 [rows, cols], exact integers;  scale float32 [rows];  w_hat = codes * scale[:, None]
+    codes, scale = quantiser(w)      # codes float32 [rows, cols], exact integers;  scale float32 [rows];  w_hat = codes * scale[:, None]
 
 The codes carry the whole gradient: backward, they stand for ``w_hat / scale``, so whoever multiplies with ``codes * scale`` gives the
 weights and the learned sizes their gradient by the chain rule and treats the scale as a constant (it has no gradient of its own).
@@ -260,7 +260,7 @@ class WeightQuantiser(_Scheduled):
         if unit is None and self.layout.granularity != "group":
             return grid, self.layout.rows_of(grid.unit)
         if unit is None:
-            unit = self.layout.rows_of(grid.reach) / self.top
+            unit = (self.layout.rows_of(grid.reach) / self.top).clamp_min(SMALLEST_UNIT)
         return grid.on(self.layout.groups_of(unit)), unit
 
     @property
@@ -298,12 +298,27 @@ class WeightQuantiser(_Scheduled):
     @torch.no_grad()
     def on_step(self, step: int, w: Tensor) -> bool:
         """Run the schedules after optimiser step number ``step``; True if ``w`` was changed in place (pruned, hard-compressed)."""
+        changed = self.renew(step, w)
+        if self.hardens:
+            self.harden(w)
+        return changed or self.hardens
+
+    @property
+    def hardens(self) -> bool:
+        """Whether the hard compressor is due now."""
+        s = self.settings
+        return s.method is not None and s.harden is not None and not self.frozen and s.harden.due(self.clock)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def renew(self, step: int, w: Tensor) -> bool:
+        """`on_step` without the hard compressor."""
         self._set_clock(evolve(self.clock, step=step))
         if self.frozen:
             return False
         changed, s = False, self.settings
         if s.sparsity is not None and s.sparsity.due(self.clock):  # type: ignore[attr-defined]
-            self.mask = s.sparsity.choose(w.detach().float(), self.mask, self.clock, self.memory)  # type: ignore[attr-defined]
+            self.mask = s.sparsity.choose(  # type: ignore[attr-defined]
+                w.detach().float(), self.mask, self.clock, self.memory, s.gates)
             if s.sparsity.monotone:  # type: ignore[attr-defined]
                 w.mul_(self.mask)
                 changed = True
@@ -314,9 +329,6 @@ class WeightQuantiser(_Scheduled):
         x = self.layout.grouped(w.float() if self.mask is None else w.float() * self.mask)
         for key, value in s.method.renew(self.state, x, self._live, s.bits, self.clock).items():
             getattr(self, key).copy_(value)
-        if s.harden is not None and s.harden.due(self.clock):  # type: ignore[attr-defined]
-            self.harden(w)
-            changed = True
         return changed
 
     @torch.no_grad()
@@ -331,20 +343,29 @@ class WeightQuantiser(_Scheduled):
     @torch.no_grad()
     def freeze(self, w: Tensor) -> None:
         """The final hard compression: ``w`` becomes what its codes say, and grid and mask never change again."""
-        if self.settings.method is not None and not self.frozen:
-            if not self.started:
-                self.restart(w)
-            was = self.training
-            self.training = False
-            grid = self.grid(w.float() if self.mask is None else w.float() * self.mask)
-            self.training = was
+        grid = self.final_grid(w)
+        self.harden(w)
+        self.keep(grid)
+
+    def final_grid(self, w: Tensor) -> Grid | None:
+        """The grid of evaluation; None when there is none to keep (real numbers, frozen already)."""
+        if self.settings.method is None or self.frozen:
+            return None
+        if not self.started:
+            self.restart(w)
+        was = self.training
+        self.training = False
+        grid = self.grid(w.float() if self.mask is None else w.float() * self.mask)
+        self.training = was
+        return grid
+
+    def keep(self, grid: Grid | None) -> None:
+        """From now on this grid, whatever the weights; hardened weights stay where they are, also those placed by bounds of its own."""
+        if grid is not None:
             self.frozen_unit.copy_(grid.unit if isinstance(grid, Codebook) else grid.step)
             if isinstance(grid, Codebook):
                 self.frozen_codes.copy_(grid.codes)
-                if grid.bounds is not None:                # what hardens by its own bounds is then kept by nearest
-                    self.harden(w)
             self._flag(frozen=True)
-        self.harden(w)
 
     def sparsity(self) -> float:
         """The share of dead weights."""
@@ -377,7 +398,7 @@ class KernelQuantiser(_Scheduled):
     """A matrix of parts, each compressed its own way: the same calls as `WeightQuantiser`.
 
     Parts of the same rows share the scale of those rows, since their products meet in one accumulator: each part's levels become integer
-    multiples of the common unit, which is the largest reach among them over 127 (4-bit levels move by less than 3 %).
+    multiples of the common unit, which is the largest reach among them over 127 (4-bit levels of equal reach move by less than 1 %).
     """
 
     def __init__(self, parts: list[tuple[Part, WeightQuantiser]], shape: tuple[int, int], *, training: Training | None = None) -> None:
@@ -435,18 +456,30 @@ class KernelQuantiser(_Scheduled):
 
     @torch.no_grad()
     def on_step(self, step: int, w: Tensor) -> bool:
-        """As `WeightQuantiser.on_step`; a part that hardens does so on its own unit, the common one follows at the next pass."""
+        """As `WeightQuantiser.on_step`; parts harden on the common unit."""
         self._set_clock(evolve(self.clock, step=step))
-        changed = [q.on_step(step, p.of(w)) for p, q in self.pairs]
-        return any(changed)
+        changed = [q.renew(step, p.of(w)) for p, q in self.pairs]
+        if any(q.hardens for _, q in self.pairs):
+            hard = self._hardened(w)
+            for p, q in self.pairs:
+                if q.hardens:
+                    p.of(w).copy_(p.of(hard))
+        return any(changed) or any(q.hardens for _, q in self.pairs)
+
+    def _hardened(self, w: Tensor) -> Tensor:
+        was = self.training
+        self.eval()
+        codes, scale = self(w)
+        self.train(was)
+        return codes * scale[:, None]
 
     @torch.no_grad()
     def freeze(self, w: Tensor) -> None:
         """As `WeightQuantiser.freeze`, on the common unit."""
-        for p, q in self.pairs:
-            q.freeze(p.of(w))
-        codes, scale = self(w)
-        w.copy_(codes * scale[:, None])
+        grids = [q.final_grid(p.of(w)) for p, q in self.pairs]
+        w.copy_(self._hardened(w))
+        for (_, q), grid in zip(self.pairs, grids, strict=True):
+            q.keep(grid)
 
     def restart(self, w: Tensor) -> None:
         for p, q in self.pairs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 from nnac.diagnostics import did_you_mean
@@ -27,11 +28,11 @@ def checking() -> tuple[Rule, ...]:
     return tuple(rule() for rule in REGISTRY.values() if rule.check is not Rule.check)
 
 
-def run_rules(r: Resolution) -> None:
-    """Add what the lint rules find to ``r.problems``.  Without a model only the rules that need none have something to say."""
+def run_rules(r: Resolution, most: int | None = None) -> None:
+    """Add what the lint rules find to ``r.problems``, at most ``most`` from each.  Without a model only the rules that need none speak."""
     for rule in checking():
         if r.model is not None or rule.code == "incomplete-policy":
-            r.problems.extend(rule.check(r))
+            r.problems.extend(islice(rule.check(r), most))
 
 
 def _import(names: tuple[str, ...]) -> None:

@@ -68,7 +68,7 @@ class IncompletePolicy(Rule):
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         lacking = [w for w, there in (("model", r.model_statement), ("target", r.target_statement)) if there is None]
         extended = any(d.node.extends is not None and d.node.extends.text == r.name for d in r.scope.policies.values())
-        if lacking and not extended and not r.errors:
+        if lacking and not extended and not r.errors and not r.scope.problems:
             name = r.policy.name
             yield problem(self.code, Span(r.declared.file.source, name.start, name.end),
                           f"policy `{r.name}` names no {' and no '.join(lacking)}",

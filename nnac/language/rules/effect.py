@@ -96,6 +96,8 @@ class UnusedParameter(Rule):
     example = example("let bits = 5\nlayers ** { weights int8 }")
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.scope.problems or any(d.code == "unknown-name" for d in r.problems):
+            return                                              # what uses it may be what was not understood
         mentioned = {n.text for st in r.parameters.values() for n in s.walk(_value(st.node)) if isinstance(n, s.Name)}
         for name, statement in r.parameters.items():
             if name not in r.names.used and name not in mentioned and statement.policy is r.policy:

@@ -1,0 +1,196 @@
+"""Pruning: shares, blocks, monotone masks, the l1 problem and its oracle."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from nnac.compression._pruning import Blocks, magnitudes, n_of_m, sense, sensing_matrix, shrink, sparse_code
+from nnac.train.quantiser import WeightQuantiser
+from nnac.train.schedule import Clock
+from nnac.units import Moment
+from tests.methods import make, settings, weights
+
+GRADUAL = ("csp", "magnitude", "narang")
+
+
+def gradual(keyword, target=0.75, to=20.0, **others):
+    extra = {"columns": 16, "iterations": 9} if keyword == "csp" else {}
+    return make(keyword, target=target, **{"from": Moment(4.0), "to": Moment(to), "every": Moment(4.0), **extra, **others})
+
+
+def history(method, w, steps=24):
+    """The masks of a training in which weights drift."""
+    q = WeightQuantiser(settings("minmax", sparsity=method), w)
+    masks = []
+    for step in range(1, steps + 1):
+        w.add_(torch.randn(w.shape, generator=torch.Generator().manual_seed(step)) * 0.01)
+        q.on_step(step, w)
+        masks.append(q.mask.clone())
+    return masks
+
+
+@pytest.mark.parametrize("keyword", GRADUAL)
+@pytest.mark.parametrize("block,along", [(1, "inputs"), (16, "inputs"), (16, "outputs"), (5, "inputs"), (64, "outputs")])
+@pytest.mark.parametrize("target", [0.5, 0.9])
+def test_the_target_is_met_within_one_block(keyword, block, along, target):
+    w = weights(64, 50)
+    masks = history(gradual(keyword, target, block=block, along=along), w)
+    dead = [int((~m).sum()) for m in masks]
+    assert abs(dead[19] - target * w.numel()) <= block and dead[-1] == dead[19]
+    assert dead[2] == 0 and 0 <= dead[7] < dead[19]
+    alive = Blocks(64, 50, block, along, 4)
+    whole = alive.sums(masks[-1].float())
+    assert ((whole == 0) | (whole == alive.sizes(whole))).all()                    # blocks live or die together
+
+
+@pytest.mark.parametrize("keyword", GRADUAL)
+def test_masks_only_shrink_and_the_dead_are_zero(keyword):
+    w = weights(32, 48)
+    masks = history(gradual(keyword), w)
+    for before, after in itertools.pairwise(masks):
+        assert not (after & ~before).any()
+    q = WeightQuantiser(settings("binary", sparsity=gradual(keyword)), w)
+    q.on_step(20, w)
+    codes, _ = q(w)
+    assert (codes[~q.mask] == 0).all() and (codes[q.mask] != 0).all() and (w[~q.mask] == 0).all()
+
+
+def test_blocks_of_a_gated_kernel_are_words_of_the_machine():
+    """A word is 64 rows in the compiler's order: the same 16 cells of the four gates; a dead block is a dead word."""
+    w = weights(4 * 40, 30)                                # 40 cells: two whole bands of 16 cells and one of 8
+    q = WeightQuantiser(settings("minmax", sparsity=make("magnitude", target=0.5, to=Moment(1.0), block=64, along="outputs")), w)
+    assert q.settings.gates == 4
+    q.on_step(1, w)
+    words = q.mask.view(4, 40, 30).permute(1, 0, 2).float()                        # cells, gates, inputs
+    for first in (0, 16, 32):
+        share = words[first:first + 16].mean((0, 1))
+        assert set(share.tolist()) <= {0.0, 1.0}
+    assert abs(int((~q.mask).sum()) - w.numel() // 2) <= 64
+
+
+def test_magnitude_follows_the_cubic_law():
+    m = gradual("magnitude", 0.8, to=24.0, initial=0.1)
+    shares = [m.share(Clock(step)) for step in (4, 8, 14, 24, 99)]
+    assert shares == pytest.approx([0.1, 0.8 - 0.7 * (16 / 20) ** 3, 0.8 - 0.7 * 0.125, 0.8, 0.8])
+
+
+def test_magnitude_kills_the_smallest():
+    w = weights(16, 32)
+    before = w.clone() + torch.randn(w.shape, generator=torch.Generator().manual_seed(1)) * 0.01
+    mask = history(make("magnitude", target=0.5, to=Moment(1.0)), w, steps=1)[0]
+    assert w[~mask].abs().max() == 0 and int((~mask).sum()) == 256 and before[mask].abs().min() > before[~mask].abs().max()
+
+
+def test_narang_steepens_half_way():
+    n = gradual("narang", slope_ratio=2.0)
+    assert n.threshold(0.0) == 0 and n.threshold(1.0) == pytest.approx(1.0)
+    assert (n.threshold(0.9) - n.threshold(0.8)) == pytest.approx(2 * (n.threshold(0.2) - n.threshold(0.1)))
+
+
+@budget(max_examples=50, deadline=None)
+@given(rows=st.integers(1, 8), cols=st.integers(1, 30), n=st.integers(1, 7), extra=st.integers(1, 8), seed=st.integers(0, 99))
+def test_n_of_m_keeps_the_largest_of_each_run(rows, cols, n, extra, seed):
+    m, w = n + extra, torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
+    mask = n_of_m(w, n, m)
+    for start in range(0, cols, m):
+        run, kept = w[:, start:start + m].abs(), mask[:, start:start + m]
+        assert (kept.sum(1) == min(n, run.shape[1])).all()
+        assert (run.masked_fill(~kept, 9).amin(1) >= run.masked_fill(kept, -1).amax(1)).all()
+
+
+def test_n_of_m_may_revive_a_weight():
+    w = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
+    q = WeightQuantiser(settings("minmax", sparsity=make("n_m", every=Moment(1.0))), w)
+    q.on_step(1, w)
+    assert q.mask.tolist() == [[True, True, False, False]]
+    w[0, 3] = 9.0
+    q.on_step(2, w)
+    assert q.mask.tolist() == [[True, False, False, True]]
+
+
+@budget(max_examples=50, deadline=None)
+@given(rows=st.integers(1, 9), cols=st.integers(1, 40), block=st.integers(1, 20), along=st.sampled_from(["inputs", "outputs"]),
+       share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_lowest_blocks_die_first(rows, cols, block, along, share, seed):
+    w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
+    blocks = Blocks(rows, cols, block, along)
+    scores = magnitudes(w, blocks)
+    mask = blocks.lowest(scores, torch.ones(rows, cols, dtype=torch.bool), share)
+    assert abs(int((~mask).sum()) - share * rows * cols) <= block + 1
+    live = blocks.sums(mask.float()) > 0
+    if live.any() and not live.all():
+        assert scores[live].min() >= scores[~live].max()
+    again = blocks.lowest(scores, mask, share)
+    assert torch.equal(again, mask)
+
+
+# ------------------------------------------------------------------------------------------------ compressed sensing
+
+def test_an_orthonormal_sensing_matrix_is_soft_thresholding():
+    w = weights(20, 32)
+    phi, _ = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(1)))
+    for accelerate in (True, False):
+        x = sense(w, phi, 0.05, torch.zeros_like(w), 40, accelerate=accelerate)
+        assert torch.allclose(x, shrink(w, 0.05), atol=1e-5)
+    blocks = sense(w, phi, 0.05, torch.zeros_like(w), 40, block=8)
+    assert torch.allclose(blocks, shrink(w, 0.05, 8), atol=1e-5)
+    code, _ = sparse_code(w, phi, 0.5, 30)
+    ranks = w.abs().reshape(-1).argsort(descending=True)[: int((code != 0).sum())]
+    assert torch.equal((code != 0).reshape(-1).nonzero()[:, 0], ranks.sort().values)           # the support is magnitude's
+
+
+@pytest.mark.parametrize("block", [1, 8])
+def test_the_l1_problem_is_solved(block):
+    """At the optimum the gradient of the error is -strength * sign on the support, smaller elsewhere (for blocks: in root mean square)."""
+    w, strength = weights(12, 48), 0.02
+    phi = sensing_matrix(24, 48, 3)
+    x = sense(w, phi, strength, w, 4000, block)
+    gradient = ((x - w) @ phi.T @ phi).view(12, -1, block)
+    size = x.view(12, -1, block).square().mean(-1).sqrt()
+    if block == 1:
+        pull = gradient[..., 0]
+        on = size > 1e-4
+        assert torch.allclose(pull[on], -strength * x[on].sign(), atol=2e-4)
+        assert (pull[~on].abs() <= strength * 1.02).all()
+    else:
+        direction = x.view(12, -1, block) / size[..., None].clamp_min(1e-12)
+        on = size > 1e-3
+        assert torch.allclose(gradient[on], -strength * direction[on], atol=5e-4)
+        assert (gradient[~on].square().mean(-1).sqrt() <= strength * 1.02).all()
+    faster, slower = (sense(w, phi, strength, w, 60, block, accelerate=a) for a in (True, False))
+    assert (faster - x).norm() < (slower - x).norm()
+
+
+def test_bisection_finds_the_share():
+    w = weights(64, 64)
+    phi = sensing_matrix(32, 64, 0)
+    for share in (0.55, 0.7, 0.9):                         # half as many measurements as weights: at least half is zero anyway
+        code, strength = sparse_code(w, phi, share, 60)
+        assert float((code == 0).float().mean()) == pytest.approx(share, abs=0.05)
+        again, _ = sparse_code(w, phi, share, 60, strength=strength)
+        assert float((again == 0).float().mean()) == pytest.approx(share, abs=0.05)
+
+
+def test_csp_keeps_more_of_the_weights_than_chance():
+    w = weights(64, 64)
+    kept = {}
+    for keyword in ("csp", "magnitude"):
+        v = w.clone()
+        q = WeightQuantiser(settings("minmax", sparsity=gradual(keyword, 0.8, to=4.0)), v)
+        q.on_step(4, v)
+        kept[keyword] = float(v.norm() / w.norm())
+    chance = 0.2**0.5
+    assert chance + 0.2 < kept["csp"] <= kept["magnitude"]
+
+
+def test_the_sensing_matrix_is_fixed_by_its_seed():
+    assert torch.equal(sensing_matrix(8, 16, 5), sensing_matrix(8, 16, 5))
+    assert not torch.equal(sensing_matrix(8, 16, 5), sensing_matrix(8, 16, 6))
+    phi = sensing_matrix(256, 512, 0)
+    assert float(phi.var()) == pytest.approx(1 / 256, rel=0.02)

@@ -16,7 +16,6 @@ from nnac.isa import HOST, UNITS, Instruction, MachineConfig
 from nnac.isa.base import Range
 
 
-
 def ranges(i: Instruction, config: MachineConfig) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
     """(reads, writes) without empty ranges.  The host may touch all of A."""
     if isinstance(i, HOST):

@@ -121,7 +121,7 @@ def chunk_words(weight: NDArray, config: MachineConfig) -> int:
     entropy of a sample.
     """
     sample = weight[:: max(1, len(weight) // 256)].astype(np.int16)
-    counts = np.bincount((sample.ravel() & 255)).astype(np.float64)
+    counts = np.bincount(sample.ravel() & 255).astype(np.float64)
     share = counts[counts > 0] / max(1, sample.size)
     bits = max(0.5, float(-(share * np.log2(share)).sum()))
     cycles = config.lanes * bits / 8 / config.burst * float(config.burst_cycles)

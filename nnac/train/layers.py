@@ -17,7 +17,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac import arith, bind
+from nnac import bind
 from nnac.ir import Node, QGraph
 from nnac.train import integers as exact
 from nnac.train import kernels

@@ -21,8 +21,8 @@ from torch import Tensor
 from .. import checkpoint
 from ..checkpoint import CheckpointError
 from ..decode.front_end import FrontEnd
+from ..decode.recogniser import Recogniser, load_recogniser
 from ..lower import lower_plan
-from ..model.recogniser import Recogniser, load_recogniser
 from ..plan import Plan, PlanError
 from ..speech.corpus import Split, load_split
 from . import loop

@@ -332,8 +332,8 @@ def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> 
 
     code = e.code[first:end]
     trace = Trace(m)
-    _decode_ahead(code, m)
     try:
+        _decode_ahead(code, m)
         trace.walk(code)
         return build(e, trace)
     except (Untranslatable, MachineError) as reason:

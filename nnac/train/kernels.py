@@ -233,23 +233,35 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace
 
 @frozen(eq=False)
 class Gradients:
-    """d loss / d: pre (real pre-activations [T, B, 4H]), hidden (first hidden integers), cell (first cell, real), hidden_scale or None,
-    projected (real projections [T, B, R]) or None.
+    """d loss / d: pre (real pre-activations [T, B, 4H]), hidden (first hidden integers), cell (first cell, real), projected (real projections
+    [T, B, R]) or None, clip (of the hidden state) or None.
     """
 
     pre: Tensor
     hidden: Tensor
     cell: Tensor
-    hidden_scale: Tensor | None
     projected: Tensor | None
+    clip: Tensor | None
+
+
+@frozen(eq=False)
+class LearnedClip:
+    """Gradient of a hidden state's symmetric clip: ``gradients(d loss / d real, unrounded codes)``, and the hidden format."""
+
+    form: Format
+
+    def add(self, total: Tensor | None, g: Tensor, z: Tensor) -> Tensor:
+        """``total`` and one step's share: g [B, R] d loss / d hidden integer (of all that reads it), z unrounded codes."""
+        share = self.form.learner.gradients(g / self.form.scale, z, self.form)[0]
+        return share if total is None else total + share
 
 
 def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | None, cell: Tensor, trace: Trace, d: Direction,
-             learned: bool = False) -> Gradients:
+             clip: LearnedClip | None = None) -> Gradients:
     """Through time.
 
     dy [T, B, R] d loss / d hidden integer      dc [B, H] d loss / d final cell (real) or None      feedback [4H, R]: recurrent weights, real
-    over hidden code      project [R, H] real over cell output code, or None      learned  whether the hidden scale wants a gradient
+    over hidden code      project [R, H] real over cell output code, or None      clip  of the hidden state, if it is learned
     """
     steps, batch, cells = trace.cells.shape
     make = lambda *shape: torch.empty(*shape, device=dy.device)  # noqa: E731
@@ -259,8 +271,11 @@ def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | 
     projected = None if project is None else make(steps, batch, feedback.shape[1])
     to_cells, later = (dy, dh) if project is None else (make(steps, batch, cells), torch.zeros(batch, cells, device=dy.device))
     step_of = native.Backward if isinstance(d.recurrent, native.Tiles) else _EagerBackward
-    one = step_of(to_cells, later, dc, dz, cell, trace, d, learned and project is None)
+    one = step_of(to_cells, later, dc, dz, cell, trace, d)
+    total: Tensor | None = None
     for step in range(steps - 1, -1, -1):
+        if clip is not None:
+            total = clip.add(total, dh + dy[step], _unrounded(trace, step, project, d))
         if project is not None:
             torch.add(dh, dy[step], out=projected[step]).mul_(trace.projected_uncut[step]).mul_(1.0 / d.project.hidden_scale)
             torch.mm(projected[step], project, out=to_cells[step])
@@ -268,13 +283,23 @@ def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | 
         one(step)
         through = dz[step] if trace.cut_recurrent is None else dz[step].masked_fill(trace.cut_recurrent[step], 0.0)
         torch.mm(through, feedback, out=dh)
-    return Gradients(dz, dh, dc, -one.moment / d.hidden_scale if learned and project is None else None, projected)
+    return Gradients(dz, dh, dc, projected, total)
+
+
+def _unrounded(trace: Trace, step: int, project: Tensor | None, d: Direction) -> Tensor:
+    """The hidden state of a step over its scale, before rounding and saturation, [B, R]."""
+    if project is not None:
+        return (trace.cell_outputs[step].float() @ project.t()) / d.project.hidden_scale
+    t = tables(d.fraction, trace.pre.device)
+    cells = trace.cells.shape[2]
+    o = t.reals[trace.pre[step][:, 3 * cells:].long() + _OFFSET]
+    return o * t.cell_reals[trace.cells[step].long() + _OFFSET] / d.hidden_scale
 
 
 class _EagerBackward:
     """The elementwise half of a backward step in PyTorch: reads dy[step] and dh, replaces dc, fills dz[step]."""
 
-    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool) -> None:
+    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction) -> None:
         batch, cells = dc.shape
         make = lambda width, of=torch.float32: torch.empty(batch, width, dtype=of, device=dy.device)  # noqa: E731
         self.dy, self.dh, self.dc, self.dz, self.cell, self.trace, self.d = dy, dh, dc, dz, cell, trace, d
@@ -283,7 +308,6 @@ class _EagerBackward:
         self.tanh, self.tanh_slope, self.at = make(cells), make(cells), make(cells, torch.int32)
         self.offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=dy.device)
         self.offset[2 * cells:3 * cells] += 2 * _OFFSET
-        self.moment = torch.zeros((), dtype=torch.float64, device=dy.device) if learned else None
 
     def __call__(self, step: int) -> None:
         t, dh, dc, trace, cells = self.t, self.dh, self.dc, self.trace, self.dc.shape[1]
@@ -299,8 +323,6 @@ class _EagerBackward:
         if trace.uncut is not None:
             dh.mul_(trace.uncut[step])
         torch.mul(dh, self.tanh, out=do)
-        if self.moment is not None:
-            self.moment += (o * do).sum(dtype=torch.float64)
         dc.add_(dh.mul_(o).mul_(self.tanh_slope))
         dc.mul_(self.tanh_slope.sign_())                                         # a cell at the limit of int16 passes nothing on
         before = (self.cell if step == 0 else trace.cells[step - 1]).float().mul_(2.0**-self.d.fraction)
@@ -314,12 +336,12 @@ class _EagerBackward:
 class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor,
-                hidden: Tensor, cell: Tensor, hidden_scale: Tensor | None, project_codes: Tensor | None, project_scale: Tensor | None,
-                d: Direction, zero_point: int) -> tuple[Tensor, Tensor]:
+                hidden: Tensor, cell: Tensor, project_codes: Tensor | None, project_scale: Tensor | None, high: Tensor | None,
+                d: Direction, zero_point: int, form: Format) -> tuple[Tensor, Tensor]:
         t = forward(x, hidden, cell, d)
         ctx.save_for_backward(x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, project_codes, project_scale,
                               t.cell_outputs, t.cells, t.pre, t.uncut, t.cut_input, t.cut_recurrent, t.projected, t.projected_uncut)
-        ctx.d, ctx.zero_point, ctx.learned = d, zero_point, hidden_scale is not None
+        ctx.d, ctx.zero_point, ctx.clip = d, zero_point, LearnedClip(form) if high is not None else None
         ctx.set_materialize_grads(False)
         return t.hidden.float() if d.project is None else t.projected.clone(), t.cells[-1].float()
 
@@ -329,23 +351,18 @@ class _Lstm(torch.autograd.Function):
         d, unit, t = ctx.d, 2.0**-ctx.d.fraction, Trace(*trace)
         dy = torch.zeros(t.hidden.shape, device=cell.device) if dy is None else dy.contiguous()
         project = None if project_codes is None else project_codes * project_scale[:, None]
-        grads = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], project, cell, t, d, ctx.learned)
+        grads = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], project, cell, t, d, ctx.clip)
         through_x = (grads.pre if t.cut_input is None else grads.pre.masked_fill(t.cut_input, 0.0)).flatten(0, 1)
         through_h = (grads.pre if t.cut_recurrent is None else grads.pre.masked_fill_(t.cut_recurrent, 0.0)).flatten(0, 1)
         flat = x.flatten(0, 1)
         gx = (through_x @ (input_codes * input_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
         slope_x = through_x.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
         slope_h = through_h.t() @ torch.cat([hidden[None].to(t.hidden.dtype), t.hidden[:-1]]).flatten(0, 1).float()
-        g_input_scale = (input_codes * slope_x).sum(1) if ctx.needs_input_grad[4] else None
-        g_recurrent_scale = (recurrent_codes * slope_h).sum(1) if ctx.needs_input_grad[5] else None
-        g_hidden_scale, g_project, g_project_scale = grads.hidden_scale, None, None
+        g_project = None
         if project_codes is not None:
-            slope_p = grads.projected.flatten(0, 1).t() @ t.cell_outputs.flatten(0, 1).float()
-            g_project_scale = (project_codes * slope_p).sum(1)
-            g_project = slope_p * project_scale[:, None]
-            g_hidden_scale = -(project_scale * g_project_scale).sum() / d.project.hidden_scale if ctx.learned else None
-        return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), g_input_scale,
-                g_recurrent_scale, grads.hidden, grads.cell * unit, g_hidden_scale, g_project, g_project_scale, None, None)
+            g_project = (grads.projected.flatten(0, 1).t() @ t.cell_outputs.flatten(0, 1).float()).mul_(project_scale[:, None])
+        return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), None, None, grads.hidden,
+                grads.cell * unit, g_project, None, grads.clip, None, None, None)
 
 
 def lstm(x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor, hidden: Tensor,
@@ -356,5 +373,6 @@ def lstm(x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, 
     codes  float32 [4H, I], [4H, R], [R, H]      bias  real [4H]      scales  [4H], [R] real value of one unit of each product's accumulator
     hidden, cell  the state before, integers       d  the same integers, packed       zero_point  of x       out  format of the hidden state
     """
-    return _Lstm.apply(x, input_codes, recurrent_codes, bias, input_scale, recurrent_scale, hidden, cell, out.tensor, project_codes, project_scale,
-                       d, zero_point)
+    high = None if out.learner is None else out.learner.high
+    return _Lstm.apply(x, input_codes, recurrent_codes, bias, input_scale, recurrent_scale, hidden, cell, project_codes, project_scale, high, d,
+                       zero_point, out)

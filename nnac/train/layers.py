@@ -22,6 +22,7 @@ from nnac.ir import Node, QGraph
 from nnac.lower import unit_scale
 from nnac.train import integers as exact
 from nnac.train import kernels
+from nnac.train.activation import learned
 from nnac.train.integers import Format, Rescale
 from nnac.train.quantiser import WeightQuantiser
 from nnac.train.schedule import Slot
@@ -141,7 +142,7 @@ class Linear(Layer):
         codes, scale = self.quantiser(self.weight)
         x, rows = ins[0], self.width
         wide = max(x.bits, self.weight_bits) > 8
-        acc_scale = (scale * x.factor).expand(rows) if isinstance(scale, Tensor) else torch.full((rows,), scale * x.scale)
+        acc_scale = (scale * x.scale).expand(rows)
         sums = numbers(codes.sum(1)) if x.zero_point else 0
         c = bind.linear_scales(rows, numbers(scale), None if self.bias is None else numbers(self.bias), x.scale, x.zero_point, out.scale, sums,
                                wide=wide)
@@ -152,8 +153,9 @@ class Linear(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         c = self.kept_constants(ins, out)
-        return exact.linear(xs[0], c.codes["weight"], self.bias, c.ready["acc_scale"], c.ready["matrix"], c.ready["rescale"],
-                            ins[0].zero_point, out)
+        y = exact.linear(xs[0], c.codes["weight"], self.bias, c.ready["acc_scale"], c.ready["matrix"], c.ready["rescale"], ins[0].zero_point, out)
+        real = lambda: nn.functional.linear(xs[0] - ins[0].zero_point, c.codes["weight"] * c.ready["acc_scale"][:, None], self.bias)  # noqa: E731
+        return learned(y, out, lambda: real() / out.scale)
 
     def reals(self, xs, state, lengths):
         return nn.functional.linear(xs[0], self.weight, self.bias)
@@ -174,7 +176,8 @@ class LayerNorm(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         c = self.kept_constants(ins, out)
-        return exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale**2, out)
+        y = exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale**2, out)
+        return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
         return nn.functional.layer_norm(xs[0], (self.width,), self.weight, self.bias, self.epsilon)
@@ -196,9 +199,8 @@ class Embedding(Layer):
     def constants(self, ins, out):
         """The quantised weight, written in the format of the output: the table holds the very integers that leave the layer."""
         codes, scale = self.quantiser(self.weight)
-        if isinstance(scale, Tensor) and scale.ndim == 1:
-            scale = scale[:, None]
-        return Constants({}, dict(weight=exact.quantise(codes * scale, out)))
+        real = codes * scale[:, None]
+        return Constants({}, dict(weight=learned(exact.quantise(real, out), out, lambda: real / out.scale)))
 
     def integers(self, xs, ins, out, state, lengths):
         return nn.functional.embedding(xs[0][..., 0].long(), self.kept_constants(ins, out).codes["weight"])
@@ -220,7 +222,12 @@ class Add(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
-        return exact.add(*xs, tuple(f.scale for f in ins), self.kept_constants(ins, out).ready["rescales"], out)
+        y = exact.add(xs[0], xs[1], (ins[0].scale, ins[1].scale), self.kept_constants(ins, out).ready["rescales"], out)
+        return learned(y, out, lambda: self.reals(self._reals(xs, ins), state, lengths) / out.scale)
+
+    @staticmethod
+    def _reals(xs: list[Tensor], ins: list[Format]) -> list[Tensor]:
+        return [exact.dequantise(x, f) for x, f in zip(xs, ins, strict=True)]
 
     def reals(self, xs, state, lengths):
         return xs[0] + xs[1]
@@ -236,7 +243,8 @@ class Multiply(Add):
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
-        return exact.multiply(*xs, tuple(f.scale for f in ins), self.kept_constants(ins, out).ready["rescale"], out)
+        y = exact.multiply(xs[0], xs[1], (ins[0].scale, ins[1].scale), self.kept_constants(ins, out).ready["rescale"], out)
+        return learned(y, out, lambda: self.reals(self._reals(xs, ins), state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
         return xs[0] * xs[1]
@@ -256,7 +264,8 @@ class Lookup(Layer):
         key = (ins, out, self.device)                      # no parameters: only formats can change it
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self.constants(ins, out)
-        return exact.lookup(xs[0], self._kept[1].ready["table"])
+        y = exact.lookup(xs[0], self._kept[1].ready["table"])
+        return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
         return self._REAL[self.node.attributes["function"]](xs[0])
@@ -319,7 +328,7 @@ class Lstm(Layer):
 
     def constants(self, ins, out):
         x, a = ins[0], self.node.attributes
-        self.ratio = x.factor / out.factor
+        self.ratio = x.scale / out.scale
         graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
@@ -332,7 +341,7 @@ class Lstm(Layer):
                 whole = self.quantisers[f"l0{suffix}"].exact
                 both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix))
                 c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
-                acc = (scale.double() * out.factor).expand(rows)
+                acc = (scale.double() * out.scale).expand(rows)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0
                 c = bind.lstm_acc32_scales(rows, numbers(acc), real_bias, x.zero_point, out.scale, sums)
                 first = Rescale.of(c["multiplier"], c["shift"], c["bias"], reach_x + reach_h, 0, 16, w_x.device)
@@ -345,7 +354,7 @@ class Lstm(Layer):
                 c = bind.lstm_sum16_scales(rows, numbers(scale_x), numbers(scale_h), real_bias, x.scale, x.zero_point, out.scale, out.scale, sums)
                 first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
                 second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
-                scales = tuple((s * f.factor).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
+                scales = tuple((s * f.scale).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
             graph |= {prefix + k: v for k, v in c.items()}
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
             projection = None

@@ -17,8 +17,8 @@ from nnac import compiler
 from nnac.cli import main as cli
 from nnac.compare import Comparison, compare
 from nnac.decode.front_end import FrontEnd
+from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
-from nnac.model.recogniser import load_recogniser
 from nnac.program import Program
 from nnac.progress import progress
 from nnac.speech.audio import load_audio, read_manifest
@@ -40,6 +40,7 @@ class Recipe:
     config: TrainConfig = field(factory=TrainConfig)
     policy: str = "specs/rnnt_int8.nnac"
     policy_steps: int | None = 100
+    policy_rate: float | None = 5e-5          # a brief fine-tune must not undo what the float training settled
     policy_utterances: int | None = None
 
 
@@ -95,7 +96,7 @@ def run(out: Path, recipe: Recipe, say: Say, quiet: bool = False) -> dict[str, A
         cli(["explain", str(spec), "encoder.lstm[0].input"])
     plan = compiler.resolve(spec)
     stage(f"training under {plan.name}: the forward pass computes the NNA's integers")
-    config = evolve(PolicyConfig.of(plan, steps=recipe.policy_steps), train_utterances=recipe.policy_utterances)
+    config = evolve(PolicyConfig.of(plan, steps=recipe.policy_steps, learning_rate=recipe.policy_rate), train_utterances=recipe.policy_utterances)
     trained_path = out / f"{plan.name}.nnc"
     policy.train(plan, float_path, corpus, trained_path, config, quiet=quiet)
 

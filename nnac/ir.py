@@ -5,7 +5,7 @@ point (``encoder``, ``prediction``, ``joint``): calling an entry once, on ``rate
 cell) lives in named `State` objects that belong to recurrent nodes and survive from step to step.
 
 A graph is *bound* when every value has its scale and every node its integer constants; lowering a plan gives an unbound graph, the training
-module binds it (`nnac.train.module`).  `verify` says what a valid graph is, in code, and runs between passes.
+module binds it (`nnac.train.module`).  `nnac.verify` says what a valid graph is, in code, and runs between passes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ ENTRIES = ("encoder", "prediction", "joint")
 
 
 class GraphError(ValueError):
-    """A QGraph that breaks a rule of `verify`: always nnac's own mistake or a damaged file, never the user's policy."""
+    """A QGraph that breaks a rule of `nnac.verify`: always nnac's own mistake or a damaged file, never the user's policy."""
 
 
 @frozen
@@ -125,37 +124,3 @@ class QGraph:
                 lines += [f"      state {s.name} int{s.bits}[{s.width}]" for s in n.states]
             lines.append(f"    return {', '.join(self.outputs[entry])}")
         return "\n".join(lines)
-
-
-def verify(graph: QGraph) -> QGraph:
-    """Check every rule of a valid graph and return it.  GraphError names the node and the rule."""
-    from nnac.ops import operator
-
-    # an entry may read what another entry made (the joint does); only the outermost inputs exist from the start
-    known = {name for names in graph.inputs.values() for name in names if name not in graph.producers}
-    seen: set[str] = set()
-    for node in graph.nodes:
-        where = f"{node.path} ({node.op})"
-        if node.path in seen:
-            raise GraphError(f"{where}: two nodes have this path")
-        seen.add(node.path)
-        if node.entry not in graph.inputs:
-            raise GraphError(f"{where}: no entry is called {node.entry}")
-        for name in node.inputs:
-            if name not in known:
-                raise GraphError(f"{where}: reads {name} before it is made")
-        if node.output in known:
-            raise GraphError(f"{where}: makes {node.output} again")
-        known.add(node.output)
-        for name in (*node.inputs, node.output):
-            if name not in graph.values:
-                raise GraphError(f"{where}: {name} has no format")
-        operator(node.op).verify(node, graph)
-    for entry, names in graph.outputs.items():
-        for name in names:
-            if name not in known:
-                raise GraphError(f"entry {entry}: returns {name}, which nothing makes")
-    for value in graph.values.values():
-        if value.scale is not None and not (np.isfinite(value.scale) and value.scale > 0):
-            raise GraphError(f"{value.name}: a scale must be positive and finite, not {value.scale}")
-    return graph

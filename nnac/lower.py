@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from nnac import arith
-from nnac.ir import QGraph, State, Value, verify
+from nnac.ir import QGraph, State, Value
 from nnac.model.graph import Layer, ModelGraph
+from nnac.verify import verify
 
 if TYPE_CHECKING:
     from nnac.plan import Plan

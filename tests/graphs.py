@@ -6,9 +6,10 @@ import numpy as np
 from attrs import evolve
 
 from nnac import bind
-from nnac.ir import QGraph, verify
+from nnac.ir import QGraph
 from nnac.lower import Precision, lower, unit_scale
 from nnac.model import ModelGraph, build
+from nnac.verify import verify
 
 
 def random_weights(rng: np.random.Generator, rows: int, cols: int, bits: int = 8, sparsity: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nnac import checkpoint
-from nnac.model.recogniser import load_recogniser
+from nnac.decode.recogniser import load_recogniser
 from nnac.model.rnnt_torch import RnntConfig
 from nnac.speech.corpus import CorpusSpec, build
 from nnac.speech.tokens import LETTERS

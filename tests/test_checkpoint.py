@@ -5,7 +5,7 @@ import torch
 
 from nnac import checkpoint
 from nnac.checkpoint import CheckpointError
-from nnac.model.recogniser import Recogniser, load_recogniser, save_recogniser
+from nnac.decode.recogniser import Recogniser, load_recogniser, save_recogniser
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import LETTERS

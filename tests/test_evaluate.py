@@ -7,9 +7,10 @@ from attrs import evolve
 
 from nnac import arith
 from nnac.evaluate import evaluate, initial_state
-from nnac.ir import GraphError, verify
+from nnac.ir import GraphError
 from nnac.lower import Precision
 from nnac.ops import operator
+from nnac.verify import verify
 from tests.graphs import random_graph, random_inputs
 
 SHAPES = [dict(size="tiny"), dict(size="tiny", combine="multiply"), dict(size="tiny", project=8),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnac.language.resolve import Resolution
-    from nnac.plan import Origin, Plan
+    from nnac.plan import Origin
 
 
 def register(subparsers: Any) -> None:
@@ -114,6 +114,7 @@ def _short(origin: Origin) -> str:
 def _layer(r: Resolution, written: str) -> int:
     """The chain of rules behind each setting of the sites that a selector means."""
     from nnac.diagnostics import Source
+    from nnac.language.chains import chains
     from nnac.language.parse import parse
     from nnac.language.select import matched, misses
 
@@ -132,20 +133,3 @@ def _layer(r: Resolution, written: str) -> int:
         return 1
     print("\n".join(chains(r.plan, r.sites.named(mask))))
     return 0
-
-
-def chains(plan: Plan, paths: list[str]) -> list[str]:
-    """For each site, each setting with its value, and the rules that spoke about it; the last one won."""
-    lines: list[str] = []
-    for path in paths:
-        site = plan[path]
-        if site.kind == "gate" and len(paths) > 1 and site.settings == plan[path.rpartition(".gate.")[0]].settings:
-            continue
-        lines.append(path)
-        for name, value in site.settings.items():
-            lines.append(f"  {name} {value}")
-            chain = plan.origin(path, name)
-            for origin in chain[:-1]:
-                lines.append(f"      was    {origin}")
-            lines.append(f"      wins   {chain[-1]}")
-    return lines

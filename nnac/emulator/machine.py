@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from nnac.emulator.errors import DataError, MachineError
 from nnac.emulator.image import INIT, Entry, Image, image
 from nnac.emulator.memory import Memories
 from nnac.emulator.timing import Timing
-from nnac.isa import MVM, RQ, MachineConfig
+from nnac.isa import HOST, MVM, RQ, MachineConfig
 from nnac.program import Port
 from nnac.target import Target
 
@@ -46,10 +47,10 @@ class Machine:
         self.fast = fast and not any(hands_on_accumulators(e) for e in self.image.entries.values())
         self.memories = Memories(self.config, self.image.dram, batch, self.image.scratch, self.image.streams)
         self.memories.matrices = self.image.matrices
-        self.memories.host = host
+        self.memories.host = host or self._host
         self.cycles = 0
         self.runs: Counter[str] = Counter()
-        self._plans: dict[str, Any] = {}
+        self._plans: dict[tuple[int, int, str], Any] = {}
         self.reset()
         if INIT in self.image.entries:
             self.run(INIT)
@@ -86,20 +87,36 @@ class Machine:
         self.runs[entry] += 1
         return {port.value: port.gather(self.memories.a) for port in e.outputs}
 
+    def _host(self, part: int, m: Memories) -> None:
+        """What HOST does when the caller did not say: the program's own description of its parts on the processor."""
+        calls = {h.id: h for h in getattr(self.image.source, "host", ())}
+        if part not in calls:
+            raise DataError(f"the program calls part {part} of the host, and nobody says what that is")
+        calls[part].run(m.a)
+
     def _run_plan(self, e: Entry) -> None:
+        """The entry by plans: one for every stretch of code between two calls of the host."""
         from nnac.emulator.plan import translate
 
-        plan = self._plans.get(e.name)
-        if plan is None or not plan.holds(self.memories):
-            plan = self._plans[e.name] = translate(e, self.memories)
-        if plan.reason:
-            interpret(e, self.memories)
-            return
-        try:
-            plan.run(self.memories)
-        except MachineError:
-            # nothing is written before all is computed: the interpreter says where it went wrong
-            interpret(e, self.memories)
+        m = self.memories
+        for first, end in stretches(e):
+            if isinstance(e.code[first], HOST):
+                interpret(e, m, None, first, end)
+                continue
+            plan = self._plans.get((first, end, e.name))
+            if plan is None or not plan.holds(m):
+                plan = self._plans[first, end, e.name] = translate(e, m, first, end)
+            if not plan.reason:
+                try:
+                    plan.run(m)
+                    continue
+                except MachineError:
+                    pass                 # nothing is written before all is computed: the interpreter says where it went wrong
+            interpret(e, m, None, first, end)
+
+    def plans(self) -> list[Any]:
+        """The plans made so far: they print what was joined, or why an entry is interpreted."""
+        return list(self._plans.values())
 
     def timing(self, entry: str = "main") -> Timing:
         """Cycles of every instruction of one run of ``entry``."""
@@ -128,11 +145,19 @@ class Machine:
             self.memories.a[at] = part
 
 
+def stretches(e: Entry) -> list[tuple[int, int]]:
+    """The code cut before and after every HOST: (first, end)."""
+    cuts = sorted({0, len(e.code), *(k for at, i in enumerate(e.code) if isinstance(i, HOST) for k in (at, at + 1))})
+    return list(pairwise(cuts))
+
+
 def hands_on_accumulators(e: Entry) -> bool:
-    """Whether an entry reads accumulators that it has not cleared itself."""
+    """Whether a stretch of an entry reads accumulators that it has not cleared itself."""
     cleared: set[tuple[int, int]] = set()
     for i in e.code:
-        if isinstance(i, (MVM, RQ)):
+        if isinstance(i, HOST):
+            cleared = set()
+        elif isinstance(i, (MVM, RQ)):
             used = {(i.bank, c) for c in range(i.columns)}
             if isinstance(i, MVM) and i.clear:
                 cleared |= used
@@ -141,16 +166,16 @@ def hands_on_accumulators(e: Entry) -> bool:
     return False
 
 
-def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None) -> None:
-    """Execute an entry instruction by instruction: the plain meaning, and the oracle of `plan`.  MachineError names the instruction."""
+def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None, first: int = 0, end: int | None = None) -> None:
+    """Execute (part of) an entry instruction by instruction: the plain meaning, and the oracle of `plan`.  MachineError names the instruction."""
     taps: dict[int, list[Port]] = {}
     for tap in e.taps if watch else ():
         taps.setdefault(tap.after, []).append(tap.port)
-    for at, i in enumerate(e.code):
+    for at in range(first, len(e.code) if end is None else end):
+        i = e.code[at]
         try:
             i.execute(m)
         except MachineError as error:
             raise e.locate(error.at(e.name, at, i, cycle=int(e.timing.start[at]))) from None
         for port in taps.get(at, ()):
             watch(port.value, port.gather(m.a))
-

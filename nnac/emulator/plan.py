@@ -19,6 +19,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from nnac import arith
+from nnac.emulator.errors import MachineError
 from nnac.emulator.image import Entry
 from nnac.emulator.memory import Memories
 from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, STA, TAB
@@ -310,7 +311,7 @@ class Trace:
             if isinstance(i, (HALT, PROF)):
                 continue
             if isinstance(i, (STA, HOST)):
-                raise Untranslatable(f"{type(i).__name__} is interpreted")
+                raise Untranslatable(f"{type(i).__name__}")
             if isinstance(i, FIL):
                 self.put_constant(i.dst, np.full(i.bytes // 4, i.value, "<u4").view(np.uint8))
             elif isinstance(i, AMAX):
@@ -325,23 +326,24 @@ _WALK = {LDT: Trace.ldt, LDW: Trace.ldw, LDA: Trace.lda, MVM: Trace.mvm, RQ: Tra
          LUT: Trace.lut, LN: Trace.ln, TAB: Trace.tab, CPY: Trace.cpy}
 
 
-def translate(e: Entry, m: Memories) -> Any:
-    """A plan for entry ``e`` on a machine whose memories are as they are now."""
+def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> Any:
+    """A plan for (part of) entry ``e`` on a machine whose memories are as they are now."""
     from nnac.emulator.steps import Plan, build
 
+    code = e.code[first:end]
     trace = Trace(m)
-    _decode_ahead(e, m)
     try:
-        trace.walk(e.code)
+        _decode_ahead(code, m)
+        trace.walk(code)
         return build(e, trace)
-    except Untranslatable as reason:
+    except (Untranslatable, MachineError) as reason:
         return Plan(e, reason=str(reason))
 
 
-def _decode_ahead(e: Entry, m: Memories) -> None:
+def _decode_ahead(code: Sequence[Any], m: Memories) -> None:
     """Decode the tiles of each tensor together: the codecs work on many at once."""
     headers, groups = list(m.headers), {}
-    for i in e.code:
+    for i in code:
         if isinstance(i, LDT):
             headers[i.table] = m.streams.header(i)
         elif isinstance(i, LDW) and not m.streams.known(headers[i.table], i):

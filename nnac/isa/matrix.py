@@ -17,8 +17,9 @@ class MVM(Instruction):
     where index(k) is stored beside the word and ``activation(c, j)`` is the int8 at A[act + c*stride + j], or with ``act16`` the int16 at
     A[act + c*stride + 2j].  ``clear`` first zeroes the accumulators of these columns.  Accumulators have 48 bits and never wrap: a program
     that could overflow them is wrong.
-    ``weights`` says how words are read: 0 int8; 1 int16, two words a weight, the input being index >> 1: a word of even
-    index holds the low bytes, unsigned, one of odd index the high bytes; 2 int4, 3 int2, 4 int1: the values must fit, and the multipliers take them at the machine's rate for that width.
+    ``weights`` says how words are read: 0 int8; 1 int16, two words a weight, the input being index >> 1: a word of even index holds the
+    low bytes, unsigned, one of odd index the high bytes; 2 int4, 3 int2, 4 int1: the values must fit, and the multipliers take them at the
+    machine's rate for that width.
     Busy ``ceil(words * (act16 ? act16_factor : 1) / rate)`` cycles; the last accumulator is written ``mv_drain`` cycles after the last word
     was taken.  The next MVM follows without a gap.
     """

@@ -1,6 +1,7 @@
 """VX: requantisation, the fused LSTM step, elementwise operations, tables, layer norm.  One instruction at a time; V elements a cycle.
 
 All operands lie in A; small constants come in a parameter block in A, so that one 128-bit word suffices.  Numbers: `nnac.arith`.
+A result may lie in the place of an operand (the same address, and not longer), or apart from all operands, but not partly over one.
 """
 
 from __future__ import annotations

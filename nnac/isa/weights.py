@@ -30,9 +30,9 @@ class _Stream:
 class LDW(_Stream, Instruction):
     """Load one weight tile: read ``bytes`` bytes at ``dram``, decode them with decoder table ``table``, write the live words.
 
-    The stream is a tile of `nnac.codec` (rows x cols weights).  Word k of W[word .. word+live) gets the L weights of the k-th input that
-    has a weight other than zero (a *live* word), and that input's number (0 .. cols-1) as its 16-bit index.  Lanes from ``rows`` up are zero.
-    Dead words are not written and take no place: MVM does not see them.
+    The stream is a tile of `nnac.codec` (rows x cols weights).  Word k of W[word .. word+live) gets the L weights of the k-th live input,
+    and that input's number (0 .. cols-1) as its 16-bit index.  Lanes from ``rows`` up are zero.  Codecs with a block bitmap, and zero_run, find
+    dead words (`nnac.codec.live_mask`): these are not written and take no place, and MVM does not see them.  With other codecs all are live.
     ``live`` and ``steps`` are what the decoder will find; a stream that gives other numbers is an error.
     Time: see *DRAM*, *Decoder*.
     """

@@ -190,7 +190,7 @@ class Session:
         top = [p for p in r.sites.named(mask) if not any(p.startswith(q + ".") for q in r.sites.named(mask & r.sites.layers) if q != p)]
         lines = [f"{mask.bit_count()} sites: {', '.join(top[:6])}{', …' if len(top) > 6 else ''}"]
         if r.plan is not None and mask:
-            from nnac.commands.explain import chains
+            from nnac.language.chains import chains
 
             first = r.sites.named(mask)[:1]
             owner = r.model.layer_of(first[0]) if r.model is not None else None

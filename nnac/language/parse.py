@@ -91,9 +91,10 @@ class _Parser:
         self.at = 0                           # where the lexer stands
         self.open: list[Token] = []           # brackets not yet closed
         self.base = 0
+        self.shifted = 0                      # end of the last token taken
         self.item_clean = True                # no error since the item began
         starts = [m.start(1) for m in SENTENCE.finditer(self.text)]
-        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=True))      # where the text of a sentence ends at the latest
+        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=False))     # where the text of a sentence ends at the latest
         self.declarations: list[Any] = []
 
     # -- lexing
@@ -148,6 +149,9 @@ class _Parser:
                 if keyword is not None and (keyword in actions or token.start in self.ends):
                     kind = keyword            # at the start of a line it begins a sentence even where a name could stand: a `}` is missing
             action = actions.get(kind)
+            if kind == "NAME" and values and type(values[-1]) is Token and values[-1].kind == "NUMBER" and (
+                    "\n" in self.text[values[-1].end:token.start]):
+                action = None                  # a unit stands on the line of its number: a bracket is missing
             if action is None:
                 if kind == "$END" and len(states) == 1:
                     break
@@ -164,6 +168,7 @@ class _Parser:
                     break
                 states.append(action)
                 values.append(token)
+                self.shifted = token.end
                 token = self.next()
             elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
                 states[-1] = gotos_of[states[-2]][name]
@@ -210,7 +215,7 @@ class _Parser:
             value.extend(children[1:] if children and value is children[0] else children)
         elif name == "item":
             value = s.Item(self.base, children[0])
-            length = children[0].end
+            length = self.shifted - self.base     # not the node's end: brackets around its last value belong to no node
             text = self.text[self.base:self.ends.get(self.base, self.base)]
             if self.cache is not None and self.item_clean and length < len(text):   # its end and one token beyond lie inside
                 self.cache.put(text, children[0], length)
@@ -242,6 +247,7 @@ class _Parser:
 
     def _recover(self, token: Token) -> Token | None:
         """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
+        anew = self._ahead(token)
         self._complain(token)
         sentence = token.kind == "NAME" and token.start in self.ends
         level = self._level(sentence and token.text in TOP, sentence)
@@ -249,7 +255,7 @@ class _Parser:
         del self.values[level:]
         self.open = [b for b in self.open if b.kind == "LBRACE"][:self._braces()]
         depth = 0
-        if sentence and self._accepts(token):
+        if (sentence or anew) and self._accepts(token):
             return token
         while True:
             if token.kind == "$END":
@@ -327,14 +333,18 @@ class _Parser:
             del self.values[level:]
         return None
 
+    def _ahead(self, token: Token) -> bool:
+        """Whether a ( or [ was left open on an earlier line and ``token`` begins the next sentence."""
+        line = self.text.rfind("\n", 0, token.start) + 1
+        opened = self.open[-1] if self.open else None
+        return opened is not None and opened.kind != "LBRACE" and opened.start < line and not self.text[line:token.start].strip()
+
     def _complain(self, token: Token) -> None:
         """Say what was expected, in words people know."""
         expected = self.t.actions[self.states[-1]]
         opened = next((b for b in reversed(self.open)), None)
         close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
-        line = self.text.rfind("\n", 0, token.start) + 1
-        ahead = opened is not None and opened.kind != "LBRACE" and opened.start < line and not self.text[line:token.start].strip()
-        if ahead or token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
+        if self._ahead(token) or token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
             unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
             if unclosed and opened is not None and opened.kind == "LBRACE" and any(d.span and d.span.start > opened.start for d in self.problems):
                 return                          # what stands in its place has been reported

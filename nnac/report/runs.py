@@ -122,12 +122,12 @@ class Recognise:
         program = compiler.program(trained)
         program.save(program_path)
         program = Program.load(program_path)                                     # the bytes of the file, not what made them
-        compared, heard = self._listen(trained, program)
-        frame = plan.graph.frame_ms
+        compared, cycles = self._listen(trained, program)
         kernels = program.report["layers"]
         return Outcome(
             row.name, seed, plan.digest, commit(), self._heard(experiments, trained.module, trained.front),
-            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size, heard, frame, program.target.clock,
+            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size,
+            cycles, plan.graph.frame_ms, program.target.clock,
             {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
             compared.compared, compared.different, config.steps, round(time.monotonic() - begun, 1),
             {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()}, "learning_rate": config.learning_rate,
@@ -135,7 +135,7 @@ class Recognise:
 
     def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, begun: float) -> Outcome:
         from nnac.decode.front_end import FrontEnd
-        from nnac.model.recogniser import load_recogniser
+        from nnac.decode.recogniser import load_recogniser
 
         r = load_recogniser(start)
         weights = sum(p.numel() for p in r.model.parameters() if p.ndim == 2)

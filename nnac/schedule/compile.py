@@ -340,7 +340,8 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    proof = prove_operations(operations, layout.config, layout.image_bytes, holds(layout, plan))
+    spare = unread(layout, plan) if plan else ()
+    proof = prove_operations(operations, layout.config, layout.image_bytes, holds(layout, plan), keeps(layout, plan), spare)
     cycles = simulate(code, layout.config).cycles
     words = np.frombuffer(b"".join(i.encode() for i in code), "<u8").reshape(-1, 2)
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
@@ -353,7 +354,7 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     makers = {n.output: n.path for n in graph.entry(plan.entry)}
     taps = tuple(Tap(ports[n.output], _last_write(ordered, makers.get(layout.forms[n.output].base))) for n in graph.entry(plan.entry))
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
-                 tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles), lines, facts
+                 tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare), lines, facts
 
 
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
@@ -367,6 +368,38 @@ def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     out += [("W", layout.zero_word, layout.zero_word + 1)] if layout.zero_word >= 0 else []
     out += [("TABLE", s, s + 1) for s in layout.fixed_tables.values()]
     return out
+
+
+def keeps(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
+    """What an entry leaves behind: outputs and states; after `init` the constants."""
+    out = [("A", *r) for s in layout.slots for r in s.port.ranges]
+    if plan is None:
+        out += [("A", a, a + len(d)) for a, d in layout.resident.values()]
+        return out + [("W", 0, layout.config.words), ("LUT", 0, layout.config.luts), ("TABLE", 0, layout.config.decoder_tables)]
+    return out + [("A", *r) for v in layout.graph.outputs[plan.entry] for r in plan.views[v].port(v).ranges]
+
+
+def unread(layout: Layout, plan: EntryPlan) -> tuple[tuple[int, int], ...]:
+    """Stretches of A that only dead tiles would read: activations whose weights are all pruned."""
+    out: list[tuple[int, int]] = []
+    for k in layout.kernels.values():
+        node = layout.graph.by_path[k.layer]
+        dead = [c for i, c in enumerate(k.chunks) if not any(band[i].live_words for band in k.tiles)]
+        if not dead or node.entry != plan.entry:
+            continue
+        size = 2 if k.act16 else 1
+        if k.path.endswith(".project"):
+            places = [plan.buffers[f"{node.path}.raw"]]
+        elif k.path.endswith(".recurrent"):
+            view = plan.views[node.output]
+            backward = ".backward." in k.path
+            places = [view.at(t) + (view.form.stride // 2 if backward else 0) for t in range(view.vectors)]
+            places.append(plan.state(node, k.path.removeprefix(f"{node.path}.").removesuffix("recurrent"))[0])
+        else:
+            view = plan.views[node.inputs[0]]
+            places = [view.at(t) for t in range(view.vectors)]
+        out += [(at + c.offset, at + c.offset + c.span * size) for at in places for c in dead]
+    return tuple(out)
 
 
 def _last_write(items: Sequence[Item], path: str | None) -> int:

@@ -94,6 +94,7 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
     per_input = 2 if wide else 1
     limit = max(1, chunk_words(weight, config) // per_input)
     bands = bands_of(len(weight), config.lanes)
+    speed = float(config.burst / config.burst_cycles)
     chunks: list[Chunk] = []
     headers, names = [], []
     tiles: list[list[codec.Tile]] = [[] for _ in bands]
@@ -102,7 +103,7 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
         piece = weight[:, first:first + width]
         pieces = chunks_of(width, limit)
         matrix = _bytes_apart(piece) if wide else np.ascontiguousarray(piece)
-        encoded = codec.choose(matrix, config.lanes, allowed, forced, pieces[0].count * per_input).encoded
+        encoded = codec.choose(matrix, config.lanes, allowed, forced, pieces[0].count * per_input, speed).encoded
         chunks += [Chunk(part, offset + c.first * size, c.count) for c in pieces]
         for i, tile in enumerate(encoded.tiles):
             tiles[i // len(pieces)].append(tile)
@@ -121,7 +122,7 @@ def chunk_words(weight: NDArray, config: MachineConfig) -> int:
     entropy of a sample.
     """
     sample = weight[:: max(1, len(weight) // 256)].astype(np.int16)
-    counts = np.bincount((sample.ravel() & 255)).astype(np.float64)
+    counts = np.bincount(sample.ravel() & 255).astype(np.float64)
     share = counts[counts > 0] / max(1, sample.size)
     bits = max(0.5, float(-(share * np.log2(share)).sum()))
     cycles = config.lanes * bits / 8 / config.burst * float(config.burst_cycles)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..model.recogniser import Recogniser, save_recogniser
+from ..decode.recogniser import Recogniser, save_recogniser
 from ..model.rnnt_torch import Rnnt, RnntConfig
 from ..speech.corpus import Split, load_split
 from ..speech.tokens import LETTERS, Tokens, word_pieces

@@ -17,8 +17,9 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac import arith, bind
+from nnac import bind
 from nnac.ir import Node, QGraph
+from nnac.lower import unit_scale
 from nnac.train import integers as exact
 from nnac.train import kernels
 from nnac.train.integers import Format, Rescale
@@ -270,8 +271,6 @@ class Lstm(Layer):
         super().__init__(node, graph)
         a = node.attributes
         self.cells, self.project, self.variant = a["cells"], a.get("project") or 0, a["variant"]
-        if self.project:
-            raise NotImplementedError("projection")
         self.directions = (("forward.", ""), ("backward.", "_reverse")) if a.get("bidirectional") else (("", ""),)
         made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.get("bidirectional")), proj_size=self.project)
         for name, parameter in made.named_parameters():
@@ -293,9 +292,14 @@ class Lstm(Layer):
                 self.quantisers[f"ih_l0{suffix}"] = make(f"{base}input", w_x.detach(), 8)
                 self.quantisers[f"hh_l0{suffix}"] = make(f"{base}recurrent", w_h.detach(), 8)
 
+            if self.project:
+                self.quantisers[f"hr_l0{suffix}"] = make(f"{base}project", getattr(self, f"weight_hr_l0{suffix}").detach(), 8)
+
     def compressed_weights(self):
         for prefix, suffix in self.directions:
             base = f"{self.node.path}.{prefix}"
+            if self.project:
+                yield Slot.of_parameter(f"{base}project", self.quantisers[f"hr_l0{suffix}"], getattr(self, f"weight_hr_l0{suffix}"))
             if self.variant == "acc32":
                 yield Slot(f"{base}input | recurrent", self.quantisers[f"l0{suffix}"], partial(self._shared, suffix), partial(self._take, suffix))
             else:
@@ -342,12 +346,27 @@ class Lstm(Layer):
                 first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
                 second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
                 scales = tuple((s * f.factor).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
-            direction = kernels.Direction.of(
-                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
-                kernels.hidden_rescale(c, a["hidden_bits"], w_x.device), a["fraction"], out.scale, whole)
             graph |= {prefix + k: v for k, v in c.items()}
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
-            ready[prefix] = (direction, *scales)
+            projection = None
+            if self.project:
+                raw = unit_scale(a["cell_output_bits"])
+                graph |= {prefix + k: v for k, v in bind.hidden(raw).items()}
+                quantiser = self.quantisers[f"hr_l0{suffix}"]
+                c_p, scale_p = quantiser(getattr(self, f"weight_hr_l0{suffix}"))
+                p = bind.linear_scales(self.project, numbers(scale_p), None, raw, 0, out.scale)
+                graph |= {f"{prefix}project_{k}": v for k, v in p.items()}
+                codes[f"{prefix}project"] = c_p
+                projection = kernels.Projection(
+                    exact.packed(c_p.detach(), a["cell_output_bits"], 8, quantiser.exact),
+                    Rescale.of(p["multiplier"], p["shift"], p["bias"], self.cells << (a["cell_output_bits"] + 6), 0, out.bits, w_x.device), out.scale)
+                scales = (*scales, (scale_p * raw).expand(self.project).float())
+            hidden_bits = a["cell_output_bits"] if self.project else a["hidden_bits"]
+            direction = kernels.Direction.of(
+                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
+                kernels.hidden_rescale({k: graph[prefix + k] for k in ("hidden_multiplier", "hidden_shift")}, hidden_bits, w_x.device), a["fraction"],
+                raw if self.project else out.scale, whole, projection)
+            ready[prefix] = (direction, scales)
         return Constants(graph, codes, ready)
 
     def integers(self, xs, ins, out, state, lengths):
@@ -355,11 +374,12 @@ class Lstm(Layer):
         outputs = []
         for prefix, suffix in self.directions:
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
-            direction, scale_x, scale_h = c.ready[prefix]
+            direction, scales = c.ready[prefix]
+            project = (c.codes[f"{prefix}project"], scales[2]) if self.project else ()
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
             y, last = kernels.lstm(reverse(x, lengths) if backwards else x, c.codes[f"{prefix}input"], c.codes[f"{prefix}recurrent"],
-                                   self._weights(suffix)[2], scale_x, scale_h, *start, direction, ins[0].zero_point, out)
+                                   self._weights(suffix)[2], *scales[:2], *start, direction, ins[0].zero_point, out, *project)
             outputs.append(reverse(y, lengths) if backwards else y)
             state[hidden], state[cell] = y[-1], last
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
@@ -370,7 +390,7 @@ class Lstm(Layer):
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
-            weights = [getattr(self, f"{n}_l0{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            weights = [getattr(self, f"{n}_l0{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *(["weight_hr"] if self.project else []))]
             y, h, cc = torch.lstm(reverse(x, lengths) if backwards else x, [s[None].contiguous() for s in start], weights, True, 1, 0.0,
                                   self.training, False, False)
             outputs.append(reverse(y, lengths) if backwards else y)

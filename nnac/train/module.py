@@ -23,11 +23,12 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from nnac.compression.minmax import MinMax
-from nnac.ir import QGraph, verify
+from nnac.ir import QGraph
 from nnac.train import layers as _layers
 from nnac.train.activation import ActivationQuantiser, Clip
 from nnac.train.integers import Format, dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
+from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
 

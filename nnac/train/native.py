@@ -198,7 +198,7 @@ def forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace: Trace
     library().nnac_forward(ctypes.byref(_Forward(
         steps, batch, cells, tiles.width, d.variant == "sum16", d.fraction, int(d.hidden.multiplier), int(d.hidden.shift), low, high,
         *(_pointer(t) for t in (kept[0], tiles.weights, tiles.multiplier, tiles.shift, tiles.bias, tiles.multiplier2, tiles.shift2, tiles.bias2,
-                                *tables, kept[1], kept[2], trace.pre, trace.cells, trace.hidden, trace.uncut, trace.cut_input,
+                                *tables, kept[1], kept[2], trace.pre, trace.cells, trace.cell_outputs, trace.uncut, trace.cut_input,
                                 trace.cut_recurrent, kept[3])))))
 
 

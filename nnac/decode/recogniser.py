@@ -10,9 +10,9 @@ from attrs import field, frozen
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
+from ..model.rnnt_torch import Rnnt, RnntConfig
 from ..speech.features import FeatureSpec, Normalisation
 from ..speech.tokens import Tokens
-from .rnnt_torch import Rnnt, RnntConfig
 
 KIND = "rnnt-float"
 

@@ -1,0 +1,63 @@
+"""The house: imports run one way, light commands stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent / "nnac"
+# from the ground up: a room may import from itself and from rooms before it
+ROOMS = ("errors files progress units diagnostics rendering arith ir ops verify bind evaluate model target compression plan lower checkpoint speech codec "
+         "language policy isa program emulator schedule decode train compare runtime report compiler cli demo commands").split()
+
+
+def imports(path: Path) -> set[str]:
+    """Rooms that a file imports from, at any depth of the file; type-checking blocks do not run and do not count."""
+    out = set()
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            out.update(a.name.split(".")[1] for a in node.names if a.name.startswith("nnac."))
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = path.relative_to(HOUSE).parts[: -node.level] if node.level <= len(path.relative_to(HOUSE).parts) else ()
+                names = [*base, *(node.module or "").split(".")] if node.module else [*base]
+                names = [n for n in names if n]
+                out.update([names[0]] if names else [a.name for a in node.names])
+            elif node.module == "nnac":
+                out.update(a.name for a in node.names)
+            elif (node.module or "").startswith("nnac."):
+                out.add(node.module.split(".")[1])
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+    visit(ast.parse(path.read_text("utf-8")))
+    return out & {p.stem for p in HOUSE.iterdir()}
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(HOUSE).parts[0]
+    return first.removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda p: str(p.relative_to(HOUSE)))
+def test_imports_run_one_way(path):
+    own = room(path)
+    if own in ("__init__", "__main__", "_data"):
+        return
+    assert own in ROOMS, f"{own} is a new room: say in ROOMS where it stands"
+    above = {r for r in imports(path) if r in ROOMS and ROOMS.index(r) > ROOMS.index(own)}
+    assert not above, f"{path.relative_to(HOUSE)} imports from above: {', '.join(sorted(above))}"
+
+
+@pytest.mark.parametrize("command", [["lint", "specs/rnnt_int8.nnac"], ["explain", "specs/rnnt_int8.nnac"], ["fmt", "--check", "specs/rnnt_int8.nnac"],
+                                     ["--help"]], ids=lambda c: c[0])
+def test_light_commands_import_nothing_heavy(command):
+    program = ("import sys; from nnac.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+               "print('HEAVY', sorted({'torch', 'numpy', 'networkx', 'scipy'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=HOUSE.parent, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout

@@ -229,9 +229,11 @@ def test_an_interrupt_ends_the_children(tmp_path, monkeypatch):
 
 
 def test_a_float_network_that_was_not_given_is_named(tmp_path):
+    from nnac.sweep import Recognise
+
     e = ex.load(write(tmp_path))
     with pytest.raises(runs.RunError, match="--float large=FILE"):
-        runs.Recognise(tmp_path, {})(e, ex.Row("x", float="large"), 0, tmp_path)
+        Recognise(tmp_path, {})(e, ex.Row("x", float="large"), 0, tmp_path)
 
 
 def test_the_whole_path_on_a_tiny_recogniser(tmp_path):
@@ -269,3 +271,13 @@ policy p {{
     before = (tmp_path / "results" / "gq5-s0.json").stat().st_mtime_ns
     assert main(command) == 0 and (tmp_path / "results" / "gq5-s0.json").stat().st_mtime_ns == before
     assert "5 bits" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_what_the_command_line_does_not_say_the_policy_says():
+    from nnac.compiler import resolve
+    from nnac.train.policy import PolicyConfig
+
+    plan = resolve("specs/comparison/gq.nnac")
+    assert PolicyConfig.of(plan, steps=None, seed=None).steps == plan.training.total == 400
+    eight = resolve("specs/rnnt_int8.nnac")
+    assert PolicyConfig.of(eight, steps=None).steps == eight.training.total != PolicyConfig().steps and PolicyConfig.of(eight, steps=7).steps == 7

@@ -1,11 +1,12 @@
 """One run of an entry as a picture: a row for each unit, time to the right, a colour for each layer.  SVG, made of plain text.
 
-A column of the picture stands for many cycles; it shows what the unit did in most of them.
+A column of the picture stands for many cycles; a bar is as high as the share of them in which the unit worked.
 """
 
 from __future__ import annotations
 
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,7 +54,8 @@ def svg(run: Analysis, first: int = 0, end: int | None = None, width: int = 1100
 
 
 def _row(run: Analysis, resource: str, first: int, cycles: int, width: int, y: int, colours: dict[str, str]) -> list[str]:
-    """Rectangles of one row: in each column the colour that holds most of its cycles, equal neighbours joined."""
+    """Bars of one row: in each column as high as the share of its cycles that worked, in the colour of the layer that worked most, before
+    grey where the unit waited; equal neighbours joined."""
     palette = [IDLE, WAITS, *dict.fromkeys(colours.values()), "#888888"]
     held = np.zeros((len(palette), width + 1))
     for span in run.spans(resource):
@@ -65,10 +67,16 @@ def _row(run: Analysis, resource: str, first: int, cycles: int, width: int, y: i
         else:
             colour = 1 if " from " in span.reason or span.reason in ("ring full", "latency") else 0
         _fill(held[colour], a, b)
-    best = held[:, :width].argmax(0)
-    cuts = [0, *(np.flatnonzero(np.diff(best)) + 1).tolist(), width]
-    return [f'<rect x="{LEFT + a}" y="{y}" width="{b - a}" height="{ROW}" fill="{palette[best[a]]}"/>'
-            for a, b in zip(cuts, cuts[1:], strict=False) if best[a]]
+    held = held[:, :width]
+    high = np.ceil(held[2:].sum(0).clip(0, 1) * ROW - 1e-6).astype(int)          # a little work still shows
+    wait = np.minimum(ROW, high + np.rint(held[1] * ROW).astype(int))
+    return _bars(wait, np.ones(width, int), palette, y) + _bars(high, held[2:].argmax(0) + 2, palette, y)
+
+
+def _bars(high: np.ndarray, colour: np.ndarray, palette: list[str], y: int) -> list[str]:
+    cuts = [0, *(np.flatnonzero((np.diff(high) != 0) | (np.diff(colour) != 0)) + 1).tolist(), len(high)]
+    return [f'<rect x="{LEFT + a}" y="{y + ROW - high[a]}" width="{b - a}" height="{high[a]}" fill="{palette[colour[a]]}"/>'
+            for a, b in pairwise(cuts) if high[a]]
 
 
 def _fill(column: np.ndarray, a: float, b: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import NOTHING
 from hypothesis import strategies as st
 
 from nnac.compression.base import Argument, forms, methods
@@ -47,7 +48,7 @@ def called(draw: st.DrawFn, cls: type) -> str:
     """A method or form with some of its arguments."""
     parts, named = [], False
     for name, (spec, default) in cls.arguments().items():  # type: ignore[attr-defined]
-        required = default is not None and str(default) == "NOTHING"
+        required = default is NOTHING
         if not (required or draw(st.booleans())):
             named = True
             continue
@@ -58,7 +59,8 @@ def called(draw: st.DrawFn, cls: type) -> str:
         named = named or not bare
         parts.append(text if bare else f"{name}{draw(st.sampled_from(['=', ' = ']))}{text}")
     keyword = cls.keyword  # type: ignore[attr-defined]
-    return f"{keyword}({draw(st.sampled_from([', ', ',', ' ,  ', ',' + chr(10) + '   ']))}".partition("(")[0] + f"({', '.join(parts)})" if parts else keyword
+    comma = draw(st.sampled_from([", ", ",", " ,  ", ",\n   "]))
+    return f"{keyword}({comma.join(parts)})" if parts else keyword
 
 
 @st.composite

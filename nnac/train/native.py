@@ -198,33 +198,26 @@ def forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace: Trace
     library().nnac_forward(ctypes.byref(_Forward(
         steps, batch, cells, tiles.width, d.variant == "sum16", d.fraction, int(d.hidden.multiplier), int(d.hidden.shift), low, high,
         *(_pointer(t) for t in (kept[0], tiles.weights, tiles.multiplier, tiles.shift, tiles.bias, tiles.multiplier2, tiles.shift2, tiles.bias2,
-                                *tables, kept[1], kept[2], trace.pre, trace.cells, trace.hidden, trace.uncut, trace.cut_input,
+                                *tables, kept[1], kept[2], trace.pre, trace.cells, trace.cell_outputs, trace.uncut, trace.cut_input,
                                 trace.cut_recurrent, kept[3])))))
 
 
 class Backward:
     """The elementwise half of a backward step: reads dy[step] and dh, replaces dc, fills dz[step]."""
 
-    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool) -> None:
+    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction) -> None:
         self.batch, self.cells = dc.shape
         self.dy, self.dh, self.dc, self.dz, self.trace, self.d = dy, dh, dc, dz, trace, d
         self.cell = cell.to(torch.int16).contiguous()
         self.tables = [ctypes.c_void_p(_pointer(t)) for t in _tables(d.fraction)]
-        self.sum = ctypes.c_double(0.0)
-        self.learned = learned
         self.function = library().nnac_backward
         self.shape = (ctypes.c_int64(self.batch), ctypes.c_int64(self.cells), ctypes.c_float(1.0 / d.hidden_scale),
                       ctypes.c_float(2.0**-d.fraction))
         assert all(t.is_contiguous() and t.dtype == torch.float32 for t in (dy, dh, dc, dz))
-
-    @property
-    def moment(self) -> Tensor:
-        return torch.tensor(self.sum.value, dtype=torch.float64)
 
     def __call__(self, step: int) -> None:
         p, n, t = ctypes.c_void_p, self.batch * self.cells, self.trace
         before = self.cell.data_ptr() if step == 0 else t.cells.data_ptr() + 2 * n * (step - 1)
         self.function(*self.shape, p(self.dy.data_ptr() + 4 * n * step), p(self.dh.data_ptr()), p(self.dc.data_ptr()),
                       p(self.dz.data_ptr() + 16 * n * step), p(t.pre.data_ptr() + 8 * n * step), p(t.cells.data_ptr() + 2 * n * step), p(before),
-                      p(None if t.uncut is None else t.uncut.data_ptr() + n * step), *self.tables,
-                      ctypes.byref(self.sum) if self.learned else None)
+                      p(None if t.uncut is None else t.uncut.data_ptr() + n * step), *self.tables)

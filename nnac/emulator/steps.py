@@ -29,8 +29,8 @@ class Plan:
         """Whether what was assumed at translation is still so."""
         if self.reason:
             return True
-        return bool((m.a[:, self.assumed] == self.assumed_values).all() and (m.tag[self.words] == self.word_tags).all()
-                    and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
+        return bool(all((m.a[:, first:end] == values).all() for first, end, values in self.assumed)
+                    and (m.tag[self.words] == self.word_tags).all() and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
 
     def run(self, m: Memories) -> None:
         """The entry, once: A, W, LUTs and decoder tables afterwards are what `interpret` would leave (accumulators are not kept)."""
@@ -96,8 +96,7 @@ def build(e: Entry, trace: Trace) -> Plan:
     plan.view.bytes[:, final[constant]] = (trace.constant[constant] - 1).astype(np.uint8)
     plan.live_in = runs(np.flatnonzero(used[: trace.config.a_bytes]))
     plan.results = moves(changed, final[trace.at[changed]])
-    plan.assumed = np.flatnonzero(trace.assumed)
-    plan.assumed_values = m.a[:1, plan.assumed].copy()
+    plan.assumed = [(a, b, m.a[:1, a:b].copy()) for a, b in runs(np.flatnonzero(trace.assumed))]
     plan.words = np.flatnonzero(trace.words_assumed)
     plan.word_tags = m.tag[plan.words].copy()
     if (plan.word_tags < 0).any():

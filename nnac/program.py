@@ -243,7 +243,8 @@ class Program:
         return dict(
             isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
-            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host], states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
+            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host],
+            states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()])
 
     @classmethod

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from nnac import isa
 from nnac.emulator import clocked
 from nnac.emulator.machine import Machine
-from nnac.ir import Node, QGraph, Value, verify
+from nnac.ir import Node, QGraph, Value
+from nnac.plan import Budget
 from nnac.program import INIT, Program
 from nnac.schedule.compile import CompileError, Settings, compile_graph, emit, lay_out
 from nnac.schedule.order import dependences, synchronise
 from nnac.schedule.proof import FENCE, OVERLAPPING, decoded, prove_program
 from nnac.schedule.roofline import roofline
 from nnac.target import OPERATORS
+from nnac.verify import verify
 from tests.graphs import random_graph, random_weights, with_codebook
 from tests.mutants import MUTATIONS, NOTICED, noticed_by, with_code
 from tests.schedules import EDGE, LARGE, TINY, compare, random_case
@@ -200,6 +202,22 @@ def test_what_does_not_fit_is_named(options, target, message):
     graph = random_graph(0, size="tiny", layers=2, cells=128)
     with pytest.raises(CompileError, match=message.replace(" parked", ".parked")):
         compile_graph(graph, target, options)
+
+
+def test_budgets_that_are_not_met_name_the_culprits_and_their_lines():
+    graph = random_graph(0, size="tiny", cells=64)
+    lines = {"encoder.lstm[1]": "rnnt.nnac:12", "encoder.lstm[1].input": "rnnt.nnac:13"}
+    fits = (Budget("weights", 1e9, "weights <= 1 GB"), Budget("latency", 1.0, "latency <= 1 s"))
+    report = compile_graph(graph, EDGE, Settings(budgets=fits)).report
+    assert sum(report["entries"]["encoder.step"]["layers"].values()) == report["entries"]["encoder.step"]["cycles"]
+    broken = (Budget("cycles", 10, "cycles <= 10"), Budget("weights", 4096, "weights <= 4 KiB"), Budget("sram", 9, "sram <= 9 B"),
+              Budget("latency", 1e-9, "latency <= 1 ns"), Budget("bits_per_weight", 0.5, "bits_per_weight <= 0.5"))
+    with pytest.raises(CompileError) as error:
+        compile_graph(graph, EDGE, Settings(budgets=broken, lines=lines))
+    text = str(error.value)
+    for b in broken:
+        assert f"budget `{b.text}` is exceeded" in text
+    assert "encoder.lstm[1].input" in text and "[rnnt.nnac:13]" in text and "[rnnt.nnac:12]" in text and "stream buffers" in text
 
 
 def test_broken_programs_are_noticed():

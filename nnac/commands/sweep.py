@@ -86,12 +86,13 @@ def _passed(args: argparse.Namespace) -> list[str]:
 
 def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     from nnac.report import outcomes, runs
+    from nnac.sweep import Recognise
 
     name, _, seed = args.one.rpartition(":")
     row = next((r for r in experiments.rows if r.name == name), None)
     if row is None or not seed.isdigit():
         raise runs.RunError(f"no run is called `{args.one}`")
-    recognise = runs.Recognise(Path(args.corpus), _networks(args), args.utterances, steps=args.steps)
+    recognise = Recognise(Path(args.corpus), _networks(args), args.utterances, steps=args.steps)
     folder = Path(args.runs) / f"{name}-s{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     outcome = recognise(experiments, row, int(seed), folder)

@@ -338,8 +338,8 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                     outstanding += 1
                     request += 1
                     can_start[0] = free[i] = c + 1
-                    if owner < 0 and bus_at == NEVER:
-                        bus_at = c + 1 + dram_latency
+                    if owner < 0:
+                        bus_at = min(bus_at, c + 1 + dram_latency)
                 elif e == 1:
                     da, da_ready = i, c + extra[i]
                     can_start[1] = NEVER

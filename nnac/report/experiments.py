@@ -10,7 +10,7 @@
     [[table.row]]
     name = "gq5"                                 # file names; unique
     label = "GQ, 5 bits"
-    policy = "papers/gq.nnac"                    # beside this file, or in specs/; none: the float network
+    policy = "gq.nnac"                           # beside this file, or in specs/; none: the float network
     define = { bits = 5 }                        # -D of the policy
     seeds = 3                                    # default 1
     steps = 400                                  # instead of the policy's

@@ -63,7 +63,7 @@ def _kib(n: float) -> str:
 
 def _row(row: Row, outcomes: Sequence[Outcome], splits: Sequence[str], reference: Sequence[Outcome] | None) -> str:
     if not outcomes:
-        return f"| {row.shown} | " + " | ".join([""] * (len(splits) + 7)) + " not run |"
+        return f"| {row.shown} | not run |" + " |" * (len(splits) + 5)
     value, low, high = rate(outcomes)
     per_split = [f"{mean([o.heard[s].rate for o in outcomes]):.2f}" if all(s in o.heard for o in outcomes) else "" for s in splits]
     against = ""

@@ -1,7 +1,6 @@
 """Doing the runs of a comparison: one after the other or side by side, each in its folder, none done twice.
 
-A run is a function ``(experiments, row, seed, folder) -> Outcome``; `recognise` is the real one: train, compile, listen.  It may be killed at any
-moment and goes on where it was (training resumes from its own state, finished stages are not repeated); its result file appears last.
+A run is a process of its own, any command; it leaves a result file when it is complete, and that is what says that it is done.
 """
 
 from __future__ import annotations
@@ -10,17 +9,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from attrs import frozen
 
 from nnac.errors import UserError
 from nnac.progress import progress
 from nnac.report.experiments import Experiments, Row
-from nnac.report.outcomes import Heard, Outcome, path_of
+from nnac.report.outcomes import path_of
 
-Run = Callable[[Experiments, Row, int, Path], Outcome]
 Command = Callable[[Row, int], Sequence[str]]
 
 
@@ -80,92 +76,6 @@ def commit() -> str:
         return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-@frozen
-class Recognise:
-    """The real run on a speech corpus.
-
-    floats      name -> checkpoint of a float network ("" is the one that rows use when they name none)
-    utterances  of each split, for the word errors; None: all      steps  of training, instead of the rows' own
-    checked     WAV files on which every integer is compared with the emulator
-    """
-
-    corpus: Path
-    floats: Mapping[str, Path]
-    utterances: int | None = None
-    steps: int | None = None
-    checked: int = 8
-    processes: int | None = 1
-    quiet: bool = True
-
-    def __call__(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> Outcome:
-        begun = time.monotonic()
-        if row.float not in self.floats:
-            raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float {row.float}=FILE")
-        start = self.floats[row.float]
-        policy = experiments.policy_path(row)
-        if policy is None:
-            return self._float(experiments, row, seed, start, begun)
-        from attrs import evolve
-
-        from nnac import compiler
-        from nnac.program import Program
-        from nnac.train import policy as training
-
-        plan = compiler.resolve(policy, row.policy_name, **{k: str(v) for k, v in row.define.items()})
-        config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)
-        config = evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
-        module_path, program_path = folder / "module.nnc", folder / "program.nnp"
-        training.train(plan, start, self.corpus, module_path, config, self.processes, quiet=self.quiet)
-        trained = compiler.trained(module_path)
-        program = compiler.program(trained)
-        program.save(program_path)
-        program = Program.load(program_path)                                     # the bytes of the file, not what made them
-        compared, heard = self._listen(trained, program)
-        frame = plan.graph.frame_ms
-        kernels = program.report["layers"]
-        return Outcome(
-            row.name, seed, plan.digest, commit(), self._heard(experiments, trained.module, trained.front),
-            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size, heard, frame, program.target.clock,
-            {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
-            compared.compared, compared.different, config.steps, round(time.monotonic() - begun, 1),
-            {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()}, "learning_rate": config.learning_rate,
-             "first_difference": str(compared.first) if compared.first else None})
-
-    def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, begun: float) -> Outcome:
-        from nnac.decode.front_end import FrontEnd
-        from nnac.model.recogniser import load_recogniser
-
-        r = load_recogniser(start)
-        weights = sum(p.numel() for p in r.model.parameters() if p.ndim == 2)
-        heard = self._heard(experiments, r.model.eval(), FrontEnd(r.features, r.normalisation, r.tokens))
-        return Outcome(row.name, seed, "", commit(), heard, weights, 4 * weights, wall_s=round(time.monotonic() - begun, 1))
-
-    def _heard(self, experiments: Experiments, model, front) -> dict[str, Heard]:
-        from nnac.speech.corpus import load_split
-        from nnac.train.evaluate import evaluate
-
-        out = {}
-        for name in experiments.splits:
-            split = load_split(self.corpus, name)
-            split = split if self.utterances is None else split.first(self.utterances)
-            out[name] = Heard.of(evaluate(model, split, front.normalisation, front.tokens)[0])
-        return out
-
-    def _listen(self, trained, program):
-        """(comparison of every integer on a few WAV files, cycles per encoder step on them)."""
-        from nnac.compare import compare
-        from nnac.emulator.executor import Emulator
-        from nnac.speech.audio import load_audio, read_manifest
-        from nnac.speech.corpus import manifest_path
-
-        files = [u.audio for u in read_manifest(manifest_path(self.corpus, "voice"))][: self.checked]
-        emulator = Emulator(program)
-        features = [trained.front.prepare(load_audio(f, trained.front.features.rate)) for f in files]
-        done = compare(trained.module, emulator, trained.front, features)
-        cycles = sum(n * emulator.cycles(e) for e, n in done.steps.items())
-        return done, round(cycles / max(1, done.steps["encoder"]), 1)
 
 
 def python(*arguments: str) -> list[str]:

@@ -235,7 +235,7 @@ def check_used(operations: Sequence[Operation], sizes: Mapping[Hashable, int], k
                                       "that nothing reads before it is overwritten or the entry ends")
 
     for o in operations:
-        for space, _, end in o.writes:
+        for space, _, _ in o.writes:
             if space not in owner:
                 owner[space] = np.full(sizes[space], -1, np.int32)         # the instruction whose value here nobody has read yet
     for index, o in enumerate(operations):

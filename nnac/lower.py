@@ -96,6 +96,23 @@ def _lstm(layer, p, values):
     return node, Value(layer.path, layer.width, p.hidden, layer.rate, scale)
 
 
+def _gru(layer, p, values):
+    scale, cells = unit_scale(p.hidden, p.hidden_clip), layer.attributes["cells"]
+    states = (State(f"{layer.path}.hidden", cells, p.hidden, scale), State(f"{layer.path}.blend", cells, 16, 2.0**-arith.UNIT_FRACTION))
+    return (_node(layer, p, "gru", states, cells=cells, hidden_bits=p.hidden), Value(layer.path, layer.width, p.hidden, layer.rate, scale))
+
+
+def _lstm_variant(layer, p, values):
+    scale, cells = unit_scale(p.hidden, p.hidden_clip), layer.attributes["cells"]
+    states = (State(f"{layer.path}.hidden", cells, p.hidden, scale), State(f"{layer.path}.cell", cells, 16, 2.0**-p.cell_fraction))
+    return (_node(layer, p, layer.kind, states, cells=cells, fraction=p.cell_fraction, hidden_bits=p.hidden),
+            Value(layer.path, layer.width, p.hidden, layer.rate, scale))
+
+
+def _log_softmax(layer, p, values):
+    return _node(layer, p, "log_softmax"), Value(layer.path, layer.width, 16, layer.rate, 2.0**-arith.LOG_FRACTION)
+
+
 def _layer_norm(layer, p, values):
     return _node(layer, p, "layer_norm"), Value(layer.path, layer.width, p.activations, layer.rate)
 
@@ -114,7 +131,8 @@ def _tanh(layer, p, values):
 
 
 _LOWER: dict[str, Callable] = dict(stack=_stack, linear=_linear, lstm=_lstm, layer_norm=_layer_norm, embedding=_embedding, add=_combine,
-                                   multiply=_combine, tanh=_tanh)
+                                   multiply=_combine, tanh=_tanh, gru=_gru, lstm_coupled=_lstm_variant, lstm_normed=_lstm_variant,
+                                   log_softmax=_log_softmax)
 
 
 def _table_inputs(nodes, values):

@@ -30,7 +30,8 @@ class Plan:
         if self.reason:
             return True
         return bool(all((m.a[:, first:end] == values).all() for first, end, values in self.assumed)
-                    and (m.tag[self.words] == self.word_tags).all() and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
+                    and (m.tag[self.words] == self.word_tags).all()
+                    and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
 
     def run(self, m: Memories) -> None:
         """The entry, once: A, W, LUTs and decoder tables afterwards are what `interpret` would leave (accumulators are not kept)."""

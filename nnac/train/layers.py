@@ -163,10 +163,10 @@ class Linear(Layer):
 
 class LayerNorm(Layer):
     kind = "layer_norm"
-    epsilon = 1e-5
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
+        self.epsilon = node.attributes.get("epsilon", 1e-5)
         made = nn.LayerNorm(self.width)
         self.weight, self.bias = made.weight, made.bias
 

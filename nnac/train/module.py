@@ -25,12 +25,14 @@ from torch import Tensor, nn
 from nnac.compression.minmax import MinMax
 from nnac.ir import QGraph
 from nnac.train import layers as _layers
+from nnac.train import recurrent as _recurrent
 from nnac.train.activation import ActivationQuantiser, Clip, learned
 from nnac.train.integers import Format, dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
+RECURRENT = ("lstm", *(layer.kind for layer in (_recurrent.Gru, _recurrent.CoupledLstm, _recurrent.NormedLstm)))
 
 
 class FloatWeightsError(ValueError):
@@ -86,14 +88,14 @@ class TrainingModule(nn.Module):
         made = {n.output: n for n in graph.nodes}
         for name, value in graph.values.items():
             node = made.get(name)
-            how = Clip.of(self._method(name, "hidden" if node is not None and node.op == "lstm" else "activations"))
+            how = Clip.of(self._method(name, "hidden" if node is not None and node.op in RECURRENT else "activations"))
             if value.bits == 32 or (node is not None and node.op == "stack") or (value.scale is not None and not how.learned):
                 continue
             if how.sides != "both" and not self._may_have_zero_point(name):
                 raise UnsuitableFormatError(f"`{name}` is read or made by operators that take symmetric formats only: its clips cannot differ")
             quantiser = ActivationQuantiser(value.bits, how)
             if value.scale is not None:
-                if node is None or node.op != "lstm":
+                if node is None or node.op not in RECURRENT:
                     continue                               # fixed by the arithmetic: a table's input, a tanh's output
                 quantiser.set(value.scale * quantiser.levels)
             if node is not None:
@@ -131,7 +133,7 @@ class TrainingModule(nn.Module):
     def _may_have_zero_point(self, name: str) -> bool:
         """Whether maker and readers of a value fold a zero point in."""
         node = self.graph.producers.get(name)
-        readers = [self._may_have_zero_point(n.output) if n.op == "stack" else n.op in ("linear", "lstm", "layer_norm")
+        readers = [self._may_have_zero_point(n.output) if n.op == "stack" else n.op in ("linear", "layer_norm", *RECURRENT)
                    for n in self.graph.consumers(name)]
         return all(readers) and (node is None or node.op in ("linear", "layer_norm", "embedding", "stack"))
 
@@ -230,6 +232,14 @@ class TrainingModule(nn.Module):
         Both dictionaries and ``state`` (name -> [B, width]) are completed in place; returns ``values``.
         """
         forms = None
+        for name in self.graph.inputs[entry]:
+            if integer[name]:
+                continue
+            if self._observe and (quantiser := self._activation(name)) is not None:
+                quantiser.observe(valid(values[name], lengths))
+            if self._wants_integers(name):
+                forms = forms or self.formats()
+                self._make_integers(name, values, integer, forms[name])
         for node in self.graph.entry(entry):
             layer = self.layer(node.path)
             if node.op == "stack":
@@ -244,9 +254,7 @@ class TrainingModule(nn.Module):
                 forms = forms or self.formats()
                 for name in node.inputs:
                     if not integer[name]:
-                        values[name], integer[name] = self._integers(values[name], forms[name]), True
-                        if self._watch:
-                            self._watch(name, values[name])
+                        self._make_integers(name, values, integer, forms[name])
                 y = layer.integers([values[n] for n in node.inputs], [forms[n] for n in node.inputs], forms[node.output], state, lengths)
             else:
                 xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32 else dequantise(values[n], (forms or self.formats())[n])
@@ -259,9 +267,12 @@ class TrainingModule(nn.Module):
                 self._watch(node.output, y)
         return values
 
-    @staticmethod
-    def _integers(x: Tensor, form: Format) -> Tensor:
-        return learned(quantise(x, form), form, lambda: x / form.scale)
+    def _make_integers(self, name: str, values: dict[str, Tensor], integer: dict[str, bool], form: Format) -> None:
+        """Quantise a real value where it stands."""
+        x = values[name]
+        values[name], integer[name] = learned(quantise(x, form), form, lambda: x / form.scale), True
+        if self._watch:
+            self._watch(name, values[name])
 
     def _wants_integers(self, name: str) -> bool:
         """Whether a quantised layer reads the value, directly or through stacks."""
@@ -279,15 +290,8 @@ class TrainingModule(nn.Module):
         x = torch.as_tensor(features, device=like.device, dtype=torch.float32)
         lengths = torch.as_tensor(lengths, device=like.device)
         name, = (n for n in self.graph.inputs["encoder"])
-        if self._observe and (quantiser := self._activation(name)) is not None:
-            quantiser.observe(valid(x, lengths))
-        integer = self._wants_integers(name)
-        if integer:
-            x = self._integers(x, self.formats()[name])
-            if self._watch:
-                self._watch(name, x)
         entry_lengths = lengths
-        out = self.run("encoder", {name: x}, {name: integer}, self._state("encoder", x.shape[1], like), lengths)
+        out = self.run("encoder", {name: x}, {name: False}, self._state("encoder", x.shape[1], like), lengths)
         for node in self.graph.entry("encoder"):
             if node.op == "stack":
                 entry_lengths = entry_lengths // node.attributes["frames"]
@@ -349,16 +353,17 @@ class TrainingModule(nn.Module):
                 self.layer(path).quantised = on
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None) -> None:
         """Find the scales of the values that are data: run ``(features, lengths, targets)`` on real numbers, and look.
 
+        ``run``  what is done with a batch, for models that are not an RNN-T (default: ``forward(*batch)``).
         Under torch.distributed every process sees its own batches and all end with the same scales.
         """
         self._observe = True
         try:
             with self.real_numbers():
-                for features, lengths, targets in batches:
-                    self.forward(features, lengths, targets)
+                for batch in batches:
+                    self.forward(*batch) if run is None else run(batch)
         finally:
             self._observe = False
         for _, quantiser in self.activations():

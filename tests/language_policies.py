@@ -98,7 +98,8 @@ def rule(draw: st.DrawFn) -> str:
 def policies(draw: st.DrawFn) -> str:
     """A file with one policy."""
     sentences = draw(st.lists(rule(), min_size=0, max_size=5))
-    extra = draw(st.lists(st.sampled_from(["let a = 1 + 2 * (3 - 4)", "let b = -5 %", "let c = 4k steps", "budget { weights <= 100 MiB; cycles<=1e9 cycles }",
+    extra = draw(st.lists(st.sampled_from(["let a = 1 + 2 * (3 - 4)", "let b = -5 %", "let c = 4k steps",
+                                           "budget { weights <= 100 MiB; cycles<=1e9 cycles }",
                                            "training { steps 60k steps; steps_per_epoch 1k steps }", "sweep d over [1, 2,3]", "let e = 0..2k steps"]),
                           max_size=4, unique_by=lambda x: x.split()[1] if x.split()[0] in ("let", "sweep") else x.split()[0]))
     mixed = draw(st.permutations(sentences + extra))

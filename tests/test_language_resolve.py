@@ -113,7 +113,8 @@ def test_the_plan_is_what_reading_the_rules_in_order_gives(rules):
                     r"encoder\.lstm\[[01]\](\..*)?", site.path):
                 for one in said:
                     name, value = one.split(" ", 1)
-                    expected[name] = {"int4": "int4 per_channel minmax", "int8": "int8 per_channel minmax", "gq(3)": "per_tensor gq(3)"}.get(value, value)
+                    expected[name] = {"int4": "int4 per_channel minmax", "int8": "int8 per_channel minmax",
+                                      "gq(3)": "per_tensor gq(3)"}.get(value, value)
         assert {"weights": str(site.weights), "codec": site.codec, "pin": site.pin} == expected, site.path
 
 

@@ -55,7 +55,8 @@ def test_a_share_of_something_is_that_something():
     assert (q(50, "%") * q(50, "%")) == Quantity(Fraction(1, 4)) and (q(10, "%") + q(5, "%")).dimension == PERCENT
 
 
-@pytest.mark.parametrize("text,value", [("4k", 4000), ("1.5M", 1_500_000), ("1_000", 1000), ("1e-4", Fraction(1, 10000)), ("0.1", Fraction(1, 10)), ("2E3", 2000)])
+@pytest.mark.parametrize("text,value", [("4k", 4000), ("1.5M", 1_500_000), ("1_000", 1000), ("1e-4", Fraction(1, 10000)),
+                                        ("0.1", Fraction(1, 10)), ("2E3", 2000)])
 def test_numbers_are_exact(text, value):
     assert number(text) == value
 

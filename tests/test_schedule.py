@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from nnac import isa
 from nnac.emulator import clocked
+from nnac.emulator.executor import Emulator
 from nnac.emulator.machine import Machine
+from nnac.evaluate import evaluate
 from nnac.ir import Node, QGraph, Value
 from nnac.plan import Budget
 from nnac.program import INIT, Program
@@ -20,7 +22,7 @@ from nnac.schedule.proof import FENCE, OVERLAPPING, decoded, prove_program
 from nnac.schedule.roofline import roofline
 from nnac.target import OPERATORS
 from nnac.verify import verify
-from tests.graphs import random_graph, random_weights, with_codebook
+from tests.graphs import random_graph, random_inputs, random_weights, with_codebook
 from tests.mutants import MUTATIONS, NOTICED, noticed_by, with_code
 from tests.schedules import EDGE, LARGE, TINY, compare, random_case
 
@@ -108,9 +110,6 @@ def test_any_legal_reordering_gives_the_same_integers():
 
 
 def outputs_agree(graph, program, name, entry, seed):
-    from nnac.evaluate import evaluate
-    from tests.graphs import random_inputs
-
     machine = Machine(program, batch=1, fast=False)
     x = random_inputs(graph, entry.model_entry, np.random.default_rng(seed), entry.steps)
     want, _ = evaluate(graph, entry.model_entry, x)
@@ -202,6 +201,18 @@ def test_what_does_not_fit_is_named(options, target, message):
     graph = random_graph(0, size="tiny", layers=2, cells=128)
     with pytest.raises(CompileError, match=message.replace(" parked", ".parked")):
         compile_graph(graph, target, options)
+
+
+def test_the_executor_batches_whole_groups_of_frames_and_steps_through_the_rest():
+    graph = random_graph(4, size="tiny")
+    program = compile_graph(graph, EDGE, Settings(frames=4))
+    run = Emulator(program)
+    x = random_inputs(graph, "encoder", np.random.default_rng(0), steps=11, batch=3)
+    want, end = evaluate(graph, "encoder", x)
+    got, after = run.run("encoder", x, run.initial_state("encoder", 3))
+    assert all((got[v] == want[v]).all() for v in want) and all((after[s] == end[s]).all() for s in after)
+    machine = run.machine(3)
+    assert (machine.runs["encoder.steps"], machine.runs["encoder.step"]) == (2, 3)
 
 
 def test_budgets_that_are_not_met_name_the_culprits_and_their_lines():

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnac import arith
+from nnac.codec import api  # noqa: F401  (registers the codecs)
 from nnac.codec.base import CodecError, Stream, Words, read_header
 from nnac.emulator.errors import AddressError, DataError
 from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig

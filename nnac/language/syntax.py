@@ -16,7 +16,6 @@ from attrs import define, field
 
 from nnac.diagnostics import Diagnostic, Source
 
-
 # `eq` and `repr` are written once, in Node: attrs would generate them for every class, half of what importing this file costs
 frozen = partial(define, frozen=True, eq=False, repr=False)
 

@@ -46,14 +46,15 @@ def summary(program: Any) -> dict[str, Any]:
 
 def tables(program: Any) -> list[Any]:
     """Entries, and kernels by size, as rich tables."""
-    from rich.table import Table
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
     clock = program.target.clock
-    entries = Table("entry", "cycles", "ms", "instructions", "DRAM bytes", title="entry points")
+    entries = Table("entry", "cycles", "ms", "instructions", "DRAM bytes", title="entry points", box=SIMPLE_HEAD)
     for name, e in program.entries.items():
         entries.add_row(name, f"{e.cycles:,}", f"{1e3 * e.cycles / clock:.3f}", f"{len(e.words):,}",
                         f"{program.report['entries'][name]['dram_bytes']:,}")
-    kernels = Table("kernel", "weights", "bytes", "bits/weight", "codec", "pinned", title="weights")
+    kernels = Table(Column("kernel", no_wrap=True, min_width=26), "weights", "bytes", "bits/weight", "codec", "pinned", title="weights", box=SIMPLE_HEAD)
     for path, k in program.report["layers"].items():
         kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"], f"{k['pinned']:,}" if k["pinned"] else "")
     total = program.report["layers"].values()

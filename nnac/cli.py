@@ -87,6 +87,14 @@ def positive(text: str) -> float:
     return value
 
 
+def policy_files(names: Sequence[str]) -> list[str]:
+    """The files that names on the command line mean: a folder means every .nnac file in it and below, in order."""
+    out: list[str] = []
+    for name in names:
+        out += sorted(map(str, Path(name).rglob("*.nnac"))) if name != "-" and Path(name).is_dir() else [name]
+    return out
+
+
 def definitions(pairs: Sequence[str]) -> dict[str, str]:
     """``-D name=value`` options as a dict.  SystemExit 2 with a message for one without ``=``."""
     out: dict[str, str] = {}

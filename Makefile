@@ -8,7 +8,7 @@ RUNS   ?= runs
 
 SWEEP  ?=
 
-.PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-language fuzz
+.PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-language fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -54,6 +54,9 @@ bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers com
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language (needs atheris)
 	$(BIN)/python -m benchmarks.fuzz_language
+
+grammar: setup             ## the parse tables, after a change of grammar/nnac.lark
+	$(BIN)/python -m nnac.language.tables
 
 clean:                     ## remove caches and runs, keep the environment
 	rm -rf $(RUNS) build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache

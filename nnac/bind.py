@@ -16,7 +16,7 @@ from nnac import arith
 Constants = dict[str, NDArray]
 
 
-def _bias(bias: NDArray | None, scale: NDArray, rows: int) -> NDArray:
+def _bias(bias: NDArray | None, scale: Any, rows: int) -> NDArray:
     """A real bias in accumulator units, rounded half up and limited to 31 bits so that the accumulator keeps its head room."""
     if bias is None:
         return np.zeros(rows, np.int64)

@@ -81,7 +81,8 @@ def _stack(layer, p, values):
 
 
 def _linear(layer, p, values):
-    return _node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)), Value(layer.path, layer.width, p.activations, layer.rate)
+    return (_node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)),
+            Value(layer.path, layer.width, p.activations, layer.rate))
 
 
 def _lstm(layer, p, values):
@@ -133,8 +134,8 @@ def _table(function: str, symmetry: str):
 
 
 _LOWER: dict[str, Callable] = dict(stack=_stack, linear=_linear, lstm=_lstm, layer_norm=_layer_norm, embedding=_embedding, add=_combine,
-                                   multiply=_combine, tanh=_table("tanh", "odd"), sigmoid=_table("sigmoid", "complement"), gru=_gru, lstm_coupled=_lstm_variant, lstm_normed=_lstm_variant,
-                                   log_softmax=_log_softmax)
+                                   multiply=_combine, tanh=_table("tanh", "odd"), sigmoid=_table("sigmoid", "complement"), gru=_gru,
+                                   lstm_coupled=_lstm_variant, lstm_normed=_lstm_variant, log_softmax=_log_softmax)
 
 
 def _table_inputs(nodes, values):

@@ -227,7 +227,7 @@ def test_code_is_cut_at_the_host():
 @pytest.mark.parametrize("kind", [np.int8, np.int16])
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("native", [False, None], ids=["blas", "native"])
-@pytest.mark.parametrize("batch", [1, 3, 20])
+@pytest.mark.parametrize("batch", [1, 3, 50])
 def test_products_are_exact_at_the_limits_of_every_carrier(kind, bits, native, batch):
     rng = np.random.default_rng(0)
     low, high = np.iinfo(kind).min, np.iinfo(kind).max

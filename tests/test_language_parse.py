@@ -88,8 +88,8 @@ def test_precedence_of_operators():
 
 
 def test_every_broken_sentence_is_reported_and_the_others_understood():
-    file = parse(Source("t",
-                        "policy p {\n  let a 5\n  let b = 6\n  layers [ { weights int8 }\n  let c = 7\n  model )\n  let d = 8\n}\ntarget t {\n  clock 5 MHz\n}\n"))
+    file = parse(Source("t", "policy p {\n  let a 5\n  let b = 6\n  layers [ { weights int8 }\n  let c = 7\n  model )\n  let d = 8\n}\n"
+                             "target t {\n  clock 5 MHz\n}\n"))
     assert len(file.problems) == 3
     assert [i.node.name.text for i in file.policies[0].items if isinstance(i.node, s.Let)] == ["b", "c", "d"]
     assert [t.name.text for t in file.targets] == ["t"]

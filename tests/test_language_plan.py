@@ -91,9 +91,10 @@ def _without(data, *path):
 @pytest.mark.parametrize("spoil", [
     lambda d: _without(d, "target"), lambda d: _without(d, "sites", 0,
                                                         "path"), lambda d: d.update(nnac_plan=2), lambda d: d["model"].update(builder=None)
-    or d["sites"][0].update(kind="planet",
-                            colour=1), lambda d: d["target"]["dram"].update(bandwith=1), lambda d: d["sites"][2].update(weights={"width": "int99"}),
-    lambda d: d["target"].update(clock=-1), lambda d: d.update(sites=None), lambda d: d["training"].update(stepps=3), lambda d: d.update(budgets=[1])])
+    or d["sites"][0].update(kind="planet", colour=1), lambda d: d["target"]["dram"].update(bandwith=1),
+    lambda d: d["sites"][2].update(weights={"width": "int99"}),
+    lambda d: d["target"].update(clock=-1),
+    lambda d: d.update(sites=None), lambda d: d["training"].update(stepps=3), lambda d: d.update(budgets=[1])])
 def test_a_plan_that_is_none_is_refused_with_a_message(spoil):
     data = json.loads(json.dumps(nnac.loads(RICH).plan.to_json()))
     spoil(data)

@@ -197,7 +197,8 @@ def test_variants_of_a_sweep_are_plans_of_their_own():
 
 # -- inheritance and imports
 
-BASE = 'policy base {\n model rnnt(size="small")\n target edge\n let bits = 8\n layers ** { weights int(bits) }\n budget { weights <= 9 MiB; sram <= 1 MiB }\n}\n'
+BASE = 'policy base {\n model rnnt(size="small")\n target edge\n let bits = 8\n layers ** { weights int(bits) }\n' \
+       ' budget { weights <= 9 MiB; sram <= 1 MiB }\n}\n'
 
 
 def test_a_policy_refines_the_one_it_extends():

@@ -226,6 +226,7 @@ async def converse(folder: Path) -> None:
     assert not (await asyncio.wait_for(arrived.get(), 60)).diagnostics
     await client.shutdown_async(None)
     client.exit(None)
+    await client.stop()
 
 
 def test_a_real_client_over_stdio(tmp_path):

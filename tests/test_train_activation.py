@@ -85,7 +85,7 @@ def test_zeros_alone_give_a_usable_scale():
 
 
 def test_an_unset_scale_is_named():
-    with pytest.raises(UncalibratedError, match="joint.encoder"):
+    with pytest.raises(UncalibratedError, match=r"joint\.encoder"):
         ActivationQuantiser(8).format("joint.encoder")
 
 

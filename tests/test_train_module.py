@@ -14,7 +14,8 @@ from nnac.model import build
 from nnac.train.activation import UncalibratedError
 from nnac.train.module import FloatWeightsError, TrainingModule
 
-SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8), dict(project=12, bidirectional=True), dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
+SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8), dict(project=12, bidirectional=True),
+          dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
 
 
 def precision(variant="acc32", inner=16, **kwargs):

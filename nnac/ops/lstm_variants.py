@@ -1,5 +1,7 @@
 """LSTMs with coupled input and forget gates, and with layer norm inside the gates.  One direction; `sum16` arithmetic."""
 
+from typing import ClassVar
+
 from nnac import arith
 from nnac.ops import Operator, require
 from nnac.ops.lstm import join, stacked
@@ -15,7 +17,7 @@ class CoupledLstm(Operator):
 
     kind = "lstm_coupled"
     gates = 3
-    constants = ("input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
+    constants: ClassVar[tuple[str, ...]] = ("input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
     def integers(self, node, graph, inputs, state, constants):

@@ -171,6 +171,10 @@ class ActivationQuantiser(nn.Module):
     ``scale`` (a buffer) is 0 while unset.  A learned clip is the parameter ``high``, with ``low`` where the lower one is its own.
     """
 
+    scale: Tensor
+    high: nn.Parameter
+    low: nn.Parameter
+
     def __init__(self, bits: int, how: Clip | None = None) -> None:
         super().__init__()
         self.bits, self.how = bits, how or Clip()

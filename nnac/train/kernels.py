@@ -73,13 +73,18 @@ class Direction:
 
     variant: str
     input: Tensor
-    recurrent: Tensor | native.Tiles
+    recurrent: Any               # Tensor | native.Tiles
     first: Rescale
-    second: Rescale | None
+    second: Any                  # Rescale | None
     hidden: Rescale
     fraction: int
     hidden_scale: float
-    project: Projection | None = None
+    project: Any = None          # Projection | None
+
+    @property
+    def native(self) -> bool:
+        """Whether the native loop runs it."""
+        return isinstance(self.recurrent, native.Tiles)
 
     @classmethod
     def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
@@ -144,11 +149,11 @@ class Trace:
     cell_outputs: Tensor
     cells: Tensor
     pre: Tensor
-    uncut: Tensor | None = None
-    cut_input: Tensor | None = None
-    cut_recurrent: Tensor | None = None
-    projected: Tensor | None = None
-    projected_uncut: Tensor | None = None
+    uncut: Any = None
+    cut_input: Any = None
+    cut_recurrent: Any = None
+    projected: Any = None
+    projected_uncut: Any = None
 
     @property
     def hidden(self) -> Tensor:
@@ -157,18 +162,18 @@ class Trace:
 
     def step(self, t: int) -> Trace:
         """The same memory, one step of it."""
-        return Trace(*(None if v is None else v[t: t + 1] for v in (self.cell_outputs, self.cells, self.pre, self.uncut, self.cut_input,
-                                                                    self.cut_recurrent)))
+        at = slice(t, t + 1)
+        return Trace(self.cell_outputs[at], self.cells[at], self.pre[at], *(None if v is None else v[at] for v in (
+            self.uncut, self.cut_input, self.cut_recurrent)))
 
     @classmethod
     def empty(cls, at: Tensor, cells: int, d: Direction) -> Trace:
         """Room for a sequence whose input product is ``at`` [T, B, 4H]."""
         make = lambda width, of: torch.empty(*at.shape[:2], width, dtype=of, device=at.device)  # noqa: E731
-        native_loop = isinstance(d.recurrent, native.Tiles)
         never_cut = d.hidden_scale * arith.limits(d.hidden.bits)[1] >= 1.0           # |o tanh(c')| < 1
         cuts = [make(4 * cells, torch.bool) if d.variant == "sum16" else None for _ in range(2)]
         projected = [] if d.project is None else [make(d.project.matrix.shape[1], of) for of in (torch.float32, torch.bool)]
-        return cls(make(cells, torch.int8 if native_loop else d.recurrent.dtype), make(cells, torch.int16), make(4 * cells, torch.int16),
+        return cls(make(cells, torch.int8 if d.native else d.recurrent.dtype), make(cells, torch.int16), make(4 * cells, torch.int16),
                    None if never_cut else make(cells, torch.bool), *cuts, *projected)
 
 
@@ -176,8 +181,8 @@ def forward(x: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
     """x [T, B, I], hidden [B, R], cell [B, H] integers, any carrier."""
     at = product(x, d.input)                                                     # int32 | float32 | float64
     trace = Trace.empty(at, cell.shape[1], d)
-    loop = native.forward if isinstance(d.recurrent, native.Tiles) else _eager_forward
-    if isinstance(d.recurrent, native.Tiles):
+    loop = native.forward if d.native else _eager_forward
+    if d.native:
         at = at.to(torch.int32)
     if d.project is None:
         loop(at, hidden, cell, d, trace)
@@ -252,6 +257,7 @@ class LearnedClip:
 
     def add(self, total: Tensor | None, g: Tensor, z: Tensor) -> Tensor:
         """``total`` and one step's share: g [B, R] d loss / d hidden integer (of all that reads it), z unrounded codes."""
+        assert self.form.learner is not None
         share = self.form.learner.gradients(g / self.form.scale, z, self.form)[0]
         return share if total is None else total + share
 
@@ -270,7 +276,7 @@ def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | 
     dh = torch.zeros(batch, feedback.shape[1], device=dy.device)
     projected = None if project is None else make(steps, batch, feedback.shape[1])
     to_cells, later = (dy, dh) if project is None else (make(steps, batch, cells), torch.zeros(batch, cells, device=dy.device))
-    step_of = native.Backward if isinstance(d.recurrent, native.Tiles) else _EagerBackward
+    step_of = native.Backward if d.native else _EagerBackward
     one = step_of(to_cells, later, dc, dz, cell, trace, d)
     total: Tensor | None = None
     for step in range(steps - 1, -1, -1):

@@ -284,6 +284,7 @@ class Lstm(Layer):
         made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.get("bidirectional")), proj_size=self.project)
         for name, parameter in made.named_parameters():
             self.register_parameter(name, parameter)
+        self.quantisers: Any = nn.ModuleDict()           # by torch's suffixes: l0 (both kernels, acc32), or ih_l0 and hh_l0; hr_l0
         self.ratio: Any = 1.0                            # input scale over hidden scale, as of the last pass (acc32)
 
     def _weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -291,7 +292,6 @@ class Lstm(Layer):
         return get("weight_ih"), get("weight_hh"), get("bias_ih") + get("bias_hh")
 
     def make_quantisers(self, make):
-        self.quantisers = nn.ModuleDict()
         for prefix, suffix in self.directions:
             w_x, w_h, _ = self._weights(suffix)
             base = f"{self.node.path}.{prefix}"
@@ -332,6 +332,8 @@ class Lstm(Layer):
         graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
+        scales: list[Tensor]
+        second: Rescale | None
         rows = 4 * self.cells
         for prefix, suffix in self.directions:
             w_x, w_h, bias = self._weights(suffix)
@@ -345,7 +347,7 @@ class Lstm(Layer):
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0
                 c = bind.lstm_acc32_scales(rows, numbers(acc), real_bias, x.zero_point, out.scale, sums)
                 first = Rescale.of(c["multiplier"], c["shift"], c["bias"], reach_x + reach_h, 0, 16, w_x.device)
-                second, scales = None, (acc.float(), acc.float())
+                second, scales = None, [acc.float(), acc.float()]
             else:
                 whole = self.quantisers[f"ih_l0{suffix}"].exact and self.quantisers[f"hh_l0{suffix}"].exact
                 c_x, scale_x = self.quantisers[f"ih_l0{suffix}"](w_x)
@@ -354,7 +356,7 @@ class Lstm(Layer):
                 c = bind.lstm_sum16_scales(rows, numbers(scale_x), numbers(scale_h), real_bias, x.scale, x.zero_point, out.scale, out.scale, sums)
                 first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
                 second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
-                scales = tuple((s * f.scale).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
+                scales = [(s * f.scale).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out))]
             graph |= {prefix + k: v for k, v in c.items()}
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
             projection = None
@@ -369,7 +371,7 @@ class Lstm(Layer):
                 projection = kernels.Projection(
                     exact.packed(c_p.detach(), a["cell_output_bits"], 8, quantiser.exact),
                     Rescale.of(p["multiplier"], p["shift"], p["bias"], self.cells << (a["cell_output_bits"] + 6), 0, out.bits, w_x.device), out.scale)
-                scales = (*scales, (scale_p * raw).expand(self.project).float())
+                scales.append((scale_p * raw).expand(self.project).float())
             hidden_bits = a["cell_output_bits"] if self.project else a["hidden_bits"]
             direction = kernels.Direction.of(
                 self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
@@ -384,7 +386,7 @@ class Lstm(Layer):
         for prefix, suffix in self.directions:
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
             direction, scales = c.ready[prefix]
-            project = (c.codes[f"{prefix}project"], scales[2]) if self.project else ()
+            project = (c.codes[f"{prefix}project"], scales[2]) if self.project else (None, None)
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
             y, last = kernels.lstm(reverse(x, lengths) if backwards else x, c.codes[f"{prefix}input"], c.codes[f"{prefix}recurrent"],
@@ -399,7 +401,8 @@ class Lstm(Layer):
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
-            weights = [getattr(self, f"{n}_l0{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *(["weight_hr"] if self.project else []))]
+            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *(("weight_hr",) if self.project else ()))
+            weights = [getattr(self, f"{n}_l0{suffix}") for n in names]
             y, h, cc = torch.lstm(reverse(x, lengths) if backwards else x, [s[None].contiguous() for s in start], weights, True, 1, 0.0,
                                   self.training, False, False)
             outputs.append(reverse(y, lengths) if backwards else y)

@@ -87,7 +87,7 @@ class TrainingModule(nn.Module):
             self._paths[node.path] = attribute_path(node.path)
         made = {n.output: n for n in graph.nodes}
         for name, value in graph.values.items():
-            node = made.get(name)
+            node = made.get(name)                          # None: an input
             how = Clip.of(self._method(name, "hidden" if node is not None and node.op in RECURRENT else "activations"))
             if value.bits == 32 or (node is not None and node.op == "stack") or (value.scale is not None and not how.learned):
                 continue

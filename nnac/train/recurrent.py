@@ -67,6 +67,10 @@ class Recurrent(Layer):
 
     gates: ClassVar[int]
     recurrent_bias: ClassVar[bool] = False
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
 
     def __init__(self, node, graph) -> None:
         super().__init__(node, graph)
@@ -77,12 +81,17 @@ class Recurrent(Layer):
             self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
 
     def make_quantisers(self, make):
-        self.quantisers = nn.ModuleDict({"ih_l0": make(f"{self.node.path}.input", self.weight_ih_l0.detach(), 8),
-                                         "hh_l0": make(f"{self.node.path}.recurrent", self.weight_hh_l0.detach(), 8)})
+        self.quantisers: Any = nn.ModuleDict({"ih_l0": make(f"{self.node.path}.input", self.weight_ih_l0.detach(), 8),
+                                              "hh_l0": make(f"{self.node.path}.recurrent", self.weight_hh_l0.detach(), 8)})
 
     def compressed_weights(self):
         yield Slot.of_parameter(f"{self.node.path}.input", self.quantisers["ih_l0"], self.weight_ih_l0)
         yield Slot.of_parameter(f"{self.node.path}.recurrent", self.quantisers["hh_l0"], self.weight_hh_l0)
+
+    @property
+    def _biases(self) -> tuple[Tensor, Tensor | None]:
+        """What is added to the input product, and to the recurrent one."""
+        return (self.bias_ih_l0, self.bias_hh_l0) if self.recurrent_bias else (self.bias_ih_l0 + self.bias_hh_l0, None)
 
     def after(self, out: Format) -> dict[str, Any]:
         """Constants of what follows the products."""
@@ -91,9 +100,9 @@ class Recurrent(Layer):
     def constants(self, ins, out):
         x, rows, device = ins[0], self.gates * self.cells, self.weight_ih_l0.device
         (c_x, s_x), (c_h, s_h) = self.quantisers["ih_l0"](self.weight_ih_l0), self.quantisers["hh_l0"](self.weight_hh_l0)
-        biases = (numbers(self.bias_ih_l0), numbers(self.bias_hh_l0)) if self.recurrent_bias else (numbers(self.bias_ih_l0 + self.bias_hh_l0), None)
-        c = bind.separate_scales(rows, numbers(s_x), numbers(s_h), *biases, x.scale, x.zero_point, out.scale,
-                                 numbers(c_x.sum(1)) if x.zero_point else 0)
+        bias_x, bias_h = self._biases
+        c = bind.separate_scales(rows, numbers(s_x), numbers(s_h), numbers(bias_x), None if bias_h is None else numbers(bias_h), x.scale,
+                                 x.zero_point, out.scale, numbers(c_x.sum(1)) if x.zero_point else 0)
         first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], self.widths[0] << (x.bits + 6), 0, 16, device)
         second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], c.get("recurrent_bias", 0), self.cells << (out.bits + 6), 0, 16, device)
         graph = c | self.after(out)
@@ -111,7 +120,7 @@ class Recurrent(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         c = self.kept_constants(ins, out)
-        biases = (self.bias_ih_l0, self.bias_hh_l0) if self.recurrent_bias else (self.bias_ih_l0 + self.bias_hh_l0, None)
+        biases = self._biases
         names = [s.name for s in self.node.states]
         hidden, kept = state[names[0]], state[names[1]]
         memory = Number(kept.detach().long(), kept * self.unit)
@@ -121,7 +130,7 @@ class Recurrent(Layer):
             free, memory = self.step(from_input[t], from_hidden, memory, c.ready["others"], out)
             y = arith.saturate(free.integers, out.bits)
             z = free.real / out.scale
-            hidden = learned(_Put.apply(z, y, y == free.integers), out, lambda z=z: z.detach())
+            hidden = learned(_Put.apply(z, y, y == free.integers), out, z.detach)
             outputs.append(hidden)
         state[names[0]], state[names[1]] = hidden, memory.real / self.unit
         return torch.stack(outputs)
@@ -236,7 +245,7 @@ class NormedLstm(CoupledLstm):
 
     def __init__(self, node, graph) -> None:
         super().__init__(node, graph)
-        self.gate_norm = nn.Module()
+        self.gate_norm: Any = nn.Module()
         self.gate_norm.weight = nn.Parameter(torch.ones(4, self.cells))
         self.gate_norm.bias = nn.Parameter(torch.zeros(4, self.cells))
 

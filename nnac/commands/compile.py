@@ -50,11 +50,12 @@ def tables(program: Any) -> list[Any]:
     from rich.table import Column, Table
 
     clock = program.target.clock
-    entries = Table("entry", "cycles", "ms", "instructions", "DRAM bytes", title="entry points", box=SIMPLE_HEAD)
+    entries = Table("entry", *(Column(c, justify="right") for c in ("cycles", "ms", "instructions", "DRAM bytes")), title="entry points", box=SIMPLE_HEAD)
     for name, e in program.entries.items():
         entries.add_row(name, f"{e.cycles:,}", f"{1e3 * e.cycles / clock:.3f}", f"{len(e.words):,}",
                         f"{program.report['entries'][name]['dram_bytes']:,}")
-    kernels = Table(Column("kernel", no_wrap=True, min_width=26), "weights", "bytes", "bits/weight", "codec", "pinned", title="weights", box=SIMPLE_HEAD)
+    kernels = Table(Column("kernel", no_wrap=True), *(Column(c, justify="right", no_wrap=True) for c in ("weights", "bytes", "bits", "codec", "pinned")),
+                    title="weights (bits per weight)", box=SIMPLE_HEAD)
     for path, k in program.report["layers"].items():
         kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"], f"{k['pinned']:,}" if k["pinned"] else "")
     total = program.report["layers"].values()

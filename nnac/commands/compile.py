@@ -50,12 +50,16 @@ def tables(program: Any) -> list[Any]:
     from rich.table import Column, Table
 
     clock = program.target.clock
-    entries = Table("entry", *(Column(c, justify="right") for c in ("cycles", "ms", "instructions", "DRAM bytes")), title="entry points", box=SIMPLE_HEAD)
+
+    def table(title: str, first: str, *others: str) -> Table:
+        columns = [Column(first, no_wrap=True), *(Column(c, justify="right", no_wrap=True) for c in others)]
+        return Table(*columns, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+    entries = table("entry points", "entry", "cycles", "ms", "instructions", "DRAM bytes")
     for name, e in program.entries.items():
         entries.add_row(name, f"{e.cycles:,}", f"{1e3 * e.cycles / clock:.3f}", f"{len(e.words):,}",
                         f"{program.report['entries'][name]['dram_bytes']:,}")
-    kernels = Table(Column("kernel", no_wrap=True), *(Column(c, justify="right", no_wrap=True) for c in ("weights", "bytes", "bits", "codec", "pinned")),
-                    title="weights (bits per weight)", box=SIMPLE_HEAD)
+    kernels = table("weights", "kernel", "weights", "bytes", "bits each", "codec", "pinned")
     for path, k in program.report["layers"].items():
         kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"], f"{k['pinned']:,}" if k["pinned"] else "")
     total = program.report["layers"].values()

@@ -40,7 +40,8 @@ def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once:
 
     Output goes to ``logs/ROW-sSEED.log``.  When this process is interrupted its children are ended too; they resume next time.
     """
-    waiting, running, failed = list(jobs), {}, []
+    waiting, failed = list(jobs), []
+    running: dict[str, subprocess.Popen] = {}
     # spinning OpenMP threads of one run would stall the others
     environment = os.environ | ({"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} if at_once > 1 else {})
     logs.mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,14 @@ def test_fmt_in_place_and_check(capsys, bad):
     assert "  target  edge\n" in bad.read_text()
 
 
+def test_folders_mean_the_files_in_them(capsys, tmp_path, bad):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "good.nnac").write_text("policy good {\n}\n")
+    (tmp_path / "other.txt").write_text("{{{")
+    assert call(capsys, "lint", tmp_path)[1].endswith("1 note in 2 files\n")
+    assert call(capsys, "fmt", "--check", tmp_path / "deep")[0] == 0
+
+
 def test_fmt_leaves_broken_files_alone(capsys, tmp_path):
     path = tmp_path / "b.nnac"
     path.write_bytes(b"policy {{\xff")

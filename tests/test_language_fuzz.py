@@ -134,7 +134,7 @@ def test_a_sweep_of_sweeps_is_cut_off():
 def test_missing_files_and_folders_are_said_in_one_line(tmp_path):
     from nnac.cli import main
 
-    for path in (tmp_path, tmp_path / "nothing.nnac"):
+    for path in (tmp_path / "nothing.nnac",):
         err = io.StringIO()
         with contextlib.redirect_stderr(err):
             try:

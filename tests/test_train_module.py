@@ -109,6 +109,20 @@ def test_equality_holds_while_training():
     assert differences(module, features, targets)[1] == 0
 
 
+@pytest.mark.parametrize("inner", [8, 16])
+def test_autocast_and_reduced_matmul_precision_change_no_integer(inner):
+    module = made(6, inner=inner)
+    features, lengths, targets = data(module, 1)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert differences(module, features, targets)[1] == 0
+            module(features, lengths, targets)[0].pow(2).mean().backward()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+
+
 def test_training_lowers_the_loss():
     module = made(7)
     optimiser = torch.optim.Adam(module.parameters(), 3e-3)

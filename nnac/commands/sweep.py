@@ -15,6 +15,8 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import whole
+
     p = subparsers.add_parser("sweep", help="compare many policies on a corpus", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("experiments", metavar="EXPERIMENTS.toml")
@@ -25,9 +27,9 @@ def register(subparsers: Any) -> None:
     p.add_argument("--out", default="RESULTS.md", metavar="FILE", help="the report (RESULTS.md)")
     p.add_argument("--quick", action="store_true", help="only the rows marked quick, one seed each")
     p.add_argument("--only", action="append", default=[], metavar="ROW", help="only this row (may be given several times)")
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (1)")
-    p.add_argument("--utterances", type=int, metavar="N", help="of each split, for the word errors (all)")
-    p.add_argument("--steps", type=int, metavar="N", help="of training, instead of every row's own: a trial; give it --results of its own")
+    p.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="runs side by side (1)")
+    p.add_argument("--utterances", type=whole(1), metavar="N", help="of each split, for the word errors (all)")
+    p.add_argument("--steps", type=whole(0), metavar="N", help="of training, instead of every row's own: a trial; give it --results of its own")
     p.add_argument("--report", action="store_true", help="only make the report")
     p.add_argument("--list", action="store_true", help="only list the runs that are missing")
     p.add_argument("--one", help=argparse.SUPPRESS)        # one run, in this process: ROW:SEED

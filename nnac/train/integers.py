@@ -60,9 +60,12 @@ def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dt
     """The narrowest type in which ``codes`` [rows, cols] times integers of ``x_bits`` bits are exact: int8, float32 or float64.
 
     float32 by the width alone where cols * 2^(x_bits + weight_bits - 2) <= 2^24, else by the largest row's own sum of magnitudes.
+    Where torch may round float32 operands to bfloat16 or TF32 (`torch.set_float32_matmul_precision`), only 8-bit integers stay exact.
     """
     if x_bits <= 8 and weight_bits <= 8 and int8_products(codes.device.type):
         return torch.int8
+    if max(x_bits, weight_bits) > 8 and torch.get_float32_matmul_precision() != "highest":
+        return torch.float64
     half = 1 << (x_bits - 1)
     if cols * (half << (weight_bits - 1)) <= EXACT_FLOAT32 or int(codes.abs().sum(1).max()) * half <= EXACT_FLOAT32:
         return torch.float32

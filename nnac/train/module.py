@@ -231,6 +231,11 @@ class TrainingModule(nn.Module):
 
         Both dictionaries and ``state`` (name -> [B, width]) are completed in place; returns ``values``.
         """
+        with torch.autocast(self._like().device.type, enabled=False):      # half-precision products would round the integers
+            return self._run(entry, values, integer, state, lengths)
+
+    def _run(self, entry: str, values: dict[str, Tensor], integer: dict[str, bool], state: dict[str, Tensor],
+             lengths: Tensor | None) -> dict[str, Tensor]:
         forms = None
         for name in self.graph.inputs[entry]:
             if integer[name]:

@@ -119,7 +119,7 @@ def test_a_sweep_measures_what_is_missing_and_nothing_twice(demo, tmp_path):
     """The float row and one policy row: files appear, integers are compared, the report stands; a second call does nothing."""
     from nnac.report import outcomes
 
-    out, figures, _ = demo
+    out, _, _ = demo
     (tmp_path / "all.toml").write_text(f'''
 title = "A comparison"
 

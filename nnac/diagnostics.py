@@ -117,8 +117,9 @@ class DiagnosticError(ExceptionGroup[Problem]):
 
     def __new__(cls, diagnostics: Iterable[Diagnostic], message: str = "") -> DiagnosticError:
         found = in_order(diagnostics)
-        errors = sum(d.severity == "error" for d in found)
-        self = super().__new__(cls, message or f"{errors} {'error' if errors == 1 else 'errors'}", [Problem(d) for d in found])
+        errors = [d for d in found if d.severity == "error"] or list(found)
+        words = message or f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}, the first: {errors[0]}"
+        self = super().__new__(cls, words, [Problem(d) for d in found])
         self.diagnostics = found
         return self
 

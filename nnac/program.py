@@ -170,7 +170,8 @@ class Symbol:
 class Entry:
     """One entry point.  words uint64 [n, 2] (low half first); lines uint32 [n], an index into the program's ``debug`` table.
 
-    steps     model steps that one call computes (frame batching)      cycles   predicted, counted by nobody else
+    steps     model steps that one call computes (frame batching)      cycles   predicted
+    unread    stretches of activation memory (start, end) that no live weight reads: pruned away, not forgotten
     """
 
     name: str
@@ -181,6 +182,7 @@ class Entry:
     taps: tuple[Tap, ...] = ()
     steps: int = 1
     cycles: int = 0
+    unread: tuple[tuple[int, int], ...] = ()
 
     @property
     def model_entry(self) -> str:
@@ -241,7 +243,8 @@ class Program:
         return dict(
             isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
-            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host], states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
+            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host],
+            states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()])
 
     @classmethod
@@ -287,7 +290,8 @@ class Program:
                 raise ValueError(f"instruction words of {e['name']} have the wrong shape")
             ports = {k: tuple(_port(p) for p in e[k]) for k in ("inputs", "outputs")}
             taps = tuple(Tap(_port(t["port"]), t["after"]) for t in e["taps"])
-            entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"])
+            entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"],
+                                       tuple((a, b) for a, b in e["unread"]))
         host = tuple(HostCall(h["id"], h["path"], h["op"], h["attributes"], tuple(map(_port, h["inputs"])), _port(h["output"]),
                               tuple(map(_port, h["states"])), h["cycles"], tuple(Value(**v) for v in h["values"]),
                               {k.removeprefix(f"host.{h['id']}."): v for k, v in tensors.items() if k.startswith(f"host.{h['id']}.")})

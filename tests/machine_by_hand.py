@@ -129,7 +129,7 @@ def lstm_acc32(node, graph, config: MachineConfig, *, name: str = "raw", words: 
         n = min(units, h - u)
         rows = np.concatenate([np.arange(u, u + n) + g * h for g in range(4)])
         bands.append((u, n, rows, b.parameters(c["bias"][rows], c["multiplier"][rows], c["shift"][rows], 0, 16)))
-    for k, (u, n, rows, at) in enumerate(bands):
+    for u, n, rows, at in bands:
         bank = b.band(both[rows], [(xa, x.width), (hidden, h)], name, words)
         b.code.append(RQ(dst=pre, params=at, rows=4 * n, bank=bank, out=1, wait=PRODUCTS, signal=BANK))
         b.code.append(LSTM(pre=pre, cell=cell + 2 * u, dst=new + u, params=fused, units=n))

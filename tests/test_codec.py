@@ -83,6 +83,7 @@ def test_the_decoder_of_the_description_agrees_in_weights_live_words_and_steps(n
         words, live, steps = reference.decode_tile(encoded.header, tile.data, tile.rows, tile.cols, lanes)
         assert (np.array(words) == C.decode_tile(encoded.header, tile.data, tile.rows, tile.cols, lanes)).all()
         assert (live, steps) == (tile.live_words, tile.steps)
+        assert C.live_mask(encoded.header, np.array(words, np.int8).reshape(tile.cols, lanes)).sum() == live
 
 
 @pytest.mark.parametrize("name", ["raw", "packed", "codebook", "zero_run", "entropy", "block_bitmap[16x1]+entropy"])

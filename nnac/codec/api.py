@@ -106,15 +106,23 @@ def decode(encoded: Encoded) -> NDArray[np.int8]:
 def skips_dead_words(header: bytes) -> bool:
     """Does the decoder know which words are all zero (block bitmap, zero_run), so that they are neither written nor multiplied?
 
-    Then the live words of a tile are those with a weight other than zero; with the other codecs all words are live.
+    `live_mask` says which; with the other codecs all words are live.
     """
     codec, blocks, _ = read_header(bytes(header))
     return blocks is not None or codec.name == "zero_run"
 
 
 def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols]."""
-    return np.asarray(words.any(axis=1)) if skips_dead_words(header) else np.ones(len(words), np.bool_)
+    """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols].
+
+    A word counts as live if one of its blocks is, even if its own weights in that block are zero: the decoder sees block bits, not values.
+    """
+    codec, blocks, _ = read_header(bytes(header))
+    some = np.asarray(words.any(axis=1))
+    if codec.name == "zero_run": return some
+    if blocks is None: return np.ones(len(words), np.bool_)
+    strips = np.logical_or.reduceat(some, np.arange(0, len(some), blocks.cols))
+    return np.repeat(strips, blocks.cols)[: len(some)]
 
 
 # ------------------------------------------------------------------------------------------------------------------- choose

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import whole
+
     p = subparsers.add_parser("compare", help="every integer of the training module against the emulator", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint", metavar="CHECKPOINT", help="what `nnac train` wrote")
     p.add_argument("program", metavar="PROGRAM", help="what `nnac compile` made of it")
     p.add_argument("--audio", action="append", default=[], metavar="FILE.wav", help="may be given several times")
     p.add_argument("--manifest", metavar="FILE.jsonl")
-    p.add_argument("--first", type=int, metavar="N", help="no more than the first N utterances")
-    p.add_argument("--batch", type=int, default=16, help="utterances in lockstep (16)")
+    p.add_argument("--first", type=whole(1), metavar="N", help="no more than the first N utterances")
+    p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true", help="the emulator goes instruction by instruction, instead of translated plans")
     p.add_argument("--plant", metavar="LAYER", help="change one bias or weight of this layer first, to see that it is found")
     p.add_argument("--json", action="store_true", help="one JSON object")
@@ -35,12 +37,9 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for wrong, why in ((not args.audio and not args.manifest, "give --audio FILE.wav or --manifest FILE.jsonl"),
-                       (args.batch < 1, f"--batch is at least 1, not {args.batch}"),
-                       (args.first is not None and args.first < 1, f"--first is at least 1, not {args.first}")):
-        if wrong:
-            sys.stderr.write(f"nnac compare: {why}\n")
-            return 2
+    if not args.audio and not args.manifest:
+        sys.stderr.write("nnac compare: give --audio FILE.wav or --manifest FILE.jsonl\n")
+        return 2
     from nnac import compare as comparing
     from nnac.compiler import trained as load_trained
     from nnac.emulator.executor import Emulator

@@ -143,7 +143,8 @@ class Described:
 
 @cache
 def _arguments(cls: type[Described]) -> dict[str, tuple[Argument, Any]]:
-    return {language_name(a.name): (a.metadata["argument"], a.default) for a in attrs.fields(cls) if "argument" in a.metadata}  # type: ignore[arg-type]
+    return {language_name(a.name): (a.metadata["argument"],
+                                    a.default) for a in attrs.fields(cls) if "argument" in a.metadata}  # type: ignore[arg-type]
 
 
 @cache

@@ -17,7 +17,6 @@ from attrs import field, frozen
 
 from nnac.emulator.hazards import ranges
 from nnac.emulator.image import Entry
-
 from nnac.isa import MVM, UNITS, Instruction, MachineConfig
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORES

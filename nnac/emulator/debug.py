@@ -265,7 +265,8 @@ class Debugger:
             end = _number(what[3]) if len(what) == 4 else first + 1
             self._inside(what[1], first, end)
             side = int(what[0] == "write")
-            return Breakpoint(text, lambda at: any(s == what[1] and f < end and first < e for s, f, e in ranges(self.e.code[at], self.e.config)[side]))
+            return Breakpoint(text, lambda at: any(s == what[1] and f < end and first < e
+                                                   for s, f, e in ranges(self.e.code[at], self.e.config)[side]))
         raise CommandError("`break` takes an index, `layer PATTERN`, `cycle N`, or `read|write A|W|ACC FIRST [END]`")
 
 

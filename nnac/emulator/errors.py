@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from nnac.errors import UserError
 
-class MachineError(RuntimeError):
+
+class MachineError(UserError):
     """A program that the machine cannot run.  ``where`` is filled in by whoever knows the instruction."""
 
     kind = "machine error"

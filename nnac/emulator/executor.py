@@ -67,7 +67,7 @@ class Emulator:
 
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None) -> tuple[dict[str, NDArray], State]:
         """inputs [T, B, width] integers -> (outputs [T', B, width], new state); T whole steps.  MachineError: what the program does wrong."""
-        step = self.program.entries[f"{entry}.step"]
+        one, many = self.program.entries[f"{entry}.step"], self.program.entries.get(f"{entry}.steps")
         rows = next(iter(inputs.values())).shape[1]
         m = self.machine(rows)
         m.load_state({k: _padded(v, m.batch, 0) for k, v in state.items()})
@@ -76,13 +76,16 @@ class Emulator:
         collected: dict[str, list[NDArray]] = {}
         seen: dict[str, list[NDArray]] = {}
         keep = None if watch is None else lambda name, v: seen.setdefault(name, []).append(v[:, :rows])
-        for t in range(steps.pop()):
+        t, end = 0, steps.pop()
+        while t < end:
+            step = many if many and end - t >= many.steps else one       # frame batching for whole groups, single steps for the rest
             given = {}
             for name, v in inputs.items():
                 rate = self.values[name].rate
-                given[name] = _padded(v[t * rate:(t + 1) * rate], m.batch, 1)
+                given[name] = _padded(v[t * rate:(t + step.steps) * rate], m.batch, 1)
             for name, v in m.run(step.name, given, keep).items():
                 collected.setdefault(name, []).append(v[:, :rows])
+            t += step.steps
         if watch:
             for name, parts in seen.items():
                 watch(name, np.concatenate(parts))

@@ -24,13 +24,28 @@ def ranges(i: Instruction, config: MachineConfig) -> tuple[tuple[Range, ...], tu
     return tuple(r for r in i.reads(config) if r[1] < r[2]), tuple(r for r in i.writes(config) if r[1] < r[2])
 
 
+def overlap(i: Instruction, config: MachineConfig) -> Range | None:
+    """Where the result of a VX instruction lies partly over an operand, so that it would write what it has still to read.
+
+    Working in place is allowed: the result begins where the operand begins and is not longer (elements are written after they were read).
+    """
+    reads, writes = ranges(i, config)
+    for space, first, end in writes:
+        for s, f, e in reads:
+            if s == space and f < end and first < e and not (f == first and end <= e):
+                return space, max(f, first), min(e, end)
+    return None
+
+
 def check_addresses(code: Sequence[Instruction], config: MachineConfig, sizes: dict[str, int]) -> None:
-    """AddressError unless every operand lies in its memory."""
+    """AddressError unless every operand lies in its memory, and no result partly over an operand."""
     for at, i in enumerate(code):
         for group, verb in zip(ranges(i, config), ("reads", "writes"), strict=True):
             for space, first, end in group:
                 if end > sizes[space]:
                     raise AddressError(f"{verb} {space}[{first:#x} … {end:#x}]; {space} ends at {sizes[space]:#x}").at("", at, i)
+        if i.unit == "VX" and (place := overlap(i, config)):
+            raise AddressError(f"writes {place[0]}[{place[1]:#x} … {place[2]:#x}], which it has still to read").at("", at, i)
 
 
 def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConfig, sizes: dict[str, int]) -> None:
@@ -58,9 +73,8 @@ def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConf
                     if done[before] < begun:
                         break
                     if (writing or wrote) and f < end and first < e:
-                        raise HazardError(
-                            f"uses {space}[{max(f, first):#x} … {min(e, end):#x}] from cycle {begun}, but [{before}] {type(code[before]).__name__} of "
-                            f"{unit} {'writes' if wrote else 'reads'} it until cycle {done[before]}: a semaphore is missing").at(
-                                "", at, i, cycle=begun)
+                        place, what = f"{space}[{max(f, first):#x} … {min(e, end):#x}]", f"[{before}] {type(code[before]).__name__} of {unit}"
+                        raise HazardError(f"uses {place} from cycle {begun}, but {what} {'writes' if wrote else 'reads'} it until cycle "
+                                          f"{done[before]}: a semaphore is missing").at("", at, i, cycle=begun)
         for (space, first, end), writing in mine:
             touched[i.unit].setdefault(space, []).append((first, end, at, writing))

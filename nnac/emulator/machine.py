@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ class Machine:
 def stretches(e: Entry) -> list[tuple[int, int]]:
     """The code cut before and after every HOST: (first, end)."""
     cuts = sorted({0, len(e.code), *(k for at, i in enumerate(e.code) if isinstance(i, HOST) for k in (at, at + 1))})
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(pairwise(cuts))
 
 
 def hands_on_accumulators(e: Entry) -> bool:

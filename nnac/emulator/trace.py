@@ -47,7 +47,7 @@ def _event(run: Analysis, span: Span, tid: int, start: int, clock: int) -> dict[
         layer, origin = e.origins[span.instruction]
         i = e.code[span.instruction]
         if _works(span):
-            name = f"{type(i).__name__} {layer}".strip()
+            name = f"{'fetch ' if span.unit == 'CT' != i.unit else ''}{type(i).__name__} {layer}".strip()
         arguments |= dict(index=span.instruction, instruction=str(i), layer=layer, policy=origin)
     colour = _COLOURS.get(span.unit if span.unit in _COLOURS else "DW", "grey") if _works(span) else "terrible"
     return dict(name=name, ph="X", pid=1, tid=tid, ts=(start + span.first) * 1e6 / clock, dur=span.cycles * 1e6 / clock, cname=colour, args=arguments)

@@ -9,17 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 from nnac.diagnostics import Diagnostic, Source
 
 
+# `eq` and `repr` are written once, in Node: attrs would generate them for every class, half of what importing this file costs
+frozen = partial(define, frozen=True, eq=False, repr=False)
+
+
 @frozen
 class Node:
-    start: int = field(eq=False, repr=False)
-    end: int = field(eq=False, repr=False)
+    """A piece of syntax.  Equal to another of its class whose fields are equal, wherever the two stand."""
+
+    start: int = field(metadata={"place": True})
+    end: int = field(metadata={"place": True})
+
+    def _content(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, a.name) for a in self.__attrs_attrs__ if not a.metadata)  # type: ignore[attr-defined]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._content() == other._content()  # type: ignore[attr-defined]
+
+    __hash__ = object.__hash__      # by identity: nodes are keys of memos, never compared through hashes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self._content()}"
 
 
 @frozen
@@ -40,7 +58,7 @@ class Number(Node):
 
     value: Fraction
     unit: Name | None
-    spelling: str = field(eq=False)
+    spelling: str = field(metadata={"place": True})
 
 
 @frozen
@@ -62,7 +80,7 @@ class Binary(Node):
     operator: str
     left: Any
     right: Any
-    length: int = field(default=1, eq=False, repr=False)       # operations in its chain
+    length: int = field(default=1, metadata={"place": True})   # operations in its chain
 
 
 @frozen
@@ -173,8 +191,16 @@ class TrainingBlock(Node):
 class Item:
     """A sentence of a policy, at ``offset``; positions inside ``node`` count from there."""
 
-    offset: int = field(eq=False, repr=False)
+    offset: int
     node: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Item) and self.node == other.node
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"Item({self.node!r})"
 
 
 @frozen
@@ -196,7 +222,7 @@ class Import(Node):
     path: Text
 
 
-@frozen(eq=False)
+@frozen
 class File:
     """A parsed file: what could be understood of it, and what was wrong."""
 

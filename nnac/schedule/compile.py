@@ -18,12 +18,13 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from nnac import isa
+from nnac.errors import UserError
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
 from nnac.ops.lstm import DIRECTIONS
 from nnac.program import INIT, Entry, HostCall, Program, Symbol, Tap
+from nnac.schedule import budget, pins
 from nnac.schedule import layout as place
-from nnac.schedule import pins
 from nnac.schedule.emit import Emitter, Item, parked_bytes, pre_bytes
 from nnac.schedule.forms import align, element_bytes, forms
 from nnac.schedule.kernels import (
@@ -49,7 +50,7 @@ LOADS = ("DW", "DA")           # units whose instructions move ahead
 HOST_OPERATIONS = 8            # of a CPU per element of an elementwise operator (our choice)
 
 
-class CompileError(ValueError):
+class CompileError(UserError):
     """The model does not fit the target.  One line: what, how much, and the largest contributors."""
 
 
@@ -70,6 +71,7 @@ class Settings:
     lines: Mapping[str, str] = field(factory=dict)
     labels_per_second: float = 12.0
     hypotheses: int = 1
+    budgets: tuple[Any, ...] = ()          # of `nnac.plan.Budget`
 
     @classmethod
     def of(cls, plan: Any) -> Settings:
@@ -82,7 +84,7 @@ class Settings:
             chain = plan.origin(site.path, "weights" if site.weights is not None else "activations")
             if chain and site.kind != "gate":
                 lines[site.path] = f"{chain[-1].file}:{chain[-1].line}" if chain[-1].file else chain[-1].rule
-        return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines)
+        return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines, budgets=tuple(plan.budgets))
 
 
 def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *, plan: Mapping[str, Any] | None = None,
@@ -104,11 +106,15 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
     calls = tuple(c for p in layout.entries.values() for c in p.calls.values())
     report = dict(entries={name: dict(cycles=e.cycles, instructions=len(e.words), **facts) for (name, e), (_, _, facts)
                            in zip(entries.items(), made.values(), strict=True)},
-                  layers=layer_report(layout), sram=dict(used=layout.a_used, size=layout.config.a_bytes, scratch=layout.scratch_bytes),
+                  layers=kernel_report(layout), sram=dict(used=layout.a_used, size=layout.config.a_bytes, scratch=layout.scratch_bytes,
+                                                        stream=layout.config.ring_bytes + layout.config.stream_words * layout.config.lanes),
                   pinned=dict(words=sum(_tile(layout, k).live_words for k in layout.pinned), size=layout.config.pinned_words),
                   dram=layout.image_bytes, host=[dict(path=c.path, cycles=c.cycles) for c in calls])
-    return Program(target, entries, np.frombuffer(b"".join(layout.image), np.uint8), layout.slots, symbols(layout), values, debug, calls,
-                   ISA_VERSION, dict(plan or {}), dict(metadata or {}), report)
+    program = Program(target, entries, np.frombuffer(b"".join(layout.image), np.uint8), layout.slots, symbols(layout), values, debug, calls,
+                      ISA_VERSION, dict(plan or {}), dict(metadata or {}), report)
+    if broken := budget.exceeded(program, settings.budgets, settings.lines):
+        raise CompileError(f"{graph.name} on `{target.name}`: " + "; ".join(broken))
+    return program
 
 
 # --------------------------------------------------------------------------------------------------------------- placing
@@ -340,11 +346,14 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    proof = prove_operations(operations, layout.config, layout.image_bytes, holds(layout, plan))
-    cycles = simulate(code, layout.config).cycles
+    spare = unread(layout, plan) if plan else ()
+    proof = prove_operations(operations, layout.config, layout.image_bytes, holds(layout, plan), keeps(layout, plan), spare)
+    timing = simulate(code, layout.config)
     words = np.frombuffer(b"".join(i.encode() for i in code), "<u8").reshape(-1, 2)
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
-    facts = dict(dram_bytes=sum(stream_bursts(code, layout.config)) * layout.config.burst, waits=proof.waits, conflicts=proof.conflicts)
+    cycles = timing.cycles
+    facts = dict(dram_bytes=sum(stream_bursts(code, layout.config)) * layout.config.burst, waits=proof.waits, conflicts=proof.conflicts,
+                 layers=cycles_by_layer(ordered, timing.done))
     name = INIT if plan is None else plan.name
     if plan is None:
         return Entry(name, words, np.zeros(len(code), np.uint32), cycles=cycles), lines, facts
@@ -353,7 +362,7 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     makers = {n.output: n.path for n in graph.entry(plan.entry)}
     taps = tuple(Tap(ports[n.output], _last_write(ordered, makers.get(layout.forms[n.output].base))) for n in graph.entry(plan.entry))
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
-                 tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles), lines, facts
+                 tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare), lines, facts
 
 
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
@@ -369,6 +378,49 @@ def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     return out
 
 
+def cycles_by_layer(items: Sequence[Item], done: Sequence[int]) -> dict[str, int]:
+    """By how much each layer moves the end: what it costs with all that runs under it.  Sums to the whole."""
+    last: dict[str, int] = {}
+    for item, end in zip(items, done, strict=True):
+        last[item.path] = max(last.get(item.path, 0), int(end) + 1)
+    out, before = {}, 0
+    for path, end in sorted(last.items(), key=lambda x: x[1]):
+        out[path or "end"], before = end - before, max(before, end)
+    return out
+
+
+def keeps(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
+    """What an entry leaves behind: outputs and states; after `init` the constants."""
+    out = [("A", *r) for s in layout.slots for r in s.port.ranges]
+    if plan is None:
+        out += [("A", a, a + len(d)) for a, d in layout.resident.values()]
+        return [*out, ("W", 0, layout.config.words), ("LUT", 0, layout.config.luts), ("TABLE", 0, layout.config.decoder_tables)]
+    return out + [("A", *r) for v in layout.graph.outputs[plan.entry] for r in plan.views[v].port(v).ranges]
+
+
+def unread(layout: Layout, plan: EntryPlan) -> tuple[tuple[int, int], ...]:
+    """Stretches of A that only dead tiles would read: activations whose weights are all pruned."""
+    out: list[tuple[int, int]] = []
+    for k in layout.kernels.values():
+        node = layout.graph.by_path[k.layer]
+        dead = [c for i, c in enumerate(k.chunks) if not any(band[i].live_words for band in k.tiles)]
+        if not dead or node.entry != plan.entry:
+            continue
+        size = 2 if k.act16 else 1
+        if k.path.endswith(".project"):
+            places = [plan.buffers[f"{node.path}.raw"]]
+        elif k.path.endswith(".recurrent"):
+            view = plan.views[node.output]
+            backward = ".backward." in k.path
+            places = [view.at(t) + (view.form.stride // 2 if backward else 0) for t in range(view.vectors)]
+            places.append(plan.state(node, k.path.removeprefix(f"{node.path}.").removesuffix("recurrent"))[0])
+        else:
+            view = plan.views[node.inputs[0]]
+            places = [view.at(t) for t in range(view.vectors)]
+        out += [(at + c.offset, at + c.offset + c.span * size) for at in places for c in dead]
+    return tuple(out)
+
+
 def _last_write(items: Sequence[Item], path: str | None) -> int:
     """Index of the last instruction of a layer: its value is whole then.  A value that the host wrote (None) is whole from the start."""
     return max((i for i, item in enumerate(items) if item.path == path and item.unit not in LOADS), default=0) if path else 0
@@ -376,15 +428,23 @@ def _last_write(items: Sequence[Item], path: str | None) -> int:
 
 # ----------------------------------------------------------------------------------------------------------------- report
 
-def layer_report(layout: Layout) -> dict[str, dict[str, Any]]:
-    """By kernel: weights, bytes, bits a weight, codec, and how much of it stays on chip (words of SRAM, bytes as encoded)."""
+def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
+    """By kernel: weights, bytes, bits a weight, codec, and how much of it stays on chip (``pinned`` bytes of SRAM, ``pinned_bytes`` as encoded).
+
+    Of an embedding one row a label is read: the others count as if they stayed.
+    """
     out = {}
     for k in layout.kernels.values():
         kept = [_tile(layout, key) for key in layout.pinned if key[0] == k.path]
         live = sum(t.rows * t.live_words for band in k.tiles for t in band)
         out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, bytes=k.bytes, codec=k.codec,
                            bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
-                           pinned_words=sum(t.live_words for t in kept))
+                           pinned=sum(t.live_words for t in kept) * layout.config.lanes)
+    for path, pitch in layout.pitch.items():
+        table = layout.graph.by_path[path].constants["weight"]
+        size = pitch * len(table)
+        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, bytes=size, codec="rows", bits=round(8 * size / table.size, 4),
+                                     pinned_bytes=size - pitch, pinned=0)
     return out
 
 

@@ -94,6 +94,7 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
     per_input = 2 if wide else 1
     limit = max(1, chunk_words(weight, config) // per_input)
     bands = bands_of(len(weight), config.lanes)
+    speed = float(config.burst / config.burst_cycles)
     chunks: list[Chunk] = []
     headers, names = [], []
     tiles: list[list[codec.Tile]] = [[] for _ in bands]
@@ -102,7 +103,7 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
         piece = weight[:, first:first + width]
         pieces = chunks_of(width, limit)
         matrix = _bytes_apart(piece) if wide else np.ascontiguousarray(piece)
-        encoded = codec.choose(matrix, config.lanes, allowed, forced, pieces[0].count * per_input).encoded
+        encoded = codec.choose(matrix, config.lanes, allowed, forced, pieces[0].count * per_input, speed).encoded
         chunks += [Chunk(part, offset + c.first * size, c.count) for c in pieces]
         for i, tile in enumerate(encoded.tiles):
             tiles[i // len(pieces)].append(tile)

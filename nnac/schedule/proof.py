@@ -15,7 +15,7 @@ from nnac.isa import HOST, SEMAPHORES, EncodingError, Instruction, MachineConfig
 from nnac.isa.base import Range
 from nnac.isa.config import SEMAPHORE_MAX
 from nnac.program import INIT, Entry, Program
-from nnac.schedule.verify import HazardError, Operation, Proof, prove
+from nnac.schedule.verify import HazardError, Operation, Proof, check_used, prove
 
 OVERLAPPING = ("DW", "MV")     # units whose next instruction may start before the last has ended
 FENCE = "CT"
@@ -27,8 +27,10 @@ def spaces(config: MachineConfig, dram_bytes: int) -> dict[str, int]:
                 DRAM=dram_bytes)
 
 
-def prove_operations(operations: Sequence[Operation], config: MachineConfig, dram_bytes: int, holds: Iterable[Range]) -> Proof:
-    """`verify.prove` with the sizes and rules of this machine."""
+def prove_operations(operations: Sequence[Operation], config: MachineConfig, dram_bytes: int, holds: Iterable[Range],
+                     keeps: Iterable[Range], spare: Iterable[tuple[int, int]] = ()) -> Proof:
+    """`verify.prove` and `verify.check_used` with the sizes and rules of this machine."""
+    check_used(operations, spaces(config, dram_bytes), keeps, [("A", *r) for r in spare], exempt=(FENCE,))
     return prove(operations, sizes=spaces(config, dram_bytes), holds=[("DRAM", 0, dram_bytes), *holds], overlapping=OVERLAPPING, fence=FENCE,
                  capacity=SEMAPHORE_MAX, semaphores=SEMAPHORES)
 
@@ -65,13 +67,22 @@ def prove_program(program: Program) -> dict[str, Proof]:
             operations = operations_of(decoded(entry), config, program)
             own = [] if name == INIT else [*held, *(("A", *r) for p in entry.inputs for r in p.ranges)]
             _check_ports(entry, len(operations), config)
-            proofs[name] = prove_operations(operations, config, len(program.dram), own)
+            proofs[name] = prove_operations(operations, config, len(program.dram), own, kept(program, entry, config), entry.unread)
         except (HazardError, EncodingError) as error:
             error.args = (f"{name}: {error}{_where(program, name, getattr(error, 'index', None))}",)
             raise
         if name == INIT:
             held += [r for o in operations for r in o.writes if r[0] in ("W", "LUT", "TABLE")]
     return proofs
+
+
+def kept(program: Program, entry: Entry, config: MachineConfig) -> list[Range]:
+    """What an entry leaves behind: its outputs and the states; ``init`` everything but scratch."""
+    out: list[Range] = [("A", *r) for p in (*entry.outputs, *(s.port for s in program.states)) for r in p.ranges]
+    if entry.name == INIT:
+        out += [(space, 0, size) for space, size in spaces(config, 0).items() if space in ("W", "LUT", "TABLE")]
+        out += [("A", s.address, s.address + s.bytes) for s in program.symbols if s.space == "A"]
+    return out
 
 
 def _check_ports(entry: Entry, count: int, config: MachineConfig) -> None:

@@ -8,6 +8,8 @@ instructions in order; fetch is in program order.  From that:
     order          the k-th wait on a semaphore follows the end of the k-th signal (one waiting, one signalling unit each); vector clocks
                    carry what every instruction knows to be over when it starts.
     no race        two instructions that touch the same byte, one of them writing, are ordered by those clocks or belong to one unit.
+    no dead work   every byte that is written is read before it is written again, or is kept (`check_used`): two buffers that overlap, or an
+                   address that is off, show here even where semaphores order every access
     no surprise    every byte read was written before, or is declared to hold something when the entry starts; every address exists;
                    the semaphores end as they began, and never hold more tokens than they can.
 
@@ -201,3 +203,55 @@ def _memories(operations: Sequence[Operation], sizes: Mapping[Hashable, int], ho
     for space, start, end in holds:
         memories[space].written[start:end] = True
     return memories
+
+
+PADDING = 3                    # bytes that alignment may add to what is written
+
+
+def check_used(operations: Sequence[Operation], sizes: Mapping[Hashable, int], keeps: Iterable[Range], spare: Iterable[Range] = (),
+               bytewise: Iterable[Hashable] = ("A",), exempt: Iterable[str] = ()) -> None:
+    """HazardError (dead) for the first instruction that writes something which nobody reads.
+
+    keeps  what the entry leaves for others: outputs, states      spare  what nobody need read (inputs of pruned weights)
+    bytewise  spaces in which up to 3 bytes of padding may go unread
+    exempt  units that may write anywhere (the host)
+    What an instruction updates in place (reads and writes itself, as the LSTM step its cell state) may be its last value.
+    """
+    kept: dict[Hashable, list[tuple[int, int]]] = {}
+    for space, start, end in keeps:
+        kept.setdefault(space, []).append((start, end))
+    padded, free = set(bytewise), set(exempt)
+    pruned = list(spare)
+    owner: dict[Hashable, NDArray] = {}
+    dead: dict[int, int] = {}
+
+    def lose(space: Hashable, start: int, end: int) -> None:
+        for index, count in zip(*np.unique(owner[space][start:end], return_counts=True), strict=True):
+            if index >= 0:
+                dead[int(index)] = dead.get(int(index), 0) + int(count)
+                if dead[int(index)] > (PADDING if space in padded else 0):
+                    o = operations[int(index)]
+                    raise HazardError("dead", int(index), f"instruction {index} ({o.unit}) writes {dead[int(index)]} of {space}:{start:#x}..{end:#x} "
+                                      "that nothing reads before it is overwritten or the entry ends")
+
+    for o in operations:
+        for space, _, _ in o.writes:
+            if space not in owner:
+                owner[space] = np.full(sizes[space], -1, np.int32)         # the instruction whose value here nobody has read yet
+    for index, o in enumerate(operations):
+        for space, start, end in o.reads:
+            if space in owner:
+                owner[space][start:end] = -1
+        for space, start, end in o.writes if o.unit not in free else ():
+            part = owner[space][start:end]
+            if part.size and part.max() >= 0:
+                lose(space, start, end)
+            part[:] = -1 if space in padded and (space, start, end) in o.reads else index
+            for other, first, last in pruned:
+                if other == space and first < end and start < last:
+                    owner[space][max(start, first):min(end, last)] = -1
+    for space, values in owner.items():
+        for start, end in kept.get(space, ()):
+            values[start:end] = -1
+        if values.max(initial=-1) >= 0:
+            lose(space, 0, len(values))

@@ -54,8 +54,9 @@ class PolicyConfig(Pace):
     def of(cls, plan: Plan, **given: Any) -> PolicyConfig:
         """The plan's own pace, with what is ``given`` (not None) in its place."""
         t = plan.training
-        said = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
-        return cls(**{k: v for k, v in (said | given).items() if v is not None})
+        said: dict[str, Any] = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
+        known = [(k, v) for source in (said, given) for k, v in source.items() if v is not None]      # None takes nothing back
+        return cls(**dict(known))
 
 
 class PolicyLearner:

@@ -117,6 +117,8 @@ class Layout:
 class _Scheduled(nn.Module):
     """What both quantisers share: the clock.  It is a buffer for the state_dict and plain numbers for speed."""
 
+    time: Tensor
+
     def __init__(self, training: Training | None) -> None:
         super().__init__()
         self.clock = Clock(0, training.total if training else None, training.steps_per_epoch if training else None)
@@ -145,6 +147,12 @@ class WeightQuantiser(_Scheduled):
     weight  float [rows, cols], what training starts from: learned sizes and centroids are fitted to it, and fitted once more at the first
     forward pass, since the matrix passed there may be scaled (`acc32`).     name  for messages
     """
+
+    mask: Tensor | None
+    memory: Tensor
+    flags: Tensor
+    frozen_unit: Tensor
+    frozen_codes: Tensor | None
 
     def __init__(self, settings: Settings, weight: Tensor, *, name: str = "weight", training: Training | None = None) -> None:
         super().__init__(training)
@@ -319,7 +327,7 @@ class WeightQuantiser(_Scheduled):
         if s.sparsity is not None and s.sparsity.due(self.clock):  # type: ignore[attr-defined]
             self.mask = s.sparsity.choose(  # type: ignore[attr-defined]
                 w.detach().float(), self.mask, self.clock, self.memory, s.gates)
-            if s.sparsity.monotone:  # type: ignore[attr-defined]
+            if s.sparsity.monotone and self.mask is not None:  # type: ignore[attr-defined]
                 w.mul_(self.mask)
                 changed = True
         if s.method is None:
@@ -363,7 +371,7 @@ class WeightQuantiser(_Scheduled):
         """From now on this grid, whatever the weights; hardened weights stay where they are, also those placed by bounds of its own."""
         if grid is not None:
             self.frozen_unit.copy_(grid.unit if isinstance(grid, Codebook) else grid.step)
-            if isinstance(grid, Codebook):
+            if self.frozen_codes is not None:
                 self.frozen_codes.copy_(grid.codes)
             self._flag(frozen=True)
 
@@ -445,7 +453,7 @@ class KernelQuantiser(_Scheduled):
         unit = self.units(w.detach())
         pieces = [(p, *q(p.of(w), None if unit is None else unit[p.top: p.bottom])) for p, q in self.pairs]
         scale = torch.cat([s for p, _, s in sorted(pieces, key=lambda t: t[0].top) if p.left == 0])
-        bands = {}
+        bands: dict[int, list[tuple[int, Tensor]]] = {}
         for p, codes, _ in pieces:
             bands.setdefault(p.top, []).append((p.left, codes))
         return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1) for _, band in sorted(bands.items())]), scale

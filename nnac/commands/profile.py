@@ -1,0 +1,71 @@
+"""``nnac profile PROGRAM``: where the cycles and the energy of every entry go, and the timeline as a trace file.
+
+For each entry: cycles against the roofline, every unit's cycles by reason, every layer's cycles, bytes, operations and energy (from the target's
+table).  ``--trace FILE.json`` opens in ui.perfetto.dev or chrome://tracing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    p = subparsers.add_parser("profile", help="cycles, stalls, energy and timeline of a program", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("program", metavar="PROGRAM", help="a program file, or assembler text (.s)")
+    p.add_argument("--entry", action="append", default=[], help="only this entry (may be given several times)")
+    p.add_argument("--trace", metavar="FILE.json", help="write the timeline")
+    p.add_argument("--picture", metavar="FILE.svg", help="draw the timeline of the entry (the first that is not `init`)")
+    p.add_argument("--cycles", metavar="FIRST-END", help="of the picture: only these cycles")
+    p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine, for assembler text (edge)")
+    p.add_argument("--json", action="store_true", help="one JSON object")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnac.emulator.analysis import analyse
+    from nnac.emulator.image import image
+    from nnac.emulator.listing import load
+    from nnac.emulator.trace import write_trace
+
+    made = image(load(args.program, args.target))
+    runs = [analyse(made, name) for name in args.entry or made.entries]
+    if args.json:
+        print(json.dumps({r.entry.name: plain(r) for r in runs}))
+    else:
+        print("\n\n".join(map(str, runs)))
+    if args.trace:
+        write_trace(args.trace, runs)
+    if args.picture:
+        return draw(args, next((r for r in runs if r.entry.name != "init"), runs[0]))
+    return 0
+
+
+def draw(args: argparse.Namespace, run: Any) -> int:
+    """Write the picture; 2 if the cycles make no sense."""
+    import sys
+
+    from nnac.emulator.picture import svg
+    from nnac.files import atomic
+
+    try:
+        span = [int(k.replace(",", "")) for k in args.cycles.split("-")] if args.cycles else [0, run.entry.timing.cycles]
+        text = svg(run, *span)
+    except (ValueError, TypeError) as error:
+        sys.stderr.write(f"nnac profile: --cycles takes FIRST-END ({error})\n")
+        return 2
+    with atomic(args.picture, "w") as out:
+        out.write(text)
+    return 0
+
+
+def plain(run: Any) -> dict[str, Any]:
+    """An analysis as plain JSON."""
+    from attrs import asdict
+
+    r = run.roofline
+    return dict(cycles=r.cycles, seconds=r.cycles / run.config.clock, macs=r.macs, dram_bytes=r.dram_bytes, roofline=r.ratio,
+                compute_cycles=float(r.compute_cycles), memory_cycles=float(r.memory_cycles), utilisation=run.utilisation, reasons=run.reasons,
+                layers=[asdict(layer) for layer in run.layers])

@@ -1,0 +1,157 @@
+"""Whatever a program does wrong is one clear error that names the instruction, the layer and the policy line."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from nnac.emulator import AddressError, DataError, HazardError, Machine, MachineError
+from nnac.emulator.hazards import check_races
+from nnac.emulator.timing import Timing
+from nnac.isa import CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LSTM, MVM, RQ, STA, TAB, MachineConfig
+from nnac.isa.text import Assembly, assemble
+from tests import machine_by_hand as by_hand
+from tests.graphs import random_graph
+
+C = MachineConfig(lanes=16, vector=4, stream_words=128, ring_bytes=4096, a_bytes=4096, latency=10)
+ONE = bytes([0])                                       # header of the codec raw
+
+
+def machine(*code, data=b"", fast=False, config=C, batch=1):
+    program = Assembly({"main": (*code, HALT())}, {"main": [("layer.one", "policy.nnac:7")] * (len(code) + 1)}, (), ((0, data),))
+    return Machine(program, config, fast=fast, batch=batch)
+
+
+@pytest.mark.parametrize("code, words", [
+    (FIL(dst=4092, bytes=8), "writes A[0xffc … 0x1004]; A ends at 0x1000"),
+    (MVM(word=2175, words=2), "reads W"), (MVM(act=4090, span=10), "reads A"), (RQ(dst=4092, rows=16), "writes A"),
+    (LDA(dram=1024, bytes=64), "reads DRAM[0x400 … 0x440]; DRAM ends at 0x10"), (LSTM(pre=4000, units=16), "reads A"),
+    (CPY(src=0, dst=2048, bytes=16, count=4, dstride=1024), "writes A"), (TAB(src=3500), "reads A")])
+def test_an_operand_outside_its_memory_is_found_before_anything_runs(code, words):
+    with pytest.raises(AddressError, match=re.escape(words)) as caught:
+        machine(code, data=bytes(16))
+    assert "main[0]" in str(caught.value) and "layer layer.one" in str(caught.value) and "policy policy.nnac:7" in str(caught.value)
+
+
+def load(**more):
+    """A tile of 16 x 4 weights, raw."""
+    return [LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=4, signal=1, **more)]
+
+
+DATA = ONE + bytes(15) + bytes(range(64))
+
+
+@pytest.mark.parametrize("code, words", [
+    ([LDT(bytes=1), LDW(dram=16, bytes=63, rows=16, cols=4, live=4, steps=4)], "weight stream"),
+    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=3, steps=4)], "has 4 live words, the instruction says 3"),
+    ([LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=4)], "weight stream: empty stream header"),
+    ([LDT(dram=16, bytes=5)], "weight stream"),
+    ([LDT(bytes=1, steps=3)], "takes 0 steps to fill, the instruction says 3"),
+    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=5)], "takes 4 decoder steps, the instruction says 5"),
+    ([*load(), MVM(words=4, span=3, clear=1, wait=1)], "input 3, the span is 3"),
+    ([*load(), MVM(words=4, span=4, clear=1, weights=2, wait=1)], "do not fit int4"),
+    ([*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(rows=16, wait=2)], "0 bits do not fit int8"),
+    ([GTH(index=0, dram=0, pitch=16, bytes=128)], "does not lie in the image"),
+    ([HOST(id=3)], "calls part 3 of the host")])
+def test_bad_data_is_found_when_it_is_met(code, words):
+    for fast in (False, True):
+        with pytest.raises(MachineError, match=words) as caught:
+            machine(*code, data=DATA, fast=fast).run()
+        assert re.search(r"at main\[\d\], cycle \d+:", str(caught.value))
+
+
+def test_an_accumulator_that_overflows_32_bits_is_an_error_in_both_executors():
+    from nnac.isa.vector import RQ_DTYPE, RQ_HEADER_DTYPE
+
+    head, row = np.zeros(1, RQ_HEADER_DTYPE), np.zeros(16, RQ_DTYPE)
+    head["bits"], row["bias"], row["multiplier"] = 8, 2**31 - 1, 1 | 8 << 24
+    data = DATA + head.tobytes() + row.tobytes()
+    code = [LDA(dram=80, dst=256, bytes=136), FIL(dst=0, bytes=4, value=0x01010101, signal=2), *load(),
+            MVM(words=4, span=4, clear=1, wait=3, signal=4), RQ(params=256, dst=512, rows=16, wait=4)]
+    for fast in (False, True):
+        with pytest.raises(DataError, match="more than 32 bits"):
+            machine(*code, data=data, fast=fast).run()
+
+
+def test_parameters_that_differ_between_utterances_are_an_error():
+    m = machine(RQ(params=0, dst=512, rows=4), batch=2)
+    m.memories.a[1, 2] = 8
+    with pytest.raises(DataError, match="differ between utterances"):
+        m.run()
+
+
+@pytest.mark.parametrize("code, words", [
+    ([*load(), MVM(words=4, span=4, clear=1)], r"uses W\[0x0 … 0x4\] .* \[1\] LDW of DW writes it"),
+    ([LDA(dram=0, bytes=16, dst=64), FIL(dst=72, bytes=4)], r"uses A\[0x48 … 0x4c\] .* \[0\] LDA of DA writes it"),
+    ([MVM(words=100, span=64, act=0), FIL(dst=60, bytes=4)], r"uses A\[0x3c … 0x40\] .* \[0\] MVM of MV reads it"),
+    ([MVM(words=10, bank=1), RQ(params=2048, rows=4, bank=1)], r"uses ACC\[0x4 … 0x5\]"),
+    ([FIL(dst=0, bytes=400), HOST(id=1)], r"uses A\[0x0 … 0x190\]"),
+    ([STA(src=0, dram=1 << 12, bytes=64), LDW(dram=1 << 12, bytes=64, rows=16, cols=4, live=4)], r"uses DRAM\[0x1000 … 0x1040\]")])
+def test_a_missing_semaphore_is_a_hazard_that_names_both(code, words):
+    with pytest.raises(HazardError, match=words) as caught:
+        machine(*code, data=DATA).timing()
+    assert "a semaphore is missing" in str(caught.value) and "layer layer.one" in str(caught.value)
+
+
+def test_reading_together_is_no_hazard():
+    machine(MVM(words=100, span=64, act=0), CPY(src=0, dst=1024, bytes=64)).timing()
+
+
+def test_an_instruction_that_runs_ahead_of_program_order_is_a_hazard():
+    """FIL comes after LDA in the program, takes no notice, and is done before LDA begins to write: not even an overlap in time."""
+    code = [FIL(dst=2048, bytes=1024, signal=1), LDA(dram=0, bytes=16, dst=64, wait=1), MVM(act=64, span=16, words=1)]
+    with pytest.raises(HazardError, match="LDA of DA writes it"):
+        machine(*code, data=DATA).timing()
+
+
+def test_every_semaphore_of_a_program_that_matters_is_missed():
+    """Take away one wait at a time from a program of MVMs, RQs and LSTM steps; each that lets an instruction start earlier on shared data is
+    noticed, as a race, a deadlock, or (where a token is left over and nothing shared moves) harmless: the results are then the same."""
+    graph = random_graph(6, size="tiny", cells=24, norm=False, reduce=1)
+    node = graph.by_path["encoder.lstm[0]"]
+    config = evolve(C, a_bytes=32768)
+    program = by_hand.lstm_acc32(node, graph, config, words=16)
+    whole = Machine(program, config)
+    x = np.random.default_rng(0).integers(-128, 128, (1, 1, 16))
+    expected = whole.run("main", {node.inputs[0]: x})[node.output]
+    code, caught, harmless = program.code["main"], 0, 0
+    for at, i in enumerate(code):
+        for s in range(12):
+            if i.wait >> s & 1:
+                broken = [*code[:at], evolve(i, wait=i.wait ^ 1 << s), *code[at + 1:]]
+                try:
+                    got = Machine(evolve(program, code={"main": broken}), config).run("main", {node.inputs[0]: x})[node.output]
+                    assert (got == expected).all()
+                    harmless += 1
+                except MachineError:
+                    caught += 1
+    assert caught > 10 and caught > harmless, (caught, harmless)
+
+
+def test_the_race_check_itself_can_fail():
+    code = (MVM(words=4, span=4), FIL(dst=0, bytes=4), HALT())
+    sizes = dict(A=4096, W=128, ACC=16, LUT=8, TABLE=4, DRAM=0)
+    times = dict(unit=np.array([2, 3, 4]), arrive=np.zeros(3), free=np.zeros(3), decode=np.full(3, -1), bus=(), cycles=50, bursts=np.zeros(3))
+    check_races(code, Timing(start=np.array([1, 9, 2]), done=np.array([8, 20, 2]), **times), C, sizes)
+    with pytest.raises(HazardError):
+        check_races(code, Timing(start=np.array([1, 8, 2]), done=np.array([8, 20, 2]), **times), C, sizes)
+
+
+def test_dram_is_read_only_but_for_what_sta_writes():
+    m = machine(FIL(dst=0, bytes=64, value=7, signal=1), STA(src=0, dram=1 << 12, bytes=64, wait=1, signal=2),
+                LDA(dram=1 << 12, dst=128, bytes=64, wait=2), data=DATA)
+    m.run()
+    assert (m.memories.a[:, 128:192] == m.memories.a[:, :64]).all() and m.memories.a[0, 128] == 7
+
+
+def test_errors_read_as_people_read_them():
+    with pytest.raises(MachineError) as caught:
+        Machine(assemble('entry a:\n MVM act=0xffc span=64 @enc.lstm[0] "p.nnac:12:3"\n HALT'), C)
+    assert str(caught.value) == (
+        "bad address: reads A[0xffc … 0x103c]; A ends at 0x1000\n"
+        "  at a[0]: MVM  word=0 words=1 act=0xffc span=64 stride=0 columns=1 bank=0 clear=0 weights=0 act16=0\n"
+        "  layer enc.lstm[0]\n"
+        "  policy p.nnac:12:3")

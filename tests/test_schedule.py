@@ -1,0 +1,256 @@
+"""Compiled programs compute what the graph means, take the cycles that were predicted, and are safe; broken ones are noticed."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from attrs import evolve
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from nnac import isa
+from nnac.emulator import clocked
+from nnac.emulator.executor import Emulator
+from nnac.emulator.machine import Machine
+from nnac.evaluate import evaluate
+from nnac.ir import Node, QGraph, Value
+from nnac.plan import Budget
+from nnac.program import INIT, Program
+from nnac.schedule.compile import CompileError, Settings, compile_graph, emit, lay_out
+from nnac.schedule.order import dependences, synchronise
+from nnac.schedule.proof import FENCE, OVERLAPPING, decoded, prove_program
+from nnac.schedule.roofline import roofline
+from nnac.target import OPERATORS
+from nnac.verify import verify
+from tests.graphs import random_graph, random_inputs, random_weights, with_codebook
+from tests.mutants import MUTATIONS, NOTICED, noticed_by, with_code
+from tests.schedules import EDGE, LARGE, TINY, compare, random_case
+
+SHAPES = [dict(size="tiny"), dict(size="tiny", combine="multiply", project=8), dict(size="tiny", cells=35, features=7, joint=13),
+          dict(size="tiny", bidirectional=True, cells=18)]
+
+
+def check(graph, target, options=None, seed=0):
+    """Compile, through the file's bytes; prove; compare every integer; predicted cycles are the machine's."""
+    program = Program.from_bytes(compile_graph(graph, target, options).to_bytes())
+    prove_program(program)
+    compared, different = compare(graph, program, seed)
+    assert compared and not different, f"{different} of {compared} integers differ"
+    machine = Machine(program, batch=1, host=lambda part, m: program.host[part].run(m.a))
+    for name, entry in program.entries.items():
+        before = machine.cycles
+        machine.run(name, {p.value: np.zeros((p.vectors, 1, p.width), np.int64) for p in entry.inputs})
+        assert machine.cycles - before == entry.cycles
+    return program
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("target", [EDGE, TINY, LARGE], ids=lambda t: t.name)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_layer_output_and_state_equals_the_reference(shape, target, frames):
+    check(random_graph(1, **shape), target, Settings(frames=frames))
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6))
+def test_random_graphs_targets_and_options_equal_the_reference(seed):
+    case = random_case(seed)
+    note(case.text)
+    try:
+        check(case.graph, case.target, case.settings, seed)
+    except CompileError as error:              # the one thing a random machine may lack
+        assert "SRAM" in str(error)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6))
+def test_many_random_graphs_targets_and_options_equal_the_reference(seed):
+    test_random_graphs_targets_and_options_equal_the_reference.hypothesis.inner_test(seed)
+
+
+def test_predicted_cycles_equal_the_clocked_rules_evaluated_in_every_cycle():
+    for shape in SHAPES:
+        program = compile_graph(random_graph(0, **shape), TINY, Settings(frames=2))
+        for entry in program.entries.values():
+            _, done = clocked.run(decoded(entry), isa.MachineConfig.of(TINY))
+            assert max(done) + 1 == entry.cycles
+
+
+def test_the_same_graph_gives_the_same_bytes():
+    one, two = (compile_graph(random_graph(3, size="tiny"), EDGE, Settings(frames=2), metadata=dict(tokens="ab")).to_bytes() for _ in range(2))
+    assert one == two
+
+
+def test_any_legal_reordering_gives_the_same_integers():
+    graph = random_graph(5, size="tiny", layers=2, cells=40)
+    layout = lay_out(graph, TINY, Settings(frames=2))
+    program = compile_graph(graph, TINY, Settings(frames=2))
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        for name, plan in layout.entries.items():
+            items = emit(layout, plan)
+            order = shuffled(items, rng)
+            ordered = [items[i] for i in order]
+            sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
+            code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+            old = program.entries[name]
+            place = {index: at for at, index in enumerate(order)}
+            layers = {n.output: n.path for n in graph.nodes}
+            taps = []
+            for t in old.taps:
+                own = [place[i] for i, item in enumerate(items) if item.path == layers[t.port.value]]
+                taps.append(evolve(t, after=max(own)) if own else t)
+            program = evolve(program, entries=dict(program.entries) | {name: evolve(old, taps=tuple(t for t in taps if t.after))})
+            program = with_code(program, name, code)
+        prove_program(program)
+        for name, entry in program.entries.items():
+            if name != INIT:
+                outputs_agree(graph, program, name, entry, seed)
+
+
+def outputs_agree(graph, program, name, entry, seed):
+    machine = Machine(program, batch=1, fast=False)
+    x = random_inputs(graph, entry.model_entry, np.random.default_rng(seed), entry.steps)
+    want, _ = evaluate(graph, entry.model_entry, x)
+    got = machine.run(name, x)
+    assert all((got[v] == want[v]).all() for v in want), name
+
+
+def shuffled(items, rng):
+    """A random order that keeps every dependence and the order of each unit."""
+    needs = [set(n) for n in dependences(items)]
+    last = {}
+    for i, item in enumerate(items):
+        if item.unit in last:
+            needs[i].add(last[item.unit])
+        last[item.unit] = i
+        if item.unit == FENCE:
+            needs[i].update(range(i))
+    done, order = set(), []
+    ready = [i for i, n in enumerate(needs) if not n]
+    waiting = {i for i, n in enumerate(needs) if n}
+    while ready:
+        i = ready.pop(int(rng.integers(len(ready))))
+        order.append(i)
+        done.add(i)
+        now = [j for j in waiting if needs[j] <= done]
+        waiting -= set(now)
+        ready += now
+    assert len(order) == len(items)
+    return order
+
+
+def matrix_vector(rows, cols):
+    from nnac import bind
+
+    codes, scale = random_weights(np.random.default_rng(0), rows, cols)
+    values = {"x": Value("x", cols, 8, 1, 0.03), "y": Value("y", rows, 8, 1, 0.05)}
+    node = Node("y", "linear", ("x",), "y", "encoder", dict(weight_bits=8), bind.linear(codes, scale, None, 0.03, 0, 0.05))
+    return verify(QGraph("matvec", values, (node,), {"encoder": ("x",)}, {"encoder": ("y",)}))
+
+
+@pytest.mark.parametrize("codec", ["auto", "raw", "entropy"])
+def test_a_1x1024x4096_product_is_within_2_percent_of_the_roofline(codec):
+    graph = matrix_vector(4096, 1024)
+    program = compile_graph(graph, EDGE, Settings(codecs={"y.weight": codec}, pins={"y.weight": "never"}))
+    bound = roofline(graph, EDGE, program.report["layers"], "encoder")
+    over = program.entries["encoder.step"].cycles / float(bound.cycles)
+    print(f"{codec}: {program.entries['encoder.step'].cycles} cycles, {over:.4f} of the roofline")
+    assert 1 <= over < 1.02
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_step_of_a_middling_model_is_within_3_percent_of_the_roofline(bits):
+    graph = random_graph(0, size="small", layers=4, cells=384)
+    graph = graph if bits == 8 else with_codebook(graph, bits)
+    program = compile_graph(graph, EDGE, Settings(frames=4))
+    for name in ("encoder.step", "encoder.steps"):
+        entry = program.entries[name]
+        assert 1 <= entry.cycles / float(roofline(graph, EDGE, program.report["layers"], "encoder", entry.steps).cycles) < 1.03, name
+
+
+def test_frame_batching_of_four_saves_37_percent_of_a_square_lstms_weight_traffic():
+    graph = random_graph(0, size="tiny", features=256, stack=1, reduce=1, layers=2, cells=256, norm=False)
+    never = {k: "never" for n in graph.nodes for k in (f"{n.path}.input", f"{n.path}.recurrent", f"{n.path}.weight")}
+    program = compile_graph(graph, EDGE, Settings(frames=4, pins=never))
+    read = {}
+    for name in ("encoder.step", "encoder.steps"):
+        lstm = [i for i, line in zip(decoded(program.entries[name]), program.entries[name].lines, strict=True)
+                if program.debug[line][0].startswith("encoder.lstm") and isinstance(i, isa.LDW)]
+        read[name] = sum(i.bytes for i in lstm)
+    assert read["encoder.steps"] / (4 * read["encoder.step"]) == pytest.approx(0.625, abs=1e-3)
+
+
+def test_operators_that_the_target_lacks_run_on_the_cpu_at_a_price():
+    graph = random_graph(1, size="tiny")
+    target = evolve(EDGE, operators=tuple(o for o in OPERATORS if o != "layer_norm"))
+    program = check(graph, target)
+    assert [h["path"] for h in program.report["host"]] == ["encoder.norm[0]", "encoder.norm[1]"]
+    wake = int(target.cpu.wake * target.clock)
+    assert all(h["cycles"] > wake for h in program.report["host"])
+    assert program.entries["encoder.step"].cycles > 2 * wake
+
+
+@pytest.mark.parametrize("options, target, message", [
+    (Settings(pins={"encoder.lstm[1].recurrent": "always"}), evolve(EDGE, pinned=512), "`pin always` needs .* encoder.lstm.1..recurrent"),
+    (Settings(), evolve(EDGE, sram=1 << 17, pinned=1 << 16), "SRAM"),
+    (Settings(frames=64), evolve(EDGE, sram=150_000, pinned=0), "largest: encoder.lstm.* parked"),
+])
+def test_what_does_not_fit_is_named(options, target, message):
+    graph = random_graph(0, size="tiny", layers=2, cells=128)
+    with pytest.raises(CompileError, match=message.replace(" parked", ".parked")):
+        compile_graph(graph, target, options)
+
+
+def test_the_executor_batches_whole_groups_of_frames_and_steps_through_the_rest():
+    graph = random_graph(4, size="tiny")
+    program = compile_graph(graph, EDGE, Settings(frames=4))
+    run = Emulator(program)
+    x = random_inputs(graph, "encoder", np.random.default_rng(0), steps=11, batch=3)
+    want, end = evaluate(graph, "encoder", x)
+    got, after = run.run("encoder", x, run.initial_state("encoder", 3))
+    assert all((got[v] == want[v]).all() for v in want) and all((after[s] == end[s]).all() for s in after)
+    machine = run.machine(3)
+    assert (machine.runs["encoder.steps"], machine.runs["encoder.step"]) == (2, 3)
+
+
+def test_budgets_that_are_not_met_name_the_culprits_and_their_lines():
+    graph = random_graph(0, size="tiny", cells=64)
+    lines = {"encoder.lstm[1]": "rnnt.nnac:12", "encoder.lstm[1].input": "rnnt.nnac:13"}
+    fits = (Budget("weights", 1e9, "weights <= 1 GB"), Budget("latency", 1.0, "latency <= 1 s"))
+    report = compile_graph(graph, EDGE, Settings(budgets=fits)).report
+    assert sum(report["entries"]["encoder.step"]["layers"].values()) == report["entries"]["encoder.step"]["cycles"]
+    broken = (Budget("cycles", 10, "cycles <= 10"), Budget("weights", 4096, "weights <= 4 KiB"), Budget("sram", 9, "sram <= 9 B"),
+              Budget("latency", 1e-9, "latency <= 1 ns"), Budget("bits_per_weight", 0.5, "bits_per_weight <= 0.5"))
+    with pytest.raises(CompileError) as error:
+        compile_graph(graph, EDGE, Settings(budgets=broken, lines=lines))
+    text = str(error.value)
+    for b in broken:
+        assert f"budget `{b.text}` is exceeded" in text
+    assert "encoder.lstm[1].input" in text and "[rnnt.nnac:13]" in text and "[rnnt.nnac:12]" in text and "stream buffers" in text
+
+
+def test_broken_programs_are_noticed():
+    """Every mutation of every kind is refused by the verifier, stopped by the machine, shown by the integers, or changes nothing at all."""
+    graph = random_graph(2, size="tiny", layers=2, cells=48)
+    never = {k: "never" for n in graph.nodes for k in (f"{n.path}.input", f"{n.path}.recurrent", f"{n.path}.weight")}
+    program = compile_graph(graph, TINY, Settings(frames=2, pins=never))
+    score: dict[str, Counter] = {m.__name__: Counter() for m in MUTATIONS}
+    for mutation in MUTATIONS:
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            entry = ("encoder.step", "encoder.steps", "prediction.step", "joint.step")[seed % 4]
+            one = evolve(program, entries={k: v for k, v in program.entries.items() if k in (INIT, entry)})
+            who = noticed_by(one, mutation, entry, rng, lambda p: compare(graph, p, calls=1)[1] == 0)
+            if who:
+                score[mutation.__name__][who] += 1
+    total = Counter()
+    for name, by in score.items():
+        total += by
+        print(f"{name:<18} " + "  ".join(f"{who} {by[who]}" for who in (*NOTICED, "harmless") if by[who]))
+    caught, all_ = sum(total[w] for w in NOTICED), sum(total.values())
+    print(f"noticed: {caught} of {all_}; the other {total['harmless']} compute every integer right and are proved safe")
+    for kind in ("drop_semaphore", "drop_wait", "drop_signal"):
+        assert set(score[kind]) == {"verifier"}, f"{kind} is the verifier's"
+    assert caught + total["harmless"] == all_ and caught >= 0.85 * all_

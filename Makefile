@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,fast,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs

@@ -328,14 +328,6 @@ def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int, root_width: int
 
 # ------------------------------------------------------------------------------------------------------------- softmax
 
-EXP_FRACTION = 11              # exp(-t) is tabulated for 0 <= t < 16
-
-
-def exp_table() -> Table:
-    """exp(-t) in Q0.15, of an int16 t >= 0 with 11 fraction bits (1 stands for 32767)."""
-    return _table("exp", lambda v: math.exp(-v), EXP_FRACTION, "odd")
-
-
 def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: Any, out_multiplier: Any, out_shift: Any, zero_point: int,
             bits: int) -> Array:
     """Softmax over the last axis, in integers.

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())     # `| head` went away: nothing to complain about
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
+    except KeyboardInterrupt as e:
+        sys.stderr.write(f"\n{str(e) or 'interrupted'}\n")
         return 130
     except UserError as e:
         sys.stderr.write(f"nnac: {e}\n")

@@ -22,6 +22,7 @@ from nnac.language import syntax as s
 from nnac.language.select import Sites, bits, matched
 from nnac.language.settings import SETTINGS
 from nnac.language.values import UNKNOWN, Pair, describe, evaluate
+from nnac.language.widths import input_bits
 from nnac.language.workspace import Declared, Scope
 from nnac.model.graph import ModelError, ModelGraph, builders
 from nnac.plan import (
@@ -34,6 +35,7 @@ from nnac.plan import (
     Plan,
     SitePlan,
     Training,
+    Width,
 )
 from nnac.target import Target
 from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dimension_name
@@ -648,9 +650,24 @@ def _decide(r: Resolution) -> None:
         table, base = r.winners[name], settings.default(name)
         r.values[name] = {i: table[i][1].value if i in table else base for i in bits(domain)}
     hidden, activations = r.winners["hidden"], r.values["activations"]
-    for i in r.values["hidden"]:
-        if i not in hidden:
+    for i in r.values["hidden"]:                       # a recurrent layer's output is its hidden state: one value, `hidden` where it is said
+        if i in hidden:
+            activations[i] = r.values["hidden"][i]
+        else:
             r.values["hidden"][i] = activations[i]
+    _accumulators(r)
+
+
+def _accumulators(r: Resolution) -> None:
+    """Where no rule says, sums are as wide as their operands ask: 32 bits, 48 with int16 on either side."""
+    model, sites = r.model, r.sites
+    assert model is not None and sites is not None
+    for layer in model:
+        i = sites.number[layer.path]
+        if i in r.values["accumulator"] and i not in r.winners["accumulator"]:
+            operands = [input_bits(model, r.values, sites.number, layer, k) for k in layer.kernels]
+            operands += [r.values["weights"][sites.number[p]].multiplied_bits for k in layer.kernels for p in k.sites]
+            r.values["accumulator"][i] = Width(48 if max(operands) > 8 else 32)
 
 
 def plan_of(r: Resolution) -> Plan:
@@ -687,6 +704,10 @@ class Origins(Mapping[tuple[str, str], tuple[Origin, ...]]):
         chain = [Origin(None, 0, 0, "default", settings.spelled(setting, settings.default(setting)))]
         if setting == "hidden":
             chain = [Origin(None, 0, 0, "default", "hidden follows activations"), *self._said("activations", i)]
+        if setting == "accumulator":
+            chain = [Origin(None, 0, 0, "default", "accumulator as wide as its operands ask")]
+        if setting == "activations" and i in self.r.winners["hidden"]:
+            return (*chain, *self._said("activations", i), *self._said("hidden", i))      # a recurrent layer gives its hidden state
         return (*chain, *self._said(setting, i))
 
     def _said(self, setting: str, i: int) -> Iterator[Origin]:

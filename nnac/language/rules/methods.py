@@ -13,9 +13,8 @@ from nnac.plan import Weights
 class ContradictoryMethods(Rule):
     """Two settings of one tensor that cannot both be meant.
 
-    MRACos pulls weights to centroids, so there must be a codebook; ACosR to a uniform grid; a hard compressor needs something to
-    compress to; pruning needs a level at zero; a codebook stream needs a codebook of at most 6 bits; frames of one entry point are
-    computed together or not.  Change one of the two.
+    MRACos pulls weights to centroids, so there must be a codebook; ACosR to a uniform grid; pruning needs a level at zero; a
+    codebook stream needs a codebook of at most 6 bits; frames of one entry point are computed together or not.  Change one of the two.
     """
 
     code = "contradictory-methods"
@@ -59,20 +58,13 @@ class ContradictoryMethods(Rule):
 
 
 def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
-    if w.method is None:
-        return f"`{how.keyword}` has nothing to pull {w.width} weights to", "choose an integer width, or `regularise none`"
+    assert w.method is not None
     codebook = type(w.method).codebook
     if how.keyword == "mracos" and not codebook:
         return f"`mracos` pulls to centroids, but `{w.method.keyword}` has none", \
             "use `acosr`, its uniform case, or a codebook: `weights lloyd_max(4)`"
     if how.keyword == "acosr" and codebook:
         return f"`acosr` pulls to a uniform grid, but `{w.method.keyword}` has centroids", "use `mracos`"
-    return None
-
-
-def _harden(how: Any, w: Weights) -> tuple[str, str] | None:
-    if w.method is None:
-        return f"there is nothing to harden {w.width} weights to", "choose an integer width or a codebook"
     return None
 
 
@@ -91,13 +83,11 @@ def _codec(codec: str, w: Weights) -> tuple[str, str] | None:
         return f"a codebook stream needs a codebook, but the weights are {w}", "choose `codec packed`, or weights with centroids"
     if codec == "codebook" and w.bits > 6:
         return f"a codebook stream holds at most 6 bits, not {w.bits}", "choose `codec raw` or fewer bits"
-    if codec == "packed" and w.width.number == "fp":
-        return f"a packed stream holds integers, not {w.width}", "choose `codec raw`"
     return None
 
 
 CLASHES: tuple[tuple[str, Callable[[Any, Weights], tuple[str, str] | None]], ...] = (
-    ("regularise", _regularise), ("harden", _harden), ("sparsity", _sparsity), ("codec", _codec))
+    ("regularise", _regularise), ("sparsity", _sparsity), ("codec", _codec))
 
 
 class PointlessCombination(Rule):

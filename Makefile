@@ -6,7 +6,9 @@ BIN     = $(VENV)/bin
 TORCH  ?= torch==2.13.0
 RUNS   ?= runs
 
-.PHONY: help setup demo test check clean bench bench-codec bench-nna bench-train bench-language fuzz
+SWEEP  ?=
+
+.PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-language fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -15,13 +17,19 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,fast,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
 
 demo: setup                ## speech in, transcript out: corpus, training, policy, program, emulator (about 12 minutes)
 	$(BIN)/nnac demo --out $(RUNS)/demo
+
+results: setup             ## every policy of the comparison, trained and measured; resumes (hours; needs `make demo` for corpus and network)
+	$(BIN)/nnac sweep specs/comparison/all.toml --float $(RUNS)/demo/float.nnc --corpus $(RUNS)/demo/corpus --runs $(RUNS)/sweep --jobs 2 $(SWEEP)
+
+results-quick: setup       ## the rows that carry the claims, one seed each
+	$(MAKE) results SWEEP=--quick
 
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -46,6 +54,9 @@ bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers com
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language (needs atheris)
 	$(BIN)/python -m benchmarks.fuzz_language
+
+grammar: setup             ## the parse tables, after a change of grammar/nnac.lark
+	$(BIN)/python -m nnac.language.tables
 
 clean:                     ## remove caches and runs, keep the environment
 	rm -rf $(RUNS) build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache

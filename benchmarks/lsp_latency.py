@@ -71,4 +71,5 @@ async def _round_trips(text: str, count: int) -> float:
             seconds.append(time.perf_counter() - t)
         await client.shutdown_async(None)
         client.exit(None)
+        await client.stop()
     return statistics.median(seconds)

@@ -204,6 +204,72 @@ def lstm_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: A
     return requantise(o * lookup(tanh_cell, "odd", cell), hidden_multiplier, hidden_shift, 0, hidden_bits), cell
 
 
+def coupled_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: Array, fraction: int, hidden_multiplier: Any,
+                 hidden_shift: Any, hidden_bits: int) -> tuple[Array, Array]:
+    """`lstm_cell` with coupled input and forget gates (CIFG): i = 1 - f, exactly ``32768 - f``.  pre [..., 3H] Q3.12, blocks f, g, o.
+
+    Source: Greff et al. 2017 for the coupling; our integers.
+    """
+    h = cell.shape[-1]
+    f = lookup(sigmoid, "complement", pre[..., :h])
+    g = lookup(tanh, "odd", pre[..., h:2 * h])
+    o = lookup(sigmoid, "complement", pre[..., 2 * h:])
+    new = round_shift(((1 << UNIT_FRACTION) - f) * g, 2 * UNIT_FRACTION - fraction)
+    cell = saturate(round_shift(f * cell, UNIT_FRACTION) + new, 16)
+    return requantise(o * lookup(tanh_cell, "odd", cell), hidden_multiplier, hidden_shift, 0, hidden_bits), cell
+
+
+def gru_cell(from_input: Array, from_hidden: Array, state: Array, sigmoid: Array, tanh: Array) -> Array:
+    """One GRU step after the products: the new state [..., H], int16 Q0.15.
+
+    from_input, from_hidden  [..., 3H] int16 Q3.12, blocks r, z, n, each with its own bias      state  [..., H] int16 Q0.15
+    ``n = tanh(sat16(x_n + rs(r h_n, 15)))`` (the reset gate after the product, as torch.nn.GRU), ``s' = sat16(rs(z s + (32768 - z) n, 15))``,
+    one rounding.  The blend keeps 16 bits; the products read it requantised to the hidden format.  Source: Cho et al. 2014; our integers.
+    """
+    h = state.shape[-1]
+    r = lookup(sigmoid, "complement", saturate(from_input[..., :h] + from_hidden[..., :h], 16))
+    z = lookup(sigmoid, "complement", saturate(from_input[..., h:2 * h] + from_hidden[..., h:2 * h], 16))
+    n = lookup(tanh, "odd", saturate(from_input[..., 2 * h:] + round_shift(r * from_hidden[..., 2 * h:], UNIT_FRACTION), 16))
+    return saturate(round_shift(z * state + ((1 << UNIT_FRACTION) - z) * n, UNIT_FRACTION), 16)
+
+
+# --------------------------------------------------------------------------------------------------------- log-softmax
+
+LOG_FRACTION = 11              # logits below the largest, and log-probabilities: Q4.11
+_LN2 = 22713                   # ln 2 in Q0.15
+
+
+def exp_table() -> Table:
+    """``exp(-x)`` of x >= 0 in Q4.11, in Q0.15 (1 is 32767)."""
+    return _table("exp", lambda v: math.exp(-v), LOG_FRACTION, "odd")
+
+
+def log_table() -> NDArray:
+    """``ln(1 + k / 512)`` for k = 0 … 512, in Q0.15: int64 [513]."""
+    return np.floor(np.log1p(np.arange(SEGMENTS + 1) / SEGMENTS) * (1 << UNIT_FRACTION) + 0.5).astype(np.int64)
+
+
+def log_softmax(x: Array, exp: Array, log: Array, multiplier: Any, shift: Any) -> Array:
+    """Log-probabilities in int16 Q4.11 of logits x [..., V] (any integers): ``t - ln sum exp t`` with t = x - max x, at least -16.
+
+    exp, log  int64 [513], `exp_table`, `log_table`      multiplier, shift  from the logits' scale to Q4.11
+    The sum's logarithm: its leading bit times ln 2, and a table of the mantissa.  Error below 2^-9 where t > -16 (tested).
+    """
+    t = requantise(x - max_of(x), multiplier, shift, 0, 16)
+    total = lookup(exp, "odd", -t.clip(-32767, 0)).sum(-1)[..., None]
+    bits = bit_length(total) - 1
+    mantissa = (total << (30 - bits)) - (1 << 30)                                 # Q30, of [1, 2) less one; V < 2^15
+    at, rest = (mantissa >> 21).clip(0, SEGMENTS - 1), mantissa & ((1 << 21) - 1)
+    low = log[at]
+    logarithm = (bits - UNIT_FRACTION) * _LN2 + low + round_shift((log[at + 1] - low) * rest, 21)
+    return saturate(t - round_shift(logarithm, UNIT_FRACTION - LOG_FRACTION), 16)
+
+
+def max_of(x: Array) -> Array:
+    """The largest of the last axis, kept as an axis of one, on either carrier."""
+    return x.amax(-1)[..., None] if hasattr(x, "amax") else x.max(-1)[..., None]
+
+
 # ----------------------------------------------------------------------------------------------------------- layer norm
 
 RSQRT_SEGMENTS = 384           # of a mantissa in [1/4, 1), 2^21 each
@@ -258,6 +324,23 @@ def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int, root_width: int
     shift_n = 25 + (e >> 1)
     n = saturate(round_shift(d * q[..., None], shift_n[..., None]), 16)
     return requantise(n * gain + bias, multiplier, shift, zero_point, bits)
+
+
+# ------------------------------------------------------------------------------------------------------------- softmax
+
+def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: Any, out_multiplier: Any, out_shift: Any, zero_point: int,
+            bits: int) -> Array:
+    """Softmax over the last axis, in integers.
+
+    x  [..., C] ints      exp  `exp_table` entries      multiplier, shift  from x's scale to 2^-11      out_*  from Q0.15 to the output
+    ``t = min(32767, rs((max x - x) m, s))``, ``e = exp(t)``, ``p = e / sum e`` in Q0.15 by `rsqrt` squared.  C <= 2^15.
+    """
+    t = round_shift((x.max(-1)[..., None] - x) * multiplier, shift).clip(0, 32767)
+    e = lookup(exp, "odd", t)
+    r, k = rsqrt(e.sum(-1), rsqrt_entries)
+    inverse = (r * r) >> 32                                                       # 1 / sum = inverse * 2^-(58 + k)
+    p = round_shift(e * inverse[..., None], (43 + k)[..., None])
+    return requantise(p, out_multiplier, out_shift, zero_point, bits)
 
 
 # ------------------------------------------------------------------------------------------- the border to real numbers

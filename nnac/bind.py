@@ -16,7 +16,7 @@ from nnac import arith
 Constants = dict[str, NDArray]
 
 
-def _bias(bias: NDArray | None, scale: NDArray, rows: int) -> NDArray:
+def _bias(bias: NDArray | None, scale: Any, rows: int) -> NDArray:
     """A real bias in accumulator units, rounded half up and limited to 31 bits so that the accumulator keeps its head room."""
     if bias is None:
         return np.zeros(rows, np.int64)
@@ -96,6 +96,38 @@ def lstm_sum16(input_codes: NDArray, input_scale: NDArray, recurrent_codes: NDAr
     """Constants of a ``sum16`` direction: each kernel has its own row scales ([4H] or scalar)."""
     return dict(input=storage(input_codes), recurrent=storage(recurrent_codes)) | lstm_sum16_scales(
         input_codes.shape[0], input_scale, recurrent_scale, bias, in_scale, in_zero, hidden_scale, hidden_scale, _sums(input_codes))
+
+
+def separate_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, recurrent_bias: NDArray | None, in_scale: float,
+                    in_zero: int, hidden_scale: float, sums: NDArray | int = 0) -> Constants:
+    """Two products, each requantised to Q3.12 by itself, the recurrent one with a bias of its own or none: GRU, variants of the LSTM."""
+    x = np.broadcast_to(np.asarray(input_scale, np.float64) * in_scale, (rows,))
+    h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * hidden_scale, (rows,))
+    mx, sx = arith.multiplier_and_shift(x * (1 << arith.PRE_FRACTION))
+    mh, sh = arith.multiplier_and_shift(h * (1 << arith.PRE_FRACTION))
+    out = dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx, recurrent_multiplier=mh, recurrent_shift=sh)
+    return out if recurrent_bias is None else out | dict(recurrent_bias=_bias(recurrent_bias, h, rows))
+
+
+def blend(hidden_scale: float) -> Constants:
+    """Requantisation of a GRU's blend (Q0.15) to the hidden format."""
+    m, s = arith.multiplier_and_shift(np.float64(2.0**-arith.UNIT_FRACTION / hidden_scale))
+    return dict(hidden_multiplier=np.asarray(m), hidden_shift=np.asarray(s))
+
+
+def gate_norm(gain: NDArray, bias: NDArray, epsilon: float) -> Constants:
+    """Constants of layer norm inside the gates; gain and bias real [4, H]."""
+    unit = 2.0**-arith.PRE_FRACTION
+    gates = [layer_norm(g, b, epsilon, unit, unit) for g, b in zip(gain, bias, strict=True)]
+    return dict(gate_gain=np.concatenate([g["gain"] for g in gates]), gate_bias=np.concatenate([g["bias"] for g in gates]),
+                gate_multiplier=np.stack([g["multiplier"] for g in gates]), gate_shift=np.stack([g["shift"] for g in gates]),
+                gate_epsilon=gates[0]["epsilon"], gate_root_width=gates[0]["root_width"], rsqrt=gates[0]["rsqrt"])
+
+
+def log_softmax(in_scale: float) -> Constants:
+    """Constants of a log-softmax node."""
+    m, s = arith.multiplier_and_shift(np.float64(in_scale * (1 << arith.LOG_FRACTION)))
+    return dict(exp=arith.exp_table().entries, log=arith.log_table().astype(np.int16), multiplier=np.asarray(m), shift=np.asarray(s))
 
 
 def lstm_tables(fraction: int) -> Constants:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnac import __version__
@@ -50,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())     # `| head` went away: nothing to complain about
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
+    except KeyboardInterrupt as e:
+        sys.stderr.write(f"\n{str(e) or 'interrupted'}\n")
         return 130
     except UserError as e:
         sys.stderr.write(f"nnac: {e}\n")
@@ -64,6 +65,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def colour(stream: object) -> bool:
     """Whether to colour what goes to ``stream``: a terminal, unless NO_COLOR says no."""
     return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb" and bool(getattr(stream, "isatty", lambda: False)())
+
+
+def whole(low: int = 0) -> Callable[[str], int]:
+    """An argument's type: a whole number of at least ``low``."""
+    def read(text: str) -> int:
+        if not text.strip().lstrip("+-").isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"takes a whole number of at least {low}, not {text!r}")
+        return int(text)
+    return read
+
+
+def positive(text: str) -> float:
+    """An argument's type: a finite real number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"takes a number above 0, not {text!r}")
+    return value
+
+
+def policy_files(names: Sequence[str]) -> list[str]:
+    """The files that names on the command line mean: a folder means every .nnac file in it and below, in order."""
+    out: list[str] = []
+    for name in names:
+        out += sorted(map(str, Path(name).rglob("*.nnac"))) if name != "-" and Path(name).is_dir() else [name]
+    return out
 
 
 def definitions(pairs: Sequence[str]) -> dict[str, str]:

@@ -2,31 +2,48 @@
 
 The training module is the reference; the other is the emulator, or `nnac.evaluate`.  Both are watched while they transcribe the same
 utterances; what they make is compared in the order in which it is made, so the first difference is the first cause.
+`plant` puts a fault into one layer of a graph: so one can see that it is found.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
+from nnac import arith
 from nnac.decode.front_end import FrontEnd, by_length, pad
 from nnac.decode.greedy import transcribe
 from nnac.decode.integer import Executor, IntegerStepper
+from nnac.diagnostics import did_you_mean
+from nnac.errors import UserError
+from nnac.ir import Node, QGraph
+
+if TYPE_CHECKING:
+    from nnac.program import Program
+    from nnac.train.policy import Trained
 
 Event = tuple[str, NDArray]
 
 
+class CompareError(UserError):
+    """The checkpoint and the program do not belong together, or a fault cannot be planted where it was asked for; one line."""
+
+
 @frozen
 class Divergence:
-    """The first integers that differ.  ``step`` counts this value's vectors within the utterance (its frames, or its labels)."""
+    """The first integers that differ.
 
-    utterance: int
+    ``step`` counts this value's vectors: an utterance's frames, or calls of the search.  ``utterance`` is None in the search, where
+    rows come and go.
+    """
+
+    utterance: int | None
     value: str
     step: int
     element: int
@@ -34,17 +51,18 @@ class Divergence:
     got: int
 
     def __str__(self) -> str:
-        return (f"utterance {self.utterance}: {self.value}[{self.element}] at step {self.step} is {self.got}, "
-                f"the training module says {self.expected}")
+        where = "in the search" if self.utterance is None else f"utterance {self.utterance}"
+        return f"{where}: {self.value}[{self.element}] at step {self.step} is {self.got}, the training module says {self.expected}"
 
 
 @define
 class Comparison:
-    """What was compared.  ``by_value``: name -> (integers compared, integers that differ)."""
+    """What was compared.  ``by_value``: name -> (integers compared, integers that differ); ``largest``: name -> greatest difference."""
 
     compared: int = 0
     different: int = 0
     by_value: dict[str, list[int]] = field(factory=dict)
+    largest: dict[str, int] = field(factory=dict)
     first: Divergence | None = None
     expected_texts: list[str] = field(factory=list)
     texts: list[str] = field(factory=list)
@@ -91,34 +109,85 @@ def recorder(events: list[Event]) -> Callable[[str, Any], None]:
     return record
 
 
-def _by_value(events: list[Event]) -> dict[str, list[NDArray]]:
-    out: dict[str, list[NDArray]] = {}
-    for name, v in events:
-        out.setdefault(name, []).append(v)
-    return out
-
-
 def _tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:
-    """Compare call by call, value by value.  A value that one side never makes counts as different, all of it."""
-    theirs = _by_value(got)
-    for name, calls in _by_value(expected).items():
-        counts = out.by_value.setdefault(name, [0, 0])
+    """Compare event by event, in the order of the training module.  A value that one side never makes counts as different, all of it."""
+    theirs: dict[str, list[NDArray]] = {}
+    for name, v in got:
+        theirs.setdefault(name, []).append(v)
+    calls: Counter[str] = Counter()
+    vectors: Counter[str] = Counter()
+    for name, a in expected:
         others = theirs.get(name, [])
-        step = 0
-        for k, a in enumerate(calls):
-            b = others[k] if k < len(others) else None
-            counts[0] += a.size
-            if b is None or b.shape != a.shape:
-                counts[1] += a.size
-                where = None if b is None else b.shape
-                out.first = out.first or Divergence(rows[0], f"{name} (shape {where}, not {a.shape})", step, 0, 0, 0)
-                continue
-            wrong = a != b
-            if wrong.any():
-                counts[1] += int(wrong.sum())
-                t, r, e = (int(v) for v in np.argwhere(wrong)[0])
-                at = rows[r] if a.shape[1] == len(rows) else -1       # within greedy search, rows come and go
-                out.first = out.first or Divergence(at, name, step + t, e, int(a[t, r, e]), int(b[t, r, e]))
-            step += len(a)
+        b = others[calls[name]] if calls[name] < len(others) else None
+        counts = out.by_value.setdefault(name, [0, 0])
+        counts[0] += a.size
+        if b is None or b.shape != a.shape:
+            counts[1] += a.size
+            where = "it never makes it" if b is None else f"its shape there is {b.shape}, not {a.shape}"
+            out.first = out.first or Divergence(None, f"{name} ({where})", vectors[name], 0, 0, 0)
+        elif (wrong := a != b).any():
+            counts[1] += int(wrong.sum())
+            out.largest[name] = max(out.largest.get(name, 0), int(np.abs(a - b).max()))
+            t, r, e = (int(v) for v in np.argwhere(wrong)[0])
+            at = rows[r] if len(a) > 1 else None                 # whole sequences are the encoder's: their rows are the utterances
+            out.first = out.first or Divergence(at, name, vectors[name] + t, e, int(a[t, r, e]), int(b[t, r, e]))
+        calls[name] += 1
+        vectors[name] += len(a)
     out.compared = sum(c for c, _ in out.by_value.values())
     out.different = sum(d for _, d in out.by_value.values())
+
+
+# ------------------------------------------------------------------------------------------- checkpoints and programs
+
+def same_model(trained: Trained, program: Program, names: tuple[str, str] = ("the checkpoint", "the program")) -> None:
+    """CompareError unless the program says that it was compiled from this training under this plan."""
+    from nnac.plan import Plan, PlanError
+
+    checkpoint, compiled = names
+    try:
+        plan = Plan.from_json(dict(program.plan))
+    except (PlanError, KeyError, TypeError, ValueError):
+        raise CompareError(f"{compiled} carries no plan: it was not compiled from a checkpoint") from None
+    if plan.digest != trained.plan.digest:
+        raise CompareError(f"{compiled} was compiled under another plan (`{plan.name}`, {plan.digest[:12]}) than that of {checkpoint} "
+                           f"(`{trained.plan.name}`, {trained.plan.digest[:12]}): compile the checkpoint again")
+    if program.metadata.get("training") != trained.training:
+        theirs = program.metadata.get("training") or {}
+        differ = sorted(k for k in {*theirs, *trained.training} if theirs.get(k) != trained.training.get(k))
+        raise CompareError(f"{compiled} was compiled from another training than {checkpoint} (they differ in {', '.join(differ)}): "
+                           "compile the checkpoint again")
+
+
+_FAULTS = {"bias", "forward.bias", "weight"}
+
+
+def plant(graph: QGraph, path: str) -> tuple[QGraph, str]:
+    """A bound graph with one fault in the layer ``path``: (the graph, what was changed).
+
+    A bias of one row moves by one unit of the row's output (by 1/16 of a pre-activation, in an LSTM's cell input gate); a layer without
+    biases has one code of its weights changed: that of the blank, in an embedding.
+    CompareError: no such layer, or one that has neither.
+    """
+    able = [n.path for n in graph.nodes if _FAULTS & n.constants.keys()]
+    if path not in able:
+        why = "has neither weights nor biases" if path in graph.by_path else "is no layer of the model"
+        raise CompareError(f"`{path}` {why}, so no fault can be planted there; {did_you_mean(path, able)}")
+    bad, what = _faulty(graph.by_path[path])
+    return graph.with_nodes(tuple(bad if n.path == path else n for n in graph.nodes)), what
+
+
+def _faulty(node: Node) -> tuple[Node, str]:
+    c = node.constants
+    name = next(n for n in ("bias", "forward.bias", "weight") if n in c)
+    value = np.array(c[name])
+    if name == "weight":                                          # the greatest code of the first row changes its sign
+        at: tuple[int, ...] = (0, int(np.abs(value[0].astype(np.int64)).argmax()))
+        value[at] = min(-int(value[at]), 127)
+    else:
+        prefix = name.removesuffix("bias") + ("input_" if node.attributes.get("variant") == "sum16" else "")
+        row, unit = (2 * node.attributes["cells"], 1 << (arith.PRE_FRACTION - 4)) if node.op == "lstm" else (0, 1)     # gates i, f, g, o
+        m, s = (int(np.broadcast_to(np.asarray(c[prefix + k], np.int64), value.shape)[row]) for k in ("multiplier", "shift"))
+        at = (row,)
+        value[at] += -(-(unit << s) // m)
+    what = f"{node.path}: {name}[{', '.join(map(str, at))}] is {int(value[at])} instead of {int(c[name][at])}"
+    return evolve(node, constants=dict(c) | {name: value}), what

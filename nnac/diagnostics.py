@@ -117,12 +117,13 @@ class DiagnosticError(ExceptionGroup[Problem]):
 
     def __new__(cls, diagnostics: Iterable[Diagnostic], message: str = "") -> DiagnosticError:
         found = in_order(diagnostics)
-        errors = sum(d.severity == "error" for d in found)
-        self = super().__new__(cls, message or f"{errors} {'error' if errors == 1 else 'errors'}", [Problem(d) for d in found])
+        errors = [d for d in found if d.severity == "error"] or list(found)
+        words = message or f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}, the first: {errors[0]}"
+        self = super().__new__(cls, words, [Problem(d) for d in found])
         self.diagnostics = found
         return self
 
-    def derive(self, excs: Sequence[Any]) -> DiagnosticError:
+    def derive(self, excs: Sequence[Any]) -> DiagnosticError:  # type: ignore[override]
         return DiagnosticError([e.diagnostic for e in excs])
 
     def __str__(self) -> str:
@@ -158,7 +159,7 @@ def near(word: str, names: Iterable[str], count: int = 1) -> list[str]:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The nearest name, or None: what a fix would write."""
-    return (near(word, names) or [None])[0]
+    return next(iter(near(word, names)), None)
 
 
 def _distance(a: str, b: str, limit: int) -> int:

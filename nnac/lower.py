@@ -48,7 +48,7 @@ def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
     outputs: dict[str, list[str]] = {}
     for name, width in model.inputs.items():
         consumer = next(layer for layer in model if name in layer.inputs)
-        if name == "label":
+        if consumer.kind == "embedding":
             values[name] = Value(name, 1, 32, scale=1.0)
         else:
             rate = consumer.rate * consumer.attributes.get("frames", 1)
@@ -81,7 +81,8 @@ def _stack(layer, p, values):
 
 
 def _linear(layer, p, values):
-    return _node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)), Value(layer.path, layer.width, p.activations, layer.rate)
+    return (_node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)),
+            Value(layer.path, layer.width, p.activations, layer.rate))
 
 
 def _lstm(layer, p, values):
@@ -96,8 +97,25 @@ def _lstm(layer, p, values):
     return node, Value(layer.path, layer.width, p.hidden, layer.rate, scale)
 
 
+def _gru(layer, p, values):
+    scale, cells = unit_scale(p.hidden, p.hidden_clip), layer.attributes["cells"]
+    states = (State(f"{layer.path}.hidden", cells, p.hidden, scale), State(f"{layer.path}.blend", cells, 16, 2.0**-arith.UNIT_FRACTION))
+    return (_node(layer, p, "gru", states, cells=cells, hidden_bits=p.hidden), Value(layer.path, layer.width, p.hidden, layer.rate, scale))
+
+
+def _lstm_variant(layer, p, values):
+    scale, cells = unit_scale(p.hidden, p.hidden_clip), layer.attributes["cells"]
+    states = (State(f"{layer.path}.hidden", cells, p.hidden, scale), State(f"{layer.path}.cell", cells, 16, 2.0**-p.cell_fraction))
+    return (_node(layer, p, layer.kind, states, cells=cells, fraction=p.cell_fraction, hidden_bits=p.hidden),
+            Value(layer.path, layer.width, p.hidden, layer.rate, scale))
+
+
+def _log_softmax(layer, p, values):
+    return _node(layer, p, "log_softmax"), Value(layer.path, layer.width, 16, layer.rate, 2.0**-arith.LOG_FRACTION)
+
+
 def _layer_norm(layer, p, values):
-    return _node(layer, p, "layer_norm"), Value(layer.path, layer.width, p.activations, layer.rate)
+    return _node(layer, p, "layer_norm", epsilon=layer.attributes.get("epsilon", 1e-5)), Value(layer.path, layer.width, p.activations, layer.rate)
 
 
 def _embedding(layer, p, values):
@@ -108,13 +126,16 @@ def _combine(layer, p, values):
     return _node(layer, p, layer.kind), Value(layer.path, layer.width, p.activations, layer.rate)
 
 
-def _tanh(layer, p, values):
-    return (_node(layer, p, "lookup", function="tanh", symmetry="odd"),
-            Value(layer.path, layer.width, p.activations, layer.rate, unit_scale(p.activations)))
+def _table(function: str, symmetry: str):
+    def put(layer, p, values):
+        return (_node(layer, p, "lookup", function=function, symmetry=symmetry),
+                Value(layer.path, layer.width, p.activations, layer.rate, unit_scale(p.activations)))
+    return put
 
 
 _LOWER: dict[str, Callable] = dict(stack=_stack, linear=_linear, lstm=_lstm, layer_norm=_layer_norm, embedding=_embedding, add=_combine,
-                                   multiply=_combine, tanh=_tanh)
+                                   multiply=_combine, tanh=_table("tanh", "odd"), sigmoid=_table("sigmoid", "complement"), gru=_gru,
+                                   lstm_coupled=_lstm_variant, lstm_normed=_lstm_variant, log_softmax=_log_softmax)
 
 
 def _table_inputs(nodes, values):
@@ -131,10 +152,9 @@ def _table_inputs(nodes, values):
 def lower_plan(plan: Plan) -> QGraph:
     """The unbound graph of a resolved plan: what the training module is built from."""
     graph = plan.graph
-    first = next(layer for layer in graph if "features" in layer.inputs)
 
     def precision(path: str) -> Precision:
-        return _precision(plan, graph.by_path[first.path if path == "features" else path])
+        return _precision(plan, graph.by_path.get(path) or next(layer for layer in graph if path in layer.inputs))
 
     lowered = lower(graph, precision)
     return evolve(lowered, metadata=dict(lowered.metadata) | dict(plan=plan.name, digest=plan.digest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import NOTHING
 from hypothesis import strategies as st
 
 from nnac.compression.base import Argument, forms, methods
@@ -47,7 +48,7 @@ def called(draw: st.DrawFn, cls: type) -> str:
     """A method or form with some of its arguments."""
     parts, named = [], False
     for name, (spec, default) in cls.arguments().items():  # type: ignore[attr-defined]
-        required = default is not None and str(default) == "NOTHING"
+        required = default is NOTHING
         if not (required or draw(st.booleans())):
             named = True
             continue
@@ -58,7 +59,8 @@ def called(draw: st.DrawFn, cls: type) -> str:
         named = named or not bare
         parts.append(text if bare else f"{name}{draw(st.sampled_from(['=', ' = ']))}{text}")
     keyword = cls.keyword  # type: ignore[attr-defined]
-    return f"{keyword}({draw(st.sampled_from([', ', ',', ' ,  ', ',' + chr(10) + '   ']))}".partition("(")[0] + f"({', '.join(parts)})" if parts else keyword
+    comma = draw(st.sampled_from([", ", ",", " ,  ", ",\n   "]))
+    return f"{keyword}({comma.join(parts)})" if parts else keyword
 
 
 @st.composite
@@ -96,7 +98,8 @@ def rule(draw: st.DrawFn) -> str:
 def policies(draw: st.DrawFn) -> str:
     """A file with one policy."""
     sentences = draw(st.lists(rule(), min_size=0, max_size=5))
-    extra = draw(st.lists(st.sampled_from(["let a = 1 + 2 * (3 - 4)", "let b = -5 %", "let c = 4k steps", "budget { weights <= 100 MiB; cycles<=1e9 cycles }",
+    extra = draw(st.lists(st.sampled_from(["let a = 1 + 2 * (3 - 4)", "let b = -5 %", "let c = 4k steps",
+                                           "budget { weights <= 100 MiB; cycles<=1e9 cycles }",
                                            "training { steps 60k steps; steps_per_epoch 1k steps }", "sweep d over [1, 2,3]", "let e = 0..2k steps"]),
                           max_size=4, unique_by=lambda x: x.split()[1] if x.split()[0] in ("let", "sweep") else x.split()[0]))
     mixed = draw(st.permutations(sentences + extra))

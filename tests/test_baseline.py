@@ -18,6 +18,7 @@ from nnac.train import loop
 from nnac.train.baseline import FloatTask, TrainConfig, train
 from nnac.train.batches import epoch_order, grouped
 from nnac.train.loop import TrainingError
+from nnac.train.pace import Run
 
 pytest.importorskip("espeakng_loader")
 TINY = TrainConfig(model=RnntConfig(hidden=24, prediction=16, joint=24, embedding=8, vocabulary=LETTERS.count),
@@ -57,7 +58,7 @@ def test_stopped_and_resumed_it_gives_the_same_bytes(straight, corpus, tmp_path)
         if line["step"] == 13:
             raise Stop
     with pytest.raises(Stop):
-        loop.run_rank(task, 0, 1, stop_at_13, every=5, dev_every=10**6)
+        loop.run_rank(task, 0, 1, stop_at_13, Run(every=5, dev_every=10**6))
     assert checkpoint.load(state).metadata["step"] == 10 and not (tmp_path / "float.nnc").exists()
     reports = train(corpus, task.out, TINY, processes=1, quiet=True)
     assert [r["step"] for r in reports if "loss" in r] == list(range(11, 25))
@@ -67,8 +68,8 @@ def test_stopped_and_resumed_it_gives_the_same_bytes(straight, corpus, tmp_path)
 
 def test_two_processes_killed_and_one_that_resumes_give_the_same_bytes(straight, corpus, tmp_path):
     out = tmp_path / "float.nnc"
-    program = ("import json, sys; from nnac.train.baseline import *; "
-               "train(sys.argv[1], sys.argv[2], TrainConfig.from_json(json.loads(sys.argv[3])), processes=2, quiet=True, every=4)")
+    program = ("import json, sys; from nnac.train.baseline import *; from nnac.train.pace import Run; "
+               "train(sys.argv[1], sys.argv[2], TrainConfig.from_json(json.loads(sys.argv[3])), processes=2, quiet=True, run=Run(every=4))")
     process = subprocess.Popen([sys.executable, "-c", program, str(corpus), str(out), json.dumps(TINY.to_json())])
     state, started = tmp_path / "float.nnc.part", time.monotonic()
     while not state.exists() and process.poll() is None and time.monotonic() - started < 120:

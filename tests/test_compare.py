@@ -1,10 +1,11 @@
-"""The comparison of executors: silent when they agree, and it names the layer where a planted fault begins."""
+"""The comparison of executors: silent when they agree, and it names the layer where a planted fault begins.  The command: test_demo.py."""
 
 import numpy as np
+import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 
-from nnac.compare import compare
+from nnac.compare import CompareError, compare, plant
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.integer import Reference
 from nnac.lower import Precision, lower
@@ -38,15 +39,37 @@ def test_the_reference_agrees_with_the_training_module_at_every_value():
     assert any(result.texts), "nothing was transcribed: the test proves little"
 
 
-@frozen(eq=False)
-class Faulty(Reference):
-    """One constant of one layer is off by one."""
-
-
-def test_a_planted_fault_is_named():
+def test_a_fault_planted_in_any_layer_is_named_and_nothing_before_it_differs():
     module, front, features = tiny()
     graph = module.bind()
-    bad = tuple(evolve(n, constants=dict(n.constants) | {"bias": n.constants["bias"] + (1 << 22)}) if n.path == "encoder.norm[1]" else n for n in graph.nodes)
-    result = compare(module, Faulty(graph.with_nodes(bad)), front, features)
-    assert not result.equal and result.first is not None and result.first.value == "encoder.norm[1]"
-    assert result.by_value["encoder.lstm[1]"][1] == 0, "what comes before the fault agrees"
+    able = [n.path for n in graph.nodes if {"bias", "weight"} & n.constants.keys()]
+    assert len(able) >= 8
+    for path in able:
+        bad, what = plant(graph, path)
+        result = compare(module, Reference(bad), front, features)
+        assert not result.equal and result.first is not None and result.first.value == graph.by_path[path].output, what
+        assert result.first.expected != result.first.got and what.startswith(path)
+        earlier = list(result.by_value)[: list(result.by_value).index(result.first.value)]
+        if path.startswith("encoder"):
+            assert all(result.by_value[name][1] == 0 for name in earlier), "what comes before the fault agrees"
+            assert result.first.utterance is not None
+
+
+def test_the_fault_is_named_though_its_consequence_was_seen_in_a_value_that_is_listed_before_it():
+    """A wrong logit makes a wrong token, so the embedding differs too, but later: the search calls them in turns."""
+    module, front, features = tiny()
+    bad, _ = plant(module.bind(), "joint.output")
+    node = bad.by_path["joint.output"]
+    louder = evolve(node, constants=dict(node.constants) | {"bias": node.constants["bias"] + np.arange(29) * (1 << 20)})
+    result = compare(module, Reference(bad.with_nodes(tuple(louder if n.path == node.path else n for n in bad.nodes))), front, features)
+    assert result.first is not None and result.first.value == "joint.output" and result.different_transcripts
+    assert list(result.by_value).index("prediction.embedding") < list(result.by_value).index("joint.output")
+    assert result.by_value["prediction.embedding"][1] > 0
+
+
+def test_a_fault_goes_only_where_there_is_something_to_change():
+    graph = tiny()[0].bind()
+    with pytest.raises(CompareError, match=r"`joint.combine` has neither weights nor biases"):
+        plant(graph, "joint.combine")
+    with pytest.raises(CompareError, match=r"`encoder.lstm` is no layer of the model.*did you mean `encoder.lstm\[0\]`"):
+        plant(graph, "encoder.lstm")

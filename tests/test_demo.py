@@ -8,6 +8,7 @@ from attrs import evolve
 
 from nnac.cli import main
 from nnac.demo import run, tiny
+from nnac.program import Program
 
 pytest.importorskip("espeakng_loader")
 POLICY = str(Path(__file__).parent / "tiny.nnac")
@@ -69,3 +70,81 @@ def test_a_damaged_program_or_checkpoint_is_refused_in_one_line(demo, tmp_path, 
             assert main([str(bad) if c == "FILE" else c for c in command]) == 1
             err = capsys.readouterr().err
             assert err.count("\n") == 1 and str(bad) in err
+
+
+def test_compare_finds_no_difference_and_exits_0(demo, capsys):
+    out, _, _ = demo
+    checkpoint, program, manifest = (str(out / f) for f in ("tiny_int8.nnc", "tiny_int8.nnp", "corpus/sent.jsonl"))
+    assert main(["compare", checkpoint, program, "--manifest", manifest]) == 0
+    text = capsys.readouterr().out
+    assert "encoder.lstm[0]" in text and "no difference in 3 utterances" in text and "transcripts that differ: 0 of 3" in text
+    wav = str(sorted((out / "corpus" / "wav").iterdir())[0])
+    assert main(["compare", checkpoint, program, "--audio", wav, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["different_integers"] == 0 and figures["compared_integers"] == sum(v["compared"] for v in figures["values"].values()) > 10_000
+
+
+@pytest.mark.parametrize("layer", ["encoder.lstm[1]", "prediction.embedding", "joint.encoder"])
+def test_compare_names_the_layer_a_fault_was_planted_in_and_exits_1(demo, layer, capsys):
+    out, _, _ = demo
+    command = ["compare", str(out / "tiny_int8.nnc"), str(out / "tiny_int8.nnp"), "--manifest", str(out / "corpus" / "sent.jsonl"), "--first", "2"]
+    assert main([*command, "--plant", layer, "--json"]) == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["first"]["value"] == layer and layer in figures["planted"] and figures["utterances"] == 2
+    assert main([*command, "--plant", layer]) == 1
+    assert f"{layer}[{figures['first']['element']}] at step {figures['first']['step']}" in capsys.readouterr().out
+
+
+def test_compare_refuses_what_does_not_belong_together_in_one_line(demo, tmp_path, capsys):
+    out, _, _ = demo
+    checkpoint, manifest = str(out / "tiny_int8.nnc"), str(out / "corpus" / "sent.jsonl")
+    program = Program.load(out / "tiny_int8.nnp")
+    training = program.metadata["training"]
+    others = {"plan": (evolve(program, plan=program.plan | {"name": "another"}), "another plan (`another`"),
+              "training": (evolve(program, metadata=program.metadata | {"training": training | {"float": "0" * 64}}), "they differ in float"),
+              "none": (evolve(program, plan={}), "carries no plan")}
+    for name, (other, message) in others.items():
+        other.save(tmp_path / f"{name}.nnp")
+        assert main(["compare", checkpoint, str(tmp_path / f"{name}.nnp"), "--manifest", manifest]) == 1
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1 and f"{name}.nnp" in err
+    assert main(["compare", checkpoint, str(out / "tiny_int8.nnp"), "--manifest", manifest, "--plant", "joint.outpt"]) == 1
+    assert "did you mean `joint.output`" in capsys.readouterr().err
+    assert main(["compare", checkpoint, str(out / "tiny_int8.nnp")]) == 2
+    assert main(["compare", checkpoint, checkpoint, "--manifest", manifest]) == 1
+    assert "not a whole program file" in capsys.readouterr().err
+
+
+def test_a_sweep_measures_what_is_missing_and_nothing_twice(demo, tmp_path):
+    """The float row and one policy row: files appear, integers are compared, the report stands; a second call does nothing."""
+    from nnac.report import outcomes
+
+    out, _, _ = demo
+    (tmp_path / "all.toml").write_text(f'''
+title = "A comparison"
+
+[[table]]
+title = "One"
+row = [
+  {{ name = "float", label = "float32" }},
+  {{ name = "int8", label = "8 bits", policy = "{POLICY}", steps = 2 }},
+]
+
+[[claim]]
+paper = "ours"
+text = "is smaller"
+row = "int8"
+against = "float"
+measure = "compression"
+at_least = 1.5
+''')
+    command = ["sweep", str(tmp_path / "all.toml"), "--float", str(out / "float.nnc"), "--corpus", str(out / "corpus"), "--utterances", "2",
+               "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "RESULTS.md"), "--jobs", "2"]
+    assert main(command) == 0, (tmp_path / "runs" / "int8-s0.log").read_text()
+    done = outcomes.load(tmp_path / "results" / "int8-s0.json")
+    assert done.different == 0 and done.checked > 1000 and done.cycles_per_frame > 0 and done.steps == 2 and set(done.heard) == {"sent", "voice"}
+    assert 0 < done.bytes < done.program_bytes and outcomes.load(tmp_path / "results" / "float-s0.json").bytes == 4 * done.weights
+    made = {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")}
+    assert main(command) == 0 and {f: f.stat().st_mtime_ns for f in made} == made
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| 8 bits | " in text and "2 of 2 runs" in text and "holds |" in text

@@ -110,6 +110,21 @@ def test_the_timeline_is_json_with_layers_on_it(tmp_path):
     assert work[2]["ts"] * 500 == 1 + analyse(image(assemble(text), target=EDGE)).entry.timing.cycles
 
 
+def test_the_picture_has_a_bar_for_every_layer_that_works():
+    from xml.etree import ElementTree
+
+    from nnac.emulator.picture import PALETTE, svg
+
+    run = analyse(image(assemble("FIL bytes=6400 @a\nMVM act=8192 words=50 span=50 clear=1 @b<c\nFIL dst=6400 bytes=64\nHALT"), target=EDGE))
+    tree = ElementTree.fromstring(svg(run, width=run.entry.timing.cycles))       # a column a cycle: bars are exact
+    bars = [r.attrib for r in tree.iter("{http://www.w3.org/2000/svg}rect")
+            if int(r.get("height", "0").rstrip("%")) == 26 and r.get("fill") != "none"]
+    a, b = (next(x for x in bars if x["fill"] == colour) for colour in PALETTE[:2])
+    assert (int(a["x"]) - 92, int(a["width"])) == (1, 108) and (int(b["x"]) - 92, int(b["width"])) == (2, 50)
+    with pytest.raises(ValueError, match="has cycles 0"):
+        svg(run, 5, 5)
+
+
 SCRIPT = """
 entry main:
   FIL dst=0 bytes=64 value=0x01010101 signal=s0     @a.one "p:1"

@@ -48,16 +48,15 @@ DATA = ONE + bytes(15) + bytes(range(64))
     ([LDT(bytes=1), LDW(dram=16, bytes=63, rows=16, cols=4, live=4, steps=4)], "weight stream"),
     ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=3, steps=4)], "has 4 live words, the instruction says 3"),
     ([LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=4)], "weight stream: empty stream header"),
-    ([LDT(dram=16, bytes=5)], None),
+    ([LDT(dram=16, bytes=5)], "weight stream"),
+    ([LDT(bytes=1, steps=3)], "takes 0 steps to fill, the instruction says 3"),
+    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=5)], "takes 4 decoder steps, the instruction says 5"),
     ([*load(), MVM(words=4, span=3, clear=1, wait=1)], "input 3, the span is 3"),
     ([*load(), MVM(words=4, span=4, clear=1, weights=2, wait=1)], "do not fit int4"),
     ([*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(rows=16, wait=2)], "0 bits do not fit int8"),
     ([GTH(index=0, dram=0, pitch=16, bytes=128)], "does not lie in the image"),
     ([HOST(id=3)], "calls part 3 of the host")])
 def test_bad_data_is_found_when_it_is_met(code, words):
-    if words is None:
-        machine(*code, data=DATA).run()                # a header is looked at when a tile needs it
-        return
     for fast in (False, True):
         with pytest.raises(MachineError, match=words) as caught:
             machine(*code, data=DATA, fast=fast).run()

@@ -13,9 +13,9 @@ from nnac.emulator.kernels import Matrix
 from nnac.emulator.machine import interpret, stretches
 from nnac.emulator.memory import Memories
 from nnac.emulator.plan import translate
-from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, RQ, TAB, MachineConfig
+from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, RQ, SMAX, TAB, MachineConfig
 from nnac.isa.text import Assembly
-from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE, SMAX_DTYPE
 from nnac.schedule.compile import Settings, compile_graph
 from tests.graphs import random_graph, random_inputs
 from tests.test_emulator_analysis import EDGE
@@ -63,7 +63,10 @@ def blocks(rng):
     p["epsilon"], p["root_width"], p["multiplier"], p["shift"], p["bits"] = 50, round(np.sqrt(24) * 256), 1 << 20, 44, 8
     put("ln", p, arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"),
         rng.integers(-9, 9, 24).astype("<i4"))
-    for k, table in enumerate((arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))):
+    p = np.zeros(1, SMAX_DTYPE)
+    p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"], p["bits"], p["slot"], p["zero_point"] = 30000, 15, 255, 15, 8, 3, -128
+    put("smax", p, arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
+    for k, table in enumerate((arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11), arith.exp_table())):
         put(f"table{k}", table.entries.astype("<i2"))
     return out
 
@@ -76,7 +79,7 @@ def random_code(rng, where):
     def widths():
         return {k: int(rng.integers(2)) for k in ("a16", "b16", "out16")}
 
-    code = [TAB(src=where[f"table{k}"][0], slot=k) for k in range(3)] if rng.random() < 0.7 else []
+    code = [TAB(src=where[f"table{k}"][0], slot=k) for k in range(4)] if rng.random() < 0.7 else []
     code.append(LDT(dram=0, bytes=1))
     loaded = 0
     for _ in range(int(rng.integers(5, 60))):
@@ -96,6 +99,8 @@ def random_code(rng, where):
             code.append(LUT(src=a(2 * n), dst=a(2 * n), params=where[f"lut{rng.integers(2)}"][0], n=n, out16=int(rng.integers(2))))
         elif kind == 5:
             code.append(LN(src=a(48), dst=a(48), params=where["ln"][0], n=24, a16=0, out16=int(rng.integers(2))))
+        elif kind == 6 and rng.random() < 0.5:
+            code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], n=n, a16=int(rng.integers(2)), out16=int(rng.integers(2))))
         elif kind == 6:
             code.append(AMAX(src=a(2 * n), dst=a(8), n=n, a16=int(rng.integers(2))))
         elif kind == 7:
@@ -195,7 +200,7 @@ def test_a_plan_is_made_again_when_what_it_assumed_has_changed():
         m.run("encoder.step", x)
     (plan,) = [p for p in fast.plans() if p.entry.name == "encoder.step"]
     assert len(plan.assumed) and plan.holds(fast.memories)
-    at = int(plan.assumed[8])                          # a byte of some bias
+    at = plan.assumed[0][0] + 8                        # a byte of some bias
     for m in (fast, slow):
         m.memories.a[:, at] ^= 0x40
     assert not plan.holds(fast.memories)
@@ -222,7 +227,7 @@ def test_code_is_cut_at_the_host():
 @pytest.mark.parametrize("kind", [np.int8, np.int16])
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("native", [False, None], ids=["blas", "native"])
-@pytest.mark.parametrize("batch", [1, 3, 20])
+@pytest.mark.parametrize("batch", [1, 3, 50])
 def test_products_are_exact_at_the_limits_of_every_carrier(kind, bits, native, batch):
     rng = np.random.default_rng(0)
     low, high = np.iinfo(kind).min, np.iinfo(kind).max
@@ -231,3 +236,16 @@ def test_products_are_exact_at_the_limits_of_every_carrier(kind, bits, native, b
         x = rng.choice([-(1 << bits - 1), (1 << bits - 1) - 1, 1], (batch, cols)).astype(np.int16)
         expected = x.astype(object) @ w.astype(object).T
         assert (Matrix(w, bits, native=native)(x) == expected).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 30, 4096])
+@pytest.mark.parametrize("scale", [0.01, 0.1, 2.0])
+def test_softmax_is_close_to_the_real_one_and_adds_up(size, scale):
+    x = np.random.default_rng(size).integers(-128, 128, (50, size))
+    m, s = arith.multiplier_and_shift(np.float64(scale * 2**arith.LOG_FRACTION), 24)
+    got = arith.softmax(x, arith.exp_table().entries.astype(np.int64), arith.rsqrt_table(), int(m), int(s), 1, 0, 0, 16) / 2**15
+    real = np.exp(scale * (x - x.max(-1, keepdims=True)))
+    real /= real.sum(-1, keepdims=True)
+    # linear interpolation of exp at steps of 1/32, two roundings to 2^-15; the sum is off by half a unit an element
+    assert np.abs(got - real).max() < 6 / 2**15
+    assert np.abs(got.sum(-1) - 1).max() < (2 + 0.6 * size) / 2**15

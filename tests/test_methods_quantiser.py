@@ -11,8 +11,9 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from nnac.compression import find
-from nnac.train.quantiser import KernelQuantiser, Layout, Part, Settings, WeightQuantiser
+from nnac.train.quantiser import KernelQuantiser, Part, Settings, WeightQuantiser, quantiser_for
 from nnac.train.schedule import Compression, Slot
+from nnac.train.settings import Layout
 from nnac.units import Change, Moment, Span, UnitError
 from tests.methods import GRANULARITIES, make, settings, trained, weight_methods, weights, width
 
@@ -398,3 +399,87 @@ def test_copies_are_independent():
     twin = copy.deepcopy(q)
     trained(q, w, 1, 5)
     assert twin.clock.step == 0 and q.clock.step == 5 and not torch.equal(twin.mask, q.mask)
+
+
+# ------------------------------------------------------------------------------------------------ from a plan
+
+POLICY = '''import "edge.nnac"
+policy p {
+  model  rnnt(size="small", cells=16)
+  target edge
+  layers ** { weights int8 per_channel; activations int8 }
+  layers encoder.lstm[0].{input, recurrent} { weights lloyd_max(4); regularise mracos(strength=0.1); harden every(5 steps) }
+  layers encoder.lstm[1].input { weights int4 per_gate sawb; sparsity magnitude(50%, to=10 steps, every=3 steps) }
+  layers encoder.lstm[1].input.gate.f { weights int8 per_channel }
+  layers encoder.lstm[2].input { weights lloyd_max(3) }
+  training { steps 400 steps }
+}
+'''
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    import shutil
+
+    from nnac.compiler import resolve
+
+    folder = tmp_path_factory.mktemp("plan")
+    shutil.copy("specs/targets/edge.nnac", folder)
+    (folder / "p.nnac").write_text(POLICY)
+    return resolve(folder / "p.nnac")
+
+
+def test_a_plan_gives_each_kernel_its_quantiser(plan):
+    kernels = plan.graph.kernels
+
+    def built(path, both=False):
+        k = kernels[path]
+        return quantiser_for(plan, path, weights(k.rows, k.cols + (k.gate_rows if both else 0)))
+
+    shared = built("encoder.lstm[0].input", both=True)                             # both kernels settled alike: one table, one scale
+    assert isinstance(shared, WeightQuantiser) and str(shared.settings).startswith("per_tensor lloyd_max(4); mracos(") and shared.clock.total == 400
+    gates = built("encoder.lstm[1].input")
+    assert isinstance(gates, KernelQuantiser) and [p.top for p in gates.parts] == [0, 16, 32, 48]
+    assert [str(q.settings).split(";")[0] for q in gates.quantisers] == ["int4 per_gate sawb", "int8 per_channel minmax", *["int4 per_gate sawb"] * 2]
+    assert all(q.settings.sparsity is not None for q in gates.quantisers)
+    mixed = built("encoder.lstm[2].input", both=True)                              # two kernels, two methods, one accumulator
+    assert isinstance(mixed, KernelQuantiser) and [(p.left, p.right) for p in mixed.parts] == [(0, 16), (16, 32)]
+    everything = built("encoder.lstm[1].input", both=True)                         # gates of one, all of the other
+    assert len(everything.parts) == 8
+    for q in (shared, gates, mixed, everything):
+        w = torch.nn.Parameter(weights(*(q.shape if isinstance(q, KernelQuantiser) else (q.layout.rows, q.layout.cols))))
+        q.on_step(20, w)
+        codes, scale = q.eval()(w)
+        check_codes(codes, scale, w, None)
+    with pytest.raises(ValueError, match=r"encoder\.lstm\[0\]\.input.*the model says 64 x"):
+        quantiser_for(plan, "encoder.lstm[0].input", weights(64, 3))
+
+
+def test_parts_resume_and_freeze_like_whole_matrices(plan):
+    k = plan.graph.kernels["encoder.lstm[1].input"]
+
+    def run(first, last, w, q, optimiser=None):
+        optimiser = optimiser or torch.optim.Adam([w, *q.parameters()], 1e-2)
+        for step in range(first, last + 1):
+            optimiser.zero_grad()
+            codes, scale = q(w)
+            ((codes * scale[:, None] - weights(k.rows, k.cols, 5)).square().sum() + q.regulariser(w)).backward()
+            optimiser.step()
+            q.on_step(step, w)
+        return optimiser
+
+    w = torch.nn.Parameter(weights(k.rows, k.cols))
+    q = quantiser_for(plan, k.path, w)
+    run(1, 16, w, q)
+    v = torch.nn.Parameter(weights(k.rows, k.cols))
+    half = quantiser_for(plan, k.path, v)
+    optimiser = run(1, 7, v, half)
+    resumed = quantiser_for(plan, k.path, weights(k.rows, k.cols, 3))
+    resumed.load_state_dict(half.state_dict())
+    again = torch.optim.Adam([v, *resumed.parameters()], 1e-2)
+    again.load_state_dict(optimiser.state_dict())
+    run(8, 16, v, resumed, again)
+    assert torch.equal(v, w) and q.sparsity() == pytest.approx(0.5, abs=0.01)
+    codes, scale = q.eval()(w)
+    q.freeze(w)
+    assert torch.equal(q.train()(w)[0], codes) and torch.equal(w, codes * scale[:, None])

@@ -94,7 +94,7 @@ def test_every_table_entry_of_the_native_loop_is_that_of_arith():
         pre[0, :, gate] = everything
         pre = pre.view(1, batch, -1)
         before = torch.randint(-32768, 32768, (batch, cells), generator=torch.Generator().manual_seed(gate))
-        trace = kernels.Trace.empty(1, batch, cells, d, torch.int8, torch.device("cpu"))
+        trace = kernels.Trace.empty(pre, cells, d)
         native.forward(pre.to(torch.int32), torch.zeros(batch, cells), before, d, trace)
         tables = [torch.as_tensor(t.entries.astype(np.int64)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))]
         h, c = arith.lstm_cell(pre[0].long(), before, *tables, 11, int(hidden.multiplier), int(hidden.shift), 8)
@@ -106,7 +106,7 @@ def saturating(x, low, high):
     return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
 
 
-def naive(x, c_x, c_h, bias, scale_x, scale_h, d, form, trace):
+def naive(x, c_x, c_h, bias, scale_x, scale_h, c_p, scale_p, d, form, trace):
     """The same network by autograd, one obvious line an equation, with the integers of ``trace`` put in by `exactly`."""
     class Exactly(torch.autograd.Function):
         @staticmethod
@@ -117,10 +117,9 @@ def naive(x, c_x, c_h, bias, scale_x, scale_h, d, form, trace):
         def backward(ctx, g):
             return g, None
 
-    unit, cells = 2.0**-d.fraction, c_h.shape[1]
+    unit, cells = 2.0**-d.fraction, len(c_h) // 4
     x = x.double()
-    h = torch.zeros(x.shape[1], cells, dtype=torch.float64)
-    c = torch.zeros_like(h)
+    h, c = torch.zeros(x.shape[1], c_h.shape[1], dtype=torch.float64), torch.zeros(x.shape[1], cells, dtype=torch.float64)
     outputs = []
     for t in range(len(x)):
         a, b = scale_x * (x[t] @ c_x.t()) + bias, scale_h * (h @ c_h.t())
@@ -134,10 +133,13 @@ def naive(x, c_x, c_h, bias, scale_x, scale_h, d, form, trace):
         g = Exactly.apply(torch.tanh(g), tables.integers[index[:, 2] + 65536].double() / 32768)
         c = saturating(Exactly.apply(f * c + i * g, trace.cells[t].double() * unit), -32768 * unit, 32767 * unit)
         u = Exactly.apply(torch.tanh(c), tables.cell[trace.cells[t].long() + 32768].double() / 32768)
-        real = o * u / form.scale
+        real = o * u / d.hidden_scale
         if trace.uncut is not None:
             real = torch.where(trace.uncut[t], real, real.detach())
-        h = Exactly.apply(real, trace.hidden[t].double())
+        h = Exactly.apply(real, trace.cell_outputs[t].double())
+        if c_p is not None:
+            real = scale_p * (h @ c_p.t()) / form.scale
+            h = Exactly.apply(torch.where(trace.projected_uncut[t], real, real.detach()), trace.projected[t].double())
         outputs.append(h)
     return torch.stack(outputs), c
 
@@ -155,12 +157,39 @@ def test_gradients_are_those_of_naive_autograd(route, variant, case):
     ((y * weight).sum() + (c * weight_c).sum()).backward()
     trace = kernels.forward(torch.as_tensor(x).float(), zero, zero, direction)
     twins = [v.detach().double().requires_grad_() for v in leaves]
-    y2, c2 = naive(*twins, direction, form, trace)
+    y2, c2 = naive(*twins, None, None, direction, form, trace)
     assert torch.equal(y2.float(), y)
     ((y2 * weight).sum() + (c2 / 2.0**-direction.fraction * weight_c).sum()).backward()
-    for name, got, expected in zip(("x", "input", "recurrent", "bias", "scale_x", "scale_h"), leaves, twins, strict=True):
+    for name, got, expected in zip(("x", "input", "recurrent", "bias"), leaves[:4], twins[:4], strict=True):
         error = (got.grad.double() - expected.grad).norm() / expected.grad.norm()
         assert error < 2e-3, (name, float(error))          # slopes come from the table's own output: 2^-15 of one
+
+
+@pytest.mark.parametrize("out_scale", [0.02, 0.002], ids=["usual", "saturating"])
+def test_gradients_through_a_projection_are_those_of_naive_autograd(route, out_scale):
+    _, x, d, (c_x, _, bias, scale_x, _), _ = problem(6, "acc32")
+    cells, width, batch, rng = 20, 6, x.shape[1], np.random.default_rng(0)
+    form, device = Format(out_scale, 0, 8), torch.device("cpu")
+    c_h, c_p = (torch.as_tensor(rng.integers(-127, 128, s)).float() for s in ((4 * cells, width), (width, cells)))
+    scale_p = torch.as_tensor(rng.uniform(0.5, 1.5, width) * unit_scale(8) / 200, dtype=torch.float32)
+    c = bind.lstm_acc32(c_x.numpy(), c_h.numpy(), scale_x.double().numpy(), bias.double().numpy(), 0, unit_scale(8))
+    p = bind.linear_scales(width, scale_p.double().numpy(), None, 1.0, 0, out_scale)
+    first = Rescale.of(c["multiplier"], c["shift"], c["bias"], 1 << 24, 0, 16, device)
+    project = kernels.Projection(exact.packed(c_p, 8, 8), Rescale.of(p["multiplier"], p["shift"], p["bias"], 1 << 20, 0, 8, device), out_scale)
+    d = kernels.Direction.of("acc32", c_x, c_h, 8, 8, first, None, kernels.hidden_rescale(c, 8, device), 11, unit_scale(8), True, project)
+    leaves = [v.clone().requires_grad_() for v in (torch.as_tensor(x).float(), c_x, c_h, bias, scale_x, scale_x, c_p, scale_p)]
+    start = torch.zeros(batch, width), torch.zeros(batch, cells)
+    weight = torch.randn(len(x), batch, width, generator=torch.Generator().manual_seed(0))
+    y, _ = kernels.lstm(*leaves[:6], *start, d, 0, form, *leaves[6:])
+    (y * weight).sum().backward()
+    trace = kernels.forward(leaves[0].detach(), *start, d)
+    assert (out_scale < 0.01) == bool((~trace.projected_uncut).any())
+    twins = [v.detach().double().requires_grad_() for v in leaves]
+    y2, _ = naive(*twins, d, form, trace)
+    assert torch.equal(y2.float(), y)
+    (y2 * weight).sum().backward()
+    for got, expected in zip((*leaves[:4], leaves[6]), (*twins[:4], twins[6]), strict=True):
+        assert (got.grad.double() - expected.grad).norm() / expected.grad.norm() < 2e-3
 
 
 def test_the_carrier_is_proved_from_the_weights(monkeypatch):

@@ -14,7 +14,8 @@ from nnac.model import build
 from nnac.train.activation import UncalibratedError
 from nnac.train.module import FloatWeightsError, TrainingModule
 
-SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
+SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8), dict(project=12, bidirectional=True),
+          dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
 
 
 def precision(variant="acc32", inner=16, **kwargs):
@@ -106,6 +107,20 @@ def test_equality_holds_while_training():
         optimiser.zero_grad()
     features, _, targets = data(module, 30)
     assert differences(module, features, targets)[1] == 0
+
+
+@pytest.mark.parametrize("inner", [8, 16])
+def test_autocast_and_reduced_matmul_precision_change_no_integer(inner):
+    module = made(6, inner=inner)
+    features, lengths, targets = data(module, 1)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert differences(module, features, targets)[1] == 0
+            module(features, lengths, targets)[0].pow(2).mean().backward()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
 
 
 def test_training_lowers_the_loss():

@@ -46,14 +46,20 @@ def summary(program: Any) -> dict[str, Any]:
 
 def tables(program: Any) -> list[Any]:
     """Entries, and kernels by size, as rich tables."""
-    from rich.table import Table
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
     clock = program.target.clock
-    entries = Table("entry", "cycles", "ms", "instructions", "DRAM bytes", title="entry points")
+
+    def table(title: str, first: str, *others: str) -> Table:
+        columns = [Column(first, no_wrap=True), *(Column(c, justify="right", no_wrap=True) for c in others)]
+        return Table(*columns, title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+    entries = table("entry points", "entry", "cycles", "ms", "instructions", "DRAM bytes")
     for name, e in program.entries.items():
         entries.add_row(name, f"{e.cycles:,}", f"{1e3 * e.cycles / clock:.3f}", f"{len(e.words):,}",
                         f"{program.report['entries'][name]['dram_bytes']:,}")
-    kernels = Table("kernel", "weights", "bytes", "bits/weight", "codec", "pinned", title="weights")
+    kernels = table("weights", "kernel", "weights", "bytes", "bits each", "codec", "pinned")
     for path, k in program.report["layers"].items():
         kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"], f"{k['pinned']:,}" if k["pinned"] else "")
     total = program.report["layers"].values()

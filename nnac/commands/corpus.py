@@ -12,14 +12,16 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import whole
+
     p = subparsers.add_parser("corpus", help="make the speech corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", required=True, metavar="DIR")
-    p.add_argument("--train", type=int, default=9000, metavar="N", help="utterances to train on (9000)")
-    p.add_argument("--dev", type=int, default=400, metavar="N")
-    p.add_argument("--test", type=int, default=1500, metavar="N", help="utterances of each of the two held-out splits (1500)")
-    p.add_argument("--wavs", type=int, default=60, metavar="N", help="of each held-out split, how many also become WAV files (60)")
-    p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--processes", type=int, metavar="N")
+    p.add_argument("--train", type=whole(1), default=9000, metavar="N", help="utterances to train on (9000)")
+    p.add_argument("--dev", type=whole(1), default=400, metavar="N")
+    p.add_argument("--test", type=whole(1), default=1500, metavar="N", help="utterances of each of the two held-out splits (1500)")
+    p.add_argument("--wavs", type=whole(0), default=60, metavar="N", help="of each held-out split, how many also become WAV files (60)")
+    p.add_argument("--seed", type=whole(0), default=1)
+    p.add_argument("--processes", type=whole(1), metavar="N")
     p.add_argument("--json", action="store_true", help="the summary as JSON")
     p.set_defaults(run=run)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 def register(subparsers: Any) -> None:
     p = subparsers.add_parser("fmt", help="format policies and targets", description=__doc__)
-    p.add_argument("files", nargs="+", metavar="FILE", help="files to format; - reads standard input and writes to standard output")
+    p.add_argument("files", nargs="+", metavar="FILE", help="files to format, or folders of them; - reads standard input, writes to output")
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
     p.add_argument("--diff", action="store_true", help="show what would change, and change nothing")
     p.add_argument("--json", action="store_true", help="say what was done as JSON")
@@ -20,13 +20,14 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnac import rendering
-    from nnac.cli import colour
+    from nnac.cli import colour, policy_files
     from nnac.diagnostics import DiagnosticError
     from nnac.language.fixes import write
     from nnac.language.format import format_text
 
     changed, broken = [], []
-    for name in args.files:
+    files = policy_files(args.files)
+    for name in files:
         try:
             raw = (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8")
             text = format_text(raw, "<stdin>" if name == "-" else name)
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             elif not args.check:
                 write(Path(name), text)
     if args.json:
-        print(json.dumps({"changed": changed, "not_parsed": broken, "files": len(args.files)}))
+        print(json.dumps({"changed": changed, "not_parsed": broken, "files": len(files)}))
     elif not args.diff and "-" not in args.files:
         for name in changed:
             print(f"{'would change' if args.check else 'formatted'} {name}")

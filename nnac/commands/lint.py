@@ -12,7 +12,7 @@ from typing import Any
 def register(subparsers: Any) -> None:
     p = subparsers.add_parser("lint", help="find every mistake in policies and targets", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("files", nargs="*", metavar="FILE", help="policy or target files; - for standard input")
+    p.add_argument("files", nargs="*", metavar="FILE", help="policy or target files, or folders of them; - for standard input")
     p.add_argument("--format", choices=("text", "json", "sarif"), default="text")
     p.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     p.add_argument("--fix", action="store_true", help="mend what can be mended safely, then report the rest")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _lint(args: argparse.Namespace) -> int:
     from nnac import __version__, rendering
-    from nnac.cli import colour, definitions
+    from nnac.cli import colour, definitions, policy_files
     from nnac.diagnostics import in_order
     from nnac.language.check import check_file, check_text
     from nnac.language.workspace import Workspace
@@ -47,7 +47,8 @@ def _lint(args: argparse.Namespace) -> int:
     workspace = Workspace()
     found = []
     fixed = 0
-    for name in args.files:
+    files = policy_files(args.files)
+    for name in files:
         if name == "-":
             found += check_text(sys.stdin.buffer.read().decode("utf-8", errors="replace"), "<stdin>", args.policy, parameters).diagnostics
             continue
@@ -60,7 +61,7 @@ def _lint(args: argparse.Namespace) -> int:
     diagnostics = in_order(found)
     errors = any(d.severity == "error" or (args.strict and d.severity == "warning") for d in diagnostics)
     if args.format == "json":
-        print(json.dumps({"diagnostics": [rendering.as_json(d) for d in diagnostics], "files": len(args.files), "fixed": fixed,
+        print(json.dumps({"diagnostics": [rendering.as_json(d) for d in diagnostics], "files": len(files), "fixed": fixed,
                           "errors": sum(d.severity == "error" for d in diagnostics)}))
     elif args.format == "sarif":
         from nnac.language.rules import summaries
@@ -70,5 +71,5 @@ def _lint(args: argparse.Namespace) -> int:
         if diagnostics:
             print(rendering.text(diagnostics, colour=colour(sys.stdout)) + "\n")
         tail = f", {fixed} mended" if args.fix else ""
-        print(rendering.summary(diagnostics, files=len(args.files)) + tail)
+        print(rendering.summary(diagnostics, files=len(files)) + tail)
     return 1 if errors else 0

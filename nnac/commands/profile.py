@@ -17,6 +17,8 @@ def register(subparsers: Any) -> None:
     p.add_argument("program", metavar="PROGRAM", help="a program file, or assembler text (.s)")
     p.add_argument("--entry", action="append", default=[], help="only this entry (may be given several times)")
     p.add_argument("--trace", metavar="FILE.json", help="write the timeline")
+    p.add_argument("--picture", metavar="FILE.svg", help="draw the timeline of the entry (the first that is not `init`)")
+    p.add_argument("--cycles", metavar="FIRST-END", help="of the picture: only these cycles")
     p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine, for assembler text (edge)")
     p.add_argument("--json", action="store_true", help="one JSON object")
     p.set_defaults(run=run)
@@ -36,6 +38,26 @@ def run(args: argparse.Namespace) -> int:
         print("\n\n".join(map(str, runs)))
     if args.trace:
         write_trace(args.trace, runs)
+    if args.picture:
+        return draw(args, next((r for r in runs if r.entry.name != "init"), runs[0]))
+    return 0
+
+
+def draw(args: argparse.Namespace, run: Any) -> int:
+    """Write the picture; 2 if the cycles make no sense."""
+    import sys
+
+    from nnac.emulator.picture import svg
+    from nnac.files import atomic
+
+    try:
+        span = [int(k.replace(",", "")) for k in args.cycles.split("-")] if args.cycles else [0, run.entry.timing.cycles]
+        text = svg(run, *span)
+    except (ValueError, TypeError) as error:
+        sys.stderr.write(f"nnac profile: --cycles takes FIRST-END ({error})\n")
+        return 2
+    with atomic(args.picture, "w") as out:
+        out.write(text)
     return 0
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import whole
+
     p = subparsers.add_parser("run", help="transcribe audio on the emulator", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("program", metavar="PROGRAM")
     p.add_argument("--audio", action="append", default=[], metavar="FILE.wav", help="may be given several times")
     p.add_argument("--manifest", metavar="FILE.jsonl")
-    p.add_argument("--batch", type=int, default=16, help="utterances in lockstep (16)")
+    p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true", help="instruction by instruction, instead of translated plans")
     p.add_argument("--json", action="store_true", help="one JSON object a line per utterance, then one with the totals")
     p.set_defaults(run=run)
@@ -27,9 +29,6 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.audio and not args.manifest:
         sys.stderr.write("nnac run: give --audio FILE.wav or --manifest FILE.jsonl\n")
-        return 2
-    if args.batch < 1:
-        sys.stderr.write(f"nnac run: --batch is at least 1, not {args.batch}\n")
         return 2
     from nnac.program import Program
     from nnac.runtime import recognise_files

@@ -1,7 +1,8 @@
 """``nnac train POLICY --float FILE --corpus DIR --out FILE``: train under a policy.
 
 The training module starts from a float recogniser (``nnac baseline``), finds its scales on real data, and computes the NNA's own
-integers in every forward pass.  Stop it at any time: called again it goes on, and ends with the same weights.
+integers in every forward pass.  Stop it at any time: called again it goes on, and ends with the same weights.  Curves: OUT.log.jsonl.
+Several GPUs or machines: see --job.
 """
 
 from __future__ import annotations
@@ -13,30 +14,38 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import add_policy_arguments
+    from nnac.cli import add_policy_arguments, positive, whole
+    from nnac.commands._training import add_training_arguments
 
     p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", metavar="POLICY")
     p.add_argument("--float", dest="float_path", required=True, metavar="FILE", help="the float recogniser to start from")
     p.add_argument("--corpus", required=True, metavar="DIR")
     p.add_argument("--out", required=True, metavar="FILE")
-    p.add_argument("--steps", type=int, help="instead of the policy's own; 0 calibrates only")
-    p.add_argument("--learning-rate", type=float)
-    p.add_argument("--seed", type=int)
-    p.add_argument("--processes", type=int, metavar="N")
-    p.add_argument("--json", action="store_true")
+    p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
+    p.add_argument("--learning-rate", type=positive)
+    p.add_argument("--seed", type=whole(0))
+    p.add_argument("--distil", type=positive, metavar="WEIGHT", help="also learn from the float recogniser's probabilities, with this weight")
+    add_training_arguments(p, every=50)
     add_policy_arguments(p)
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     from nnac.cli import definitions
+    from nnac.commands._training import pace_of, run_of, torchrun
     from nnac.compiler import resolve
-    from nnac.train.policy import PolicyConfig, train
+    from nnac.train.loop import write_job
+    from nnac.train.policy import PolicyConfig, task, train
 
+    how, given = run_of(args), pace_of(args, "steps", "learning_rate", "seed", "distil")
     plan = resolve(args.file, args.policy, **definitions(args.define))
-    config = PolicyConfig.of(plan, steps=args.steps, learning_rate=args.learning_rate, seed=args.seed)
-    last = train(plan, args.float_path, args.corpus, args.out, config, args.processes, quiet=args.json)[-1]
+    config = PolicyConfig.of(plan, **given)
+    if args.job:
+        write_job(task(plan, args.float_path, args.corpus, args.out, config), how, args.job)
+        print(torchrun(args.job))
+        return 0
+    last = train(plan, args.float_path, args.corpus, args.out, config, args.processes, quiet=args.json, run=how)[-1]
     if args.json:
         print(json.dumps(last))
     else:

@@ -17,13 +17,13 @@ def _points(values: NDArray, bins: int) -> tuple[Vector, Vector]:
     count, so that neither tails nor the middle are coarse."""
     distinct, counts = np.unique(np.asarray(values, np.float64).ravel(), return_counts=True)
     if len(distinct) <= bins:
-        return distinct, counts.astype(np.float64)
+        return distinct, np.asarray(counts, np.float64)
     even = np.linspace(distinct[0], distinct[-1], bins // 2 + 1)
     share = np.searchsorted(np.cumsum(counts), np.arange(1, bins // 2) / (bins // 2) * counts.sum())
     cell = np.searchsorted(np.unique(np.concatenate([even, distinct[share]]))[1:-1], distinct, side="right")
     weight = np.bincount(cell, counts, bins)
     total = np.bincount(cell, counts * distinct, bins)
-    return total[weight > 0] / weight[weight > 0], weight[weight > 0]
+    return total[weight > 0] / weight[weight > 0], np.asarray(weight[weight > 0], np.float64)
 
 
 def optimal(points: Vector, weights: Vector, k: int) -> Vector:
@@ -44,11 +44,11 @@ def optimal(points: Vector, weights: Vector, k: int) -> Vector:
         through = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
         start[c] = through.argmin(0)
         best = np.take_along_axis(through, start[c][None], 0)[0]
-    bounds, end = [n], n
+    path, end = [n], n
     for c in range(k - 1, 0, -1):
         end = int(start[c][end - 1])
-        bounds.append(end)
-    bounds = np.array([0, *bounds[::-1]])
+        path.append(end)
+    bounds = np.array([0, *path[::-1]])
     return (s[bounds[1:]] - s[bounds[:-1]]) / (w[bounds[1:]] - w[bounds[:-1]])
 
 

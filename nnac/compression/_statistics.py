@@ -18,8 +18,7 @@ def percentile(x: Tensor, p: float, live: Tensor | None = None) -> Tensor:
     if p >= 100:
         return magnitude.amax(-1)
     if live is None:
-        rank = min(n, max(1, -int(-p * n // 100)))
-        return magnitude.kthvalue(rank, dim=-1).values
+        return magnitude.kthvalue(min(n, max(1, -int(-p * n // 100))), dim=-1).values
     ordered = magnitude.sort(-1).values                    # the dead are zeros: they come first
     alive = live.sum(-1).clamp_min(1)
     rank = (n - alive) + (alive * (p / 100)).ceil().long().clamp_min(1) - 1

@@ -39,5 +39,5 @@ class Magnitude(SparsityRule, Method):
     def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
         from nnac.compression._pruning import Blocks, magnitudes
 
-        blocks = Blocks(*w.shape, self.block, self.along, gates)
+        blocks = Blocks(w.shape[0], w.shape[1], self.block, self.along, gates)
         return blocks.lowest(magnitudes(w * mask, blocks), mask, self.share(clock))

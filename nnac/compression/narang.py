@@ -40,7 +40,7 @@ class Narang(SparsityRule, Method):
         """Kill the blocks below the threshold: that share of the present magnitude at which the target would be met."""
         from nnac.compression._pruning import Blocks, magnitudes
 
-        blocks = Blocks(*w.shape, self.block, self.along, gates)
+        blocks = Blocks(w.shape[0], w.shape[1], self.block, self.along, gates)
         scores = magnitudes(w * mask, blocks)
         progress = clock.progress(self.from_, self._length(clock))
         if progress >= 1:

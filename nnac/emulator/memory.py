@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.codec import CodecError, decode_tiles
+from nnac.codec import api  # noqa: F401  (registers the codecs)
+from nnac.codec.base import CodecError, Stream, Words, read_header
 from nnac.emulator.errors import AddressError, DataError
 from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
 
@@ -24,34 +25,53 @@ class DecodedStreams:
 
     def __init__(self, dram: NDArray, lanes: int) -> None:
         self.dram, self.lanes = dram, lanes
-        self._tiles: dict[tuple, tuple[NDArray, NDArray]] = {}
+        self._tiles: dict[tuple, tuple[NDArray, NDArray, int]] = {}
+        self._headers: dict[bytes, tuple[Any, Any, Any]] = {}
         self._numbers: dict[tuple, int] = {}
 
     def header(self, table: LDT) -> bytes:
-        return self.dram[table.dram: table.dram + table.bytes].tobytes()
+        """The stream header that ``table`` loads.  DataError: it is none, or takes another number of steps than announced."""
+        header = self.dram[table.dram: table.dram + table.bytes].tobytes()
+        codec, _, contents = self._parse(header)
+        if codec.table_steps(contents) != table.steps:
+            raise DataError(f"the decoder table takes {codec.table_steps(contents)} steps to fill, the instruction says {table.steps}")
+        return header
+
+    def _parse(self, header: bytes) -> tuple[Any, Any, Any]:
+        """(codec, blocks, table) of a stream header."""
+        if header not in self._headers:
+            try:
+                self._headers[header] = read_header(header)
+            except (CodecError, ValueError, IndexError) as error:
+                raise DataError(f"weight stream: {error}") from None
+        return self._headers[header]
 
     def tile(self, header: bytes, i: LDW) -> tuple[NDArray, NDArray]:
         """(live words int8 [live, lanes], input of each uint16 [live]) of the tile that ``i`` loads.  DataError: damaged, or not as announced."""
         key = (header, i.dram, i.bytes, i.rows, i.cols)
         if key not in self._tiles:
             self.decode(header, [i])
-        words, index = self._tiles[key]
+        words, index, steps = self._tiles[key]
         if len(words) != i.live:
             raise DataError(f"the stream has {len(words)} live words, the instruction says {i.live}")
+        if steps != i.steps:
+            raise DataError(f"the stream takes {steps} decoder steps, the instruction says {i.steps}")
         return words, index
 
     def decode(self, header: bytes, tiles: list[LDW]) -> None:
         """Decode several tiles of one tensor at once (much faster than one by one)."""
-        from nnac.codec import live_mask
-
+        codec, blocks, table = self._parse(header)
+        streams = [Stream(self.dram[i.dram: i.dram + i.bytes].tobytes(), i.rows, i.cols) for i in tiles]
         try:
-            found = decode_tiles(header, [(self.dram[i.dram: i.dram + i.bytes].tobytes(), i.rows, i.cols) for i in tiles], self.lanes)
-        except (CodecError, ValueError) as error:
+            found = codec.decode(table, blocks, streams, self.lanes)
+        except (CodecError, ValueError, IndexError) as error:
             raise DataError(f"weight stream: {error}") from None
+        skips = blocks is not None or codec.name == "zero_run"                   # as `nnac.codec.live_mask`
         for i, words in zip(tiles, found, strict=True):
-            live = np.flatnonzero(live_mask(header, words))
+            live = np.flatnonzero(words.any(1)) if skips else np.arange(i.cols)
             kept = words[live] if len(live) < i.cols else words
-            self._tiles[header, i.dram, i.bytes, i.rows, i.cols] = (kept, live.astype(np.uint16))
+            _, steps = codec.cost(table, Words(words, i.rows, blocks))
+            self._tiles[header, i.dram, i.bytes, i.rows, i.cols] = (kept, live.astype(np.uint16), steps)
 
     def known(self, header: bytes, i: LDW) -> bool:
         return (header, i.dram, i.bytes, i.rows, i.cols) in self._tiles

@@ -22,8 +22,20 @@ from nnac import arith
 from nnac.emulator.errors import MachineError
 from nnac.emulator.image import Entry
 from nnac.emulator.memory import Memories
-from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, STA, TAB
-from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_BYTES, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, SMAX, STA, TAB
+from nnac.isa.vector import (
+    ADD_DTYPE,
+    LN_DTYPE,
+    LSTM_DTYPE,
+    LUT_BYTES,
+    LUT_DTYPE,
+    MUL_DTYPE,
+    RQ_DTYPE,
+    RQ_HEADER,
+    RQ_HEADER_DTYPE,
+    RQ_WIDE_DTYPE,
+    SMAX_DTYPE,
+)
 
 _KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
 
@@ -298,6 +310,15 @@ class Trace:
         key = ("ln", p.tobytes(), i.n, i.a16, i.out16, *(d.tobytes() for d in data))
         self.node(key, [self.fetch(i.src, i.n, 1 << i.a16)], [(i.dst, i.n, 1 << i.out16)], (p, data))
 
+    def smax(self, i: SMAX) -> None:
+        p = self.records(i.params, 1, SMAX_DTYPE)[0]
+        self.m.check_width(int(p["bits"]), 16 if i.out16 else 8)
+        rsqrt = self.records(i.params + SMAX_DTYPE.itemsize, arith.RSQRT_SEGMENTS + 1, np.dtype("<u2")).astype(np.int64)
+        self.table(int(p["slot"]), "odd")                                        # that it is there, and which
+        exp = self.luts[int(p["slot"])].copy()
+        key = ("smax", p.tobytes(), i.n, i.a16, i.out16, rsqrt.tobytes(), exp.tobytes())
+        self.node(key, [self.fetch(i.src, i.n, 1 << i.a16)], [(i.dst, i.n, 1 << i.out16)], (p, exp, rsqrt))
+
     def tab(self, i: TAB) -> None:
         self.luts[i.slot] = self.records(i.src, LUT_BYTES // 2, np.dtype("<i2"))
         self.luts_inside.add(i.slot)
@@ -323,7 +344,7 @@ class Trace:
 
 
 _WALK = {LDT: Trace.ldt, LDW: Trace.ldw, LDA: Trace.lda, MVM: Trace.mvm, RQ: Trace.rq, LSTM: Trace.lstm, ADD: Trace.binary, MUL: Trace.binary,
-         LUT: Trace.lut, LN: Trace.ln, TAB: Trace.tab, CPY: Trace.cpy}
+         LUT: Trace.lut, LN: Trace.ln, SMAX: Trace.smax, TAB: Trace.tab, CPY: Trace.cpy}
 
 
 def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> Any:

@@ -15,8 +15,7 @@ from nnac.emulator.image import Entry
 from nnac.emulator.kernels import Matrix
 from nnac.emulator.memory import Memories
 from nnac.emulator.plan import Gather, Node, Step, Trace, Untranslatable, View
-
-_KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
+from nnac.isa import SMAX
 
 
 class Plan:
@@ -30,7 +29,8 @@ class Plan:
         """Whether what was assumed at translation is still so."""
         if self.reason:
             return True
-        return bool((m.a[:, self.assumed] == self.assumed_values).all() and (m.tag[self.words] == self.word_tags).all()
+        return bool(all((m.a[:, first:end] == values).all() for first, end, values in self.assumed)
+                    and (m.tag[self.words] == self.word_tags).all()
                     and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
 
     def run(self, m: Memories) -> None:
@@ -97,8 +97,7 @@ def build(e: Entry, trace: Trace) -> Plan:
     plan.view.bytes[:, final[constant]] = (trace.constant[constant] - 1).astype(np.uint8)
     plan.live_in = runs(np.flatnonzero(used[: trace.config.a_bytes]))
     plan.results = moves(changed, final[trace.at[changed]])
-    plan.assumed = np.flatnonzero(trace.assumed)
-    plan.assumed_values = m.a[:1, plan.assumed].copy()
+    plan.assumed = [(a, b, m.a[:1, a:b].copy()) for a, b in runs(np.flatnonzero(trace.assumed))]
     plan.words = np.flatnonzero(trace.words_assumed)
     plan.word_tags = m.tag[plan.words].copy()
     if (plan.word_tags < 0).any():
@@ -243,6 +242,13 @@ def _join_ln(nodes: list[Node], m: Memories) -> Step:
                 compute)
 
 
+def _join_smax(nodes: list[Node], m: Memories) -> Step:
+    p, exp, rsqrt = nodes[0].data
+    _, _, n, a16, out16, *_ = nodes[0].key
+    return Step(f"smax[{len(nodes)} x {n}]", [_stacked(nodes, 1 << a16)], (1 << out16,), [np.stack([k.outputs[0] for k in nodes])],
+                lambda v, x: (SMAX.apply(p, exp, rsqrt, x(v)),))
+
+
 def _join_amax(nodes: list[Node], m: Memories) -> Step:
     def compute(v: View, x: Gather) -> tuple[NDArray, ...]:
         values = x(v)
@@ -265,6 +271,7 @@ def _join_gth(nodes: list[Node], m: Memories) -> Step:
     return Step(f"gth[{len(nodes)}]", [_stacked(nodes, 4)], (1,), [np.stack([n.outputs[0] for n in nodes])], compute)
 
 
-_JOIN = {"rq": _join_rq, "lstm": _join_lstm, "ADD": _join_add, "MUL": _join_mul, "lut": _join_lut, "ln": _join_ln, "amax": _join_amax,
+_JOIN = {"rq": _join_rq, "lstm": _join_lstm,
+         "ADD": _join_add, "MUL": _join_mul, "lut": _join_lut, "ln": _join_ln, "smax": _join_smax, "amax": _join_amax,
          "gth": _join_gth}
 __all__ = ["DataError", "Plan", "build"]

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, DeadlockError, MachineError, SemaphoreError
-from nnac.isa import UNITS, Instruction, MachineConfig
+from nnac.isa import HALT, LDT, LDW, MVM, RQ, UNITS, Instruction, MachineConfig
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
 
@@ -73,24 +73,27 @@ def stream_bursts(code: Sequence[Instruction], config: MachineConfig) -> list[in
 
 def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
     """CodeError unless the entry ends in its only HALT and no operand exceeds this machine."""
-    names = [type(i).__name__ for i in code]
-    if not names or names[-1] != "HALT":
+    if not code or not isinstance(code[-1], HALT):
         raise CodeError("an entry ends in HALT")
-    if "HALT" in names[:-1]:
-        at = names.index("HALT")
-        raise CodeError("HALT before the end").at("", at, code[at])
+    last = len(code) - 1
     for at, i in enumerate(code):
-        rule = ""
-        if names[at] == "MVM" and i.weights >= len(config.rates):
-            rule = f"weight format {i.weights} is undefined"
-        elif names[at] in ("MVM", "RQ") and i.columns > config.columns:
-            rule = f"{i.columns} columns; the machine has {config.columns}"
-        elif names[at] in ("LDW", "RQ") and i.rows > config.lanes:
-            rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
-        elif i.unit == "DW" and i.ring() > config.ring_bytes:
-            rule = f"a stream of {i.bytes} bytes does not fit the ring of {config.ring_bytes}"
-        elif names[at] == "RQ" and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
-            rule = f"out={i.out} with add={i.add} is undefined"
+        kind, rule = type(i), ""
+        if kind is LDW or kind is LDT:
+            if i.bytes > config.ring_bytes:
+                rule = f"a stream of {i.bytes} bytes does not fit the ring of {config.ring_bytes}"
+            elif kind is LDW and i.rows > config.lanes:
+                rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
+        elif kind is MVM or kind is RQ:
+            if i.columns > config.columns:
+                rule = f"{i.columns} columns; the machine has {config.columns}"
+            elif kind is MVM and i.weights >= len(config.rates):
+                rule = f"weight format {i.weights} is undefined"
+            elif kind is RQ and i.rows > config.lanes:
+                rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
+            elif kind is RQ and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
+                rule = f"out={i.out} with add={i.add} is undefined"
+        elif kind is HALT and at < last:
+            rule = "HALT before the end"
         if rule:
             raise CodeError(rule).at("", at, i)
 
@@ -167,7 +170,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
     room, limit, depth, dram_latency, num, den = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     n = len(unit)
     sem = state[4:16]
-    at0, at1, at2, at3, at4 = NEVER, NEVER, NEVER, NEVER, NEVER                  # when to look at DW, DA, MV, VX, CT
+    look = [NEVER, NEVER, NEVER, NEVER, NEVER]                                   # when to look at DW, DA, MV, VX, CT
     token2 = token3 = token4 = NEVER                                             # when the oldest running MV, VX, CT instruction signals
     signalled2, signalled3 = first[2], first[3]                                  # places in ``order``
     pushed = [0, 0, 0, 0, 0]
@@ -184,7 +187,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
             e = unit[pc]
             if e == 4:
                 if pushed[4] == popped[4]:
-                    arrive[pc] = at4 = fetch_free
+                    arrive[pc] = look[4] = fetch_free
                     pushed[4] += 1
                 break
             k = pushed[e] - depth
@@ -196,26 +199,18 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                 t = start[order[first[e] + k]] + 1
             arrive[pc] = t + 1
             if pushed[e] == popped[e]:
-                t = max(t + 1, can_start[e])
-                if e == 0:
-                    at0 = t
-                elif e == 1:
-                    at1 = t
-                elif e == 2:
-                    at2 = t
-                else:
-                    at3 = t
-                t = arrive[pc] - 1
+                look[e] = max(t + 1, can_start[e])
             pushed[e] += 1
             pc += 1
             fetch_free = t + 1
-        t = min(at0, at1, at2, at3, at4, token2, token3, token4, bus_at, decode_at)
+        event = min(token2, token3, token4, bus_at, decode_at)
+        t = min(event, look[0], look[1], look[2], look[3], look[4])
         if t >= NEVER:
             break
         c = t
         # ---- what became visible in this cycle
         culprit = signals = -1                                                   # only to apply the tokens of up to five units in one place
-        for source in range(5):
+        for source in range(5 if event == c else 0):
             if source == 0:
                 if decode_at != c:
                     continue
@@ -225,7 +220,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                 ring -= need[culprit]
                 outstanding -= 1
                 if blocked & 1:
-                    at0 = c
+                    look[0] = c
             elif source == 1:
                 if bus_at != c or owner < 0 or train + -(-left[owner] * num // den) != c:
                     continue
@@ -238,7 +233,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                 da, done[culprit], free[culprit] = -1, c - 1, c
                 can_start[1] = c
                 if popped[1] < pushed[1]:
-                    at1 = max(c, arrive[order[first[1] + popped[1]]])
+                    look[1] = max(c, arrive[order[first[1] + popped[1]]])
             elif source == 2:
                 if token2 != c:
                     continue
@@ -263,16 +258,9 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                     status = _OVERFLOW
                     state[3] = culprit
         if signals == c and blocked:
-            if blocked & 1:
-                at0 = c
-            if blocked & 2:
-                at1 = c
-            if blocked & 4:
-                at2 = c
-            if blocked & 8:
-                at3 = c
-            if blocked & 16:
-                at4 = c
+            for e in range(5):
+                if blocked >> e & 1:
+                    look[e] = c
         # ---- DRAM bus: DA first, at burst boundaries; then DW in order
         if owner < 0 or bus_at == c:
             grant = -1
@@ -312,8 +300,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
             done[i] = decode_at - 1
         # ---- starts, in the order DW, DA, MV, VX, CT
         for e in range(5):
-            t = at0 if e == 0 else at1 if e == 1 else at2 if e == 2 else at3 if e == 3 else at4
-            if t != c:
+            if look[e] != c:
                 continue
             i = order[first[e] + popped[e]]
             t = NEVER
@@ -338,8 +325,8 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                     outstanding += 1
                     request += 1
                     can_start[0] = free[i] = c + 1
-                    if owner < 0 and bus_at == NEVER:
-                        bus_at = c + 1 + dram_latency
+                    if owner < 0:
+                        bus_at = min(bus_at, c + 1 + dram_latency)
                 elif e == 1:
                     da, da_ready = i, c + extra[i]
                     can_start[1] = NEVER
@@ -356,16 +343,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                         pc += 1
                 if popped[e] < pushed[e] and e != 1:
                     t = max(arrive[order[first[e] + popped[e]]], can_start[e])
-            if e == 0:
-                at0 = t
-            elif e == 1:
-                at1 = t
-            elif e == 2:
-                at2 = t
-            elif e == 3:
-                at3 = t
-            else:
-                at4 = t
+            look[e] = t
     state[0], state[1], state[2] = pc, c, segments
     for k in range(12):
         state[4 + k] = sem[k]

@@ -16,9 +16,9 @@ from nnac.isa.control import HALT, HOST, PROF
 from nnac.isa.dma import GTH, LDA, STA
 from nnac.isa.matrix import MVM
 from nnac.isa.move import AMAX, CPY, FIL, TAB
-from nnac.isa.vector import ADD, LN, LSTM, LUT, MUL, RQ
+from nnac.isa.vector import ADD, LN, LSTM, LUT, MUL, RQ, SMAX
 from nnac.isa.weights import LDT, LDW
 
 __all__ = ["ADD", "AMAX", "CPY", "FIL", "GTH", "HALT", "HOST", "INSTRUCTION_BYTES", "LDA", "LDT", "LDW", "LN", "LSTM", "LUT", "MUL", "MVM",
-           "PROF", "RQ", "SEMAPHORES", "STA", "TAB", "UNITS", "EncodingError", "Field", "Instruction", "MachineConfig", "by_opcode", "decode",
+           "PROF", "RQ", "SEMAPHORES", "SMAX", "STA", "TAB", "UNITS", "EncodingError", "Field", "Instruction", "MachineConfig", "by_opcode", "decode",
            "decode_all", "encode_all", "registry"]

@@ -24,6 +24,8 @@ LUT_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("
                       ("zero", "<u2")])
 LN_DTYPE = np.dtype([("epsilon", "<i8"), ("root_width", "<u4"), ("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"),
                      ("zero_point", "<i2"), ("zero", "<u4")])
+SMAX_DTYPE = np.dtype([("multiplier", "<u4"), ("out_multiplier", "<u4"), ("shift", "u1"), ("out_shift", "u1"), ("bits", "u1"), ("slot", "u1"),
+                       ("zero_point", "<i2"), ("zero", "<u2")])
 LUT_BYTES = 2 * (arith.SEGMENTS + 1)
 LN_RSQRT = 4 * -(-2 * (arith.RSQRT_SEGMENTS + 1) // 4)
 
@@ -299,3 +301,41 @@ class LN(_Vector, Instruction):
                              m.table(rsqrt, arith.RSQRT_SEGMENTS + 1, np.dtype("<u2")).astype(np.int64), int(p["multiplier"]),
                              int(p["shift"]), int(p["zero_point"]), bits)
         m.write(self.dst, y, _int(self.out16))
+
+
+@instruction("VX", 0x26)
+class SMAX(_Vector, Instruction):
+    """Softmax of one vector, `arith.softmax`.
+
+    Parameters: {u32 m, u32 m_out, u8 s, u8 s_out, u8 bits, u8 slot (LUT with exp), i16 zero_point, u16 0}, then u16 rsqrt[385] and 2 bytes
+    of nothing.   Three passes (maximum; exponentials and sum; quotients) and 24 cycles for the reciprocal: vx_fill + 24 + 3 * ceil(n / V).
+    """
+
+    src: int = operand(18, "A address", times=4)
+    dst: int = operand(18, "A address", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    a16: int = operand(1, "elements are int16")
+    out16: int = operand(1, "the result is int16")
+
+    def beats(self, config):
+        return 24 + 3 * -(-self.n // config.vector)
+
+    def reads(self, config):
+        yield "A", self.src, self.src + (self.n << self.a16)
+        yield "A", self.params, self.params + SMAX_DTYPE.itemsize + LN_RSQRT
+
+    def writes(self, config):
+        yield "A", self.dst, self.dst + (self.n << self.out16)
+
+    def execute(self, m):
+        p = m.record(self.params, SMAX_DTYPE)
+        rsqrt = m.table(self.params + SMAX_DTYPE.itemsize, arith.RSQRT_SEGMENTS + 1, np.dtype("<u2")).astype(np.int64)
+        m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+        m.write(self.dst, self.apply(p, m.lut(int(p["slot"])), rsqrt, m.read(self.src, self.n, _int(self.a16))), _int(self.out16))
+
+    @staticmethod
+    def apply(p, exp, rsqrt, x):
+        """The softmax of ``x`` with the parameters ``p``."""
+        return arith.softmax(x, exp, rsqrt, int(p["multiplier"]), int(p["shift"]), int(p["out_multiplier"]), int(p["out_shift"]),
+                             int(p["zero_point"]), int(p["bits"]))

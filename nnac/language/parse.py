@@ -211,7 +211,7 @@ class _Parser:
             del self.values[-count:]
             del self.states[-count:]
         if name.startswith("__"):             # the helper of a repetition: a list that grows in place
-            value = children[0] if children and isinstance(children[0], list) else []
+            value: Any = children[0] if children and isinstance(children[0], list) else []
             value.extend(children[1:] if children and value is children[0] else children)
         elif name == "item":
             value = s.Item(self.base, children[0])
@@ -249,10 +249,11 @@ class _Parser:
         """Report ``token``, forget the sentence it stands in, and return the token to go on with; None at the end."""
         anew = self._ahead(token)
         self._complain(token)
+        if token.kind == "$END":
+            self.open.clear()
+            return self._close(token)
         sentence = token.kind == "NAME" and token.start in self.ends
-        level = self._level(sentence and token.text in TOP, sentence)
-        del self.states[level + 1:]
-        del self.values[level:]
+        self._unwind(self._level(sentence and token.text in TOP, sentence))
         self.open = [b for b in self.open if b.kind == "LBRACE"][:self._braces()]
         depth = 0
         if (sentence or anew) and self._accepts(token):
@@ -272,9 +273,7 @@ class _Parser:
             token = self.next()
             if token.start in self.ends and token.kind == "NAME" and token.start >= at:
                 top = token.text in TOP or (token.text == "target" and self._looks_like_declaration(token))
-                level = self._level(top, True)
-                del self.states[level + 1:]
-                del self.values[level:]
+                self._unwind(self._level(top, True))
                 self.open = self.open[:self._braces()]
                 if self._accepts(token):
                     return token
@@ -301,6 +300,14 @@ class _Parser:
                 return level
         return 0
 
+    def _unwind(self, level: int) -> None:
+        """Forget what stands on the stack above a level."""
+        del self.states[level + 1:]
+        del self.values[level:]
+        gotos = self.t.gotos[self.states[-1]]
+        if "setting" not in gotos and "bound" not in gotos:
+            self.base = 0                     # no longer inside an item
+
     def _braces(self) -> int:
         """How many `{` are open on the stack."""
         count = 0
@@ -310,27 +317,23 @@ class _Parser:
         return max(0, count)
 
     def _close(self, end: Token) -> Token | None:
-        """At the end of the file: close what is open, keeping what was understood."""
-        for _ in range(DEEPEST):
-            if "$END" in self.t.actions[self.states[-1]]:
+        """At the end of the file: close what is open as if its `}` stood there, keeping what was understood.  None if nothing was."""
+        closing = Token("RBRACE", "}", end.start, end.end)
+        while self.states[-1] != self.t.end:
+            actions = self.t.actions[self.states[-1]]
+            action = actions.get("$END", actions.get("RBRACE"))
+            if action is not None and action < 0:
+                self._reduce(~action)
+            elif "$END" in actions:
                 return end
-            if self._accepts(Token("RBRACE", "}", end.start, end.end)):
-                virtual = Token("RBRACE", "}", end.start, end.end)
-                while (action := self.t.actions[self.states[-1]]["RBRACE"]) < 0:
-                    self._reduce(~action)
+            elif action is not None:
                 self.states.append(action)
-                self.values.append(virtual)
-                while "$END" not in self.t.actions[self.states[-1]] or self.t.actions[self.states[-1]]["$END"] < 0:
-                    action = next(iter(self.t.actions[self.states[-1]].values()), 0)
-                    if action >= 0:
-                        break
-                    self._reduce(~action)
-                continue
-            level = self._level(False, False)
-            if level == len(self.states) - 1:
+                self.values.append(closing)
+                self.shifted = closing.end
+            elif (level := self._level(False, False)) < len(self.states) - 1:
+                self._unwind(level)
+            else:
                 return None
-            del self.states[level + 1:]
-            del self.values[level:]
         return None
 
     def _ahead(self, token: Token) -> bool:
@@ -500,6 +503,7 @@ class _Block(s.Node):
     """A `{ … }` of settings on its way into its owner."""
 
     __slots__ = ("settings",)
+    settings: tuple[s.Setting, ...]
 
     def __init__(self, start: int, end: int, settings: tuple[s.Setting, ...]) -> None:
         object.__setattr__(self, "start", start)

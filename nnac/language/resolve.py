@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from attrs import define, field, frozen
@@ -239,7 +240,7 @@ def _latest(r: Resolution, kind: type) -> Statement | None:
         if not isinstance(statement.node, kind):
             continue
         if found is not None and found.policy is statement.policy:
-            word = {s.Model: "model", s.UseTarget: "target"}[kind]
+            word = "model" if kind is s.Model else "target"
             r.problems.append(Diagnostic("duplicate-statement", f"a policy has one `{word}`", (
                 Label(statement.span(statement.node)), Label(found.span(found.node), "here is the first")), ("remove one of them",)))
         else:
@@ -414,7 +415,8 @@ def _plain(value: Any) -> Any:
 
 def _unfit(annotation: str, value: Any) -> str | None:
     """What a builder's parameter wants, if ``value`` is something else.  Annotations are strings such as ``int | None``."""
-    kinds = {"bool": (bool, "true or false"), "int": (int, "a whole number"), "float": ((int, float), "a number"), "str": (str, "a text")}
+    kinds: dict[str, tuple[Any, str]] = {"bool": (bool, "true or false"), "int": (int, "a whole number"),
+                                            "float": ((int, float), "a number"), "str": (str, "a text")}
     for name, (types, words) in kinds.items():
         if annotation.startswith(name):
             right = isinstance(value, types) and (name == "bool") == isinstance(value, bool)
@@ -545,7 +547,7 @@ def _budgets(r: Resolution) -> None:
             if before is not None and before[1] is statement:
                 report("duplicate-setting", bound.name, f"`{name}` is bounded twice")
                 continue
-            found[name] = (Budget(name, float(min(value.value, 10**300)), f"{name} <= {value}"), statement, bound)
+            found[name] = (Budget(name, float(min(value.value, Fraction(10**300))), f"{name} <= {value}"), statement, bound)
     r.budgets = list(found.values())
 
 

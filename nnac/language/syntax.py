@@ -11,45 +11,60 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field
 
 from nnac.diagnostics import Diagnostic, Source
 
+# `eq` and `repr` are written once, in Node: attrs would generate them for every class, half of what importing this file costs
 
-@frozen
+
+@define(frozen=True, eq=False, repr=False)
 class Node:
-    start: int = field(eq=False, repr=False)
-    end: int = field(eq=False, repr=False)
+    """A piece of syntax.  Equal to another of its class whose fields are equal, wherever the two stand."""
+
+    start: int = field(metadata={"place": True})
+    end: int = field(metadata={"place": True})
+
+    def _content(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, a.name) for a in self.__attrs_attrs__ if not a.metadata)  # type: ignore[attr-defined]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._content() == other._content()  # type: ignore[attr-defined]
+
+    __hash__ = object.__hash__      # by identity: nodes are keys of memos, never compared through hashes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{self._content()}"
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Name(Node):
     text: str
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Text(Node):
     """A string; ``value`` without its quotes."""
 
     value: str
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Number(Node):
     """``4k steps``: ``value`` exact as written (4000), the unit not yet looked up.  ``spelling`` is that of the number alone."""
 
     value: Fraction
     unit: Name | None
-    spelling: str = field(eq=False)
+    spelling: str = field(metadata={"place": True})
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Argument(Node):
     name: Name | None
     value: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Call(Node):
     """``gq(5, space=mu_law(255))``."""
 
@@ -57,20 +72,20 @@ class Call(Node):
     arguments: tuple[Argument, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Binary(Node):
     operator: str
     left: Any
     right: Any
-    length: int = field(default=1, eq=False, repr=False)       # operations in its chain
+    length: int = field(default=1, metadata={"place": True})   # operations in its chain
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Negative(Node):
     operand: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Range(Node):
     """``0..2k steps``."""
 
@@ -78,7 +93,7 @@ class Range(Node):
     right: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Arrow(Node):
     """``1 -> 300``."""
 
@@ -86,14 +101,14 @@ class Arrow(Node):
     right: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Values(Node):
     """``[8, 5, 4]``."""
 
     items: tuple[Any, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Setting(Node):
     """``weights int8 per_channel``: a name and what is said about it."""
 
@@ -101,7 +116,7 @@ class Setting(Node):
     words: tuple[Any, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Index(Node):
     """``[3]``, ``[0..2]``, ``[*]`` (both bounds None)."""
 
@@ -109,7 +124,7 @@ class Index(Node):
     high: int | None
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Step(Node):
     """One step of a selector.  ``names`` are the alternatives with their indices; none of them with ``*``; ``deep`` with ``**``."""
 
@@ -117,40 +132,40 @@ class Step(Node):
     deep: bool = False
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Selector(Node):
     steps: tuple[Step, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Rule(Node):
     selectors: tuple[Selector, ...]
     settings: tuple[Setting, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Model(Node):
     call: Any                              # Name or Call
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class UseTarget(Node):
     name: Name
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Let(Node):
     name: Name
     value: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Sweep(Node):
     name: Name
     values: Values
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Bound(Node):
     """``weights <= 1.2 MiB``."""
 
@@ -159,44 +174,52 @@ class Bound(Node):
     limit: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class BudgetBlock(Node):
     bounds: tuple[Bound, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class TrainingBlock(Node):
     settings: tuple[Setting, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Item:
     """A sentence of a policy, at ``offset``; positions inside ``node`` count from there."""
 
-    offset: int = field(eq=False, repr=False)
+    offset: int
     node: Any
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Item) and self.node == other.node
 
-@frozen
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f"Item({self.node!r})"
+
+
+@define(frozen=True, eq=False, repr=False)
 class Policy(Node):
     name: Name
     extends: Name | None
     items: tuple[Item, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class TargetDeclaration(Node):
     name: Name
     extends: Name | None
     settings: tuple[Setting, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Import(Node):
     path: Text
 
 
-@frozen(eq=False)
+@define(frozen=True, eq=False, repr=False)
 class File:
     """A parsed file: what could be understood of it, and what was wrong."""
 

@@ -1,13 +1,12 @@
 """The parse tables: what Lark makes of ``grammar/nnac.lark``, kept as plain JSON beside it.
 
 Building an LALR parser takes Lark a fifth of a second and importing it a twelfth, too long for a linter that answers while one types.
-So the tables are computed once (``make grammar``) and read from ``grammar/nnac.tables.json``, plain data; when they do not belong to the
-grammar that lies beside them (its hash differs), they are computed anew with Lark.
+So the tables are computed once (``make grammar``) and read from ``grammar/nnac.tables.json``, plain data, together with the
+grammar they were made from; when that is not the grammar that lies beside them, they are computed anew with Lark.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from functools import cache
@@ -77,16 +76,12 @@ def compute(grammar: str) -> dict[str, Any]:
         actions.append({s: numbers[a] if k is Shift else ~rules[a] for s, (k, a) in by_symbol if s in names})
         gotos.append({s: numbers[a] for s, (k, a) in by_symbol if s not in names})
     return {
-        "grammar": digest(grammar),
+        "grammar": grammar,
         "lexer": [[n, shapes[n].pattern.to_regexp()] for n in order], "ignored": list(parser.ignore_tokens), "keywords": keywords,
         "rules": [[str(r.origin.name), len(r.expansion), r.alias or str(r.origin.name)] for r in rules],
         "actions": actions, "gotos": gotos, "start": numbers[table.start_states["start"]], "end": numbers[table.end_states["start"]],
         "spelling": {n: t.pattern.value for n, t in terminals.items() if t.pattern.type == "str"},
     }
-
-
-def digest(grammar: str) -> str:
-    return hashlib.sha256(grammar.encode()).hexdigest()
 
 
 @cache
@@ -95,7 +90,7 @@ def tables() -> Tables:
     grammar = data_file("grammar", "nnac.lark").read_text(encoding="utf-8")
     stored = data_file("grammar", "nnac.tables.json")
     data = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
-    if data.get("grammar") != digest(grammar):
+    if data.get("grammar") != grammar:
         data = json.loads(json.dumps(compute(grammar)))
     return Tables(tuple(map(tuple, data["lexer"])), tuple(data["ignored"]), data["keywords"], tuple(map(tuple, data["rules"])),
                   tuple(data["actions"]), tuple(data["gotos"]), data["start"], data["end"], data["spelling"])

@@ -73,7 +73,7 @@ class Layer:
 
     @property
     def recurrent(self) -> bool:
-        return self.kind in ("lstm", "gru")
+        return self.kind in ("lstm", "gru", "lstm_coupled", "lstm_normed")
 
     @property
     def weights(self) -> int:

@@ -8,12 +8,15 @@ The histogram's range is a power of two that doubles as needed, so histograms of
     mse             the clip of least mean square error of the rounded, saturated value
     entropy         the clip of least Kullback-Leibler divergence between the value and its quantised form
     fixed(clip)     as given
-Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles); bins and search grid are our choice.
+    lsq, pact, pact_symmetric, pact_two_sided     learned clips; the gradients are those of `nnac.compression._activations`
+Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, METHODS §6); bins and search grid are our
+choice, and so is carrying LSQ's step as the clip it implies.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,11 +35,20 @@ class UncalibratedError(RuntimeError):
 
 @frozen
 class Clip:
-    """How a clip is found: ``method`` as in the module's table; ``argument`` its number (percent, clip); ``learned``: train it afterwards."""
+    """How a clip is found: ``method`` as in the module's table; ``argument`` its number (percent, clip).
+
+    learned   train it afterwards       sides  "both" alike | "upper": from zero up | "two": a lower and an upper clip of their own
+    lower     percentile of the first lower clip (two)       plus  the rounding error is part of the gradient
+    divide    LSQ: divide the gradient by sqrt(elements * levels)
+    """
 
     method: str = "percentile"
     argument: float = 99.99
     learned: bool = False
+    sides: str = "both"
+    lower: float = 0.1
+    plus: bool = True
+    divide: bool = False
 
     @classmethod
     def of(cls, method: Any) -> Clip:
@@ -48,38 +60,46 @@ class Clip:
             return cls(name, 0.0)
         if name == "percentile":
             return cls(name, method.p)
-        given = getattr(method, "clip", None)
-        learned = name in ("lsq", "pact", "pact_symmetric", "pact_two_sided")
-        if given is not None:
-            return cls("fixed", float(given), learned)
-        return cls("percentile", 99.9, True) if learned else cls()
+        if name == "lsq":
+            return cls("mse", 0.0, True, divide=method.gradient_scale)
+        if name == "pact_two_sided":
+            return cls("percentile", method.high, True, "two", method.low, method.plus)
+        start = ("percentile", 99.9) if getattr(method, "clip", None) is None else ("fixed", float(method.clip))
+        if name in ("pact", "pact_symmetric"):
+            return cls(*start, True, "upper" if name == "pact" else "both", plus=method.plus)
+        return cls(*start) if start[0] == "fixed" else cls()
 
 
 class Histogram:
-    """Magnitudes of everything seen, in `BINS` bins over [0, 2^exponent)."""
+    """Magnitudes of everything seen, in `BINS` bins over [0, 2^exponent): those of negative numbers, and the others."""
 
     def __init__(self) -> None:
-        self.counts = torch.zeros(BINS, dtype=torch.float64)
+        self.signed = torch.zeros(2, BINS, dtype=torch.float64)
         self.exponent = -20
         self.largest = 0.0
 
     def _widen(self, exponent: int) -> None:
         while self.exponent < exponent:
-            self.counts = torch.cat([self.counts.view(-1, 2).sum(1), torch.zeros(BINS // 2, dtype=torch.float64)])
+            self.signed = torch.cat([self.signed.view(2, -1, 2).sum(2), torch.zeros(2, BINS // 2, dtype=torch.float64)], 1)
             self.exponent += 1
 
     def add(self, x: Tensor) -> None:
         """Count the magnitudes of ``x``.  ValueError if one is not finite."""
-        x = x.detach().abs().float()
+        x = x.detach().float().flatten()
         if x.numel() == 0:
             return
-        largest = float(x.max())
+        largest = float(x.abs().max())
         if not math.isfinite(largest):
             raise ValueError("calibration saw a value that is not finite")
         self.largest = max(self.largest, largest)
         self._widen(math.frexp(largest)[1])
-        at = (x.flatten() * (BINS / 2.0**self.exponent)).to(torch.int64).clamp_(max=BINS - 1)
-        self.counts += torch.bincount(at, minlength=BINS).to("cpu", torch.float64)
+        at = (x.abs() * (BINS / 2.0**self.exponent)).to(torch.int64).clamp_(max=BINS - 1) + BINS * (x >= 0)
+        self.signed += torch.bincount(at, minlength=2 * BINS).to("cpu", torch.float64).view(2, BINS)
+
+    @property
+    def counts(self) -> Tensor:
+        """Of magnitudes, whatever their sign."""
+        return self.signed.sum(0)
 
     def reduce(self) -> None:
         """Merge with the histograms of the other processes of the default group, if there are any."""
@@ -89,7 +109,7 @@ class Histogram:
         torch.distributed.all_reduce(limits, torch.distributed.ReduceOp.MAX)
         self._widen(int(limits[0]))
         self.largest = float(limits[1])
-        torch.distributed.all_reduce(self.counts)
+        torch.distributed.all_reduce(self.signed)
 
     def clip(self, how: Clip, bits: int) -> float:
         """The clip that ``how`` finds, positive; 1 if nothing but zeros was seen."""
@@ -101,15 +121,15 @@ class Histogram:
         if how.method == "minmax":
             return self.largest
         if how.method == "percentile":
-            below = torch.cumsum(self.counts, 0)
-            wanted = below[-1] * how.argument / 100.0
-            at = int(torch.searchsorted(below, wanted.clamp(max=below[-1])))
-            before = float(below[at - 1]) if at else 0.0
-            inside = (float(wanted) - before) / max(float(self.counts[at]), 1.0)
-            return min(max((at + inside) * width, width), self.largest)
+            return min(max(_quantile(self.counts, how.argument / 100.0) * width, width), self.largest)
         measure = dict(mse=self._square_error, entropy=self._divergence)[how.method]
         candidates = [self.largest * (k + 1) / _CANDIDATES for k in range(_CANDIDATES)]
         return min(candidates, key=lambda clip: measure(clip, bits, width))
+
+    def value_at(self, percent: float) -> float:
+        """The value (signed) that ``percent`` % of everything seen lies below."""
+        whole = torch.cat([self.signed[0].flip(0), self.signed[1]])
+        return (_quantile(whole, percent / 100.0) - BINS) * 2.0**self.exponent / BINS
 
     def _square_error(self, clip: float, bits: int, width: float) -> float:
         codes = (1 << (bits - 1)) - 1
@@ -136,20 +156,40 @@ class Histogram:
         return float((p[some] * (p[some] / q[some].clamp(min=1e-12)).log()).sum())
 
 
-class ActivationQuantiser(nn.Module):
-    """The scale of one value: unset, then calibrated; a parameter if it is learned.
+def _quantile(counts: Tensor, share: float) -> float:
+    """Where, in bins, the first ``share`` of the counts ends."""
+    below = torch.cumsum(counts, 0)
+    wanted = below[-1] * share
+    at = int(torch.searchsorted(below, wanted.clamp(max=below[-1])))
+    before = float(below[at - 1]) if at else 0.0
+    return at + (float(wanted) - before) / max(float(counts[at]), 1.0)
 
-    ``scale`` is 0 while unset.  Learned scales get the gradient that the chain rule gives (LSQ's, PACT+'s); `forward` keeps them positive.
+
+class ActivationQuantiser(nn.Module):
+    """The format of one value: unset, then calibrated; a parameter if it is learned.
+
+    ``scale`` (a buffer) is 0 while unset.  A learned clip is the parameter ``high``, with ``low`` where the lower one is its own.
     """
+
+    scale: Tensor
+    high: nn.Parameter
+    low: nn.Parameter
 
     def __init__(self, bits: int, how: Clip | None = None) -> None:
         super().__init__()
         self.bits, self.how = bits, how or Clip()
         if self.how.learned:
-            self.scale = nn.Parameter(torch.zeros((), dtype=torch.float64))
+            self.high = nn.Parameter(torch.zeros(()))
         else:
             self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
+        if self.how.sides == "two":
+            self.low = nn.Parameter(torch.zeros(()))
         self.histogram: Histogram | None = None
+
+    @property
+    def levels(self) -> int:
+        """Steps between zero and the clip, or between two clips."""
+        return (1 << (self.bits - 1)) - 1 if self.how.sides == "both" else (1 << self.bits) - 1
 
     def observe(self, x: Tensor) -> None:
         """Count real values into the histogram."""
@@ -162,16 +202,78 @@ class ActivationQuantiser(nn.Module):
         if self.histogram is None:
             return
         self.histogram.reduce()
-        with torch.no_grad():
-            self.scale.fill_(self.histogram.clip(self.how, self.bits) / ((1 << (self.bits - 1)) - 1))
+        if self.how.sides == "two":
+            self.set(max(self.histogram.value_at(self.how.argument), 1e-6), min(self.histogram.value_at(self.how.lower), 0.0))
+        else:
+            self.set(self.histogram.clip(self.how, self.bits))
         self.histogram = None
+
+    @torch.no_grad()
+    def set(self, clip: float, low: float = 0.0) -> None:
+        """Set the clip, and the lower one where it has one."""
+        if not self.how.learned:
+            self.scale.fill_(clip / self.levels)
+            return
+        self.high.fill_(clip)
+        if self.how.sides == "two":
+            self.low.fill_(low)
 
     def format(self, name: str) -> Format:
         """The format now.  UncalibratedError if the scale is unset."""
-        scale = abs(float(self.scale.detach()))
-        if scale == 0.0 or not math.isfinite(scale):
+        if not self.how.learned:
+            scale = float(self.scale)
+        else:
+            high, low = abs(float(self.high.detach())), min(float(self.low.detach()), 0.0) if self.how.sides == "two" else 0.0
+            scale = (high - low) / self.levels
+        if not (scale > 0.0 and math.isfinite(scale)):
             raise UncalibratedError(f"`{name}` has no scale yet: run calibrate() on real data, or load a checkpoint that has one")
-        return Format(scale, 0, self.bits, self.scale.abs() if self.how.learned else None)
+        zero_point = 0
+        if self.how.sides != "both":
+            least = -(1 << (self.bits - 1))
+            zero_point = min(max(least - math.floor(low / scale + 0.5), least), -least - 1)      # real zero is a level
+        return Format(scale, zero_point, self.bits, self if self.how.learned else None)
+
+    def learn(self, y: Tensor, form: Format, unrounded: Callable[[], Tensor]) -> Tensor:
+        """``y``, the integers, with the clips' gradients.  ``unrounded()``: real value / scale before rounding and saturation."""
+        if not torch.is_grad_enabled():
+            return y
+        with torch.no_grad():
+            z = unrounded()
+        return _Learn.apply(y, z, self.high, self.low if self.how.sides == "two" else None, form, self)
+
+    def gradients(self, by_real: Tensor, z: Tensor, form: Format) -> tuple[Tensor, Tensor | None]:
+        """(d loss / d high, d loss / d low) from ``by_real`` = d loss / d dequantised value, at unrounded codes ``z`` (zero point aside)."""
+        least, most = (v - form.zero_point for v in form.limits)
+        above, below = z > most, z < least
+        rounding = torch.where(above | below, 0.0, (z + 0.5).floor() - z) / self.levels if self.how.plus else torch.zeros_like(z)
+        factor = (z.numel() * self.levels) ** -0.5 if self.how.divide else 1.0
+        if self.how.sides == "both":
+            return (by_real * (above.to(z) - below.to(z) + rounding)).sum() * factor, None
+        low = (by_real * (below.to(z) - rounding)).sum() * factor if self.how.sides == "two" else None
+        return (by_real * (above.to(z) + rounding)).sum() * factor, low
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}, {self.how.method}, scale={float(self.scale.detach()):.6g}{', learned' if self.how.learned else ''}"
+        try:
+            form = self.format("")
+            shown = f"scale={form.scale:.6g}" + (f", zero {form.zero_point}" if form.zero_point else "")
+        except UncalibratedError:
+            shown = "not calibrated"
+        return f"int{self.bits}, {self.how.method}, {shown}{', learned' if self.how.learned else ''}"
+
+
+class _Learn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, y: Tensor, z: Tensor, high: Tensor, low: Tensor | None, form: Format, quantiser: ActivationQuantiser) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.form, ctx.quantiser = form, quantiser
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        high, low = ctx.quantiser.gradients(g / ctx.form.scale, ctx.saved_tensors[0].to(g), ctx.form)
+        return g, None, high.float(), None if low is None else low.float(), None, None
+
+
+def learned(y: Tensor, form: Format, unrounded: Callable[[], Tensor]) -> Tensor:
+    """``y`` with the gradients of its format's clips, where they are learned."""
+    return y if form.learner is None else form.learner.learn(y, form, unrounded)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, in_
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from ..speech.tokens import LETTERS, Tokens, word_pieces
 from . import loop
 from .batches import Batch, Examples
 from .joint_loss import joint_loss
-from .loop import Pace, TrainingError
+from .loop import TrainingError
+from .pace import Pace, Run, settings
 
 DEV_UTTERANCES = 200          # of the dev split, for the word error rate on the way
 
@@ -42,7 +43,7 @@ class TrainConfig(Pace):
     bfloat16: bool | None = None                           # None: where the processor has it
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return settings(self)
 
     @classmethod
     def from_json(cls, data: dict) -> TrainConfig:
@@ -52,8 +53,10 @@ class TrainConfig(Pace):
 LONGER = TrainConfig(steps=3600)  # the documented longer run
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 (AVX512-BF16)."""
+def has_bfloat16(device: str = "cpu") -> bool:
+    """Whether this processor (AVX512-BF16) or GPU multiplies bfloat16."""
+    if device == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
@@ -87,7 +90,7 @@ class FloatLearner:
         self.dtype = torch.bfloat16 if config.bfloat16 else torch.float32
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             encoded, lengths = self.model.encoder(batch.features, batch.lengths)
             frames = self.model.joint.encoder(encoded)
             predictions = self.model.predictions(batch.tokens.T)
@@ -105,6 +108,10 @@ class FloatLearner:
 
     def before_step(self, step: int) -> None:
         pass
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
+        self.side.to(device)
 
 
 @frozen
@@ -148,20 +155,26 @@ class FloatTask:
         return {}
 
 
+def task(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, device: str = "cpu") -> FloatTask:
+    """The task with everything decided; TrainingError where ``out`` is of another one."""
+    config = config or TrainConfig()
+    if config.bfloat16 is None:
+        config = evolve(config, bfloat16=has_bfloat16(device))
+    if Path(out).exists() and checkpoint.load(out).metadata.get("training", {}).get("config") != config.to_json():
+        raise TrainingError(f"{out} was trained with other settings; remove it or choose another output")
+    return FloatTask(config, str(corpus), str(out))
+
+
 def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, processes: int | None = None,
-          quiet: bool = False, every: int = 100, dev_every: int | None = None) -> list[dict]:
+          quiet: bool = False, run: Run | None = None) -> list[dict]:
     """Train a recogniser on a corpus directory and write it to ``out``; return what was reported (steps, losses, dev WER).
 
     Resumes from ``out.part`` if an earlier call was stopped; does nothing but report if ``out`` is complete already.
-    processes, errors: as `loop.train`
+    processes, run, errors: as `loop.train`
     """
-    config = config or TrainConfig()
-    if config.bfloat16 is None:
-        config = evolve(config, bfloat16=has_bfloat16())
-    out = Path(out)
-    if out.exists():
-        done = checkpoint.load(out).metadata.get("training", {})
-        if done.get("config") != config.to_json():
-            raise TrainingError(f"{out} was trained with other settings; remove it or choose another output")
+    run = run or Run()
+    todo = task(corpus, out, config, run.device)
+    if Path(out).exists():
+        done = checkpoint.load(out).metadata["training"]
         return [{"step": done["steps"], "dev": done["dev_wer"]}]
-    return loop.train(FloatTask(config, str(corpus), str(out)), "training", processes, quiet, every, dev_every)
+    return loop.train(todo, "training", processes, quiet, run)

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import fields, frozen
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,6 +33,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(getattr(self, a.name).to(device, non_blocking=True) for a in fields(Batch)))
 
 
 @frozen(eq=False, slots=False)

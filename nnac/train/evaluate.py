@@ -18,12 +18,15 @@ from .batches import Examples, grouped
 def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens, size: int = 20000) -> list[str]:
     """One text per utterance, in the split's order.  Leaves the model in the mode (training, evaluation) it was in."""
     examples, out = Examples(split, tokens, normalisation), [""] * len(split)
+    like = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     was_training = getattr(model, "training", False)
     if was_training:
         model.eval()
     try:
         for rows in grouped(examples.frames, size):
             batch = examples.batch(rows)
+            if like is not None:
+                batch = batch.to(like.device)
             for i, ids in zip(rows, transcribe(model, batch.features, batch.lengths), strict=True):
                 out[i] = tokens.decode(ids)
     finally:

@@ -1,8 +1,8 @@
 """Exact integers on floating-point tensors: which carrier a product may use, and requantisation without a rounding error.
 
 Between the layers of the training module a value is a float32 tensor that holds integers, |x| < 2^24, so every one of them is exact.
-Gradients are those of a function of these integers: d loss / d integer.  So the chain rule does the rest: a learned scale gets LSQ's gradient
-(round(z) - z inside, the limit outside) because the consumer multiplies by the scale and the producer divides by it.
+Gradients are those of a function of these integers: d loss / d integer.  Scales are constants to them; a learned clip gets its gradient where
+its value is made (`activation.learned`), since all that depends on it passes there.
 
 Straight-through, everywhere: rounding has slope one; saturation has slope zero outside the range.  Functions that were tabulated have
 the slope of the smooth function at the quantised input.  Source: METHODS §1; the masks and carriers are our choice.
@@ -11,7 +11,7 @@ the slope of the smooth function at the quantised input.  Source: METHODS §1; t
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,23 +21,21 @@ from torch import Tensor
 from nnac import arith
 from nnac.train import native
 
+if TYPE_CHECKING:
+    from nnac.train.activation import ActivationQuantiser
+
 EXACT_FLOAT32 = 1 << 24        # every integer up to here, and every partial sum of a product that stays below, is a float32
 EXACT_FLOAT64 = 1 << 52        # one bit of head room below 2^53 for the half that rounding adds
 
 
 @frozen
 class Format:
-    """A value's integers at run time: real = scale (integer - zero_point).  ``tensor`` is the scale once more where it is learned."""
+    """A value's integers at run time: real = scale (integer - zero_point).  ``learner``: the quantiser whose clips are learned, or None."""
 
     scale: float
     zero_point: int
     bits: int
-    tensor: Tensor | None = field(default=None, eq=False)
-
-    @property
-    def factor(self) -> Any:
-        """The scale to compute with: the tensor, if gradients are to reach it."""
-        return self.scale if self.tensor is None else self.tensor
+    learner: ActivationQuantiser | None = field(default=None, eq=False, repr=False)
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -62,9 +60,12 @@ def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dt
     """The narrowest type in which ``codes`` [rows, cols] times integers of ``x_bits`` bits are exact: int8, float32 or float64.
 
     float32 by the width alone where cols * 2^(x_bits + weight_bits - 2) <= 2^24, else by the largest row's own sum of magnitudes.
+    Where torch may round float32 operands to bfloat16 or TF32 (`torch.set_float32_matmul_precision`), only 8-bit integers stay exact.
     """
     if x_bits <= 8 and weight_bits <= 8 and int8_products(codes.device.type):
         return torch.int8
+    if max(x_bits, weight_bits) > 8 and torch.get_float32_matmul_precision() != "highest":
+        return torch.float64
     half = 1 << (x_bits - 1)
     if cols * (half << (weight_bits - 1)) <= EXACT_FLOAT32 or int(codes.abs().sum(1).max()) * half <= EXACT_FLOAT32:
         return torch.float32
@@ -157,63 +158,55 @@ def masked(g: Tensor, inside: Tensor | None) -> Tensor:
 
 class _Quantise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, tensor: Tensor | None, form: Format) -> Tensor:
+    def forward(ctx, x: Tensor, form: Format) -> Tensor:
         free = (x.double() / form.scale + 0.5).floor_() + form.zero_point        # arith.quantise, in its own order
         y, inside = limited(free, form.bits)
         ctx.scale = form.scale
-        ctx.save_for_backward(inside, x if tensor is not None else None)
+        ctx.save_for_backward(inside)
         return y.to(torch.float32)
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        inside, x = ctx.saved_tensors
-        gx = masked(g, inside) / ctx.scale
-        return gx, None if x is None else -(gx * x).sum() / ctx.scale, None
+        return masked(g, ctx.saved_tensors[0]) / ctx.scale, None
 
 
 def quantise(x: Tensor, form: Format) -> Tensor:
     """Real numbers to integers, as `arith.quantise`; the gradient passes where nothing saturated."""
-    return _Quantise.apply(x, form.tensor, form)
+    return _Quantise.apply(x, form)
 
 
 def dequantise(x: Tensor, form: Format) -> Tensor:
     """Integers to real numbers, float32."""
-    return (x - form.zero_point if form.zero_point else x) * form.factor
+    return (x - form.zero_point if form.zero_point else x) * form.scale
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, out_scale: Tensor | None, matrix: Tensor,
-                rescale: Rescale, zero_point: int, scale: float) -> Tensor:
+    def forward(ctx, x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, matrix: Tensor, rescale: Rescale, zero_point: int,
+                scale: float) -> Tensor:
         y, inside = rescale(product(x, matrix))
-        ctx.save_for_backward(x, codes, bias, acc_scale, out_scale, inside)
-        ctx.zero_point, ctx.scale = zero_point, scale
+        ctx.save_for_backward(x, codes, acc_scale, inside)
+        ctx.biased, ctx.zero_point, ctx.scale = bias is not None, zero_point, scale
         return y
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        x, codes, bias, acc_scale, out_scale, inside = ctx.saved_tensors
+        x, codes, acc_scale, inside = ctx.saved_tensors
         g = (masked(g, inside) * (1.0 / ctx.scale)).flatten(0, -2)               # d loss / d real pre-activation
         flat = x.flatten(0, -2)
         gx = (g @ (codes * acc_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
         slope = g.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
-        g_bias = g.sum(0) if bias is not None else None
-        g_acc = (codes * slope).sum(1) if ctx.needs_input_grad[3] or out_scale is not None else None
-        g_out = None
-        if out_scale is not None:                                                # sum of g times the real output, from what is known
-            reals = (acc_scale * g_acc).sum() + (0 if bias is None else (bias * g_bias).sum())
-            g_out = -reals / ctx.scale
-        return gx, slope.mul_(acc_scale[:, None]), g_bias, g_acc, g_out, None, None, None, None
+        return gx, slope.mul_(acc_scale[:, None]), g.sum(0) if ctx.biased else None, None, None, None, None, None
 
 
 def linear(x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, matrix: Tensor, rescale: Rescale, zero_point: int,
            out: Format) -> Tensor:
     """``y = requantise(codes x + b)``, integers in and out.
 
-    x [..., cols]    codes [rows, cols]    bias real [rows]    acc_scale [rows] real value of one accumulator unit (differentiable)
+    x [..., cols]    codes [rows, cols]    bias real [rows]    acc_scale [rows] real value of one accumulator unit
     matrix  `packed` codes       rescale   multipliers, shifts and the bias in integers      zero_point  of x      out  the output's format
     """
-    return _Linear.apply(x, codes, bias, acc_scale, out.tensor, matrix, rescale, zero_point, out.scale)
+    return _Linear.apply(x, codes, bias, acc_scale, matrix, rescale, zero_point, out.scale)
 
 
 class _Add(torch.autograd.Function):
@@ -235,7 +228,7 @@ class _Add(torch.autograd.Function):
 
 
 def add(a: Tensor, b: Tensor, scales: tuple[float, float], rescales: tuple[Rescale, Rescale], out: Format) -> Tensor:
-    """``sat(requantise(a) + requantise(b))``; a and b may broadcast, and are requantised before they do.  Scales are taken as constants."""
+    """``sat(requantise(a) + requantise(b))``; a and b may broadcast, and are requantised before they do."""
     return _Add.apply(a, b, tuple(s / out.scale for s in scales), rescales)
 
 
@@ -255,7 +248,7 @@ class _Multiply(torch.autograd.Function):
 
 
 def multiply(a: Tensor, b: Tensor, scales: tuple[float, float], rescale: Rescale, out: Format) -> Tensor:
-    """``requantise(a b)``; a and b may broadcast.  Scales are taken as constants."""
+    """``requantise(a b)``; a and b may broadcast."""
     return _Multiply.apply(a, b, scales[0] * scales[1] / out.scale, rescale)
 
 
@@ -314,27 +307,25 @@ def lookup(x: Tensor, by: Table | native.Lookup) -> Tensor:
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, gain: Tensor, bias: Tensor, out_scale: Tensor | None, constants: dict[str, Tensor], epsilon: float,
-                form: Format) -> Tensor:
+    def forward(ctx, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format) -> Tensor:
         c = constants
         free = arith.layer_norm(x.to(torch.int64), c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"], c["multiplier"],
                                 c["shift"], form.zero_point, 32)
         y, inside = limited(free, form.bits)
-        ctx.save_for_backward(x, gain, bias, out_scale, inside)
+        ctx.save_for_backward(x, gain, bias, inside)
         ctx.epsilon, ctx.scale = epsilon, form.scale
         return y.float()
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        x, gain, bias, out_scale, inside = ctx.saved_tensors
+        x, gain, bias, inside = ctx.saved_tensors
         g = masked(g, inside) * (1.0 / ctx.scale)
         shape = (x.shape[-1],)
         _, mean, deviation = torch.native_layer_norm(x, shape, gain, bias, ctx.epsilon)
         gx, g_gain, g_bias = torch.ops.aten.native_layer_norm_backward(g, x, shape, mean, deviation, gain, bias, [True, True, True])
-        g_out = None if out_scale is None else -((gain * g_gain).sum() + (bias * g_bias).sum()) / ctx.scale
-        return gx, g_gain, g_bias, g_out, None, None, None
+        return gx, g_gain, g_bias, None, None, None
 
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, out: Format) -> Tensor:
     """`arith.layer_norm` forward; backward that of the real layer norm of the integers.  ``epsilon`` in units of x squared."""
-    return _LayerNorm.apply(x, gain, bias, out.tensor, constants, epsilon, out)
+    return _LayerNorm.apply(x, gain, bias, constants, epsilon, out)

@@ -50,7 +50,9 @@ class _JointLoss(torch.autograd.Function):
         for b, (x, y) in enumerate(zip(node_blank.split(sizes), node_label.split(sizes), strict=True)):
             t, u = frame_counts[b], label_counts[b]
             blank[b, :t, : u + 1], label[b, :t, : u + 1] = x.view(t, u + 1), y.view(t, u + 1)
-        log_p, through_blank, through_label = occupancies(blank, label, torch.tensor(frame_counts), torch.tensor(label_counts))
+        log_p, through_blank, through_label = occupancies(
+            blank, label, torch.tensor(frame_counts, device=frames.device), torch.tensor(label_counts, device=frames.device)
+        )
 
         def packed(x: Tensor) -> Tensor:
             return torch.cat(
@@ -70,7 +72,7 @@ class _JointLoss(torch.autograd.Function):
         grad.mul_((through_blank + through_label)[:, None])
         grad[:, 0] -= through_blank
         grad.scatter_add_(1, rows, -through_label[:, None])
-        grad.mul_(torch.repeat_interleave(g, torch.tensor(sizes))[:, None])
+        grad.mul_(torch.repeat_interleave(g, torch.tensor(sizes, device=g.device))[:, None])
         narrow = grad.to(hidden.dtype)
         d_weight, d_bias = (narrow.T @ hidden).to(weight), grad.sum(0)
         d_hidden = torch.ops.aten.tanh_backward(narrow @ weight.to(hidden.dtype), hidden)

@@ -50,33 +50,51 @@ def tables(fraction: int, device: torch.device) -> Tables:
 
 
 @frozen(eq=False)
+class Projection:
+    """The recurrent projection of an LSTMP: ``requantise(codes h + bias)``.
+
+    matrix  `packed` codes      rescale  to the fed-back format      hidden_scale  real value of one code of what is fed back
+    """
+
+    matrix: Tensor
+    rescale: Rescale
+    hidden_scale: float
+
+
+@frozen(eq=False)
 class Direction:
     """All the integers of one direction of an LSTM, ready to run.
 
     variant   acc32 | sum16      input  `packed` matrix      recurrent  `packed` matrix, or what the native loop wants
     first     acc32: the one rescaling, bias included; sum16: that of the input product          second   sum16: the recurrent one
-    hidden    rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one hidden code
+    hidden    rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one code of o tanh(c')
+    project   what stands between o tanh(c') and the hidden state that is fed back, or None
     """
 
     variant: str
     input: Tensor
-    recurrent: Tensor | native.Tiles
+    recurrent: Any               # Tensor | native.Tiles
     first: Rescale
-    second: Rescale | None
+    second: Any                  # Rescale | None
     hidden: Rescale
     fraction: int
     hidden_scale: float
+    project: Any = None          # Projection | None
+
+    @property
+    def native(self) -> bool:
+        """Whether the native loop runs it."""
+        return isinstance(self.recurrent, native.Tiles)
 
     @classmethod
     def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
-           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True) -> Direction:
+           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True,
+           project: Projection | None = None) -> Direction:
         """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
         matrix = packed(input_codes, input_bits, 8, whole)
-        if whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and native.library() is not None:
-            recurrent = native.Tiles.of(recurrent_codes, first, second)
-        else:
-            recurrent = packed(recurrent_codes, hidden_bits, 8, whole)
-        return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale)
+        fast = whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and hidden.bits <= 8 and native.library() is not None
+        recurrent = native.Tiles.of(recurrent_codes, first, second) if fast else packed(recurrent_codes, hidden_bits, 8, whole)
+        return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale, project)
 
 
 def _hidden_exact(rescale: Rescale) -> bool:
@@ -122,38 +140,65 @@ def _limited(acc: Tensor, rescale: Rescale, out: Tensor, cut: Tensor) -> Tensor:
 class Trace:
     """What a forward pass leaves behind for the backward one.
 
-    hidden   [T, B, H] integers (int8, or the carrier of the recurrent product)       cells  int16 [T, B, H]       pre  int16 [T, B, 4H]
-    uncut    which hidden values were not cut, bool, or None if none can be       cut_input, cut_recurrent  sum16: where a product saturated
+    cell_outputs   [T, B, H] integers o tanh(c') (int8, or the carrier of the recurrent product)      cells  int16 [T, B, H]
+    pre            int16 [T, B, 4H]      uncut  which cell outputs were not cut, bool, or None if none can be
+    cut_input, cut_recurrent    sum16: where a product saturated
+    projected, projected_uncut  [T, B, R] the projections, float32, and which of them were not cut; None without projection
     """
 
-    hidden: Tensor
+    cell_outputs: Tensor
     cells: Tensor
     pre: Tensor
-    uncut: Tensor | None = None
-    cut_input: Tensor | None = None
-    cut_recurrent: Tensor | None = None
+    uncut: Any = None
+    cut_input: Any = None
+    cut_recurrent: Any = None
+    projected: Any = None
+    projected_uncut: Any = None
+
+    @property
+    def hidden(self) -> Tensor:
+        """What is fed back and leaves the layer, [T, B, R]."""
+        return self.cell_outputs if self.projected is None else self.projected
+
+    def step(self, t: int) -> Trace:
+        """The same memory, one step of it."""
+        at = slice(t, t + 1)
+        return Trace(self.cell_outputs[at], self.cells[at], self.pre[at], *(None if v is None else v[at] for v in (
+            self.uncut, self.cut_input, self.cut_recurrent)))
 
     @classmethod
-    def empty(cls, steps: int, batch: int, cells: int, d: Direction, kind: torch.dtype, device: torch.device) -> Trace:
-        """Room for a sequence."""
-        make = lambda width, of: torch.empty(steps, batch, width, dtype=of, device=device)  # noqa: E731
+    def empty(cls, at: Tensor, cells: int, d: Direction) -> Trace:
+        """Room for a sequence whose input product is ``at`` [T, B, 4H]."""
+        make = lambda width, of: torch.empty(*at.shape[:2], width, dtype=of, device=at.device)  # noqa: E731
         never_cut = d.hidden_scale * arith.limits(d.hidden.bits)[1] >= 1.0           # |o tanh(c')| < 1
         cuts = [make(4 * cells, torch.bool) if d.variant == "sum16" else None for _ in range(2)]
-        return cls(make(cells, kind), make(cells, torch.int16), make(4 * cells, torch.int16), None if never_cut else make(cells, torch.bool), *cuts)
+        projected = [] if d.project is None else [make(d.project.matrix.shape[1], of) for of in (torch.float32, torch.bool)]
+        return cls(make(cells, torch.int8 if d.native else d.recurrent.dtype), make(cells, torch.int16), make(4 * cells, torch.int16),
+                   None if never_cut else make(cells, torch.bool), *cuts, *projected)
 
 
 def forward(x: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
-    """x [T, B, I], hidden [B, H], cell [B, H] integers, any carrier."""
+    """x [T, B, I], hidden [B, R], cell [B, H] integers, any carrier."""
     at = product(x, d.input)                                                     # int32 | float32 | float64
-    if isinstance(d.recurrent, native.Tiles):
-        trace = Trace.empty(*x.shape[:2], cell.shape[1], d, torch.int8, x.device)
-        native.forward(at.to(torch.int32), hidden, cell, d, trace)
+    trace = Trace.empty(at, cell.shape[1], d)
+    loop = native.forward if d.native else _eager_forward
+    if d.native:
+        at = at.to(torch.int32)
+    if d.project is None:
+        loop(at, hidden, cell, d, trace)
         return trace
-    return _eager_forward(at, hidden, cell, d)
+    for t in range(len(at)):
+        one = trace.step(t)
+        loop(at[t: t + 1], hidden, cell, d, one)
+        cell = one.cells[0]
+        hidden, inside = d.project.rescale(product(one.cell_outputs[0], d.project.matrix))
+        trace.projected[t] = hidden
+        trace.projected_uncut[t] = True if inside is None else inside
+    return trace
 
 
-def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
-    """The time loop in PyTorch; ``at`` [T, B, 4H] is the input product."""
+def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace: Trace) -> None:
+    """The time loop in PyTorch: fills ``trace`` from the input product ``at`` [T, B, 4H] and the state before."""
     (steps, batch, _), cells, device = at.shape, cell.shape[1], at.device
     t = tables(d.fraction, device)
     low, high = arith.limits(16)
@@ -161,7 +206,6 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Tr
     separate = d.variant == "sum16"
     if not separate and at.dtype == torch.float32:
         at = at.double()                                                         # the sum of both products may pass 2^24
-    trace = Trace.empty(steps, batch, cells, d, d.recurrent.dtype, device)
     offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=device)
     offset[2 * cells:3 * cells] += 2 * _OFFSET
     h, c, b = plain(hidden.to(d.recurrent.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
@@ -189,43 +233,79 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Tr
         free = d.hidden.unlimited(b.right) if d.hidden.wide else torch.mul(b.right, d.hidden.factor, out=b.hidden).add_(0.5).floor_()
         if trace.uncut is not None:
             torch.logical_and(free >= h_low, free <= h_high, out=trace.uncut[step])
-        h = plain(trace.hidden[step].copy_(free.clamp_(h_low, h_high)))
-    return trace
+        h = plain(trace.cell_outputs[step].copy_(free.clamp_(h_low, h_high)))
 
 
 @frozen(eq=False)
 class Gradients:
-    """d loss / d: pre (real pre-activations [T, B, 4H]), hidden (first hidden integers), cell (first cell, real), hidden_scale or None."""
+    """d loss / d: pre (real pre-activations [T, B, 4H]), hidden (first hidden integers), cell (first cell, real), projected (real projections
+    [T, B, R]) or None, clip (of the hidden state) or None.
+    """
 
     pre: Tensor
     hidden: Tensor
     cell: Tensor
-    hidden_scale: Tensor | None
+    projected: Tensor | None
+    clip: Tensor | None
 
 
-def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool = False) -> Gradients:
+@frozen(eq=False)
+class LearnedClip:
+    """Gradient of a hidden state's symmetric clip: ``gradients(d loss / d real, unrounded codes)``, and the hidden format."""
+
+    form: Format
+
+    def add(self, total: Tensor | None, g: Tensor, z: Tensor) -> Tensor:
+        """``total`` and one step's share: g [B, R] d loss / d hidden integer (of all that reads it), z unrounded codes."""
+        assert self.form.learner is not None
+        share = self.form.learner.gradients(g / self.form.scale, z, self.form)[0]
+        return share if total is None else total + share
+
+
+def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | None, cell: Tensor, trace: Trace, d: Direction,
+             clip: LearnedClip | None = None) -> Gradients:
     """Through time.
 
-    dy [T, B, H] d loss / d hidden integer      dc [B, H] d loss / d final cell (real) or None      feedback [4H, H]: recurrent weights, real
-    over hidden code       learned  whether the hidden scale wants a gradient
+    dy [T, B, R] d loss / d hidden integer      dc [B, H] d loss / d final cell (real) or None      feedback [4H, R]: recurrent weights, real
+    over hidden code      project [R, H] real over cell output code, or None      clip  of the hidden state, if it is learned
     """
     steps, batch, cells = trace.cells.shape
-    dz = torch.empty(steps, batch, 4 * cells, dtype=torch.float32, device=dy.device)
+    make = lambda *shape: torch.empty(*shape, device=dy.device)  # noqa: E731
+    dz = make(steps, batch, 4 * cells)
     dc = torch.zeros(batch, cells, device=dy.device) if dc is None else dc.float().clone()
-    dh = torch.zeros(batch, cells, device=dy.device)
-    step_of = native.Backward if isinstance(d.recurrent, native.Tiles) else _EagerBackward
-    one = step_of(dy, dh, dc, dz, cell, trace, d, learned)
+    dh = torch.zeros(batch, feedback.shape[1], device=dy.device)
+    projected = None if project is None else make(steps, batch, feedback.shape[1])
+    to_cells, later = (dy, dh) if project is None else (make(steps, batch, cells), torch.zeros(batch, cells, device=dy.device))
+    step_of = native.Backward if d.native else _EagerBackward
+    one = step_of(to_cells, later, dc, dz, cell, trace, d)
+    total: Tensor | None = None
     for step in range(steps - 1, -1, -1):
+        if clip is not None:
+            total = clip.add(total, dh + dy[step], _unrounded(trace, step, project, d))
+        if project is not None:
+            torch.add(dh, dy[step], out=projected[step]).mul_(trace.projected_uncut[step]).mul_(1.0 / d.project.hidden_scale)
+            torch.mm(projected[step], project, out=to_cells[step])
+            later.zero_()
         one(step)
         through = dz[step] if trace.cut_recurrent is None else dz[step].masked_fill(trace.cut_recurrent[step], 0.0)
         torch.mm(through, feedback, out=dh)
-    return Gradients(dz, dh, dc, -one.moment / d.hidden_scale if learned else None)
+    return Gradients(dz, dh, dc, projected, total)
+
+
+def _unrounded(trace: Trace, step: int, project: Tensor | None, d: Direction) -> Tensor:
+    """The hidden state of a step over its scale, before rounding and saturation, [B, R]."""
+    if project is not None:
+        return (trace.cell_outputs[step].float() @ project.t()) / d.project.hidden_scale
+    t = tables(d.fraction, trace.pre.device)
+    cells = trace.cells.shape[2]
+    o = t.reals[trace.pre[step][:, 3 * cells:].long() + _OFFSET]
+    return o * t.cell_reals[trace.cells[step].long() + _OFFSET] / d.hidden_scale
 
 
 class _EagerBackward:
     """The elementwise half of a backward step in PyTorch: reads dy[step] and dh, replaces dc, fills dz[step]."""
 
-    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool) -> None:
+    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction) -> None:
         batch, cells = dc.shape
         make = lambda width, of=torch.float32: torch.empty(batch, width, dtype=of, device=dy.device)  # noqa: E731
         self.dy, self.dh, self.dc, self.dz, self.cell, self.trace, self.d = dy, dh, dc, dz, cell, trace, d
@@ -234,7 +314,6 @@ class _EagerBackward:
         self.tanh, self.tanh_slope, self.at = make(cells), make(cells), make(cells, torch.int32)
         self.offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=dy.device)
         self.offset[2 * cells:3 * cells] += 2 * _OFFSET
-        self.moment = torch.zeros((), dtype=torch.float64, device=dy.device) if learned else None
 
     def __call__(self, step: int) -> None:
         t, dh, dc, trace, cells = self.t, self.dh, self.dc, self.trace, self.dc.shape[1]
@@ -250,8 +329,6 @@ class _EagerBackward:
         if trace.uncut is not None:
             dh.mul_(trace.uncut[step])
         torch.mul(dh, self.tanh, out=do)
-        if self.moment is not None:
-            self.moment += (o * do).sum(dtype=torch.float64)
         dc.add_(dh.mul_(o).mul_(self.tanh_slope))
         dc.mul_(self.tanh_slope.sign_())                                         # a cell at the limit of int16 passes nothing on
         before = (self.cell if step == 0 else trace.cells[step - 1]).float().mul_(2.0**-self.d.fraction)
@@ -265,37 +342,43 @@ class _EagerBackward:
 class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor,
-                hidden: Tensor, cell: Tensor, hidden_scale: Tensor | None, d: Direction, zero_point: int) -> tuple[Tensor, Tensor]:
+                hidden: Tensor, cell: Tensor, project_codes: Tensor | None, project_scale: Tensor | None, high: Tensor | None,
+                d: Direction, zero_point: int, form: Format) -> tuple[Tensor, Tensor]:
         t = forward(x, hidden, cell, d)
-        ctx.save_for_backward(x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, t.hidden, t.cells, t.pre, t.uncut,
-                              t.cut_input, t.cut_recurrent)
-        ctx.d, ctx.zero_point, ctx.learned = d, zero_point, hidden_scale is not None
+        ctx.save_for_backward(x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, project_codes, project_scale,
+                              t.cell_outputs, t.cells, t.pre, t.uncut, t.cut_input, t.cut_recurrent, t.projected, t.projected_uncut)
+        ctx.d, ctx.zero_point, ctx.clip = d, zero_point, LearnedClip(form) if high is not None else None
         ctx.set_materialize_grads(False)
-        return t.hidden.float(), t.cells[-1].float()
+        return t.hidden.float() if d.project is None else t.projected.clone(), t.cells[-1].float()
 
     @staticmethod
     def backward(ctx, dy: Tensor | None, dc: Tensor | None):
-        x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, *trace = ctx.saved_tensors
+        x, input_codes, recurrent_codes, input_scale, recurrent_scale, hidden, cell, project_codes, project_scale, *trace = ctx.saved_tensors
         d, unit, t = ctx.d, 2.0**-ctx.d.fraction, Trace(*trace)
-        dy = torch.zeros(t.cells.shape, device=cell.device) if dy is None else dy.contiguous()
-        grads = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], cell, t, d, ctx.learned)
+        dy = torch.zeros(t.hidden.shape, device=cell.device) if dy is None else dy.contiguous()
+        project = None if project_codes is None else project_codes * project_scale[:, None]
+        grads = backward(dy, None if dc is None else dc / unit, recurrent_codes * recurrent_scale[:, None], project, cell, t, d, ctx.clip)
         through_x = (grads.pre if t.cut_input is None else grads.pre.masked_fill(t.cut_input, 0.0)).flatten(0, 1)
         through_h = (grads.pre if t.cut_recurrent is None else grads.pre.masked_fill_(t.cut_recurrent, 0.0)).flatten(0, 1)
         flat = x.flatten(0, 1)
         gx = (through_x @ (input_codes * input_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
         slope_x = through_x.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
         slope_h = through_h.t() @ torch.cat([hidden[None].to(t.hidden.dtype), t.hidden[:-1]]).flatten(0, 1).float()
-        g_input_scale = (input_codes * slope_x).sum(1) if ctx.needs_input_grad[4] else None
-        g_recurrent_scale = (recurrent_codes * slope_h).sum(1) if ctx.needs_input_grad[5] else None
-        return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), g_input_scale,
-                g_recurrent_scale, grads.hidden, grads.cell * unit, grads.hidden_scale, None, None)
+        g_project = None
+        if project_codes is not None:
+            g_project = (grads.projected.flatten(0, 1).t() @ t.cell_outputs.flatten(0, 1).float()).mul_(project_scale[:, None])
+        return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), None, None, grads.hidden,
+                grads.cell * unit, g_project, None, grads.clip, None, None, None)
 
 
 def lstm(x: Tensor, input_codes: Tensor, recurrent_codes: Tensor, bias: Tensor, input_scale: Tensor, recurrent_scale: Tensor, hidden: Tensor,
-         cell: Tensor, d: Direction, zero_point: int, out: Format) -> tuple[Tensor, Tensor]:
-    """One direction over a sequence: integers [T, B, I] -> (hidden integers [T, B, H], last cell integers [B, H]), float32.
+         cell: Tensor, d: Direction, zero_point: int, out: Format, project_codes: Tensor | None = None,
+         project_scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One direction over a sequence: integers [T, B, I] -> (hidden integers [T, B, R], last cell integers [B, H]), float32.
 
-    codes  float32 [4H, I], [4H, H]       bias  real [4H]      scales  [4H] real value of one unit of each product's accumulator
+    codes  float32 [4H, I], [4H, R], [R, H]      bias  real [4H]      scales  [4H], [R] real value of one unit of each product's accumulator
     hidden, cell  the state before, integers       d  the same integers, packed       zero_point  of x       out  format of the hidden state
     """
-    return _Lstm.apply(x, input_codes, recurrent_codes, bias, input_scale, recurrent_scale, hidden, cell, out.tensor, d, zero_point)
+    high = None if out.learner is None else out.learner.high
+    return _Lstm.apply(x, input_codes, recurrent_codes, bias, input_scale, recurrent_scale, hidden, cell, project_codes, project_scale, high, d,
+                       zero_point, out)

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from nnac import bind
 from nnac.ir import Node, QGraph
+from nnac.lower import unit_scale
 from nnac.train import integers as exact
 from nnac.train import kernels
+from nnac.train.activation import learned
 from nnac.train.integers import Format, Rescale
 from nnac.train.quantiser import WeightQuantiser
 from nnac.train.schedule import Slot
@@ -140,7 +142,7 @@ class Linear(Layer):
         codes, scale = self.quantiser(self.weight)
         x, rows = ins[0], self.width
         wide = max(x.bits, self.weight_bits) > 8
-        acc_scale = (scale * x.factor).expand(rows) if isinstance(scale, Tensor) else torch.full((rows,), scale * x.scale)
+        acc_scale = (scale * x.scale).expand(rows)
         sums = numbers(codes.sum(1)) if x.zero_point else 0
         c = bind.linear_scales(rows, numbers(scale), None if self.bias is None else numbers(self.bias), x.scale, x.zero_point, out.scale, sums,
                                wide=wide)
@@ -151,8 +153,9 @@ class Linear(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         c = self.kept_constants(ins, out)
-        return exact.linear(xs[0], c.codes["weight"], self.bias, c.ready["acc_scale"], c.ready["matrix"], c.ready["rescale"],
-                            ins[0].zero_point, out)
+        y = exact.linear(xs[0], c.codes["weight"], self.bias, c.ready["acc_scale"], c.ready["matrix"], c.ready["rescale"], ins[0].zero_point, out)
+        real = lambda: nn.functional.linear(xs[0] - ins[0].zero_point, c.codes["weight"] * c.ready["acc_scale"][:, None], self.bias)  # noqa: E731
+        return learned(y, out, lambda: real() / out.scale)
 
     def reals(self, xs, state, lengths):
         return nn.functional.linear(xs[0], self.weight, self.bias)
@@ -160,10 +163,10 @@ class Linear(Layer):
 
 class LayerNorm(Layer):
     kind = "layer_norm"
-    epsilon = 1e-5
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
+        self.epsilon = node.attributes.get("epsilon", 1e-5)
         made = nn.LayerNorm(self.width)
         self.weight, self.bias = made.weight, made.bias
 
@@ -173,7 +176,8 @@ class LayerNorm(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         c = self.kept_constants(ins, out)
-        return exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale**2, out)
+        y = exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale**2, out)
+        return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
         return nn.functional.layer_norm(xs[0], (self.width,), self.weight, self.bias, self.epsilon)
@@ -195,9 +199,8 @@ class Embedding(Layer):
     def constants(self, ins, out):
         """The quantised weight, written in the format of the output: the table holds the very integers that leave the layer."""
         codes, scale = self.quantiser(self.weight)
-        if isinstance(scale, Tensor) and scale.ndim == 1:
-            scale = scale[:, None]
-        return Constants({}, dict(weight=exact.quantise(codes * scale, out)))
+        real = codes * scale[:, None]
+        return Constants({}, dict(weight=learned(exact.quantise(real, out), out, lambda: real / out.scale)))
 
     def integers(self, xs, ins, out, state, lengths):
         return nn.functional.embedding(xs[0][..., 0].long(), self.kept_constants(ins, out).codes["weight"])
@@ -219,7 +222,12 @@ class Add(Layer):
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
-        return exact.add(*xs, tuple(f.scale for f in ins), self.kept_constants(ins, out).ready["rescales"], out)
+        y = exact.add(xs[0], xs[1], (ins[0].scale, ins[1].scale), self.kept_constants(ins, out).ready["rescales"], out)
+        return learned(y, out, lambda: self.reals(self._reals(xs, ins), state, lengths) / out.scale)
+
+    @staticmethod
+    def _reals(xs: list[Tensor], ins: list[Format]) -> list[Tensor]:
+        return [exact.dequantise(x, f) for x, f in zip(xs, ins, strict=True)]
 
     def reals(self, xs, state, lengths):
         return xs[0] + xs[1]
@@ -235,7 +243,8 @@ class Multiply(Add):
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
-        return exact.multiply(*xs, tuple(f.scale for f in ins), self.kept_constants(ins, out).ready["rescale"], out)
+        y = exact.multiply(xs[0], xs[1], (ins[0].scale, ins[1].scale), self.kept_constants(ins, out).ready["rescale"], out)
+        return learned(y, out, lambda: self.reals(self._reals(xs, ins), state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
         return xs[0] * xs[1]
@@ -255,7 +264,8 @@ class Lookup(Layer):
         key = (ins, out, self.device)                      # no parameters: only formats can change it
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self.constants(ins, out)
-        return exact.lookup(xs[0], self._kept[1].ready["table"])
+        y = exact.lookup(xs[0], self._kept[1].ready["table"])
+        return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
         return self._REAL[self.node.attributes["function"]](xs[0])
@@ -270,12 +280,11 @@ class Lstm(Layer):
         super().__init__(node, graph)
         a = node.attributes
         self.cells, self.project, self.variant = a["cells"], a.get("project") or 0, a["variant"]
-        if self.project:
-            raise NotImplementedError("projection")
         self.directions = (("forward.", ""), ("backward.", "_reverse")) if a.get("bidirectional") else (("", ""),)
         made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.get("bidirectional")), proj_size=self.project)
         for name, parameter in made.named_parameters():
             self.register_parameter(name, parameter)
+        self.quantisers: Any = nn.ModuleDict()           # by torch's suffixes: l0 (both kernels, acc32), or ih_l0 and hh_l0; hr_l0
         self.ratio: Any = 1.0                            # input scale over hidden scale, as of the last pass (acc32)
 
     def _weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -283,7 +292,6 @@ class Lstm(Layer):
         return get("weight_ih"), get("weight_hh"), get("bias_ih") + get("bias_hh")
 
     def make_quantisers(self, make):
-        self.quantisers = nn.ModuleDict()
         for prefix, suffix in self.directions:
             w_x, w_h, _ = self._weights(suffix)
             base = f"{self.node.path}.{prefix}"
@@ -293,9 +301,14 @@ class Lstm(Layer):
                 self.quantisers[f"ih_l0{suffix}"] = make(f"{base}input", w_x.detach(), 8)
                 self.quantisers[f"hh_l0{suffix}"] = make(f"{base}recurrent", w_h.detach(), 8)
 
+            if self.project:
+                self.quantisers[f"hr_l0{suffix}"] = make(f"{base}project", getattr(self, f"weight_hr_l0{suffix}").detach(), 8)
+
     def compressed_weights(self):
         for prefix, suffix in self.directions:
             base = f"{self.node.path}.{prefix}"
+            if self.project:
+                yield Slot.of_parameter(f"{base}project", self.quantisers[f"hr_l0{suffix}"], getattr(self, f"weight_hr_l0{suffix}"))
             if self.variant == "acc32":
                 yield Slot(f"{base}input | recurrent", self.quantisers[f"l0{suffix}"], partial(self._shared, suffix), partial(self._take, suffix))
             else:
@@ -315,10 +328,12 @@ class Lstm(Layer):
 
     def constants(self, ins, out):
         x, a = ins[0], self.node.attributes
-        self.ratio = x.factor / out.factor
+        self.ratio = x.scale / out.scale
         graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
+        scales: list[Tensor]
+        second: Rescale | None
         rows = 4 * self.cells
         for prefix, suffix in self.directions:
             w_x, w_h, bias = self._weights(suffix)
@@ -328,11 +343,11 @@ class Lstm(Layer):
                 whole = self.quantisers[f"l0{suffix}"].exact
                 both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix))
                 c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
-                acc = (scale.double() * out.factor).expand(rows)
+                acc = (scale.double() * out.scale).expand(rows)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0
                 c = bind.lstm_acc32_scales(rows, numbers(acc), real_bias, x.zero_point, out.scale, sums)
                 first = Rescale.of(c["multiplier"], c["shift"], c["bias"], reach_x + reach_h, 0, 16, w_x.device)
-                second, scales = None, (acc.float(), acc.float())
+                second, scales = None, [acc.float(), acc.float()]
             else:
                 whole = self.quantisers[f"ih_l0{suffix}"].exact and self.quantisers[f"hh_l0{suffix}"].exact
                 c_x, scale_x = self.quantisers[f"ih_l0{suffix}"](w_x)
@@ -341,13 +356,28 @@ class Lstm(Layer):
                 c = bind.lstm_sum16_scales(rows, numbers(scale_x), numbers(scale_h), real_bias, x.scale, x.zero_point, out.scale, out.scale, sums)
                 first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], reach_x, 0, 16, w_x.device)
                 second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, reach_h, 0, 16, w_x.device)
-                scales = tuple((s * f.factor).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out)))
-            direction = kernels.Direction.of(
-                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
-                kernels.hidden_rescale(c, a["hidden_bits"], w_x.device), a["fraction"], out.scale, whole)
+                scales = [(s * f.scale).expand(rows).float() for s, f in ((scale_x, x), (scale_h, out))]
             graph |= {prefix + k: v for k, v in c.items()}
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
-            ready[prefix] = (direction, *scales)
+            projection = None
+            if self.project:
+                raw = unit_scale(a["cell_output_bits"])
+                graph |= {prefix + k: v for k, v in bind.hidden(raw).items()}
+                quantiser = self.quantisers[f"hr_l0{suffix}"]
+                c_p, scale_p = quantiser(getattr(self, f"weight_hr_l0{suffix}"))
+                p = bind.linear_scales(self.project, numbers(scale_p), None, raw, 0, out.scale)
+                graph |= {f"{prefix}project_{k}": v for k, v in p.items()}
+                codes[f"{prefix}project"] = c_p
+                projection = kernels.Projection(
+                    exact.packed(c_p.detach(), a["cell_output_bits"], 8, quantiser.exact),
+                    Rescale.of(p["multiplier"], p["shift"], p["bias"], self.cells << (a["cell_output_bits"] + 6), 0, out.bits, w_x.device), out.scale)
+                scales.append((scale_p * raw).expand(self.project).float())
+            hidden_bits = a["cell_output_bits"] if self.project else a["hidden_bits"]
+            direction = kernels.Direction.of(
+                self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
+                kernels.hidden_rescale({k: graph[prefix + k] for k in ("hidden_multiplier", "hidden_shift")}, hidden_bits, w_x.device), a["fraction"],
+                raw if self.project else out.scale, whole, projection)
+            ready[prefix] = (direction, scales)
         return Constants(graph, codes, ready)
 
     def integers(self, xs, ins, out, state, lengths):
@@ -355,11 +385,12 @@ class Lstm(Layer):
         outputs = []
         for prefix, suffix in self.directions:
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
-            direction, scale_x, scale_h = c.ready[prefix]
+            direction, scales = c.ready[prefix]
+            project = (c.codes[f"{prefix}project"], scales[2]) if self.project else (None, None)
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
             y, last = kernels.lstm(reverse(x, lengths) if backwards else x, c.codes[f"{prefix}input"], c.codes[f"{prefix}recurrent"],
-                                   self._weights(suffix)[2], scale_x, scale_h, *start, direction, ins[0].zero_point, out)
+                                   self._weights(suffix)[2], *scales[:2], *start, direction, ins[0].zero_point, out, *project)
             outputs.append(reverse(y, lengths) if backwards else y)
             state[hidden], state[cell] = y[-1], last
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
@@ -370,7 +401,8 @@ class Lstm(Layer):
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
             backwards = prefix == "backward."
             start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
-            weights = [getattr(self, f"{n}_l0{suffix}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *(("weight_hr",) if self.project else ()))
+            weights = [getattr(self, f"{n}_l0{suffix}") for n in names]
             y, h, cc = torch.lstm(reverse(x, lengths) if backwards else x, [s[None].contiguous() for s in start], weights, True, 1, 0.0,
                                   self.training, False, False)
             outputs.append(reverse(y, lengths) if backwards else y)

@@ -3,10 +3,14 @@
 A step is ``shards`` batches; gradients are averaged.  Each process takes some of the shards (two processes of one thread beat one
 of two: an LSTM's small products do not fill two threads), and with one process the result is the same, bit for bit, only slower.
 All randomness (order, masks, dropout) is a function of (seed, step, shard), so a checkpoint needs no generator's state: weights,
-optimiser, what the learner adds, and the number of steps are enough to go on exactly.
+their average, optimiser, what the learner adds, and the number of steps are enough to go on exactly.
 
-A `Task` says what is trained and where the result goes; it travels to the worker processes as JSON.  A `Learner` holds the parameters and
-the loss.  Files: OUT, the result, when training is complete; OUT.part, the state to go on from, until then.
+A `Task` says what is trained and where the result goes; it travels to other processes as JSON.  A `Learner` holds the parameters and
+the loss.  Files: OUT, the result, when training is complete; OUT.part, the state to go on from, until then; OUT.log.jsonl, the curves.
+
+On several GPUs or machines: ``nnac train … --job JOB.json`` writes the task instead of doing it, and on every machine
+``torchrun --nnodes N --nproc-per-node M --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m nnac.train.loop JOB.json`` does it
+(``shards`` is a multiple of N x M; corpus and output at the same path everywhere).
 """
 
 from __future__ import annotations
@@ -15,54 +19,30 @@ import importlib
 import json
 import math
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from attrs import field, frozen
-from attrs.validators import ge, gt
+from attrs import asdict, evolve
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
 from ..errors import UserError
+from ..files import atomic
 from ..progress import progress
 from ..speech.corpus import Split
 from .batches import Batch, Examples, epoch_order
 from .evaluate import evaluate
+from .journal import Journal, check_tensorboard
+from .pace import Pace, Run
+from .processes import Stopped, TrainingError, device_of, interruptible, rank_of_group, run_processes
 
 Report = Callable[[dict], None]
-
-
-class TrainingError(UserError):
-    """Training cannot start or go on; one clear line."""
-
-
-@frozen
-class Pace:
-    """How long, how fast, in what portions.  What the optimiser does at a step is a function of these and the step."""
-
-    steps: int = field(default=1800, validator=ge(1))
-    batch_frames: int = field(default=4000, validator=gt(0))       # 10 ms frames in a shard, padding included
-    shards: int = field(default=2, validator=ge(1))                # batches in a step
-    learning_rate: float = field(default=2e-3, validator=gt(0.0))
-    warmup: int = field(default=200, validator=ge(0))              # steps of rising rate
-    flat: float = 0.4                                              # share of the steps at full rate; then half a cosine
-    final: float = 0.02                                            # last rate, as a share of the full one
-    weight_decay: float = 1e-3
-    clip: float = 5.0
-    seed: int = field(default=0, validator=ge(0))
-
-    def rate(self, step: int) -> float:
-        """Learning rate of ``step`` (0, 1, …): rise, plateau, half a cosine."""
-        done = step / self.steps
-        fall = 0.5 * (1 + math.cos(math.pi * max(0.0, (done - self.flat) / (1 - self.flat)))) if self.flat < 1 else 1.0
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * fall)
 
 
 class Learner(Protocol):
@@ -85,6 +65,10 @@ class Learner(Protocol):
 
     def before_step(self, step: int) -> None:
         """Schedules act here, after step - 1 and before ``step`` (called with ``steps`` at the end too)."""
+        ...
+
+    def to(self, device: torch.device) -> None:
+        """Move everything to a device; the parameters stay the same objects."""
         ...
 
 
@@ -122,20 +106,23 @@ def task_from_json(data: dict) -> Any:
 class Trainer:
     """A learner and its optimiser, and how one shard changes them.  Knows nothing of processes."""
 
-    def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict) -> None:
-        self.learner, self.pace, self.examples = learner, pace, examples
+    def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict, device: torch.device | str = "cpu") -> None:
+        self.learner, self.pace, self.examples, self.device = learner, pace, examples, torch.device(device)
         self.identity = identity | {"corpus": corpus_of(examples)}
+        learner.to(self.device)
         named = learner.named
-        matrices = [p for p in named.values() if p.ndim >= 2]
-        vectors = [p for p in named.values() if p.ndim < 2]
-        parameters = matrices + vectors
+        # weights decay; biases, gains, and what quantisers learn (clips, sizes) do not
+        matrices = [p for n, p in named.items() if p.ndim >= 2 and "quantiser" not in n]
+        vectors = [p for n, p in named.items() if p.ndim < 2 or "quantiser" in n]
+        self.parameters = matrices + vectors
         self.optimiser = torch.optim.AdamW(
-            [dict(params=g, weight_decay=d) for g, d in ((matrices, pace.weight_decay), (vectors, pace.weight_decay)) if g],
+            [dict(params=g, weight_decay=d) for g, d in ((matrices, pace.weight_decay), (vectors, 0.0)) if g],
             lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)
         # all gradients in one vector: averaged over processes and clipped without copies
-        self.gradient = torch.zeros(sum(p.numel() for p in parameters))
-        for p, part in zip(parameters, self.gradient.split([p.numel() for p in parameters]), strict=True):
+        self.gradient = torch.zeros(sum(p.numel() for p in self.parameters), device=self.device)
+        for p, part in zip(self.parameters, self.gradient.split([p.numel() for p in self.parameters]), strict=True):
             p.grad = part.view_as(p)
+        self.average = [p.detach().clone() for p in self.parameters] if pace.ema else None
         self.step = 0
         self._epoch: tuple[int, list] = (-1, [])
         self._epoch_sizes: list[int] = []
@@ -168,12 +155,12 @@ class Trainer:
         self.learner.model.train()
         batch = self.examples.batch(self._rows(shard), np.random.default_rng([seed, 7, self.step, shard]))
         torch.manual_seed(int(np.random.SeedSequence([seed, 13, self.step, shard]).generate_state(1, np.uint64)[0] >> 1))
-        loss, shown = self.learner.loss(batch)
+        loss, shown = self.learner.loss(batch.to(self.device))
         (loss / len(batch)).backward()
         return shown, len(batch)
 
-    def update(self) -> None:
-        """One optimiser step on ``gradient`` (summed over shards), which is then zero."""
+    def update(self) -> float:
+        """One optimiser step on ``gradient`` (summed over shards), which is then zero; returns its norm before clipping."""
         self.gradient.div_(self.pace.shards)
         norm = float(self.gradient.norm())
         if not math.isfinite(norm):
@@ -184,7 +171,32 @@ class Trainer:
             group["lr"] = self.pace.rate(self.step)
         self.optimiser.step()
         self.gradient.zero_()
+        if self.average is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.parameters, 1.0 - self.pace.average_decay(self.step))
         self.step += 1
+        return norm
+
+    @torch.no_grad()
+    def adopt_average(self) -> None:
+        """The averaged weights become the weights (nothing happens where none are kept)."""
+        for p, mean in zip(self.parameters, self.average or self.parameters, strict=True):
+            p.copy_(mean)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within: the averaged weights, if there are any; they are what is evaluated and what training ends with."""
+        kept = [p.detach().clone() for p in self.parameters] if self.average is not None else []
+        self.adopt_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, own in zip(self.parameters, kept, strict=False):
+                    p.copy_(own)
+
+    def word_error_rate(self, dev: Split) -> float:
+        return evaluate(self.learner.model, dev, self.examples.normalisation, self.examples.tokens)[0].rate
 
     def save(self, path: Path) -> None:
         tensors: dict[str, Any] = {f"parameter.{name}": p for name, p in self.learner.named.items()}
@@ -192,6 +204,9 @@ class Trainer:
         for name, p in self.learner.named.items():
             for key, value in self.optimiser.state[p].items():
                 tensors[f"optimiser.{key}.{name}"] = value
+        if self.average is not None:
+            names = {id(p): name for name, p in self.learner.named.items()}
+            tensors |= {f"average.{names[id(p)]}": mean for p, mean in zip(self.parameters, self.average, strict=True)}
         checkpoint.save(path, tensors, {"kind": "training-state", "step": self.step, "identity": self.identity})
 
     def restore(self, path: Path) -> None:
@@ -199,11 +214,18 @@ class Trainer:
         state = checkpoint.load(path, "training-state")
         if state.metadata["identity"] != self.identity:
             raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or choose another output")
+        named = {id(p): name for name, p in self.learner.named.items()}
+
+        def kept(name: str) -> Tensor:
+            return torch.from_numpy(state.tensors[name].copy()).to(self.device)
+
         with torch.no_grad():
-            for name, p in self.learner.named.items():
-                p.copy_(torch.from_numpy(state.tensors[f"parameter.{name}"]))
-                self.optimiser.state[p] = {key: torch.from_numpy(state.tensors[f"optimiser.{key}.{name}"].copy())
-                                           for key in ("step", "exp_avg", "exp_avg_sq")}
+            for i, p in enumerate(self.parameters):
+                name = named[id(p)]
+                p.copy_(kept(f"parameter.{name}"))
+                self.optimiser.state[p] = {key: kept(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                if self.average is not None:
+                    self.average[i] = kept(f"average.{name}")
         self.learner.restore(state.under("learner."))
         self.step = state.metadata["step"]
 
@@ -213,57 +235,76 @@ def corpus_of(examples: Examples) -> dict:
     return {"utterances": len(examples), "frames": int(examples.frames.sum()), "recipe": examples.split.recipe.to_json()}
 
 
-# ---- processes
-
-
-def run_rank(task: Any, rank: int, world: int, report: Report, every: int, dev_every: int) -> None:
-    """Train as one of ``world`` processes.  ``report`` is told of every step (rank 0 only)."""
+def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None:
+    """Train as one of ``world`` processes.  ``report`` is told of every step (rank 0 only).  Stopped: after a Ctrl-C, with the state saved."""
     torch.set_num_threads(1)
-    pace = task.pace
+    pace, device = task.pace, device_of(run.device, rank)
     if pace.shards % world:
         raise TrainingError(f"{pace.shards} shards cannot be shared by {world} processes")
+    if run.tensorboard:
+        check_tensorboard()                                            # before the minutes of preparation, not after
     learner, examples, dev = task.prepare()
-    trainer = Trainer(learner, pace, examples, task.identity())
+    trainer = Trainer(learner, pace, examples, task.identity(), device)
     part = Path(task.out + ".part")
     if part.exists():
         trainer.restore(part)
-    if rank == 0:
-        report({"parameters": sum(p.numel() for p in learner.named.values()), "step": trainer.step, "epoch_steps": trainer.steps_per_epoch()})
-    while trainer.step < pace.steps:
-        learner.before_step(trainer.step)
-        sums = torch.zeros(2, dtype=torch.float64)
-        for shard in range(rank, pace.shards, world):
-            sums += torch.tensor(trainer.accumulate(shard), dtype=torch.float64)
-        if world > 1:
-            torch.distributed.all_reduce(trainer.gradient)
-            torch.distributed.all_reduce(sums)
-        trainer.update()
-        if rank:
-            continue
-        line = {"step": trainer.step, "loss": float(sums[0] / sums[1])}
-        if trainer.step % dev_every == 0 and trainer.step < pace.steps:
-            line["dev"] = evaluate(learner.model, dev, examples.normalisation, examples.tokens)[0].rate
-        if trainer.step % every == 0:
-            trainer.save(part)
-        report(line)
+    if rank:
+        _steps(trainer, rank, world, run, dev, part, lambda line: None)
+        return
+    with Journal(task.out, trainer.step, run.tensorboard) as journal:
+        def tell(line: dict) -> None:
+            journal.write(line)
+            report(line)
+
+        tell({"parameters": sum(p.numel() for p in learner.named.values()), "step": trainer.step, "epoch_steps": trainer.steps_per_epoch()})
+        _steps(trainer, rank, world, run, dev, part, tell)
+        line = {"step": trainer.step, "dev": trainer.word_error_rate(dev)}
+        tell(line | task.finish(learner, examples, line | {"identity": trainer.identity}))
+    part.unlink(missing_ok=True)
+
+
+def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Split, part: Path, tell: Report) -> None:
+    """All steps that are left.  Afterwards the learner holds what is kept: the averaged weights, compressed for the last time."""
+    pace, learner = trainer.pace, trainer.learner
+    dev_every = run.dev_every or max(100, pace.steps // 8)
+    with interruptible() as asked:
+        while trainer.step < pace.steps:
+            learner.before_step(trainer.step)
+            sums = torch.zeros(3, dtype=torch.float64)                 # reported loss, utterances, processes that were told to stop
+            for shard in range(rank, pace.shards, world):
+                sums[:2] += torch.tensor(trainer.accumulate(shard), dtype=torch.float64)
+            sums[2] = float(asked())
+            if world > 1:
+                torch.distributed.all_reduce(trainer.gradient)
+                sums = sums.to(trainer.device)
+                torch.distributed.all_reduce(sums)
+            rate = pace.rate(trainer.step)
+            norm = trainer.update()
+            loss, utterances, stop = sums.tolist()
+            if rank == 0:
+                line = {"step": trainer.step, "loss": loss / utterances, "rate": rate, "gradient": norm}
+                if trainer.step % dev_every == 0 and trainer.step < pace.steps and not stop:
+                    with trainer.averaged():
+                        line["dev"] = trainer.word_error_rate(dev)
+                if trainer.step % run.every == 0 or stop:
+                    trainer.save(part)
+                tell(line)
+            if stop:
+                raise Stopped.at(trainer.step)
+    trainer.adopt_average()
     learner.before_step(pace.steps)
-    if rank == 0:
-        dev_wer = evaluate(learner.model, dev, examples.normalisation, examples.tokens)[0].rate
-        line = {"step": trainer.step, "dev": dev_wer}
-        report(line | task.finish(learner, examples, line | {"identity": trainer.identity}))
-        part.unlink(missing_ok=True)
 
 
-def train(task: Any, title: str = "training", processes: int | None = None, quiet: bool = False, every: int = 100,
-          dev_every: int | None = None, telling: Report | None = None) -> list[dict]:
+def train(task: Any, title: str = "training", processes: int | None = None, quiet: bool = False, run: Run | None = None,
+          telling: Report | None = None) -> list[dict]:
     """Do ``task``; return what was reported (steps, losses, dev WER).  Resumes from OUT.part if an earlier call was stopped.
 
-    processes  at most ``pace.shards``; default: as many as there are cores.  The number does not change the result (of 2 shards).
-    Errors  CorpusError, CheckpointError, TrainingError: one line each.
+    processes  at most ``pace.shards``; default: as many as there are cores (or GPUs).  The number does not change the result (of 2 shards).
+    Errors  CorpusError, CheckpointError, TrainingError, JournalError: one line each.  Stopped: Ctrl-C; the state is saved.
     """
-    pace = task.pace
-    dev_every = dev_every or max(100, pace.steps // 8)
-    processes = min(processes or os.cpu_count() or 1, pace.shards)
+    pace, run = task.pace, run or Run()
+    device_of(run.device)
+    processes = min(processes or (torch.cuda.device_count() if run.device == "cuda" else os.cpu_count()) or 1, pace.shards)
     while pace.shards % processes:
         processes -= 1
     reports: list[dict] = []
@@ -286,11 +327,11 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
         if processes == 1:
             threads = torch.get_num_threads()
             try:
-                run_rank(task, 0, 1, report, every, dev_every)
+                run_rank(task, 0, 1, report, run)
             finally:
                 torch.set_num_threads(threads)
         else:
-            _run_processes(task, processes, report, every, dev_every)
+            run_processes(job_of(task, run), processes, report)
     return reports
 
 
@@ -302,55 +343,43 @@ def steps_done(task: Any) -> int:
         return 0
 
 
-def _run_processes(task: Any, world: int, report: Report, every: int, dev_every: int) -> None:
-    """``world`` fresh programs; rank 0 reports JSON lines on its stdout.  When this one dies, so do they: at the broken pipe."""
-    with tempfile.TemporaryDirectory() as folder:
-        job = {"kind": task.kind, "task": task.to_json(), "every": every, "dev_every": dev_every}
-        (Path(folder) / "job.json").write_text(json.dumps(job))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-                       "WORLD_SIZE": str(world), "NNAC_RENDEZVOUS": f"file://{folder}/store"}
-        if sys.platform == "linux":
-            environment.setdefault("GLOO_SOCKET_IFNAME", "lo")      # one machine: do not depend on its name's address
-        command = [sys.executable, "-m", "nnac.train.loop", f"{folder}/job.json"]
-        ranks: list[subprocess.Popen] = []
-        try:
-            for rank in range(world):
-                with open(f"{folder}/stderr{rank}", "wb") as log:      # a file: a full pipe that nobody reads would stop the rank
-                    out = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
-                    own = {**environment, "RANK": str(rank)}
-                    ranks.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=own, text=True))
-            assert ranks[0].stdout is not None
-            for line in ranks[0].stdout:
-                if not line.startswith("{"):                           # a library's chatter
-                    continue
-                message = json.loads(line)
-                if "error" in message:
-                    raise TrainingError(message["error"])
-                report(message)
-            if ranks[0].wait() != 0:
-                last = Path(folder, "stderr0").read_text(errors="replace").strip().splitlines()
-                raise TrainingError(f"a training process ended early: {last[-1] if last else 'it left no message'}")
-        finally:
-            for process in ranks:
-                process.terminate()
-            for process in ranks:
-                process.wait()
+def job_of(task: Any, run: Run) -> dict:
+    """A task and how it is run, as JSON."""
+    return {"kind": task.kind, "task": task.to_json(), "run": asdict(run)}
+
+
+def write_job(task: Any, run: Run, path: str | os.PathLike) -> None:
+    """What ``torchrun -m nnac.train.loop PATH`` does.  Paths become absolute: torchrun may be started elsewhere."""
+    whole = {name: str(Path(getattr(task, name)).absolute()) for name in ("corpus", "out", "float_path") if hasattr(task, name)}
+    with atomic(path, "w") as file:
+        json.dump(job_of(evolve(task, **whole), run), file)
+
+
+def read_job(path: str | os.PathLike) -> tuple[Any, Run]:
+    """(task, run).  TrainingError: the file is absent or no job."""
+    try:
+        job = json.loads(Path(path).read_text())
+        return task_from_json(job), Run(**job["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: not a training job (`nnac train … --job {path}` writes one): {error}") from None
 
 
 def main(path: str) -> int:
-    """One rank: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``."""
-    job = json.loads(Path(path).read_text())
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1:
-        torch.distributed.init_process_group("gloo", init_method=os.environ.get("NNAC_RENDEZVOUS", "env://"), rank=rank, world_size=world)
+    """One process: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``.  Reports JSON lines on stdout (rank 0)."""
+    def say(line: dict) -> None:
+        print(json.dumps(line), flush=True)
+
     try:
-        run_rank(task_from_json(job), rank, world, lambda line: print(json.dumps(line), flush=True), job["every"], job["dev_every"])
+        task, run = read_job(path)
+        with rank_of_group(run.device) as (rank, world):
+            run_rank(task, rank, world, say, run)
+    except Stopped:
+        if rank == 0:
+            say({"stopped": steps_done(task)})
+        return 130
     except UserError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+        say({"error": str(error)})
         return 1
-    finally:
-        if world > 1:
-            torch.distributed.destroy_process_group()
     return 0
 
 

@@ -25,16 +25,22 @@ from torch import Tensor, nn
 from nnac.compression.minmax import MinMax
 from nnac.ir import QGraph
 from nnac.train import layers as _layers
-from nnac.train.activation import ActivationQuantiser, Clip
+from nnac.train import recurrent as _recurrent
+from nnac.train.activation import ActivationQuantiser, Clip, learned
 from nnac.train.integers import Format, dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
+RECURRENT = ("lstm", *(layer.kind for layer in (_recurrent.Gru, _recurrent.CoupledLstm, _recurrent.NormedLstm)))
 
 
 class FloatWeightsError(ValueError):
     """The float checkpoint does not fit the model: what is missing, unknown or of another shape."""
+
+
+class UnsuitableFormatError(ValueError):
+    """A value was to have a format that the operators around it do not take."""
 
 
 class NotQuantisedError(ValueError):
@@ -81,14 +87,22 @@ class TrainingModule(nn.Module):
             self._paths[node.path] = attribute_path(node.path)
         made = {n.output: n for n in graph.nodes}
         for name, value in graph.values.items():
-            if value.scale is None and value.bits != 32 and (name not in made or made[name].op != "stack"):
-                how = Clip.of(self._method(name))
-                quantiser = ActivationQuantiser(value.bits, how)
-                if name in made:
-                    self.layer(made[name].path).activation = quantiser
-                else:
-                    self.inputs.add_module(name, quantiser)
-        self._float_names = [name for name, _ in self.named_parameters() if not name.endswith("activation.scale") and "inputs." not in name]
+            node = made.get(name)                          # None: an input
+            how = Clip.of(self._method(name, "hidden" if node is not None and node.op in RECURRENT else "activations"))
+            if value.bits == 32 or (node is not None and node.op == "stack") or (value.scale is not None and not how.learned):
+                continue
+            if how.sides != "both" and not self._may_have_zero_point(name):
+                raise UnsuitableFormatError(f"`{name}` is read or made by operators that take symmetric formats only: its clips cannot differ")
+            quantiser = ActivationQuantiser(value.bits, how)
+            if value.scale is not None:
+                if node is None or node.op not in RECURRENT:
+                    continue                               # fixed by the arithmetic: a table's input, a tanh's output
+                quantiser.set(value.scale * quantiser.levels)
+            if node is not None:
+                self.layer(node.path).activation = quantiser
+            else:
+                self.inputs.add_module(name, quantiser)
+        self._float_names = [name for name, _ in self.named_parameters() if ".activation." not in name and not name.startswith("inputs.")]
         if weights is not None:
             self.load_float(weights)
         for layer in self.layers():
@@ -107,9 +121,21 @@ class TrainingModule(nn.Module):
             where = where._modules[name]            # type: ignore[assignment]
         where.add_module(names[-1], layer)
 
-    def _method(self, name: str) -> Any:
-        site = self.plan.by_path.get(name) if self.plan is not None else None
-        return None if site is None or site.activations is None else site.activations.method
+    def _method(self, name: str, setting: str = "activations") -> Any:
+        """The method that the plan has for a value; that of an input is its first layer's."""
+        if self.plan is None:
+            return None
+        node = self.graph.producers.get(name)
+        path = node.path if node is not None else self.graph.consumers(name)[0].path
+        found = getattr(self.plan.by_path.get(path), setting, None)
+        return None if found is None else found.method
+
+    def _may_have_zero_point(self, name: str) -> bool:
+        """Whether maker and readers of a value fold a zero point in."""
+        node = self.graph.producers.get(name)
+        readers = [self._may_have_zero_point(n.output) if n.op == "stack" else n.op in ("linear", "layer_norm", *RECURRENT)
+                   for n in self.graph.consumers(name)]
+        return all(readers) and (node is None or node.op in ("linear", "layer_norm", "embedding", "stack"))
 
     def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> WeightQuantiser | KernelQuantiser:
         """What a plan says of the kernel; without a plan, int8 by the row's largest weight."""
@@ -175,25 +201,26 @@ class TrainingModule(nn.Module):
         out: dict[str, Format] = {}
         made = {n.output: n for n in self.graph.nodes}
         for name in [*(n for names in self.graph.inputs.values() for n in names if n not in made), *(n.output for n in self.graph.nodes)]:
-            value, node = self.graph.values[name], made.get(name)
-            if value.scale is not None:
-                out[name] = Format(value.scale, value.zero_point, value.bits)
+            value, node, quantiser = self.graph.values[name], made.get(name), self._activation(name)
+            if quantiser is not None:
+                out[name] = quantiser.format(name)
             elif node is not None and node.op == "stack":
                 out[name] = out[node.inputs[0]]
             else:
-                out[name] = self._activation(name).format(name)
+                assert value.scale is not None, f"nothing gives {name} a scale"
+                out[name] = Format(value.scale, value.zero_point, value.bits)
         return out
 
-    def _activation(self, name: str) -> ActivationQuantiser:
+    def _activation(self, name: str) -> ActivationQuantiser | None:
         node = self.graph.producers.get(name)
-        return self.inputs._modules[name] if node is None else self.layer(node.path).activation      # type: ignore[return-value]
+        found = self.inputs._modules.get(name) if node is None else getattr(self.layer(node.path), "activation", None)
+        assert found is None or isinstance(found, ActivationQuantiser)
+        return found
 
     def activations(self) -> Iterator[tuple[str, ActivationQuantiser]]:
         """Value name and quantiser, of all values whose scale is data."""
         for name in self.graph.values:
-            node = self.graph.producers.get(name)
-            found = self.inputs._modules.get(name) if node is None else getattr(self.layer(node.path), "activation", None)
-            if isinstance(found, ActivationQuantiser):
+            if (found := self._activation(name)) is not None:
                 yield name, found
 
     # ------------------------------------------------------------------------------------------------------- running
@@ -204,7 +231,20 @@ class TrainingModule(nn.Module):
 
         Both dictionaries and ``state`` (name -> [B, width]) are completed in place; returns ``values``.
         """
+        with torch.autocast(self._like().device.type, enabled=False):      # half-precision products would round the integers
+            return self._run(entry, values, integer, state, lengths)
+
+    def _run(self, entry: str, values: dict[str, Tensor], integer: dict[str, bool], state: dict[str, Tensor],
+             lengths: Tensor | None) -> dict[str, Tensor]:
         forms = None
+        for name in self.graph.inputs[entry]:
+            if integer[name]:
+                continue
+            if self._observe and (quantiser := self._activation(name)) is not None:
+                quantiser.observe(valid(values[name], lengths))
+            if self._wants_integers(name):
+                forms = forms or self.formats()
+                self._make_integers(name, values, integer, forms[name])
         for node in self.graph.entry(entry):
             layer = self.layer(node.path)
             if node.op == "stack":
@@ -219,20 +259,25 @@ class TrainingModule(nn.Module):
                 forms = forms or self.formats()
                 for name in node.inputs:
                     if not integer[name]:
-                        values[name], integer[name] = quantise(values[name], forms[name]), True
-                        if self._watch:
-                            self._watch(name, values[name])
+                        self._make_integers(name, values, integer, forms[name])
                 y = layer.integers([values[n] for n in node.inputs], [forms[n] for n in node.inputs], forms[node.output], state, lengths)
             else:
                 xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32 else dequantise(values[n], (forms or self.formats())[n])
                       for n in node.inputs]
                 y = layer.reals(xs, state, lengths)
-                if self._observe and hasattr(layer, "activation"):
-                    layer.activation.observe(valid(y, lengths))
+                if self._observe and (quantiser := self._activation(node.output)) is not None:
+                    quantiser.observe(valid(y, lengths))
             values[node.output], integer[node.output] = y, layer.quantised
             if self._watch and layer.quantised:
                 self._watch(node.output, y)
         return values
+
+    def _make_integers(self, name: str, values: dict[str, Tensor], integer: dict[str, bool], form: Format) -> None:
+        """Quantise a real value where it stands."""
+        x = values[name]
+        values[name], integer[name] = learned(quantise(x, form), form, lambda: x / form.scale), True
+        if self._watch:
+            self._watch(name, values[name])
 
     def _wants_integers(self, name: str) -> bool:
         """Whether a quantised layer reads the value, directly or through stacks."""
@@ -250,15 +295,8 @@ class TrainingModule(nn.Module):
         x = torch.as_tensor(features, device=like.device, dtype=torch.float32)
         lengths = torch.as_tensor(lengths, device=like.device)
         name, = (n for n in self.graph.inputs["encoder"])
-        if self._observe:
-            self._activation(name).observe(valid(x, lengths))
-        integer = self._wants_integers(name)
-        if integer:
-            x = quantise(x, self._activation(name).format(name))
-            if self._watch:
-                self._watch(name, x)
         entry_lengths = lengths
-        out = self.run("encoder", {name: x}, {name: integer}, self._state("encoder", x.shape[1], like), lengths)
+        out = self.run("encoder", {name: x}, {name: False}, self._state("encoder", x.shape[1], like), lengths)
         for node in self.graph.entry("encoder"):
             if node.op == "stack":
                 entry_lengths = entry_lengths // node.attributes["frames"]
@@ -320,16 +358,17 @@ class TrainingModule(nn.Module):
                 self.layer(path).quantised = on
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None) -> None:
         """Find the scales of the values that are data: run ``(features, lengths, targets)`` on real numbers, and look.
 
+        ``run``  what is done with a batch, for models that are not an RNN-T (default: ``forward(*batch)``).
         Under torch.distributed every process sees its own batches and all end with the same scales.
         """
         self._observe = True
         try:
             with self.real_numbers():
-                for features, lengths, targets in batches:
-                    self.forward(features, lengths, targets)
+                for batch in batches:
+                    self.forward(*batch) if run is None else run(batch)
         finally:
             self._observe = False
         for _, quantiser in self.activations():
@@ -360,7 +399,7 @@ class TrainingModule(nn.Module):
             if not layer.can_be_integer:
                 raise NotQuantisedError(f"`{node.path}` has real weights in the plan: it cannot become integers")
             c = layer.constants([forms[n] for n in node.inputs], out)
-            states = tuple(evolve(s, scale=out.scale) if s.scale is None else s for s in node.states)
+            states = tuple(evolve(s, scale=out.scale) if s.name.endswith(".hidden") else s for s in node.states)
             nodes.append(evolve(node, constants=c.bound(), states=states))
         self.train(training)
         return verify(evolve(self.graph, values=values, nodes=tuple(nodes)))

@@ -175,13 +175,12 @@ INLINE __mmask16 free16(__m512i x) {
 INLINE __m512i shorts(__mmask16 live, const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, p)); }
 
 /* One backward step without its product.  dh: d loss / d hidden integer from the later step; dc: d loss / d cell, real: both read, dc replaced.
-   dz [batch, 4 cells]: d loss / d real pre-activation.  moment: the sum of d hidden real * hidden real is added to it, unless null. */
+   dz [batch, 4 cells]: d loss / d real pre-activation. */
 void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, const float *dy, const float *dh, float *dc, float *dz,
                    const int16_t *pre, const int16_t *after, const int16_t *before, const uint8_t *uncut, const int32_t *sigmoid,
-                   const int32_t *tanh, const int32_t *tanh_cell, double *moment) {
+                   const int32_t *tanh, const int32_t *tanh_cell) {
     const __m512 one = _mm512_set1_ps(1.0f);
     for (int64_t b = 0; b < batch; b++) {
-        __m512 sum = _mm512_setzero_ps();
         for (int64_t j = 0; j < cells; j += LANES) {
             __mmask16 live = cells - j >= LANES ? 0xffff : (__mmask16)((1 << (cells - j)) - 1);
             const int16_t *p = pre + b * 4 * cells + j;
@@ -196,7 +195,6 @@ void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, cons
             if (uncut) d = _mm512_maskz_mov_ps(_mm512_test_epi32_mask(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(live, uncut + at)),
                                                                       _mm512_set1_epi32(1)), d);
             __m512 d_out = _mm512_mul_ps(d, t);
-            if (moment) sum = _mm512_fmadd_ps(d_out, o, sum);
             __m512 d_cell = _mm512_maskz_add_ps(free16(pc), _mm512_maskz_loadu_ps(live, dc + at),
                                                 _mm512_mul_ps(_mm512_mul_ps(d, o), _mm512_fnmadd_ps(t, t, one)));
             __m512 gi = _mm512_mul_ps(i, _mm512_sub_ps(one, i)), gf = _mm512_mul_ps(f, _mm512_sub_ps(one, f));
@@ -207,7 +205,6 @@ void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, cons
             _mm512_mask_storeu_ps(z + 3 * cells, live, _mm512_maskz_mul_ps(free16(po), d_out, go));
             _mm512_mask_storeu_ps(dc + at, live, _mm512_mul_ps(d_cell, f));
         }
-        if (moment) *moment += _mm512_reduce_add_ps(sum);
     }
 }
 

@@ -76,6 +76,13 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def _native() -> ctypes.CDLL:
+    """The library, where `library` has been seen to be there."""
+    found = library()
+    assert found is not None, "there is no native library here"
+    return found
+
+
 class _Forward(ctypes.Structure):
     _fields_ = [(n, ctypes.c_int64) for n in ("steps", "batch", "cells", "width", "separate", "fraction", "hidden_multiplier", "hidden_shift",
                                               "hidden_low", "hidden_high")] + [
@@ -84,7 +91,7 @@ class _Forward(ctypes.Structure):
 
 
 @cache
-def _tables(fraction: int) -> tuple[Tensor, Tensor, Tensor]:
+def _tables(fraction: int) -> tuple[Tensor, ...]:
     return tuple(words(torch.as_tensor(t.entries)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(fraction)))
 
 
@@ -108,7 +115,7 @@ class Tiles:
         tiles = -(-rows // (4 * _LANES))
         bytes_, packed = codes.to(torch.int8).contiguous(), torch.empty(tiles * -(-width // 4) * 4 * _LANES * 4, dtype=torch.int8)
         sums = torch.empty(rows, dtype=torch.int32)
-        library().nnac_pack(*(ctypes.c_void_p(t.data_ptr()) for t in (bytes_, packed, sums)), ctypes.c_int64(rows // 4), ctypes.c_int64(width))
+        _native().nnac_pack(*(ctypes.c_void_p(t.data_ptr()) for t in (bytes_, packed, sums)), ctypes.c_int64(rows // 4), ctypes.c_int64(width))
 
         def tiled(v: Tensor, fill: int) -> Tensor:
             room = torch.full((4, tiles * _LANES), fill, dtype=torch.int64)
@@ -134,7 +141,7 @@ def requantise(acc: Tensor, r: Rescale) -> tuple[Tensor, Tensor | None]:
     low, high = arith.limits(r.bits)
     constants = [v.expand(rows).contiguous() for v in (r.bias, r.multiplier, r.shift)]
     i, p = ctypes.c_int64, ctypes.c_void_p
-    cut = library().nnac_requantise
+    cut = _native().nnac_requantise
     cut.restype = i
     n = cut(i(acc.numel() // max(rows, 1)), i(rows), p(acc.data_ptr()), *(p(v.data_ptr()) for v in constants), i(r.zero_point), i(low), i(high),
             p(out.data_ptr()), p(inside.data_ptr()))
@@ -163,7 +170,7 @@ class Lookup:
         x = x.contiguous()
         out = torch.empty_like(x)
         i, p = ctypes.c_int64, ctypes.c_void_p
-        library().nnac_lookup(i(x.numel()), p(x.data_ptr()), p(self.words.data_ptr()), i(self.odd), i(self.multiplier), i(self.shift),
+        _native().nnac_lookup(i(x.numel()), p(x.data_ptr()), p(self.words.data_ptr()), i(self.odd), i(self.multiplier), i(self.shift),
                               i(self.zero_point), i(self.low), i(self.high), p(out.data_ptr()))
         return out
 
@@ -172,7 +179,7 @@ class Lookup:
         x, g = x.contiguous(), g.contiguous()
         out = torch.empty_like(x)
         i, p = ctypes.c_int64, ctypes.c_void_p
-        library().nnac_lookup_backward(i(x.numel()), p(x.data_ptr()), p(g.data_ptr()), p(self.words.data_ptr()), i(self.odd),
+        _native().nnac_lookup_backward(i(x.numel()), p(x.data_ptr()), p(g.data_ptr()), p(self.words.data_ptr()), i(self.odd),
                                        ctypes.c_float(self.ratio), i(self.least), i(self.most), p(out.data_ptr()))
         return out
 
@@ -195,36 +202,29 @@ def forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace: Trace
     tables = _tables(d.fraction)
     kept = [at.contiguous(), hidden.to(torch.int8).contiguous(), cell.to(torch.int16).contiguous(),
             torch.empty(batch * (-(-tiles.width // 4) * 4), dtype=torch.uint8)]
-    library().nnac_forward(ctypes.byref(_Forward(
+    _native().nnac_forward(ctypes.byref(_Forward(
         steps, batch, cells, tiles.width, d.variant == "sum16", d.fraction, int(d.hidden.multiplier), int(d.hidden.shift), low, high,
         *(_pointer(t) for t in (kept[0], tiles.weights, tiles.multiplier, tiles.shift, tiles.bias, tiles.multiplier2, tiles.shift2, tiles.bias2,
-                                *tables, kept[1], kept[2], trace.pre, trace.cells, trace.hidden, trace.uncut, trace.cut_input,
+                                *tables, kept[1], kept[2], trace.pre, trace.cells, trace.cell_outputs, trace.uncut, trace.cut_input,
                                 trace.cut_recurrent, kept[3])))))
 
 
 class Backward:
     """The elementwise half of a backward step: reads dy[step] and dh, replaces dc, fills dz[step]."""
 
-    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction, learned: bool) -> None:
+    def __init__(self, dy: Tensor, dh: Tensor, dc: Tensor, dz: Tensor, cell: Tensor, trace: Trace, d: Direction) -> None:
         self.batch, self.cells = dc.shape
         self.dy, self.dh, self.dc, self.dz, self.trace, self.d = dy, dh, dc, dz, trace, d
         self.cell = cell.to(torch.int16).contiguous()
         self.tables = [ctypes.c_void_p(_pointer(t)) for t in _tables(d.fraction)]
-        self.sum = ctypes.c_double(0.0)
-        self.learned = learned
-        self.function = library().nnac_backward
+        self.function = _native().nnac_backward
         self.shape = (ctypes.c_int64(self.batch), ctypes.c_int64(self.cells), ctypes.c_float(1.0 / d.hidden_scale),
                       ctypes.c_float(2.0**-d.fraction))
         assert all(t.is_contiguous() and t.dtype == torch.float32 for t in (dy, dh, dc, dz))
-
-    @property
-    def moment(self) -> Tensor:
-        return torch.tensor(self.sum.value, dtype=torch.float64)
 
     def __call__(self, step: int) -> None:
         p, n, t = ctypes.c_void_p, self.batch * self.cells, self.trace
         before = self.cell.data_ptr() if step == 0 else t.cells.data_ptr() + 2 * n * (step - 1)
         self.function(*self.shape, p(self.dy.data_ptr() + 4 * n * step), p(self.dh.data_ptr()), p(self.dc.data_ptr()),
                       p(self.dz.data_ptr() + 16 * n * step), p(t.pre.data_ptr() + 8 * n * step), p(t.cells.data_ptr() + 2 * n * step), p(before),
-                      p(None if t.uncut is None else t.uncut.data_ptr() + n * step), *self.tables,
-                      ctypes.byref(self.sum) if self.learned else None)
+                      p(None if t.uncut is None else t.uncut.data_ptr() + n * step), *self.tables)

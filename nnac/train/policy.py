@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, gt
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
@@ -28,8 +28,10 @@ from ..speech.corpus import Split, load_split
 from . import loop
 from .baseline import DEV_UTTERANCES
 from .batches import Batch, Examples, grouped
-from .loop import Pace, TrainingError
+from .distil import divergence
+from .loop import TrainingError
 from .module import FloatWeightsError, TrainingModule
+from .pace import OPTION, Pace, Run, settings
 from .rnnt_loss import rnnt_loss
 from .schedule import Compression
 
@@ -46,27 +48,36 @@ class PolicyConfig(Pace):
     flat: float = 0.0
     calibration: int = field(default=128, validator=ge(1))     # utterances
     train_utterances: int | None = None                        # None: all of the split
+    distil: float = field(default=0.0, validator=ge(0.0), metadata=OPTION)    # weight of the float network's word (`distil.divergence`)
 
     @classmethod
     def of(cls, plan: Plan, **given: Any) -> PolicyConfig:
         """The plan's own pace, with what is ``given`` (not None) in its place."""
         t = plan.training
-        said = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
-        return cls(**{k: v for k, v in (said | given).items() if v is not None})
+        said: dict[str, Any] = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
+        known = [(k, v) for source in (said, given) for k, v in source.items() if v is not None]      # None takes nothing back
+        return cls(**dict(known))
 
 
 class PolicyLearner:
-    """The training module and its compression schedule."""
+    """The training module and its compression schedule; ``teacher``: a float network to learn from besides, with this weight."""
 
-    def __init__(self, module: TrainingModule, steps: int, steps_per_epoch: int) -> None:
+    def __init__(self, module: TrainingModule, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None, distil: float = 0.0) -> None:
         self.model, self.steps = module, steps
+        self.teacher, self.distil = teacher, distil
         self.named = dict(module.named_parameters())
         self.compression = Compression(module, steps, steps_per_epoch)
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         logits, lengths = self.model(batch.features, batch.lengths, batch.tokens.T)
         loss = rnnt_loss(logits, batch.tokens, lengths, batch.token_counts, reduction="sum")
-        return loss + self.compression.regulariser() * len(batch), float(loss.detach())
+        total = loss + self.compression.regulariser() * len(batch)
+        if self.teacher is not None:
+            # bfloat16 is for the teacher only: the module's own integers need every bit of float32
+            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=batch.features.is_cuda and torch.cuda.is_bf16_supported()):
+                taught, _ = self.teacher(batch.features, batch.lengths, batch.tokens.T)
+            total = total + self.distil * divergence(logits, taught.float(), batch.tokens, lengths, batch.token_counts).sum()
+        return total, float(loss.detach())
 
     def tensors(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.model.state_dict().items() if k not in self.named and isinstance(v, Tensor)}
@@ -74,6 +85,11 @@ class PolicyLearner:
     def restore(self, tensors: Mapping[str, NDArray]) -> None:
         state = {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}
         self.model.load_state_dict(state, strict=False)
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
 
     def before_step(self, step: int) -> None:
         if step:
@@ -117,14 +133,14 @@ class PolicyTask:
         return self.config
 
     def to_json(self) -> dict:
-        return {"plan": self.plan.to_json(), "config": asdict(self.config), "float_path": self.float_path, "corpus": self.corpus, "out": self.out}
+        return {"plan": self.plan.to_json(), "config": settings(self.config), "float_path": self.float_path, "corpus": self.corpus, "out": self.out}
 
     @classmethod
     def from_json(cls, data: dict) -> PolicyTask:
         return cls(Plan.from_json(data["plan"]), PolicyConfig(**data["config"]), data["float_path"], data["corpus"], data["out"])
 
     def identity(self) -> dict:
-        return {"config": asdict(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}
+        return {"config": settings(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}
 
     def prepare(self) -> tuple[PolicyLearner, Examples, Split]:
         torch.manual_seed(self.config.seed)
@@ -137,7 +153,8 @@ class PolicyTask:
         calibrate(module, examples, self.config.calibration)
         per_epoch = max(1, int(examples.frames.sum()) // (self.config.batch_frames * self.config.shards))
         dev = load_split(self.corpus, "dev").first(DEV_UTTERANCES)
-        return PolicyLearner(module, self.config.steps, per_epoch), examples, dev
+        teacher = recogniser.model.eval().requires_grad_(False) if self.config.distil else None
+        return PolicyLearner(module, self.config.steps, per_epoch, teacher, self.config.distil), examples, dev
 
     def finish(self, learner: PolicyLearner, examples: Examples, report: dict) -> dict:
         recogniser = load_recogniser(self.float_path)
@@ -174,20 +191,28 @@ def load_module(path: str | os.PathLike) -> Trained:
         raise CheckpointError(f"{path}: does not describe a training module: {' '.join(str(error).split())[:200]}") from None
 
 
+def task(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike,
+         config: PolicyConfig | None = None) -> PolicyTask:
+    """The task with everything decided; TrainingError where ``out`` is of another one."""
+    made = PolicyTask(plan, config or PolicyConfig.of(plan), str(float_path), str(corpus), str(out))
+    if Path(out).exists():
+        done, wanted = checkpoint.load(out, KIND).metadata["training"], made.identity()
+        if {k: done.get(k) for k in wanted} != wanted:
+            raise TrainingError(f"{out} was trained with other settings; remove it or choose another output")
+    return made
+
+
 def train(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike, config: PolicyConfig | None = None,
-          processes: int | None = None, quiet: bool = False, every: int = 50) -> list[dict]:
+          processes: int | None = None, quiet: bool = False, run: Run | None = None) -> list[dict]:
     """Train under ``plan`` and write the module to ``out``; returns what was reported.  Resumes, and repeats nothing that is done.
 
-    Errors  CorpusError, CheckpointError, TrainingError: one line each.
+    processes, run, errors: as `loop.train`
     """
-    config = config or PolicyConfig.of(plan)
-    task = PolicyTask(plan, config, str(float_path), str(corpus), str(out))
+    todo = task(plan, float_path, corpus, out, config)
     if Path(out).exists():
         done = checkpoint.load(out, KIND).metadata["training"]
-        if {k: done.get(k) for k in task.identity()} != task.identity():
-            raise TrainingError(f"{out} was trained with other settings; remove it or choose another output")
         return [{"step": done["steps"], "dev": done["dev_wer"]}]
-    return loop.train(task, f"training {plan.name}", processes, quiet, every)
+    return loop.train(todo, f"training {plan.name}", processes, quiet, run or Run(every=50))
 
 
 def shortened(config: PolicyConfig, steps: int) -> PolicyConfig:

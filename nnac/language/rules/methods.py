@@ -116,7 +116,7 @@ class PointlessCombination(Rule):
             for decided, sites, value in by_entry(r, setting, r.sites.leaves):
                 if decided is None or value is None:
                     continue
-                words = {}
+                words: dict[tuple[str, str], list[int]] = {}
                 for i in sites:
                     if (found := self.why(setting, value, r, i)) is not None:
                         words.setdefault(found, []).append(i)

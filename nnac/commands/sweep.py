@@ -1,0 +1,114 @@
+"""``nnac sweep EXPERIMENTS.toml --float FILE --corpus DIR``: train, compile and measure every policy of a comparison.
+
+Each run has a folder under --runs and leaves one small result file under --results; what is there is not done again, so a sweep can be
+stopped at any moment and spread over days.  The report (tables, verdicts on published claims, pictures) is made from the result files
+alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def register(subparsers: Any) -> None:
+    from nnac.cli import whole
+
+    p = subparsers.add_parser("sweep", help="compare many policies on a corpus", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("experiments", metavar="EXPERIMENTS.toml")
+    p.add_argument("--float", dest="floats", action="append", default=[], metavar="[NAME=]FILE", help="float network to start from")
+    p.add_argument("--corpus", metavar="DIR")
+    p.add_argument("--results", default="results", metavar="DIR", help="result files and pictures (results)")
+    p.add_argument("--runs", default="runs/sweep", metavar="DIR", help="folders of the runs (runs/sweep)")
+    p.add_argument("--out", default="RESULTS.md", metavar="FILE", help="the report (RESULTS.md)")
+    p.add_argument("--quick", action="store_true", help="only the rows marked quick, one seed each")
+    p.add_argument("--only", action="append", default=[], metavar="ROW", help="only this row (may be given several times)")
+    p.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="runs side by side (1)")
+    p.add_argument("--utterances", type=whole(1), metavar="N", help="of each split, for the word errors (all)")
+    p.add_argument("--steps", type=whole(0), metavar="N", help="of training, instead of every row's own: a trial; give it --results of its own")
+    p.add_argument("--report", action="store_true", help="only make the report")
+    p.add_argument("--list", action="store_true", help="only list the runs that are missing")
+    p.add_argument("--one", help=argparse.SUPPRESS)        # one run, in this process: ROW:SEED
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from nnac.report import experiments as e
+    from nnac.report import runs
+
+    experiments = e.load(args.experiments)
+    results = Path(args.results)
+    if args.list:
+        for row, seed in runs.missing(experiments, results, args.quick, args.only):
+            print(f"{row.name} seed {seed}")
+        return 0
+    if args.one:
+        return _one(args, experiments, results)
+    failed: list[str] = []
+    if not args.report:
+        if args.jobs < 1:
+            sys.stderr.write(f"nnac sweep: --jobs is at least 1, not {args.jobs}\n")
+            return 2
+        _networks(args)                                    # say what is missing before hours of work
+        jobs = runs.missing(experiments, results, args.quick, args.only)
+        for row, _ in jobs:
+            experiments.policy_path(row)
+        failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"), Path(args.runs), args.jobs)
+    _report(args, experiments, results)
+    for name in failed:
+        sys.stderr.write(f"nnac sweep: {name} failed: see {Path(args.runs) / f'{name}.log'}\n")
+    return 1 if failed else 0
+
+
+def _networks(args: argparse.Namespace) -> dict[str, Path]:
+    from nnac.report.runs import RunError
+
+    if not args.corpus or not args.floats:
+        raise RunError("give --float FILE and --corpus DIR (or --report)")
+    found = {}
+    for text in args.floats:
+        name, equals, path = text.partition("=")
+        found[name if equals else ""] = Path(path if equals else text)
+    if absent := [str(p) for p in found.values() if not p.is_file()]:
+        raise RunError(f"{absent[0]}: no such file")
+    return found
+
+
+def _passed(args: argparse.Namespace) -> list[str]:
+    out = [args.experiments, "--corpus", args.corpus, "--results", args.results, "--runs", args.runs]
+    out += [a for f in args.floats for a in ("--float", f)]
+    for option in ("utterances", "steps"):
+        out += [f"--{option}", str(value)] if (value := getattr(args, option)) is not None else []
+    return out
+
+
+def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
+    from nnac.report import outcomes, runs
+    from nnac.sweep import Recognise
+
+    name, _, seed = args.one.rpartition(":")
+    row = next((r for r in experiments.rows if r.name == name), None)
+    if row is None or not seed.isdigit():
+        raise runs.RunError(f"no run is called `{args.one}`")
+    recognise = Recognise(Path(args.corpus), _networks(args), args.utterances, steps=args.steps)
+    folder = Path(args.runs) / f"{name}-s{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = recognise(experiments, row, int(seed), folder)
+    outcomes.save(results, outcome)
+    print(json.dumps({"row": name, "seed": int(seed), "wer": round(outcome.rate, 3), "bytes": outcome.bytes,
+                      "cycles_per_frame": outcome.cycles_per_frame, "wall_s": outcome.wall_s}))
+    return 0
+
+
+def _report(args: argparse.Namespace, experiments: Any, results: Path) -> None:
+    from nnac.report import outcomes
+    from nnac.report import results as report
+
+    found = outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows])
+    inside = results.resolve().is_relative_to(Path(args.out).resolve().parent)
+    report.write(experiments, found, Path(args.out), results if inside else None)
+    print(f"{args.out}: {sum(map(len, found.values()))} runs of {sum(r.seeds for r in experiments.rows)}")

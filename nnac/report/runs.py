@@ -1,0 +1,84 @@
+"""Doing the runs of a comparison: one after the other or side by side, each in its folder, none done twice.
+
+A run is a process of its own, any command; it leaves a result file when it is complete, and that is what says that it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from nnac.errors import UserError
+from nnac.progress import progress
+from nnac.report.experiments import Experiments, Row
+from nnac.report.outcomes import path_of
+
+Command = Callable[[Row, int], Sequence[str]]
+
+
+class RunError(UserError):
+    """A run failed; the line says which, and where its log is."""
+
+
+def missing(experiments: Experiments, results: Path, quick: bool = False, only: Sequence[str] = ()) -> list[tuple[Row, int]]:
+    """Runs without a result file: first seeds first, so that every row has a figure early.  RunError for a name that is no row's."""
+    rows = [r for r in experiments.rows if not quick or r.quick]
+    if unknown := set(only) - {r.name for r in experiments.rows}:
+        raise RunError(f"no row is called `{min(unknown)}` in {experiments.path}")
+    if only:
+        rows = [r for r in experiments.rows if r.name in only]
+    found = [(r, s) for r in rows for s in range(1 if quick else r.seeds) if not path_of(results, r.name, s).is_file()]
+    return sorted(found, key=lambda t: t[1])
+
+
+def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once: int = 1, quiet: bool = False) -> list[str]:
+    """Run ``command`` for each job as a process of its own, ``at_once`` at a time; names of those that failed.
+
+    Output goes to ``logs/ROW-sSEED.log``.  When this process is interrupted its children are ended too; they resume next time.
+    """
+    waiting, failed = list(jobs), []
+    running: dict[str, subprocess.Popen] = {}
+    # spinning OpenMP threads of one run would stall the others
+    environment = os.environ | ({"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} if at_once > 1 else {})
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        with progress("runs", len(jobs), quiet) as advance:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    row, seed = waiting.pop(0)
+                    name = f"{row.name}-s{seed}"
+                    with open(logs / f"{name}.log", "ab") as log:
+                        running[name] = subprocess.Popen(command(row, seed), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+                time.sleep(0.2)
+                for name, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[name]
+                        if process.returncode:
+                            failed.append(name)
+                        advance(1, f"{name}{' FAILED' if process.returncode else ''}")
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+    return failed
+
+
+def commit() -> str:
+    """The commit of the code that runs, with + if the working tree differs; "unknown" outside a repository."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def python(*arguments: str) -> list[str]:
+    """A command line of this interpreter and this package."""
+    return [sys.executable, "-m", "nnac", *arguments]

@@ -1,0 +1,96 @@
+"""One run of a comparison on real speech: a policy trained, compiled, and heard.
+
+It may be killed at any moment and goes on where it was: training resumes from its own state, and a finished module is not trained again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+
+from nnac import compiler
+from nnac.compare import Comparison, compare
+from nnac.decode.front_end import FrontEnd
+from nnac.decode.recogniser import load_recogniser
+from nnac.emulator.executor import Emulator
+from nnac.program import Program
+from nnac.report.experiments import Experiments, Row
+from nnac.report.outcomes import Heard, Outcome
+from nnac.report.runs import RunError, commit
+from nnac.speech.audio import load_audio, read_manifest
+from nnac.speech.corpus import load_split, manifest_path
+from nnac.train import policy as training
+from nnac.train.evaluate import evaluate
+
+
+@frozen
+class Recognise:
+    """Runs of rows on a speech corpus: ``Recognise(corpus, floats)(experiments, row, seed, folder)``.
+
+    floats      name -> checkpoint of a float network ("" is the one that rows use when they name none)
+    utterances  of each split, for the word errors; None: all      steps  of training, instead of the rows' own
+    checked     WAV files on which every integer is compared with the emulator
+    """
+
+    corpus: Path
+    floats: Mapping[str, Path]
+    utterances: int | None = None
+    steps: int | None = None
+    checked: int = 8
+    processes: int | None = 1
+    quiet: bool = True
+
+    def __call__(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> Outcome:
+        begun = time.monotonic()
+        if row.float not in self.floats:
+            raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float {row.float}=FILE")
+        start = self.floats[row.float]
+        policy = experiments.policy_path(row)
+        if policy is None:
+            return self._float(experiments, row, seed, start, begun)
+        plan = compiler.resolve(policy, row.policy_name, **{k: str(v) for k, v in row.define.items()})
+        config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)
+        config = evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
+        module_path, program_path = folder / "module.nnc", folder / "program.nnp"
+        training.train(plan, start, self.corpus, module_path, config, self.processes, quiet=self.quiet)
+        trained = compiler.trained(module_path)
+        program = compiler.program(trained)
+        program.save(program_path)
+        program = Program.load(program_path)                                     # the bytes of the file, not what made them
+        compared, cycles = self._listen(trained, program)
+        kernels = program.report["layers"]
+        return Outcome(
+            row.name, seed, plan.digest, commit(), self._heard(experiments, trained.module, trained.front),
+            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size,
+            cycles, plan.graph.frame_ms, program.target.clock,
+            {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
+            compared.compared, compared.different, config.steps, round(time.monotonic() - begun, 1),
+            {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()}, "learning_rate": config.learning_rate,
+             "first_difference": str(compared.first) if compared.first else None})
+
+    def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, begun: float) -> Outcome:
+        r = load_recogniser(start)
+        weights = sum(p.numel() for p in r.model.parameters() if p.ndim == 2)
+        heard = self._heard(experiments, r.model.eval(), FrontEnd(r.features, r.normalisation, r.tokens))
+        return Outcome(row.name, seed, "", commit(), heard, weights, 4 * weights, wall_s=round(time.monotonic() - begun, 1))
+
+    def _heard(self, experiments: Experiments, model: Any, front: FrontEnd) -> dict[str, Heard]:
+        out = {}
+        for name in experiments.splits:
+            split = load_split(self.corpus, name)
+            split = split if self.utterances is None else split.first(self.utterances)
+            out[name] = Heard.of(evaluate(model, split, front.normalisation, front.tokens)[0])
+        return out
+
+    def _listen(self, trained: training.Trained, program: Program) -> tuple[Comparison, float]:
+        """(comparison of every integer on a few WAV files, cycles per encoder step on them)."""
+        files = [u.audio for u in read_manifest(manifest_path(self.corpus, "voice"))][: self.checked]
+        emulator = Emulator(program)
+        features = [trained.front.prepare(load_audio(f, trained.front.features.rate)) for f in files]
+        done = compare(trained.module, emulator, trained.front, features)
+        cycles = sum(n * emulator.cycles(e) for e, n in done.steps.items())
+        return done, round(cycles / max(1, done.steps["encoder"]), 1)

@@ -1,0 +1,69 @@
+"""The curves of a training, as files: OUT.log.jsonl, one JSON object a line, always; TensorBoard events, if asked for.
+
+A training that goes on from step n drops what was written of later steps: these come again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import atomic
+
+
+class JournalError(UserError):
+    """The journal cannot be written as asked; one clear line."""
+
+
+class Journal:
+    """``write`` takes what the loop reports: a dict with ``step`` and numbers."""
+
+    def __init__(self, out: str, step: int, tensorboard: str | None = None) -> None:
+        self.path = Path(out + ".log.jsonl")
+        kept = "".join(line + "\n" for line in _lines(self.path) if json.loads(line).get("step", 0) <= step) if step else ""
+        with atomic(self.path, "w") as file:
+            file.write(kept)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the training)
+        self._events = _writer(tensorboard, step) if tensorboard else None
+
+    def write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"time": round(time.time(), 2)} | line) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in line.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._events.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of an earlier journal; a last one cut short by a kill is left out."""
+    return [line for line in path.read_text("utf-8").split("\n")[:-1] if line.startswith("{")] if path.exists() else []
+
+
+def check_tensorboard() -> None:
+    """JournalError if TensorBoard's events cannot be written here."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise JournalError("--tensorboard needs the package tensorboard: pip install 'nnac[log]' (OUT.log.jsonl is written without it)") from None
+
+
+def _writer(folder: str, step: int) -> Any:
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder, purge_step=step + 1 if step else None)

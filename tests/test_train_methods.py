@@ -1,0 +1,94 @@
+"""Compression methods inside the training module: whatever a policy says of the weights, the integers are those of the bound graph."""
+
+import pytest
+import torch
+
+import nnac
+from nnac.lower import lower_plan
+from nnac.train.module import NotQuantisedError, TrainingModule
+from nnac.train.schedule import Compression
+from tests.test_train_module import data, differences
+
+POLICY = """
+import "specs/targets/edge.nnac"
+policy p {{
+  model  rnnt(size="tiny")
+  target edge
+  layers ** {{ weights int8 per_channel; activations int8 percentile(99.99) }}
+  layers joint.{{encoder, prediction, output}} {{ activations int16 }}
+  {rules}
+  training {{ steps 8 steps }}
+}}
+"""
+RULES = {
+    "gq": "layers encoder.lstm[*].{input, recurrent} { weights gq(4, anneal=exponential(1 -> 300, over=4 steps)) }",
+    "lloyd_max": "layers encoder.** { weights lloyd_max(bits=4, snap=int8) }",
+    "lsq": "layers encoder.lstm[*].{input, recurrent} { weights int4 per_channel lsq }",
+    "gates apart": "layers encoder.lstm[0].input.gate.f { weights int4 per_channel }",
+    "kernels apart": "layers encoder.lstm[*].recurrent { weights int4 per_channel }",
+    "pruned": "layers encoder.lstm[*].{input, recurrent} { sparsity csp(50%, block=16, from=1 steps, to=6 steps, every=1 steps) }",
+    "hardened": "layers encoder.lstm[*].{input, recurrent} { weights lloyd_max(bits=4, snap=int8); regularise mracos(strength=1e-3); "
+                "harden every(3 steps) }",
+    "sum16": "layers **.lstm[*] { accumulate sum16 }\n  layers encoder.lstm[*].{input, recurrent} { weights int4 per_channel }",
+    "hidden 4 bits": "layers encoder.lstm[*] { hidden int4 pact_symmetric }",
+    "cell": "layers **.lstm[*] { cell int16 fraction(9) }",
+}
+
+
+def module_of(rules):
+    plan = nnac.loads(POLICY.format(rules=rules)).plan
+    torch.manual_seed(0)
+    module = TrainingModule(lower_plan(plan), None, plan)
+    module.calibrate([data(module, 1)])
+    return module
+
+
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_integers_agree_before_during_and_after_training(rules):
+    module = module_of(rules)
+    features, lengths, targets = data(module, 2)
+    compression, optimiser = Compression(module, 8), torch.optim.Adam(module.parameters(), 1e-2)
+    for step in range(1, 9):
+        logits, _ = module(features, lengths, targets)
+        loss = logits.logsumexp(-1).mean() - logits[..., 0].mean() + compression.regulariser()
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
+        optimiser.step()
+        compression.on_step(step)
+        if step in (1, 5):
+            module.eval()
+            assert differences(module, features, targets)[1] == 0
+            module.train()
+    compression.finish()
+    module.eval()
+    assert differences(module, features, targets)[1] == 0
+
+
+def test_a_training_stopped_and_resumed_goes_on_bit_for_bit():
+    runs = []
+    for stop in (None, 4):
+        module = module_of(RULES["gq"])
+        compression, optimiser = Compression(module, 8), torch.optim.SGD(module.parameters(), 0.1)
+        for step in range(1, 9):
+            features, lengths, targets = data(module, step)
+            (module(features, lengths, targets)[0].pow(2).mean()).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            compression.on_step(step)
+            if step == stop:
+                kept = module.state_dict()
+                module = module_of(RULES["gq"])
+                module.load_state_dict(kept)
+                compression, optimiser = Compression(module), torch.optim.SGD(module.parameters(), 0.1)
+                assert compression.step == 4
+        runs.append(module.state_dict())
+    assert all(torch.equal(runs[0][k], runs[1][k]) for k in runs[0])
+
+
+def test_a_layer_with_real_weights_stays_real_and_cannot_be_bound():
+    module = module_of("layers joint.output { weights float; place cpu }")
+    assert not module.layer("joint.output").quantised
+    module(*data(module, 1))
+    with pytest.raises(NotQuantisedError, match=r"joint\.output"):
+        module.bind()

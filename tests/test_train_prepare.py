@@ -1,0 +1,145 @@
+"""A user's own PyTorch model becomes a training module by one call."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import nnac
+from nnac.evaluate import evaluate
+from nnac.train.prepare import PrepareError, trace
+
+POLICY = """
+import "specs/targets/edge.nnac"
+policy mine {
+  model  module
+  target edge
+  layers ** { weights int8 per_channel; activations int8 percentile(99.99) }
+  layers output { activations int16 }
+}
+"""
+
+
+class Tagger(nn.Module):
+    """Labels > embedding > two-layer LSTM > norm > dropout > GRU > sum > tanh > linear > log-softmax."""
+
+    def __init__(self, batch_first=False):
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.blocks = nn.ModuleList([nn.LSTM(8, 12, num_layers=2, batch_first=batch_first)])
+        self.norm = nn.LayerNorm(12)
+        self.dropout = nn.Dropout(0.5)
+        self.gru = nn.GRU(12, 12, batch_first=batch_first)
+        self.left, self.right = nn.Linear(12, 10), nn.Linear(12, 10, bias=False)
+        self.output = nn.Linear(10, 5)
+
+    def forward(self, labels):
+        x, _ = self.blocks[0](self.embedding(labels))
+        x = self.dropout(self.norm(x))
+        y, (_) = self.gru(x)
+        return torch.log_softmax(self.output(torch.tanh(self.left(x) + self.right(y))), -1)
+
+
+class Filter(nn.Module):
+    """Real frames > bidirectional LSTM with projection > gate (product with a sigmoid) > linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(6, 10, bidirectional=True, proj_size=4)
+        self.gate, self.value, self.output = nn.Linear(8, 7), nn.Linear(8, 7), nn.Linear(7, 3)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x):
+        x = self.rnn(x)[0]
+        return self.output(self.value(x) * self.sigmoid(self.gate(x)))
+
+
+def prepared(model, example):
+    module = nnac.prepare(model.eval(), POLICY, example)
+    module.calibrate([(example,)])
+    return module
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_tagger_runs_in_the_integers_of_its_bound_graph(batch_first):
+    torch.manual_seed(0)
+    model, labels = Tagger(batch_first), torch.randint(0, 11, (4, 9) if batch_first else (9, 4))
+    module, seen = prepared(model, labels), {}
+    with torch.no_grad(), module.watching(lambda name, v: seen.__setitem__(name, v.long().numpy())):
+        got = module(labels)
+    expected = {}
+    time_first = (labels.t() if batch_first else labels)[:, :, None].numpy()
+    evaluate(module.bind(), "encoder", dict(labels=time_first), watch=expected.__setitem__)
+    assert {"blocks[0].layer[0]", "blocks[0].layer[1]", "norm", "gru", "output"} <= set(expected)
+    assert all((seen[k] == v).all() for k, v in expected.items())
+    real = model(labels)
+    assert got.shape == real.shape and (got - real).abs().max() < 0.15
+
+
+def test_a_bidirectional_projected_model_with_a_gate():
+    torch.manual_seed(1)
+    model, x = Filter(), torch.randn(12, 3, 6)
+    module, expected, seen = prepared(model, x), {}, {}
+    with torch.no_grad(), module.watching(lambda name, v: seen.__setitem__(name, v.long().numpy())):
+        got = module(x)
+    evaluate(module.bind(), "encoder", dict(x=seen["x"]), watch=expected.__setitem__)
+    assert all((seen[k] == v).all() for k, v in expected.items())
+    assert (got - model(x)).abs().max() < 0.1 * model(x).abs().max()
+
+
+def test_with_every_layer_in_real_numbers_it_is_the_model_itself():
+    for model, x in ((Tagger(), torch.randint(0, 11, (9, 4))), (Filter(), torch.randn(12, 3, 6))):
+        module = prepared(model, x)
+        with torch.no_grad(), module.real_numbers():
+            assert torch.allclose(module(x), model(x), atol=1e-5)
+
+
+def test_trained_weights_go_back_under_their_own_names():
+    torch.manual_seed(0)
+    model, labels = Tagger(), torch.randint(0, 11, (9, 4))
+    module = prepared(model, labels).train()
+    optimiser = torch.optim.Adam(module.parameters(), 1e-2)
+    losses = []
+    for _ in range(25):
+        loss = nn.functional.nll_loss(module(labels).flatten(0, 1), torch.arange(36) % 5)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.2
+    model.load_state_dict(module.original_state_dict())
+    assert all(torch.equal(model.get_parameter(theirs), module.get_parameter(ours)) for theirs, ours in module.original_names.items())
+    with torch.no_grad():
+        assert nn.functional.nll_loss(model(labels).flatten(0, 1), torch.arange(36) % 5) < losses[0] - 0.2
+
+
+def test_a_policy_that_names_no_layer_of_the_model_is_told_so():
+    with pytest.raises(nnac.DiagnosticError) as error:
+        nnac.prepare(Filter(), POLICY.replace("layers output", "layers outptu"), torch.randn(12, 3, 6))
+    assert any("outptu" in str(d) for d in error.value.exceptions)
+
+
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lstm, self.output = nn.Conv1d(4, 4, 3), nn.LSTM(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y, (h, _) = self.lstm(torch.relu(self.conv(x)))
+        return self.output(y + h)
+
+
+def test_everything_without_an_integer_operator_is_named_at_once():
+    with pytest.raises(PrepareError, match=r"`conv` is a Conv1d.*relu.*state"):
+        trace(Strange(), (torch.randn(5, 2, 4),))
+
+
+def test_the_number_of_inputs_is_checked():
+    with pytest.raises(PrepareError, match="takes 1 inputs, the example has 2"):
+        trace(Filter(), (torch.randn(5, 2, 6), torch.randn(1)))
+
+
+def test_prepared_gradients_reach_every_parameter():
+    module = prepared(Tagger(), torch.randint(0, 11, (9, 4)))
+    module(torch.randint(0, 11, (9, 4))).pow(2).sum().backward()
+    assert all(p.grad is not None and np.isfinite(p.grad.numpy()).all() for p in module.parameters())

@@ -443,7 +443,8 @@ def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
     for path, pitch in layout.pitch.items():
         table = layout.graph.by_path[path].constants["weight"]
         size = pitch * len(table)
-        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, live_words=0, bytes=size, codec="rows", bits=round(8 * size / table.size, 4),
+        bits = round(8 * size / table.size, 4)
+        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, live_words=0, bytes=size, codec="rows", bits=bits,
                                      pinned_bytes=size - pitch, pinned=0)
     return out
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import sys
 import time
 from fractions import Fraction
@@ -153,7 +154,7 @@ def cells_on_cpu(graph: QGraph, target: Target) -> dict[str, int]:
         cells, hidden = node.attributes["cells"], graph.values[node.output]
         moved = 4 * cells * 2 + cells * (1 if hidden.bits <= 8 else 2)
         seconds = target.cpu.wake + Fraction(moved, target.cpu.transfer) + Fraction(HOST_OPERATIONS * cells, target.cpu.macs)
-        out[node.entry] += hidden.rate * int(seconds * target.clock + 1)
+        out[node.entry] += hidden.rate * math.ceil(seconds * target.clock)
     return out
 
 

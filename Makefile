@@ -8,7 +8,7 @@ RUNS   ?= runs
 
 SWEEP  ?=
 
-.PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-language fuzz grammar
+.PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,fast,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,fast,log,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
@@ -51,6 +51,9 @@ bench-nna: setup           ## schedules against the roofline, emulator speed, co
 
 bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers compared
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_train
+
+bench-aat: setup           ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour; needs `make demo`)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/demo/float.nnc --corpus $(RUNS)/demo/corpus --runs $(RUNS)/aat
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language (needs atheris)
 	$(BIN)/python -m benchmarks.fuzz_language

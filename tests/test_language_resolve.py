@@ -89,7 +89,7 @@ def test_sums_are_as_wide_as_their_operands_ask():
         "joint.prediction": 32, "joint.output": 48}
 
 
-@pytest.mark.parametrize("words", ["weights float", "activations fp16", "hidden float", "cell int8", "bias int8", "weights int32"])
+@pytest.mark.parametrize("words", ["weights fp16", "activations fp16", "hidden float", "cell int8", "bias int8", "weights int32"])
 def test_what_no_executor_computes_is_refused(words):
     assert codes(f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n layers **.lstm[*] {{ {words} }}\n}}') == ["unsupported-width"]
 

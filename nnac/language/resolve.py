@@ -666,7 +666,8 @@ def _accumulators(r: Resolution) -> None:
         i = sites.number[layer.path]
         if i in r.values["accumulator"] and i not in r.winners["accumulator"]:
             operands = [input_bits(model, r.values, sites.number, layer, k) for k in layer.kernels]
-            operands += [r.values["weights"][sites.number[p]].multiplied_bits for k in layer.kernels for p in k.sites]
+            held = [r.values["weights"][sites.number[p]] for k in layer.kernels for p in k.sites]
+            operands += [w.multiplied_bits for w in held if w.width.number == "int"]
             r.values["accumulator"][i] = Width(48 if max(operands) > 8 else 32)
 
 

@@ -206,13 +206,13 @@ def _one_argument(word: Any, spec: Argument, names: Names, report: Report, what:
 
 
 def _width(word: Any, width: Width, name: str, spec: SettingWords, report: Report) -> Any:
-    if width.number == "int" and width.bits in spec.widths:
+    if (width.number == "int" and width.bits in spec.widths) or (name == "weights" and str(width) == "float"):
         return width
     return _no_width(word, str(width), name, spec, report)
 
 
 def _no_width(word: Any, text: str, name: str, spec: SettingWords, report: Report) -> Any:
-    known = ", ".join(f"int{b}" for b in spec.widths)
+    known = ", ".join([f"int{b}" for b in spec.widths] + (["float"] if name == "weights" else []))
     why = "the machines compute integers, and so does training" if text in ("float", "fp16") else ""
     report("unsupported-width", word, f"`{name}` cannot be {text[:20]}", why, f"its widths: {known}")
     return UNKNOWN
@@ -238,6 +238,8 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
         if width is None:
             report("missing-word", setting, "`weights` does not say its width", "", f"for example `{SETTINGS['weights'].example}`")
             return UNKNOWN
+        if width.number == "fp":
+            return Weights(width, Granularity("tensor"), None)
         how = find("minmax")()  # type: ignore[misc]
     cls = type(how)
     given = how.bits if cls.takes_bits() else cls.fixed_bits
@@ -250,6 +252,10 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
         width = Width(given)
     if width is None:
         report("missing-word", setting, f"`weights {cls.keyword}` does not say its width", "", f"for example `weights int4 {cls.keyword}`")
+        return UNKNOWN
+    if width.number == "fp":
+        report("contradictory-methods", parts["method"][1], "real weights are not quantised, so a method says nothing", "",
+               "remove it, or choose an integer width")
         return UNKNOWN
     if cls.widths and width.bits not in cls.widths:
         return _bad_width(parts["width"][1], how, width, report)

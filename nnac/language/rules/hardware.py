@@ -69,6 +69,23 @@ class UnsupportedByTarget(Rule):
         return None
 
 
+class TrainedOnly(Rule):
+    """Real weights: a layer that can be trained beside the others, but not compiled.
+
+    For ablations: what would this layer cost if it alone stayed real?  The program needs integers; choose a width before compiling.
+    """
+
+    code = "trained-only"
+    example = example("layers joint.output { weights float; place cpu }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        assert r.sites is not None
+        for decided, sites, value in by_entry(r, "weights", r.sites.leaves):
+            if value.width.number == "fp":
+                yield problem(self.code, place(r, decided), "real weights can be trained, not compiled", where(r, sites),
+                              "choose an integer width before `nnac compile`", severity="warning")
+
+
 class NoGain(Rule):
     """Activations narrower than anything the target computes with.
 
@@ -153,8 +170,8 @@ class AccumulatorOverflow(Rule):
 
 
 def abs_max(w: Weights) -> int:
-    """The largest magnitude of an integer weight."""
-    return 1 << (w.multiplied_bits - 1)
+    """The largest magnitude of an integer weight; real ones (on the CPU) have no sums here."""
+    return 0 if w.width.number == "fp" else 1 << (w.multiplied_bits - 1)
 
 
 def activation_source(r: Resolution, layer: Layer, kernel: Kernel) -> int:

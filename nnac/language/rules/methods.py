@@ -58,13 +58,20 @@ class ContradictoryMethods(Rule):
 
 
 def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
-    assert w.method is not None
+    if w.method is None:
+        return f"`{how.keyword}` has nothing to pull real weights to", "choose an integer width, or `regularise none`"
     codebook = type(w.method).codebook
     if how.keyword == "mracos" and not codebook:
         return f"`mracos` pulls to centroids, but `{w.method.keyword}` has none", \
             "use `acosr`, its uniform case, or a codebook: `weights lloyd_max(4)`"
     if how.keyword == "acosr" and codebook:
         return f"`acosr` pulls to a uniform grid, but `{w.method.keyword}` has centroids", "use `mracos`"
+    return None
+
+
+def _harden(how: Any, w: Weights) -> tuple[str, str] | None:
+    if w.method is None:
+        return "there is nothing to harden real weights to", "choose an integer width, or `harden none`"
     return None
 
 
@@ -87,7 +94,7 @@ def _codec(codec: str, w: Weights) -> tuple[str, str] | None:
 
 
 CLASHES: tuple[tuple[str, Callable[[Any, Weights], tuple[str, str] | None]], ...] = (
-    ("regularise", _regularise), ("sparsity", _sparsity), ("codec", _codec))
+    ("regularise", _regularise), ("harden", _harden), ("sparsity", _sparsity), ("codec", _codec))
 
 
 class PointlessCombination(Rule):

@@ -60,7 +60,8 @@ def test_run_transcribes_files_and_manifests_and_says_what_is_wrong_with_others(
 
 def test_a_damaged_program_or_checkpoint_is_refused_in_one_line(demo, tmp_path, capsys):
     out, _, _ = demo
-    for name, command in (("tiny_int8.nnp", ["run", "FILE", "--audio", "x.wav"]), ("tiny_int8.nnc", ["compile", "FILE", "--out", str(tmp_path / "x")])):
+    compile_it = ["compile", "FILE", "--out", str(tmp_path / "x")]
+    for name, command in (("tiny_int8.nnp", ["run", "FILE", "--audio", "x.wav"]), ("tiny_int8.nnc", compile_it)):
         data = bytearray((out / name).read_bytes())
         cut, altered = tmp_path / f"cut-{name}", tmp_path / f"altered-{name}"
         cut.write_bytes(data[: len(data) // 2])

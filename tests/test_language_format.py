@@ -85,6 +85,15 @@ def test_long_calls_are_broken_between_arguments():
     assert len(out.splitlines()) > 5 and max(map(len, out.splitlines())) <= 120 and format_text(out) == out
 
 
+def test_long_paths_are_broken_after_commas():
+    paths = [f"encoder.a_rather_long_name_{i}.{{input, recurrent}}" for i in range(6)]
+    long = "  layers {" + "x" * 70 + "," + "y" * 70 + "} { cell int16 }\n"
+    out = format_text("policy p {\n  layers " + ", ".join(paths) + " { weights int8 }\n" + long + "}\n")
+    assert format_text(out) == out and len(out.splitlines()) > 6
+    commented = format_text("policy p {\n  layers a, # first\n    b { # open\n    weights int8\n  }\n}\n")
+    assert format_text(commented) == commented and "# first" in commented and "# open" in commented
+
+
 def test_line_ends_become_one_kind():
     assert format_text("policy p {\r\n  let a = 1\r\n}\r\n") == "policy p {\n  let a = 1\n}\n"
 

@@ -57,7 +57,8 @@ def test_keywords_are_names_where_no_sentence_can_begin():
     assert [a.name.text for a in rule.settings[0].words[0].arguments] == ["target", "over"]
 
 
-def test_lines_may_break_inside_brackets_only():
+def test_lines_may_break_inside_brackets_and_after_commas_only():
+    assert items("layers a,\n  b.{x, # why\n y} { weights int8 }") == items("layers a, b.{x, y} { weights int8 }")
     assert items("layers ** { weights gq(5,\n\n  snap=int8\n) }") == items("layers ** { weights gq(5, snap=int8) }")
     assert parse(Source("t", "policy p {\nlet a =\n5\n}")).problems
 
@@ -139,13 +140,16 @@ def test_what_is_open_at_the_end_is_kept():
 # -- against Lark
 
 class _Ends:
-    """Line ends inside brackets do not count: what our lexer does, for Lark."""
+    """Line ends inside brackets and after commas do not count: what our lexer does, for Lark."""
 
     always_accept = ("END",)
 
     def process(self, stream):
-        depth = []
+        depth, comma = [], False
         for token in stream:
+            if token.type == "END" and comma:
+                continue
+            comma = token.type == "COMMA"
             if token.type in ("LPAR", "LSQB", "LBRACE"):
                 depth.append(token.type)
             elif token.type in ("RPAR", "RSQB", "RBRACE") and depth:

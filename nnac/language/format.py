@@ -102,7 +102,7 @@ class _Reader:
                 if depth == 0:
                     return piece
                 depth -= 1
-            elif token.kind in ("END", "COMMENT") and depth == 0:
+            elif token.kind in ("END", "COMMENT") and depth == 0 and not self.after_comma(piece):
                 return piece
             self.at += 1
             if token.kind != "END":
@@ -110,9 +110,15 @@ class _Reader:
         return piece
 
     @staticmethod
+    def after_comma(piece: Piece) -> bool:
+        """Whether a sentence goes on in the next line: its last token, comments aside, is a comma."""
+        last = next((t for t in reversed(piece.tokens) if t.kind != "COMMENT"), None)
+        return last is not None and last.kind == "COMMA"
+
+    @staticmethod
     def alternatives(piece: Piece) -> bool:
         """Whether a `{` here opens alternatives of a selector."""
-        last = piece.tokens[-1]
+        last = next(t for t in reversed(piece.tokens) if t.kind != "COMMENT")
         return piece.word == "layers" and (last.kind in ("DOT", "COMMA") or len(piece.tokens) == 1)
 
     def body(self, piece: Piece) -> None:
@@ -234,7 +240,7 @@ def _spaced(tokens: list[Token], i: int) -> bool:
     """Whether a space stands between token i - 1 and token i."""
     before, token = tokens[i - 1], tokens[i]
     if tokens[0].text == "layers":
-        return before.kind == "COMMA" or i == 1
+        return before.kind in ("COMMA", "COMMENT") or i == 1
     if token.kind in ("COMMA", "RPAR", "RSQB", "PERCENT", "DOTDOT", "DOT") or before.kind in ("LPAR", "LSQB", "DOTDOT", "DOT"):
         return False
     if token.kind == "LPAR":

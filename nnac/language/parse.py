@@ -90,6 +90,7 @@ class _Parser:
         self.values: list[Any] = []
         self.at = 0                           # where the lexer stands
         self.open: list[Token] = []           # brackets not yet closed
+        self.comma = False                    # whether the last token was one
         self.base = 0
         self.shifted = 0                      # end of the last token taken
         self.item_clean = True                # no error since the item began
@@ -100,7 +101,7 @@ class _Parser:
     # -- lexing
 
     def next(self) -> Token:
-        """The next token that matters.  Line ends inside ( ) and [ ] do not."""
+        """The next token that matters.  Line ends inside ( ) and [ ], and after a comma, do not."""
         match_at, text, ignored = self.match_at, self.text, self.ignored
         while self.at < self.length:
             match = match_at(text, self.at)
@@ -110,9 +111,10 @@ class _Parser:
                 continue
             kind = match.lastgroup
             self.at = end = match.end()
-            if kind in ignored or (kind == "END" and self.open and self.open[-1].kind in ("LPAR", "LSQB")):
+            if kind in ignored or (kind == "END" and (self.comma or (self.open and self.open[-1].kind in ("LPAR", "LSQB")))):
                 continue
             assert kind is not None
+            self.comma = kind == "COMMA"
             return Token(kind, match.group(kind), match.start(kind), end)
         return Token("$END", "", self.length, self.length)
 

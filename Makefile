@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 TORCH  ?= torch==2.13.0
 RUNS   ?= runs
 
-SWEEP  ?=
+SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
 
@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,log,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,fast,log,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
@@ -25,11 +25,20 @@ setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
 demo: setup                ## speech in, transcript out: corpus, training, policy, program, emulator (about 12 minutes)
 	$(BIN)/nnac demo --out $(RUNS)/demo
 
-results: setup             ## every policy of the comparison, trained and measured; resumes (hours; needs `make demo` for corpus and network)
-	$(BIN)/nnac sweep specs/comparison/all.toml --float $(RUNS)/demo/float.nnc --corpus $(RUNS)/demo/corpus --runs $(RUNS)/sweep --jobs 2 $(SWEEP)
+$(RUNS)/corpus/train.json: | setup
+	$(BIN)/nnac corpus --out $(RUNS)/corpus
 
-results-quick: setup       ## the rows that carry the claims, one seed each
-	$(MAKE) results SWEEP=--quick
+$(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 2600
+
+$(RUNS)/float368.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 2600 --cells 368
+
+results: $(RUNS)/float.nnc $(RUNS)/float368.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
+	$(SWEEP) --float $(RUNS)/float.nnc --float large=$(RUNS)/float368.nnc
+
+results-quick: $(RUNS)/float.nnc    ## the rows that carry the claims, one seed each
+	$(SWEEP) --float $(RUNS)/float.nnc --quick
 
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -52,8 +61,8 @@ bench-nna: setup           ## schedules against the roofline, emulator speed, co
 bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers compared
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_train
 
-bench-aat: setup           ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour; needs `make demo`)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/demo/float.nnc --corpus $(RUNS)/demo/corpus --runs $(RUNS)/aat
+bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/float.nnc --corpus $(RUNS)/corpus --runs $(RUNS)/aat
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language (needs atheris)
 	$(BIN)/python -m benchmarks.fuzz_language

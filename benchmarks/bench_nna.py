@@ -68,8 +68,8 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
                 continue
             bound = roofline(graph, target, program.report["layers"], entry.model_entry, entry.steps)
             over = entry.cycles / float(bound.cycles) if bound.cycles else float("nan")
-            table.add_row(model, policy, target.name, name, f"{entry.cycles:,}", f"{1e3 * entry.cycles / target.clock:.3f}", f"{float(bound.cycles):,.0f}",
-                          bound.bound, f"{over:.4f}", f"{program.report['entries'][name]['dram_bytes']:,}")
+            table.add_row(model, policy, target.name, name, f"{entry.cycles:,}", f"{1e3 * entry.cycles / target.clock:.3f}",
+                          f"{float(bound.cycles):,.0f}", bound.bound, f"{over:.4f}", f"{program.report['entries'][name]['dram_bytes']:,}")
             if entry.model_entry == "encoder":
                 found["/".join((model, policy, target.name) + (("frames",) if entry.steps > 1 else ()))] = round(over, 5)
     graph = matrix_vector(*MATVEC)
@@ -176,12 +176,13 @@ def peers(programs: dict[Any, Any], console: Console) -> dict[str, Any]:
     table = Table("who", "MACs", "memory", "cycles", "ms", "simulated cycles/s", "", title="1 x 1024 x 4096, int8")
     table.add_row("nnac edge (counted)", "256", "3.75 GB/s", f"{ours:,}", f"{1e3 * ours / EDGE.clock:.3f}", f"{speed:,.0f}", "with weights from DRAM")
     if vela and "cycles" in vela:
-        table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", f"{vela['cycles']:,.0f}", f"{1e3 * vela['cycles'] / vela['clock']:.3f}",
-                      "", f"{vela['wall_s']} s")
+        ms = 1e3 * vela["cycles"] / vela["clock"]
+        table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", f"{vela['cycles']:,.0f}", f"{ms:.3f}", "", f"{vela['wall_s']} s")
     else:
         table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", "1,048,840", "1.049", "", _absent(vela, "NNAC_VELA_PYTHON"))
     if scale and "cycles" in scale:
-        table.add_row("SCALE-Sim 16x16 WS", "256", "none", f"{scale['cycles']:,.0f}", "", f"{scale['cycles_per_s']:,}", f"{scale['wall_s']} s, no data")
+        table.add_row("SCALE-Sim 16x16 WS", "256", "none", f"{scale['cycles']:,.0f}", "", f"{scale['cycles_per_s']:,}",
+                      f"{scale['wall_s']} s, no data")
     else:
         table.add_row("SCALE-Sim 16x16, 32x32", "256", "none", "262,144 and more", "", "3,700 to 16,000", _absent(scale, "NNAC_SCALESIM_PYTHON"))
     console.print(table)

@@ -3,13 +3,15 @@
     python -m benchmarks.fuzz_language -max_total_time=180
 
 Every input is parsed, resolved, linted, rendered and formatted; an exception of any kind, or more than 5 seconds, is a finding.
-Seeds: the shipped specs and the bad files of the tests.  Ends with one line of JSON: runs, seconds, findings.
+Seeds: the shipped specs and the bad files of the tests.  Ends with one line of JSON: runs, seconds, coverage, findings.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,14 +29,13 @@ with atheris.instrument_imports(include=["nnac"]):
     from nnac.language.editor import Session
     from nnac.language.format import format_text
 
-COUNT, START = [0], time.time()
+CHILD = "--in-this-process"
 SESSION = Session()
 BUFFER = ROOT / "specs" / "fuzz.nnac"
 
 
 def one(data: bytes) -> None:
     """One input: as a file, and as an edit in an editor that remembers the inputs before it."""
-    COUNT[0] += 1
     text = data.decode("utf-8", errors="replace")
     t = time.process_time()
     checked = check_text(text, "fuzz.nnac")
@@ -51,7 +52,23 @@ def one(data: bytes) -> None:
     assert time.process_time() - t < 5, "slow"
 
 
-def main() -> None:
+def main() -> int:
+    """Run the fuzzer in a process of its own (it ends without returning) and sum up what it said."""
+    done = subprocess.Popen([sys.executable, "-m", "benchmarks.fuzz_language", CHILD, *sys.argv[1:]], cwd=ROOT, text=True, stderr=subprocess.PIPE)
+    assert done.stderr is not None
+    runs = seconds = coverage = 0
+    for line in done.stderr:
+        sys.stderr.write(line)
+        if found := re.search(r"cov: (\d+)", line):
+            coverage = int(found[1])
+        if found := re.match(r"Done (\d+) runs in (\d+) second", line):
+            runs, seconds = int(found[1]), int(found[2])
+    status = done.wait()
+    print(json.dumps({"runs": runs, "seconds": seconds, "coverage": coverage, "findings": int(status != 0)}))
+    return status
+
+
+def fuzz() -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for i, path in enumerate([*(ROOT / "specs").rglob("*.nnac"), *(ROOT / "tests" / "diagnostics").glob("*.nnac")]):
             (Path(corpus) / f"seed{i}").write_bytes(path.read_bytes())
@@ -64,16 +81,14 @@ def main() -> None:
                  "**", "encoder", "lstm[0]", "gate", "->", "..", "<="]
         words.write_text("".join(f'"{w}"\n' for w in every))
 
-        def finished() -> None:
-            print(json.dumps({"runs": COUNT[0], "seconds": round(time.time() - START), "findings": 0}), flush=True)
-
-        import atexit
-
-        atexit.register(finished)
         atheris.Setup([sys.argv[0], corpus, f"-dict={words}", "-max_len=4096", "-timeout=20", "-rss_limit_mb=2048",
                        *(["-max_total_time=180"] if not any("-max_total_time" in a for a in sys.argv) else []), *sys.argv[1:]], one)
         atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main()
+    if CHILD in sys.argv:
+        sys.argv.remove(CHILD)
+        fuzz()
+    else:
+        sys.exit(main())

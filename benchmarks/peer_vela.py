@@ -15,8 +15,19 @@ import time
 
 import flatbuffers
 import numpy as np
-from ethosu.vela.tflite import (Buffer, BuiltinOperator, BuiltinOptions, FullyConnectedOptions, Model, Operator, OperatorCode,
-                                QuantizationParameters, SubGraph, Tensor, TensorType)
+from ethosu.vela.tflite import (
+    Buffer,
+    BuiltinOperator,
+    BuiltinOptions,
+    FullyConnectedOptions,
+    Model,
+    Operator,
+    OperatorCode,
+    QuantizationParameters,
+    SubGraph,
+    Tensor,
+    TensorType,
+)
 
 TYPE = TensorType.TensorType
 

@@ -235,13 +235,8 @@ def gru_cell(from_input: Array, from_hidden: Array, state: Array, sigmoid: Array
 
 # --------------------------------------------------------------------------------------------------------- log-softmax
 
-LOG_FRACTION = 11              # logits below the largest, and log-probabilities: Q4.11
+LOG_FRACTION = 11              # logits below the largest, and log-probabilities: Q4.11, as `exp_table` takes them
 _LN2 = 22713                   # ln 2 in Q0.15
-
-
-def exp_table() -> Table:
-    """``exp(-x)`` of x >= 0 in Q4.11, in Q0.15 (1 is 32767)."""
-    return _table("exp", lambda v: math.exp(-v), LOG_FRACTION, "odd")
 
 
 def log_table() -> NDArray:
@@ -328,14 +323,6 @@ def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int, root_width: int
 
 # ------------------------------------------------------------------------------------------------------------- softmax
 
-EXP_FRACTION = 11              # exp(-t) is tabulated for 0 <= t < 16
-
-
-def exp_table() -> Table:
-    """exp(-t) in Q0.15, of an int16 t >= 0 with 11 fraction bits (1 stands for 32767)."""
-    return _table("exp", lambda v: math.exp(-v), EXP_FRACTION, "odd")
-
-
 def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: Any, out_multiplier: Any, out_shift: Any, zero_point: int,
             bits: int) -> Array:
     """Softmax over the last axis, in integers.
@@ -343,7 +330,7 @@ def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: 
     x  [..., C] ints      exp  `exp_table` entries      multiplier, shift  from x's scale to 2^-11      out_*  from Q0.15 to the output
     ``t = min(32767, rs((max x - x) m, s))``, ``e = exp(t)``, ``p = e / sum e`` in Q0.15 by `rsqrt` squared.  C <= 2^15.
     """
-    t = round_shift((x.max(-1)[..., None] - x) * multiplier, shift).clip(0, 32767)
+    t = round_shift((max_of(x) - x) * multiplier, shift).clip(0, 32767)
     e = lookup(exp, "odd", t)
     r, k = rsqrt(e.sum(-1), rsqrt_entries)
     inverse = (r * r) >> 32                                                       # 1 / sum = inverse * 2^-(58 + k)

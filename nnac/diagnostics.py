@@ -123,7 +123,7 @@ class DiagnosticError(ExceptionGroup[Problem]):
         self.diagnostics = found
         return self
 
-    def derive(self, excs: Sequence[Any]) -> DiagnosticError:
+    def derive(self, excs: Sequence[Any]) -> DiagnosticError:  # type: ignore[override]
         return DiagnosticError([e.diagnostic for e in excs])
 
     def __str__(self) -> str:
@@ -159,7 +159,7 @@ def near(word: str, names: Iterable[str], count: int = 1) -> list[str]:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The nearest name, or None: what a fix would write."""
-    return (near(word, names) or [None])[0]
+    return next(iter(near(word, names)), None)
 
 
 def _distance(a: str, b: str, limit: int) -> int:

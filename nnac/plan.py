@@ -13,7 +13,7 @@ programs, sweeps and trackers can carry it.  ``digest`` names it: equal plans, e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -225,7 +225,7 @@ class Plan:
     training: Training = Training()
     budgets: tuple[Budget, ...] = ()
     parameters: dict[str, Any] = field(factory=dict)              # the `let`s, after overrides: plain values or their printed form
-    origins: dict[tuple[str, str], tuple[Origin, ...]] = field(factory=dict)
+    origins: Mapping[tuple[str, str], tuple[Origin, ...]] = field(factory=dict)
 
     def __getitem__(self, path: str) -> SitePlan:
         return self.by_path[path]
@@ -277,7 +277,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON without origins, as 64 hex digits."""
-        import hashlib     # 7 ms that lint does not need
+        import hashlib  # 7 ms that lint does not need
 
         return hashlib.sha256(json.dumps(self.to_json(origins=False), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -335,7 +335,7 @@ def _plain(value: Any) -> Any:
     return value.as_dict() if isinstance(value, Method) else value
 
 
-def _grouped(origins: dict[tuple[str, str], tuple[Origin, ...]]) -> list[dict[str, Any]]:
+def _grouped(origins: Mapping[tuple[str, str], tuple[Origin, ...]]) -> list[dict[str, Any]]:
     """Sites that share a chain are written together: files stay small however many gates there are."""
     groups: dict[tuple[str, tuple[Origin, ...]], list[str]] = {}
     for (site, setting), chain in origins.items():

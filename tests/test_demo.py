@@ -60,7 +60,8 @@ def test_run_transcribes_files_and_manifests_and_says_what_is_wrong_with_others(
 
 def test_a_damaged_program_or_checkpoint_is_refused_in_one_line(demo, tmp_path, capsys):
     out, _, _ = demo
-    for name, command in (("tiny_int8.nnp", ["run", "FILE", "--audio", "x.wav"]), ("tiny_int8.nnc", ["compile", "FILE", "--out", str(tmp_path / "x")])):
+    compile_it = ["compile", "FILE", "--out", str(tmp_path / "x")]
+    for name, command in (("tiny_int8.nnp", ["run", "FILE", "--audio", "x.wav"]), ("tiny_int8.nnc", compile_it)):
         data = bytearray((out / name).read_bytes())
         cut, altered = tmp_path / f"cut-{name}", tmp_path / f"altered-{name}"
         cut.write_bytes(data[: len(data) // 2])
@@ -113,3 +114,38 @@ def test_compare_refuses_what_does_not_belong_together_in_one_line(demo, tmp_pat
     assert main(["compare", checkpoint, str(out / "tiny_int8.nnp")]) == 2
     assert main(["compare", checkpoint, checkpoint, "--manifest", manifest]) == 1
     assert "not a whole program file" in capsys.readouterr().err
+
+
+def test_a_sweep_measures_what_is_missing_and_nothing_twice(demo, tmp_path):
+    """The float row and one policy row: files appear, integers are compared, the report stands; a second call does nothing."""
+    from nnac.report import outcomes
+
+    out, _, _ = demo
+    (tmp_path / "all.toml").write_text(f'''
+title = "A comparison"
+
+[[table]]
+title = "One"
+row = [
+  {{ name = "float", label = "float32" }},
+  {{ name = "int8", label = "8 bits", policy = "{POLICY}", steps = 2 }},
+]
+
+[[claim]]
+paper = "ours"
+text = "is smaller"
+row = "int8"
+against = "float"
+measure = "compression"
+at_least = 1.5
+''')
+    command = ["sweep", str(tmp_path / "all.toml"), "--float", str(out / "float.nnc"), "--corpus", str(out / "corpus"), "--utterances", "2",
+               "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "RESULTS.md"), "--jobs", "2"]
+    assert main(command) == 0, (tmp_path / "runs" / "int8-s0.log").read_text()
+    done = outcomes.load(tmp_path / "results" / "int8-s0.json")
+    assert done.different == 0 and done.checked > 1000 and done.cycles_per_frame > 0 and done.steps == 2 and set(done.heard) == {"sent", "voice"}
+    assert 0 < done.bytes < done.program_bytes and outcomes.load(tmp_path / "results" / "float-s0.json").bytes == 4 * done.weights
+    made = {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")}
+    assert main(command) == 0 and {f: f.stat().st_mtime_ns for f in made} == made
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| 8 bits | " in text and "2 of 2 runs" in text and "holds |" in text

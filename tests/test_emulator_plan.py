@@ -242,7 +242,7 @@ def test_products_are_exact_at_the_limits_of_every_carrier(kind, bits, native, b
 @pytest.mark.parametrize("scale", [0.01, 0.1, 2.0])
 def test_softmax_is_close_to_the_real_one_and_adds_up(size, scale):
     x = np.random.default_rng(size).integers(-128, 128, (50, size))
-    m, s = arith.multiplier_and_shift(np.float64(scale * 2**arith.EXP_FRACTION), 24)
+    m, s = arith.multiplier_and_shift(np.float64(scale * 2**arith.LOG_FRACTION), 24)
     got = arith.softmax(x, arith.exp_table().entries.astype(np.int64), arith.rsqrt_table(), int(m), int(s), 1, 0, 0, 16) / 2**15
     real = np.exp(scale * (x - x.max(-1, keepdims=True)))
     real /= real.sum(-1, keepdims=True)

@@ -76,6 +76,24 @@ def test_the_hidden_state_follows_the_activations_unless_said():
     assert str(p["encoder.lstm[1]"].hidden.method) == "fixed(1)"
 
 
+def test_a_recurrent_layer_gives_its_hidden_state():
+    p = plan("layers ** { activations int8 mse }\nlayers encoder.lstm[1] { hidden int4 fixed(1) }")
+    assert p["encoder.lstm[1]"].activations == p["encoder.lstm[1]"].hidden and p["encoder.lstm[1]"].hidden.bits == 4
+    assert p.origin("encoder.lstm[1]", "activations")[-1].text == "hidden int4 fixed(1)"
+
+
+def test_sums_are_as_wide_as_their_operands_ask():
+    p = plan("layers encoder.norm[0], encoder.reduce { activations int16 }\nlayers joint.output.** { weights int16 }")
+    assert {s.path: s.accumulator.bits for s in p if s.accumulator} == {
+        "encoder.lstm[0]": 32, "encoder.lstm[1]": 48, "encoder.lstm[2]": 32, "joint.encoder": 32, "prediction.lstm[0]": 32,
+        "joint.prediction": 32, "joint.output": 48}
+
+
+@pytest.mark.parametrize("words", ["weights fp16", "activations fp16", "hidden float", "cell int8", "bias int8", "weights int32"])
+def test_what_no_executor_computes_is_refused(words):
+    assert codes(f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n layers **.lstm[*] {{ {words} }}\n}}') == ["unsupported-width"]
+
+
 def test_none_takes_back_what_an_earlier_rule_said():
     p = plan("training { steps 9k steps }\nlayers encoder.** { sparsity magnitude(50%) }\nlayers encoder.lstm[0].** { sparsity none }")
     assert p["encoder.lstm[0].input"].sparsity is None and p["encoder.lstm[1].input"].sparsity.target == 0.5
@@ -303,7 +321,7 @@ def test_a_file_of_several_policies_is_about_the_last_that_none_extends():
 
 
 def test_values_are_typed_for_the_lowering():
-    p = plan("layers ** { weights int4 per_group(16); cell int8 fraction(3) }")
+    p = plan("layers ** { weights int4 per_group(16); cell int16 fraction(3) }")
     w = p["encoder.lstm[0].input"].weights
     assert w.width == Width(4) and w.granularity == Granularity("group", 16) and p["encoder.lstm[0]"].cell.fraction == 3
 

@@ -11,8 +11,9 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from nnac.compression import find
-from nnac.train.quantiser import KernelQuantiser, Layout, Part, Settings, WeightQuantiser, quantiser_for
+from nnac.train.quantiser import KernelQuantiser, Part, Settings, WeightQuantiser, quantiser_for
 from nnac.train.schedule import Compression, Slot
+from nnac.train.settings import Layout
 from nnac.units import Change, Moment, Span, UnitError
 from tests.methods import GRANULARITIES, make, settings, trained, weight_methods, weights, width
 

@@ -1,9 +1,8 @@
-"""Sweeps and their report: nothing done twice, statistics checked by hand, verdicts, the whole path on a tiny model."""
+"""Sweeps and their report: nothing done twice, statistics checked by hand, verdicts."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 
 import numpy as np
@@ -234,43 +233,6 @@ def test_a_float_network_that_was_not_given_is_named(tmp_path):
     e = ex.load(write(tmp_path))
     with pytest.raises(runs.RunError, match="--float large=FILE"):
         Recognise(tmp_path, {})(e, ex.Row("x", float="large"), 0, tmp_path)
-
-
-def test_the_whole_path_on_a_tiny_recogniser(tmp_path):
-    """Corpus, float network, a sweep of two rows: files appear, the report stands, a second call does nothing."""
-    pytest.importorskip("espeakng_loader")
-    from nnac.cli import main
-    from nnac.demo import tiny
-    from nnac.speech.corpus import build
-    from nnac.train import baseline
-
-    recipe = tiny(train=20, steps=2)
-    build(tmp_path / "corpus", recipe.corpus, quiet=True)
-    baseline.train(tmp_path / "corpus", tmp_path / "float.nnc", recipe.config, quiet=True)
-    m = recipe.config.model
-    shutil.copy("specs/targets/edge.nnac", tmp_path)
-    (tmp_path / "p.nnac").write_text(f'''import "edge.nnac"
-policy p {{
-  let bits = 5
-  model rnnt(size="small", cells={m.hidden}, prediction_cells={m.prediction}, joint={m.joint}, embedding={m.embedding}, vocabulary={m.vocabulary})
-  target edge
-  layers ** {{ weights int8 per_channel; activations int8 percentile(99.99) }}
-  layers **.lstm[*] {{ cell int16; accumulate sum16 }}
-  layers **.lstm[*].{{input, recurrent}} {{ weights gq(bits) }}
-  training {{ steps 2 steps }}
-}}
-''')
-    (tmp_path / "e.toml").write_text(SMALL.replace("seeds = 2, ", ""))
-    command = ["sweep", str(tmp_path / "e.toml"), "--float", str(tmp_path / "float.nnc"), "--corpus", str(tmp_path / "corpus"),
-               "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "RESULTS.md"),
-               "--only", "float", "--only", "gq5", "--utterances", "2"]
-    assert main(command) == 0, (tmp_path / "runs" / "gq5-s0.log").read_text()
-    done = oc.load(tmp_path / "results" / "gq5-s0.json")
-    assert done.different == 0 and done.checked > 1000 and done.cycles_per_frame > 0 and done.steps == 2
-    assert 0 < done.bytes < done.program_bytes
-    before = (tmp_path / "results" / "gq5-s0.json").stat().st_mtime_ns
-    assert main(command) == 0 and (tmp_path / "results" / "gq5-s0.json").stat().st_mtime_ns == before
-    assert "5 bits" in (tmp_path / "RESULTS.md").read_text()
 
 
 def test_what_the_command_line_does_not_say_the_policy_says():

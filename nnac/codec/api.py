@@ -118,6 +118,11 @@ def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
     A word counts as live if one of its blocks is, even if its own weights in that block are zero: the decoder sees block bits, not values.
     """
     codec, blocks, _ = read_header(bytes(header))
+    return live_words(codec, blocks, words)
+
+
+def live_words(codec: Codec, blocks: Blocks | None, words: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """`live_mask` for a header that is read already."""
     some = np.asarray(words.any(axis=1))
     if codec.name == "zero_run": return some
     if blocks is None: return np.ones(len(words), np.bool_)

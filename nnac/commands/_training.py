@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 def add_training_arguments(parser: argparse.ArgumentParser, every: int) -> None:
     """How fast, how it is run, and where its curves go."""
+    from nnac.cli import whole
+
     parser.add_argument("--schedule", choices=("cosine", "one_cycle"), help="of the learning rate (cosine, after a warm-up)")
     parser.add_argument("--ema", type=float, metavar="DECAY", help="keep an average of the weights, 0.999 say, and end with it")
-    parser.add_argument("--processes", type=int, metavar="N", help="at most two (default: as many as there are cores)")
+    parser.add_argument("--processes", type=whole(1), metavar="N", help="at most two (default: as many as there are cores)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--every", type=int, default=every, metavar="STEPS", help=f"between saved states ({every}); Ctrl-C saves one too")
+    parser.add_argument("--every", type=whole(1), default=every, metavar="STEPS", help=f"between saved states ({every}); Ctrl-C saves one too")
     parser.add_argument("--tensorboard", metavar="DIR", help="also write event files (OUT.log.jsonl is always written)")
     parser.add_argument("--job", metavar="FILE", help="do nothing but write FILE, for `torchrun -m nnac.train.loop FILE`")
     parser.add_argument("--json", action="store_true")
 
 
 def run_of(args: argparse.Namespace) -> Run:
-    """SystemExit 2 with a message for numbers out of range."""
+    """What the options say of how a training is run."""
     from nnac.train.pace import Run
 
-    if args.every < 1:
-        raise SystemExit(misuse(args, f"--every is at least 1, not {args.every}"))
     return Run(every=args.every, device=args.device, tensorboard=args.tensorboard)
 
 

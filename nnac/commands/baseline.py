@@ -11,14 +11,16 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import whole
     from nnac.commands._training import add_training_arguments
 
     p = subparsers.add_parser("baseline", help="train the float RNN-T", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--corpus", required=True, metavar="DIR")
     p.add_argument("--out", required=True, metavar="FILE")
-    p.add_argument("--steps", type=int, help="optimiser steps (default: the demo's 1800)")
+    p.add_argument("--steps", type=whole(1), help="optimiser steps (default: the demo's 1800)")
     p.add_argument("--longer", action="store_true", help="the longer run: 3600 steps")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--cells", type=whole(1), metavar="N", help="of every LSTM, and width of the joint (256)")
+    p.add_argument("--seed", type=whole(0), default=0)
     add_training_arguments(p, every=100)
     p.set_defaults(run=run)
 
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
 
     how = run_of(args)
     config = LONGER if args.longer else TrainConfig()
+    if args.cells:
+        config = evolve(config, model=evolve(config.model, hidden=args.cells, prediction=args.cells, joint=args.cells))
     config = evolve(config, seed=args.seed, steps=args.steps or config.steps, **pace_of(args))
     if args.job:
         write_job(task(args.corpus, args.out, config, args.device), how, args.job)

@@ -11,7 +11,7 @@ from typing import Any
 
 def register(subparsers: Any) -> None:
     p = subparsers.add_parser("fmt", help="format policies and targets", description=__doc__)
-    p.add_argument("files", nargs="+", metavar="FILE", help="files to format, or folders of them; - reads standard input and writes to standard output")
+    p.add_argument("files", nargs="+", metavar="FILE", help="files to format, or folders of them; - reads standard input, writes to output")
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
     p.add_argument("--diff", action="store_true", help="show what would change, and change nothing")
     p.add_argument("--json", action="store_true", help="say what was done as JSON")

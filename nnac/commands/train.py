@@ -14,7 +14,7 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import add_policy_arguments
+    from nnac.cli import add_policy_arguments, positive, whole
     from nnac.commands._training import add_training_arguments
 
     p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,10 +22,10 @@ def register(subparsers: Any) -> None:
     p.add_argument("--float", dest="float_path", required=True, metavar="FILE", help="the float recogniser to start from")
     p.add_argument("--corpus", required=True, metavar="DIR")
     p.add_argument("--out", required=True, metavar="FILE")
-    p.add_argument("--steps", type=int, help="instead of the policy's own; 0 calibrates only")
-    p.add_argument("--learning-rate", type=float)
-    p.add_argument("--seed", type=int)
-    p.add_argument("--distil", type=float, metavar="WEIGHT", help="also learn from the float recogniser's probabilities, with this weight")
+    p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
+    p.add_argument("--learning-rate", type=positive)
+    p.add_argument("--seed", type=whole(0))
+    p.add_argument("--distil", type=positive, metavar="WEIGHT", help="also learn from the float recogniser's probabilities, with this weight")
     add_training_arguments(p, every=50)
     add_policy_arguments(p)
     p.set_defaults(run=run)

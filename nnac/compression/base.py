@@ -113,12 +113,12 @@ class Described:
     @classmethod
     def arguments(cls) -> dict[str, tuple[Argument, Any]]:
         """Name in the language -> (argument, default or NOTHING), in order."""
-        return _arguments(cls)
+        return _arguments(cls)  # type: ignore[arg-type]
 
     @classmethod
     def make(cls, **arguments: Any) -> Any:
         """An instance from language names (``from=``).  ValueError, meant for the user, for a value out of bounds."""
-        fields = _fields(cls)
+        fields = _fields(cls)  # type: ignore[arg-type]
         return cls(**{fields[k]: v for k, v in arguments.items()})
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,11 +127,11 @@ class Described:
 
     @classmethod
     def _names(cls) -> list[tuple[str, str]]:
-        return [(language_name(a.name), a.name) for a in attrs.fields(cls) if "argument" in a.metadata]
+        return [(language_name(a.name), a.name) for a in attrs.fields(cls) if "argument" in a.metadata]  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        defaults = {language_name(a.name): a.default for a in attrs.fields(type(self))}
-        parts = []
+        defaults = {language_name(a.name): a.default for a in attrs.fields(type(self))}  # type: ignore[arg-type]
+        parts: list[str] = []
         for name, attribute in self._names():
             value, spec = getattr(self, attribute), self.arguments()[name][0]
             if spec.positional and len(parts) == _position(type(self), name):

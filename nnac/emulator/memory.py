@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.codec import api  # noqa: F401  (registers the codecs)
+from nnac.codec.api import live_words  # importing the module registers the codecs
 from nnac.codec.base import CodecError, Stream, Words, read_header
 from nnac.emulator.errors import AddressError, DataError
 from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
@@ -66,9 +66,8 @@ class DecodedStreams:
             found = codec.decode(table, blocks, streams, self.lanes)
         except (CodecError, ValueError, IndexError) as error:
             raise DataError(f"weight stream: {error}") from None
-        skips = blocks is not None or codec.name == "zero_run"                   # as `nnac.codec.live_mask`
         for i, words in zip(tiles, found, strict=True):
-            live = np.flatnonzero(words.any(1)) if skips else np.arange(i.cols)
+            live = np.flatnonzero(live_words(codec, blocks, words))
             kept = words[live] if len(live) < i.cols else words
             _, steps = codec.cost(table, Words(words, i.rows, blocks))
             self._tiles[header, i.dram, i.bytes, i.rows, i.cols] = (kept, live.astype(np.uint16), steps)

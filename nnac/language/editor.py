@@ -436,7 +436,7 @@ def setting_words(line: list[Token], names: list[Item]) -> list[Item]:
     if spec is None:
         return []
     said = {t.text for t in line[1:]}
-    words = [f"int{b}" for b in spec.widths] + (["fp16", "float"] if spec.floats else []) + list(spec.choices)
+    words = [f"int{b}" for b in spec.widths] + list(spec.choices)
     grain = list(GRANULARITIES) if spec.granularity else []
     out = [] if any(w in said for w in words) else [Item(w, "width") for w in words]
     out += [] if any(g in said for g in grain) else [Item(g, "granularity") for g in grain]

@@ -48,7 +48,7 @@ def setting(name: str) -> str:
     spec = SETTINGS[name]
     words = []
     if spec.widths:
-        words.append("width " + ", ".join([f"int{b}" for b in spec.widths] + (["fp16", "float"] if spec.floats else [])) + ", or int(n)")
+        words.append("width " + ", ".join([f"int{b}" for b in spec.widths] + (["float"] if name == "weights" else [])) + ", or int(n)")
     if spec.granularity:
         words.append("per_tensor, per_channel, per_gate or per_group(n)")
     if name == "cell":

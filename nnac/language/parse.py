@@ -211,7 +211,7 @@ class _Parser:
             del self.values[-count:]
             del self.states[-count:]
         if name.startswith("__"):             # the helper of a repetition: a list that grows in place
-            value = children[0] if children and isinstance(children[0], list) else []
+            value: Any = children[0] if children and isinstance(children[0], list) else []
             value.extend(children[1:] if children and value is children[0] else children)
         elif name == "item":
             value = s.Item(self.base, children[0])
@@ -503,6 +503,7 @@ class _Block(s.Node):
     """A `{ … }` of settings on its way into its owner."""
 
     __slots__ = ("settings",)
+    settings: tuple[s.Setting, ...]
 
     def __init__(self, start: int, end: int, settings: tuple[s.Setting, ...]) -> None:
         object.__setattr__(self, "start", start)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from attrs import define, field, frozen
@@ -21,6 +22,7 @@ from nnac.language import syntax as s
 from nnac.language.select import Sites, bits, matched
 from nnac.language.settings import SETTINGS
 from nnac.language.values import UNKNOWN, Pair, describe, evaluate
+from nnac.language.widths import input_bits
 from nnac.language.workspace import Declared, Scope
 from nnac.model.graph import ModelError, ModelGraph, builders
 from nnac.plan import (
@@ -33,6 +35,7 @@ from nnac.plan import (
     Plan,
     SitePlan,
     Training,
+    Width,
 )
 from nnac.target import Target
 from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dimension_name
@@ -239,7 +242,7 @@ def _latest(r: Resolution, kind: type) -> Statement | None:
         if not isinstance(statement.node, kind):
             continue
         if found is not None and found.policy is statement.policy:
-            word = {s.Model: "model", s.UseTarget: "target"}[kind]
+            word = "model" if kind is s.Model else "target"
             r.problems.append(Diagnostic("duplicate-statement", f"a policy has one `{word}`", (
                 Label(statement.span(statement.node)), Label(found.span(found.node), "here is the first")), ("remove one of them",)))
         else:
@@ -414,7 +417,8 @@ def _plain(value: Any) -> Any:
 
 def _unfit(annotation: str, value: Any) -> str | None:
     """What a builder's parameter wants, if ``value`` is something else.  Annotations are strings such as ``int | None``."""
-    kinds = {"bool": (bool, "true or false"), "int": (int, "a whole number"), "float": ((int, float), "a number"), "str": (str, "a text")}
+    kinds: dict[str, tuple[Any, str]] = {"bool": (bool, "true or false"), "int": (int, "a whole number"),
+                                            "float": ((int, float), "a number"), "str": (str, "a text")}
     for name, (types, words) in kinds.items():
         if annotation.startswith(name):
             right = isinstance(value, types) and (name == "bool") == isinstance(value, bool)
@@ -545,7 +549,7 @@ def _budgets(r: Resolution) -> None:
             if before is not None and before[1] is statement:
                 report("duplicate-setting", bound.name, f"`{name}` is bounded twice")
                 continue
-            found[name] = (Budget(name, float(min(value.value, 10**300)), f"{name} <= {value}"), statement, bound)
+            found[name] = (Budget(name, float(min(value.value, Fraction(10**300))), f"{name} <= {value}"), statement, bound)
     r.budgets = list(found.values())
 
 
@@ -646,9 +650,25 @@ def _decide(r: Resolution) -> None:
         table, base = r.winners[name], settings.default(name)
         r.values[name] = {i: table[i][1].value if i in table else base for i in bits(domain)}
     hidden, activations = r.winners["hidden"], r.values["activations"]
-    for i in r.values["hidden"]:
-        if i not in hidden:
+    for i in r.values["hidden"]:                       # a recurrent layer's output is its hidden state: one value, `hidden` where it is said
+        if i in hidden:
+            activations[i] = r.values["hidden"][i]
+        else:
             r.values["hidden"][i] = activations[i]
+    _accumulators(r)
+
+
+def _accumulators(r: Resolution) -> None:
+    """Where no rule says, sums are as wide as their operands ask: 32 bits, 48 with int16 on either side."""
+    model, sites = r.model, r.sites
+    assert model is not None and sites is not None
+    for layer in model:
+        i = sites.number[layer.path]
+        if i in r.values["accumulator"] and i not in r.winners["accumulator"]:
+            operands = [input_bits(model, r.values, sites.number, layer, k) for k in layer.kernels]
+            held = [r.values["weights"][sites.number[p]] for k in layer.kernels for p in k.sites]
+            operands += [w.multiplied_bits for w in held if w.width.number == "int"]
+            r.values["accumulator"][i] = Width(48 if max(operands) > 8 else 32)
 
 
 def plan_of(r: Resolution) -> Plan:
@@ -685,6 +705,10 @@ class Origins(Mapping[tuple[str, str], tuple[Origin, ...]]):
         chain = [Origin(None, 0, 0, "default", settings.spelled(setting, settings.default(setting)))]
         if setting == "hidden":
             chain = [Origin(None, 0, 0, "default", "hidden follows activations"), *self._said("activations", i)]
+        if setting == "accumulator":
+            chain = [Origin(None, 0, 0, "default", "accumulator as wide as its operands ask")]
+        if setting == "activations" and i in self.r.winners["hidden"]:
+            return (*chain, *self._said("activations", i), *self._said("hidden", i))      # a recurrent layer gives its hidden state
         return (*chain, *self._said(setting, i))
 
     def _said(self, setting: str, i: int) -> Iterator[Origin]:

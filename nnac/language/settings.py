@@ -21,8 +21,7 @@ from nnac.target import CODECS
 GRANULARITIES = ("per_tensor", "per_channel", "per_gate", "per_group")
 WEIGHT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 ACTIVATION_WIDTHS = (4, 8, 16)
-CELL_WIDTHS = (8, 16)
-DEFAULT_FRACTION = {16: 11, 8: 4}             # +-16 and +-8: what trained LSTM cells stay within
+CELL_FRACTION = 11                             # +-16: what trained LSTM cells stay within
 
 
 @frozen
@@ -30,14 +29,13 @@ class SettingWords:
     """What may be said about one setting.
 
     level     leaf (weights live there: gates, or kernels without gates) | layer | recurrent | weighted | encoder: which sites have it
-    doc       one sentence            widths   bit widths it takes      floats   whether `float` and `fp16` are widths of it
+    doc       one sentence            widths   bit widths it takes
     methods   whether compression methods can stand in it               choices  plain words, if it is only a choice among them
     """
 
     level: str
     doc: str
     widths: tuple[int, ...] = ()
-    floats: bool = False
     methods: bool = False
     granularity: bool = False
     choices: tuple[str, ...] = ()
@@ -45,16 +43,16 @@ class SettingWords:
 
 
 SETTINGS: dict[str, SettingWords] = {
-    "weights": SettingWords("kernel", "how weights are held: width, what shares a scale, method", WEIGHT_WIDTHS, True, True, True,
+    "weights": SettingWords("kernel", "how weights are held: width, what shares a scale, method", WEIGHT_WIDTHS, True, True,
                             example="weights int8 per_channel"),
-    "activations": SettingWords("layer", "how a layer's output is held", ACTIVATION_WIDTHS, True, True,
+    "activations": SettingWords("layer", "how a layer's output is held", ACTIVATION_WIDTHS, True,
                                 example="activations int8 percentile(99.99)"),
-    "hidden": SettingWords("recurrent", "how the hidden state is held; follows `activations` if not said", ACTIVATION_WIDTHS, True, True,
+    "hidden": SettingWords("recurrent", "how the hidden state is held; follows `activations` if not said", ACTIVATION_WIDTHS, True,
                            example="hidden int4 fixed(1)"),
-    "cell": SettingWords("recurrent", "how the cell state is held: width and fractional bits", CELL_WIDTHS, True,
+    "cell": SettingWords("recurrent", "how the cell state is held: int16 and its fractional bits", (16,),
                          example="cell int16 fraction(11)"),
-    "bias": SettingWords("weighted", "width of the biases", (8, 16, 32), True, example="bias int32"),
-    "accumulator": SettingWords("weighted", "width of the sums of products", (32, 48), example="accumulator int32"),
+    "bias": SettingWords("weighted", "width of the biases: that of the accumulator", (32,), example="bias int32"),
+    "accumulator": SettingWords("weighted", "width of the sums of products; int48 for int16 operands", (32, 48), example="accumulator int48"),
     "accumulate": SettingWords("recurrent", "acc32: input and recurrent products share one sum; sum16: two requantised sums are added",
                                choices=("acc32", "sum16"), example="accumulate acc32"),
     "place": SettingWords("layer", "where a layer runs", choices=("nna", "cpu"), example="place cpu"),
@@ -162,8 +160,6 @@ def _composed(setting: s.Setting, spec: SettingWords, names: Names, report: Repo
         return _cell(width, parts.get("fraction"), report)
     if name in ("bias", "accumulator"):
         return width
-    if width.number == "fp":
-        return _no_method(parts, report, Activations(width, None))
     if how is not None and type(how).widths and width.bits not in type(how).widths:
         return _bad_width(parts["width"][1], how, width, report)
     return Activations(width, how or find("minmax")())  # type: ignore[misc]
@@ -188,7 +184,7 @@ def _role(name: str, spec: SettingWords, word: Any, names: Names, report: Report
                *([did_you_mean(text, [f"int{b}" for b in spec.widths])] if text and near(text, [f"int{b}" for b in spec.widths]) else []))
         return "word", UNKNOWN
     if text and find(text) is None:
-        widths = [f"int{b}" for b in spec.widths] + (["float", "fp16"] if spec.floats else [])
+        widths = [f"int{b}" for b in spec.widths]
         known = [*methods(name), *widths, *(GRANULARITIES if spec.granularity else ())]
         close = near(text, known)
         if close and close[0] not in methods(name):
@@ -210,16 +206,15 @@ def _one_argument(word: Any, spec: Argument, names: Names, report: Report, what:
 
 
 def _width(word: Any, width: Width, name: str, spec: SettingWords, report: Report) -> Any:
-    if width.number == "fp" and spec.floats:
-        return width if str(width) in ("float", "fp16") else _no_width(word, str(width), name, spec, report)
-    if width.number == "int" and width.bits in spec.widths:
+    if (width.number == "int" and width.bits in spec.widths) or (name == "weights" and str(width) == "float"):
         return width
     return _no_width(word, str(width), name, spec, report)
 
 
 def _no_width(word: Any, text: str, name: str, spec: SettingWords, report: Report) -> Any:
-    known = [f"int{b}" for b in spec.widths] + (["fp16", "float"] if spec.floats else [])
-    report("unsupported-width", word, f"`{name}` cannot be {text[:20]}", "", f"its widths: {', '.join(known)}")
+    known = ", ".join([f"int{b}" for b in spec.widths] + (["float"] if name == "weights" else []))
+    why = "the machines compute integers, and so does training" if text in ("float", "fp16") else ""
+    report("unsupported-width", word, f"`{name}` cannot be {text[:20]}", why, f"its widths: {known}")
     return UNKNOWN
 
 
@@ -259,7 +254,9 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
         report("missing-word", setting, f"`weights {cls.keyword}` does not say its width", "", f"for example `weights int4 {cls.keyword}`")
         return UNKNOWN
     if width.number == "fp":
-        return _no_method(parts, report, None)
+        report("contradictory-methods", parts["method"][1], "real weights are not quantised, so a method says nothing", "",
+               "remove it, or choose an integer width")
+        return UNKNOWN
     if cls.widths and width.bits not in cls.widths:
         return _bad_width(parts["width"][1], how, width, report)
     return Weights(width, grain[0] if grain else Granularity(cls.granularity), how)  # type: ignore[arg-type]
@@ -271,18 +268,8 @@ def _bad_width(node: Any, how: Any, width: Width, report: Report) -> Any:
     return UNKNOWN
 
 
-def _no_method(parts: dict[str, Any], report: Report, value: Any) -> Any:
-    if "method" in parts:
-        report("contradictory-methods", parts["method"][1], "floating point is not quantised, so a method says nothing", "",
-               "remove it, or choose an integer width")
-        return UNKNOWN
-    return value
-
-
 def _cell(width: Width, fraction: tuple[Any, Any] | None, report: Report) -> Any:
-    if width.number == "fp":
-        return Cell(width, 0)
-    bits = DEFAULT_FRACTION[width.bits] if fraction is None else fraction[0]
+    bits = CELL_FRACTION if fraction is None else fraction[0]
     if bits >= width.bits:
         assert fraction is not None
         report("out-of-range", fraction[1], f"{width} has no room for {bits} fractional bits", "", f"at most {width.bits - 1}")
@@ -302,7 +289,7 @@ def default(setting: str) -> Any:
     assert minmax is not None
     return {
         "weights": Weights(Width(8), Granularity("channel"), minmax()), "activations": Activations(Width(8), minmax()),
-        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), DEFAULT_FRACTION[16]), "bias": Width(32),
+        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), CELL_FRACTION), "bias": Width(32),
         "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None,
         "codec": "auto", "pin": "auto",
     }[setting]

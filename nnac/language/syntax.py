@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 from attrs import define, field
 
 from nnac.diagnostics import Diagnostic, Source
 
-
 # `eq` and `repr` are written once, in Node: attrs would generate them for every class, half of what importing this file costs
-frozen = partial(define, frozen=True, eq=False, repr=False)
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Node:
     """A piece of syntax.  Equal to another of its class whose fields are equal, wherever the two stand."""
 
@@ -40,19 +37,19 @@ class Node:
         return f"{type(self).__name__}{self._content()}"
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Name(Node):
     text: str
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Text(Node):
     """A string; ``value`` without its quotes."""
 
     value: str
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Number(Node):
     """``4k steps``: ``value`` exact as written (4000), the unit not yet looked up.  ``spelling`` is that of the number alone."""
 
@@ -61,13 +58,13 @@ class Number(Node):
     spelling: str = field(metadata={"place": True})
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Argument(Node):
     name: Name | None
     value: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Call(Node):
     """``gq(5, space=mu_law(255))``."""
 
@@ -75,7 +72,7 @@ class Call(Node):
     arguments: tuple[Argument, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Binary(Node):
     operator: str
     left: Any
@@ -83,12 +80,12 @@ class Binary(Node):
     length: int = field(default=1, metadata={"place": True})   # operations in its chain
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Negative(Node):
     operand: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Range(Node):
     """``0..2k steps``."""
 
@@ -96,7 +93,7 @@ class Range(Node):
     right: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Arrow(Node):
     """``1 -> 300``."""
 
@@ -104,14 +101,14 @@ class Arrow(Node):
     right: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Values(Node):
     """``[8, 5, 4]``."""
 
     items: tuple[Any, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Setting(Node):
     """``weights int8 per_channel``: a name and what is said about it."""
 
@@ -119,7 +116,7 @@ class Setting(Node):
     words: tuple[Any, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Index(Node):
     """``[3]``, ``[0..2]``, ``[*]`` (both bounds None)."""
 
@@ -127,7 +124,7 @@ class Index(Node):
     high: int | None
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Step(Node):
     """One step of a selector.  ``names`` are the alternatives with their indices; none of them with ``*``; ``deep`` with ``**``."""
 
@@ -135,40 +132,40 @@ class Step(Node):
     deep: bool = False
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Selector(Node):
     steps: tuple[Step, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Rule(Node):
     selectors: tuple[Selector, ...]
     settings: tuple[Setting, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Model(Node):
     call: Any                              # Name or Call
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class UseTarget(Node):
     name: Name
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Let(Node):
     name: Name
     value: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Sweep(Node):
     name: Name
     values: Values
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Bound(Node):
     """``weights <= 1.2 MiB``."""
 
@@ -177,17 +174,17 @@ class Bound(Node):
     limit: Any
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class BudgetBlock(Node):
     bounds: tuple[Bound, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class TrainingBlock(Node):
     settings: tuple[Setting, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Item:
     """A sentence of a policy, at ``offset``; positions inside ``node`` count from there."""
 
@@ -203,26 +200,26 @@ class Item:
         return f"Item({self.node!r})"
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Policy(Node):
     name: Name
     extends: Name | None
     items: tuple[Item, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class TargetDeclaration(Node):
     name: Name
     extends: Name | None
     settings: tuple[Setting, ...]
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class Import(Node):
     path: Text
 
 
-@frozen
+@define(frozen=True, eq=False, repr=False)
 class File:
     """A parsed file: what could be understood of it, and what was wrong."""
 

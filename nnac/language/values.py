@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from attrs import NOTHING, frozen
 
 from nnac.compression.base import KINDS, Argument, Described, Form, Method, find, forms, keywords, methods
-from nnac.diagnostics import did_you_mean, near, nearest
+from nnac.diagnostics import Severity, did_you_mean, near, nearest
 from nnac.language import syntax as s
 from nnac.units import EPOCHS, NUMBER, PERCENT, STEPS, UNITS, Change, Moment, Quantity, Span, UnitError, dimension_name
 
@@ -21,7 +21,7 @@ class Report(Protocol):
     """Where problems go: a code, a node for the place, a message, a label for the place, help lines, a replacement of the node."""
 
     def __call__(self, code: str, node: Any, message: str, label: str = "", *help: str, fix: str | None = None,
-                 severity: str = "error") -> None: ...
+                 severity: Severity = "error") -> None: ...
 
 
 @frozen
@@ -78,7 +78,7 @@ def _quantity(node: s.Number, report: Report) -> Any:
     if unit is None:
         close = near(node.unit.text, UNITS) or [u for u in UNITS if u.lower() == node.unit.text.lower()]
         report("unknown-unit", node.unit, f"no unit is called `{node.unit.text}`", "", did_you_mean(node.unit.text, UNITS),
-               fix=(close or [None])[0])
+               fix=next(iter(close), None))
         return UNKNOWN
     return Quantity(node.value * unit[0], unit[1])
 
@@ -168,7 +168,7 @@ def coerce(spec: Argument, node: Any, names: Names, report: Report, what: str) -
         return UNKNOWN
     result = convert(spec, value)
     if result is UNKNOWN:
-        help = ()
+        help: tuple[str, ...] = ()
         if spec.kind == "fraction" and isinstance(value, Quantity) and value.dimension == NUMBER and 0 <= value.value <= 1:
             help = (f"write `{Quantity(value.value, PERCENT)}`",)
         if spec.kind == "moment" and isinstance(value, Quantity) and value.dimension == NUMBER:
@@ -312,7 +312,7 @@ def method(setting: str, node: Any, names: Names, report: Report) -> Any:
         help = did_you_mean(name.text, known)
         if not close and elsewhere and (other := find(elsewhere[0])) is not None:
             help = f"`{elsewhere[0]}` is a method of {_listed(other.settings)}; for `{setting}` there are: {', '.join(known)}"
-        report("unknown-method", name, f"no method of `{setting}` is called `{name.text}`", "", help, fix=(close or [None])[0])
+        report("unknown-method", name, f"no method of `{setting}` is called `{name.text}`", "", help, fix=next(iter(close), None))
         return UNKNOWN
     if setting not in cls.settings:
         report("unknown-method", name, f"`{name.text}` is not a method of `{setting}`", "",

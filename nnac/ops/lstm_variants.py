@@ -17,8 +17,9 @@ class CoupledLstm(Operator):
 
     kind = "lstm_coupled"
     gates = 3
-    constants: ClassVar[tuple[str, ...]] = ("input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
-                 "hidden_multiplier", "hidden_shift", "sigmoid", "tanh", "tanh_cell")
+    constants: ClassVar[tuple[str, ...]] = (
+        "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift", "hidden_multiplier",
+        "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
     def integers(self, node, graph, inputs, state, constants):
         c, a = constants, node.attributes

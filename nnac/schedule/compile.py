@@ -285,9 +285,9 @@ def pin_weights(layout: Layout, settings: Settings, rates: Mapping[str, float]) 
             vectors = layout.graph.values[node.output].rate
             together = vectors * (settings.frames if node.entry == "encoder" else 1)
             calls *= vectors if not k.path.endswith(".input") else vectors / min(together, c.columns * c.banks)
-        for b, band in enumerate(k.tiles):
-            items += [pins.Item((k.path, b, i), t.live_words * c.lanes, len(t.data) * calls, settings.pins.get(k.path, "auto"))
-                      for i, t in enumerate(band) if t.live_words]
+        places = [(b, i, t) for b, band in enumerate(k.tiles) for i, t in enumerate(band) if t.live_words]
+        items += [pins.Item((k.path, b, i), t.live_words * c.lanes, len(t.data) * calls, settings.pins.get(k.path, "auto"), n)
+                  for n, (b, i, t) in enumerate(places)]
     chosen = pins.choose(items, c.pinned_words * c.lanes)
     word = c.stream_words
     for key in (i.key for i in items if i.key in chosen):
@@ -437,13 +437,14 @@ def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
     for k in layout.kernels.values():
         kept = [_tile(layout, key) for key in layout.pinned if key[0] == k.path]
         live = sum(t.rows * t.live_words for band in k.tiles for t in band)
-        out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, bytes=k.bytes, codec=k.codec,
+        out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, live_words=k.words, bytes=k.bytes, codec=k.codec,
                            bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
                            pinned=sum(t.live_words for t in kept) * layout.config.lanes)
     for path, pitch in layout.pitch.items():
         table = layout.graph.by_path[path].constants["weight"]
         size = pitch * len(table)
-        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, bytes=size, codec="rows", bits=round(8 * size / table.size, 4),
+        bits = round(8 * size / table.size, 4)
+        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, live_words=0, bytes=size, codec="rows", bits=bits,
                                      pinned_bytes=size - pitch, pinned=0)
     return out
 

@@ -3,7 +3,8 @@
     cycles >= max(DRAM bytes / bytes a cycle, multiply-accumulates / multipliers busy)
 
 DRAM bytes of a call: every encoded weight that is not pinned, once; recurrent ones once a vector, for the hidden state of one vector
-needs that of the last.  Parameter blocks and decoder tables are overhead and not counted.
+needs that of the last, less what the stream buffers could still hold from the vector before.  Parameter blocks and decoder tables are
+overhead and not counted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from nnac.ir import QGraph
+from nnac.isa import MachineConfig
 from nnac.target import Target
 
 
@@ -42,6 +44,7 @@ def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, A
     kernels  kernel path -> ``bytes`` as encoded, ``pinned_bytes`` of those that stay on chip, ``weights``   (a program's report["layers"])
     The multipliers count as lanes x columns where several vectors meet a weight (input products of several frames), as lanes alone where one does.
     """
+    stream_words = MachineConfig.of(target).stream_words
     dram = macs = 0
     busy = Fraction(0)
     for node in graph.entry(entry):
@@ -50,8 +53,12 @@ def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, A
             if k["layer"] != node.path:
                 continue
             alone = node.op == "lstm" and not path.endswith(".input")
-            passes = vectors if alone else 1
-            dram += (k["bytes"] - k["pinned_bytes"]) * passes
+            free = k["bytes"] - k["pinned_bytes"]
+            dram += free
+            if alone:
+                moving = k["live_words"] - k["pinned"] // target.lanes
+                again = max(Fraction(0), 1 - Fraction(stream_words, max(1, moving)))
+                dram += int(free * again) * (vectors - 1)
             macs += k["weights"] * vectors
             together = 1 if alone else min(vectors, target.columns)
             busy += Fraction(k["live_weights"] * vectors, target.lanes * together)

@@ -111,11 +111,12 @@ class Trainer:
         self.identity = identity | {"corpus": corpus_of(examples)}
         learner.to(self.device)
         named = learner.named
-        matrices = [p for p in named.values() if p.ndim >= 2]
-        vectors = [p for p in named.values() if p.ndim < 2]
+        # weights decay; biases, gains, and what quantisers learn (clips, sizes) do not
+        matrices = [p for n, p in named.items() if p.ndim >= 2 and "quantiser" not in n]
+        vectors = [p for n, p in named.items() if p.ndim < 2 or "quantiser" in n]
         self.parameters = matrices + vectors
         self.optimiser = torch.optim.AdamW(
-            [dict(params=g, weight_decay=d) for g, d in ((matrices, pace.weight_decay), (vectors, pace.weight_decay)) if g],
+            [dict(params=g, weight_decay=d) for g, d in ((matrices, pace.weight_decay), (vectors, 0.0)) if g],
             lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)
         # all gradients in one vector: averaged over processes and clipped without copies
         self.gradient = torch.zeros(sum(p.numel() for p in self.parameters), device=self.device)

@@ -7,7 +7,8 @@ from typing import Any
 
 from nnac.diagnostics import Diagnostic
 from nnac.language.estimate import cpu_seconds
-from nnac.language.rules.base import CompiledRule, Entry, Label, Resolution, Rule, by_entry, example, place, problem, where
+from nnac.language.rules.base import HEADER, CompiledRule, Entry, Label, Resolution, Rule, by_entry, example, place, problem, where
+from nnac.language.widths import decided_elsewhere, input_bits
 from nnac.model.graph import Kernel, Layer
 from nnac.plan import Weights, Width
 from nnac.target import Target
@@ -35,7 +36,7 @@ class UnsupportedByTarget(Rule):
     """
 
     code = "unsupported-by-target"
-    example = example("layers ** { weights fp16 }")
+    example = example("layers joint.** { weights int16 }", HEADER.replace("edge", "tiny"))
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         if r.target is None or r.sites is None or r.model is None:
@@ -68,6 +69,23 @@ class UnsupportedByTarget(Rule):
         return None
 
 
+class TrainedOnly(Rule):
+    """Real weights: a layer that can be trained beside the others, but not compiled.
+
+    For ablations: what would this layer cost if it alone stayed real?  The program needs integers; choose a width before compiling.
+    """
+
+    code = "trained-only"
+    example = example("layers joint.output { weights float; place cpu }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        assert r.sites is not None
+        for decided, sites, value in by_entry(r, "weights", r.sites.leaves):
+            if value.width.number == "fp":
+                yield problem(self.code, place(r, decided), "real weights can be trained, not compiled", where(r, sites),
+                              "choose an integer width before `nnac compile`", severity="warning")
+
+
 class NoGain(Rule):
     """Activations narrower than anything the target computes with.
 
@@ -96,7 +114,7 @@ class AccumulatorOverflow(Rule):
     """
 
     code = "accumulator-overflow"
-    example = example("layers encoder.** { activations int16; hidden int8 }", header=(
+    example = example("layers encoder.** { activations int16; accumulator int32 }", header=(
         'import "targets/edge.nnac"\n\npolicy example {\n  model   rnnt(size="small", cells=1024)\n  target  edge\n'))
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
@@ -136,10 +154,7 @@ class AccumulatorOverflow(Rule):
     def decided(self, r: Resolution, layer: Layer, kernel: Kernel) -> tuple[CompiledRule, Entry] | None:
         """What made the activations that meet a kernel as wide as they are."""
         source = activation_source(r, layer, kernel)
-        if source is None:
-            return None
-        names = ("hidden", "activations") if kernel.name == "recurrent" else ("activations",)
-        found = next((w for n in names if (w := r.winners[n].get(source)) is not None), None)
+        found = next((w for n in ("hidden", "activations") if (w := r.winners[n].get(source)) is not None), None)
         return (r.rules[found[0]], found[1]) if found else None
 
     def overflow(self, r: Resolution, need: int, layer: Layer, kernel: Kernel, more: int) -> Diagnostic:
@@ -155,26 +170,58 @@ class AccumulatorOverflow(Rule):
 
 
 def abs_max(w: Weights) -> int:
-    """The largest magnitude of an integer weight; 0 for floating point."""
+    """The largest magnitude of an integer weight; real ones (on the CPU) have no sums here."""
     return 0 if w.width.number == "fp" else 1 << (w.multiplied_bits - 1)
 
 
-def activation_source(r: Resolution, layer: Layer, kernel: Kernel) -> int | None:
-    """The layer whose output a kernel multiplies; itself for recurrent kernels and projections, None for an entry input."""
+def activation_source(r: Resolution, layer: Layer, kernel: Kernel) -> int:
+    """The layer whose output a kernel multiplies, through stacks; itself for recurrent kernels and for an entry input."""
+    assert r.model is not None
     if kernel.name in ("recurrent", "project"):
         return number(r, layer.path)
-    assert r.model is not None
-    name = layer.inputs[0] if layer.inputs else None
-    return number(r, name) if name in r.model.by_path else None  # type: ignore[arg-type]
+    source = r.model.by_path.get(layer.inputs[0])
+    while source is not None and source.kind == "stack" and source.inputs[0] in r.model.by_path:
+        source = r.model.by_path[source.inputs[0]]
+    return number(r, (source or layer).path)
 
 
 def activation_bits(r: Resolution, layer: Layer, kernel: Kernel) -> int:
-    """Bits of the integers that meet a kernel.  Entry inputs are int8 like the features."""
-    source = activation_source(r, layer, kernel)
-    if source is None:
-        return 8
-    held = r.values["hidden" if kernel.name == "recurrent" else "activations"].get(source)
-    return held.bits if held is not None and held.width.number == "int" else 8
+    """Bits of the integers that meet a kernel."""
+    assert r.model is not None
+    return input_bits(r.model, r.values, numbers(r), layer, kernel)
+
+
+class WidthNotUsed(Rule):
+    """An activation width where the width is decided elsewhere.
+
+    A recurrent layer gives its hidden state, so `hidden` decides there; what a table reads is int16; a stack passes on what it is given.
+    Only rules written for such layers alone are reported.  Say it where it is decided, or remove it.
+    """
+
+    code = "width-not-used"
+    example = example("layers encoder.lstm[*] { activations int16; hidden int8 }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.model is None or r.sites is None:
+            return
+        for decided, sites, _ in by_entry(r, "activations"):
+            if decided is None:
+                continue
+            layers = [r.model.layer_of(p) for p in r.sites.named(decided[1].mask)]
+            reasons = {layer.path: self.reason(r, layer, decided[1].value) for layer in layers}
+            if all(reasons.values()):
+                first = layers[0]
+                yield problem(self.code, place(r, decided), f"`activations` of {where(r, sites)} decides nothing", str(reasons[first.path]),
+                              "say `hidden` there, and nothing else" if first.recurrent else "remove it", severity="warning")
+
+    @staticmethod
+    def reason(r: Resolution, layer: Layer, value: Any) -> str | None:
+        assert r.model is not None
+        i = number(r, layer.path)
+        if layer.recurrent:
+            said = r.winners["hidden"].get(i)
+            return f"its output is its hidden state, {said[1].value}" if said is not None and said[1].value != value else None
+        return decided_elsewhere(r.model, layer)
 
 
 class CpuFallback(Rule):
@@ -272,11 +319,11 @@ class Narrow(Rule):
     """
 
     code = "narrow-cell"
-    example = example("layers encoder.lstm[*] { cell int8 fraction(7) }")
+    example = example("layers encoder.lstm[*] { cell int16 fraction(15) }")
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         for decided, sites, value in by_entry(r, "cell"):
-            if decided is None or value.width.number == "fp":
+            if decided is None:
                 continue
             reach = 2.0 ** (value.bits - 1 - value.fraction)
             if reach < 2:

@@ -13,9 +13,8 @@ from nnac.plan import Weights
 class ContradictoryMethods(Rule):
     """Two settings of one tensor that cannot both be meant.
 
-    MRACos pulls weights to centroids, so there must be a codebook; ACosR to a uniform grid; a hard compressor needs something to
-    compress to; pruning needs a level at zero; a codebook stream needs a codebook of at most 6 bits; frames of one entry point are
-    computed together or not.  Change one of the two.
+    MRACos pulls weights to centroids, so there must be a codebook; ACosR to a uniform grid; pruning needs a level at zero; a
+    codebook stream needs a codebook of at most 6 bits; frames of one entry point are computed together or not.  Change one of the two.
     """
 
     code = "contradictory-methods"
@@ -60,7 +59,7 @@ class ContradictoryMethods(Rule):
 
 def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
     if w.method is None:
-        return f"`{how.keyword}` has nothing to pull {w.width} weights to", "choose an integer width, or `regularise none`"
+        return f"`{how.keyword}` has nothing to pull real weights to", "choose an integer width, or `regularise none`"
     codebook = type(w.method).codebook
     if how.keyword == "mracos" and not codebook:
         return f"`mracos` pulls to centroids, but `{w.method.keyword}` has none", \
@@ -72,7 +71,7 @@ def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
 
 def _harden(how: Any, w: Weights) -> tuple[str, str] | None:
     if w.method is None:
-        return f"there is nothing to harden {w.width} weights to", "choose an integer width or a codebook"
+        return "there is nothing to harden real weights to", "choose an integer width, or `harden none`"
     return None
 
 
@@ -91,8 +90,6 @@ def _codec(codec: str, w: Weights) -> tuple[str, str] | None:
         return f"a codebook stream needs a codebook, but the weights are {w}", "choose `codec packed`, or weights with centroids"
     if codec == "codebook" and w.bits > 6:
         return f"a codebook stream holds at most 6 bits, not {w.bits}", "choose `codec raw` or fewer bits"
-    if codec == "packed" and w.width.number == "fp":
-        return f"a packed stream holds integers, not {w.width}", "choose `codec raw`"
     return None
 
 
@@ -116,7 +113,7 @@ class PointlessCombination(Rule):
             for decided, sites, value in by_entry(r, setting, r.sites.leaves):
                 if decided is None or value is None:
                     continue
-                words = {}
+                words: dict[tuple[str, str], list[int]] = {}
                 for i in sites:
                     if (found := self.why(setting, value, r, i)) is not None:
                         words.setdefault(found, []).append(i)

@@ -116,11 +116,21 @@ def all_moments(method: Any) -> dict[str, Moment]:
     return out
 
 
-class NoTrainingLength(Rule):
-    """Schedules are given, but nothing says how long training is.
+def written(method: Any) -> list[Moment]:
+    """The moments of a method, and of its annealing, that are not its defaults."""
+    defaults = {name: default for name, (_, default) in type(method).arguments().items()}
+    values = {name: getattr(method, field) for name, field in type(method)._names()}
+    said = [n for n, v in values.items() if v != defaults[n]]
+    out = [m for name, m in method.moments.items() if name.partition(".")[0] in said and m.amount > 0]
+    anneal = values.get("anneal")
+    return out + ([m for m in (anneal.over, anneal.from_) if m.amount > 0] if "anneal" in said and anneal is not None else [])
 
-    Without a `training` block with `steps` nobody can tell whether a schedule ends in time, and percentages of training mean nothing yet.
-    Add `training { steps 6k steps }`.
+
+class NoTrainingLength(Rule):
+    """A schedule is given in steps or epochs, but nothing says how long training is.
+
+    Without a `training` block with `steps` nobody can tell whether the schedule ends in time.  Add `training { steps 6k steps }`, or write
+    the schedule in percent of the training.
     """
 
     code = "no-training-length"
@@ -134,7 +144,7 @@ class NoTrainingLength(Rule):
         for setting in ("weights", "regularise", "harden", "sparsity"):
             for decided, _, value in by_entry(r, setting, r.sites.leaves):
                 method = value.method if setting == "weights" and value is not None else value
-                if decided is not None and method is not None and any(m.amount > 0 for m in all_moments(method).values()):
+                if decided is not None and method is not None and any(m.unit != "training" for m in written(method)):
                     scheduled.append(decided)
         if scheduled:
             yield problem(self.code, r.entry_span(*scheduled[0]), "nothing says how long training is, so this schedule cannot be checked",

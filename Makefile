@@ -64,7 +64,8 @@ bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers com
 bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/float.nnc --corpus $(RUNS)/corpus --runs $(RUNS)/aat
 
-fuzz: setup                ## minutes of coverage-guided fuzzing of the language (needs atheris)
+fuzz: setup                ## minutes of coverage-guided fuzzing of the language
+	$(BIN)/pip install --quiet -e ".[fuzz]"
 	$(BIN)/python -m benchmarks.fuzz_language
 
 grammar: setup             ## the parse tables, after a change of grammar/nnac.lark

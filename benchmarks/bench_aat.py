@@ -53,7 +53,7 @@ from nnac.train.pace import Run
 from nnac.train.policy import PolicyConfig, PolicyLearner, PolicyTask, Trained, calibrate
 from nnac.train.rnnt_loss import rnnt_loss
 
-POLICIES = ("aat_int8", "aat_int4", "aat_cell")
+POLICIES = ("aat_int8", "aat_int4", "aat_cell_2", "aat_cell")
 SPLITS = ("sent", "voice")
 SENSITIVE = ("layer_norm", "lookup")                # operators of b-norm
 

@@ -239,6 +239,11 @@ LOG_FRACTION = 11              # logits below the largest, and log-probabilities
 _LN2 = 22713                   # ln 2 in Q0.15
 
 
+def exp_table() -> Table:
+    """``exp(-x)`` of x >= 0 in Q4.11, in Q0.15 (1 is 32767)."""
+    return _table("exp", lambda v: math.exp(-v), LOG_FRACTION, "odd")
+
+
 def log_table() -> NDArray:
     """``ln(1 + k / 512)`` for k = 0 … 512, in Q0.15: int64 [513]."""
     return np.floor(np.log1p(np.arange(SEGMENTS + 1) / SEGMENTS) * (1 << UNIT_FRACTION) + 0.5).astype(np.int64)

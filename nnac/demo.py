@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 from nnac import compiler
 from nnac.cli import main as cli
 from nnac.compare import Comparison, compare
-from nnac.decode.front_end import FrontEnd
+from nnac.decode.front_end import FrontEnd, recognise
 from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
 from nnac.program import Program
@@ -129,8 +129,7 @@ def weight_bytes(program: Program) -> int:
 
 def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program, quiet: bool) -> Heard:
     """Transcribe the held-out WAV files with all three, comparing every integer of the last two."""
-    from nnac.decode.front_end import by_length, pad
-    from nnac.decode.greedy import transcribe
+    import torch
 
     utterances = [u for split in HELD_OUT for u in read_manifest(manifest_path(corpus, split))]
     recogniser, trained = load_recogniser(float_path), compiler.trained(trained_path)
@@ -138,16 +137,8 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
     samples = [load_audio(u.audio, front.features.rate) for u in utterances]
     features = [front.prepare(s) for s in samples]
     references = [u.text for u in utterances]
-    float_texts = [""] * len(features)
-    with progress("float network", len(features), quiet) as advance:
-        for rows in by_length([len(f) for f in features], 32):
-            import torch
-
-            x, lengths = pad([features[i] for i in rows])
-            with torch.no_grad():
-                for i, ids in zip(rows, transcribe(recogniser.model, torch.from_numpy(x), lengths), strict=True):
-                    float_texts[i] = front.text(ids)
-            advance(len(rows))
+    with progress("float network", len(features), quiet) as advance, torch.no_grad():
+        float_texts = recognise(recogniser.model, front, features, carry=torch.from_numpy, advance=advance)
     emulator = Emulator(program)
     with progress("emulator and training module", len(features), quiet) as advance:
         comparison = compare(trained.module, emulator, front, features, advance=advance)

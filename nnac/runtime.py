@@ -9,8 +9,8 @@ from typing import Any
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.decode.front_end import FrontEnd, by_length, pad
-from nnac.decode.greedy import transcribe
+from nnac.decode.front_end import FrontEnd
+from nnac.decode.front_end import recognise as transcribed
 from nnac.decode.integer import IntegerStepper
 from nnac.emulator.executor import Emulator
 from nnac.program import Program, ProgramError
@@ -67,13 +67,9 @@ def recognise(program: Program, features: Sequence[NDArray], seconds: float, ref
               fast: bool = True, quiet: bool = False) -> Recognition:
     """Transcribe normalised features [T, bins] each on the emulator."""
     front, emulator, begun = front_end_of(program), Emulator(program, fast), time.monotonic()
-    texts, stepper = [""] * len(features), IntegerStepper(emulator)
+    stepper = IntegerStepper(emulator)
     with progress("emulating", len(features), quiet) as advance:
-        for rows in by_length([len(f) for f in features], batch):
-            x, lengths = pad([features[i] for i in rows])
-            for i, ids in zip(rows, transcribe(stepper, x, lengths), strict=True):
-                texts[i] = front.text(ids)
-            advance(len(rows))
+        texts = transcribed(stepper, front, features, batch, advance=advance)
     cycles = sum(n * emulator.cycles(entry) for entry, n in stepper.steps.items())
     errors = word_errors(references, texts) if references else None
     return Recognition(texts, errors, stepper.steps, cycles, program.target.clock, seconds, time.monotonic() - begun)

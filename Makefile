@@ -29,10 +29,10 @@ $(RUNS)/corpus/train.json: | setup
 	$(BIN)/nnac corpus --out $(RUNS)/corpus
 
 $(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 2600
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer
 
 $(RUNS)/float368.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 2600 --cells 368
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells 368
 
 results: $(RUNS)/float.nnc $(RUNS)/float368.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
 	$(SWEEP) --float $(RUNS)/float.nnc --float large=$(RUNS)/float368.nnc

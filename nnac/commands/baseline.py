@@ -18,7 +18,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--corpus", required=True, metavar="DIR")
     p.add_argument("--out", required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(1), help="optimiser steps (default: the demo's 1800)")
-    p.add_argument("--longer", action="store_true", help="the longer run: 3600 steps")
+    p.add_argument("--longer", action="store_true", help="the longer run: 2600 steps")
     p.add_argument("--cells", type=whole(1), metavar="N", help="of every LSTM, and width of the joint (256)")
     p.add_argument("--seed", type=whole(0), default=0)
     add_training_arguments(p, every=100)

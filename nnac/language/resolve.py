@@ -343,6 +343,10 @@ def _model(r: Resolution, memo: Memo | None) -> None:
     report = _reporter(r, statement)
     name = call if isinstance(call, s.Name) else call.name
     known = builders()
+    if name.text == "module" and name.text not in known:
+        report("model-from-python", name, "`model module` is a model that Python gives: its layers are not known here", "",
+               "`nnac.prepare(model, policy, example)` checks every rule against it", severity="warning")
+        return
     if name.text not in known:
         report("unknown-model", name, f"no model is called `{name.text}`", "", did_you_mean(name.text, known),
                fix=nearest(name.text, known))

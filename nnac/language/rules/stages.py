@@ -221,6 +221,13 @@ class UnknownModel(Rule):
     example = 'import "targets/edge.nnac"\n\npolicy example {\n  model rnntt(size="small")\n  target edge\n}\n'
 
 
+class ModelFromPython(Rule):
+    """A policy for a model of the user's own, which only `nnac.prepare` sees: rules about its layers are checked there, not here."""
+
+    code = "model-from-python"
+    example = 'import "targets/edge.nnac"\n\npolicy example {\n  model module\n  target edge\n}\n'
+
+
 class ImpossibleModel(Rule):
     """A model that its builder cannot build: an unknown size, a dimension out of bounds."""
 

@@ -76,6 +76,11 @@ def requantise_double(acc: Array, multiplier: Any, shift: Any, zero_point: int, 
     return saturate((high >> shift) + (remainder > threshold) * 1 + zero_point, bits)
 
 
+def add(a: Array, b: Array, multipliers: Any, shifts: Any, bits: int) -> Array:
+    """``sat(requantise(a) + requantise(b))``: two symmetric operands, each brought to the output's scale.  multipliers, shifts: pairs."""
+    return saturate(requantise(a, multipliers[0], shifts[0], 0, bits) + requantise(b, multipliers[1], shifts[1], 0, bits), bits)
+
+
 def multiplier_and_shift(scale: Any, bits: int = MULTIPLIER_BITS) -> tuple[Any, Any]:
     """The pair (multiplier, shift) whose ``multiplier * 2^-shift`` is nearest to the positive real ``scale``.
 

@@ -174,13 +174,3 @@ def describe(heard: Heard, say: Say) -> None:
         say(f"first difference: {c.first}")
     say(f"different transcripts: {c.different_transcripts}   cycles per frame (60 ms): {heard.cycles_per_frame:,.0f}   "
         f"real-time factor at {heard.clock / 1e6:g} MHz: {heard.rtf:.4f}")
-
-
-def tiny(train: int = 60, steps: int = 24) -> Recipe:
-    """The same path in seconds, for tests: nothing is learned, everything is run."""
-    from nnac.model.rnnt_torch import RnntConfig
-    from nnac.speech.tokens import LETTERS
-
-    model = RnntConfig(hidden=24, prediction=16, joint=24, embedding=8, vocabulary=LETTERS.count)
-    config = TrainConfig(steps=steps, batch_frames=1500, warmup=4, learning_rate=5e-3, model=model, tokens="letters", bfloat16=False)
-    return Recipe(CorpusSpec(train=train, dev=4, sent=3, voice=3, wavs=3), config, "specs/rnnt_int8.nnac", 2)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 Severity = Literal["error", "warning", "note"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @frozen(eq=False)

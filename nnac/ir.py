@@ -17,8 +17,6 @@ from typing import Any
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
-ENTRIES = ("encoder", "prediction", "joint")
-
 
 class GraphError(ValueError):
     """A QGraph that breaks a rule of `nnac.verify`: always nnac's own mistake or a damaged file, never the user's policy."""

@@ -7,11 +7,22 @@ import pytest
 from attrs import evolve
 
 from nnac.cli import main
-from nnac.demo import run, tiny
+from nnac.demo import Recipe, run
+from nnac.model.rnnt_torch import RnntConfig
 from nnac.program import Program
+from nnac.speech.corpus import CorpusSpec
+from nnac.speech.tokens import LETTERS
+from nnac.train.baseline import TrainConfig
 
 pytest.importorskip("espeakng_loader")
 POLICY = str(Path(__file__).parent / "tiny.nnac")
+
+
+def tiny(train: int = 60, steps: int = 24) -> Recipe:
+    """The same path in seconds, for tests: nothing is learned, everything is run."""
+    model = RnntConfig(hidden=24, prediction=16, joint=24, embedding=8, vocabulary=LETTERS.count)
+    config = TrainConfig(steps=steps, batch_frames=1500, warmup=4, learning_rate=5e-3, model=model, tokens="letters", bfloat16=False)
+    return Recipe(CorpusSpec(train=train, dev=4, sent=3, voice=3, wavs=3), config, "specs/rnnt_int8.nnac", 2)
 
 
 @pytest.fixture(scope="module")

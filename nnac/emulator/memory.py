@@ -17,8 +17,6 @@ from nnac.codec.base import CodecError, Stream, Words, read_header
 from nnac.emulator.errors import AddressError, DataError
 from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
 
-SPACES = ("A", "W", "ACC", "LUT", "TABLE", "DRAM")
-
 
 class DecodedStreams:
     """Words of the weight tiles in one DRAM image, decoded once.  LDW can read only what STA cannot write, so a tile never changes."""

@@ -205,8 +205,7 @@ def _join_add(nodes: list[Node], m: Memories) -> Step:
     bits = int(p["bits"])
 
     def compute(v: View, a: Gather, b: Gather) -> tuple[NDArray, ...]:
-        return (arith.saturate(arith.requantise(a(v), int(p["m0"]), int(p["s0"]), 0, bits)
-                               + arith.requantise(b(v), int(p["m1"]), int(p["s1"]), 0, bits), bits),)
+        return (arith.add(a(v), b(v), (int(p["m0"]), int(p["m1"])), (int(p["s0"]), int(p["s1"])), bits),)
 
     return _join_flat(compute, nodes, (1 << i.a16, 1 << i.b16), 1 << i.out16)
 

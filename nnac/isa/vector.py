@@ -197,9 +197,9 @@ class ADD(_Binary, Instruction):
     def execute(self, m):
         p = m.record(self.params, ADD_DTYPE)
         bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        a = arith.requantise(m.read(self.a, self.n, _int(self.a16)), int(p["m0"]), int(p["s0"]), 0, bits)
-        b = arith.requantise(m.read(self.b, self.n, _int(self.b16)), int(p["m1"]), int(p["s1"]), 0, bits)
-        m.write(self.dst, arith.saturate(a + b, bits), _int(self.out16))
+        a, b = m.read(self.a, self.n, _int(self.a16)), m.read(self.b, self.n, _int(self.b16))
+        y = arith.add(a, b, (int(p["m0"]), int(p["m1"])), (int(p["s0"]), int(p["s1"])), bits)
+        m.write(self.dst, y, _int(self.out16))
 
 
 @instruction("VX", 0x23)

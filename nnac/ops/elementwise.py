@@ -5,16 +5,14 @@ from nnac.ops import Operator, require
 
 
 class Add(Operator):
-    """``sat(requantise(a) + requantise(b))``, each brought to the output's scale.  constants: multiplier, shift int64 [2].  Symmetric."""
+    """`arith.add`.  constants: multiplier, shift int64 [2].  Symmetric."""
 
     kind = "add"
     inputs = 2
     constants = ("multiplier", "shift")
 
     def integers(self, node, graph, inputs, state, constants):
-        bits = graph.values[node.output].bits
-        a, b = (arith.requantise(x, m, s, 0, bits) for x, m, s in zip(inputs, constants["multiplier"], constants["shift"], strict=True))
-        return arith.saturate(a + b, bits)
+        return arith.add(*inputs, constants["multiplier"], constants["shift"], graph.values[node.output].bits)
 
     def verify_more(self, node, graph, inputs, output):
         require(all(v.width == output.width and v.zero_point == 0 for v in (*inputs, output)), node, "symmetric operands of one width")

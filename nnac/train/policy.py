@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, gt
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -213,8 +213,3 @@ def train(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, 
         done = checkpoint.load(out, KIND).metadata["training"]
         return [{"step": done["steps"], "dev": done["dev_wer"]}]
     return loop.train(todo, f"training {plan.name}", processes, quiet, run or Run(every=50))
-
-
-def shortened(config: PolicyConfig, steps: int) -> PolicyConfig:
-    """The same fine-tune in fewer steps (a demo's)."""
-    return evolve(config, steps=min(config.steps, steps), warmup=min(config.warmup, max(1, steps // 8)))

@@ -12,15 +12,16 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from nnac import compiler
+from nnac import checkpoint, compiler
 from nnac.compare import Comparison, compare
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
+from nnac.plan import Plan
 from nnac.program import Program
 from nnac.report.experiments import Experiments, Row
 from nnac.report.outcomes import Heard, Outcome
-from nnac.report.runs import RunError, commit
+from nnac.report.runs import Identity, RunError, commit
 from nnac.speech.audio import load_audio, read_manifest
 from nnac.speech.corpus import load_split, manifest_path
 from nnac.train import policy as training
@@ -49,12 +50,10 @@ class Recognise:
         if row.float not in self.floats:
             raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float {row.float}=FILE")
         start = self.floats[row.float]
-        policy = experiments.policy_path(row)
-        if policy is None:
+        plan = self._plan(experiments, row)
+        if plan is None:
             return self._float(experiments, row, seed, start, begun)
-        plan = compiler.resolve(policy, row.policy_name, **{k: str(v) for k, v in row.define.items()})
-        config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)
-        config = evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
+        config = self._config(row, plan, seed)
         module_path, program_path = folder / "module.nnc", folder / "program.nnp"
         training.train(plan, start, self.corpus, module_path, config, self.processes, quiet=self.quiet)
         trained = compiler.trained(module_path)
@@ -68,15 +67,35 @@ class Recognise:
             sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size,
             cycles, plan.graph.frame_ms, program.target.clock,
             {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
-            compared.compared, compared.different, config.steps, round(time.monotonic() - begun, 1),
+            compared.compared, compared.different, config.steps, checkpoint.digest_of(start), round(time.monotonic() - begun, 1),
             {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()}, "learning_rate": config.learning_rate,
              "first_difference": str(compared.first) if compared.first else None})
+
+    def identity(self, experiments: Experiments, row: Row) -> Identity | None:
+        """What this would run for ``row`` now; None when its float network was not given."""
+        if row.float not in self.floats:
+            return None
+        plan = self._plan(experiments, row)
+        heard = {s: len(read_manifest(manifest_path(self.corpus, s))) for s in experiments.splits}
+        if self.utterances is not None:
+            heard = {s: min(n, self.utterances) for s, n in heard.items()}
+        digest, steps = (plan.digest, self._config(row, plan, 0).steps) if plan else ("", 0)
+        return Identity(digest, checkpoint.digest_of(self.floats[row.float]), steps, heard)
+
+    def _plan(self, experiments: Experiments, row: Row) -> Plan | None:
+        policy = experiments.policy_path(row)
+        return compiler.resolve(policy, row.policy_name, **{k: str(v) for k, v in row.define.items()}) if policy else None
+
+    def _config(self, row: Row, plan: Plan, seed: int) -> training.PolicyConfig:
+        config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)
+        return evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
 
     def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, begun: float) -> Outcome:
         r = load_recogniser(start)
         weights = sum(p.numel() for p in r.model.parameters() if p.ndim == 2)
         heard = self._heard(experiments, r.model.eval(), FrontEnd(r.features, r.normalisation, r.tokens))
-        return Outcome(row.name, seed, "", commit(), heard, weights, 4 * weights, wall_s=round(time.monotonic() - begun, 1))
+        return Outcome(row.name, seed, "", commit(), heard, weights, 4 * weights, start=checkpoint.digest_of(start),
+                       wall_s=round(time.monotonic() - begun, 1))
 
     def _heard(self, experiments: Experiments, model: Any, front: FrontEnd) -> dict[str, Heard]:
         out = {}

@@ -203,6 +203,30 @@ def test_runs_are_done_once_and_first_seeds_first(tmp_path):
         order(only=["gq9"])
 
 
+def test_a_result_of_another_policy_network_or_length_is_not_counted(tmp_path):
+    from attrs import evolve
+
+    e, folder = ex.load(write(tmp_path)), tmp_path / "results"
+    done = outcome("int8", 0)
+    path = oc.save(folder, evolve(done, start="f", steps=400))
+    same = runs.Identity("d", "f", 400, {"sent": 4})
+    assert runs.stale(e, folder, lambda row: same) == {} and runs.stale(e, folder, lambda row: None) == {}
+    for other, what in ((evolve(same, digest="e"), "policy"), (evolve(same, start="g"), "float network"), (evolve(same, steps=9), "steps"),
+                        (evolve(same, utterances={"sent": 5}), "heard")):
+        found = runs.stale(e, folder, lambda row, other=other: other)
+        assert list(found) == [path] and what in found[path] and (other.short == same.short) == (what == "heard")
+        assert ("int8", 0) in [(r.name, s) for r, s in runs.missing(e, folder, useless=found)]
+        assert oc.load_all(folder, [("int8", 2)], found) == {"int8": []}
+    assert ("int8", 0) not in [(r.name, s) for r, s in runs.missing(e, folder)] and path.is_file()
+
+
+def test_rows_that_heard_other_utterances_are_named(tmp_path):
+    oc.save(tmp_path, outcome("a"))
+    oc.save(tmp_path, outcome("b", words=(4, 5, 6, 6)))
+    with pytest.raises(oc.OutcomeError, match=r"a-s0\.json and b-s0\.json did not hear the same"):
+        oc.load_all(tmp_path, [("a", 1), ("b", 1)])
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, at_once):
     e = ex.load(write(tmp_path))

@@ -1,7 +1,8 @@
 """``nnac sweep EXPERIMENTS.toml --float FILE --corpus DIR``: train, compile and measure every policy of a comparison.
 
 Each run has a folder under --runs and leaves one small result file under --results; what is there is not done again, so a sweep can be
-stopped at any moment and spread over days.  The report (tables, verdicts on published claims, pictures) is made from the result files
+stopped at any moment and spread over days.  A result of a policy that has changed since, or of another float network, is done again.  The
+report (tables, verdicts on published claims, pictures) is made from the result files
 alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +51,21 @@ def run(args: argparse.Namespace) -> int:
     if args.one:
         return _one(args, experiments, results)
     failed: list[str] = []
+    useless: dict[Path, str] = {}
     if not args.report:
         if args.jobs < 1:
             sys.stderr.write(f"nnac sweep: --jobs is at least 1, not {args.jobs}\n")
             return 2
-        _networks(args)                                    # say what is missing before hours of work
-        jobs = runs.missing(experiments, results, args.quick, args.only)
+        recognise = _recognise(args)                       # say what is missing before hours of work
+        useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
+        jobs = runs.missing(experiments, results, args.quick, args.only, useless)
         for row, _ in jobs:
             experiments.policy_path(row)
+        for path, what in useless.items():
+            sys.stderr.write(f"nnac sweep: {path}: {what} differs now: left out, until it has run again\n")
         failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"), Path(args.runs), args.jobs)
-    _report(args, experiments, results)
+        useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
+    _report(args, experiments, results, useless)
     for name in failed:
         sys.stderr.write(f"nnac sweep: {name} failed: see {Path(args.runs) / f'{name}.log'}\n")
     return 1 if failed else 0
@@ -78,6 +85,13 @@ def _networks(args: argparse.Namespace) -> dict[str, Path]:
     return found
 
 
+def _recognise(args: argparse.Namespace) -> Any:
+    networks = _networks(args)
+    from nnac.sweep import Recognise
+
+    return Recognise(Path(args.corpus), networks, args.utterances, steps=args.steps)
+
+
 def _passed(args: argparse.Namespace) -> list[str]:
     out = [args.experiments, "--corpus", args.corpus, "--results", args.results, "--runs", args.runs]
     out += [a for f in args.floats for a in ("--float", f)]
@@ -88,14 +102,14 @@ def _passed(args: argparse.Namespace) -> list[str]:
 
 def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     from nnac.report import outcomes, runs
-    from nnac.sweep import Recognise
 
     name, _, seed = args.one.rpartition(":")
     row = next((r for r in experiments.rows if r.name == name), None)
     if row is None or not seed.isdigit():
         raise runs.RunError(f"no run is called `{args.one}`")
-    recognise = Recognise(Path(args.corpus), _networks(args), args.utterances, steps=args.steps)
-    folder = Path(args.runs) / f"{name}-s{seed}"
+    recognise = _recognise(args)
+    identity = recognise.identity(experiments, row)
+    folder = Path(args.runs) / (f"{name}-s{seed}-{identity.short}" if identity else f"{name}-s{seed}")
     folder.mkdir(parents=True, exist_ok=True)
     outcome = recognise(experiments, row, int(seed), folder)
     outcomes.save(results, outcome)
@@ -104,11 +118,11 @@ def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     return 0
 
 
-def _report(args: argparse.Namespace, experiments: Any, results: Path) -> None:
+def _report(args: argparse.Namespace, experiments: Any, results: Path, useless: Container[Path] = ()) -> None:
     from nnac.report import outcomes
     from nnac.report import results as report
 
-    found = outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows])
+    found = outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows], useless)
     inside = results.resolve().is_relative_to(Path(args.out).resolve().parent)
     report.write(experiments, found, Path(args.out), results if inside else None)
     print(f"{args.out}: {sum(map(len, found.values()))} runs of {sum(r.seeds for r in experiments.rows)}")

@@ -8,7 +8,7 @@ and the seeds are drawn as well, so that an interval covers both the choice of s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Outcome:
     """What one run measured.
 
     row, seed      which run            digest  of its plan ("" for the float network)      commit  of the code
+    start          digest of the float network that it started from
     heard          split -> Heard       weights  their number      bytes  of all compressed weights in the program (float: 4 a weight)
     program_bytes  of the file          cycles_per_frame  of a recognition, all entries, per encoder step; None for the float network
     frame_ms       audio of an encoder step      clock  Hz      bits  weight path -> bits a weight      codecs  path -> codec
@@ -81,6 +82,7 @@ class Outcome:
     checked: int = 0
     different: int = 0
     steps: int = 0
+    start: str = ""
     wall_s: float = 0.0
     notes: dict[str, Any] = field(factory=dict)
 
@@ -125,11 +127,16 @@ def load(path: Path) -> Outcome:
         raise OutcomeError(f"{path}: {error}") from None
 
 
-def load_all(folder: Path, rows: Iterable[tuple[str, int]]) -> dict[str, list[Outcome]]:
-    """Row -> its outcomes by seed, of those that are there."""
+def load_all(folder: Path, rows: Iterable[tuple[str, int]], useless: Container[Path] = ()) -> dict[str, list[Outcome]]:
+    """Row -> its outcomes by seed, of those that are there and not ``useless``.  OutcomeError if they did not hear the same utterances."""
     found: dict[str, list[Outcome]] = {}
     for row, seeds in rows:
-        found[row] = [load(p) for s in range(seeds) if (p := path_of(folder, row, s)).is_file()]
+        found[row] = [load(p) for s in range(seeds) if (p := path_of(folder, row, s)).is_file() and p not in useless]
+    heard: dict[tuple, str] = {}
+    for o in (o for group in found.values() for o in group):
+        heard.setdefault(tuple(sorted((name, h.lengths) for name, h in o.heard.items())), f"{o.row}-s{o.seed}.json")
+    if len(heard) > 1:
+        raise OutcomeError(f"{folder}: {' and '.join(list(heard.values())[:2])} did not hear the same utterances: keep them in folders of their own")
     return found
 
 

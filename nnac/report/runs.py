@@ -1,37 +1,82 @@
 """Doing the runs of a comparison: one after the other or side by side, each in its folder, none done twice.
 
-A run is a process of its own, any command; it leaves a result file when it is complete, and that is what says that it is done.
+A run is a process of its own, any command; it leaves a result file when it is complete, and that is what says that it is done: as
+long as the file is of the run that is wanted now (`Wanted`).  A policy that was changed since, or another float network, is another run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
+
+from attrs import field, frozen
 
 from nnac.errors import UserError
 from nnac.progress import progress
 from nnac.report.experiments import Experiments, Row
-from nnac.report.outcomes import path_of
+from nnac.report.outcomes import Outcome, load, path_of
 
 Command = Callable[[Row, int], Sequence[str]]
+Wanted = Callable[[Row], "Identity | None"]
 
 
 class RunError(UserError):
     """A run failed; the line says which, and where its log is."""
 
 
-def missing(experiments: Experiments, results: Path, quick: bool = False, only: Sequence[str] = ()) -> list[tuple[Row, int]]:
-    """Runs without a result file: first seeds first, so that every row has a figure early.  RunError for a name that is no row's."""
+@frozen
+class Identity:
+    """What decides a run besides its seed: plan, float network, steps of training, utterances of each split."""
+
+    digest: str
+    start: str
+    steps: int
+    utterances: dict[str, int] = field(hash=False)
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Identity:
+        return cls(outcome.digest, outcome.start, outcome.steps, {name: len(h.errors) for name, h in outcome.heard.items()})
+
+    @property
+    def short(self) -> str:
+        """Eight characters that name it: a folder of a changed run is another folder."""
+        return hashlib.sha256(f"{self.digest} {self.start} {self.steps}".encode()).hexdigest()[:8]
+
+    def differs(self, other: Identity) -> str:
+        """What an ``other`` run has differently, in words; "" for the same run."""
+        pairs = (("its policy", self.digest, other.digest), ("its float network", self.start, other.start),
+                 ("the steps of its training", self.steps, other.steps), ("what it heard", self.utterances, other.utterances))
+        return " and ".join(what for what, mine, theirs in pairs if mine != theirs)
+
+
+def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path, str]:
+    """Result files that are of another run than the one ``wanted`` now (None: cannot be said) -> what differs."""
+    found = {}
+    for row in experiments.rows:
+        paths = [p for s in range(row.seeds) if (p := path_of(results, row.name, s)).is_file()]
+        if paths and (now := wanted(row)) is not None:
+            found |= {p: what for p in paths if (what := now.differs(Identity.of(load(p))))}
+    return found
+
+
+def missing(experiments: Experiments, results: Path, quick: bool = False, only: Sequence[str] = (),
+            useless: Container[Path] = ()) -> list[tuple[Row, int]]:
+    """Runs without a result file (or with a ``useless`` one): first seeds first, so that every row has a figure early.
+
+    RunError for a name that is no row's.
+    """
     rows = [r for r in experiments.rows if not quick or r.quick]
     if unknown := set(only) - {r.name for r in experiments.rows}:
         raise RunError(f"no row is called `{min(unknown)}` in {experiments.path}")
     if only:
         rows = [r for r in experiments.rows if r.name in only]
-    found = [(r, s) for r in rows for s in range(1 if quick else r.seeds) if not path_of(results, r.name, s).is_file()]
+    found = [(r, s) for r in rows for s in range(1 if quick else r.seeds)
+             if not (p := path_of(results, r.name, s)).is_file() or p in useless]
     return sorted(found, key=lambda t: t[1])
 
 

@@ -31,11 +31,11 @@ $(RUNS)/corpus/train.json: | setup
 $(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer
 
-$(RUNS)/float368.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells 368
+$(RUNS)/float336.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells 336
 
-results: $(RUNS)/float.nnc $(RUNS)/float368.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
-	$(SWEEP) --float $(RUNS)/float.nnc --float large=$(RUNS)/float368.nnc
+results: $(RUNS)/float.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
+	$(SWEEP) --float $(RUNS)/float.nnc --float large=$(RUNS)/float336.nnc
 
 results-quick: $(RUNS)/float.nnc    ## the rows that carry the claims, one seed each
 	$(SWEEP) --float $(RUNS)/float.nnc --quick

@@ -67,7 +67,7 @@ class Recognise:
             sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size,
             cycles, plan.graph.frame_ms, program.target.clock,
             {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
-            compared.compared, compared.different, config.steps, checkpoint.digest_of(start), round(time.monotonic() - begun, 1),
+            compared.compared, compared.different, config.steps, checkpoint.digest_of(start), plan.target.name, round(time.monotonic() - begun, 1),
             {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()}, "learning_rate": config.learning_rate,
              "first_difference": str(compared.first) if compared.first else None})
 

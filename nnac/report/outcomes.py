@@ -58,7 +58,7 @@ class Outcome:
     """What one run measured.
 
     row, seed      which run            digest  of its plan ("" for the float network)      commit  of the code
-    start          digest of the float network that it started from
+    start          digest of the float network that it started from      target  machine that it was compiled for
     heard          split -> Heard       weights  their number      bytes  of all compressed weights in the program (float: 4 a weight)
     program_bytes  of the file          cycles_per_frame  of a recognition, all entries, per encoder step; None for the float network
     frame_ms       audio of an encoder step      clock  Hz      bits  weight path -> bits a weight      codecs  path -> codec
@@ -83,6 +83,7 @@ class Outcome:
     different: int = 0
     steps: int = 0
     start: str = ""
+    target: str = ""
     wall_s: float = 0.0
     notes: dict[str, Any] = field(factory=dict)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from attrs import frozen
 
 from nnac.files import atomic
 from nnac.report.experiments import MEASURES, Claim, Experiments, Row
@@ -124,44 +127,86 @@ def _claim(claim: Claim, outcomes: Outcomes) -> str:
 
 
 def plot(experiments: Experiments, outcomes: Outcomes, folder: Path) -> list[str]:
-    """WER against KiB and against cycles, one colour a table, Pareto front drawn; the files' names.  [] without matplotlib or runs."""
+    """WER against KiB and against cycles: a panel a table, all other points in grey, the Pareto front of all drawn in each.
+
+    Cycles of another machine do not compare: they have a front of their own.  The files' names; [] without matplotlib or runs.
+    """
     try:
         import matplotlib
     except ImportError:
         return []
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "nnac"            # the same picture is the same file
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     made = []
     for key, label, of in (("size", "KiB of weights in the program", lambda o: o.bytes / 1024),
                            ("cycles", "cycles per encoder step", lambda o: o.cycles_per_frame)):
-        figure, axes = plt.subplots(figsize=(8, 5.5))
-        points, colours = [], plt.rcParams["axes.prop_cycle"].by_key()["color"]
-        for i, table in enumerate(experiments.tables):
-            first = True
-            for row in table.rows:
-                group = [o for o in outcomes.get(row.name, ()) if of(o) is not None]
-                if not group:
-                    continue
-                value, low, high = rate(group)
-                x = mean([of(o) for o in group])
-                points.append((x, value))
-                axes.errorbar(x, value, [[max(0, value - low)], [max(0, high - value)]], fmt="o", ms=5, lw=0.8, capsize=2,
-                              color=colours[i % len(colours)], label=table.title if first else None)
-                axes.annotate(row.shown, (x, value), textcoords="offset points", xytext=(5, 4), fontsize=6)
-                first = False
-        if points:
-            best = [points[i] for i in front(points)]
+        tables = [(t.title, points) for t in experiments.tables if (points := _points(t.rows, outcomes, of))]
+        if not tables:
+            continue
+        across = min(2, len(tables))
+        down = -(-len(tables) // across)
+        figure, grid = plt.subplots(down, across, figsize=(5.6 * across, 4.2 * down), sharex=True, sharey=True, squeeze=False, layout="constrained")
+        for axes in grid.flat[len(tables):]:
+            axes.set_visible(False)
+        for i, (axes, (title, points)) in enumerate(zip(grid.flat, tables, strict=False)):
+            everything = [(p.x, p.rate) for _, others in tables for p in others if key == "size" or p.target == points[-1].target]
+            best = [everything[i] for i in front(everything)]
             axes.step([p[0] for p in best], [p[1] for p in best], where="post", color="grey", lw=0.8, ls="--", zorder=0)
-            axes.set(xlabel=label, ylabel="word error rate, %", xscale="log", yscale="log", title=experiments.title)
-            axes.grid(True, which="both", lw=0.2)
-            axes.legend(fontsize=7)
-            name = f"wer_{key}.svg"
-            with atomic(folder / name) as out:
-                figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-            made.append(name)
+            axes.scatter(*zip(*everything, strict=True), s=8, color="lightgrey", zorder=1)
+            for p in points:
+                axes.errorbar(p.x, p.rate, [[p.rate - p.low], [p.high - p.rate]], fmt="o", ms=5, lw=0.8, capsize=2, color=f"C{i}")
+            axes.set(xscale="log", yscale="log", title=title)
+            axes.set_xlabel(label if i >= len(tables) - across else "")
+            axes.set_ylabel("word error rate, %" if i % across == 0 else "")
+            for axis, steps in ((axes.xaxis, (1, 2, 5)), (axes.yaxis, (1, 1.5, 2, 3, 4, 5, 6, 7, 8))):
+                axis.set_major_locator(LogLocator(subs=steps))
+                axis.set_major_formatter("{x:,g}")
+                axis.set_minor_formatter(NullFormatter())
+            axes.tick_params(labelbottom=i >= len(tables) - across)
+            axes.grid(True, lw=0.2)
+        figure.suptitle(experiments.title)
+        for axes, (_, points) in zip(grid.flat, tables, strict=False):
+            _label(axes, points)
+        name = f"wer_{key}.svg"
+        with atomic(folder / name) as out:
+            figure.savefig(out, format="svg", metadata={"Date": None})
+        made.append(name)
         plt.close(figure)
     return made
+
+
+@frozen
+class _Point:
+    label: str
+    x: float
+    rate: float
+    low: float
+    high: float
+    target: str = ""
+
+
+def _points(rows: Sequence[Row], outcomes: Outcomes, of: Callable[[Outcome], float | None]) -> list[_Point]:
+    points = []
+    for row in rows:
+        group = outcomes.get(row.name, ())
+        places = [x for o in group if (x := of(o)) is not None]
+        if places:
+            value, low, high = rate(group)
+            points.append(_Point(row.shown, mean(places), value, min(low, value), max(high, value), group[0].target))
+    return points
+
+
+def _label(axes: Any, points: Sequence[_Point]) -> None:
+    """Names beside the points, moved apart where adjustText is installed."""
+    texts = [axes.text(p.x, p.rate, p.label, fontsize=7) for p in points]
+    try:
+        from adjustText import adjust_text
+    except ImportError:
+        return
+    adjust_text(texts, [p.x for p in points], [p.rate for p in points], ax=axes, arrowprops=dict(arrowstyle="-", lw=0.4, color="grey"))
 
 
 def write(experiments: Experiments, outcomes: Outcomes, path: Path, pictures: Path | None = None) -> None:

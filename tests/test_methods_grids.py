@@ -346,3 +346,14 @@ def test_zero_aligned_has_fifteen_levels_with_zero_and_the_other_sixteen_without
 
 def test_widths_without_coefficients_are_declared():
     assert set(find("sawb").widths) == {b for b, _ in COEFFICIENTS}
+
+
+def test_places_are_those_of_a_search():
+    from nnac.compression._grids import places
+
+    torch.manual_seed(0)
+    for groups, n, k in ((1, 1000, 1), (4, 250, 15), (4, 250, 32), (100, 10, 40)):
+        u = torch.randn(groups, n)
+        bounds = torch.cat([torch.randn(groups, k - 1), u[:, :1]], 1).sort(1)[0]           # a weight exactly on a bound
+        assert torch.equal(places(bounds, u), torch.searchsorted(bounds, u, right=True))
+        assert torch.equal(places(bounds[:1], u), torch.searchsorted(bounds[:1].expand(groups, -1).contiguous(), u, right=True))

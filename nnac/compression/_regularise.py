@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from nnac.compression._grids import places
+
 
 def acosr(u: Tensor, top: int, odd: bool = False) -> tuple[Tensor, Tensor]:
     """``|sin(pi u)|`` for levels at the integers up to +-top, ``|cos(pi u / 2)|`` for odd ones; linear outside.  (value, slope) by ``u``.
@@ -34,7 +36,7 @@ def mracos(u: Tensor, centroids: Tensor, width_normalised: bool = True) -> tuple
     k = c.shape[1]
     if k == 1:
         return (u - c).abs(), (u - c).sign()
-    low = (torch.searchsorted(c, u, right=True) - 1).clamp_(0, k - 2)
+    low = (places(c, u) - 1).clamp_(0, k - 2)
     left = torch.gather(c, 1, low)
     width = (torch.gather(c, 1, low + 1) - left).clamp_min(1e-6)
     mean = ((c[:, -1:] - c[:, :1]) / (k - 1)).clamp_min(1e-6)

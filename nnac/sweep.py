@@ -23,7 +23,7 @@ from nnac.report.experiments import Experiments, Row
 from nnac.report.outcomes import Heard, Outcome
 from nnac.report.runs import Identity, RunError, commit
 from nnac.speech.audio import load_audio, read_manifest
-from nnac.speech.corpus import load_split, manifest_path
+from nnac.speech.corpus import load_split, manifest_path, utterances
 from nnac.train import policy as training
 from nnac.train.evaluate import evaluate
 
@@ -76,7 +76,7 @@ class Recognise:
         if row.float not in self.floats:
             return None
         plan = self._plan(experiments, row)
-        heard = {s: len(read_manifest(manifest_path(self.corpus, s))) for s in experiments.splits}
+        heard = {s: utterances(self.corpus, s) for s in experiments.splits}
         if self.utterances is not None:
             heard = {s: min(n, self.utterances) for s, n in heard.items()}
         digest, steps = (plan.digest, self._config(row, plan, 0).steps) if plan else ("", 0)

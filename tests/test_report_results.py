@@ -211,10 +211,10 @@ def test_a_result_of_another_policy_network_or_length_is_not_counted(tmp_path):
     path = oc.save(folder, evolve(done, start="f", steps=400))
     same = runs.Identity("d", "f", 400, {"sent": 4})
     assert runs.stale(e, folder, lambda row: same) == {} and runs.stale(e, folder, lambda row: None) == {}
-    for other, what in ((evolve(same, digest="e"), "policy"), (evolve(same, start="g"), "float network"), (evolve(same, steps=9), "steps"),
-                        (evolve(same, utterances={"sent": 5}), "heard")):
+    for other, what in ((evolve(same, digest="e"), "policy"), (evolve(same, start="g"), "float network"), (evolve(same, steps=9), "length"),
+                        (evolve(same, utterances={"sent": 5}), "utterances")):
         found = runs.stale(e, folder, lambda row, other=other: other)
-        assert list(found) == [path] and what in found[path] and (other.short == same.short) == (what == "heard")
+        assert list(found) == [path] and what in found[path] and (other.short == same.short) == (what == "utterances")
         assert ("int8", 0) in [(r.name, s) for r, s in runs.missing(e, folder, useless=found)]
         assert oc.load_all(folder, [("int8", 2)], found) == {"int8": []}
     assert ("int8", 0) not in [(r.name, s) for r, s in runs.missing(e, folder)] and path.is_file()

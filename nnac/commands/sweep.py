@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         for row, _ in jobs:
             experiments.policy_path(row)
         for path, what in useless.items():
-            sys.stderr.write(f"nnac sweep: {path}: {what} differs now: left out, until it has run again\n")
+            sys.stderr.write(f"nnac sweep: {path} is of {what}: it is left out until it has run again\n")
         failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"), Path(args.runs), args.jobs)
         useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
     _report(args, experiments, results, useless)

@@ -49,9 +49,9 @@ class Identity:
 
     def differs(self, other: Identity) -> str:
         """What an ``other`` run has differently, in words; "" for the same run."""
-        pairs = (("its policy", self.digest, other.digest), ("its float network", self.start, other.start),
-                 ("the steps of its training", self.steps, other.steps), ("what it heard", self.utterances, other.utterances))
-        return " and ".join(what for what, mine, theirs in pairs if mine != theirs)
+        pairs = (("another policy", self.digest, other.digest), ("another float network", self.start, other.start),
+                 ("another length of training", self.steps, other.steps), ("other utterances", self.utterances, other.utterances))
+        return ", ".join(what for what, mine, theirs in pairs if mine != theirs)
 
 
 def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path, str]:

@@ -134,6 +134,14 @@ def _index(directory: Path, split: str) -> dict | None:
         raise CorpusError(f"{path}: not a corpus index; remove it and make the corpus again") from None
 
 
+def utterances(directory: str | os.PathLike, split: str) -> int:
+    """How many a split has, without reading them.  CorpusError: absent."""
+    index = _index(Path(directory), split)
+    if index is None:
+        raise CorpusError(f"{directory}: there is no split {split!r}; make the corpus first")
+    return len(index["utterances"])
+
+
 def load_split(directory: str | os.PathLike, split: str) -> Split:
     """Read and check one split.  CorpusError: absent, damaged, or of another version."""
     directory = Path(directory)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from nnac.language.resolve import TRAINING
+from nnac.language.blocks import TRAINING
 from nnac.language.settings import SETTINGS
 from nnac.language.tables import tables
 from nnac.units import UNITS

@@ -269,7 +269,7 @@ def test_imports_cannot_leave_the_language(tmp_path):
 
 def test_shipped_targets_are_what_the_design_says():
     space = Workspace()
-    from nnac.language.resolve import machine_of
+    from nnac.language.machine import machine_of
     from nnac.language.tables import data_file
 
     found = {}

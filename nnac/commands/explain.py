@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnac.language.resolve import Resolution
+    from nnac.language.resolution import Resolution
     from nnac.plan import Origin
 
 

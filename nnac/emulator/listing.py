@@ -17,7 +17,7 @@ from nnac.target import Target
 def find_target(name: str) -> Target:
     """A target by the name of a shipped one (``edge``), or of a file that declares one (the last in it).  DiagnosticError."""
     from nnac.language.check import check_file
-    from nnac.language.resolve import machine_of
+    from nnac.language.machine import machine_of
     from nnac.language.tables import data_file
 
     folder = data_file("specs", "targets")

@@ -16,8 +16,10 @@ from attrs import define, evolve, field
 
 from nnac.diagnostics import Diagnostic, Label, Source, Span, did_you_mean, in_order
 from nnac.language import syntax as s
+from nnac.language.machine import machine_of
 from nnac.language.parse import parse
-from nnac.language.resolve import Memo, Resolution, machine_of, resolve, variants
+from nnac.language.resolution import Memo, Resolution
+from nnac.language.resolve import resolve, variants
 from nnac.language.rules import run_rules
 from nnac.language.values import describe, evaluate
 from nnac.language.workspace import Scope, Workspace, scope

@@ -18,10 +18,11 @@ from nnac.compression.base import find, forms, methods
 from nnac.diagnostics import Diagnostic, DiagnosticError, Edit, Label, Source, Span
 from nnac.language import manual
 from nnac.language import syntax as s
+from nnac.language.blocks import BUDGET_DOCS, BUDGETS, TRAINING
 from nnac.language.check import Checked, check, collecting_later
 from nnac.language.format import format_text
 from nnac.language.parse import SENTENCE, Token, _lexer
-from nnac.language.resolve import BUDGET_DOCS, BUDGETS, TRAINING, Memo, Resolution, Statement
+from nnac.language.resolution import Memo, Resolution, Statement
 from nnac.language.select import Node, Sites, _advance, matched
 from nnac.language.settings import GRANULARITIES, SETTINGS
 from nnac.language.tables import data_file

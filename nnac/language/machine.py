@@ -1,13 +1,15 @@
-"""From a ``target`` declaration to a Target: each field looked up in ``nnac.target.FIELDS``, its words checked and converted."""
+"""From ``target`` declarations to a Target: each field looked up in ``nnac.target.FIELDS``, its words checked and converted."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import Any
 
-from nnac.diagnostics import did_you_mean, nearest
+from nnac.diagnostics import Diagnostic, did_you_mean, nearest
 from nnac.language import syntax as s
+from nnac.language.resolution import Reporter
 from nnac.language.values import UNKNOWN, Report, describe, evaluate
+from nnac.language.workspace import Declared, Scope
 from nnac.target import FIELDS, Field, Target, Word, from_values
 from nnac.units import BANDWIDTH, BYTES, CYCLES, ENERGY, FREQUENCY, NUMBER, PER_SECOND, TIME, Quantity, dimension_name
 
@@ -117,3 +119,26 @@ def _calls(name: str, spec: Field, words: tuple[Any, ...], report: Report) -> An
             clean = clean and value is not UNKNOWN
             out[called.name] = value
     return out if clean else UNKNOWN
+
+
+def machine_of(scope: Scope, declared: Declared, problems: list[Diagnostic]) -> Target | None:
+    """The Target that a declaration makes, with those it extends; None after a complaint."""
+    chain = [declared]
+    while (parent := chain[-1].node.extends) is not None:
+        following = scope.targets.get(parent.text)
+        report = Reporter(chain[-1].file.source, problems)
+        if following is None:
+            report("unknown-target", parent, f"no target is called `{parent.text}`", "",
+                   did_you_mean(parent.text, [t for t in scope.targets if t != declared.node.name.text]), fix=nearest(parent.text,
+                                                                                                                      scope.targets))
+            return None
+        if following in chain:
+            report("circular-extends", parent, f"target `{chain[-1].node.name.text}` extends itself", "", "remove `extends`")
+            return None
+        chain.append(following)
+    built: Target | None = None
+    for one in reversed(chain):
+        built = target(one.node, built, Reporter(one.file.source, problems))
+        if built is None:
+            return None
+    return built

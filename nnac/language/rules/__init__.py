@@ -14,7 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from nnac.diagnostics import did_you_mean
-from nnac.language.resolve import Resolution
+from nnac.language.resolution import Resolution
 from nnac.language.rules.base import REGISTRY, Rule
 
 CHECKED = ("effect", "methods", "schedule", "hardware", "budget")

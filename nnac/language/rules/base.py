@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from nnac.diagnostics import Diagnostic, Edit, Label, Severity, Span
-from nnac.language.resolve import CompiledRule, Entry, Resolution
+from nnac.language.resolution import CompiledRule, Entry, Resolution
 from nnac.language.select import bits
 
 REGISTRY: dict[str, type[Rule]] = {}

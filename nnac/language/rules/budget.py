@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from nnac.diagnostics import Diagnostic, Span
 from nnac.language.estimate import Estimate, estimate
-from nnac.language.resolve import plan_of
+from nnac.language.planning import plan_of
 from nnac.language.rules.base import Resolution, Rule, example, problem
 from nnac.units import BYTES, TIME, Quantity, show
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from nnac.diagnostics import Source
 from nnac.language import syntax as s
-from nnac.language.parse import DEEPEST, LONGEST_SUM, Cache, parse
+from nnac.language.builders import LONGEST_SUM
+from nnac.language.parse import DEEPEST, Cache, parse
 from nnac.language.tables import compute, data_file, tables
 from tests.language_policies import policies
 

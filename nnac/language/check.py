@@ -40,6 +40,10 @@ class Checked:
     def resolutions(self) -> list[Resolution]:
         return list(self.variants.values())
 
+    def of(self, policy: s.Policy | None) -> Resolution | None:
+        """The first variant of a policy."""
+        return next((r for r in self.resolutions if policy is not None and r.name == policy.name.text), None)
+
     @property
     def errors(self) -> int:
         return sum(d.severity == "error" for d in self.diagnostics)

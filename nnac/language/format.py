@@ -11,7 +11,8 @@ from typing import Any
 from attrs import define, field
 
 from nnac.diagnostics import DiagnosticError, Source
-from nnac.language.parse import Token, _lexer, parse
+from nnac.language.parse import parse
+from nnac.language.tokens import Token, tokens
 
 WIDTH = 120
 INLINE = 110                     # a block on one line is at most this wide
@@ -40,19 +41,12 @@ def format_text(text: str, name: str = "<text>") -> str:
     before = parse(Source(name, text))
     if before.problems:
         raise DiagnosticError(before.problems)
-    tokens = _tokens(text)
-    lines = _lines(_Reader(tokens).block(), 0)
+    lines = _lines(_Reader(tokens(text)).block(), 0)
     out = "\n".join(_align_comments(lines)).strip("\n")
     out = out + "\n" if out else ""
     after = parse(Source(name, out))
     assert not after.problems and after.declarations == before.declarations, "formatting must not change the meaning"
     return out
-
-
-def _tokens(text: str) -> list[Token]:
-    """All tokens, comments and line ends included."""
-    pattern, _, _ = _lexer()
-    return [Token(k, m.group(k), m.start(k), m.end(k)) for m in pattern.finditer(text) if (k := m.lastgroup) is not None and k != "BLANK"]
 
 
 class _Reader:

@@ -8,37 +8,21 @@ shows every mistake.  Items of policies are remembered by their text (``Cache``)
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from attrs import define, field
 
 from nnac.diagnostics import Diagnostic, Edit, Label, Source, Span, near
 from nnac.language import syntax as s
+from nnac.language.builders import BUILDERS, flat
 from nnac.language.tables import Tables, tables
-from nnac.units import UnitError, number
+from nnac.language.tokens import SENTENCE, TOP, Token, lexer
 
 ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
-LONGEST_SUM = 100           # operations in one expression
 DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
 LONGEST = 4 << 20           # characters of a file
 CACHED = 20_000             # items remembered
-
-# A line that begins so begins a sentence, whatever was left open before it.
-SENTENCE = re.compile(r"^[ \t]*(layers|let|sweep|model|target|budget|training|policy|import)\b(?![ \t]*(?:[=(,)\].]|\Z|\n))", re.M)
-TOP = ("policy", "import")
-
-
-class Token(NamedTuple):
-    kind: str
-    text: str
-    start: int
-    end: int
-
-
-class _Missing(Exception):
-    """A production over something already reported: the sentence is dropped."""
 
 
 @define
@@ -51,13 +35,6 @@ class Cache:
         if len(self.items) >= CACHED:
             self.items.clear()
         self.items[text] = (node, length)
-
-
-@cache
-def _lexer() -> tuple[re.Pattern[str], dict[str, str], frozenset[str]]:
-    t = tables()
-    shapes = "|".join(f"(?P<{name}>{pattern})" for name, pattern in t.lexer)
-    return re.compile(f"[ \\t]*(?:{shapes})"), t.keywords, frozenset(t.ignored)
 
 
 def parse(source: Source, cache: Cache | None = None) -> s.File:
@@ -83,7 +60,7 @@ class _Parser:
     def __init__(self, source: Source, cache: Cache | None) -> None:
         self.source, self.text, self.cache = source, source.text, cache
         self.t: Tables = tables()
-        pattern, self.keywords, self.ignored = _lexer()
+        pattern, self.keywords, self.ignored = lexer()
         self.match_at, self.length = pattern.match, len(source.text)
         self.problems: list[Diagnostic] = []
         self.states: list[int] = [self.t.start]
@@ -120,17 +97,17 @@ class _Parser:
 
     def _strange(self) -> Token | None:
         """A character that begins nothing: say so once for a run of them, and go on.  A text that is not closed is taken as if it were."""
-        start, pattern = self.at, _lexer()[0]
+        start, pattern = self.at, lexer()[0]
         if self.text[start] == '"':
             stop = self.text.find("\n", start)
             stop = len(self.text) if stop < 0 else stop
             self.at = stop
-            self._report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`", ("add a `\"`",))
+            self.report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`", ("add a `\"`",))
             return Token("STRING", self.text[start:stop].rstrip() + '"', start, stop)
         while self.at < len(self.text) and self.text[self.at] not in '"\n' and not pattern.match(self.text, self.at):
             self.at += 1
         shown = ascii(self.text[start:self.at][:12])[1:-1] if not self.text[start:self.at].isprintable() else self.text[start:self.at][:12]
-        self._report("syntax", f"`{shown}` means nothing here", start, self.at, "", ())
+        self.report("syntax", f"`{shown}` means nothing here", start, self.at, "", ())
         return None
 
     # -- driving the tables
@@ -181,7 +158,7 @@ class _Parser:
         if values and isinstance(values[-1], list):
             self.declarations = [v for v in values[-1] if isinstance(v, s.Node)]
         elif not self.declarations:
-            self.declarations = [v for v in _flat(values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
+            self.declarations = [v for v in flat(values) if isinstance(v, (s.Policy, s.TargetDeclaration, s.Import))]
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
@@ -233,7 +210,7 @@ class _Parser:
         if token.kind in ("LPAR", "LSQB", "LBRACE"):
             self.open.append(token)
             if len(self.open) > DEEPEST:
-                self._report("syntax", f"brackets are nested more than {DEEPEST} deep", token.start, token.end, "", ())
+                self.report("syntax", f"brackets are nested more than {DEEPEST} deep", token.start, token.end, "", ())
                 return False
         elif token.kind in ("RPAR", "RSQB", "RBRACE") and self.open:
             self.open.pop()
@@ -241,7 +218,7 @@ class _Parser:
 
     # -- errors
 
-    def _report(self, code: str, message: str, start: int, end: int, label: str, help: tuple[str, ...],
+    def report(self, code: str, message: str, start: int, end: int, label: str, help: tuple[str, ...],
                 related: tuple[Label, ...] = (), fix: tuple[Edit, ...] = ()) -> None:
         self.item_clean = False
         span = Span(self.source, start, end)
@@ -355,7 +332,7 @@ class _Parser:
                 return                          # what stands in its place has been reported
             if unclosed and opened is not None:
                 mark = close[opened.kind]
-                self._report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end, f"no `{mark}` belongs to it",
+                self.report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end, f"no `{mark}` belongs to it",
                              (f"add `{mark}` before {_shown(token)}",))
                 return
         others = {"LPAR": {"RSQB", "RBRACE", "END"}, "LSQB": {"RPAR", "RBRACE", "END"}, "LBRACE": {"RPAR", "RSQB"}}
@@ -364,16 +341,16 @@ class _Parser:
         close_by = near(token.text, keywords) if token.kind == "NAME" and keywords else []
         span = Span(self.source, token.start, max(token.end, token.start + (token.kind == "END")))
         if close_by:
-            self._report("syntax", f"`{token.text}` begins no sentence here", token.start, token.end, "",
+            self.report("syntax", f"`{token.text}` begins no sentence here", token.start, token.end, "",
                          (f"did you mean `{close_by[0]}`?",), fix=(Edit(span, close_by[0]),))
             return
         if token.kind == "RBRACE" and not self.open:
-            self._report("syntax", "this `}` closes nothing", token.start, token.end, "", ("remove it",))
+            self.report("syntax", "this `}` closes nothing", token.start, token.end, "", ("remove it",))
             return
         listed = words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}" if words else "nothing more"
         before = self.text[self.base if self.base else max(0, token.start - 40):token.start].split()
         after = f" after `{before[-1][-24:]}`" if before and token.start else ""
-        self._report("syntax", f"expected {listed}{after}, not {_shown(token)}", token.start, span.end, "", ())
+        self.report("syntax", f"expected {listed}{after}, not {_shown(token)}", token.start, span.end, "", ())
 
     def _expected(self, terminals: set[str]) -> list[str]:
         """What could stand here, in few words: values and operators are not listed one by one."""
@@ -401,155 +378,3 @@ def _shown(token: Token) -> str:
     if token.kind == "END" and token.text != ";":
         return "the end of the line"
     return f"`{token.text[:40]}`"
-
-
-def _flat(values: list[Any]) -> list[Any]:
-    return [x for v in values for x in (v if isinstance(v, list) else [v])]
-
-
-# -- builders: one per production that makes a node.  ``p.base`` is subtracted from every position.
-
-def _name(p: _Parser, token: Token) -> s.Name:
-    return s.Name(token.start - p.base, token.end - p.base, token.text)
-
-
-def _extent(p: _Parser, c: list[Any]) -> tuple[int, int]:
-    """From the first child to the last."""
-    first, last = c[0], c[-1]
-    if type(last) is list:
-        last = last[-1]
-    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token else last.end)
-
-
-def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
-    return tuple(x for x in _flat(c) if isinstance(x, kinds))
-
-
-EXPRESSIONS = (s.Name, s.Text, s.Number, s.Call, s.Binary, s.Negative, s.Range, s.Arrow, s.Values)
-
-
-def _value(p: _Parser, value: Any) -> Any:
-    """A token that stands for a value is one; nodes are already."""
-    if isinstance(value, Token):
-        return s.Text(value.start - p.base, value.end - p.base, value.text[1:-1]) if value.kind == "STRING" else _name(p, value)
-    return value
-
-
-def _quantity(p: _Parser, c: list[Any]) -> s.Number:
-    token: Token = c[0]
-    unit = _name(p, c[1]) if len(c) > 1 else None
-    try:
-        value = number(token.text)
-    except UnitError as e:
-        p._report("number-out-of-bounds", f"{e}", token.start, token.end, "", ())
-        value = number("0")
-    return s.Number(token.start - p.base, _extent(p, c)[1], value, unit, token.text)
-
-
-def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
-    def build(p: _Parser, c: list[Any]) -> s.Index:
-        bounds = []
-        for token in (c[low], c[high]):
-            if not token.text.isdigit() or len(token.text) > 9:
-                p._report("syntax", f"an index is a whole number, not `{token.text[:20]}`", token.start, token.end, "", ())
-            bounds.append(int(token.text) if token.text.isdigit() and len(token.text) <= 9 else 0)
-        return s.Index(*_extent(p, c), *bounds)
-
-    return build
-
-
-def _binary(p: _Parser, c: list[Any]) -> Any:
-    left, right = _value(p, c[0]), _value(p, c[2])
-    start, end = _extent(p, c)
-    length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
-    if length > LONGEST_SUM:
-        if length == LONGEST_SUM + 1:
-            p._report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base, "", ())
-        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"), s.Number(start, end, number("0"), None, "0"), length)
-    return s.Binary(start, end, c[1].text, left, right, length)
-
-
-def _negative(p: _Parser, c: list[Any]) -> Any:
-    operand = _value(p, c[1])
-    return operand.operand if isinstance(operand, s.Negative) else s.Negative(*_extent(p, c), operand)   # - - x is x
-
-
-def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
-    flat, names = _flat(c), []
-    for i, x in enumerate(flat):
-        if isinstance(x, Token) and x.kind == "NAME":
-            follow = flat[i + 1] if i + 1 < len(flat) else None
-            names.append((_name(p, x), follow if isinstance(follow, s.Index) else None))
-    return s.Step(*_extent(p, c), tuple(names))
-
-
-def _arguments(p: _Parser, c: list[Any]) -> s.Call:
-    return s.Call(*_extent(p, c), _name(p, c[0]), _only(c, s.Argument))
-
-
-def _header(c: list[Any]) -> Token | None:
-    """The name after ``extends``, built by its own production."""
-    return next((x[1] for x in c if isinstance(x, tuple) and not isinstance(x, Token) and x and x[0] == "extends"), None)
-
-
-def _declared(p: _Parser, c: list[Any]) -> tuple[int, int, s.Name, s.Name | None]:
-    base = next((x for x in c if isinstance(x, _Extends)), None)
-    return *_extent(p, c), _name(p, c[1]), _name(p, base.name) if base else None
-
-
-class _Extends(NamedTuple):
-    name: Token
-
-
-class _Block(s.Node):
-    """A `{ … }` of settings on its way into its owner."""
-
-    __slots__ = ("settings",)
-    settings: tuple[s.Setting, ...]
-
-    def __init__(self, start: int, end: int, settings: tuple[s.Setting, ...]) -> None:
-        object.__setattr__(self, "start", start)
-        object.__setattr__(self, "end", end)
-        object.__setattr__(self, "settings", settings)
-
-
-def _settings(c: list[Any]) -> tuple[s.Setting, ...]:
-    return next(x.settings for x in c if isinstance(x, _Block))
-
-
-BUILDERS: dict[str, Callable[[_Parser, list[Any]], Any]] = {
-    "start": lambda p, c: c[0] if c else [],
-    "import_": lambda p, c: s.Import(*_extent(p, c), _value(p, c[1])),
-    "policy": lambda p, c: s.Policy(*_declared(p, c), tuple(x for x in _flat(c) if isinstance(x, s.Item))),
-    "target": lambda p, c: s.TargetDeclaration(*_declared(p, c), _settings(c)),
-    "extends_": lambda p, c: _Extends(c[1]),
-    "model": lambda p, c: s.Model(*_extent(p, c), _value(p, c[1])),
-    "target_use": lambda p, c: s.UseTarget(*_extent(p, c), _name(p, c[1])),
-    "let": lambda p, c: s.Let(*_extent(p, c), _name(p, c[1]), _value(p, c[3])),
-    "sweep": lambda p, c: s.Sweep(*_extent(p, c), _name(p, c[1]), c[3]),
-    "rule": lambda p, c: s.Rule(*_extent(p, c), _only(c, s.Selector), _settings(c)),
-    "budget": lambda p, c: s.BudgetBlock(*_extent(p, c), _only(c, s.Bound)),
-    "training": lambda p, c: s.TrainingBlock(*_extent(p, c), _settings(c)),
-    "block": lambda p, c: _Block(*_extent(p, c), _only(c, s.Setting)),
-    "setting": lambda p, c: s.Setting(*_extent(p, c), _name(p, c[0]), tuple(_value(p, x) for x in _flat(c[1:]))),
-    "bound": lambda p, c: s.Bound(*_extent(p, c), _name(p, c[0]), c[1].text, _value(p, c[2])),
-    "selector": lambda p, c: s.Selector(*_extent(p, c), _only(c, s.Step)),
-    "step_name": lambda p, c: s.Step(*_extent(p, c), ((_name(p, c[0]), c[1] if len(c) > 1 else None),)),
-    "step_alternatives": _alternatives,
-    "step_any": lambda p, c: s.Step(*_extent(p, c)),
-    "step_deep": lambda p, c: s.Step(*_extent(p, c), (), True),
-    "index_one": _index(1, 1),
-    "index_slice": _index(1, 3),
-    "index_any": lambda p, c: s.Index(*_extent(p, c), None, None),
-    "name": lambda p, c: _name(p, c[0]),
-    "call": _arguments,
-    "named": lambda p, c: s.Argument(*_extent(p, c), _name(p, c[0]), _value(p, c[2])),
-    "positional": lambda p, c: s.Argument(*_extent(p, c), None, _value(p, c[0])),
-    "range_": lambda p, c: s.Range(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
-    "change": lambda p, c: s.Arrow(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
-    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in _flat(c[1:-1]) if getattr(x, "kind", "") != "COMMA")),
-    "binary": _binary,
-    "negative": _negative,
-    "group": lambda p, c: _value(p, c[1]),
-    "quantity": _quantity,
-}

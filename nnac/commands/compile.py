@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{args.out}: {made.plan.get('name', '')} for `{made.target.name}`, {len(made.to_bytes()):,} bytes", highlight=False)
         for table in tables(made):
             console.print(table)
+        console.print(latency(made), highlight=False)
     return 0
 
 
@@ -41,7 +42,18 @@ def summary(program: Any) -> dict[str, Any]:
     """The compile report, plain."""
     return {"policy": program.plan.get("name"), "target": program.target.name, "program_bytes": len(program.to_bytes()),
             "entries": {name: {"cycles": e.cycles, "instructions": len(e.words), "ms": 1e3 * e.cycles / program.target.clock}
-                        for name, e in program.entries.items()}, **{k: program.report[k] for k in ("layers", "sram", "pinned", "dram", "host")}}
+                        for name, e in program.entries.items()},
+            **{k: program.report[k] for k in ("latency", "layers", "sram", "pinned", "dram", "host")}}
+
+
+def latency(program: Any) -> str:
+    """How long computing takes, and waiting where steps are computed together."""
+    t = program.report["latency"]
+    text = f"latency: {t['step_ms']:.3f} ms of computing a step, prediction and joint included"
+    if t["steps"] > 1:
+        text += (f"; {t['steps']:.0f} steps are computed together: the first waits {t['wait_ms']:,.0f} ms for the others, "
+                 f"then {t['call_ms']:.3f} ms for the whole call")
+    return text
 
 
 def tables(program: Any) -> list[Any]:

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         print("" if rows else "no differences\n")
         for name, (was, now) in totals.items():
             print(f"{name:<16} {_shown(was):>12} → {_shown(now):>12}   {_percent(was, now)}")
-        print("estimated from shapes")
+        print("expected, before training")
     return 1 if rows else 0
 
 

@@ -88,7 +88,12 @@ def overview(r: Resolution) -> str:
     cost = estimate(plan, model)
     lines = [f"{plan.name}: {plan.model} on {plan.target.name}",
              f"{model.weights:,} weights in about {cost.weight_bytes:,} bytes ({cost.bits_per_weight:.2f} bits each); a step takes about "
-             f"{cost.seconds * 1e3:.2f} ms, {cost.cycles:,} cycles; estimated from shapes", ""]
+             f"{cost.seconds * 1e3:.2f} ms, {cost.cycles:,} cycles; expected, before training"]
+    if cost.wait_seconds:
+        frames = plan.frames("encoder")
+        lines.append(f"{frames} encoder steps are computed together: the first waits {cost.wait_seconds * 1e3:,.0f} ms for the others, then "
+                     f"{cost.call_seconds * 1e3:.2f} ms for the whole call")
+    lines.append("")
     for site in plan:
         if site.kind == "gate" and site.settings == plan[site.path.rpartition(".gate.")[0]].settings:
             continue

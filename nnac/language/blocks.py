@@ -15,8 +15,9 @@ from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dim
 MOST_REMEMBERED = 20_000       # compiled rules in a memo
 BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER}
 BUDGET_DOCS = {
-    "weights": "bytes of all weights as stored, with their scales", "sram": "bytes of on-chip memory in use at once",
-    "latency": "time of one encoder step with the prediction and joint steps that follow it", "cycles": "the same, in cycles",
+    "weights": "bytes of all weights as encoded, codebooks included", "sram": "bytes of on-chip memory in use at once",
+    "latency": "computing one encoder step with the prediction and joint steps that follow it; waiting for `frames` is not in it",
+    "cycles": "the same, in cycles",
     "bits_per_weight": "bits of the stored weights over the number of weights",
 }
 TRAINING = {"steps": STEPS, "epochs": EPOCHS, "steps_per_epoch": STEPS, "batch": NUMBER, "learning_rate": NUMBER, "warmup": STEPS,

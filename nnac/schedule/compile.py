@@ -112,6 +112,7 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
                   dram=layout.image_bytes, host=[dict(path=c.path, cycles=c.cycles) for c in calls])
     program = Program(target, entries, np.frombuffer(b"".join(layout.image), np.uint8), layout.slots, symbols(layout), values, debug, calls,
                       ISA_VERSION, dict(plan or {}), dict(metadata or {}), report)
+    report["latency"] = budget.latency(program, graph.metadata.get("frame_ms") or 0.0)
     if broken := budget.exceeded(program, settings.budgets, settings.lines):
         raise CompileError(f"{graph.name} on `{target.name}`: " + "; ".join(broken))
     return program

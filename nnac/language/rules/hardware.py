@@ -261,7 +261,8 @@ class CpuFallback(Rule):
 class PinOverflow(Rule):
     """More weights are pinned than the target has room for.
 
-    Pinned weights stay in SRAM; the target says how much of it they may take.  Pin fewer, or hold them in fewer bits.
+    Pinned weights stay in SRAM as the multipliers read them, a byte each whatever their width; the target says how much they may take.
+    Pin fewer, or prune whole words.
     """
 
     code = "pin-overflow"
@@ -277,11 +278,13 @@ class PinOverflow(Rule):
         if cost is None:
             return
         paths = [r.sites.paths[i] for _, sites in found for i in sites if r.sites.kernels >> i & 1]
-        size = sum(cost.kernels[p].bytes for p in paths)
+        size = sum(cost.kernels[p].held_bytes for p in paths)
+        pruned = any(r.values["sparsity"][i] is not None for _, sites in found for i in sites)       # words that turn out dead take no room
         if size > r.target.pinned:
             yield problem(self.code, place(r, found[0][0]),
                           f"{size:,} bytes are pinned, but `{r.target.name}` has room for {r.target.pinned:,}",
-                          where(r, found[0][1]), "pin fewer kernels, or hold them in fewer bits")
+                          where(r, found[0][1]), "pin fewer kernels: they are held decoded, a byte a weight",
+                          severity="warning" if pruned else "error")
 
 
 class UnevenGroup(Rule):

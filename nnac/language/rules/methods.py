@@ -54,7 +54,7 @@ class ContradictoryMethods(Rule):
             other = next(g for g in groups if g[2] != least[2])
             yield problem(self.code, place(r, least[0]), "the layers of the encoder are computed together: `frames` is the same for all",
                           f"{least[2]} for {where(r, least[1])}, but {other[2]} for {where(r, other[1])}",
-                          "write it in a rule for `encoder.**`")
+                          "write it in a rule for `**`: `joint.encoder` is computed with the encoder")
 
 
 def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:

@@ -121,7 +121,8 @@ def test_diff_names_layers_and_bytes(capsys):
     assert status == 1 and "encoder.lstm[0].input" in out and "→ per_tensor gq(5" in out and "weight bytes" in out
     data = json.loads(call(capsys, "diff", SPEC, GQ, "--json")[1])
     row = next(r for r in data["changes"] if r["site"] == "encoder.lstm[1].input" and r["setting"] == "weights")
-    assert row["bytes_a"] == 1024 * 512 + 4 * 1024 and row["bytes_b"] == 1024 * 512 * 5 // 8 + 32 + 4
+    weights = 1024 * 512                                       # as one expects them after the entropy codec: below 8 and 5 bits, not far below
+    assert 7 * weights / 8 < row["bytes_a"] < weights and 4.5 * weights / 8 < row["bytes_b"] < 5 * weights / 8
     assert call(capsys, "diff", SPEC, SPEC)[0] == 0
 
 

@@ -56,7 +56,7 @@ class Identity:
 
 def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path, str]:
     """Result files that are of another run than the one ``wanted`` now (None: cannot be said) -> what differs."""
-    found = {}
+    found: dict[Path, str] = {}
     for row in experiments.rows:
         paths = [p for s in range(row.seeds) if (p := path_of(results, row.name, s)).is_file()]
         if paths and (now := wanted(row)) is not None:

@@ -114,7 +114,7 @@ class Trainer:
         # weights decay; biases, gains, and what quantisers learn (clips, sizes) do not
         matrices = [p for n, p in named.items() if p.ndim >= 2 and "quantiser" not in n]
         vectors = [p for n, p in named.items() if p.ndim < 2 or "quantiser" in n]
-        self.parameters = matrices + vectors
+        self.parameters: list[Tensor] = [*matrices, *vectors]
         self.optimiser = torch.optim.AdamW(
             [dict(params=g, weight_decay=d) for g, d in ((matrices, pace.weight_decay), (vectors, 0.0)) if g],
             lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)

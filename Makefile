@@ -8,6 +8,7 @@ RUNS   ?= runs
 
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
+.SECONDARY:
 .PHONY: help setup demo results results-quick test types check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
 
 help:            ## this list
@@ -31,11 +32,11 @@ $(RUNS)/corpus/train.json: | setup
 $(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer
 
-$(RUNS)/float336.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells 336
+$(RUNS)/float%.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells $*
 
-results: $(RUNS)/float.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
-	$(SWEEP) --float $(RUNS)/float.nnc --float large=$(RUNS)/float336.nnc
+results: $(RUNS)/float.nnc $(RUNS)/float192.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
+	$(SWEEP) --float $(RUNS)/float.nnc --float small=$(RUNS)/float192.nnc --float large=$(RUNS)/float336.nnc
 
 results-quick: $(RUNS)/float.nnc    ## the rows that carry the claims, one seed each
 	$(SWEEP) --float $(RUNS)/float.nnc --quick

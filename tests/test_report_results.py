@@ -160,6 +160,13 @@ def test_a_verdict_needs_the_whole_interval(interval, bounds, expected):
     assert results.verdict(claim, interval) == expected
 
 
+def test_a_reason_is_given_only_where_a_claim_does_not_hold(tmp_path):
+    e = ex.load(write(tmp_path, SMALL.replace("at_most = 1.0", 'at_most = 1.0\nreason = "too few  steps"')))
+    found = {"int8": [outcome("int8")], "float": []}
+    assert "- *loses nothing*: too few steps" in results.markdown(e, found | {"gq5": [outcome(errors=(3, 3, 3, 3))]})
+    assert "too few" not in results.markdown(e, found | {"gq5": [outcome()]}) and "too few" not in results.markdown(e, found | {"gq5": []})
+
+
 def test_measures_of_size_and_time():
     found = {"a": [outcome("a", size=650, cycles=80.0)], "b": [outcome("b", size=1000, cycles=100.0)], "f": [outcome("f", cycles=None)]}
     value = lambda m, against="b": results.measured(ex.Claim("p", "t", "a", against, m, 0.0), found)  # noqa: E731
@@ -178,6 +185,7 @@ def test_the_report_is_made_from_files_alone(tmp_path):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines[:5]}) == 1                       # every row of a table has its columns
     assert "| int8 | 12.50 (" in text and "| 5 bits | 20.00 (" in text and "+7.50 (" in text and "| float32 | not run |" in text
+    assert "## Pareto front" in text and text.index("One: 5 bits") < text.index("One: int8")
     assert "6.40" in text and "15.00, 10.00" in text and "3 of 4 runs" in text and "150 integers" in text
     pytest.importorskip("matplotlib")
     results.write(e, found, tmp_path / "RESULTS.md", tmp_path / "results")

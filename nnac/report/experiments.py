@@ -24,6 +24,7 @@
     against = "int8"
     measure = "wer_points"                       # see MEASURES
     at_most = 0.2                                # and/or at_least
+    reason = "why ours differs"                  # shown where ours does not hold
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Claim:
     measure: str
     at_most: float | None = None
     at_least: float | None = None
+    reason: str = ""
 
 
 @frozen

@@ -114,9 +114,22 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
         lines += ["## Claims", "", "Published relative claims beside ours. *holds*: our whole interval lies within the bound; *undecided*: it "
                   "crosses it.", "", "| paper | claim | ours | bound | verdict |", "|---|---|---|---|---|"]
         lines += [_claim(c, outcomes) for c in experiments.claims] + [""]
+        lines += [f"- *{c.text}*: {' '.join(c.reason.split())}" for c in experiments.claims
+                  if c.reason and verdict(c, measured(c, outcomes)) in ("does not hold", "undecided")] + [""]
+    lines += _front(experiments, outcomes)
     for picture in pictures:
         lines += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})", ""]
     return "\n".join(lines)
+
+
+def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
+    done = [(t, r) for t in experiments.tables for r in t.rows if outcomes.get(r.name)]
+    points = [(mean([o.bytes for o in outcomes[r.name]]), rate(outcomes[r.name])[0]) for _, r in done]
+    best = front(points)
+    if len(best) < 2:
+        return []
+    return ["## Pareto front", "", "Nothing else is both smaller and better.", "", "| | KiB | WER |", "|---|---|---|",
+            *(f"| {done[i][0].title}: {done[i][1].shown} | {_kib(points[i][0])} | {points[i][1]:.2f} |" for i in best), ""]
 
 
 def _claim(claim: Claim, outcomes: Outcomes) -> str:

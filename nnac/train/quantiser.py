@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, largest
-from nnac.train.schedule import Clock
+from nnac.train.clock import Clock
 from nnac.train.settings import Layout, Settings
 
 if TYPE_CHECKING:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import nnac
+from nnac.compression import find
 from nnac.lower import lower_plan
 from nnac.train.module import NotQuantisedError, TrainingModule
+from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.schedule import Compression
 from tests.test_train_module import data, differences
 
@@ -65,6 +67,31 @@ def test_integers_agree_before_during_and_after_training(rules):
     assert differences(module, features, targets)[1] == 0
 
 
+@pytest.mark.parametrize("accumulate", ["acc32", "sum16"])
+@pytest.mark.parametrize("sparsity", ["magnitude(75%, from=1 steps, to=6 steps, every=1 steps)", "csp(75%, from=1 steps, to=6 steps, every=1 steps)",
+                                      "narang(75%, from=1 steps, to=6 steps, every=1 steps)", "n_m(1, 4, from=1 steps, every=1 steps)"])
+def test_every_kernel_is_pruned_by_the_share_that_the_policy_gives_it(accumulate, sparsity):
+    """Features and layer norms have scales several times that of the hidden state: ranked together, the recurrent kernel would die."""
+    module = module_of(f"layers **.lstm[*] {{ accumulate {accumulate} }}\n  layers encoder.lstm[*].{{input, recurrent}} {{ sparsity {sparsity} }}")
+    compression = Compression(module, 8)
+    for step in range(1, 7):
+        compression.on_step(step)
+    compression.finish()
+    for path in ("encoder.lstm[0]", "encoder.lstm[1]"):
+        for name in ("input", "recurrent"):
+            codes = module.eval().bind().by_path[path].constants[name]
+            dead = (codes == 0).mean()
+            assert 0.74 < dead < 0.80, f"{path}.{name} is {dead:.0%} zero"
+
+
+def test_runs_of_n_of_m_do_not_straddle_two_kernels():
+    """50 inputs are no multiple of 4: in a joint matrix every run of the recurrent kernel would be shifted by two."""
+    w = torch.cat([torch.randn(8, 50, generator=torch.Generator().manual_seed(0)), torch.randn(8, 16, generator=torch.Generator().manual_seed(1))], 1)
+    quantiser = WeightQuantiser(Settings(find("minmax")(), sparsity=find("n_m")(2, 4)), w, kernels=(50, 16))
+    quantiser.on_step(1, w)
+    assert (quantiser.mask[:, 50:].reshape(8, 4, 4).sum(-1) == 2).all()
+
+
 def test_a_training_stopped_and_resumed_goes_on_bit_for_bit():
     runs = []
     for stop in (None, 4):
@@ -92,3 +119,4 @@ def test_a_layer_with_real_weights_stays_real_and_cannot_be_bound():
     module(*data(module, 1))
     with pytest.raises(NotQuantisedError, match=r"joint\.output"):
         module.bind()
+

@@ -5,8 +5,9 @@ import torch
 
 import nnac
 from nnac.compression import find
+from nnac.language.check import check_text
 from nnac.lower import lower_plan
-from nnac.train.module import NotQuantisedError, TrainingModule
+from nnac.train.module import NotQuantisedError, TrainingModule, UnsuitableFormatError
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.schedule import Compression
 from tests.test_train_module import data, differences
@@ -120,3 +121,41 @@ def test_a_layer_with_real_weights_stays_real_and_cannot_be_bound():
     with pytest.raises(NotQuantisedError, match=r"joint\.output"):
         module.bind()
 
+
+# ------------------------------------------------------------------------------------- what the linter promises, training keeps
+
+def codes_of(rules):
+    return {d.code for d in check_text(POLICY.format(rules=rules)).diagnostics if d.severity == "error"}
+
+
+@pytest.mark.parametrize("layer", ["encoder.stack", "encoder.reduce", "encoder.norm[*]", "encoder.lstm[*]", "joint.encoder", "joint.combine",
+                                   "joint.activation", "joint.output", "prediction.embedding", "prediction.lstm[0]"])
+@pytest.mark.parametrize("method", ["pact", "pact_two_sided", "pact_symmetric", "lsq"])
+def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_hold_it(layer, method):
+    rules = f"layers {layer} {{ activations int8 {method} }}"
+    plan = check_text(POLICY.format(rules=rules)).resolutions[0].plan
+    refused = "unsuitable-method" in codes_of(rules)
+    if refused:
+        with pytest.raises(UnsuitableFormatError):
+            TrainingModule(lower_plan(plan), None, plan)
+    else:
+        TrainingModule(lower_plan(plan), None, plan)
+
+
+@pytest.mark.parametrize("rules,code", [
+    ("layers encoder.lstm[0].input { weights int16 }", "unsuitable-method"),
+    ("layers encoder.lstm[0].{input, recurrent} { weights gq(4, snap=int16) }", "unsuitable-method"),
+    ("layers encoder.lstm[0].{input, recurrent} { weights lloyd_max(4, snap=int16) }", "unsuitable-method"),
+    ("layers encoder.lstm[0].input { weights int8 sawb(zero_aligned=false) }", "unsuitable-method"),
+    ("layers encoder.norm[*] { activations int8 pact_symmetric(zero_aligned=false) }", "unsuitable-method"),
+    ("layers encoder.lstm[*] { hidden int8 pact_symmetric(zero_aligned=false) }", "unsuitable-method"),
+    ("layers encoder.lstm[*] { hidden int8 pact_two_sided }", "unsuitable-method"),
+    ("layers encoder.lstm[0].input { weights int1; sparsity magnitude(75%, to=4 steps, every=1 steps) }", "contradictory-methods"),
+    ("layers encoder.norm[*] { activations int8 entropy(bins=257) }", "out-of-range"),
+], ids=lambda v: None if v.islower() and "-" in v else v[7:])
+def test_what_integers_cannot_hold_is_refused(rules, code):
+    assert code in codes_of(rules)
+
+
+def test_int16_weights_are_for_linear_layers():
+    assert not codes_of("layers joint.{encoder, prediction, output}.weight { weights int16 }")

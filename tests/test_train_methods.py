@@ -1,11 +1,13 @@
 """Compression methods inside the training module: whatever a policy says of the weights, the integers are those of the bound graph."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import nnac
 from nnac.compression import find
-from nnac.language.check import check_text
+from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
 from nnac.train.module import NotQuantisedError, TrainingModule, UnsuitableFormatError
 from nnac.train.quantiser import Settings, WeightQuantiser
@@ -159,3 +161,21 @@ def test_what_integers_cannot_hold_is_refused(rules, code):
 
 def test_int16_weights_are_for_linear_layers():
     assert not codes_of("layers joint.{encoder, prediction, output}.weight { weights int16 }")
+
+
+# ------------------------------------------------------------------------------------------------------------ the papers' policies
+
+@pytest.mark.parametrize("name", ["gq5", "gq_mixed", "s8bqat", "int4_lstm", "int4_rnnt"])
+def test_kernels_of_the_papers_policies_share_no_table_and_no_clip(name):
+    """Two kernels that share an accumulator share one quantiser: four clips an LSTM instead of IBM's eight, one table instead of two."""
+    for r in check_file(Path(__file__).parent.parent / "specs" / "papers" / f"{name}.nnac").resolutions:
+        layers = [layer for layer in r.plan.graph if layer.kind == "lstm"]
+        assert layers and all(r.plan[layer.path].accumulate == "sum16" for layer in layers), r.plan.name
+
+
+@pytest.mark.parametrize("accumulate,clips", [("sum16", 8), ("acc32", 4)])
+def test_a_gate_of_a_kernel_has_a_clip_of_its_own(accumulate, clips):
+    module = module_of(f"layers **.lstm[*] {{ accumulate {accumulate} }}\n"
+                       "layers encoder.lstm[*].{input, recurrent} { weights int4 per_gate sawb }")
+    kept = [q.average for q in module.layer("encoder.lstm[0]").quantisers.values()]
+    assert torch.cat(kept).unique().numel() == clips

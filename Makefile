@@ -8,7 +8,8 @@ RUNS   ?= runs
 
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
-.PHONY: help setup demo results results-quick test check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
+.SECONDARY:
+.PHONY: help setup demo results results-quick test types check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,11 +32,11 @@ $(RUNS)/corpus/train.json: | setup
 $(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer
 
-$(RUNS)/float336.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells 336
+$(RUNS)/float%.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells $*
 
-results: $(RUNS)/float.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
-	$(SWEEP) --float $(RUNS)/float.nnc --float large=$(RUNS)/float336.nnc
+results: $(RUNS)/float.nnc $(RUNS)/float192.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
+	$(SWEEP) --float $(RUNS)/float.nnc --float small=$(RUNS)/float192.nnc --float large=$(RUNS)/float336.nnc
 
 results-quick: $(RUNS)/float.nnc    ## the rows that carry the claims, one seed each
 	$(SWEEP) --float $(RUNS)/float.nnc --quick
@@ -43,8 +44,12 @@ results-quick: $(RUNS)/float.nnc    ## the rows that carry the claims, one seed 
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-check: setup               ## what CI runs: style, then the tests
+types: setup               ## the types (20 seconds; a second when little changed)
+	$(BIN)/mypy
+
+check: setup               ## what CI runs: style, types, then the tests
 	$(BIN)/ruff check nnac tests benchmarks
+	$(MAKE) types
 	$(MAKE) test
 
 bench: bench-language bench-codec bench-nna bench-train   ## all benchmarks; each ends with one JSON line

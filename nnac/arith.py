@@ -313,7 +313,7 @@ def rsqrt(u: Array, table: Array) -> tuple[Array, Array]:
     return (r * correction) >> 16, e
 
 
-def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int, root_width: int, table: Array, multiplier: Any, shift: Any,
+def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int | Array, root_width: int | Array, table: Array, multiplier: Any, shift: Any,
                zero_point: int, bits: int) -> Array:
     """Layer norm over the last axis, in integers.
 

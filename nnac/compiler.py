@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnac.train.policy import Trained
 
 
-def resolve(path: str | os.PathLike, policy: str | None = None, **parameters: Any) -> Plan:
+def resolve(path: str | os.PathLike[str], policy: str | None = None, **parameters: Any) -> Plan:
     """The plan of a policy file.  DiagnosticError with everything that is wrong with it."""
     from nnac.policy import load
 
@@ -36,7 +36,7 @@ def lower(plan: Plan) -> QGraph:
     return lower_plan(plan)
 
 
-def trained(path: str | os.PathLike) -> Trained:
+def trained(path: str | os.PathLike[str]) -> Trained:
     """A trained module, its plan and its front end.  CheckpointError."""
     from nnac.train.policy import load_module
 

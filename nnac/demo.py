@@ -138,7 +138,7 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
     features = [front.prepare(s) for s in samples]
     references = [u.text for u in utterances]
     with progress("float network", len(features), quiet) as advance, torch.no_grad():
-        float_texts = recognise(recogniser.model, front, features, carry=torch.from_numpy, advance=advance)
+        float_texts = recognise(recogniser.model, front.text, features, carry=torch.from_numpy, advance=advance)
     emulator = Emulator(program)
     with progress("emulator and training module", len(features), quiet) as advance:
         comparison = compare(trained.module, emulator, front, features, advance=advance)

@@ -10,6 +10,7 @@ The policy prints, its plans are there by variant, and everything wrong with the
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Policy:
         return "\n\n".join(map(str, self.plans.values()))
 
 
-def load(path: str | Path, policy: str | None = None, /, **parameters: Any) -> Policy:
+def load(path: str | os.PathLike[str], policy: str | None = None, /, **parameters: Any) -> Policy:
     """The policy in a file.
 
     policy      its name, if the file declares several (without it: the one that no other extends)

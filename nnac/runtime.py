@@ -69,7 +69,7 @@ def recognise(program: Program, features: Sequence[NDArray], seconds: float, ref
     front, emulator, begun = front_end_of(program), Emulator(program, fast), time.monotonic()
     stepper = IntegerStepper(emulator)
     with progress("emulating", len(features), quiet) as advance:
-        texts = transcribed(stepper, front, features, batch, advance=advance)
+        texts = transcribed(stepper, front.text, features, batch, advance=advance)
     cycles = sum(n * emulator.cycles(entry) for entry, n in stepper.steps.items())
     errors = word_errors(references, texts) if references else None
     return Recognition(texts, errors, stepper.steps, cycles, program.target.clock, seconds, time.monotonic() - begun)

@@ -24,8 +24,10 @@ from nnac.report.outcomes import Heard, Outcome
 from nnac.report.runs import Identity, RunError, commit
 from nnac.speech.audio import load_audio, read_manifest
 from nnac.speech.corpus import load_split, manifest_path, utterances
+from nnac.train import journal
 from nnac.train import policy as training
 from nnac.train.evaluate import evaluate
+from nnac.train.pace import Run
 
 
 @frozen
@@ -55,7 +57,9 @@ class Recognise:
             return self._float(experiments, row, seed, start, begun)
         config = self._config(row, plan, seed)
         module_path, program_path = folder / "module.nnc", folder / "program.nnp"
-        training.train(plan, start, self.corpus, module_path, config, self.processes, quiet=self.quiet)
+        often = Run(every=50, dev_every=max(1, config.steps))                       # on dev at the end only: nobody watches
+        training.train(plan, start, self.corpus, module_path, config, self.processes, self.quiet, often)
+        begun = time.monotonic() - journal.seconds(module_path)                      # the hours of earlier sittings count
         trained = compiler.trained(module_path)
         program = compiler.program(trained)
         program.save(program_path)

@@ -161,6 +161,23 @@ def test_stepping_shows_the_machine_as_it_is_in_that_cycle():
     assert d.command("print A 0 4 u8") == "0 0 0 0" and "cycle 1:" in d.command("where")
 
 
+def test_restart_also_undoes_what_the_program_stored_in_dram():
+    d = debugger("LDA dram=0x400 dst=0 bytes=16\nFIL dst=64 bytes=16 value=7 signal=s0\nSTA src=64 dram=0x400 bytes=16 wait=s0\nHALT")
+    for _ in range(2):
+        assert "finished" in d.command("run") and d.command("print A 0 1 i32") == "0"
+        d.command("restart")
+
+
+@pytest.mark.parametrize("name", ["a", "w", "index", "tag", "acc", "luts", "scratch", "headers"])
+def test_restart_puts_every_memory_back(name):
+    d = debugger("STA src=0 dram=0x400 bytes=16\nHALT")
+    memory = getattr(d.machine.memories, name)
+    before = memory.copy()
+    memory[:] = [b"header"] * len(memory) if name == "headers" else np.ones_like(memory)
+    d.command("restart")
+    assert len(memory) and np.array_equal(memory, before)
+
+
 @pytest.mark.parametrize("line, answer", [
     ("fly", "no command is called `fly`"), ("step x", "`x` is not a number"), ("break 9", "has 4 instructions"),
     ("break layer c", "no layer matches `c` (there are: a.one, a.two, b)"), ("print A 4094 4 i8", "A ends at 0x1000"),

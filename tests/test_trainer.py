@@ -303,3 +303,12 @@ def test_ctrl_c_stops_two_processes_at_the_same_step_with_the_state_of_one_proce
     with pytest.raises(RuntimeError):
         loop.run_rank(task, 0, 1, stop, Run(every=step))
     assert Path(task.out + ".part").read_bytes() == Path(str(out) + ".part").read_bytes()
+
+
+def test_a_trainings_seconds_leave_out_the_pauses(tmp_path):
+    from nnac.train import journal
+
+    lines = [(0.0, {"parameters": 9, "step": 0}), (1.5, {"step": 1}), (3.0, {"step": 2}),
+             (900.0, {"parameters": 9, "step": 2}), (902.0, {"step": 3}), (902.5, {"step": 3, "dev": 5.0})]
+    Path(f"{tmp_path}/m.nnc.log.jsonl").write_text("".join(json.dumps({"time": t} | line) + "\n" for t, line in lines))
+    assert journal.seconds(tmp_path / "m.nnc") == 5.5 and journal.seconds(tmp_path / "none") == 0

@@ -55,14 +55,17 @@ def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
     return [order[k:k + batch] for k in range(0, len(order), batch)]
 
 
-def recognise(model: Any, front: FrontEnd, features: Sequence[NDArray], batch: int = 32, carry: Callable[[NDArray], Any] | None = None,
-              advance: Callable[[int], None] | None = None, max_symbols: int = MAX_SYMBOLS) -> list[str]:
-    """Texts of many utterances, each normalised features [T, bins].  ``carry`` turns an array into what the model wants (torch)."""
+def recognise(model: Any, text: Callable[[Iterable[int]], str], features: Sequence[NDArray], batch: int = 32,
+              carry: Callable[[NDArray], Any] | None = None, advance: Callable[[int], None] | None = None,
+              max_symbols: int = MAX_SYMBOLS) -> list[str]:
+    """Texts of many utterances, each normalised features [T, bins].  ``text`` of token ids (`FrontEnd.text`); ``carry`` turns an array
+    into what the model wants (torch); ``advance`` hears how many are done.
+    """
     texts = [""] * len(features)
     for indices in by_length([len(f) for f in features], batch):
         x, lengths = pad([features[i] for i in indices])
         for i, ids in zip(indices, transcribe(model, carry(x) if carry else x, lengths, max_symbols), strict=True):
-            texts[i] = front.text(ids)
+            texts[i] = text(ids)
         if advance:
             advance(len(indices))
     return texts

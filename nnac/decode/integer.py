@@ -25,9 +25,12 @@ Watch = Callable[[str, NDArray], None]
 class Executor(Protocol):
     """Runs entry points.  ``inputs`` and ``outputs`` name the values of each entry; ``values`` holds their formats."""
 
-    values: Mapping[str, Value]
-    inputs: Mapping[str, tuple[str, ...]]
-    outputs: Mapping[str, tuple[str, ...]]
+    @property
+    def values(self) -> Mapping[str, Value]: ...
+    @property
+    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...
+    @property
+    def outputs(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def initial_state(self, entry: str, batch: int) -> State:
         """The states of one entry at zero: name -> [batch, width]."""

@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from nnac.emulator.hazards import ranges
 from nnac.emulator.image import Entry
-from nnac.isa import MVM, UNITS, Instruction, MachineConfig
+from nnac.isa import MVM, UNITS, Instruction, MachineConfig, VectorInstruction
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORES
 from nnac.target import Target
@@ -164,7 +164,7 @@ class Analysis:
     def _bus(self) -> Iterator[Span]:
         t, now = self.entry.timing, 0
         # a request is under way from the cycle after its start until its data begin
-        first_data = {}
+        first_data: dict[int, int] = {}
         for first, _, at, _ in t.bus:
             first_data.setdefault(at, first)
         pending = sorted((int(t.start[at]) + 1, first) for at, first in first_data.items())
@@ -236,7 +236,7 @@ class Analysis:
         return sum((end - first) * width.get(space, 0) for space, first, end in (*reads, *writes))
 
     def vector_lanes(self, i: Instruction) -> int:
-        return i.beats(self.config) * self.config.vector if i.unit == "VX" else 0
+        return i.beats(self.config) * self.config.vector if isinstance(i, VectorInstruction) else 0
 
     def energy(self, at: int) -> Fraction:
         """Joules of an instruction, from the target's table; 0 without a target.  An int16 operand costs as many int8 MACs as cycles."""

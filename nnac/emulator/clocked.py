@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
-from nnac.isa import UNITS, Instruction, MachineConfig
+from nnac.isa import UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORES
 
@@ -46,6 +46,7 @@ class Registers:
 def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) -> tuple[list[int], list[int]]:
     """(start, done) of every instruction; -1 where the program stopped for ever before.  Cycle by cycle."""
     r = Registers()
+    streams = {k: i for k, i in enumerate(code) if isinstance(i, StreamInstruction)}
     start, done = [-1] * len(code), [-1] * len(code)
     num, den = config.burst_cycles.numerator, config.burst_cycles.denominator
     for cycle in range(limit):
@@ -65,6 +66,7 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
         keep, between = r.granted, not r.granted
         if r.granted:
             transfer = r.dma if r.granted == "DA" else r.stream[0]
+            assert transfer is not None, "the bus is granted to a request"
             r.credit += den
             if r.credit >= num:
                 r.credit -= num
@@ -82,7 +84,7 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
         # 2. The decoder takes the next tile that is complete.
         if r.fetched and r.decoding == 0:
             i = r.fetched.pop(0)
-            r.decoding = code[i].decode_cycles(config)
+            r.decoding = streams[i].decode_cycles(config)
             r.running.append([i, r.decoding])
 
         # 3. Units start.  ``taken`` makes the order of units matter within a cycle.
@@ -105,19 +107,20 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
             wanted = bits(code[i].wait)
             if any(r.sem[s] - taken[s] <= 0 for s in wanted):
                 continue
-            if unit == "DW" and (r.outstanding >= config.outstanding or r.ring + code[i].ring() > config.ring_bytes):
+            if unit == "DW" and (r.outstanding >= config.outstanding or r.ring + streams[i].ring() > config.ring_bytes):
                 continue
             for s in wanted:
                 taken[s] += 1
             start[i] = cycle
-            if unit == "DW":
-                first, last = code[i].dram // config.burst, (code[i].dram + max(code[i].bytes, 1) - 1) // config.burst
+            started = code[i]
+            if isinstance(started, StreamInstruction):
+                first, last = started.dram // config.burst, (started.dram + max(started.bytes, 1) - 1) // config.burst
                 new_stream.append(Transfer(i, 1 + config.latency, max(1, last - first + 1 - (first == r.held))))
                 r.held = last
-            elif unit == "DA":
-                new_dma = Transfer(i, code[i].ready(config), code[i].bursts(config))
+            elif isinstance(started, DmaInstruction):
+                new_dma = Transfer(i, started.ready(config), started.bursts(config))
             else:
-                busy, latency = code[i].cycles(config)
+                busy, latency = started.cycles(config)
                 r.running.append([i, latency])
             freed.append((unit, 1 if unit == "DW" else 1 << 60 if unit == "DA" else busy))
 
@@ -151,7 +154,7 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
             transfer.wait -= 1
             r.stream.append(transfer)
             r.outstanding += 1
-            r.ring += code[transfer.instruction].ring()
+            r.ring += streams[transfer.instruction].ring()
         if new_dma:
             new_dma.wait -= 1
             r.dma = new_dma
@@ -160,7 +163,7 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
             if code[i].unit == "DA":
                 r.dma, r.busy["DA"] = None, 0
             if code[i].unit == "DW":
-                r.ring -= code[i].ring()
+                r.ring -= streams[i].ring()
                 r.outstanding -= 1
             for s in bits(code[i].signal):
                 r.sem[s] += 1

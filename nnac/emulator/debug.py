@@ -71,8 +71,7 @@ class Debugger:
         except MachineError as error:
             self.warning = str(self.e.locate(error))                 # a program with a race is worth debugging
         self.order = sorted(range(len(self.e.code)), key=lambda k: (int(self.timing.start[k]), int(self.timing.unit[k])))
-        memories = self.machine.memories
-        self._before = (memories.a.copy(), memories.w.copy(), memories.index.copy(), memories.acc.copy(), memories.luts.copy())
+        self._before = self.machine.memories.saved()
 
     # ---- commands
 
@@ -104,9 +103,7 @@ class Debugger:
         return ""
 
     def do_restart(self) -> str:
-        m = self.machine.memories
-        for now, before in zip((m.a, m.w, m.index, m.acc, m.luts), self._before, strict=True):
-            now[:] = before
+        self.machine.memories.restore(self._before)
         self.position, self.finished = 0, False
         return self.do_where()
 

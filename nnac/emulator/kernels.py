@@ -9,10 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from numba import njit
-except ImportError:                                     # an optional extra: everything works without
-    njit = None
+from nnac.emulator.jit import njit
 
 BLAS_BATCH = 48                                         # vectors from which a float GEMM beats integer dot products (measured)
 

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from nnac.emulator.errors import DataError, MachineError
 from nnac.emulator.image import INIT, Entry, Image, image
 from nnac.emulator.memory import Memories
+from nnac.emulator.plan import translate
+from nnac.emulator.steps import Interpreted, Plan
 from nnac.emulator.timing import Timing
 from nnac.isa import HOST, MVM, RQ, MachineConfig
 from nnac.program import Port
@@ -50,7 +52,7 @@ class Machine:
         self.memories.host = host or self._host
         self.cycles = 0
         self.runs: Counter[str] = Counter()
-        self._plans: dict[tuple[int, int, str], Any] = {}
+        self._plans: dict[tuple[int, int, str], Plan | Interpreted] = {}
         self.reset()
         if INIT in self.image.entries:
             self.run(INIT)
@@ -96,8 +98,6 @@ class Machine:
 
     def _run_plan(self, e: Entry) -> None:
         """The entry by plans: one for every stretch of code between two calls of the host."""
-        from nnac.emulator.plan import translate
-
         m = self.memories
         for first, end in stretches(e):
             if isinstance(e.code[first], HOST):
@@ -106,7 +106,7 @@ class Machine:
             plan = self._plans.get((first, end, e.name))
             if plan is None or not plan.holds(m):
                 plan = self._plans[first, end, e.name] = translate(e, m, first, end)
-            if not plan.reason:
+            if isinstance(plan, Plan):
                 try:
                     plan.run(m)
                     continue
@@ -114,7 +114,7 @@ class Machine:
                     pass                 # nothing is written before all is computed: the interpreter says where it went wrong
             interpret(e, m, None, first, end)
 
-    def plans(self) -> list[Any]:
+    def plans(self) -> list[Plan | Interpreted]:
         """The plans made so far: they print what was joined, or why an entry is interpreted."""
         return list(self._plans.values())
 
@@ -177,5 +177,6 @@ def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | Non
             i.execute(m)
         except MachineError as error:
             raise e.locate(error.at(e.name, at, i, cycle=int(e.timing.start[at]))) from None
-        for port in taps.get(at, ()):
-            watch(port.value, port.gather(m.a))
+        if watch is not None:
+            for port in taps.get(at, ()):
+                watch(port.value, port.gather(m.a))

@@ -110,6 +110,21 @@ class Memories:
         c = self.config
         return dict(A=c.a_bytes, W=c.words, ACC=c.banks * c.columns, LUT=c.luts, TABLE=c.decoder_tables, DRAM=self.scratch_range[1])
 
+    # ---- all of them at one time
+
+    @property
+    def _arrays(self) -> tuple[NDArray, ...]:
+        return self.a, self.w, self.index, self.tag, self.acc, self.luts, self.scratch
+
+    def saved(self) -> tuple[list[NDArray], list[bytes]]:
+        """A copy of everything that a program can change, for `restore`."""
+        return [v.copy() for v in self._arrays], list(self.headers)
+
+    def restore(self, saved: tuple[list[NDArray], list[bytes]]) -> None:
+        for now, before in zip(self._arrays, saved[0], strict=True):
+            now[:] = before
+        self.headers[:] = saved[1]
+
     # ---- A
 
     def read_bytes(self, address: int, size: int) -> NDArray:

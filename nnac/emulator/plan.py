@@ -6,13 +6,13 @@ virtual memory V (so that buffers that are used again and again no longer order 
 all row bands that read the same activations become one matrix product with their RQs, the LSTM instructions of a layer one LSTM step.
 
 What is assumed of the memories at the start (parameters that lie in A, pinned weights, LUTs, decoder tables) is checked before every
-run (`Plan.holds`); if it changed, the entry is translated again.  An entry that cannot be translated is interpreted; `Plan.reason` says why.
+run (`Plan.holds`); if it changed, the entry is translated again.  An entry that cannot be translated is interpreted; `Interpreted.reason` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import define, field
@@ -22,7 +22,7 @@ from nnac import arith
 from nnac.emulator.errors import MachineError
 from nnac.emulator.image import Entry
 from nnac.emulator.memory import Memories
-from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, SMAX, STA, TAB
+from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, SMAX, STA, TAB, Instruction
 from nnac.isa.vector import (
     ADD_DTYPE,
     LN_DTYPE,
@@ -36,6 +36,9 @@ from nnac.isa.vector import (
     RQ_WIDE_DTYPE,
     SMAX_DTYPE,
 )
+
+if TYPE_CHECKING:
+    from nnac.emulator.steps import Interpreted, Plan
 
 _KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
 
@@ -240,7 +243,7 @@ class Trace:
         if narrow and (words.min(initial=0) < arith.limits(narrow)[0] or words.max(initial=0) > arith.limits(narrow)[1]):
             raise Untranslatable("weights that do not fit their width")
         if i.weights == 1:
-            dense = np.zeros((i.span, self.config.lanes), np.int16)
+            dense: NDArray = np.zeros((i.span, self.config.lanes), np.int16)
             np.add.at(dense, index, words)
         elif len(index) == i.span and (np.diff(index) == 1).all():
             dense = words.copy()
@@ -255,8 +258,8 @@ class Trace:
             self.acc[i.bank, c] = [*terms, (dense, x, i.act16)]
 
     def rq(self, i: RQ) -> None:
-        columns = [self.acc.get((i.bank, c)) for c in range(i.columns)]
-        if any(not terms for terms in columns):
+        columns = [self.acc.get((i.bank, c), []) for c in range(i.columns)]
+        if not all(columns):
             raise Untranslatable("accumulators that another entry filled")
         sizes = {t[2] for terms in columns for t in terms}
         if len(sizes) > 1:
@@ -327,7 +330,7 @@ class Trace:
         for k in range(i.count):
             self.put(i.dst + k * i.dstride, self.at[i.src + k * i.sstride: i.src + k * i.sstride + i.bytes].copy())
 
-    def walk(self, code: Sequence[Any]) -> None:
+    def walk(self, code: Sequence[Instruction]) -> None:
         for i in code:
             if isinstance(i, (HALT, PROF)):
                 continue
@@ -343,13 +346,14 @@ class Trace:
                 _WALK[type(i)](self, i)
 
 
-_WALK = {LDT: Trace.ldt, LDW: Trace.ldw, LDA: Trace.lda, MVM: Trace.mvm, RQ: Trace.rq, LSTM: Trace.lstm, ADD: Trace.binary, MUL: Trace.binary,
-         LUT: Trace.lut, LN: Trace.ln, SMAX: Trace.smax, TAB: Trace.tab, CPY: Trace.cpy}
+_WALK: dict[type[Instruction], Callable[[Trace, Any], None]] = {
+    LDT: Trace.ldt, LDW: Trace.ldw, LDA: Trace.lda, MVM: Trace.mvm, RQ: Trace.rq, LSTM: Trace.lstm, ADD: Trace.binary, MUL: Trace.binary,
+    LUT: Trace.lut, LN: Trace.ln, SMAX: Trace.smax, TAB: Trace.tab, CPY: Trace.cpy}
 
 
-def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> Any:
+def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> Plan | Interpreted:
     """A plan for (part of) entry ``e`` on a machine whose memories are as they are now."""
-    from nnac.emulator.steps import Plan, build
+    from nnac.emulator.steps import Interpreted, build
 
     code = e.code[first:end]
     trace = Trace(m)
@@ -358,12 +362,13 @@ def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> 
         trace.walk(code)
         return build(e, trace)
     except (Untranslatable, MachineError) as reason:
-        return Plan(e, reason=str(reason))
+        return Interpreted(e, str(reason))
 
 
-def _decode_ahead(code: Sequence[Any], m: Memories) -> None:
+def _decode_ahead(code: Sequence[Instruction], m: Memories) -> None:
     """Decode the tiles of each tensor together: the codecs work on many at once."""
-    headers, groups = list(m.headers), {}
+    headers = list(m.headers)
+    groups: dict[tuple[bytes, int], list[LDW]] = {}
     for i in code:
         if isinstance(i, LDT):
             headers[i.table] = m.streams.header(i)

@@ -4,31 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.emulator.errors import AddressError, DataError
+from nnac.emulator.errors import AddressError
 from nnac.emulator.image import Entry
 from nnac.emulator.kernels import Matrix
 from nnac.emulator.memory import Memories
 from nnac.emulator.plan import Gather, Node, Step, Trace, Untranslatable, View
 from nnac.isa import SMAX
 
+Words = tuple[int, NDArray, NDArray, NDArray]                # first word of W; words, inputs and tags from there on
 
+
+@frozen(eq=False)
+class Interpreted:
+    """What `translate` makes of an entry that it cannot translate.  ``reason``: why."""
+
+    entry: Entry
+    reason: str
+
+    def holds(self, m: Memories) -> bool:
+        """Nothing was assumed."""
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.entry.name}: interpreted, because of {self.reason}"
+
+
+@frozen(eq=False)
 class Plan:
-    """What `translate` makes of an entry.  ``reason``: why it must be interpreted instead, or empty."""
+    """What `translate` makes of an entry: its steps on V, what goes in and out, and what was assumed of the memories.
 
-    def __init__(self, entry: Entry, *, reason: str = "") -> None:
-        self.entry, self.reason = entry, reason
-        self.steps: list[Step] = []
+    live_in   bytes of A that are read as data: (first, end)      results  what A holds at the end: (address in A, address in V, bytes)
+    assumed   bytes of A that are built in: (first, end, values [1, n])      words, word_tags  words of W that are, and their tags
+    luts, headers   look-up tables and stream headers that are, by slot
+    final_words, final_luts, final_headers   what W, the look-up tables and the decoder tables hold at the end
+    """
+
+    entry: Entry
+    steps: list[Step]
+    view: View
+    live_in: list[tuple[int, int]]
+    results: list[tuple[int, int, int]]
+    assumed: list[tuple[int, int, NDArray]]
+    words: NDArray
+    word_tags: NDArray
+    luts: dict[int, NDArray]
+    headers: dict[int, bytes]
+    final_words: list[Words]
+    final_luts: dict[int, NDArray]
+    final_headers: list[bytes]
+    reason: ClassVar[str] = ""
 
     def holds(self, m: Memories) -> bool:
         """Whether what was assumed at translation is still so."""
-        if self.reason:
-            return True
         return bool(all((m.a[:, first:end] == values).all() for first, end, values in self.assumed)
                     and (m.tag[self.words] == self.word_tags).all()
                     and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
@@ -51,14 +85,12 @@ class Plan:
         m.headers[:] = self.final_headers
 
     def __str__(self) -> str:
-        if self.reason:
-            return f"{self.entry.name}: interpreted, because of {self.reason}"
         return f"{self.entry.name}: {len(self.entry.code)} instructions in {len(self.steps)} steps: " + ", ".join(s.kind for s in self.steps)
 
 
 def build(e: Entry, trace: Trace) -> Plan:
     """Join the nodes of ``trace`` into steps, give every result its place, and note what was assumed."""
-    plan, m = Plan(e), trace.m
+    m, steps = trace.m, []
     groups: dict[tuple, list[Node]] = {}
     for node in trace.nodes:
         groups.setdefault((node.depth, node.key), []).append(node)
@@ -75,12 +107,12 @@ def build(e: Entry, trace: Trace) -> Plan:
             for k in range(width):
                 final[flat + k] = where + k
             size += width * len(flat)
-        plan.steps.append(step)
+        steps.append(step)
     # constants that are read as data, or that are what A holds at the end
     changed = np.flatnonzero(trace.at != np.arange(len(trace.at)))
     used = np.zeros(trace.n, bool)
     used[trace.at[changed]] = True
-    for step in plan.steps:
+    for step in steps:
         for g in step.gathers:
             for k in range(g.size):
                 used[g.index + k] = True
@@ -90,25 +122,21 @@ def build(e: Entry, trace: Trace) -> Plan:
     first = size + (constant[0] % 8 if len(constant) else 0)
     final[constant] = first + constant - (constant[0] if len(constant) else 0)
     size = -(-(int(final.max()) + 1) // 8) * 8
-    for step in plan.steps:
+    for step in steps:
         for g in step.gathers:
             g.settle(final)
-    plan.view = View(np.zeros((m.batch, size), np.uint8))
-    plan.view.bytes[:, final[constant]] = (trace.constant[constant] - 1).astype(np.uint8)
-    plan.live_in = runs(np.flatnonzero(used[: trace.config.a_bytes]))
-    plan.results = moves(changed, final[trace.at[changed]])
-    plan.assumed = [(a, b, m.a[:1, a:b].copy()) for a, b in runs(np.flatnonzero(trace.assumed))]
-    plan.words = np.flatnonzero(trace.words_assumed)
-    plan.word_tags = m.tag[plan.words].copy()
-    if (plan.word_tags < 0).any():
+    view = View(np.zeros((m.batch, size), np.uint8))
+    view.bytes[:, final[constant]] = (trace.constant[constant] - 1).astype(np.uint8)
+    words = np.flatnonzero(trace.words_assumed)
+    word_tags = m.tag[words].copy()
+    if (word_tags < 0).any():
         raise Untranslatable("weights that were never loaded")
-    plan.luts = {s: m.luts[s].copy() for s in trace.luts_assumed}
-    plan.headers = {k: m.headers[k] for k in trace.headers_assumed}
-    plan.final_luts = {s: trace.luts[s] for s in trace.luts_inside}
-    plan.final_headers = trace.headers
-    plan.final_words = [(a, trace.w[a:b].copy(), trace.index[a:b].copy(), trace.tag[a:b].copy())
-                        for a, b in runs(np.flatnonzero(trace.word_inside))]
-    return plan
+    return Plan(
+        e, steps, view, runs(np.flatnonzero(used[: trace.config.a_bytes])), moves(changed, final[trace.at[changed]]),
+        [(a, b, m.a[:1, a:b].copy()) for a, b in runs(np.flatnonzero(trace.assumed))], words, word_tags,
+        {s: m.luts[s].copy() for s in trace.luts_assumed}, {k: m.headers[k] for k in trace.headers_assumed},
+        [(a, trace.w[a:b].copy(), trace.index[a:b].copy(), trace.tag[a:b].copy()) for a, b in runs(np.flatnonzero(trace.word_inside))],
+        {s: trace.luts[s] for s in trace.luts_inside}, trace.headers)
 
 
 def runs(at: NDArray) -> list[tuple[int, int]]:
@@ -156,14 +184,15 @@ def _join_rq(nodes: list[Node], m: Memories) -> Step:
         values = x.raw(v)
         acc = matrix(values.reshape(-1, values.shape[-1]).astype(np.int16))
         acc = acc.reshape(len(values), columns, -1) + bias
+        more = None if addend is None else addend(v)
         if first.add == 1:
-            acc = acc + addend(v)
+            acc = acc + more
         if not safe:
             m.check_accumulator(acc, width)
         if first.out == 2:
             return (acc,)
         y = rule(acc, multiplier, shift, zero_point, bits)
-        return (arith.saturate(y + addend(v), bits) if first.add == 2 else y,)
+        return (arith.saturate(y + more, bits) if first.add == 2 else y,)
 
     layout = np.stack([np.concatenate([n.outputs[c] for n in nodes]) for c in range(columns)])
     return Step(f"rq[{len(weight)} x {weight.shape[1]}{f' x {columns}' if columns > 1 else ''}]", gathers, (1 << first.out,), [layout], compute)
@@ -171,7 +200,8 @@ def _join_rq(nodes: list[Node], m: Memories) -> Step:
 
 def _matrix(weight: NDArray, bits: int, known: dict[bytes, Matrix]) -> Matrix:
     """The same weights are kept once, however many machines and batch sizes use them."""
-    key = blake2b(np.ascontiguousarray(weight), digest_size=16, key=bytes((bits, weight.itemsize)) + np.int64(weight.shape[0]).tobytes()).digest()
+    form = bytes((bits, weight.itemsize)) + np.int64(weight.shape[0]).tobytes()
+    key = blake2b(np.ascontiguousarray(weight).data, digest_size=16, key=form).digest()
     if key not in known:
         known[key] = Matrix(weight, bits)
     return known[key]
@@ -273,4 +303,4 @@ def _join_gth(nodes: list[Node], m: Memories) -> Step:
 _JOIN = {"rq": _join_rq, "lstm": _join_lstm,
          "ADD": _join_add, "MUL": _join_mul, "lut": _join_lut, "ln": _join_ln, "smax": _join_smax, "amax": _join_amax,
          "gth": _join_gth}
-__all__ = ["DataError", "Plan", "build"]
+__all__ = ["Interpreted", "Plan", "build"]

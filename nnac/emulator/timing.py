@@ -15,14 +15,10 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, DeadlockError, MachineError, SemaphoreError
-from nnac.isa import HALT, LDT, LDW, MVM, RQ, UNITS, Instruction, MachineConfig
+from nnac.emulator.jit import njit
+from nnac.isa import HALT, LDW, MVM, RQ, UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
-
-try:
-    from numba import njit
-except ImportError:                          # an optional extra: everything works without
-    njit = None
 
 DW, DA, MV, VX, CT = range(5)
 _NUMBER = {name: k for k, name in enumerate(UNITS)}
@@ -62,12 +58,12 @@ def stream_bursts(code: Sequence[Instruction], config: MachineConfig) -> list[in
     """
     out, held = [], -1
     for i in code:
-        if i.unit == "DW":
+        if isinstance(i, StreamInstruction):
             first, last = i.dram // config.burst, (i.dram + max(i.bytes, 1) - 1) // config.burst
             out.append(max(1, last - first + 1 - (first == held)))
             held = last
         else:
-            out.append(i.bursts(config) if i.unit == "DA" else 0)
+            out.append(i.bursts(config) if isinstance(i, DmaInstruction) else 0)
     return out
 
 
@@ -77,22 +73,22 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
         raise CodeError("an entry ends in HALT")
     last = len(code) - 1
     for at, i in enumerate(code):
-        kind, rule = type(i), ""
-        if kind is LDW or kind is LDT:
+        rule = ""
+        if isinstance(i, StreamInstruction):
             if i.bytes > config.ring_bytes:
                 rule = f"a stream of {i.bytes} bytes does not fit the ring of {config.ring_bytes}"
-            elif kind is LDW and i.rows > config.lanes:
+            elif isinstance(i, LDW) and i.rows > config.lanes:
                 rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
-        elif kind is MVM or kind is RQ:
+        elif isinstance(i, (MVM, RQ)):
             if i.columns > config.columns:
                 rule = f"{i.columns} columns; the machine has {config.columns}"
-            elif kind is MVM and i.weights >= len(config.rates):
+            elif isinstance(i, MVM) and i.weights >= len(config.rates):
                 rule = f"weight format {i.weights} is undefined"
-            elif kind is RQ and i.rows > config.lanes:
+            elif isinstance(i, RQ) and i.rows > config.lanes:
                 rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
-            elif kind is RQ and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
+            elif isinstance(i, RQ) and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
                 rule = f"out={i.out} with add={i.add} is undefined"
-        elif kind is HALT and at < last:
+        elif isinstance(i, HALT) and at < last:
             rule = "HALT before the end"
         if rule:
             raise CodeError(rule).at("", at, i)
@@ -109,10 +105,10 @@ def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bo
     n = len(code)
     unit, busy, latency, need, extra = [0] * n, [0] * n, [0] * n, [0] * n, [0] * n
     for at, i in enumerate(code):
-        e = unit[at] = _NUMBER[i.unit]
-        if e == DW:
+        unit[at] = _NUMBER[i.unit]
+        if isinstance(i, StreamInstruction):
             need[at], extra[at] = i.ring(), i.decode_cycles(config)              # ring bytes; cycles in the decoder
-        elif e == DA:
+        elif isinstance(i, DmaInstruction):
             extra[at] = i.ready(config)                                          # from start to the data phase
         else:
             busy[at], latency[at] = i.cycles(config)
@@ -133,27 +129,29 @@ def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bo
     if compiled is None:
         compiled = njit is not None and n >= WORTH_COMPILING
     if compiled:
-        given = [np.array(g, np.int64) for g in given]
-        status = _compiled()(*given)
+        arrays = [np.array(g, np.int64) for g in given]
+        status = _compiled()(*arrays)
     else:
         status = _loop(*given)
-    arrive, start, done, free, decoded = (np.asarray(g, np.int64) for g in given[13:18])
-    state = [int(k) for k in given[-1]]
+        arrays = [np.array(g, np.int64) for g in given]
+    arrive, start, done, free, decoded = arrays[13:18]
+    state = arrays[-1].tolist()
     if status == _OVERFLOW:
-        i = state[3]
-        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", i, code[i], cycle=state[1])
+        at = state[3]
+        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at], cycle=state[1])
     if status == _STUCK:
         pc, started = state[0], state[4 + SEMAPHORES:]
         queues = [[i for i in order[first[e] + started[e]: first[e + 1]] if i < pc] for e in range(4)]
         raise deadlock(code, config, pc, queues, state[4: 4 + SEMAPHORES], state[1])
-    bus = tuple(zip(*(np.asarray(g)[: state[2]].tolist() for g in given[18:22]), strict=True))
+    bus = tuple(zip(*(g[: state[2]].tolist() for g in arrays[18:22]), strict=True))
     return Timing(np.array(unit), arrive, start, done, free, decoded, bus, int(done.max()) + 1, np.array(bursts))
 
 
 def _flat(masks: list[int]) -> tuple[list[int], list[int]]:
     """Semaphores of each mask, end to end, and where each mask's begin."""
     known = {m: bits(m) for m in set(masks)}
-    flat, at = [], [0]
+    flat: list[int] = []
+    at = [0]
     for m in masks:
         flat += known[m]
         at.append(len(flat))
@@ -356,6 +354,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
 
 @cache
 def _compiled():
+    assert njit is not None, "who calls this has asked whether there is numba"
     return njit(cache=True, nogil=True)(_loop)
 
 
@@ -375,4 +374,5 @@ def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues
         else:
             lines.append(f"fetch waits for room in the queue of {UNITS[e]} with [{pc}]")
         first = pc if first is None else first
+    assert first is not None, "a machine that is stuck has an instruction that waits"
     return DeadlockError("; ".join(lines)).at("", first, code[first], cycle=cycle)

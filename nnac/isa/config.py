@@ -40,7 +40,7 @@ class MachineConfig:
     a_bytes: int = field(default=311296, validator=ge(4))
     latency: int = field(default=250, validator=ge(0))
     burst: int = field(default=128, validator=ge(16))
-    burst_cycles: Fraction = field(default=Fraction(256, 15), validator=ge(1))
+    burst_cycles: Fraction = field(default=Fraction(256, 15), validator=ge(Fraction(1)))
     decode_factor: int = field(default=1, validator=ge(1))
     queue: int = field(default=8, validator=ge(1))
     rates: tuple[Fraction, ...] = field(default=(Fraction(1),) * 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnac.isa.base import Instruction, instruction, operand
 
 
-class _Control:
+class _Control(Instruction):
     __slots__ = ()
 
     def cycles(self, config):
@@ -13,7 +13,7 @@ class _Control:
 
 
 @instruction("CT", 0x30)
-class PROF(_Control, Instruction):
+class PROF(_Control):
     """Profiling mark: record (id, cycle).   Cycles: 1."""
 
     id: int = operand(16, "mark")
@@ -23,7 +23,7 @@ class PROF(_Control, Instruction):
 
 
 @instruction("CT", 0x31)
-class HOST(_Control, Instruction):
+class HOST(_Control):
     """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).  It takes ``cycles`` cycles, at least 1.
 
     The host may read and write all of A meanwhile; so the program waits, by semaphores, until no unit uses what the host uses.
@@ -41,7 +41,7 @@ class HOST(_Control, Instruction):
 
 
 @instruction("CT", 0x3F)
-class HALT(_Control, Instruction):
+class HALT(_Control):
     """End of the entry.  The machine has halted when no unit has an instruction left; semaphores then return to zero.   Cycles: 1."""
 
     def execute(self, m):

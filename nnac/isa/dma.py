@@ -8,10 +8,12 @@ from nnac.isa.base import Instruction, instruction, operand
 from nnac.isa.config import MachineConfig
 
 
-class _Transfer:
+class DmaInstruction(Instruction):
     """Occupies DA from start to done; when that is, the DRAM bus says."""
 
     __slots__ = ()
+    dram: int
+    bytes: int
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
         """(0, 0): given by the bus (see the manual, *DRAM*)."""
@@ -28,7 +30,7 @@ class _Transfer:
 
 
 @instruction("DA", 0x08)
-class LDA(_Transfer, Instruction):
+class LDA(DmaInstruction):
     """Copy ``bytes`` bytes from DRAM to A: parameters, tables, saved state.   The data phase may begin 1 + latency cycles after the start."""
 
     dram: int = operand(25, "DRAM address", times=16)
@@ -46,7 +48,7 @@ class LDA(_Transfer, Instruction):
 
 
 @instruction("DA", 0x09)
-class STA(_Transfer, Instruction):
+class STA(DmaInstruction):
     """Copy ``bytes`` bytes from A to DRAM (its writable part).   No latency: the data phase may begin one cycle after the start."""
 
     src: int = operand(18, "A address", times=4)
@@ -67,7 +69,7 @@ class STA(_Transfer, Instruction):
 
 
 @instruction("DA", 0x0A)
-class GTH(_Transfer, Instruction):
+class GTH(DmaInstruction):
     """Copy one row of a table in DRAM to A: the row whose number is the int32 at A[index] (a label embedding).
 
     Row r begins at ``dram + r * pitch``.  The data phase may begin 3 + latency cycles

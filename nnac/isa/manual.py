@@ -110,7 +110,7 @@ def encoding() -> list[str]:
 def page(cls: type[Instruction]) -> str:
     """One instruction: name, what it does, fields."""
     lines = [f"{cls.__name__}   (unit {cls.unit}, opcode {cls.opcode:#04x})", ""]
-    lines += [f"    {line}".rstrip() for line in inspect.getdoc(cls).splitlines()]
+    lines += [f"    {line}".rstrip() for line in (inspect.getdoc(cls) or "").splitlines()]
     if cls.fields:
         lines += ["", *(f"        {f}" for f in cls.fields)]
     return "\n".join(lines) + "\n"

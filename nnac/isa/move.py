@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnac.isa.base import Instruction, instruction, operand
-from nnac.isa.vector import LUT_BYTES, _int, _Vector
+from nnac.isa.base import instruction, operand
+from nnac.isa.vector import LUT_BYTES, VectorInstruction, _int
 
 
 @instruction("VX", 0x28)
-class CPY(_Vector, Instruction):
+class CPY(VectorInstruction):
     """Copy ``count`` blocks of ``bytes`` bytes inside A, block i from src + i*sstride to dst + i*dstride, one after the other.
 
     Source and destination do not overlap.   Cycles: vx_fill + count * ceil(bytes / L).
@@ -39,7 +39,7 @@ class CPY(_Vector, Instruction):
 
 
 @instruction("VX", 0x29)
-class FIL(_Vector, Instruction):
+class FIL(VectorInstruction):
     """Fill ``bytes`` bytes of A with the 32-bit pattern ``value``.   Cycles: vx_fill + ceil(bytes / L)."""
 
     dst: int = operand(18, "A address", times=4)
@@ -58,7 +58,7 @@ class FIL(_Vector, Instruction):
 
 
 @instruction("VX", 0x2A)
-class TAB(_Vector, Instruction):
+class TAB(VectorInstruction):
     """Load look-up table ``slot`` with the 513 int16 at A[src].   Cycles: vx_fill + ceil(1026 / L)."""
 
     src: int = operand(18, "A address", times=4)
@@ -78,7 +78,7 @@ class TAB(_Vector, Instruction):
 
 
 @instruction("VX", 0x2B)
-class AMAX(_Vector, Instruction):
+class AMAX(VectorInstruction):
     """The greatest element and its place (the first, if there are several): int32 place at A[dst], int32 value at A[dst+4].
 
     Cycles: vx_fill + ceil(n / V).

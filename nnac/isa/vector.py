@@ -30,7 +30,7 @@ LUT_BYTES = 2 * (arith.SEGMENTS + 1)
 LN_RSQRT = 4 * -(-2 * (arith.RSQRT_SEGMENTS + 1) // 4)
 
 
-class _Vector:
+class VectorInstruction(Instruction):
     """Occupies VX from start to done."""
 
     __slots__ = ()
@@ -48,7 +48,7 @@ def _int(wide: int) -> type:
 
 
 @instruction("VX", 0x20)
-class RQ(_Vector, Instruction):
+class RQ(VectorInstruction):
     """Bring accumulators to a format, row by row with its own bias, multiplier and shift:
 
         v = ACC[bank][c][r] + bias[r]                         ``add`` = 1: v += int32 at A[addend + c*stride + 4r]
@@ -122,7 +122,7 @@ class RQ(_Vector, Instruction):
 
 
 @instruction("VX", 0x21)
-class LSTM(_Vector, Instruction):
+class LSTM(VectorInstruction):
     """One LSTM step of ``units`` units after the products, `arith.lstm_cell`: pre-activations int16 Q3.12 in blocks i, f, g, o.
 
     The cell state (int16) is replaced in place; the hidden state goes to ``dst``, int8 or, if bits > 8, int16.
@@ -159,11 +159,19 @@ class LSTM(_Vector, Instruction):
         m.write(self.dst, hidden, _int(self.out16))
 
 
-class _Binary(_Vector):
+class _Binary(VectorInstruction):
     """Two vectors in, one out."""
 
     __slots__ = ()
     parameter_bytes = 0
+    a: int
+    b: int
+    dst: int
+    params: int
+    n: int
+    a16: int
+    b16: int
+    out16: int
 
     def reads(self, config):
         yield "A", self.a, self.a + (self.n << self.a16)
@@ -175,7 +183,7 @@ class _Binary(_Vector):
 
 
 @instruction("VX", 0x22)
-class ADD(_Binary, Instruction):
+class ADD(_Binary):
     """``sat(requantise(a, m0, s0) + requantise(b, m1, s1))``, element by element.
 
     Parameters: {u32 m0, u32 m1, u8 s0, u8 s1, u8 bits, u8 0}.   Cycles: vx_fill + 2 * ceil(n / V).
@@ -203,7 +211,7 @@ class ADD(_Binary, Instruction):
 
 
 @instruction("VX", 0x23)
-class MUL(_Binary, Instruction):
+class MUL(_Binary):
     """``requantise(a * b, m, s, zero_point, bits)``, element by element.
 
     Parameters: {u32 m, u8 s, u8 bits, i16 zero_point}.   Cycles: vx_fill + ceil(n / V).
@@ -230,7 +238,7 @@ class MUL(_Binary, Instruction):
 
 
 @instruction("VX", 0x24)
-class LUT(_Vector, Instruction):
+class LUT(VectorInstruction):
     """A tabulated function of int16s, `arith.lookup`, then requantised from Q0.15.
 
     Parameters: {u32 m, u8 s, u8 bits, i16 zero_point, u8 slot, u8 symmetry (0 odd, 1 complement), u16 0}.
@@ -261,7 +269,7 @@ class LUT(_Vector, Instruction):
 
 
 @instruction("VX", 0x25)
-class LN(_Vector, Instruction):
+class LN(VectorInstruction):
     """Layer norm of one vector, `arith.layer_norm`.
 
     Parameters: {i64 epsilon, u32 root_width, u32 m, u8 s, u8 bits, i16 zero_point, u32 0}, then u16 rsqrt[385] and 2 bytes of nothing,
@@ -304,7 +312,7 @@ class LN(_Vector, Instruction):
 
 
 @instruction("VX", 0x26)
-class SMAX(_Vector, Instruction):
+class SMAX(VectorInstruction):
     """Softmax of one vector, `arith.softmax`.
 
     Parameters: {u32 m, u32 m_out, u8 s, u8 s_out, u8 bits, u8 slot (LUT with exp), i16 zero_point, u16 0}, then u16 rsqrt[385] and 2 bytes

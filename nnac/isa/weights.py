@@ -6,7 +6,7 @@ from nnac.isa.base import Instruction, instruction, operand
 from nnac.isa.config import MachineConfig
 
 
-class _Stream:
+class StreamInstruction(Instruction):
     """What LDW and LDT share: both are read from DRAM by the same path and decoded in the same order."""
 
     __slots__ = ()
@@ -27,7 +27,7 @@ class _Stream:
 
 
 @instruction("DW", 0x01)
-class LDW(_Stream, Instruction):
+class LDW(StreamInstruction):
     """Load one weight tile: read ``bytes`` bytes at ``dram``, decode them with decoder table ``table``, write the live words.
 
     The stream is a tile of `nnac.codec` (rows x cols weights).  Word k of W[word .. word+live) gets the L weights of the k-th live input,
@@ -57,7 +57,7 @@ class LDW(_Stream, Instruction):
 
 
 @instruction("DW", 0x02)
-class LDT(_Stream, Instruction):
+class LDT(StreamInstruction):
     """Load a decoder table: ``bytes`` bytes at ``dram`` are a stream header of `nnac.codec`; ``steps`` cycles to fill the tables from it.
 
     Takes its turn in the decoder, so tiles before it still use the old table and tiles after it the new one.

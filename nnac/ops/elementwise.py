@@ -12,7 +12,8 @@ class Add(Operator):
     constants = ("multiplier", "shift")
 
     def integers(self, node, graph, inputs, state, constants):
-        return arith.add(*inputs, constants["multiplier"], constants["shift"], graph.values[node.output].bits)
+        a, b = inputs
+        return arith.add(a, b, constants["multiplier"], constants["shift"], graph.values[node.output].bits)
 
     def verify_more(self, node, graph, inputs, output):
         require(all(v.width == output.width and v.zero_point == 0 for v in (*inputs, output)), node, "symmetric operands of one width")

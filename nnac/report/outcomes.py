@@ -63,7 +63,7 @@ class Outcome:
     program_bytes  of the file          cycles_per_frame  of a recognition, all entries, per encoder step; None for the float network
     frame_ms       audio of an encoder step      clock  Hz      bits  weight path -> bits a weight      codecs  path -> codec
     checked, different  integers compared between training module and emulator, and those that differ
-    steps          of training          wall_s  of the run, all stages      notes  anything else, plain JSON
+    steps          of training          wall_s  of the run, all stages and sittings      notes  anything else, plain JSON
     """
 
     row: str

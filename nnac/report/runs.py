@@ -56,7 +56,7 @@ class Identity:
 
 def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path, str]:
     """Result files that are of another run than the one ``wanted`` now (None: cannot be said) -> what differs."""
-    found = {}
+    found: dict[Path, str] = {}
     for row in experiments.rows:
         paths = [p for s in range(row.seeds) if (p := path_of(results, row.name, s)).is_file()]
         if paths and (now := wanted(row)) is not None:
@@ -114,12 +114,15 @@ def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with + if the working tree differs; "unknown" outside a repository."""
+    """The commit of the code that runs, with + if code or policies differ from it; "unknown" outside a repository."""
+    top = Path(__file__).parents[2]
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=top, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "nnac", "grammar", "specs")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -353,7 +353,7 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
     cycles = timing.cycles
     facts = dict(dram_bytes=sum(stream_bursts(code, layout.config)) * layout.config.burst, waits=proof.waits, conflicts=proof.conflicts,
-                 layers=cycles_by_layer(ordered, timing.done))
+                 layers=cycles_by_layer(ordered, timing.done.tolist()))
     name = INIT if plan is None else plan.name
     if plan is None:
         return Entry(name, words, np.zeros(len(code), np.uint32), cycles=cycles), lines, facts

@@ -166,14 +166,14 @@ class Emitter:
                 clear = 0
         if clear:                              # every weight of the band is zero
             for (_, count), bank in zip(groups, banks, strict=True):
-                self.put(isa.MVM(word=self.layout.zero_word, words=1, act=sources[0].address, span=1, columns=count, bank=bank, clear=1),
-                         "multiply")
+                self.put(isa.MVM(word=self.layout.zero_word, words=1, act=sources[0].address, span=1, stride=0, columns=count, bank=bank,
+                                 clear=1, weights=0, act16=0), "multiply")
         return banks
 
     def requantise(self, band: Band, bank: int, columns: int, dst: int, stride: int, params: int, out: int, *, add: int = 0,
                    addend: int = 0, wide: bool = False) -> None:
         self.put(isa.RQ(dst=dst, params=params, addend=addend, rows=band.count, bank=bank, columns=columns,
-                        stride=stride if columns > 1 else 0, out=out, add=add, wide=int(wide)), "requantise")
+                        stride=stride if columns > 1 else 0, out=out, add=add, wide=int(wide), double=0), "requantise")
 
     def passes(self, groups: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """As many groups at a time as there are banks: the weights are read once a pass."""
@@ -220,8 +220,8 @@ class Emitter:
         previous, cell = plan.state(node, d)
         if d == "backward.":
             frames = frames[::-1]
-            self.put(isa.FIL(dst=previous, bytes=align(layout.state_bytes(node, d, "hidden"))), "reset")
-            self.put(isa.FIL(dst=cell, bytes=align(layout.state_bytes(node, d, "cell"))), "reset")
+            self.put(isa.FIL(dst=previous, bytes=align(layout.state_bytes(node, d, "hidden")), value=0), "reset")
+            self.put(isa.FIL(dst=cell, bytes=align(layout.state_bytes(node, d, "cell")), value=0), "reset")
         parked = plan.buffers.get(f"{node.path}.{d}parked")
         if parked is not None:
             self.park(node, d, h_in, x, y.vectors, parked)
@@ -254,7 +254,8 @@ class Emitter:
             previous = y.at(t) + out_offset
         if d != "backward.":
             width = a.get("project") or a["cells"]
-            self.put(isa.CPY(src=previous, dst=plan.state(node, d)[0], bytes=width * element_bytes(a["hidden_bits"])), "keep state")
+            self.put(isa.CPY(src=previous, dst=plan.state(node, d)[0], bytes=width * element_bytes(a["hidden_bits"]),
+                             count=1, sstride=0, dstride=0), "keep state")
 
     def park(self, node: Node, d: str, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
         """The input products of all frames, before the recurrence begins: each weight is read once for as many frames as fit the banks.

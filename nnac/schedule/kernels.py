@@ -110,7 +110,8 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
         headers.append((encoded.header, encoded.table_steps))
         names.append(encoded.codec)
         first += width
-    return Kernel(path, layer, *weight.shape, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
+    rows, cols = weight.shape
+    return Kernel(path, layer, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
                   "|".join(dict.fromkeys(names)), code, act16)
 
 

@@ -12,12 +12,12 @@ signal.  A wait is left out where the order already follows from other waits (ve
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from attrs import define, field, frozen
 
-Range = tuple[Hashable, int, int]      # space, start, end (end excluded)
+Range = tuple[str, int, int]      # space, start, end (end excluded)
 
 
 class Item(Protocol):
@@ -81,7 +81,7 @@ def dependences(items: Sequence[Item]) -> list[tuple[int, ...]]:
 
     Items of its own unit are included.  Only the latest of each kind is named: the others follow from those.
     """
-    spaces: dict[Hashable, Memory] = {}
+    spaces: dict[str, Memory] = {}
     out = []
     for index, item in enumerate(items):
         found: set[int] = set()

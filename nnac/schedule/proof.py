@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nnac.isa import HOST, SEMAPHORES, EncodingError, Instruction, MachineConfig, decode_all
+from nnac.isa import HOST, LDW, SEMAPHORES, EncodingError, Instruction, MachineConfig, decode_all
 from nnac.isa.base import Range
 from nnac.isa.config import SEMAPHORE_MAX
 from nnac.program import INIT, Entry, Program
@@ -42,10 +42,10 @@ def decoded(entry: Entry) -> list[Instruction]:
 
 def operations_of(code: Sequence[Instruction], config: MachineConfig, program: Program) -> list[Operation]:
     """What each instruction touches.  LDW also reads its decoder table, GTH its table in DRAM; the host may write anywhere in A."""
-    out = []
+    out: list[Operation] = []
     for i in code:
         reads, writes = tuple(i.reads(config)), tuple(i.writes(config))
-        if hasattr(i, "live"):
+        if isinstance(i, LDW):
             reads += (("TABLE", i.table, i.table + 1),)
         if isinstance(i, HOST):
             if i.id >= len(program.host):

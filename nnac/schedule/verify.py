@@ -19,14 +19,13 @@ This is a separate reading of the rules from `order`, byte by byte instead of by
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-Range = tuple[Hashable, int, int]
+Range = tuple[str, int, int]             # space, start, end (end excluded)
 
 
 class HazardError(ValueError):
@@ -58,7 +57,7 @@ class Proof:
     tokens: int                    # most tokens a semaphore can hold at once
 
 
-def prove(operations: Sequence[Operation], *, sizes: Mapping[Hashable, int], holds: Iterable[Range] = (), overlapping: Iterable[str] = (),
+def prove(operations: Sequence[Operation], *, sizes: Mapping[str, int], holds: Iterable[Range] = (), overlapping: Iterable[str] = (),
           fence: str = "", capacity: int = 255, semaphores: int = 16) -> Proof:
     """Check every rule in the module's docstring.  HazardError at the first that is broken.
 
@@ -150,7 +149,7 @@ def _bits(mask: int, semaphores: int, index: int) -> list[int]:
 class _Memory:
     """One space, byte by byte: last write and last read of every unit (int32), and what holds a value (bool)."""
 
-    def __init__(self, name: Hashable, size: int, first: int, last: int, units: int) -> None:
+    def __init__(self, name: str, size: int, first: int, last: int, units: int) -> None:
         self.name, self.size, self.first, self.end = name, size, first, last
         n = max(0, last - first)
         self.writes = [np.full(n, -1, np.int32) for _ in range(units)]
@@ -186,9 +185,9 @@ class _Memory:
             self.written[start:end] = True
 
 
-def _memories(operations: Sequence[Operation], sizes: Mapping[Hashable, int], holds: Iterable[Range], units: int) -> dict[Any, _Memory]:
+def _memories(operations: Sequence[Operation], sizes: Mapping[str, int], holds: Iterable[Range], units: int) -> dict[str, _Memory]:
     """A history for each space, over the part of it that is ever written (what is only read cannot conflict)."""
-    bounds: dict[Hashable, list[int]] = {}
+    bounds: dict[str, list[int]] = {}
     for index, o in enumerate(operations):
         for writing, ranges in ((False, o.reads), (True, o.writes)):
             for space, start, end in ranges:
@@ -199,7 +198,10 @@ def _memories(operations: Sequence[Operation], sizes: Mapping[Hashable, int], ho
                 if writing and start < end:
                     b = bounds.setdefault(space, [start, end])
                     b[0], b[1] = min(b[0], start), max(b[1], end)
-    memories = {space: _Memory(space, size, *bounds.get(space, (0, 0)), units) for space, size in sizes.items()}
+    memories = {}
+    for space, size in sizes.items():
+        first, last = bounds.get(space, (0, 0))
+        memories[space] = _Memory(space, size, first, last, units)
     for space, start, end in holds:
         memories[space].written[start:end] = True
     return memories
@@ -208,8 +210,8 @@ def _memories(operations: Sequence[Operation], sizes: Mapping[Hashable, int], ho
 PADDING = 3                    # bytes that alignment may add to what is written
 
 
-def check_used(operations: Sequence[Operation], sizes: Mapping[Hashable, int], keeps: Iterable[Range], spare: Iterable[Range] = (),
-               bytewise: Iterable[Hashable] = ("A",), exempt: Iterable[str] = ()) -> None:
+def check_used(operations: Sequence[Operation], sizes: Mapping[str, int], keeps: Iterable[Range], spare: Iterable[Range] = (),
+               bytewise: Iterable[str] = ("A",), exempt: Iterable[str] = ()) -> None:
     """HazardError (dead) for the first instruction that writes something which nobody reads.
 
     keeps  what the entry leaves for others: outputs, states      spare  what nobody need read (inputs of pruned weights)
@@ -217,15 +219,15 @@ def check_used(operations: Sequence[Operation], sizes: Mapping[Hashable, int], k
     exempt  units that may write anywhere (the host)
     What an instruction updates in place (reads and writes itself, as the LSTM step its cell state) may be its last value.
     """
-    kept: dict[Hashable, list[tuple[int, int]]] = {}
+    kept: dict[str, list[tuple[int, int]]] = {}
     for space, start, end in keeps:
         kept.setdefault(space, []).append((start, end))
     padded, free = set(bytewise), set(exempt)
     pruned = list(spare)
-    owner: dict[Hashable, NDArray] = {}
+    owner: dict[str, NDArray] = {}
     dead: dict[int, int] = {}
 
-    def lose(space: Hashable, start: int, end: int) -> None:
+    def lose(space: str, start: int, end: int) -> None:
         for index, count in zip(*np.unique(owner[space][start:end], return_counts=True), strict=True):
             if index >= 0:
                 dead[int(index)] = dead.get(int(index), 0) + int(count)

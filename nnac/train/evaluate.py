@@ -6,33 +6,26 @@ from typing import Any
 
 import torch
 
-from ..decode.greedy import transcribe
+from ..decode.front_end import recognise
 from ..speech.corpus import Split
 from ..speech.features import Normalisation
 from ..speech.tokens import Tokens
 from ..speech.wer import WordErrors, word_errors
-from .batches import Examples, grouped
 
 
 @torch.no_grad()
-def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens, size: int = 20000) -> list[str]:
+def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens, batch: int = 96) -> list[str]:
     """One text per utterance, in the split's order.  Leaves the model in the mode (training, evaluation) it was in."""
-    examples, out = Examples(split, tokens, normalisation), [""] * len(split)
     like = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    device = torch.device("cpu") if like is None else like.device
     was_training = getattr(model, "training", False)
     if was_training:
         model.eval()
     try:
-        for rows in grouped(examples.frames, size):
-            batch = examples.batch(rows)
-            if like is not None:
-                batch = batch.to(like.device)
-            for i, ids in zip(rows, transcribe(model, batch.features, batch.lengths), strict=True):
-                out[i] = tokens.decode(ids)
+        return recognise(model, tokens.decode, [normalisation.apply(f) for f in split.features], batch, lambda x: torch.from_numpy(x).to(device))
     finally:
         if was_training:
             model.train()
-    return out
 
 
 def evaluate(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens) -> tuple[WordErrors, list[str]]:

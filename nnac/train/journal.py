@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,12 @@ class Journal:
 def _lines(path: Path) -> list[str]:
     """The whole lines of an earlier journal; a last one cut short by a kill is left out."""
     return [line for line in path.read_text("utf-8").split("\n")[:-1] if line.startswith("{")] if path.exists() else []
+
+
+def seconds(out: str | Path) -> float:
+    """How long a training took, all its sittings, pauses between them left out: from the times in its journal."""
+    lines = [json.loads(line) for line in _lines(Path(f"{out}.log.jsonl"))]
+    return sum(b["time"] - a["time"] for a, b in pairwise(lines) if "parameters" not in b)      # the line that begins a sitting
 
 
 def check_tensorboard() -> None:

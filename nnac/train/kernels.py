@@ -283,6 +283,7 @@ def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | 
         if clip is not None:
             total = clip.add(total, dh + dy[step], _unrounded(trace, step, project, d))
         if project is not None:
+            assert projected is not None, "made above"
             torch.add(dh, dy[step], out=projected[step]).mul_(trace.projected_uncut[step]).mul_(1.0 / d.project.hidden_scale)
             torch.mm(projected[step], project, out=to_cells[step])
             later.zero_()
@@ -366,6 +367,7 @@ class _Lstm(torch.autograd.Function):
         slope_h = through_h.t() @ torch.cat([hidden[None].to(t.hidden.dtype), t.hidden[:-1]]).flatten(0, 1).float()
         g_project = None
         if project_codes is not None:
+            assert grads.projected is not None, "there is a projection"
             g_project = (grads.projected.flatten(0, 1).t() @ t.cell_outputs.flatten(0, 1).float()).mul_(project_scale[:, None])
         return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), None, None, grads.hidden,
                 grads.cell * unit, g_project, None, grads.clip, None, None, None)

@@ -385,12 +385,12 @@ class Lstm(Layer):
         outputs = []
         for prefix, suffix in self.directions:
             hidden, cell = (f"{self.node.path}.{prefix}{s}" for s in ("hidden", "cell"))
-            direction, scales = c.ready[prefix]
-            project = (c.codes[f"{prefix}project"], scales[2]) if self.project else (None, None)
+            direction, (scale_x, scale_h, *more) = c.ready[prefix]
+            project, project_scale = (c.codes[f"{prefix}project"], more[0]) if self.project else (None, None)
             backwards = prefix == "backward."
-            start = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
+            h, cells = (torch.zeros_like(state[hidden]), torch.zeros_like(state[cell])) if backwards else (state[hidden], state[cell])
             y, last = kernels.lstm(reverse(x, lengths) if backwards else x, c.codes[f"{prefix}input"], c.codes[f"{prefix}recurrent"],
-                                   self._weights(suffix)[2], *scales[:2], *start, direction, ins[0].zero_point, out, *project)
+                                   self._weights(suffix)[2], scale_x, scale_h, h, cells, direction, ins[0].zero_point, out, project, project_scale)
             outputs.append(reverse(y, lengths) if backwards else y)
             state[hidden], state[cell] = y[-1], last
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)

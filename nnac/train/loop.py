@@ -40,7 +40,7 @@ from .batches import Batch, Examples, epoch_order
 from .evaluate import evaluate
 from .journal import Journal, check_tensorboard
 from .pace import Pace, Run
-from .processes import Stopped, TrainingError, device_of, interruptible, rank_of_group, run_processes
+from .processes import Stopped, TrainingError, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
 
 Report = Callable[[dict], None]
 
@@ -114,7 +114,7 @@ class Trainer:
         # weights decay; biases, gains, and what quantisers learn (clips, sizes) do not
         matrices = [p for n, p in named.items() if p.ndim >= 2 and "quantiser" not in n]
         vectors = [p for n, p in named.items() if p.ndim < 2 or "quantiser" in n]
-        self.parameters = matrices + vectors
+        self.parameters: list[Tensor] = [*matrices, *vectors]
         self.optimiser = torch.optim.AdamW(
             [dict(params=g, weight_decay=d) for g, d in ((matrices, pace.weight_decay), (vectors, 0.0)) if g],
             lr=pace.learning_rate, betas=(0.9, 0.98), fused=True)
@@ -238,6 +238,7 @@ def corpus_of(examples: Examples) -> dict:
 def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None:
     """Train as one of ``world`` processes.  ``report`` is told of every step (rank 0 only).  Stopped: after a Ctrl-C, with the state saved."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     pace, device = task.pace, device_of(run.device, rank)
     if pace.shards % world:
         raise TrainingError(f"{pace.shards} shards cannot be shared by {world} processes")

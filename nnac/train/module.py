@@ -75,6 +75,8 @@ class TrainingModule(nn.Module):
     `forward` real logits.
     """
 
+    joint: Group                                    # with the other groups and layers, by the names of the graph's paths
+
     def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Any = None) -> None:
         super().__init__()
         self.graph, self.plan = graph, plan
@@ -87,19 +89,19 @@ class TrainingModule(nn.Module):
             self._paths[node.path] = attribute_path(node.path)
         made = {n.output: n for n in graph.nodes}
         for name, value in graph.values.items():
-            node = made.get(name)                          # None: an input
-            how = Clip.of(self._method(name, "hidden" if node is not None and node.op in RECURRENT else "activations"))
-            if value.bits == 32 or (node is not None and node.op == "stack") or (value.scale is not None and not how.learned):
+            maker = made.get(name)                         # None: an input
+            how = Clip.of(self._method(name, "hidden" if maker is not None and maker.op in RECURRENT else "activations"))
+            if value.bits == 32 or (maker is not None and maker.op == "stack") or (value.scale is not None and not how.learned):
                 continue
             if how.sides != "both" and not self._may_have_zero_point(name):
                 raise UnsuitableFormatError(f"`{name}` is read or made by operators that take symmetric formats only: its clips cannot differ")
             quantiser = ActivationQuantiser(value.bits, how)
             if value.scale is not None:
-                if node is None or node.op not in RECURRENT:
+                if maker is None or maker.op not in RECURRENT:
                     continue                               # fixed by the arithmetic: a table's input, a tanh's output
                 quantiser.set(value.scale * quantiser.levels)
-            if node is not None:
-                self.layer(node.path).activation = quantiser
+            if maker is not None:
+                self.layer(maker.path).activation = quantiser
             else:
                 self.inputs.add_module(name, quantiser)
         self._float_names = [name for name, _ in self.named_parameters() if ".activation." not in name and not name.startswith("inputs.")]

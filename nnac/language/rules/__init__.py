@@ -2,7 +2,8 @@
 
     effect     settings that decide nothing          methods    methods that contradict each other
     schedule   what cannot happen in training        hardware   what the target cannot run
-    budget     budgets, incomplete policies          stages     the manual of what parsing and resolving report
+    formats    methods that a layer cannot hold      budget     budgets, incomplete policies
+    stages     the manual of what parsing and resolving report
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nnac.diagnostics import did_you_mean
 from nnac.language.resolve import Resolution
 from nnac.language.rules.base import REGISTRY, Rule
 
-CHECKED = ("effect", "methods", "schedule", "hardware", "budget")
+CHECKED = ("effect", "methods", "schedule", "hardware", "formats", "budget")
 MANUAL = (*CHECKED, "stages")
 
 

@@ -11,8 +11,8 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from nnac.compression._pruning import Blocks, magnitudes, n_of_m, sense, sensing_matrix, shrink, sparse_code
+from nnac.train.clock import Clock
 from nnac.train.quantiser import WeightQuantiser
-from nnac.train.schedule import Clock
 from nnac.units import Moment
 from tests.methods import make, settings, weights
 

@@ -1,14 +1,19 @@
 """Scales are found on data, learned with the published gradients, and shared between processes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from nnac.compression import find, methods
+from nnac.compression.entropy import Entropy
 from nnac.compression.lsq import Lsq
 from nnac.compression.mse import Mse
 from nnac.compression.pact import Pact
 from nnac.compression.pact_symmetric import PactSymmetric
 from nnac.compression.pact_two_sided import PactTwoSided
+from nnac.compression.power_of_two import PowerOfTwo
 from nnac.train.activation import ActivationQuantiser, Clip, Histogram, UncalibratedError, learned
 from nnac.train.integers import dequantise, quantise
 from nnac.train.module import TrainingModule, UnsuitableFormatError
@@ -70,6 +75,41 @@ def test_the_entropy_clip_cuts_a_long_tail_and_keeps_a_flat_range():
 def test_signed_quantiles(percent):
     x = torch.as_tensor(np.random.default_rng(1).gamma(2.0, 1.0, 40000) - 1.0, dtype=torch.float32)
     assert float((x < seen(x).value_at(percent)).double().mean()) * 100 == pytest.approx(percent, abs=0.2 if percent < 99 else 0.01)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("percent", [90.0, 100.0])
+def test_a_power_of_two_scale_is_the_smallest_that_covers(bits, percent):
+    x, levels = heavy_tailed(), (1 << (bits - 1)) - 1
+    quantiser = ActivationQuantiser(bits, Clip.of(PowerOfTwo(percent)))
+    quantiser.observe(x)
+    quantiser.settle()
+    scale, covered = quantiser.format("x").scale, float(np.percentile(x.abs(), percent))
+    assert math.log2(scale).is_integer()
+    assert scale * levels >= 0.98 * covered and scale * levels / 2 < 1.02 * covered
+
+
+def test_a_range_that_a_power_of_two_covers_exactly_stays():
+    assert seen(torch.tensor([127 * 0.25, 1.0])).clip(Clip.of(PowerOfTwo()), 8) == 127 * 0.25
+
+
+def test_every_argument_of_a_calibration_is_used():
+    x = heavy_tailed()
+    coarse, fine = (seen(x).clip(Clip.of(Mse(candidates=n)), 4) for n in (8, 100))
+    assert coarse in [float(x.abs().max()) * k / 8 for k in range(1, 9)] and fine != coarse
+    for bins in (256, 4096):
+        quantiser = ActivationQuantiser(8, Clip.of(Entropy(bins)))
+        quantiser.observe(x)
+        assert quantiser.histogram.counts.shape == (bins,) and quantiser.histogram.counts.sum() == len(x)
+
+
+@pytest.mark.parametrize("keyword", sorted(methods("activations")))
+def test_every_method_of_activations_finds_a_clip(keyword):
+    made_ = find(keyword)(1.0) if keyword == "fixed" else find(keyword)()
+    quantiser = ActivationQuantiser(4, Clip.of(made_))
+    quantiser.observe(heavy_tailed())
+    quantiser.settle()
+    assert quantiser.format("x").scale > 0 and (Clip.of(made_) == Clip()) == (keyword == "percentile")
 
 
 def test_a_value_that_is_not_finite_is_refused():

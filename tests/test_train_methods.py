@@ -1,11 +1,16 @@
 """Compression methods inside the training module: whatever a policy says of the weights, the integers are those of the bound graph."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import nnac
+from nnac.compression import find
+from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
-from nnac.train.module import NotQuantisedError, TrainingModule
+from nnac.train.module import NotQuantisedError, TrainingModule, UnsuitableFormatError
+from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.schedule import Compression
 from tests.test_train_module import data, differences
 
@@ -65,6 +70,31 @@ def test_integers_agree_before_during_and_after_training(rules):
     assert differences(module, features, targets)[1] == 0
 
 
+@pytest.mark.parametrize("accumulate", ["acc32", "sum16"])
+@pytest.mark.parametrize("sparsity", ["magnitude(75%, from=1 steps, to=6 steps, every=1 steps)", "csp(75%, from=1 steps, to=6 steps, every=1 steps)",
+                                      "narang(75%, from=1 steps, to=6 steps, every=1 steps)", "n_m(1, 4, from=1 steps, every=1 steps)"])
+def test_every_kernel_is_pruned_by_the_share_that_the_policy_gives_it(accumulate, sparsity):
+    """Features and layer norms have scales several times that of the hidden state: ranked together, the recurrent kernel would die."""
+    module = module_of(f"layers **.lstm[*] {{ accumulate {accumulate} }}\n  layers encoder.lstm[*].{{input, recurrent}} {{ sparsity {sparsity} }}")
+    compression = Compression(module, 8)
+    for step in range(1, 7):
+        compression.on_step(step)
+    compression.finish()
+    for path in ("encoder.lstm[0]", "encoder.lstm[1]"):
+        for name in ("input", "recurrent"):
+            codes = module.eval().bind().by_path[path].constants[name]
+            dead = (codes == 0).mean()
+            assert 0.74 < dead < 0.80, f"{path}.{name} is {dead:.0%} zero"
+
+
+def test_runs_of_n_of_m_do_not_straddle_two_kernels():
+    """50 inputs are no multiple of 4: in a joint matrix every run of the recurrent kernel would be shifted by two."""
+    w = torch.cat([torch.randn(8, 50, generator=torch.Generator().manual_seed(0)), torch.randn(8, 16, generator=torch.Generator().manual_seed(1))], 1)
+    quantiser = WeightQuantiser(Settings(find("minmax")(), sparsity=find("n_m")(2, 4)), w, kernels=(50, 16))
+    quantiser.on_step(1, w)
+    assert (quantiser.mask[:, 50:].reshape(8, 4, 4).sum(-1) == 2).all()
+
+
 def test_a_training_stopped_and_resumed_goes_on_bit_for_bit():
     runs = []
     for stop in (None, 4):
@@ -92,3 +122,60 @@ def test_a_layer_with_real_weights_stays_real_and_cannot_be_bound():
     module(*data(module, 1))
     with pytest.raises(NotQuantisedError, match=r"joint\.output"):
         module.bind()
+
+
+# ------------------------------------------------------------------------------------- what the linter promises, training keeps
+
+def codes_of(rules):
+    return {d.code for d in check_text(POLICY.format(rules=rules)).diagnostics if d.severity == "error"}
+
+
+@pytest.mark.parametrize("layer", ["encoder.stack", "encoder.reduce", "encoder.norm[*]", "encoder.lstm[*]", "joint.encoder", "joint.combine",
+                                   "joint.activation", "joint.output", "prediction.embedding", "prediction.lstm[0]"])
+@pytest.mark.parametrize("method", ["pact", "pact_two_sided", "pact_symmetric", "lsq"])
+def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_hold_it(layer, method):
+    rules = f"layers {layer} {{ activations int8 {method} }}"
+    plan = check_text(POLICY.format(rules=rules)).resolutions[0].plan
+    refused = "unsuitable-method" in codes_of(rules)
+    if refused:
+        with pytest.raises(UnsuitableFormatError):
+            TrainingModule(lower_plan(plan), None, plan)
+    else:
+        TrainingModule(lower_plan(plan), None, plan)
+
+
+@pytest.mark.parametrize("rules,code", [
+    ("layers encoder.lstm[0].input { weights int16 }", "unsuitable-method"),
+    ("layers encoder.lstm[0].{input, recurrent} { weights gq(4, snap=int16) }", "unsuitable-method"),
+    ("layers encoder.lstm[0].{input, recurrent} { weights lloyd_max(4, snap=int16) }", "unsuitable-method"),
+    ("layers encoder.lstm[0].input { weights int8 sawb(zero_aligned=false) }", "unsuitable-method"),
+    ("layers encoder.norm[*] { activations int8 pact_symmetric(zero_aligned=false) }", "unsuitable-method"),
+    ("layers encoder.lstm[*] { hidden int8 pact_symmetric(zero_aligned=false) }", "unsuitable-method"),
+    ("layers encoder.lstm[*] { hidden int8 pact_two_sided }", "unsuitable-method"),
+    ("layers encoder.lstm[0].input { weights int1; sparsity magnitude(75%, to=4 steps, every=1 steps) }", "contradictory-methods"),
+    ("layers encoder.norm[*] { activations int8 entropy(bins=257) }", "out-of-range"),
+], ids=lambda v: None if v.islower() and "-" in v else v[7:])
+def test_what_integers_cannot_hold_is_refused(rules, code):
+    assert code in codes_of(rules)
+
+
+def test_int16_weights_are_for_linear_layers():
+    assert not codes_of("layers joint.{encoder, prediction, output}.weight { weights int16 }")
+
+
+# ------------------------------------------------------------------------------------------------------------ the papers' policies
+
+@pytest.mark.parametrize("name", ["gq5", "gq_mixed", "s8bqat", "int4_lstm", "int4_rnnt"])
+def test_kernels_of_the_papers_policies_share_no_table_and_no_clip(name):
+    """Two kernels that share an accumulator share one quantiser: four clips an LSTM instead of IBM's eight, one table instead of two."""
+    for r in check_file(Path(__file__).parent.parent / "specs" / "papers" / f"{name}.nnac").resolutions:
+        layers = [layer for layer in r.plan.graph if layer.kind == "lstm"]
+        assert layers and all(r.plan[layer.path].accumulate == "sum16" for layer in layers), r.plan.name
+
+
+@pytest.mark.parametrize("accumulate,clips", [("sum16", 8), ("acc32", 4)])
+def test_a_gate_of_a_kernel_has_a_clip_of_its_own(accumulate, clips):
+    module = module_of(f"layers **.lstm[*] {{ accumulate {accumulate} }}\n"
+                       "layers encoder.lstm[*].{input, recurrent} { weights int4 per_gate sawb }")
+    kept = [q.average for q in module.layer("encoder.lstm[0]").quantisers.values()]
+    assert torch.cat(kept).unique().numel() == clips

@@ -3,7 +3,7 @@
 ``x`` is always float32 [G, n]: the weights, one row per thing that shares a scale; ``live`` is a mask of the same shape, or None when
 nothing is ever pruned; ``bits`` the stored width.
 State is a dict of tensors that `nnac.train.quantiser.WeightQuantiser` keeps: those named in ``learned`` are parameters, the others
-buffers, so everything is in its state_dict.  ``clock`` tells the time of training (`nnac.train.schedule`).
+buffers, so everything is in its state_dict.  ``clock`` tells the time of training (`nnac.train.clock`).
 """
 
 from __future__ import annotations

@@ -15,4 +15,8 @@ class Entropy(Method):
     Source: background (the calibration popularised by TensorRT); histogram size is our choice.
     """
 
-    bins: int = argument("integer", default=2048, low=256, high=65536, doc="bins of the histogram of |x|")
+    bins: int = argument("integer", default=2048, low=256, high=65536, doc="bins of the histogram of |x|, an even number")
+
+    def __attrs_post_init__(self) -> None:
+        if self.bins % 2:
+            raise ValueError(f"`bins` of `entropy` is even, as neighbours are joined when the range doubles, not {self.bins}")

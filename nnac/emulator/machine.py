@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from nnac.emulator.errors import DataError, MachineError
 from nnac.emulator.image import INIT, Entry, Image, image
 from nnac.emulator.memory import Memories
-from nnac.emulator.plan import translate
 from nnac.emulator.steps import Interpreted, Plan
 from nnac.emulator.timing import Timing
+from nnac.emulator.translate import translate
 from nnac.isa import HOST, MVM, RQ, MachineConfig
 from nnac.program import Port
 from nnac.target import Target

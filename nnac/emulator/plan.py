@@ -1,26 +1,20 @@
-"""An entry translated once into large array operations, equal to `interpret` bit for bit.
+"""The data flow of an entry, followed once in program order: the first half of a translation.
 
 The program is static, so its data flow is known: every byte that an instruction reads was written by a known instruction, came from
-DRAM (a constant), or stood in A before the entry began.  `translate` follows it in program order, gives every result a place of its own in a
-virtual memory V (so that buffers that are used again and again no longer order anything), and joins what is alike and independent: the MVMs of
-all row bands that read the same activations become one matrix product with their RQs, the LSTM instructions of a layer one LSTM step.
-
-What is assumed of the memories at the start (parameters that lie in A, pinned weights, LUTs, decoder tables) is checked before every
-run (`Plan.holds`); if it changed, the entry is translated again.  An entry that cannot be translated is interpreted; `Interpreted.reason` says why.
+DRAM (a constant), or stood in A before the entry began.  `Trace` gives every result a place of its own in a virtual memory V (so that
+buffers that are used again and again no longer order anything), as `Node`s that `nnac.emulator.steps` joins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.emulator.errors import MachineError
-from nnac.emulator.image import Entry
 from nnac.emulator.memory import Memories
 from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, SMAX, STA, TAB, Instruction
 from nnac.isa.vector import (
@@ -36,9 +30,6 @@ from nnac.isa.vector import (
     RQ_WIDE_DTYPE,
     SMAX_DTYPE,
 )
-
-if TYPE_CHECKING:
-    from nnac.emulator.steps import Interpreted, Plan
 
 _KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
 
@@ -349,30 +340,3 @@ class Trace:
 _WALK: dict[type[Instruction], Callable[[Trace, Any], None]] = {
     LDT: Trace.ldt, LDW: Trace.ldw, LDA: Trace.lda, MVM: Trace.mvm, RQ: Trace.rq, LSTM: Trace.lstm, ADD: Trace.binary, MUL: Trace.binary,
     LUT: Trace.lut, LN: Trace.ln, SMAX: Trace.smax, TAB: Trace.tab, CPY: Trace.cpy}
-
-
-def translate(e: Entry, m: Memories, first: int = 0, end: int | None = None) -> Plan | Interpreted:
-    """A plan for (part of) entry ``e`` on a machine whose memories are as they are now."""
-    from nnac.emulator.steps import Interpreted, build
-
-    code = e.code[first:end]
-    trace = Trace(m)
-    try:
-        _decode_ahead(code, m)
-        trace.walk(code)
-        return build(e, trace)
-    except (Untranslatable, MachineError) as reason:
-        return Interpreted(e, str(reason))
-
-
-def _decode_ahead(code: Sequence[Instruction], m: Memories) -> None:
-    """Decode the tiles of each tensor together: the codecs work on many at once."""
-    headers = list(m.headers)
-    groups: dict[tuple[bytes, int], list[LDW]] = {}
-    for i in code:
-        if isinstance(i, LDT):
-            headers[i.table] = m.streams.header(i)
-        elif isinstance(i, LDW) and not m.streams.known(headers[i.table], i):
-            groups.setdefault((headers[i.table], i.cols), []).append(i)
-    for (header, _), tiles in groups.items():
-        m.streams.decode(header, tiles)

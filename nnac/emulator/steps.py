@@ -1,4 +1,4 @@
-"""The second half of `plan`: join nodes into steps, lay out V, run."""
+"""The second half of a translation: join the nodes of a data flow into steps, lay out V, run."""
 
 from __future__ import annotations
 

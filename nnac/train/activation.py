@@ -7,6 +7,7 @@ The histogram's range is a power of two that doubles as needed, so histograms of
     percentile(p)   p % of the magnitudes lie below the clip
     mse             the clip of least mean square error of the rounded, saturated value
     entropy         the clip of least Kullback-Leibler divergence between the value and its quantised form
+    power_of_two(p) the percentile (100: the largest), and then up to the next scale that is a power of two
     fixed(clip)     as given
     lsq, pact, pact_symmetric, pact_two_sided     learned clips; the gradients are those of `nnac.compression._activations`
 Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, METHODS §6); bins and search grid are our
@@ -26,7 +27,6 @@ from torch import Tensor, nn
 from nnac.train.integers import Format
 
 BINS = 4096
-_CANDIDATES = 128
 
 
 class UncalibratedError(RuntimeError):
@@ -40,6 +40,7 @@ class Clip:
     learned   train it afterwards       sides  "both" alike | "upper": from zero up | "two": a lower and an upper clip of their own
     lower     percentile of the first lower clip (two)       plus  the rounding error is part of the gradient
     divide    LSQ: divide the gradient by sqrt(elements * levels)
+    candidates  clips tried, equal fractions of the largest magnitude (mse, entropy)       bins  of the histogram
     """
 
     method: str = "percentile"
@@ -49,6 +50,8 @@ class Clip:
     lower: float = 0.1
     plus: bool = True
     divide: bool = False
+    candidates: int = 128
+    bins: int = BINS
 
     @classmethod
     def of(cls, method: Any) -> Clip:
@@ -56,9 +59,13 @@ class Clip:
         if method is None:
             return cls()
         name = method.keyword
-        if name in ("minmax", "mse", "entropy"):
+        if name == "minmax":
             return cls(name, 0.0)
-        if name == "percentile":
+        if name == "mse":
+            return cls(name, 0.0, candidates=method.candidates)
+        if name == "entropy":
+            return cls(name, 0.0, bins=method.bins)
+        if name in ("percentile", "power_of_two"):
             return cls(name, method.p)
         if name == "lsq":
             return cls("mse", 0.0, True, divide=method.gradient_scale)
@@ -67,20 +74,22 @@ class Clip:
         start = ("percentile", 99.9) if getattr(method, "clip", None) is None else ("fixed", float(method.clip))
         if name in ("pact", "pact_symmetric"):
             return cls(*start, True, "upper" if name == "pact" else "both", plus=method.plus)
-        return cls(*start) if start[0] == "fixed" else cls()
+        assert name == "fixed", f"`{name}` is a method of activations, but nothing here finds its clip"
+        return cls(*start)
 
 
 class Histogram:
-    """Magnitudes of everything seen, in `BINS` bins over [0, 2^exponent): those of negative numbers, and the others."""
+    """Magnitudes of everything seen, in ``bins`` (even) bins over [0, 2^exponent): those of negative numbers, and the others."""
 
-    def __init__(self) -> None:
-        self.signed = torch.zeros(2, BINS, dtype=torch.float64)
+    def __init__(self, bins: int = BINS) -> None:
+        self.bins = bins
+        self.signed = torch.zeros(2, bins, dtype=torch.float64)
         self.exponent = -20
         self.largest = 0.0
 
     def _widen(self, exponent: int) -> None:
         while self.exponent < exponent:
-            self.signed = torch.cat([self.signed.view(2, -1, 2).sum(2), torch.zeros(2, BINS // 2, dtype=torch.float64)], 1)
+            self.signed = torch.cat([self.signed.view(2, -1, 2).sum(2), torch.zeros(2, self.bins // 2, dtype=torch.float64)], 1)
             self.exponent += 1
 
     def add(self, x: Tensor) -> None:
@@ -93,8 +102,8 @@ class Histogram:
             raise ValueError("calibration saw a value that is not finite")
         self.largest = max(self.largest, largest)
         self._widen(math.frexp(largest)[1])
-        at = (x.abs() * (BINS / 2.0**self.exponent)).to(torch.int64).clamp_(max=BINS - 1) + BINS * (x >= 0)
-        self.signed += torch.bincount(at, minlength=2 * BINS).to("cpu", torch.float64).view(2, BINS)
+        at = (x.abs() * (self.bins / 2.0**self.exponent)).to(torch.int64).clamp_(max=self.bins - 1) + self.bins * (x >= 0)
+        self.signed += torch.bincount(at, minlength=2 * self.bins).to("cpu", torch.float64).view(2, self.bins)
 
     @property
     def counts(self) -> Tensor:
@@ -117,30 +126,37 @@ class Histogram:
             return how.argument
         if self.largest == 0.0:
             return 1.0
-        width = 2.0**self.exponent / BINS
+        width = 2.0**self.exponent / self.bins
         if how.method == "minmax":
             return self.largest
         if how.method == "percentile":
-            return min(max(_quantile(self.counts, how.argument / 100.0) * width, width), self.largest)
+            return self._percentile(how.argument, width)
+        if how.method == "power_of_two":
+            levels = (1 << (bits - 1)) - 1
+            mantissa, exponent = math.frexp((self.largest if how.argument >= 100.0 else self._percentile(how.argument, width)) / levels)
+            return math.ldexp(float(levels), exponent - (mantissa == 0.5))       # exact, unlike ceil(log2)
         measure = dict(mse=self._square_error, entropy=self._divergence)[how.method]
-        candidates = [self.largest * (k + 1) / _CANDIDATES for k in range(_CANDIDATES)]
+        candidates = [self.largest * (k + 1) / how.candidates for k in range(how.candidates)]
         return min(candidates, key=lambda clip: measure(clip, bits, width))
+
+    def _percentile(self, percent: float, width: float) -> float:
+        return min(max(_quantile(self.counts, percent / 100.0) * width, width), self.largest)
 
     def value_at(self, percent: float) -> float:
         """The value (signed) that ``percent`` % of everything seen lies below."""
         whole = torch.cat([self.signed[0].flip(0), self.signed[1]])
-        return (_quantile(whole, percent / 100.0) - BINS) * 2.0**self.exponent / BINS
+        return (_quantile(whole, percent / 100.0) - self.bins) * 2.0**self.exponent / self.bins
 
     def _square_error(self, clip: float, bits: int, width: float) -> float:
         codes = (1 << (bits - 1)) - 1
-        centre = (torch.arange(BINS, dtype=torch.float64) + 0.5) * width
+        centre = (torch.arange(self.bins, dtype=torch.float64) + 0.5) * width
         step = clip / codes
         rounded = ((centre / step + 0.5).floor() * step).clamp(max=clip)
         # within a bin narrower than a step, rounding error is seen at the centre only: good to width^2 / 12
         return float((self.counts * (centre - rounded).square()).sum())
 
     def _divergence(self, clip: float, bits: int, width: float) -> float:
-        bins = max(1, min(BINS, round(clip / width)))
+        bins = max(1, min(self.bins, round(clip / width)))
         levels = 1 << (bits - 1)
         if bins < levels:
             return math.inf if clip < self.largest else 0.0
@@ -194,7 +210,7 @@ class ActivationQuantiser(nn.Module):
     def observe(self, x: Tensor) -> None:
         """Count real values into the histogram."""
         if self.histogram is None:
-            self.histogram = Histogram()
+            self.histogram = Histogram(self.how.bins)
         self.histogram.add(x)
 
     def settle(self) -> None:

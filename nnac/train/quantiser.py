@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, largest
-from nnac.train.schedule import Clock
+from nnac.train.clock import Clock
 from nnac.train.settings import Layout, Settings
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class WeightQuantiser(_Scheduled):
 
     weight  float [rows, cols], what training starts from: learned sizes and centroids are fitted to it, and fitted once more at the first
     forward pass, since the matrix passed there may be scaled (`acc32`).     name  for messages
+    kernels  columns of each kernel in it (two that share an accumulator stand side by side); None: it is one.  Each is pruned by itself:
+    together, the one whose input has the larger scale would keep its weights at the other's cost
     """
 
     mask: Tensor | None
@@ -64,17 +66,19 @@ class WeightQuantiser(_Scheduled):
     frozen_unit: Tensor
     frozen_codes: Tensor | None
 
-    def __init__(self, settings: Settings, weight: Tensor, *, name: str = "weight", training: Training | None = None) -> None:
+    def __init__(self, settings: Settings, weight: Tensor, *, name: str = "weight", training: Training | None = None,
+                 kernels: tuple[int, ...] | None = None) -> None:
         super().__init__(training)
         if weight.ndim != 2:
             raise ValueError(f"{name}: weights are a matrix, not {list(weight.shape)}")
+        self.kernels = kernels or (weight.shape[1],)
         self.settings, self.name, self.learned = settings, name, ()
         rows, cols = weight.shape
         self.layout = Layout(rows, cols, settings.granularity, settings.group, settings.gates)
         w = weight.detach().float()
         if settings.sparsity is not None:
             self.register_buffer("mask", torch.ones(rows, cols, dtype=torch.bool, device=w.device))
-            self.register_buffer("memory", torch.zeros(1, dtype=torch.float64))
+            self.register_buffer("memory", torch.zeros(len(self.kernels), dtype=torch.float64))
         else:
             self.mask = None
         self.register_buffer("flags", torch.zeros(2, dtype=torch.bool))          # started, frozen
@@ -235,8 +239,10 @@ class WeightQuantiser(_Scheduled):
             return False
         changed, s = False, self.settings
         if s.sparsity is not None and s.sparsity.due(self.clock):  # type: ignore[attr-defined]
-            self.mask = s.sparsity.choose(  # type: ignore[attr-defined]
-                w.detach().float(), self.mask, self.clock, self.memory, s.gates)
+            assert self.mask is not None
+            parts = zip(w.detach().float().split(self.kernels, 1), self.mask.split(self.kernels, 1), self.memory.split(1), strict=True)
+            self.mask = torch.cat([s.sparsity.choose(part, mask, self.clock, memory, s.gates)  # type: ignore[attr-defined]
+                                   for part, mask, memory in parts], 1)
             if s.sparsity.monotone and self.mask is not None:  # type: ignore[attr-defined]
                 w.mul_(self.mask)
                 changed = True
@@ -428,7 +434,8 @@ def quantiser_for(plan: Plan, kernel: str, weight: Tensor) -> WeightQuantiser | 
     plain = all(plan.uniform(n) for n in names) and len({_key(plan[n]) for n in names}) == 1
     gates = len(first.gates) or 1
     if plain:
-        return WeightQuantiser(Settings.of_site(plan[kernel], gates), weight, name=kernel, training=plan.training)
+        return WeightQuantiser(Settings.of_site(plan[kernel], gates), weight, name=kernel, training=plan.training,
+                               kernels=tuple(kernels[n].cols for n in names))
     split = not all(plan.uniform(n) for n in names)
     parts, left = [], 0
     for n in names:

@@ -2,8 +2,8 @@
 
     effect     settings that decide nothing          methods    methods that contradict each other
     schedule   what cannot happen in training        hardware   what the target cannot run
+    formats    methods that a layer cannot hold      scales     scales that kernels share
     budget     budgets, incomplete policies          stages     the manual of what parsing and resolving report
-    scales     scales that kernels share
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nnac.diagnostics import did_you_mean
 from nnac.language.resolution import Resolution
 from nnac.language.rules.base import REGISTRY, Rule
 
-CHECKED = ("effect", "methods", "schedule", "hardware", "scales", "budget")
+CHECKED = ("effect", "methods", "schedule", "hardware", "formats", "scales", "budget")
 MANUAL = (*CHECKED, "stages")
 
 

@@ -76,8 +76,7 @@ def _harden(how: Any, w: Weights) -> tuple[str, str] | None:
 
 
 def _sparsity(how: Any, w: Weights) -> tuple[str, str] | None:
-    binary = w.method is not None and (w.method.keyword == "binary" or (w.bits == 1 and type(w.method).codebook))
-    if binary:
+    if w.method is not None and w.bits == 1:
         return "pruned weights are zero, but 1-bit weights have no zero", "prune with two bits or more, or `sparsity none`"
     if w.method is not None and getattr(w.method, "zero_aligned", True) is False:
         return f"pruned weights are zero, but `{w.method.keyword}(zero_aligned=false)` has no level at zero", "write `zero_aligned=true`"

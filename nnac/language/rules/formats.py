@@ -1,0 +1,118 @@
+"""Rules about what the operators take: methods that no operator can hold, and methods that decide nothing where arithmetic decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nnac.diagnostics import Diagnostic, Severity
+from nnac.language.rules.base import Resolution, Rule, by_entry, example, place, problem, where
+from nnac.language.widths import TABLES
+from nnac.model.graph import Layer
+
+ONE_SIDED = ("pact", "pact_two_sided")
+CLIPLESS = ("minmax", "percentile", "mse", "entropy", "power_of_two")      # found by calibration, not said and not learned
+FOLDING = ("linear", "layer_norm", "embedding")                            # makers whose output may have a zero point
+
+Found = tuple[str, str, Severity] | None                                      # message, help
+
+
+class UnsuitableMethod(Rule):
+    """A method in a place whose operators cannot hold what it makes.
+
+    Integers have an exact zero, so a grid without one is for weights below 8 bits only; clips that differ (PACT, two-sided PACT) need a zero
+    point, which linear layers, layer norms and recurrent layers fold in and nothing else does; recurrent kernels and embeddings are int8
+    (or narrower), not int16.  Training or the compiler would stop there.  Choose a symmetric method, or int8.
+    """
+
+    code = "unsuitable-method"
+    example = example("layers joint.encoder { activations int8 pact_two_sided }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.model is None or r.sites is None:
+            return
+        for setting, why in (("activations", self.activations), ("hidden", self.activations), ("weights", self.weights)):
+            mask = r.sites.leaves if setting == "weights" else r.sites.layers
+            for decided, sites, _ in by_entry(r, setting, mask):
+                if decided is None:
+                    continue
+                found: dict[tuple[str, str, Severity], list[int]] = {}
+                for i in sites:
+                    if setting == "activations" and i in r.winners["hidden"]:
+                        continue                                               # `hidden` decides there, and is asked itself
+                    if (said := why(r, r.model.layer_of(r.sites.paths[i]), decided[1].value)) is not None:
+                        found.setdefault(said, []).append(i)
+                for (message, help, severity), at in found.items():
+                    yield problem(self.code, place(r, decided), message, where(r, at), help, severity=severity)
+
+    @staticmethod
+    def activations(r: Resolution, layer: Layer, value: Any) -> Found:
+        how = value.method
+        assert r.model is not None
+        if layer.kind == "stack" and layer.inputs[0] in r.model.by_path:
+            return None                                                        # it passes on what it is given: `width-not-used` says so
+        if getattr(how, "zero_aligned", True) is False:
+            return f"`{how.keyword}(zero_aligned=false)` has no level at zero, and the machine's integers have", "write `zero_aligned=true`", "error"
+        if how.keyword in ONE_SIDED and not may_have_zero_point(r, layer):
+            return f"`{how.keyword}` needs a zero point, which a `{layer.kind}` layer cannot have here", "use `pact_symmetric` or `lsq`", "error"
+        if how.keyword == "pact":
+            return f"`pact` makes every negative value zero, and a `{layer.kind}` layer has them", "use `pact_symmetric`, `pact_two_sided`", "warning"
+        return None
+
+    @staticmethod
+    def weights(r: Resolution, layer: Layer, value: Any) -> Found:
+        if value.method is None:
+            return None
+        if value.multiplied_bits > 8 and layer.recurrent:
+            return f"the kernels of a `{layer.kind}` layer hold int8 at most, not int{value.multiplied_bits}", "write `int8`, or `snap=int8`", "error"
+        if value.bits >= 8 and getattr(value.method, "zero_aligned", True) is False:
+            return f"{1 << value.bits} levels without a zero do not fit int8", "write `zero_aligned=true`, or fewer bits", "error"
+        return None
+
+
+def may_have_zero_point(r: Resolution, layer: Layer) -> bool:
+    """Whether a layer's output, or the input that it is given (a stack's, at the model's entry), may have a zero point.
+
+    The same question is asked of the lowered graph by `TrainingModule`.
+    """
+    assert r.model is not None
+    if layer.kind != "stack" and layer.kind not in FOLDING:
+        return False
+    return all(reader.kind in ("linear", "layer_norm") or reader.recurrent or (reader.kind == "stack" and may_have_zero_point(r, reader))
+               for reader in r.model if layer.path in reader.inputs)
+
+
+class MethodNotUsed(Rule):
+    """A method where arithmetic, not data, decides the clip.
+
+    The hidden state of an LSTM or GRU and the output of a table stay within [-1, 1], so their largest integer stands for 1, whatever
+    calibration would find; a hidden state's clip can be said (`fixed`) or learned (`lsq`, `pact_symmetric`), a table's cannot.  Only rules
+    written for such layers alone are reported.
+    """
+
+    code = "method-not-used"
+    example = example("layers encoder.lstm[*] { hidden int8 percentile(99) }")
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.model is None or r.sites is None:
+            return
+        for setting in ("activations", "hidden"):
+            for decided, sites, _ in by_entry(r, setting, r.sites.layers):
+                if decided is None or (setting == "activations" and any(i in r.winners["hidden"] for i in sites)):
+                    continue
+                value = decided[1].value
+                layers = [r.model.layer_of(p) for p in r.sites.named(decided[1].mask)]
+                if all(self.unused(layer, value.method) for layer in layers):
+                    recurrent = layers[0].recurrent
+                    yield problem(self.code, place(r, decided), f"`{value.method.keyword}` decides nothing here: the largest integer stands for 1",
+                                  where(r, sites), "say `fixed(1)`, or learn the clip: `lsq`, `pact_symmetric(clip=none)`" if recurrent else
+                                  "leave the method out", severity="warning")
+
+    @staticmethod
+    def unused(layer: Layer, how: Any) -> bool:
+        if layer.recurrent:
+            return how.keyword in CLIPLESS and how.keyword != "minmax" and not layer.attributes.get("project")
+        return layer.kind in TABLES and how.keyword != "minmax" and not (how.keyword == "fixed" and how.clip == 1.0)
+
+
+__all__ = ["MethodNotUsed", "UnsuitableMethod", "may_have_zero_point"]

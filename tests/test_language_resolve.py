@@ -49,9 +49,9 @@ def test_a_rule_reaches_everything_below_what_it_selects():
 
 
 def test_one_gate_can_differ():
-    p = plan("layers **.recurrent.gate.f { weights int16 per_tensor }\nlayers encoder.lstm[2].recurrent.gate.{i, o} { weights gq(3) }")
+    p = plan("layers **.recurrent.gate.f { weights int4 per_tensor }\nlayers encoder.lstm[2].recurrent.gate.{i, o} { weights gq(3) }")
     widths = [g.weights.bits for g in p.gates("encoder.lstm[2].recurrent")]
-    assert widths == [3, 16, 8, 3] and not p.uniform("encoder.lstm[2].recurrent") and p.uniform("encoder.lstm[2].input")
+    assert widths == [3, 4, 8, 3] and not p.uniform("encoder.lstm[2].recurrent") and p.uniform("encoder.lstm[2].input")
 
 
 def test_the_origin_of_a_value_is_the_line_that_won():

@@ -82,6 +82,7 @@ def _explain(args: argparse.Namespace) -> int:
 def overview(r: Resolution) -> str:
     """All layers, kernels and (where they differ) gates: setting, value, line."""
     from nnac.language.estimate import estimate
+    from nnac.language.rules.budget import shown
 
     plan, model = r.plan, r.model
     assert plan is not None and model is not None
@@ -108,7 +109,7 @@ def overview(r: Resolution) -> str:
             lines.append(f"{'  ' * depth}  {name:<12} {value!s:<44} {_short(chain[-1])}")
     if plan.budgets:
         lines.append("")
-        lines += [f"budget  {b.text:<28} about {cost.quantity(b.quantity):,.6g}" for b in plan.budgets]
+        lines += [f"budget  {b.text:<28} about {shown(b.quantity, cost.quantity(b.quantity))}" for b in plan.budgets]
     return "\n".join(lines)
 
 

@@ -99,6 +99,24 @@ def test_a_state_of_another_run_is_refused(corpus, tmp_path):
         train(corpus, task.out, TrainConfig.from_json({**TINY.to_json(), "seed": 1}), processes=1, quiet=True)
 
 
+@pytest.mark.parametrize("change", ["shape", "name"])
+def test_a_state_whose_tensors_are_of_another_version_is_refused_in_one_line(change, corpus, tmp_path):
+    task = FloatTask(TINY, str(corpus), str(tmp_path / "x.nnc"))
+    learner, examples, _ = task.prepare()
+    trainer = loop.Trainer(learner, TINY, examples, task.identity())
+    trainer.accumulate(0)
+    trainer.update()
+    trainer.save(tmp_path / "x.nnc.part")
+    state = checkpoint.load(tmp_path / "x.nnc.part")
+    name = next(n for n in state.tensors if n.startswith("parameter."))
+    tensors = dict(state.tensors)
+    value = tensors.pop(name)
+    checkpoint.save(tmp_path / "x.nnc.part", tensors | ({name: value[..., :1]} if change == "shape" else {}), state.metadata)
+    with pytest.raises(TrainingError, match="another version of nnac") as caught:
+        train(corpus, task.out, TINY, processes=1, quiet=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_error_in_a_training_process_is_one_line(corpus, tmp_path):
     with pytest.raises(TrainingError, match="network has 64 tokens, letters are 29"):
         train(corpus, tmp_path / "x.nnc", TrainConfig(tokens="letters", steps=2), processes=2, quiet=True)

@@ -210,7 +210,7 @@ class Trainer:
         checkpoint.save(path, tensors, {"kind": "training-state", "step": self.step, "identity": self.identity})
 
     def restore(self, path: Path) -> None:
-        """Go on from ``path``.  CheckpointError: unreadable; TrainingError: of another configuration or corpus."""
+        """Go on from ``path``.  CheckpointError: unreadable; TrainingError: of another configuration, corpus or version."""
         state = checkpoint.load(path, "training-state")
         if state.metadata["identity"] != self.identity:
             raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or choose another output")
@@ -219,14 +219,18 @@ class Trainer:
         def kept(name: str) -> Tensor:
             return torch.from_numpy(state.tensors[name].copy()).to(self.device)
 
-        with torch.no_grad():
-            for i, p in enumerate(self.parameters):
-                name = named[id(p)]
-                p.copy_(kept(f"parameter.{name}"))
-                self.optimiser.state[p] = {key: kept(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-                if self.average is not None:
-                    self.average[i] = kept(f"average.{name}")
-        self.learner.restore(state.under("learner."))
+        try:
+            with torch.no_grad():
+                for i, p in enumerate(self.parameters):
+                    name = named[id(p)]
+                    p.copy_(kept(f"parameter.{name}").view_as(p))       # copy_ alone would broadcast
+                    self.optimiser.state[p] = {key: kept(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                    if self.average is not None:
+                        self.average[i] = kept(f"average.{name}")
+            self.learner.restore(state.under("learner."))
+        except (KeyError, RuntimeError) as error:                      # its tensors are not ours: their names or shapes have changed
+            what = " ".join(str(error).split())[:120]
+            raise TrainingError(f"{path} was saved by another version of nnac ({what}); remove it to begin again") from None
         self.step = state.metadata["step"]
 
 

@@ -32,7 +32,6 @@ class Precision:
     hidden_clip: float = 1.0       # real value of the largest code
     cell_fraction: int = CELL_FRACTION
     variant: str = "acc32"
-    zero_point: bool = False       # whether the output may have one (two-sided clips)
     origins: tuple[str, ...] = ()
 
 
@@ -165,7 +164,7 @@ def _precision(plan: Plan, layer: Layer) -> Precision:
     p = Precision(variant=site.accumulate or "acc32",
                   origins=tuple(str(o[-1]) for s in site.settings if (o := plan.origin(layer.path, s))))
     if site.activations:
-        p = evolve(p, activations=site.activations.bits, zero_point=getattr(type(site.activations.method), "two_sided", False))
+        p = evolve(p, activations=site.activations.bits)
     if site.hidden:
         clip = getattr(site.hidden.method, "clip", None)
         p = evolve(p, hidden=site.hidden.bits, hidden_clip=1.0 if clip is None else float(clip))

@@ -47,8 +47,7 @@ def random_case(seed: int) -> Case:
 
     def precision(path: str) -> Precision:
         joint = path in ("joint.encoder", "joint.prediction", "joint.combine", "joint.output")
-        return Precision(activations=inner if joint else narrow, hidden=hidden, variant=variant, cell_fraction=pick(11, 11, 9),
-                         zero_point=False)
+        return Precision(activations=inner if joint else narrow, hidden=hidden, variant=variant, cell_fraction=pick(11, 11, 9))
 
     bits, sparsity = pick(8, 8, 4, 2), pick(0.0, 0.0, 0.7, 0.97)
     graph = random_graph(seed, precision=precision, bits=bits, sparsity=sparsity, **shape)

@@ -88,25 +88,26 @@ def test_a_finished_run_is_not_repeated_and_other_settings_are_refused(straight,
         train(corpus, straight[0], other, quiet=True)
 
 
-def test_a_state_of_another_run_is_refused(corpus, tmp_path):
+def one_step_saved(corpus, tmp_path):
+    """A task that was stopped after one step."""
     task = FloatTask(TINY, str(corpus), str(tmp_path / "x.nnc"))
     learner, examples, _ = task.prepare()
     trainer = loop.Trainer(learner, TINY, examples, task.identity())
     trainer.accumulate(0)
     trainer.update()
     trainer.save(tmp_path / "x.nnc.part")
+    return task
+
+
+def test_a_state_of_another_run_is_refused(corpus, tmp_path):
+    task = one_step_saved(corpus, tmp_path)
     with pytest.raises(TrainingError, match="another training run"):
         train(corpus, task.out, TrainConfig.from_json({**TINY.to_json(), "seed": 1}), processes=1, quiet=True)
 
 
 @pytest.mark.parametrize("change", ["shape", "name"])
 def test_a_state_whose_tensors_are_of_another_version_is_refused_in_one_line(change, corpus, tmp_path):
-    task = FloatTask(TINY, str(corpus), str(tmp_path / "x.nnc"))
-    learner, examples, _ = task.prepare()
-    trainer = loop.Trainer(learner, TINY, examples, task.identity())
-    trainer.accumulate(0)
-    trainer.update()
-    trainer.save(tmp_path / "x.nnc.part")
+    task = one_step_saved(corpus, tmp_path)
     state = checkpoint.load(tmp_path / "x.nnc.part")
     name = next(n for n in state.tensors if n.startswith("parameter."))
     tensors = dict(state.tensors)

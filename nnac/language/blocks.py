@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,6 @@ from nnac.language.values import UNKNOWN, describe, evaluate
 from nnac.plan import Budget, Training
 from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dimension_name
 
-MOST_REMEMBERED = 20_000       # compiled rules in a memo
 BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER}
 BUDGET_DOCS = {
     "weights": "bytes of all weights as encoded, codebooks included", "sram": "bytes of on-chip memory in use at once",
@@ -24,6 +24,14 @@ TRAINING = {"steps": STEPS, "epochs": EPOCHS, "steps_per_epoch": STEPS, "batch":
             "seed": NUMBER}
 
 
+def _known(name: s.Name, among: Collection[str], lacks: str, report: Reporter) -> bool:
+    """Whether a name is one of a block's; if not, that is reported."""
+    if name.text in among:
+        return True
+    report("unknown-setting", name, f"{lacks} `{name.text}`", "", did_you_mean(name.text, among), fix=nearest(name.text, among))
+    return False
+
+
 def settle_training(r: Resolution) -> None:
     values: dict[str, Any] = {}
     for statement in r.statements:
@@ -32,9 +40,7 @@ def settle_training(r: Resolution) -> None:
         report = reporter(r, statement)
         for setting in statement.node.settings:
             name = setting.name.text
-            if name not in TRAINING:
-                report("unknown-setting", setting.name, f"`training` has no setting `{name}`", "", did_you_mean(name, TRAINING),
-                       fix=nearest(name, TRAINING))
+            if not _known(setting.name, TRAINING, "`training` has no setting", report):
                 continue
             before = r.training_nodes.get(name)
             if before is not None and before[0] is statement:
@@ -77,9 +83,7 @@ def settle_budgets(r: Resolution) -> None:
         report = reporter(r, statement)
         for bound in statement.node.bounds:
             name = bound.name.text
-            if name not in BUDGETS:
-                report("unknown-setting", bound.name, f"`budget` has no quantity `{name}`", "", did_you_mean(name, BUDGETS),
-                       fix=nearest(name, BUDGETS))
+            if not _known(bound.name, BUDGETS, "`budget` has no quantity", report):
                 continue
             if bound.operator != "<=":
                 report("wrong-type", bound, f"a budget is an upper bound: `{name} <= …`", f"`{bound.operator}` is not")

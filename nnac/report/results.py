@@ -113,9 +113,10 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
     if experiments.claims:
         lines += ["## Claims", "", "Published relative claims beside ours. *holds*: our whole interval lies within the bound; *undecided*: it "
                   "crosses it.", "", "| paper | claim | ours | bound | verdict |", "|---|---|---|---|---|"]
-        lines += [_claim(c, outcomes) for c in experiments.claims] + [""]
-        lines += [f"- *{c.text}*: {' '.join(c.reason.split())}" for c in experiments.claims
-                  if c.reason and verdict(c, measured(c, outcomes)) in ("does not hold", "undecided")] + [""]
+        claims = [(c, measured(c, outcomes)) for c in experiments.claims]
+        lines += [_claim(c, value) for c, value in claims] + [""]
+        lines += [f"- *{c.text}*: {' '.join(c.reason.split())}" for c, value in claims
+                  if c.reason and verdict(c, value) in ("does not hold", "undecided")] + [""]
     lines += _front(experiments, outcomes)
     for picture in pictures:
         lines += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})", ""]
@@ -132,8 +133,7 @@ def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
             *(f"| {done[i][0].title}: {done[i][1].shown} | {_kib(points[i][0])} | {points[i][1]:.2f} |" for i in best), ""]
 
 
-def _claim(claim: Claim, outcomes: Outcomes) -> str:
-    value = measured(claim, outcomes)
+def _claim(claim: Claim, value: tuple[float, float, float] | None) -> str:
     shown = "" if value is None else f"{value[0]:.2f} ({value[1]:.2f} … {value[2]:.2f})"
     bounds = " and ".join(f"{sign} {b:g}" for sign, b in (("≥", claim.at_least), ("≤", claim.at_most)) if b is not None)
     return f"| {claim.paper} | {claim.text} | {shown} {MEASURES[claim.measure]} | {bounds} | {verdict(claim, value)} |"

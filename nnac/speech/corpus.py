@@ -134,11 +134,15 @@ def _index(directory: Path, split: str) -> dict | None:
         raise CorpusError(f"{path}: not a corpus index; remove it and make the corpus again") from None
 
 
+def _absent(directory: str | os.PathLike, split: str) -> CorpusError:
+    return CorpusError(f"{directory}: there is no split {split!r}; make the corpus first")
+
+
 def utterances(directory: str | os.PathLike, split: str) -> int:
     """How many a split has, without reading them.  CorpusError: absent."""
     index = _index(Path(directory), split)
     if index is None:
-        raise CorpusError(f"{directory}: there is no split {split!r}; make the corpus first")
+        raise _absent(directory, split)
     return len(index["utterances"])
 
 
@@ -148,7 +152,7 @@ def load_split(directory: str | os.PathLike, split: str) -> Split:
     index = _index(directory, split)
     path = _features_path(directory, split)
     if index is None or not path.is_file():
-        raise CorpusError(f"{directory}: there is no split {split!r}; make the corpus first")
+        raise _absent(directory, split)
     try:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
         rows, recipe = index["utterances"], Recipe.from_json(index["recipe"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +158,17 @@ def _draws(errors: NDArray, seeds: NDArray, utterances: NDArray) -> NDArray:
     return np.einsum("bs,su,bu->b", seeds / seeds.sum(1, keepdims=True), errors, utterances, optimize=True)
 
 
+@lru_cache(maxsize=2)
+def _utterances_drawn(n: int, samples: int) -> NDArray:
+    """How often each of n utterances is in each sample: the same for every row, so that rows are paired.  [samples, n]"""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=samples).astype(np.float64)
+
+
 def _bootstrap(groups: Sequence[NDArray], words: NDArray, samples: int = SAMPLES) -> tuple[list[NDArray], NDArray]:
-    rng = np.random.default_rng(0)
-    n = words.size
-    utterances = rng.multinomial(n, np.full(n, 1 / n), size=samples).astype(np.float64)
-    drawn = []
-    for g in groups:
-        s = len(g)
-        drawn.append(_draws(g, rng.multinomial(s, np.full(s, 1 / s), size=samples).astype(np.float64), utterances))
+    """(errors of each group's samples, words of each sample): seeds are drawn for each group on its own, utterances for all together."""
+    rng = np.random.default_rng(1)
+    utterances = _utterances_drawn(words.size, samples)
+    drawn = [_draws(g, rng.multinomial(len(g), np.full(len(g), 1 / len(g)), size=samples).astype(np.float64), utterances) for g in groups]
     return drawn, utterances @ words
 
 

@@ -219,7 +219,9 @@ def _label(axes: Any, points: Sequence[_Point]) -> None:
         from adjustText import adjust_text
     except ImportError:
         return
-    adjust_text(texts, [p.x for p in points], [p.rate for p in points], ax=axes, arrowprops=dict(arrowstyle="-", lw=0.4, color="grey"))
+    # An iteration limit, for a time limit would draw another picture on another day; more force up and down, for points lie above each other.
+    adjust_text(texts, [p.x for p in points], [p.rate for p in points], ax=axes, iter_lim=300, force_text=(0.3, 0.8), expand=(1.05, 1.4),
+                arrowprops=dict(arrowstyle="-", lw=0.4, color="grey"))
 
 
 def write(experiments: Experiments, outcomes: Outcomes, path: Path, pictures: Path | None = None) -> None:

@@ -38,8 +38,8 @@ $(RUNS)/float%.nnc: | $(RUNS)/corpus/train.json
 results: $(RUNS)/float.nnc $(RUNS)/float192.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
 	$(SWEEP) --float $(RUNS)/float.nnc --float small=$(RUNS)/float192.nnc --float large=$(RUNS)/float336.nnc
 
-results-quick: $(RUNS)/float.nnc    ## the rows that carry the claims, one seed each
-	$(SWEEP) --float $(RUNS)/float.nnc --quick
+results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
+	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md
 
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

@@ -43,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
     from nnac.report import runs
 
     experiments = e.load(args.experiments)
+    if args.quick:
+        experiments = experiments.quick()
     results = Path(args.results)
     if args.list:
-        for row, seed in runs.missing(experiments, results, args.quick, args.only):
+        for row, seed in runs.missing(experiments, results, args.only):
             print(f"{row.name} seed {seed}")
         return 0
     if args.one:
@@ -58,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
             return 2
         recognise = _recognise(args)                       # say what is missing before hours of work
         useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
-        jobs = runs.missing(experiments, results, args.quick, args.only, useless)
+        jobs = runs.missing(experiments, results, args.only, useless)
         for row, _ in jobs:
             experiments.policy_path(row)
-        for path, what in useless.items():
-            sys.stderr.write(f"nnac sweep: {path} is of {what}: it is left out until it has run again\n")
+        for what in sorted(set(useless.values())):
+            names = sorted(p.stem for p, other in useless.items() if other == what)
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            sys.stderr.write(f"nnac sweep: {results}: of {what}, and left out until run again: {shown}\n")
         failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"), Path(args.runs), args.jobs)
         useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
     _report(args, experiments, results, useless)

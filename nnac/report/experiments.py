@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge, optional
 
 from nnac.errors import UserError
@@ -105,6 +105,13 @@ class Experiments:
     @property
     def rows(self) -> Iterator[Row]:
         return (r for t in self.tables for r in t.rows)
+
+    def quick(self) -> Experiments:
+        """The small comparison: the rows marked quick, one seed each, and the claims between them.  Notes and reasons are of the whole one."""
+        rows = {r.name for r in self.rows if r.quick}
+        tables = (evolve(t, note="", rows=tuple(evolve(r, seeds=1) for r in t.rows if r.quick)) for t in self.tables)
+        return evolve(self, title=f"{self.title} (the quick rows, one seed each)", tables=tuple(t for t in tables if t.rows),
+                      claims=tuple(evolve(c, reason="") for c in self.claims if {c.row, c.against} <= rows))
 
     def policy_path(self, row: Row) -> Path | None:
         """The policy file of a row.  ExperimentError if it does not exist."""

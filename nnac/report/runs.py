@@ -64,18 +64,17 @@ def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path,
     return found
 
 
-def missing(experiments: Experiments, results: Path, quick: bool = False, only: Sequence[str] = (),
-            useless: Container[Path] = ()) -> list[tuple[Row, int]]:
+def missing(experiments: Experiments, results: Path, only: Sequence[str] = (), useless: Container[Path] = ()) -> list[tuple[Row, int]]:
     """Runs without a result file (or with a ``useless`` one): first seeds first, so that every row has a figure early.
 
     RunError for a name that is no row's.
     """
-    rows = [r for r in experiments.rows if not quick or r.quick]
+    rows = list(experiments.rows)
     if unknown := set(only) - {r.name for r in experiments.rows}:
         raise RunError(f"no row is called `{min(unknown)}` in {experiments.path}")
     if only:
         rows = [r for r in experiments.rows if r.name in only]
-    found = [(r, s) for r in rows for s in range(1 if quick else r.seeds)
+    found = [(r, s) for r in rows for s in range(r.seeds)
              if not (p := path_of(results, r.name, s)).is_file() or p in useless]
     return sorted(found, key=lambda t: t[1])
 

@@ -32,6 +32,7 @@ from nnac.ir import QGraph
 from nnac.program import INIT, Program
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.schedule.proof import decoded, prove_program
+from nnac.schedule.passes import split
 from nnac.schedule.roofline import roofline
 from tests.graphs import random_graph, random_inputs, with_codebook
 from tests.schedules import EDGE, LARGE, TINY
@@ -66,12 +67,13 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
         for name, entry in program.entries.items():
             if name == INIT:
                 continue
-            bound = roofline(graph, target, program.report["layers"], entry.model_entry, entry.steps)
+            bound = roofline(split(graph).graph, target, program.report["layers"], entry.part, entry.steps)
             over = entry.cycles / float(bound.cycles) if bound.cycles else float("nan")
             table.add_row(model, policy, target.name, name, f"{entry.cycles:,}", f"{1e3 * entry.cycles / target.clock:.3f}",
                           f"{float(bound.cycles):,.0f}", bound.bound, f"{over:.4f}", f"{program.report['entries'][name]['dram_bytes']:,}")
             if entry.model_entry == "encoder":
-                found["/".join((model, policy, target.name) + (("frames",) if entry.steps > 1 else ()))] = round(over, 5)
+                which = (*entry.part.split(".", 1)[1:], *(("frames",) if entry.steps > 1 else ()))
+                found["/".join((model, policy, target.name, *which))] = round(over, 5)
     graph = matrix_vector(*MATVEC)
     for policy in ("raw", "entropy"):
         program = compile_graph(graph, EDGE, Settings(codecs={"y.weight": policy}, pins={"y.weight": "never"}))

@@ -28,8 +28,13 @@ from nnac.files import atomic
 from nnac.ir import Value
 from nnac.target import Target
 
-FORMAT, VERSION = "nnac-program", 1
+FORMAT, VERSION = "nnac-program", 2
 INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
+
+
+def model_entry(name: str) -> str:
+    """The model's entry point that an entry or a pass of the program belongs to: ``encoder`` of ``encoder.lstm[0].forward.step``."""
+    return name.partition(".")[0]
 
 
 class ProgramError(UserError):
@@ -172,6 +177,7 @@ class Entry:
 
     steps     model steps that one call computes (frame batching)      cycles   predicted
     unread    stretches of activation memory (start, end) that no live weight reads: pruned away, not forgotten
+    backward  it goes through a call's steps from the last, and wants its calls in that order
     """
 
     name: str
@@ -183,16 +189,25 @@ class Entry:
     steps: int = 1
     cycles: int = 0
     unread: tuple[tuple[int, int], ...] = ()
+    backward: bool = False
 
     @property
     def model_entry(self) -> str:
         """``encoder`` of ``encoder.step``."""
-        return self.name.partition(".")[0]
+        return model_entry(self.name)
+
+    @property
+    def part(self) -> str:
+        """Which part of the model it computes, whatever the number of steps: ``encoder``, or a pass of it, ``encoder.lstm[0].forward``."""
+        return self.name.rpartition(".")[0] or self.name
 
 
 @frozen(eq=False)
 class Program:
-    """See the module.  ``debug`` rows are (layer path, policy line, what)."""
+    """See the module.  ``debug`` rows are (layer path, policy line, what).
+
+    joins  value -> the values that lie side by side in it: halves that two passes make (`nnac.schedule.passes`), brought together by the host
+    """
 
     target: Target
     entries: Mapping[str, Entry]
@@ -206,6 +221,7 @@ class Program:
     plan: Mapping[str, Any] = field(factory=dict)
     metadata: Mapping[str, Any] = field(factory=dict)
     report: Mapping[str, Any] = field(factory=dict)
+    joins: Mapping[str, tuple[str, ...]] = field(factory=dict)
 
     def entry(self, name: str) -> Entry:
         """The entry called ``name``.  ProgramError if there is none."""
@@ -244,7 +260,7 @@ class Program:
             isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
             host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host],
-            states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
+            joins=self.joins, states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()])
 
     @classmethod
@@ -291,7 +307,7 @@ class Program:
             ports = {k: tuple(_port(p) for p in e[k]) for k in ("inputs", "outputs")}
             taps = tuple(Tap(_port(t["port"]), t["after"]) for t in e["taps"])
             entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"],
-                                       tuple((a, b) for a, b in e["unread"]))
+                                       tuple((a, b) for a, b in e["unread"]), e["backward"])
         host = tuple(HostCall(h["id"], h["path"], h["op"], h["attributes"], tuple(map(_port, h["inputs"])), _port(h["output"]),
                               tuple(map(_port, h["states"])), h["cycles"], tuple(Value(**v) for v in h["values"]),
                               {k.removeprefix(f"host.{h['id']}."): v for k, v in tensors.items() if k.startswith(f"host.{h['id']}.")})
@@ -299,7 +315,7 @@ class Program:
         states = tuple(Slot(**(s | dict(initial=None if s["initial"] is None else tuple(s["initial"])))) for s in c["states"])
         return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
                    {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
-                   host, c["isa"], c["plan"], c["metadata"], c["report"])
+                   host, c["isa"], c["plan"], c["metadata"], c["report"], {k: tuple(v) for k, v in c["joins"].items()})
 
 
 def _port(p: dict[str, Any]) -> Port:

@@ -13,6 +13,7 @@ from nnac.ir import QGraph
 from nnac.lower import Precision
 from nnac.program import INIT, Program
 from nnac.schedule.compile import Settings
+from nnac.schedule.passes import split
 from nnac.target import OPERATORS, Dram, Target
 from tests.graphs import random_graph, random_inputs
 
@@ -73,16 +74,17 @@ def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batc
         compared += b.size
         different += int((a != b).sum()) if a.shape == b.shape else b.size
 
+    graph = split(graph).graph
     for name, entry in program.entries.items():
         if name == INIT:
             continue
         m.reset()
         state = initial_state(graph, batch)
-        own = {s.name for s in program.states if s.entry == entry.model_entry}
+        own = {s.name for s in program.states if s.entry == entry.part}
         for _ in range(calls):
-            x = random_inputs(graph, entry.model_entry, rng, entry.steps, batch)
+            x = random_inputs(graph, entry.part, rng, entry.steps, batch)
             want, got = {}, {}
-            _, state = evaluate(graph, entry.model_entry, x, state, lambda n, v, want=want: want.__setitem__(n, v))
+            _, state = evaluate(graph, entry.part, x, state, lambda n, v, want=want: want.__setitem__(n, v))
             m.run(name, x, lambda n, v, got=got: got.__setitem__(n, v))
             assert want.keys() == got.keys()
             for value in want:

@@ -9,6 +9,7 @@ from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from nnac import isa
+from nnac.decode.integer import Reference
 from nnac.emulator import clocked
 from nnac.emulator.executor import Emulator
 from nnac.emulator.machine import Machine
@@ -215,6 +216,30 @@ def test_the_executor_batches_whole_groups_of_frames_and_steps_through_the_rest(
     assert all((got[v] == want[v]).all() for v in want) and all((after[s] == end[s]).all() for s in after)
     machine = run.machine(3)
     assert (machine.runs["encoder.steps"], machine.runs["encoder.step"]) == (2, 3)
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("shape", [dict(), dict(layers=3, reduce=1, norm=False, stack=1), dict(project=6, cells=9), dict(layers=1)], ids=str)
+def test_a_bidirectional_encoder_hears_whole_utterances_each_from_its_own_end(shape, frames):
+    """The program's passes against one evaluation of the whole, row by row: every value, outputs and states, for any lengths."""
+    graph = random_graph(6, size="tiny", bidirectional=True, **shape)
+    run, reference = Emulator(compile_graph(graph, EDGE, Settings(frames=frames))), Reference(graph)
+    assert run.inputs == reference.inputs and run.outputs == reference.outputs
+    x = random_inputs(graph, "encoder", np.random.default_rng(0), steps=11, batch=4)
+    lengths = np.array([11, 3, 10, 1])
+    want: dict[str, np.ndarray] = {}
+    got: dict[str, np.ndarray] = {}
+    expected, end = reference.run("encoder", x, reference.initial_state("encoder", 4), want.__setitem__, lengths)
+    made, after = run.run("encoder", x, run.initial_state("encoder", 4), got.__setitem__, lengths)
+    assert got.keys() == want.keys() and "encoder.lstm[0]" in got
+    for name in want:
+        for row, n in enumerate(lengths * graph.values[name].rate):
+            assert (got[name][:n, row] == want[name][:n, row]).all(), f"{name}, row {row}"
+    assert all((made[v][:lengths[0] * graph.values[v].rate, 0] == expected[v][:, 0]).all() for v in expected)
+    assert all((after[s][:1] == end[s][:1]).all() for s in end)
+    chunked = np.concatenate([run.run("encoder", {k: v[i:i + graph.values[k].rate] for k, v in x.items()}, run.initial_state("encoder", 4))[0][o]
+                              for k in x for i in range(0, len(x[k]), graph.values[k].rate) for o in made])
+    assert (chunked != made[next(iter(made))]).any(), "what comes later was never heard: the test proves little"
 
 
 def test_budgets_that_are_not_met_name_the_culprits_and_their_lines():

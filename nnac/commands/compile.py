@@ -53,6 +53,8 @@ def latency(program: Any) -> str:
     if t["steps"] > 1:
         text += (f"; {t['steps']:.0f} steps are computed together: the first waits {t['wait_ms']:,.0f} ms for the others, "
                  f"then {t['call_ms']:.3f} ms for the whole call")
+    if any(e.backward for e in program.entries.values()):
+        text += "; the encoder is bidirectional: its backward passes begin when the utterance has ended"
     return text
 
 

@@ -36,10 +36,12 @@ class Executor(Protocol):
         """The states of one entry at zero: name -> [batch, width]."""
         ...
 
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None) -> tuple[dict[str, NDArray], State]:
+    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
+            lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
         """inputs [T, B, width] integers -> (outputs [T', B, width] integers, new state).  ``state`` is not changed.
 
-        ``watch`` is told the name and integers [T', B, width] of every value made on the way.
+        watch    is told the name and integers [T', B, width] of every value made on the way
+        lengths  steps of each row (default: all): a backward direction begins at a row's own end; what comes after it counts for nothing
         """
         ...
 
@@ -66,8 +68,28 @@ class Reference:
         own = {s.name for n in self.graph.entry(entry) for s in n.states}
         return {k: v for k, v in initial_state(self.graph, batch).items() if k in own}
 
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None) -> tuple[dict[str, NDArray], State]:
-        return evaluate(self.graph, entry, inputs, state, watch)
+    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
+            lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
+        bidirectional = any(n.attributes.get("bidirectional") for n in self.graph.entry(entry))
+        if not bidirectional or lengths is None or len(set(np.asarray(lengths).tolist())) == 1:
+            return evaluate(self.graph, entry, inputs, state, watch)
+        rows = [self._row(entry, inputs, state, b, int(n)) for b, n in enumerate(lengths)]
+        steps = min(len(v) // self.values[k].rate for k, v in inputs.items())
+        whole = {}
+        for name, first in rows[0][0].items():
+            whole[name] = np.zeros((steps * self.values[name].rate, len(rows), first.shape[-1]), np.int64)
+            for b, (seen, _) in enumerate(rows):
+                whole[name][:len(seen[name]), b] = seen[name][:, 0]
+            if watch:
+                watch(name, whole[name])
+        return {k: whole[k] for k in self.outputs[entry]}, {k: np.concatenate([s[k] for _, s in rows]) for k in state}
+
+    def _row(self, entry: str, inputs: Mapping[str, NDArray], state: State, row: int, steps: int) -> tuple[dict[str, NDArray], State]:
+        """(every value, new state) of one row alone, as long as it is."""
+        seen: dict[str, NDArray] = {}
+        own = {k: v[:steps * self.values[k].rate, row:row + 1] for k, v in inputs.items()}
+        _, after = evaluate(self.graph, entry, own, {k: v[row:row + 1] for k, v in state.items()}, seen.__setitem__)
+        return seen, after
 
 
 @define(eq=False)
@@ -88,8 +110,8 @@ class IntegerStepper:
         assert v.scale is not None
         return arith.quantise(features, v.scale, v.zero_point, v.bits)
 
-    def _run(self, entry: str, inputs: dict[str, NDArray], state: State) -> tuple[NDArray, State]:
-        out, state = self.executor.run(entry, inputs, state, self.watch)
+    def _run(self, entry: str, inputs: dict[str, NDArray], state: State, lengths: NDArray | None = None) -> tuple[NDArray, State]:
+        out, state = self.executor.run(entry, inputs, state, self.watch, lengths)
         return out[self.executor.outputs[entry][0]], state
 
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[NDArray, NDArray]:
@@ -100,7 +122,7 @@ class IntegerStepper:
         if self.watch:
             self.watch(name, x)
         steps = len(x) // rate
-        frames, _ = self._run("encoder", {name: x[: steps * rate]}, self.executor.initial_state("encoder", x.shape[1]))
+        frames, _ = self._run("encoder", {name: x[: steps * rate]}, self.executor.initial_state("encoder", x.shape[1]), lengths // rate)
         self.steps["encoder"] += int((lengths // rate).sum())
         return frames, lengths // rate * self.executor.values[self.executor.outputs["encoder"][0]].rate
 

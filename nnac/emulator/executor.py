@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nnac.emulator.image import Image, image
 from nnac.emulator.machine import Machine
 from nnac.ir import Value
-from nnac.program import INIT, Program
+from nnac.program import INIT, Entry, Program, model_entry
 
 State = dict[str, NDArray]
 Watch = Callable[[str, NDArray], None]
@@ -37,17 +37,31 @@ class Emulator:
     def values(self) -> Mapping[str, Value]:
         return self.program.values
 
-    def _ports(self, which: str) -> dict[str, tuple[str, ...]]:
-        single = {n: e for n, e in self.program.entries.items() if n != INIT and e.steps == 1}
-        return {e.model_entry: tuple(p.value for p in getattr(e, which)) for e in single.values()}
+    def passes(self, entry: str) -> tuple[Entry, ...]:
+        """The entries that together are one of the model's, one step a call, in the order in which they run: more than one for a
+        bidirectional encoder (`nnac.schedule.passes`)."""
+        return tuple(e for n, e in self.program.entries.items() if n != INIT and e.steps == 1 and e.model_entry == entry)
 
     @property
     def inputs(self) -> Mapping[str, tuple[str, ...]]:
-        return self._ports("inputs")
+        return {entry: self._outside(entry)[0] for entry in self._entries}
 
     @property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        return self._ports("outputs")
+        return {entry: self._outside(entry)[1] for entry in self._entries}
+
+    @property
+    def _entries(self) -> dict[str, None]:
+        return dict.fromkeys(e.model_entry for n, e in self.program.entries.items() if n != INIT)
+
+    def _outside(self, entry: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the passes of an entry take from outside, and what they make that none of them takes."""
+        passes = self.passes(entry)
+        made = [p.value for e in passes for p in e.outputs]
+        joined = {v: halves for v, halves in self.program.joins.items() if set(halves) <= set(made)}
+        taken = {p.value for e in passes for p in e.inputs} | {h for halves in joined.values() for h in halves}
+        made += joined
+        return (tuple(dict.fromkeys(p.value for e in passes for p in e.inputs if p.value not in made)), tuple(v for v in made if v not in taken))
 
     def machine(self, rows: int) -> Machine:
         """The machine that runs ``rows`` rows (made once for each power of two)."""
@@ -59,38 +73,89 @@ class Emulator:
     def initial_state(self, entry: str, batch: int) -> State:
         """The states that belong to ``entry``, at their initial values: name -> [batch, width]."""
         return {s.name: np.broadcast_to(s.array(), (batch, s.width)).astype(np.int64)
-                for s in self.program.states if s.entry == entry}
+                for s in self.program.states if model_entry(s.entry) == entry}
 
     def cycles(self, entry: str) -> int:
         """Cycles of one step of ``entry``, for one row: they depend on no data."""
-        return self.program.entries[f"{entry}.step"].cycles
+        return sum(e.cycles for e in self.passes(entry))
 
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None) -> tuple[dict[str, NDArray], State]:
-        """inputs [T, B, width] integers -> (outputs [T', B, width], new state); T whole steps.  MachineError: what the program does wrong."""
-        one, many = self.program.entries[f"{entry}.step"], self.program.entries.get(f"{entry}.steps")
+    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
+            lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
+        """inputs [T, B, width] integers -> (outputs [T', B, width], new state); T whole steps.  MachineError: what the program does wrong.
+
+        ``lengths``: the steps of each row (default: all), where the entry has a backward pass.  It begins at a row's last step, with its
+        states at their initial values, and leaves the row's ``state`` as it was.
+        """
+        values, after = dict(inputs), dict(state)
+        steps = {len(v) // self.values[k].rate for k, v in inputs.items()}
+        assert len(steps) == 1, f"inputs of different length: { {k: len(v) for k, v in inputs.items()} }"
+        (total,) = steps
+        rows = next(iter(inputs.values())).shape[1]
+        halves = {h for pair in self.program.joins.values() for h in pair}
+        for one in self.passes(entry):
+            seen: dict[str, NDArray] = {}
+            given = {p.value: values[p.value] for p in one.inputs}
+            if one.backward:
+                order = _from_the_end(np.full(rows, total) if lengths is None else np.minimum(np.asarray(lengths), total), total)
+                made, _ = self._pass(one, {k: _ordered(v, order, self.values[k].rate) for k, v in given.items()},
+                                     self.initial_state(entry, rows), None)
+                values |= {k: _ordered(v, order, self.values[k].rate) for k, v in made.items()}
+            else:
+                made, now = self._pass(one, given, after, seen if watch else None)
+                values |= made
+                after |= {s.name: now[s.name] for s in self.program.states if s.entry == one.part}
+            for name, parts in self.program.joins.items():
+                if name not in values and values.keys() >= set(parts):
+                    values[name] = np.concatenate([values[h] for h in parts], -1)
+                    seen[name] = values[name]
+            if watch:
+                for name, v in seen.items():
+                    if name not in halves:
+                        watch(name, v)
+        return {k: values[k] for k in self.outputs[entry]}, {k: after[k] for k in state}
+
+    def _pass(self, one: Entry, inputs: Mapping[str, NDArray], state: State, seen: dict[str, NDArray] | None) -> tuple[dict[str, NDArray], State]:
+        """One entry of the program over a sequence, in the order in which it wants its steps; every value it made into ``seen``."""
+        many = self.program.entries.get(f"{one.part}.steps")
         rows = next(iter(inputs.values())).shape[1]
         m = self.machine(rows)
         m.load_state({k: _padded(v, m.batch, 0) for k, v in state.items()})
-        steps = {len(v) // self.values[k].rate for k, v in inputs.items()}
-        assert len(steps) == 1, f"inputs of different length: { {k: len(v) for k, v in inputs.items()} }"
         collected: dict[str, list[NDArray]] = {}
-        seen: dict[str, list[NDArray]] = {}
-        keep = None if watch is None else lambda name, v: seen.setdefault(name, []).append(v[:, :rows])
-        t, end = 0, steps.pop()
+        watched: dict[str, list[NDArray]] = {}
+        keep = None if seen is None else lambda name, v: watched.setdefault(name, []).append(v[:, :rows])
+        t, end = 0, min(len(v) // self.values[k].rate for k, v in inputs.items())
         while t < end:
             step = many if many and end - t >= many.steps else one       # frame batching for whole groups, single steps for the rest
             given = {}
             for name, v in inputs.items():
                 rate = self.values[name].rate
-                given[name] = _padded(v[t * rate:(t + step.steps) * rate], m.batch, 1)
+                part = v[t * rate:(t + step.steps) * rate]
+                given[name] = _padded(_turned(part, rate) if one.backward else part, m.batch, 1)
             for name, v in m.run(step.name, given, keep).items():
-                collected.setdefault(name, []).append(v[:, :rows])
+                collected.setdefault(name, []).append(_turned(v[:, :rows], self.values[name].rate) if one.backward else v[:, :rows])
             t += step.steps
-        if watch:
-            for name, parts in seen.items():
-                watch(name, np.concatenate(parts))
+        if seen is not None:
+            seen |= {name: np.concatenate(parts) for name, parts in watched.items()}
         after = m.state()
-        return {k: np.concatenate(v) for k, v in collected.items()}, {k: after[k][:rows] for k in state}
+        return {k: np.concatenate(v) for k, v in collected.items()}, {k: v[:rows] for k, v in after.items()}
+
+
+def _from_the_end(lengths: NDArray, total: int) -> NDArray:
+    """[total, rows]: which step of each row is the t-th from its end; beyond its first, the steps that do not count.  Its own inverse."""
+    t = np.arange(total)[:, None]
+    return np.where(t < lengths, lengths - 1 - t, t)
+
+
+def _ordered(v: NDArray, order: NDArray, rate: int) -> NDArray:
+    """[T, rows, width] with the steps of each row in this order; the ``rate`` vectors of a step stay as they are."""
+    steps = v[:len(order) * rate].reshape(len(order), rate, *v.shape[1:])
+    picked = np.take_along_axis(steps, order[:, None, :, None], 0)
+    return picked.reshape(-1, *v.shape[1:])
+
+
+def _turned(v: NDArray, rate: int) -> NDArray:
+    """The steps of a call the other way round: a backward entry takes and makes them in their natural order."""
+    return v.reshape(-1, rate, *v.shape[1:])[::-1].reshape(v.shape)
 
 
 def _padded(v: NDArray, size: int, axis: int) -> NDArray:

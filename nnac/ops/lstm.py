@@ -17,7 +17,8 @@ class LSTM(Operator):
                project: project int8 [R, H], project_bias [R], project_multiplier, project_shift [R]; cell outputs are then int8 too
                sigmoid, tanh, tanh_cell int16 [513]
     attributes cells, variant (acc32|sum16), fraction (of the cell), bidirectional, project (width or 0), hidden_bits
-    A backward direction has no streaming state: it starts at zero at the end of the sequence it is given (a chunk or an utterance).
+               reversed: a single direction that goes through the sequence from its end (`nnac.schedule.passes`)
+    The backward half of a bidirectional layer has no streaming state: it starts at zero at the end of the sequence it is given.
     """
 
     kind = "lstm"
@@ -34,7 +35,9 @@ class LSTM(Operator):
     def integers(self, node, graph, inputs, state, constants):
         (x,) = inputs
         if not node.attributes.get("bidirectional"):
-            return self.direction(node, x, "", state, constants)
+            backwards = bool(node.attributes.get("reversed"))
+            made = self.direction(node, reverse(x) if backwards else x, "", state, constants)
+            return reverse(made) if backwards else made
         forward = self.direction(node, x, "forward.", state, constants)
         backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
         return join(forward, reverse(backward))

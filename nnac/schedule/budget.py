@@ -76,7 +76,7 @@ def _cycles(program: Program) -> dict[str, float]:
     """Cycles of each layer in one step of every entry."""
     out: dict[str, float] = {}
     for name, entry in program.entries.items():
-        batched = f"{entry.model_entry}.steps" in program.entries
+        batched = f"{entry.part}.steps" in program.entries
         if name == "init" or (batched and entry.steps == 1):
             continue
         for path, cycles in program.report["entries"][name]["layers"].items():

@@ -21,8 +21,7 @@ from nnac import isa
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
-from nnac.ops.lstm import DIRECTIONS
-from nnac.program import INIT, Entry, HostCall, Program, Symbol, Tap
+from nnac.program import INIT, Entry, HostCall, Program, Symbol, Tap, model_entry
 from nnac.schedule import budget, pins
 from nnac.schedule import layout as place
 from nnac.schedule.emit import Emitter, Item, parked_bytes, pre_bytes
@@ -41,6 +40,7 @@ from nnac.schedule.kernels import (
 from nnac.schedule.layout import EntryPlan, Layout
 from nnac.schedule.memory import MemoryError_, allocate
 from nnac.schedule.order import hoist, synchronise
+from nnac.schedule.passes import split
 from nnac.schedule.proof import FENCE, OVERLAPPING, prove_operations
 from nnac.schedule.verify import Operation
 from nnac.target import Target
@@ -87,11 +87,20 @@ class Settings:
         return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines, budgets=tuple(plan.budgets))
 
 
+    def of_directions(self, layers: Mapping[str, str]) -> Settings:
+        """What is said of a bidirectional layer holds for its directions: ``layers`` maps their paths to its own."""
+        def both(said: Mapping[str, str]) -> dict[str, str]:
+            return {d: said[layer] for d, layer in layers.items() if layer in said} | dict(said)
+
+        return evolve(self, places=both(self.places), lines=both(self.lines))
+
+
 def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *, plan: Mapping[str, Any] | None = None,
                   metadata: Mapping[str, Any] | None = None) -> Program:
     """The program of a bound graph.  CompileError if it does not fit; the result is proved free of races and deadlock."""
-    settings = settings or Settings()
     assert graph.bound, "only a bound graph has integers to compile"
+    passes = split(graph)
+    graph, settings = passes.graph, (settings or Settings()).of_directions(passes.layers)
     try:
         layout = lay_out(graph, target, settings)
     except (MemoryError_, pins.PinError, ValueError) as error:
@@ -111,7 +120,7 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
                   pinned=dict(words=sum(_tile(layout, k).live_words for k in layout.pinned), size=layout.config.pinned_words),
                   dram=layout.image_bytes, host=[dict(path=c.path, cycles=c.cycles) for c in calls])
     program = Program(target, entries, np.frombuffer(b"".join(layout.image), np.uint8), layout.slots, symbols(layout), values, debug, calls,
-                      ISA_VERSION, dict(plan or {}), dict(metadata or {}), report)
+                      ISA_VERSION, dict(plan or {}), dict(metadata or {}), report, passes.joins)
     report["latency"] = budget.latency(program, graph.metadata.get("frame_ms") or 0.0)
     if broken := budget.exceeded(program, settings.budgets, settings.lines):
         raise CompileError(f"{graph.name} on `{target.name}`: " + "; ".join(broken))
@@ -129,7 +138,7 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
     kernels = encode_kernels(graph, target, settings, config, shape, host)
     layout = Layout(config, graph, shape, kernels, parameter_sets(graph, config, kernels, luts, host, settings.frames), host, luts=luts)
     place.paginate(layout)
-    steps = {e: [1] + ([settings.frames] if e == "encoder" and settings.frames > 1 else []) for e in graph.inputs}
+    steps = {e: [1] + ([settings.frames] if model_entry(e) == "encoder" and settings.frames > 1 else []) for e in graph.inputs}
     scratch = {}
     for entry, counts in steps.items():
         for n in counts:
@@ -141,7 +150,7 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
             top = max((addresses[b.name] + b.bytes for b in buffers), default=0)
             layout.scratch_bytes = max(layout.scratch_bytes, top, place.LUT_IMAGE if luts else 0)
     rates = calls_per_second(graph, settings)
-    place.settle(layout, {k: rates[graph.by_path[p.path].entry] if p.path else 0.0 for k, p in layout.parameter_sets.items()})
+    place.settle(layout, {k: rates[model_entry(graph.by_path[p.path].entry)] if p.path else 0.0 for k, p in layout.parameter_sets.items()})
     states = {s.name: s.address for s in layout.slots}
     ids = iter(range(1 << 16))
     for name, (entry, n, used, addresses) in scratch.items():
@@ -221,11 +230,10 @@ def encode_kernels(graph: QGraph, target: Target, settings: Settings, config: Ma
             put(f"{node.path}.weight", node, c["weight"], None, shape[node.inputs[0]].segments, graph.values[node.inputs[0]].bits)
         elif node.op == "lstm":
             order = row_order(node, config.lanes)
-            for d in DIRECTIONS[bool(a.get("bidirectional"))]:
-                put(f"{node.path}.{d}input", node, c[d + "input"], order, shape[node.inputs[0]].segments, graph.values[node.inputs[0]].bits)
-                put(f"{node.path}.{d}recurrent", node, c[d + "recurrent"], order, ((0, c[d + "recurrent"].shape[1]),), a["hidden_bits"])
-                if a.get("project"):
-                    put(f"{node.path}.{d}project", node, c[d + "project"], None, ((0, a["cells"]),), a["cell_output_bits"])
+            put(f"{node.path}.input", node, c["input"], order, shape[node.inputs[0]].segments, graph.values[node.inputs[0]].bits)
+            put(f"{node.path}.recurrent", node, c["recurrent"], order, ((0, c["recurrent"].shape[1]),), a["hidden_bits"])
+            if a.get("project"):
+                put(f"{node.path}.project", node, c["project"], None, ((0, a["cells"]),), a["cell_output_bits"])
     return out
 
 
@@ -259,13 +267,8 @@ def node_buffers(graph: QGraph, entry: str, steps: int, config: MachineConfig, h
         out[f"{node.path}.pre"] = pre_bytes(node, config.lanes)
         if a.get("project"):
             out[f"{node.path}.raw"] = align(a["cells"] * element_bytes(a["cell_output_bits"]))
-        for d in DIRECTIONS[bool(a.get("bidirectional"))]:
-            if vectors > 1:
-                out[f"{node.path}.{d}parked"] = parked_bytes(node, vectors)
-            if d == "backward.":
-                for s in node.states:
-                    if ".backward." in s.name:
-                        out[s.name] = align(s.width * element_bytes(s.bits))
+        if vectors > 1:
+            out[f"{node.path}.parked"] = parked_bytes(node, vectors)
     return out
 
 
@@ -281,10 +284,10 @@ def pin_weights(layout: Layout, settings: Settings, rates: Mapping[str, float]) 
     c, items = layout.config, []
     for k in layout.kernels.values():
         node = layout.graph.by_path[k.layer]
-        calls = rates[node.entry]
+        calls = rates[model_entry(node.entry)]
         if node.op == "lstm":                  # recurrent weights are read for every vector, the others at best once for all of them
             vectors = layout.graph.values[node.output].rate
-            together = vectors * (settings.frames if node.entry == "encoder" else 1)
+            together = vectors * (settings.frames if model_entry(node.entry) == "encoder" else 1)
             calls *= vectors if not k.path.endswith(".input") else vectors / min(together, c.columns * c.banks)
         places = [(b, i, t) for b, band in enumerate(k.tiles) for i, t in enumerate(band) if t.live_words]
         items += [pins.Item((k.path, b, i), t.live_words * c.lanes, len(t.data) * calls, settings.pins.get(k.path, "auto"), n)
@@ -363,7 +366,8 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     makers = {n.output: n.path for n in graph.entry(plan.entry)}
     taps = tuple(Tap(ports[n.output], _last_write(ordered, makers.get(layout.forms[n.output].base))) for n in graph.entry(plan.entry))
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
-                 tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare), lines, facts
+                 tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare,
+                 any(n.attributes.get("reversed") for n in graph.entry(plan.entry))), lines, facts
 
 
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
@@ -412,9 +416,7 @@ def unread(layout: Layout, plan: EntryPlan) -> tuple[tuple[int, int], ...]:
             places = [plan.buffers[f"{node.path}.raw"]]
         elif k.path.endswith(".recurrent"):
             view = plan.views[node.output]
-            backward = ".backward." in k.path
-            places = [view.at(t) + (view.form.stride // 2 if backward else 0) for t in range(view.vectors)]
-            places.append(plan.state(node, k.path.removeprefix(f"{node.path}.").removesuffix("recurrent"))[0])
+            places = [*(view.at(t) for t in range(view.vectors)), plan.state(node)[0]]
         else:
             view = plan.views[node.inputs[0]]
             places = [view.at(t) for t in range(view.vectors)]

@@ -14,7 +14,6 @@ from attrs import define, field, frozen
 from nnac import isa
 from nnac.ir import Node
 from nnac.isa import Instruction, MachineConfig
-from nnac.ops.lstm import DIRECTIONS
 from nnac.schedule.forms import View, align, element_bytes
 from nnac.schedule.kernels import W16, Kernel, bands_of, interleaved
 from nnac.schedule.layout import EntryPlan, Layout
@@ -206,32 +205,23 @@ class Emitter:
                                     int(y.form.size == 2), wide=kernel.act16 or kernel.weights == W16)
 
     def lstm(self, node: Node) -> None:
-        for index, direction in enumerate(DIRECTIONS[bool(node.attributes.get("bidirectional"))]):
-            self.direction(node, direction, index)
-
-    def direction(self, node: Node, d: str, index: int) -> None:
-        """One direction of an LSTM over all vectors of this call."""
+        """An LSTM over all vectors of this call, from the last one where the node is reversed."""
         a, layout, plan = node.attributes, self.layout, self.plan
         x, y = plan.views[node.inputs[0]], plan.views[node.output]
-        h_in, h_rec = (layout.kernels[f"{node.path}.{d}{k}"] for k in ("input", "recurrent"))
+        h_in, h_rec = (layout.kernels[f"{node.path}.{k}"] for k in ("input", "recurrent"))
         separate = a["variant"] == "sum16"
-        out_offset = y.form.stride // 2 * index
-        frames: Sequence[int] = range(y.vectors)
-        previous, cell = plan.state(node, d)
-        if d == "backward.":
-            frames = frames[::-1]
-            self.put(isa.FIL(dst=previous, bytes=align(layout.state_bytes(node, d, "hidden")), value=0), "reset")
-            self.put(isa.FIL(dst=cell, bytes=align(layout.state_bytes(node, d, "cell")), value=0), "reset")
-        parked = plan.buffers.get(f"{node.path}.{d}parked")
+        frames: Sequence[int] = range(y.vectors)[::-1] if a.get("reversed") else range(y.vectors)
+        previous, cell = plan.state(node)
+        parked = plan.buffers.get(f"{node.path}.parked")
         if parked is not None:
-            self.park(node, d, h_in, x, y.vectors, parked)
+            self.park(node, h_in, x, y.vectors, parked)
         pre = plan.buffers[f"{node.path}.pre"]
         for t in frames:
             hidden = Source(h_rec, previous)
             for band in h_rec.bands:
                 dst = pre if interleaved(self.config.lanes) else pre + 2 * band.first
                 from_x = Source(h_in, x.at(t))
-                key = f"{node.path}.{d}{'recurrent' if separate else 'gates'}.parameters"
+                key = f"{node.path}.{'recurrent' if separate else 'gates'}.parameters"
                 if parked is not None:
                     (bank,) = self.sums(band, [hidden], [(0, 1)])
                     size = 2 if separate else 4
@@ -239,25 +229,24 @@ class Emitter:
                                     addend=parked + size * (band.first * y.vectors + t * band.count))
                 elif separate:
                     (bank,) = self.sums(band, [from_x], [(0, 1)])
-                    self.requantise(band, bank, 1, dst, 0, self.parameters(f"{node.path}.{d}input.parameters", band.index), 1)
+                    self.requantise(band, bank, 1, dst, 0, self.parameters(f"{node.path}.input.parameters", band.index), 1)
                     (bank,) = self.sums(band, [hidden], [(0, 1)])
                     self.requantise(band, bank, 1, dst, 0, self.parameters(key, band.index), 1, add=2, addend=dst)
                 else:
                     (bank,) = self.sums(band, [from_x, hidden], [(0, 1)])
                     self.requantise(band, bank, 1, dst, 0, self.parameters(key, band.index), 1)
                 if interleaved(self.config.lanes):
-                    self.cells(node, d, pre, band.first // 4, band.count // 4, cell, y.at(t) + out_offset)
+                    self.cells(node, pre, band.first // 4, band.count // 4, cell, y.at(t))
             if not interleaved(self.config.lanes):
-                self.cells(node, d, pre, 0, a["cells"], cell, y.at(t) + out_offset)
+                self.cells(node, pre, 0, a["cells"], cell, y.at(t))
             if a.get("project"):
-                self.project(node, d, y.at(t) + out_offset)
-            previous = y.at(t) + out_offset
-        if d != "backward.":
-            width = a.get("project") or a["cells"]
-            self.put(isa.CPY(src=previous, dst=plan.state(node, d)[0], bytes=width * element_bytes(a["hidden_bits"]),
-                             count=1, sstride=0, dstride=0), "keep state")
+                self.project(node, y.at(t))
+            previous = y.at(t)
+        width = a.get("project") or a["cells"]
+        self.put(isa.CPY(src=previous, dst=plan.state(node)[0], bytes=width * element_bytes(a["hidden_bits"]), count=1, sstride=0, dstride=0),
+                 "keep state")
 
-    def park(self, node: Node, d: str, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
+    def park(self, node: Node, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
         """The input products of all frames, before the recurrence begins: each weight is read once for as many frames as fit the banks.
 
         acc32 parks int32 sums (the bias joins later, with the multiplier); sum16 parks requantised int16 sums.
@@ -267,25 +256,25 @@ class Emitter:
         for groups in self.passes(self.groups(vectors, (x.form.stride,))):
             for band in kernel.bands:
                 banks = self.sums(band, [Source(kernel, x.address, x.form.stride)], groups)
-                params = self.parameters(f"{node.path}.{d}input.parameters", band.index) if separate else self.parameters("zero")
+                params = self.parameters(f"{node.path}.input.parameters", band.index) if separate else self.parameters("zero")
                 for (first, count), bank in zip(groups, banks, strict=True):
                     self.requantise(band, bank, count, parked + size * (band.first * vectors + first * band.count), size * band.count,
                                     params, 1 if separate else 2)
 
-    def cells(self, node: Node, d: str, pre: int, first: int, count: int, cell: int, dst: int) -> None:
+    def cells(self, node: Node, pre: int, first: int, count: int, cell: int, dst: int) -> None:
         a = node.attributes
         bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
         base = self.plan.buffers[f"{node.path}.raw"] if a.get("project") else dst
         size = element_bytes(bits)
-        self.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first, params=self.parameters(f"{node.path}.{d}cell.parameters"),
+        self.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first, params=self.parameters(f"{node.path}.cell.parameters"),
                           units=count, out16=int(size == 2)), "cells")
 
-    def project(self, node: Node, d: str, dst: int) -> None:
-        kernel = self.layout.kernels[f"{node.path}.{d}project"]
+    def project(self, node: Node, dst: int) -> None:
+        kernel = self.layout.kernels[f"{node.path}.project"]
         size = element_bytes(node.attributes["hidden_bits"])
         for band in kernel.bands:
             (bank,) = self.sums(band, [Source(kernel, self.plan.buffers[f"{node.path}.raw"])], [(0, 1)])
-            self.requantise(band, bank, 1, dst + size * band.first, 0, self.parameters(f"{node.path}.{d}project.parameters", band.index),
+            self.requantise(band, bank, 1, dst + size * band.first, 0, self.parameters(f"{node.path}.project.parameters", band.index),
                             int(size == 2))
 
     def layer_norm(self, node: Node) -> None:

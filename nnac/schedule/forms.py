@@ -88,10 +88,6 @@ def forms(graph: QGraph) -> Mapping[str, Form]:
             k = node.attributes["frames"]
             pieces = tuple((j * source.stride + o, w) for j in range(k) for o, w in source.segments)
             found[node.output] = evolve(source, segments=merged(pieces, size), stride=k * source.stride)
-        elif node.attributes.get("bidirectional"):
-            half = v.width // 2
-            second = align(half * size)
-            found[node.output] = Form(size, merged(((0, half), (second, half)), size), second + align(half * size), node.output)
         else:
             found[node.output] = Form(size, ((0, v.width),), align(v.width * size), node.output)
     return found

@@ -16,7 +16,6 @@ from nnac import codec
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
 from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LN_RSQRT, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
-from nnac.ops.lstm import DIRECTIONS
 from nnac.schedule.tiling import Band, chunks_of, gate_order
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
@@ -171,27 +170,24 @@ def linear_parameters(node: Node, graph: QGraph, kernel_: Kernel) -> Parameters:
 
 
 def lstm_parameters(node: Node, lanes: int, slots: Mapping[str, int]) -> dict[str, Parameters]:
-    """By role: ``{direction}gates`` (acc32) or ``input``, ``recurrent`` (sum16), ``cell``, ``project``."""
-    a, out = node.attributes, {}
+    """By role: ``gates`` (acc32) or ``input``, ``recurrent`` (sum16), ``cell``, ``project``."""
+    a, c, out = node.attributes, node.constants, {}
     order = row_order(node, lanes)
     bands = bands_of(len(order), lanes)
-    for d in DIRECTIONS[bool(a.get("bidirectional"))]:
-        c = {k[len(d):]: v for k, v in node.constants.items() if k.startswith(d)}
-        zero = np.zeros(len(order), np.int64)
-        if a["variant"] == "acc32":
-            sets = dict(gates=(c["bias"], c["multiplier"], c["shift"]))
-        else:
-            sets = dict(input=(c["bias"], c["input_multiplier"], c["input_shift"]),
-                        recurrent=(zero, c["recurrent_multiplier"], c["recurrent_shift"]))
-        for role, (b, m, s) in sets.items():
-            out[d + role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
-        bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
-        record = (int(c["hidden_multiplier"]), int(c["hidden_shift"]), bits, a["fraction"], slots["sigmoid"], slots["tanh"],
-                  slots["tanh_cell"], 0)
-        out[d + "cell"] = (np.array(record, LSTM_DTYPE).tobytes(),)
-        if a.get("project"):
-            out[d + "project"] = requantise_blocks(bands_of(len(c["project_bias"]), lanes), c["project_bias"], c["project_multiplier"],
-                                                   c["project_shift"], 0, a["hidden_bits"], False)
+    zero = np.zeros(len(order), np.int64)
+    if a["variant"] == "acc32":
+        sets = dict(gates=(c["bias"], c["multiplier"], c["shift"]))
+    else:
+        sets = dict(input=(c["bias"], c["input_multiplier"], c["input_shift"]),
+                    recurrent=(zero, c["recurrent_multiplier"], c["recurrent_shift"]))
+    for role, (b, m, s) in sets.items():
+        out[role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
+    bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
+    record = (int(c["hidden_multiplier"]), int(c["hidden_shift"]), bits, a["fraction"], slots["sigmoid"], slots["tanh"], slots["tanh_cell"], 0)
+    out["cell"] = (np.array(record, LSTM_DTYPE).tobytes(),)
+    if a.get("project"):
+        out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), lanes), c["project_bias"], c["project_multiplier"],
+                                           c["project_shift"], 0, a["hidden_bits"], False)
     return {role: Parameters(f"{node.path}.{role}.parameters", blocks, node.path) for role, blocks in out.items()}
 
 

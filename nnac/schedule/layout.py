@@ -15,7 +15,6 @@ from attrs import define, field, frozen
 
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
-from nnac.ops.lstm import DIRECTIONS
 from nnac.program import HostCall, Slot
 from nnac.schedule.forms import Form, View, align, element_bytes
 from nnac.schedule.kernels import Kernel, Parameters
@@ -49,10 +48,9 @@ class EntryPlan:
     states: Mapping[str, int]
     calls: Mapping[str, HostCall]
 
-    def state(self, node: Node, direction: str) -> tuple[int, int]:
-        """Addresses of (hidden, cell); a backward direction starts anew in every call, in scratch."""
-        where = self.buffers if direction == "backward." else self.states
-        return where[f"{node.path}.{direction}hidden"], where[f"{node.path}.{direction}cell"]
+    def state(self, node: Node) -> tuple[int, int]:
+        """Addresses of (hidden, cell)."""
+        return self.states[f"{node.path}.hidden"], self.states[f"{node.path}.cell"]
 
 
 @define(eq=False)
@@ -85,10 +83,6 @@ class Layout:
 
     def block(self, key: str, band: int) -> tuple[Page, int]:
         return self.places[key, band]
-
-    def state_bytes(self, node: Node, direction: str, which: str) -> int:
-        s = node.state(direction + which)
-        return s.width * element_bytes(s.bits)
 
     def store(self, key: Hashable, data: bytes, to: int = 16) -> int:
         """Append to the DRAM image; returns (and remembers) the address."""
@@ -257,7 +251,7 @@ def fill_dram(layout: Layout, batched: bool) -> None:
                 if ("header", header) not in layout.dram:
                     layout.store(("header", header), header)
         joint = [] if batched else [k for k in own if k.path.endswith((".input", ".recurrent"))]
-        runs: list[list[Kernel]] = [[k for k in joint if k.path.startswith(f"{node.path}.{d}")] for d in _directions(node)] if joint else []
+        runs: list[list[Kernel]] = [joint] if joint else []
         runs += [[k] for k in own if k not in joint]
         for run in runs:
             for band in run[0].bands if run else ():
@@ -277,7 +271,3 @@ def fill_dram(layout: Layout, batched: bool) -> None:
         if ("header", RAW) not in layout.dram:
             layout.store(("header", RAW), RAW)
     layout.store("end", b"\0" * (-layout.image_bytes % layout.config.burst or layout.config.burst))
-
-
-def _directions(node: Node) -> tuple[str, ...]:
-    return DIRECTIONS[bool(node.attributes.get("bidirectional"))]

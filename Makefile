@@ -9,7 +9,7 @@ RUNS   ?= runs
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo results results-quick test types check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
+.PHONY: help setup demo results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -43,6 +43,9 @@ results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed ea
 
 test: setup                ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-slow: setup           ## hundreds of random programs, and the 57 M-weight INT4 RNN-T from training to the emulator (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 types: setup               ## the types (20 seconds; a second when little changed)
 	$(BIN)/mypy

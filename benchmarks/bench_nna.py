@@ -31,8 +31,8 @@ from nnac.emulator.timing import simulate
 from nnac.ir import QGraph
 from nnac.program import INIT, Program
 from nnac.schedule.compile import Settings, compile_graph
-from nnac.schedule.proof import decoded, prove_program
 from nnac.schedule.passes import split
+from nnac.schedule.proof import decoded, prove_program
 from nnac.schedule.roofline import roofline
 from tests.graphs import random_graph, random_inputs, with_codebook
 from tests.schedules import EDGE, LARGE, TINY

@@ -8,7 +8,7 @@ utterances; what they make is compared in the order in which it is made, so the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +83,8 @@ def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence
     out = Comparison(expected_texts=[""] * len(features), texts=[""] * len(features))
     rate = executor.values[executor.inputs["encoder"][0]].rate        # a rest shorter than a step is heard by neither
     whole = [f[: len(f) // rate * rate] for f in features]
+    encoder = {n.output for n in module.graph.entry("encoder")}
+    bidirectional = any(n.attributes.get("bidirectional") for n in module.graph.entry("encoder"))
     for rows in by_length([len(f) for f in whole], batch):
         x, lengths = pad([whole[i] for i in rows])
         expected: list[Event] = []
@@ -93,6 +95,9 @@ def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence
         for i, a, b in zip(rows, tokens, transcribe(stepper, x, lengths), strict=True):
             out.expected_texts[i], out.texts[i] = front.text(a), front.text(b)
         out.steps.update(stepper.steps)
+        if bidirectional:                                        # what follows a row's end is computed by both, heard by neither
+            ends = {n: lengths // rate * executor.values[n].rate for n in encoder if n in executor.values}
+            expected, got = ([_until(e, ends) for e in events] for events in (expected, got))
         _tally(out, expected, got, rows)
         if advance:
             advance(len(rows))
@@ -107,6 +112,12 @@ def recorder(events: list[Event]) -> Callable[[str, Any], None]:
         events.append((name, np.array(v if v.ndim == 3 else v[None], np.int64)))
 
     return record
+
+
+def _until(event: Event, ends: Mapping[str, NDArray]) -> Event:
+    """The event with zeros after the end of each row, where the value has ends: vectors of each row."""
+    name, v = event
+    return (name, v * (np.arange(len(v))[:, None] < ends[name])[:, :, None]) if name in ends else event
 
 
 def _tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:

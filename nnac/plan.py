@@ -82,9 +82,10 @@ class Weights:
 
     @property
     def multiplied_bits(self) -> int:
-        """Bits of the integer that meets an activation: int8 out of a snapped codebook."""
+        """Bits of the integer that meets an activation: int8 out of a snapped codebook, and where the groups of a row differ in scale, for the
+        machine knows one scale a row."""
         if self.method is None or not type(self.method).codebook:
-            return self.bits
+            return max(8, self.bits) if self.granularity.kind == "group" else self.bits
         return {"int8": 8, "int16": 16}[self.method.snap]  # type: ignore[attr-defined]
 
     def __str__(self) -> str:

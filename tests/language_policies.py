@@ -105,3 +105,24 @@ def policies(draw: st.DrawFn) -> str:
     mixed = draw(st.permutations(sentences + extra))
     head = 'import "targets/edge.nnac"\npolicy p {\n model rnnt(size="small")' + draw(END) + "target edge" + draw(END)
     return head + "".join(x + draw(END) for x in mixed) + "}" + draw(st.sampled_from(["", "\n", "\n# the end"]))
+
+
+KERNELS = ["encoder.lstm[0].input", "encoder.lstm[1].recurrent", "encoder.lstm[*].{input, recurrent}", "**.lstm[*].**", "joint.output.weight",
+           "joint.{encoder, prediction}.weight", "encoder.lstm[0].input.gate.{i, f}", "prediction.**", "**"]
+PLACES = ["encoder.lstm[*]", "**.lstm[0]", "encoder.norm[*]", "joint.*", "**", "prediction.lstm[0]"]
+OFTEN = ["weights", "weights", "weights", "accumulate", "sparsity", "codec"]
+
+
+@st.composite
+def small_policies(draw: st.DrawFn) -> str:
+    """A policy on a model small enough to be trained, compiled and run within a second; a third of them are refused by the linter."""
+    rules = []
+    for name in draw(st.lists(st.sampled_from(OFTEN + list(SETTINGS)), min_size=1, max_size=4)):
+        path = "**" if name == "frames" else draw(st.sampled_from(KERNELS if SETTINGS[name].level == "kernel" else PLACES))
+        rules.append(f"  layers {path} {{ {draw(setting(name))} }}\n")
+    shape = f"cells={draw(st.sampled_from([16, 7, 24]))}, embedding=8, prediction_cells={draw(st.sampled_from([16, 9]))}, joint=16, vocabulary=29"
+    shape += draw(st.sampled_from(["", ", bidirectional=true", ", project=6", ", norm=false", ', combine="multiply"', ", reduce=1"]))
+    target = draw(st.sampled_from(["edge", "rapid", "tiny", "large"]))
+    return (f'import "specs/targets/{target}.nnac"\npolicy p {{\n  model rnnt(size="small", layers=2, {shape})\n  target {target}\n'
+            "  layers ** { weights int8 per_channel; activations int8 percentile(99.99) }\n" + "".join(rules)
+            + "  training { steps 6k steps; steps_per_epoch 1k steps }\n}\n")

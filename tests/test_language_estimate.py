@@ -50,7 +50,8 @@ def random_policy(seed: int) -> str:
     if rng.random() < 0.3:
         rules.append(f"  layers {pick('joint.activation', 'joint.output', 'encoder.lstm[0]', 'prediction.embedding')} {{ place cpu }}")
     if rng.random() < 0.3 and (not codecs or "packed" in codecs):
-        rules.append(f"  layers **.{{input, recurrent}} {{ codec {pick('raw', 'packed')} }}")
+        codec = pick("raw", "packed") if weights in ("int4 per_channel", "int2 per_gate") else "raw"       # others do not pack
+        rules.append(f"  layers **.{{input, recurrent}} {{ codec {codec} }}")
     arguments = ", ".join(f"{k}={v}" for k, v in shape.items())
     return "\n".join([*(line for line in target if line), "policy odd {", f'  model rnnt(size="tiny", {arguments})', "  target odd",
                       "  training { steps 1k steps }", *rules, "}", ""])

@@ -154,6 +154,9 @@ def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_
     ("layers encoder.lstm[*] { hidden int8 pact_two_sided }", "unsuitable-method"),
     ("layers encoder.lstm[0].input { weights int1; sparsity magnitude(75%, to=4 steps, every=1 steps) }", "contradictory-methods"),
     ("layers encoder.norm[*] { activations int8 entropy(bins=257) }", "out-of-range"),
+    ("layers joint.output.weight { codec packed }", "contradictory-methods"),
+    ("layers encoder.lstm[0].input { weights gq(2); codec packed }", "contradictory-methods"),
+    ("layers encoder.lstm[0].input { weights int4 per_group(8); codec packed }", "contradictory-methods"),
 ], ids=lambda v: None if v.islower() and "-" in v else v[7:])
 def test_what_integers_cannot_hold_is_refused(rules, code):
     assert code in codes_of(rules)

@@ -89,6 +89,10 @@ def _codec(codec: str, w: Weights) -> tuple[str, str] | None:
         return f"a codebook stream needs a codebook, but the weights are {w}", "choose `codec packed`, or weights with centroids"
     if codec == "codebook" and w.bits > 6:
         return f"a codebook stream holds at most 6 bits, not {w.bits}", "choose `codec raw` or fewer bits"
+    if codec == "packed" and w.multiplied_bits > 7:
+        why = ", whose centroids are int8" if codebook else ", whose groups share one int8 scale a row" if w.granularity.kind == "group" else ""
+        return f"a packed stream holds integers of at most 7 bits, but the weights are {w}{why}", \
+            "choose `codec codebook`" if codebook else "choose `codec auto`, or fewer bits and no groups"
     return None
 
 

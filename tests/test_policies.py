@@ -1,17 +1,19 @@
-"""Every policy of the papers and of the comparison, from training to the emulator: its own schedule, its own formats, a small model."""
+"""Policies from training to the emulator: those of the papers and of the comparison, and any others that the linter lets pass."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, assume, given, settings
 
 import nnac
 from nnac.compare import compare
 from nnac.compression.narang import Narang
 from nnac.decode.front_end import FrontEnd
 from nnac.emulator.executor import Emulator
-from nnac.language.check import check_file
+from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
 from nnac.program import Program
 from nnac.schedule.budget import measured
@@ -20,6 +22,7 @@ from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import Tokens
 from nnac.train.module import TrainingModule
 from nnac.train.schedule import Compression
+from tests.language_policies import small_policies
 from tests.test_train_module import data, differences
 
 FOLDERS = ("specs/papers", "specs/comparison")
@@ -57,6 +60,28 @@ def test_the_four_bit_rnnt_of_57_million_weights_fits_its_budget_and_computes_wh
     weights = sum(k["weights"] for k in program.report["layers"].values())
     print(f"{weights:,} weights, {measured(program)['bits_per_weight']:.2f} bits each, {result.compared:,} integers compared")
     assert 56e6 < weights < 58e6 and (tmp_path / "program.nnp").stat().st_size < 30 << 20
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(small_policies())
+def test_whatever_the_linter_lets_pass_trains_compiles_and_computes_the_same(text):
+    checked = check_text(text)
+    assume(not checked.errors)
+    plan = checked.resolutions[0].plan
+    assume(all(s.weights is None or s.weights.method is not None for s in plan))              # real weights are no integers to compare
+    module = trained(plan, range(0, plan.training.total + 1, plan.training.total // 6))
+    features, _, targets = data(module, 2)
+    assert differences(module, features, targets)[1] == 0
+    with tempfile.TemporaryDirectory() as folder:
+        same_on_the_machine(plan, module, Path(folder), (31, 18))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(small_policies())
+def test_many_policies_that_the_linter_lets_pass_compute_the_same(text):
+    test_whatever_the_linter_lets_pass_trains_compiles_and_computes_the_same.hypothesis.inner_test(text)
 
 
 def same_on_the_machine(plan, module, folder, lengths):

@@ -20,7 +20,7 @@ from nnac.schedule.budget import measured
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import Tokens
-from nnac.train.module import TrainingModule
+from nnac.train.module import ScaleError, TrainingModule
 from nnac.train.schedule import Compression
 from tests.language_policies import small_policies
 from tests.test_train_module import data, differences
@@ -69,7 +69,10 @@ def test_whatever_the_linter_lets_pass_trains_compiles_and_computes_the_same(tex
     assume(not checked.errors)
     plan = checked.resolutions[0].plan
     assume(all(s.weights is None or s.weights.method is not None for s in plan))              # real weights are no integers to compare
-    module = trained(plan, range(0, plan.training.total + 1, plan.training.total // 6))
+    try:
+        module = trained(plan, range(0, plan.training.total + 1, plan.training.total // 6))
+    except ScaleError:                        # what only data tell: a clip of 10,000 for weights of 0.1
+        return
     features, _, targets = data(module, 2)
     assert differences(module, features, targets)[1] == 0
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ import nnac
 from nnac.compression import find
 from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
-from nnac.train.module import NotQuantisedError, TrainingModule, UnsuitableFormatError
+from nnac.train.module import NotQuantisedError, ScaleError, TrainingModule, UnsuitableFormatError
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.schedule import Compression
 from tests.test_train_module import data, differences
@@ -160,6 +160,11 @@ def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_
 ], ids=lambda v: None if v.islower() and "-" in v else v[7:])
 def test_what_integers_cannot_hold_is_refused(rules, code):
     assert code in codes_of(rules)
+
+
+def test_a_clip_that_no_multiplier_reaches_names_its_layer():
+    with pytest.raises(ScaleError, match=r"^`encoder\.lstm\[0\]`: a scale of .* is too large"):
+        module_of("layers encoder.lstm[0].{input, recurrent} { weights int1 fixed(1000000) }")
 
 
 def test_int16_weights_are_for_linear_layers():

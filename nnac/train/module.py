@@ -23,7 +23,8 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from nnac.compression.minmax import MinMax
-from nnac.ir import QGraph
+from nnac.errors import UserError
+from nnac.ir import Node, QGraph
 from nnac.train import layers as _layers
 from nnac.train import recurrent as _recurrent
 from nnac.train.activation import ActivationQuantiser, Clip, learned
@@ -45,6 +46,10 @@ class UnsuitableFormatError(ValueError):
 
 class NotQuantisedError(ValueError):
     """A layer that the plan leaves in real numbers was to be bound."""
+
+
+class ScaleError(UserError):
+    """Clips so far apart that no multiplier of the machine brings one layer's integers to the next one's: ``fixed(14336)`` for weights."""
 
 
 class Group(nn.Module):
@@ -382,7 +387,7 @@ class TrainingModule(nn.Module):
         forms = self.formats()
         for node in self.graph.nodes:
             layer = self.layer(node.path)
-            layer.constants([forms[n] for n in node.inputs], forms[node.output])      # tells the layer those scales
+            self._constants(node, forms)                                              # tells the layer those scales
             for slot in layer.compressed_weights():
                 slot.quantiser.restart(slot.read())
 
@@ -400,11 +405,18 @@ class TrainingModule(nn.Module):
             layer, out = self.layer(node.path), forms[node.output]
             if not layer.can_be_integer:
                 raise NotQuantisedError(f"`{node.path}` has real weights in the plan: it cannot become integers")
-            c = layer.constants([forms[n] for n in node.inputs], out)
+            c = self._constants(node, forms)
             states = tuple(evolve(s, scale=out.scale) if s.name.endswith(".hidden") else s for s in node.states)
             nodes.append(evolve(node, constants=c.bound(), states=states))
         self.train(training)
         return verify(evolve(self.graph, values=values, nodes=tuple(nodes)))
+
+    def _constants(self, node: Node, forms: Mapping[str, Any]) -> Any:
+        """The integer constants of a layer between these formats.  ScaleError if there are none."""
+        try:
+            return self.layer(node.path).constants([forms[n] for n in node.inputs], forms[node.output])
+        except ValueError as error:
+            raise ScaleError(f"`{node.path}`: {error}; look at the clips of its weights, inputs and output") from None
 
     def summary(self) -> str:
         """A table: layer, operator, parameters, formats, quantised or not."""

@@ -104,7 +104,7 @@ class PointlessCombination(Rule):
     """Two settings that are possible together but work against each other, or where one buys nothing.
 
     GQ is built to need neither regulariser nor hard compressor; a block bitmap without pruning only adds bits; blocks that are not a
-    multiple of 16 are stored but not skipped.
+    multiple of 16 are stored but not skipped; an embedding is read a row at a time and never decoded, so nothing makes its rows shorter.
     """
 
     code = "pointless-combination"
@@ -122,6 +122,18 @@ class PointlessCombination(Rule):
                         words.setdefault(found, []).append(i)
                 for (message, help), at in words.items():
                     yield problem(self.code, place(r, decided), message, where(r, at), help, severity="warning")
+        yield from self.embeddings(r)
+
+    def embeddings(self, r: Resolution) -> Iterator[Diagnostic]:
+        """Settings of rules that were written for embeddings alone."""
+        assert r.sites is not None and r.model is not None
+        for setting in ("weights", "codec", "sparsity"):
+            for decided, sites, value in by_entry(r, setting, r.sites.leaves):
+                if decided is None or any(r.model.layer_of(p).kind != "embedding" for p in r.sites.named(decided[1].mask)):
+                    continue
+                if {"weights": lambda v: v.bits < 8, "codec": lambda v: v != "auto", "sparsity": lambda v: v is not None}[setting](value):
+                    yield problem(self.code, place(r, decided), f"an embedding is kept as rows of integers, one read for each label: `{setting}` "
+                                  "makes them no shorter", where(r, sites), "leave it at `int8`, and save bytes elsewhere", severity="warning")
 
     @staticmethod
     def why(setting: str, value: Any, r: Resolution, i: int) -> tuple[str, str] | None:

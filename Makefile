@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
 
-demo: setup                ## speech in, transcript out: corpus, training, policy, program, emulator (about 12 minutes)
+demo: setup                ## speech in, transcript out: corpus, training, policy, program, emulator (8 to 12 minutes)
 	$(BIN)/nnac demo --out $(RUNS)/demo
 
 $(RUNS)/corpus/train.json: | setup

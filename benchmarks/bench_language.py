@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PATHS = [f"encoder.lstm[{i}].{d}.{k}{g}" for i in range(6) for d in ("forward", "backward") for k in ("input", "recurrent")
          for g in ("", ".gate.i", ".gate.f", ".gate.g", ".gate.o")]
 WAYS = ["weights int8 per_channel", "weights int4 per_gate sawb", "weights gq({bits}, space=mu_law({mu}))", "weights lloyd_max({bits})",
-        "codec packed", "sparsity magnitude({percent}%, from=1k steps, to=5k steps)", "pin never"]
+        "codec entropy", "sparsity magnitude({percent}%, from=1k steps, to=5k steps)", "pin never"]
 
 
 def policy(rules: int, seed: int = 0) -> str:

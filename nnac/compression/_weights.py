@@ -21,7 +21,6 @@ class WeightRule:
 
     __slots__ = ()
     learned: ClassVar[tuple[str, ...]] = ()
-    pass_outside: ClassVar[bool] = True          # whether weights beyond the outermost level still receive gradient
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         """State at the start, from the float weights."""
@@ -46,11 +45,10 @@ class WeightRule:
         return True
 
     def codes(self, state: State, x: Tensor, grid: Any, bits: int, clock: Any | None) -> Tensor:
-        """The codes with their gradient.  ``clock`` None: evaluation."""
+        """The codes with their gradient, which weights beyond the outermost level receive too.  ``clock`` None: evaluation."""
         from nnac.compression._grids import exact
 
-        x0 = x.detach()
-        return exact(x, grid.nearest(x0), grid.unit, None if self.pass_outside else grid.inside(x0))
+        return exact(x, grid.nearest(x.detach()), grid.unit)
 
 
 class Fitted(WeightRule):

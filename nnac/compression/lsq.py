@@ -21,7 +21,6 @@ class Lsq(WeightRule, Method):
     gradient_scale: bool = argument("boolean", default=True, doc="divide the step's gradient by sqrt(weights * levels), as the paper does")
 
     learned: ClassVar[tuple[str, ...]] = ("step",)
-    pass_outside: ClassVar[bool] = False
 
     def start(self, x, live, bits):
         """The step of least squared error (our choice; the paper's ``2 E|w| / sqrt(largest level)`` is six times worse at 8 bits)."""

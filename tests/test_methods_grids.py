@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnac.compression import find
-from nnac.compression._centroids import lloyd, lloyd_max, optimal, squared_error
+from nnac.compression._centroids import _points, lloyd, lloyd_max, optimal, squared_error
 from nnac.compression._grids import Codebook, Uniform, snapped
 from nnac.compression._regularise import acosr, mracos
 from nnac.compression._statistics import least_squares_clip, percentile
@@ -31,7 +31,7 @@ def test_uniform_codes_are_the_nearest_levels(bits, odd, clip, seed):
     x = torch.randn(1, 50, generator=torch.Generator().manual_seed(seed)) * clip
     grid = Uniform.of_clip(torch.tensor([clip]), bits, odd)
     levels = grid.codes[0]
-    assert len(levels) <= 1 << bits and levels.abs().max() == grid.top and torch.equal(levels, -levels.flip(0))
+    assert len(levels) <= 1 << bits and grid.top <= 127 and levels.abs().max() == grid.top and torch.equal(levels, -levels.flip(0))
     best = (x[0][:, None] - levels * grid.step).abs().amin(1)
     assert torch.allclose((x - grid.nearest(x) * grid.unit).abs()[0], best, atol=clip * 1e-6)
     assert set(grid.nearest(x).unique().tolist()) <= set(levels.tolist())
@@ -47,17 +47,47 @@ def test_codebook_codes_are_the_nearest_levels(codes, seed):
         assert torch.equal((x - grid.nearest(x)).abs(), (x[..., None] - levels).abs().amin(-1))
 
 
+def test_groups_with_codes_of_their_own_take_the_nearest_of_those():
+    levels, x = torch.tensor([[-9.0, -1, 4, 7, 30], [-50.0, -20, 3, 3, 90]]), torch.linspace(-99, 99, 500)[None].expand(2, -1)
+    for k in (3, 5):                                       # by comparisons, and by search
+        nearest = Codebook(torch.ones(2, 1), levels[:, :k]).nearest(x)
+        assert torch.equal((x - nearest).abs(), (x[..., None] - levels[:, None, :k]).abs().amin(-1))
+
+
 def test_a_weight_half_way_takes_the_upper_code():
     grid = Codebook(torch.ones(1, 1), torch.tensor([[-3.0, 0.0, 4.0]]))
     assert grid.nearest(torch.tensor([[-1.5, -1.5001, 2.0, 1.9999]])).tolist() == [[0.0, -3.0, 4.0, 0.0]]
+
+
+@pytest.mark.parametrize("codes", [[5], [-9, 4], [-127, -30, 0, 0, 12, 127]])
+@pytest.mark.parametrize("kind", ["table", "one for each group", "wide"])
+def test_brackets_are_the_neighbours_on_both_sides(codes, kind):
+    factor = 300 if kind == "wide" else 1
+    levels = torch.tensor(codes, dtype=F64) * factor
+    u = torch.linspace(-400, 400, 6401, dtype=F64)[None].expand(2, -1) * factor
+    low, high = Codebook(torch.ones(2, 1), levels[None].expand(2 if kind == "one for each group" else 1, -1)).bracket(u)
+    at = [max(0, min(int((levels <= v).sum()) - 1, len(codes) - 2)) for v in u[0]]
+    assert low.tolist() == [levels[at].tolist()] * 2
+    assert high.tolist() == [levels[[min(i + 1, len(codes) - 1) for i in at]].tolist()] * 2
+
+
+def test_a_weight_on_the_outermost_level_is_inside():
+    x = torch.tensor([[-1.5, -1.4999, 1.5, 1.5001, -1.5001]])
+    for grid in (Uniform(torch.full((1, 1), 0.5), 3), Codebook(torch.full((1, 1), 0.5), torch.tensor([[-3.0, 0.0, 3.0]]))):
+        assert grid.inside(x).tolist() == [[True, True, True, False, False]] and float(grid.reach) == 1.5
 
 
 def test_levels_on_a_common_unit_are_multiples_of_it():
     grid = Uniform.of_clip(torch.tensor([1.0]), 4)         # step 1/7; unit 1/127: 18 units (18.14)
     on = grid.on(torch.tensor([[1 / 127]]))
     assert on.codes[0].tolist() == [18.0 * q for q in range(-7, 8)] and float(on.unit) == pytest.approx(1 / 127)
+    assert grid.on(torch.tensor([[1.0]])).codes[0].tolist() == list(range(-7, 8))              # a step never vanishes
     book = Codebook(torch.tensor([[0.5], [1.0]]), torch.tensor([[-127.0, 3.0, 127.0]])).on(torch.tensor([[1.0], [1.0]]))
     assert book.codes.tolist() == [[-64.0, 2.0, 64.0], [-127.0, 3.0, 127.0]]       # halves to even
+    assert book.reach.tolist() == [[64.0], [127.0]]
+    same = Codebook(torch.tensor([[0.5], [1.0]]), torch.tensor([[-127.0, 3.0, 127.0]]), torch.tensor([[-70.0, 9.0]]))
+    same = same.on(torch.tensor([[0.25], [0.5]]))
+    assert same.codes.tolist() == [[-254.0, 6.0, 254.0]] and same.bounds.tolist() == [[-140.0, 18.0]]              # one table stays one
 
 
 # ------------------------------------------------------------------------------------------------ centroids
@@ -103,10 +133,30 @@ def test_fewer_values_than_centroids_are_represented_exactly():
     assert len(lloyd_max(np.zeros(0), 4)) == 4
 
 
+@pytest.mark.parametrize("values", [np.random.default_rng(0).standard_t(2, 5000), np.random.default_rng(0).random(5000),
+                                    np.arange(64.0), np.repeat(np.arange(64.0), 3)])
+def test_a_summary_is_coarse_neither_in_the_tails_nor_in_the_middle(values):
+    """Cells no wider than two shares of the range, and (with values all different) no fuller than two shares of the count; 64 values stay."""
+    points, counts = _points(values, 64)
+    assert len(points) <= 64 and counts.sum() == len(values) and (points * counts).sum() == pytest.approx(values.sum())
+    if len(np.unique(values)) <= 64:
+        assert np.array_equal(points, np.arange(64)) and set(counts) == {len(values) / 64}
+    else:
+        assert counts.max() <= len(values) * 2 / 64 + 1
+        held = np.sort(values)
+        ends = np.cumsum(counts).astype(int)
+        assert max(np.ptp(held[a:b]) for a, b in itertools.pairwise([0, *ends])) <= np.ptp(values) * 2 / 64
+
+
+def test_an_empty_cell_keeps_its_centroid():
+    assert lloyd(np.array([0.0, 1.0, 9.0, 11.0]), np.array([0.0, 5.0, 12.0]), 10).tolist() == [0.5, 5.0, 10.0]
+
+
 def test_snapping_moves_no_centroid_by_more_than_half_a_step():
     c = torch.tensor([-0.9, -0.2, 0.01, 0.4], dtype=F64)
     codes, unit = snapped(c)
     assert codes.abs().max() == 127 and ((codes * unit - c).abs() <= unit / 2 + 1e-9).all()
+    assert [v.tolist() for v in snapped(torch.tensor([-1e-9, 2.0**-18]))] == [[0.0, 1.0], [2.0**-18]]          # a unit never vanishes
 
 
 # ------------------------------------------------------------------------------------------------ GQ's soft assignment
@@ -133,6 +183,20 @@ def test_soft_assignment_is_continuous_and_fixes_centroids(alpha):
     assert torch.allclose(slope[0].detach()[1:-1][away[1:-1]], numeric[away[1:-1]], atol=2e-3 * max(1, alpha))
     if alpha == 0.01:
         assert torch.allclose(value[0].detach(), u.detach().clamp(-127, 127), atol=1e-2)       # the raw weights
+
+
+def test_cold_assignment_to_all_centroids_is_the_nearest_also_beyond_the_ends():
+    codes = torch.tensor([-90.0, -20, 3, 100], dtype=F64)
+    u = torch.tensor([-500.0, -91, -90, -89, -56, -54, 3, 51, 52, 100, 300], dtype=F64)
+    assert torch.allclose(soft(u, codes, 1e6), codes[(u[:, None] - codes).abs().argmin(1)])
+
+
+def test_centroids_that_fall_together_stay_finite():
+    """256 centroids of a curved space have fewer than 256 integers: neighbours may be equal, also at the ends."""
+    u = torch.tensor([[-9.0, -7, -3, 0, 3, 7, 9]], dtype=F64)
+    value, slope = bracketed(u, Codebook(torch.ones(1, 1), torch.tensor([[-7.0, -7, 0, 0, 7, 7]], dtype=F64)), 4.0)
+    assert value[0, [0, 1, 3, 5, 6]].tolist() == pytest.approx([-7, -7, 0, 7, 7], abs=1e-5) and torch.isfinite(slope).all()
+    assert -7 < float(value[0, 2]) < 0 and float(value[0, 4]) == pytest.approx(-float(value[0, 2]))
 
 
 def test_mu_law_space_is_the_inverse_of_the_companding_law():
@@ -179,6 +243,7 @@ def test_mracos_pulls_to_the_nearest_centroid_from_both_sides(normalised):
 @pytest.mark.parametrize("bits,odd", [(2, False), (3, False), (4, True), (5, False), (1, True)])
 def test_mracos_on_a_uniform_grid_is_acosr(bits, odd):
     grid = Uniform.of_clip(torch.tensor([0.7]), bits, odd)
+    assert all(v.abs().max() < 1e-6 for v in acosr(grid.codes.double(), grid.top, odd))        # on a level there is nothing to pull
     u = torch.linspace(-1.3, 1.3, 3001, dtype=F64)[None] * grid.top
     expected, inside = acosr(u, grid.top, odd), u.abs() <= grid.top
     formula = (math.pi * u / 2).cos() if odd else (math.pi * u).sin()
@@ -187,6 +252,17 @@ def test_mracos_on_a_uniform_grid_is_acosr(bits, odd):
         value, slope = mracos(u, grid.codes.double(), normalised)
         assert torch.allclose(value, expected[0], atol=1e-9)
         assert torch.allclose(slope, expected[1], atol=1e-6) or ((slope - expected[1]).abs() > 1e-6).sum() <= len(grid.codes[0])
+
+
+@pytest.mark.parametrize("normalised,low,high", [(True, 227 / 6, 227 / 6), (False, 60.0, 67.0)])
+def test_beyond_its_ends_mracos_is_the_distance_in_mean_widths_or_in_those_of_the_end(normalised, low, high):
+    value, slope = mracos(torch.tensor([[-130.0, 137.0]], dtype=F64), CENTROIDS, normalised)
+    assert value[0].tolist() == pytest.approx([30 / low, 10 / high]) and slope[0].tolist() == pytest.approx([-1 / low, 1 / high])
+
+
+def test_a_single_centroid_pulls_by_its_distance():
+    value, slope = mracos(torch.tensor([[1.0, 3.0, 7.0]]), torch.tensor([[3.0]]))
+    assert value.tolist() == [[2.0, 0.0, 4.0]] and slope.tolist() == [[-1.0, 0.0, 1.0]]
 
 
 def test_penalties_have_the_gradient_they_promise():
@@ -219,8 +295,9 @@ def test_regularised_weights_settle_on_centroids():
 # ------------------------------------------------------------------------------------------------ clips
 
 def test_sawb_reproduces_the_published_table():
-    assert COEFFICIENTS[(4, True)] == (12.035, -12.03) and COEFFICIENTS[(2, False)] == (3.12, -2.064)
-    assert COEFFICIENTS[(8, False)] == (31.76, -35.04)
+    assert COEFFICIENTS == {                               # METHODS §6, as seen in FMS-MO
+        (2, False): (3.12, -2.064), (2, True): (2.6, -1.71), (3, False): (7.509, -6.892), (4, False): (12.68, -12.80),
+        (4, True): (12.035, -12.03), (5, False): (17.74, -18.64), (7, True): (28.24, -30.81), (8, False): (31.76, -35.04)}
     w = weights(1, 500)
     rms, mean = float(w.square().mean().sqrt()), float(w.abs().mean())
     for (bits, aligned), (c1, c2) in COEFFICIENTS.items():
@@ -228,6 +305,11 @@ def test_sawb_reproduces_the_published_table():
         assert clip == pytest.approx(c1 * rms + c2 * mean, rel=1e-4) or clip == float(w.abs().max())
     with pytest.raises(ValueError, match="6 bits"):
         coefficients(6, True)
+
+
+def test_sawb_takes_the_largest_magnitude_where_its_formula_is_not_positive():
+    """Weights of nearly one magnitude: 12.68 - 12.80 < 0."""
+    assert make("sawb", zero_aligned=False).reach(torch.tensor([[*[-0.3] * 8, -0.31]]), None, 4).tolist() == pytest.approx([0.31])
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
@@ -256,6 +338,19 @@ def test_sawb_uses_its_moving_average_at_inference_only():
     assert scale[False] == pytest.approx(0.55 * scale[True], rel=1e-5)             # (1 + 0.1 (2 - 1)) / 2
 
 
+@settings(max_examples=80, deadline=None)
+@given(n=st.integers(1, 40), p=st.integers(50, 100), dead=st.integers(0, 40), seed=st.integers(0, 99))
+def test_a_percentile_is_the_order_statistic_at_or_above_it(n, p, dead, seed):
+    x = torch.randn(2, n, generator=torch.Generator().manual_seed(seed))
+    live = torch.ones(2, n, dtype=torch.bool)
+    live[1, : min(dead, n - 1)] = False
+    for mask in (None, live):
+        y = x if mask is None else x * mask
+        for got, row, kept in zip(percentile(y, p, mask), y, live if mask is not None else live.new_ones(2, n), strict=True):
+            ordered = sorted(row[kept].abs().tolist())
+            assert float(got) == ordered[-(-p * len(ordered) // 100) - 1]
+
+
 def test_percentile_counts_live_weights_only():
     x = torch.arange(1.0, 101)[None] * torch.tensor([[-1.0]])
     assert percentile(x, 90).item() == 90 and percentile(x, 100).item() == 100 and percentile(x, 50.5).item() == 51
@@ -275,6 +370,22 @@ def test_least_squares_clip_beats_its_neighbours(bits):
     assert all((error(clip) <= error(clip * f) * 1.02).all() for f in (0.5, 0.8, 0.95, 1.05, 1.3, 2.0))
 
 
+def test_rows_are_clipped_each_for_itself():
+    """A row of equal magnitudes keeps its maximum; one with an outlier gives it up."""
+    flat, spiked = torch.ones(1, 500), torch.cat([torch.randn(1, 4999, generator=torch.Generator().manual_seed(0)), torch.tensor([[30.0]])], 1)
+    both = torch.cat([flat.repeat(1, 10), spiked])
+    clips = least_squares_clip(both, 4)
+    assert clips.tolist() == [float(least_squares_clip(row[None], 4)) for row in both] and clips[0] == 1.0 and clips[1] < 15
+
+
+def test_clips_of_one_statistic_look_at_magnitudes():
+    x = torch.tensor([[-3.0, 1.0, 0.0, 2.0], [0.5, -0.5, 0.25, 0.25]])
+    live = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    assert make("minmax").reach(x, None, 4).tolist() == [3.0, 0.5]
+    assert make("binary").reach(x, None, 1).tolist() == [1.5, 0.375] and make("binary").reach(x, live, 1).tolist() == [2.0, 0.375]
+    assert make("fixed", clip=0.75).reach(x, None, 4).tolist() == [0.75, 0.75]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.floats(1e-4, 1e4), st.integers(2, 8))
 def test_a_power_of_two_step_is_the_smallest_that_covers(top, bits):
@@ -284,12 +395,22 @@ def test_a_power_of_two_step_is_the_smallest_that_covers(top, bits):
     assert covered and (step * 0.5 * ((1 << (bits - 1)) - 1) < top * (1 + 1e-6) or step == 2.0**-18)
 
 
+def test_a_power_of_two_that_covers_exactly_stays():
+    assert make("power_of_two").reach(torch.tensor([[7 / 8, 0.1], [-7 / 8 - 1e-3, 0.1]]), None, 4).tolist() == [7 / 8, 7 / 4]
+
+
 def test_ternary_follows_its_threshold_not_the_nearest_level():
     from nnac.train.quantiser import Settings, WeightQuantiser
 
     w = torch.tensor([[1.0, -1.0, 0.5, 0.4, -0.3, 0.02, 0.0, 0.0]])                 # 0.7 E|w| = 0.28; a = mean of the five above = 0.64
     codes, scale = WeightQuantiser(Settings(make("ternary"), 2, "tensor"), w).eval()(w)
     assert codes[0].tolist() == [1, -1, 1, 1, -1, 0, 0, 0] and float(scale[0]) == pytest.approx(0.64)
+
+
+def test_ternary_takes_the_size_of_the_one_weight_that_stands_out_and_leaves_the_threshold_at_zero():
+    """Mean |w| 1: at threshold 1 the four weights of 1 or -1 stay at zero."""
+    grid = make("ternary", threshold=1.0).grid({}, torch.tensor([[1.0, -1.0, 1.0, -1.0, 2.0, 0.0]]), None, 2, True)
+    assert float(grid.unit) == 2.0 and grid.nearest(torch.tensor([[1.0, -1.0, 1.0, -1.0, 2.0, 0.0]])).tolist() == [[0, 0, 0, 0, 1, 0]]
 
 
 # ------------------------------------------------------------------------------------------------ PACT
@@ -327,6 +448,15 @@ def test_pact_outside_its_clip_is_smooth_and_its_gradient_numeric(case):
     function(x, b).sum().backward()
     assert float(b.grad) == pytest.approx(float(numeric.sum()), abs=1e-6)
     assert numeric.tolist() == pytest.approx([1, 1, side, side], abs=1e-6)
+
+
+@pytest.mark.parametrize("case", pact_cases())
+def test_a_value_on_a_clip_is_inside_it(case):
+    function, _, side = pact_cases()[case]
+    a = torch.tensor(1.5, dtype=F64, requires_grad=True)
+    x = torch.tensor([1.5, 1.5 * side], dtype=F64, requires_grad=True)
+    function(x, a).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0] and float(a.grad) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_two_sided_pact_learns_both_clips():

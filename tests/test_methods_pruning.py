@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -74,10 +75,21 @@ def test_blocks_of_a_gated_kernel_are_words_of_the_machine():
     assert abs(int((~q.mask).sum()) - w.numel() // 2) <= 64
 
 
+def test_blocks_that_gates_cannot_share_are_plain_neighbours():
+    for rows, block in ((32, 6), (32, 2), (30, 8)):        # a block that is no multiple of four gates, rows that are none
+        w = weights(rows, 5)
+        assert torch.equal(Blocks(rows, 5, block, "outputs", 4).sums(w), Blocks(rows, 5, block, "outputs").sums(w))
+
+
 def test_magnitude_follows_the_cubic_law():
     m = gradual("magnitude", 0.8, to=24.0, initial=0.1)
     shares = [m.share(Clock(step)) for step in (4, 8, 14, 24, 99)]
     assert shares == pytest.approx([0.1, 0.8 - 0.7 * (16 / 20) ** 3, 0.8 - 0.7 * 0.125, 0.8, 0.8])
+
+
+def test_sensing_follows_the_cubic_law_from_nothing():
+    m = gradual("csp", 0.8, to=24.0)
+    assert [m.share(Clock(step)) for step in (4, 9, 14, 24, 99)] == pytest.approx([0.0, 0.8 * (1 - 0.75**3), 0.8 * 0.875, 0.8, 0.8])
 
 
 def test_magnitude_kills_the_smallest():
@@ -93,6 +105,24 @@ def test_narang_steepens_half_way():
     assert (n.threshold(0.9) - n.threshold(0.8)) == pytest.approx(2 * (n.threshold(0.2) - n.threshold(0.1)))
 
 
+@pytest.mark.parametrize("progress,first", [(0.25, 0.2), (0.75, 0.7)])
+@pytest.mark.parametrize("block", [1, 5])
+def test_narang_kills_below_a_share_of_the_magnitude_that_would_meet_the_target(progress, first, block):
+    """Slopes 0.8 and 1.2: after a quarter a fifth of the final threshold, after three quarters seven tenths."""
+    w = weights(16, 20)
+    means = w.abs().reshape(16, -1, block).mean(-1)
+    final = means.flatten().sort().values[round(0.6 * means.numel())]
+    m = make("narang", target=0.6, to=Moment(40.0), block=block)
+    mask = m.choose(w, torch.ones(16, 20, dtype=torch.bool), Clock(round(40 * progress)), torch.zeros(1))
+    assert torch.equal(mask[:, ::block], means >= first * final) and not mask.all()
+
+
+def test_a_shorter_run_counts_by_its_own_mean():
+    w = torch.tensor([[1.0, -3.0, 2.0, 2.0, -5.0]])
+    assert magnitudes(w, Blocks(1, 5, 2)).tolist() == [[2.0, 2.0, 5.0]] and magnitudes(w.T, Blocks(5, 1, 2, "outputs")).tolist() == [[2.0, 2.0, 5.0]]
+    assert Blocks(1, 5, 2).sizes(w).tolist() == [[2, 2, 1]]
+
+
 @budget(max_examples=50, deadline=None)
 @given(rows=st.integers(1, 8), cols=st.integers(1, 30), n=st.integers(1, 7), extra=st.integers(1, 8), seed=st.integers(0, 99))
 def test_n_of_m_keeps_the_largest_of_each_run(rows, cols, n, extra, seed):
@@ -102,6 +132,12 @@ def test_n_of_m_keeps_the_largest_of_each_run(rows, cols, n, extra, seed):
         run, kept = w[:, start:start + m].abs(), mask[:, start:start + m]
         assert (kept.sum(1) == min(n, run.shape[1])).all()
         assert (run.masked_fill(~kept, 9).amin(1) >= run.masked_fill(kept, -1).amax(1)).all()
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_n_of_m_leaves_something_out(n):
+    with pytest.raises(ValueError, match="smaller than `m`"):
+        make("n_m", n=n, m=4)
 
 
 def test_n_of_m_may_revive_a_weight():
@@ -143,6 +179,24 @@ def test_an_orthonormal_sensing_matrix_is_soft_thresholding():
     code, _ = sparse_code(w, phi, 0.5, 30)
     ranks = w.abs().reshape(-1).argsort(descending=True)[: int((code != 0).sum())]
     assert torch.equal((code != 0).reshape(-1).nonzero()[:, 0], ranks.sort().values)           # the support is magnitude's
+
+
+@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize("accelerate", [True, False])
+def test_iterations_are_those_of_beck_and_teboulle(block, accelerate):
+    """Their equations in NumPy, step by step: ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, ``y = x + (t - 1) / t' (x - x_before)``."""
+    w, phi, strength = weights(6, 16).double().numpy() * 10, sensing_matrix(8, 16, 1).double().numpy(), 0.05
+    rate = 1 / np.linalg.norm(phi, 2) ** 2
+    x = y = w * 0.5
+    t = 1.0
+    for _ in range(7):
+        v = y + rate * (w - y) @ phi.T @ phi
+        size = np.sqrt(np.square(v.reshape(6, -1, block)).mean(-1, keepdims=True)).repeat(block, -1).reshape(6, 16)
+        before, x = x, v * np.maximum(1 - strength * rate / size, 0)
+        t, last = (1 + np.sqrt(1 + 4 * t * t)) / 2, t
+        y = x + (last - 1) / t * (x - before) if accelerate else x
+    w, phi = torch.tensor(w), torch.tensor(phi)
+    assert np.allclose(sense(w, phi, strength, w * 0.5, 7, block, accelerate).numpy(), x, atol=1e-9)
 
 
 @pytest.mark.parametrize("block", [1, 8])
@@ -187,6 +241,32 @@ def test_csp_keeps_more_of_the_weights_than_chance():
         kept[keyword] = float(v.norm() / w.norm())
     chance = 0.2**0.5
     assert chance + 0.2 < kept["csp"] <= kept["magnitude"]
+
+
+@pytest.mark.parametrize("cols", [32, 40])                # pieces of 16: the last one of 40 is half empty
+@pytest.mark.parametrize("first,last", [(0.1, 0.3), (0.6, 0.8)])
+def test_what_the_sensing_finds_lives_then_the_largest(cols, first, last):
+    """At the second event too, where some weights are dead: the answer's weights by size, then those it left out by |w|."""
+    m = make("csp", target=1.0 - 1e-3, columns=16, iterations=9)
+    w, phi = weights(24, cols), sensing_matrix(8, 16, 0)
+    mask, memory, strength = torch.ones(24, cols, dtype=torch.bool), torch.zeros(1, dtype=torch.float64), None
+    for share in (first, last):
+        object.__setattr__(m, "target", share)
+        chosen = m.choose(w, mask, Clock(99, 100), memory)
+        pieces = torch.nn.functional.pad(w * mask, (0, -cols % 16)).reshape(-1, 16)
+        wanted = 1 - (1 - share) * w.numel() / pieces.numel()
+        code, strength = sparse_code(pieces, phi, wanted, 9, 1, True, strength)
+        assert float(memory) == strength
+        code = code.reshape(24, -1)[:, :cols].abs()
+        key = torch.where(code > 0, 1e6 + code.double(), w.abs().double()).masked_fill(~mask, -1)
+        dead = key.flatten().argsort()[: round(share * w.numel())]
+        assert (code > 0).any() and not chosen.flatten()[dead].any() and int((~chosen).sum()) == len(dead)
+        mask = chosen
+
+
+def test_sensing_nothing_still_meets_the_share():
+    w, mask = torch.zeros(8, 16), torch.ones(8, 16, dtype=torch.bool)
+    assert int(make("csp", target=0.5, columns=16).choose(w, mask, Clock(99, 100), torch.zeros(1)).sum()) == 64
 
 
 def test_the_sensing_matrix_is_fixed_by_its_seed():

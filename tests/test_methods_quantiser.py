@@ -11,6 +11,7 @@ from hypothesis import settings as budget
 from hypothesis import strategies as st
 
 from nnac.compression import find
+from nnac.compression._grids import SMALLEST_UNIT
 from nnac.train.quantiser import KernelQuantiser, Part, Settings, WeightQuantiser, quantiser_for
 from nnac.train.schedule import Compression, Slot
 from nnac.train.settings import Layout
@@ -23,7 +24,7 @@ every_method = pytest.mark.parametrize("keyword", weight_methods())
 def check_codes(codes: torch.Tensor, scale: torch.Tensor, w: torch.Tensor, allowed: int | None) -> None:
     assert codes.shape == w.shape and scale.shape == (w.shape[0],)
     assert torch.equal(codes, codes.round()) and codes.abs().max() <= 127
-    assert torch.isfinite(scale).all() and (scale > 0).all()
+    assert torch.isfinite(scale).all() and (scale >= SMALLEST_UNIT).all()
     assert allowed is None or len(codes.unique()) <= allowed
 
 
@@ -451,6 +452,7 @@ def test_a_plan_gives_each_kernel_its_quantiser(plan):
         q.on_step(20, w)
         codes, scale = q.eval()(w)
         check_codes(codes, scale, w, None)
+    assert built("joint.output.weight").settings.gates == 1 and shared.settings.gates == 4
     with pytest.raises(ValueError, match=r"encoder\.lstm\[0\]\.input.*the model says 64 x"):
         quantiser_for(plan, "encoder.lstm[0].input", weights(64, 3))
 

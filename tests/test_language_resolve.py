@@ -99,7 +99,7 @@ def test_none_takes_back_what_an_earlier_rule_said():
     assert p["encoder.lstm[0].input"].sparsity is None and p["encoder.lstm[1].input"].sparsity.target == 0.5
 
 
-SETTINGS = ["weights int4", "weights int8", "weights gq(3)", "codec raw", "codec packed", "pin never"]
+SETTINGS = ["weights int4", "weights int8", "weights gq(3)", "codec raw", "codec entropy", "pin never"]
 PATHS = ["**", "encoder.**", "encoder.lstm[0]", "encoder.lstm[*].input", "**.gate.f", "encoder.lstm[1].recurrent.gate.{i, g}", "joint.**",
          "encoder.lstm[0..1].**", "prediction.lstm[0].{input, recurrent}"]
 

@@ -144,5 +144,6 @@ def rank_of_group(device: str) -> Iterator[tuple[int, int]]:
     torch.distributed.init_process_group("nccl" if own else "gloo", init_method=rendezvous, rank=rank, world_size=world)
     try:
         yield rank, world
+        torch.distributed.barrier()                # a rank that leaves early pulls the connection from under the others
     finally:
         torch.distributed.destroy_process_group()

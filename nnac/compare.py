@@ -84,7 +84,6 @@ def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence
     rate = executor.values[executor.inputs["encoder"][0]].rate        # a rest shorter than a step is heard by neither
     whole = [f[: len(f) // rate * rate] for f in features]
     encoder = {n.output for n in module.graph.entry("encoder")}
-    bidirectional = any(n.attributes.get("bidirectional") for n in module.graph.entry("encoder"))
     for rows in by_length([len(f) for f in whole], batch):
         x, lengths = pad([whole[i] for i in rows])
         expected: list[Event] = []
@@ -95,7 +94,7 @@ def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence
         for i, a, b in zip(rows, tokens, transcribe(stepper, x, lengths), strict=True):
             out.expected_texts[i], out.texts[i] = front.text(a), front.text(b)
         out.steps.update(stepper.steps)
-        if bidirectional:                                        # what follows a row's end is computed by both, heard by neither
+        if module.graph.bidirectional("encoder"):        # what follows a row's end is computed by both, heard by neither
             ends = {n: lengths // rate * executor.values[n].rate for n in encoder if n in executor.values}
             expected, got = ([_until(e, ends) for e in events] for events in (expected, got))
         _tally(out, expected, got, rows)

@@ -10,7 +10,7 @@ module binds it (`nnac.train.module`).  `nnac.verify` says what a valid graph is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -91,6 +91,10 @@ class QGraph:
         """The nodes of one entry, in order."""
         return tuple(n for n in self.nodes if n.entry == name)
 
+    def bidirectional(self, entry: str) -> bool:
+        """Whether a layer of the entry hears the sequence from its end as well: then the whole of it is needed."""
+        return any(n.attributes.get("bidirectional") for n in self.entry(entry))
+
     @cached_property
     def by_path(self) -> dict[str, Node]:
         return {n.path: n for n in self.nodes}
@@ -122,3 +126,13 @@ class QGraph:
                 lines += [f"      state {s.name} int{s.bits}[{s.width}]" for s in n.states]
             lines.append(f"    return {', '.join(self.outputs[entry])}")
         return "\n".join(lines)
+
+
+def taken(nodes: Iterable[Node]) -> dict[str, tuple[str, ...]]:
+    """Entry -> the values that its nodes read and none of them makes, in order."""
+    nodes = list(nodes)
+    made = {(n.entry, n.output) for n in nodes}
+    read: dict[str, dict[str, None]] = {n.entry: {} for n in nodes}
+    for n in nodes:
+        read[n.entry] |= dict.fromkeys(v for v in n.inputs if (n.entry, v) not in made)
+    return {entry: tuple(values) for entry, values in read.items()}

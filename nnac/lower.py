@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from nnac import arith
-from nnac.ir import QGraph, State, Value
+from nnac.ir import QGraph, State, Value, taken
 from nnac.model.graph import Layer, ModelGraph
 from nnac.verify import verify
 
@@ -44,7 +44,6 @@ def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
     """The unbound graph of ``model``; ``precision(path)`` for every layer path and for the input ``features``."""
     values: dict[str, Value] = {}
     nodes = []
-    outputs: dict[str, list[str]] = {}
     for name, width in model.inputs.items():
         consumer = next(layer for layer in model if name in layer.inputs)
         if consumer.kind == "embedding":
@@ -57,13 +56,8 @@ def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
         nodes.append(node)
         values[value.name] = value
     nodes, values = _table_inputs(nodes, values)
-    inputs: dict[str, tuple[str, ...]] = {}
-    for entry in dict.fromkeys(n.entry for n in nodes):
-        inside = [n for n in nodes if n.entry == entry]
-        made = {n.output for n in inside}
-        inputs[entry] = tuple(dict.fromkeys(v for n in inside for v in n.inputs if v not in made))
-        outputs[entry] = [inside[-1].output]
-    return verify(QGraph(model.name, values, tuple(nodes), inputs, {k: tuple(v) for k, v in outputs.items()},
+    outputs = {n.entry: (n.output,) for n in nodes}                       # the last of each
+    return verify(QGraph(model.name, values, tuple(nodes), taken(nodes), outputs,
                          dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms)))
 
 

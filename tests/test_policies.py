@@ -23,7 +23,7 @@ from nnac.speech.tokens import Tokens
 from nnac.train.module import ScaleError, TrainingModule
 from nnac.train.schedule import Compression
 from tests.language_policies import small_policies
-from tests.test_train_module import data, differences
+from tests.test_train_module import data, differences, train_step
 
 FOLDERS = ("specs/papers", "specs/comparison")
 SHAPE = "cells=16, embedding=8, prediction_cells=16, joint=16, vocabulary=29"
@@ -108,13 +108,7 @@ def trained(plan, moments):
     module.calibrate([data(module, 1)])
     compression, optimiser = Compression(module, plan.training.total), torch.optim.Adam(module.parameters(), 1e-3)
     for step in filter(None, moments):
-        logits, _ = module(*data(module, step))
-        loss = logits.logsumexp(-1).mean() - logits[..., 0].mean() + compression.regulariser()
-        optimiser.zero_grad()
-        loss.backward()
-        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
-        optimiser.step()
-        compression.on_step(step)
+        train_step(module, compression, optimiser, data(module, step), step)
     compression.finish()
     return module.eval()
 

@@ -12,7 +12,7 @@ from nnac.lower import lower_plan
 from nnac.train.module import NotQuantisedError, ScaleError, TrainingModule, UnsuitableFormatError
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.schedule import Compression
-from tests.test_train_module import data, differences
+from tests.test_train_module import data, differences, train_step
 
 POLICY = """
 import "specs/targets/edge.nnac"
@@ -54,13 +54,7 @@ def test_integers_agree_before_during_and_after_training(rules):
     features, lengths, targets = data(module, 2)
     compression, optimiser = Compression(module, 8), torch.optim.Adam(module.parameters(), 1e-2)
     for step in range(1, 9):
-        logits, _ = module(features, lengths, targets)
-        loss = logits.logsumexp(-1).mean() - logits[..., 0].mean() + compression.regulariser()
-        optimiser.zero_grad()
-        loss.backward()
-        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
-        optimiser.step()
-        compression.on_step(step)
+        train_step(module, compression, optimiser, (features, lengths, targets), step)
         if step in (1, 5):
             module.eval()
             assert differences(module, features, targets)[1] == 0

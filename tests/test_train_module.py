@@ -43,6 +43,17 @@ def data(module, seed=0, steps=24, batch=3, labels=5):
             torch.randint(1, 12, (labels, batch), generator=rng))
 
 
+def train_step(module, compression, optimiser, batch, step):
+    """A step that moves every weight, with what compression does after it; gradients are finite."""
+    logits, _ = module(*batch)
+    loss = logits.logsumexp(-1).mean() - logits[..., 0].mean() + compression.regulariser()
+    optimiser.zero_grad()
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
+    optimiser.step()
+    compression.on_step(step)
+
+
 def differences(module, features, targets):
     """(values compared, values that differ) of encoder, prediction and joint, at every node, against evaluate of the bound graph."""
     graph, seen = module.bind(), {}

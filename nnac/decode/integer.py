@@ -70,8 +70,7 @@ class Reference:
 
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
-        bidirectional = any(n.attributes.get("bidirectional") for n in self.graph.entry(entry))
-        if not bidirectional or lengths is None or len(set(np.asarray(lengths).tolist())) == 1:
+        if not self.graph.bidirectional(entry) or lengths is None or len(set(np.asarray(lengths).tolist())) == 1:
             return evaluate(self.graph, entry, inputs, state, watch)
         rows = [self._row(entry, inputs, state, b, int(n)) for b, n in enumerate(lengths)]
         steps = min(len(v) // self.values[k].rate for k, v in inputs.items())

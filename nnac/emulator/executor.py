@@ -7,6 +7,7 @@ symbol; rows that pad it compute nothing that anybody reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 from attrs import Factory, define, field
@@ -42,11 +43,11 @@ class Emulator:
         bidirectional encoder (`nnac.schedule.passes`)."""
         return tuple(e for n, e in self.program.entries.items() if n != INIT and e.steps == 1 and e.model_entry == entry)
 
-    @property
+    @cached_property
     def inputs(self) -> Mapping[str, tuple[str, ...]]:
         return {entry: self._outside(entry)[0] for entry in self._entries}
 
-    @property
+    @cached_property
     def outputs(self) -> Mapping[str, tuple[str, ...]]:
         return {entry: self._outside(entry)[1] for entry in self._entries}
 

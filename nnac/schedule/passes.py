@@ -22,7 +22,7 @@ from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
-from nnac.ir import Node, QGraph, Value
+from nnac.ir import Node, QGraph, Value, taken
 from nnac.ops.lstm import DIRECTIONS
 from nnac.verify import verify
 
@@ -40,7 +40,7 @@ class Passes:
 
 def split(graph: QGraph) -> Passes:
     """The same integers, pass by pass."""
-    if not any(n.attributes.get("bidirectional") for n in graph.nodes):
+    if not any(map(graph.bidirectional, graph.inputs)):
         return Passes(graph)
     values = dict(graph.values)
     nodes: list[Node] = []
@@ -67,8 +67,7 @@ def split(graph: QGraph) -> Passes:
                 halves.append(half.output)
             joins[node.output] = tuple(halves)
             waiting = []
-        bidirectional = any(n.attributes.get("bidirectional") for n in graph.entry(entry))
-        nodes += [evolve(n, entry=f"{entry}.end") if bidirectional else n for n in waiting]
+        nodes += [evolve(n, entry=f"{entry}.end") if graph.bidirectional(entry) else n for n in waiting]
     return Passes(verify(with_ports(graph, nodes, values, joins)), joins, layers)
 
 
@@ -99,13 +98,8 @@ def with_ports(graph: QGraph, nodes: list[Node], values: Mapping[str, Value], jo
     """The graph of these nodes: each entry takes what it does not make, and returns what others take and what the model returns."""
     halves = {h for pair in joins.values() for h in pair}
     wanted = halves | {v for names in graph.outputs.values() for v in names}
-    inputs: dict[str, tuple[str, ...]] = {}
-    outputs: dict[str, tuple[str, ...]] = {}
-    entries = dict.fromkeys(n.entry for n in nodes)
-    for entry in entries:
-        made = {n.output for n in nodes if n.entry == entry}
-        inputs[entry] = tuple(dict.fromkeys(v for n in nodes if n.entry == entry for v in n.inputs if v not in made))
-    for entry in entries:
+    inputs, outputs = taken(nodes), {}
+    for entry in inputs:
         elsewhere = {v for other, names in inputs.items() if other != entry for v in names}
         outputs[entry] = tuple(n.output for n in nodes if n.entry == entry and n.output in wanted | elsewhere)
     return evolve(graph, nodes=tuple(nodes), values=values, inputs=inputs, outputs=outputs)

@@ -13,7 +13,7 @@
 Word error rates: training module in evaluation mode on the first utterances of `sent` and `voice`; differences with paired bootstrap
 intervals.  For aat and (a) a sample is also run on the emulator, every integer compared.  Cycles: predicted, for one frame of 60 ms with
 the labels and joint calls of that sample.  The paper's claims (up to 10 % of the word error rate saved against (a), 5-7 % of latency against
-(b)) rest on a recogniser and an accelerator that are not known to us: METHODS §1.  The last line is one JSON object.
+(b)) rest on a recogniser and an accelerator that are not known to us: docs/methods.md §1.  The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Nothing here rounds twice, wraps, or uses a float scale, except `quantise` and t
 between real numbers and integers.
 
 Number formats are written Qi.f: f fraction bits.  int16 pre-activations are Q3.12, sigmoid and tanh give Q0.15.
-Source: DESIGN §5; requantisation equals TOSA SINGLE_ROUND and TFLite single rounding; the LSTM step is TFLite's integer LSTM with the
+Source: docs/design.md §5; requantisation equals TOSA SINGLE_ROUND and TFLite single rounding; the LSTM step is TFLite's integer LSTM with the
 sums of `acc32` (our choice) or `sum16` (TFLite's).
 """
 

@@ -1,13 +1,12 @@
 """The pipeline on one screen: from a policy file to a program.  Every stage returns a value that prints.
 
-    plan     = resolve(path)                    specs/*.nnac -> Plan           (language: parse, resolve, lint)
-    graph    = lower(plan)                      Plan -> unbound QGraph         (lower)
-    trained  = load_module(checkpoint)          weights and scales             (train)
-    bound    = bind(trained)                    -> bound QGraph                (train.module, bind)
-    program  = compile_graph(bound, target)     tile, encode weights, allocate, order, verify  (schedule)
-    machine  = Emulator(program)                run                            (emulator)
+    resolve(path)         specs/*.nnac -> Plan                                        (language: parse, resolve, lint)
+    lower(plan)           Plan -> unbound QGraph                                      (lower)
+    trained(checkpoint)   weights and scales, as a training module                    (train)
+    bind(trained)         -> bound QGraph: the integers                               (train, bind)
+    program(trained)      tile, encode weights, allocate, order, prove -> Program     (schedule)
 
-`stages` names them; ``nnac show CHECKPOINT --stage plan|qgraph|program`` prints any.
+and `nnac.emulator.machine.Machine(program)` runs it.  ``nnac show FILE --stage plan|graph|bound|program`` prints any of them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from nnac.verify import verify
 if TYPE_CHECKING:
     from nnac.plan import Plan
 
-CELL_FRACTION = 11             # int16 cell, +-16: saturating, trained through (METHODS §1, the MLPerf pitfall)
+CELL_FRACTION = 11             # int16 cell, +-16: saturating, trained through (docs/methods.md §1, the MLPerf pitfall)
 
 
 @frozen

@@ -237,6 +237,25 @@ class Program:
         """What lies at ``address``."""
         return next((s for s in self.symbols if s.space == space and s.address <= address < s.address + s.bytes), None)
 
+    def __str__(self) -> str:
+        """A screen: entry points with their cycles, what lies where, what the host does."""
+        policy = self.plan.get("name")
+        lines = [f"program{f' of policy {policy}' if policy else ''} for `{self.target.name}`: {self.dram.nbytes:,} bytes of DRAM, ISA {self.isa}"]
+        wide = max((len(name) for name in self.entries), default=0)
+        for name, e in self.entries.items():
+            ports = f"{', '.join(map(str, e.inputs))} -> {', '.join(map(str, e.outputs))}" if e.inputs or e.outputs else ""
+            lines.append(f"  {name:<{wide}} {e.cycles:>11,} cycles {len(e.words):>7,} instructions  {ports}".rstrip())
+        if self.states:
+            held = sum(s.width * s.size for s in self.states)
+            lines.append(f"  states: {', '.join(s.name for s in self.states)}; {held:,} bytes")
+        lines += [f"  on the CPU: {h.path} ({h.op}), {h.cycles:,} cycles" for h in self.host]
+        if kernels := self.report.get("layers"):
+            total, size = (sum(k[what] for k in kernels.values()) for what in ("weights", "bytes"))
+            lines.append(f"  weights: {total:,} in {len(kernels)} kernels, {size:,} bytes, {8 * size / max(1, total):.2f} bits each")
+        if sram := self.report.get("sram"):
+            lines.append(f"  activation memory: {sram['used']:,} of {sram['size']:,} bytes")
+        return "\n".join(lines)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the file, whole or not at all."""
         with atomic(path) as out:

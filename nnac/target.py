@@ -47,7 +47,7 @@ class Energy:
 
 @frozen
 class Target:
-    """A neural network accelerator.  See ``DESIGN`` §6 for the machine these numbers describe."""
+    """A neural network accelerator.  See docs/design.md §6 for the machine these numbers describe."""
 
     name: str
     clock: int                                     # Hz

@@ -39,6 +39,16 @@ def test_emulator_and_training_module_agree_on_every_integer_and_transcript(demo
     assert sum("reference" in text for text in said) >= 6, "each utterance is shown"
 
 
+def test_a_checkpoint_shows_every_stage(demo, capsys):
+    out, _, _ = demo
+    seen = {}
+    for stage in ("plan", "graph", "bound", "program"):
+        assert main(["show", str(out / "tiny_int8.nnc"), "--stage", stage]) == 0
+        seen[stage] = capsys.readouterr().out
+    assert "features: int8[6, 40] * ?" in seen["graph"] and "* ?" not in seen["bound"] and "input int8[96, 120]" in seen["bound"]
+    assert seen["program"] == f"{Program.load(out / 'tiny_int8.nnp')}\n"
+
+
 def test_the_figures_are_whole(demo):
     _, figures, _ = demo
     for key in ("wer_float", "wer_training_module", "wer_emulator", "model_bytes", "program_bytes", "cycles_per_frame", "rtf", "wall_s"):

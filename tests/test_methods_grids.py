@@ -295,7 +295,7 @@ def test_regularised_weights_settle_on_centroids():
 # ------------------------------------------------------------------------------------------------ clips
 
 def test_sawb_reproduces_the_published_table():
-    assert COEFFICIENTS == {                               # METHODS §6, as seen in FMS-MO
+    assert COEFFICIENTS == {                               # docs/methods.md §6, as seen in FMS-MO
         (2, False): (3.12, -2.064), (2, True): (2.6, -1.71), (3, False): (7.509, -6.892), (4, False): (12.68, -12.80),
         (4, True): (12.035, -12.03), (5, False): (17.74, -18.64), (7, True): (28.24, -30.81), (8, False): (31.76, -35.04)}
     w = weights(1, 500)

@@ -34,6 +34,6 @@ def clipped(x: Tensor, low: Tensor, high: Tensor, levels: int, plus: bool = True
 
     x any shape, real      low < high, scalars, either may be learned
     Gradients: ``dy/dx`` = 1 inside, 0 outside; ``dy/dhigh`` = 1 above, ``dy/dlow`` = 1 below; with ``plus`` the rounding term inside,
-    ``+-(round(z) - z) / levels`` with z in levels.  Source: PACT and FMS-MO's PACT+ (METHODS §6).
+    ``+-(round(z) - z) / levels`` with z in levels.  Source: PACT and FMS-MO's PACT+ (docs/methods.md §6).
     """
     return _Clipped.apply(x, low, high, levels, plus)

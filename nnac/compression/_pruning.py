@@ -125,7 +125,7 @@ def sense(w: Tensor, phi: Tensor, strength: float, start: Tensor, iterations: in
     """``argmin_x 1/2 |phi w - phi x|^2 + strength |x|_1`` for each row of ``w`` [N, d], by FISTA (or ISTA) from ``start``.
 
     phi [m, d].  For an orthonormal ``phi`` the first iteration is the answer: soft thresholding of ``w`` (tested).
-    Source: background (Beck and Teboulle's FISTA); the role in CSP is METHODS §4, a reconstruction.
+    Source: background (Beck and Teboulle's FISTA); the role in CSP is docs/methods.md §4, a reconstruction.
     """
     gram = phi.T @ phi
     rate = 1.0 / float(torch.linalg.eigvalsh(gram.double())[-1])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Acosr(Method):
     """ACosR, absolute cosine: MRACos for a uniform grid, ``|sin(pi w / step)|``.
 
-    Source: Nguyen et al., Interspeech 2020 (seen: abstract).  Reconstruction: the formula for levels that include zero (METHODS §3).
+    Source: Nguyen et al., Interspeech 2020 (seen: abstract).  Reconstruction: the formula for levels that include zero (docs/methods.md §3).
     """
 
     strength: float = argument("number", low=0.0, high=1e6, doc="factor of the term in the loss")

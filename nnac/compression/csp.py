@@ -20,7 +20,7 @@ class Csp(SparsityRule, Method):
     """CSP: which weights live is decided by compressed sensing, an l1 problem on random measurements of the weights.
 
     Source: Zhen et al., ICASSP 2021, arXiv 2102.04932 (seen: compressed sensing inside training, sparsity against compression error).
-    Reconstruction: Gaussian measurements, ISTA or FISTA, target by bisection, blocks (METHODS §4).  Measured: trained weights are not
+    Reconstruction: Gaussian measurements, ISTA or FISTA, target by bisection, blocks (docs/methods.md §4).  Measured: trained weights are not
     sparse enough to be recovered from half as many measurements, so one choice at once keeps 44 to 54 % of the energy of a kernel of the
     trained RNN-T at 75 % sparsity, magnitude 73 to 77 %, measurements of 400 % 67 to 72 %.  In a dozen events while training goes on most
     of that is made good (RESULTS.md).

@@ -13,7 +13,7 @@ from nnac.compression.base import Method, argument, method
 class Fixed(WeightRule, Method):
     """A fixed clip: no statistics, no learning.  ``fixed(1)`` is exact for ``h = o * tanh(c)``, which never leaves [-1, 1].
 
-    Source: FMS-MO's fixed clip (METHODS §6).
+    Source: FMS-MO's fixed clip (docs/methods.md §6).
     """
 
     clip: float = argument("number", low=1e-6, high=1e6, positional=True, doc="largest magnitude represented")

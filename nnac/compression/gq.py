@@ -21,7 +21,7 @@ class Gq(WeightRule, Method):
     """GQ, a general quantiser without regulariser: soft assignment to self-adjusting centroids in mu-law space, annealed to hard.
 
     Source: Zhen et al., SLT 2022, arXiv 2210.09188.  Seen: softmax annealing, mu-law-constrained centroids, no regulariser, bit depth per
-    kernel, quantisation frequency.  Reconstruction: the formulas (METHODS §2); mu, schedule and frequency defaults are our choice.
+    kernel, quantisation frequency.  Reconstruction: the formulas (docs/methods.md §2); mu, schedule and frequency defaults are our choice.
     """
 
     granularity: ClassVar[str] = "tensor"
@@ -124,7 +124,7 @@ def bracketed(u: Tensor, grid: Any, alpha: float) -> tuple[Tensor, Tensor]:
     ``p = (1 + tanh(a (2 t - 1)) / tanh(a)) / 2`` with a = alpha / 2 and t the place between them.  Continuous; the raw weights for
     alpha -> 0, the nearest centroid for alpha -> infinity.  ``soft`` is the oracle over all centroids: the larger alpha, the better they
     agree (tested).
-    Source: reconstruction (METHODS §2); two centroids instead of all, for memory, and the stretch are our choice.
+    Source: reconstruction (docs/methods.md §2); two centroids instead of all, for memory, and the stretch are our choice.
     """
     import math
 

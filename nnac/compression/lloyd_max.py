@@ -20,7 +20,7 @@ class LloydMax(WeightRule, Method):
     """Lloyd-Max centroids of the float baseline's weights (one-dimensional k-means), snapped to int8: S8BQAT's codebook.
 
     Source: Zhen et al., Interspeech 2022, arXiv 2206.15408.  Seen: Lloyd-Max from a trained 32-bit baseline, for an 8-bit NNA.
-    Reconstruction: quantile initialisation, int8 snapping, refresh rule (METHODS §3).
+    Reconstruction: quantile initialisation, int8 snapping, refresh rule (docs/methods.md §3).
     """
 
     granularity: ClassVar[str] = "tensor"

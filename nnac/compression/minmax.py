@@ -13,7 +13,7 @@ from nnac.compression.base import Method, method
 class MinMax(WeightRule, Method):
     """Uniform grid from the largest magnitude seen: the plain ``int8`` of every toolkit.
 
-    Source: background; FMS-MO's MAX quantiser is the same rule (METHODS §6).
+    Source: background; FMS-MO's MAX quantiser is the same rule (docs/methods.md §6).
     """
 
     def reach(self, x, live, bits):

@@ -19,7 +19,7 @@ class Mracos(Method):
     """MRACos, multi-regional absolute cosine: pulls each weight to its nearest centroid, ``|sin(pi (w - c_k)/(c_k+1 - c_k))|``.
 
     Source: S8BQAT, arXiv 2206.15408 (seen: the name, its place in the loss, pull to the nearest centroid).  Reconstruction: the formula
-    (METHODS §3), the ramp, the normalisation by the region's width.
+    (docs/methods.md §3), the ramp, the normalisation by the region's width.
     """
 
     strength: float = argument("number", low=0.0, high=1e6, doc="factor of the term in the loss")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Pact(Method):
     """PACT: one-sided learned clip, for outputs that are never negative.
 
-    Source: Choi et al. 2018, arXiv 1805.06085; formulas and the + gradient as in METHODS §6.
+    Source: Choi et al. 2018, arXiv 1805.06085; formulas and the + gradient as in docs/methods.md §6.
     """
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class PactSymmetric(Method):
     """Symmetric PACT: learned clip at both ends, for hidden states.
 
-    Source: FMS-MO's symmetric PACT+ (METHODS §6), 15 levels at 4 bits when zero is aligned.
+    Source: FMS-MO's symmetric PACT+ (docs/methods.md §6), 15 levels at 4 bits when zero is aligned.
     """
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class PactTwoSided(Method):
     """Two-sided PACT: lower and upper clip learned independently.
 
-    Source: FMS-MO (METHODS §6): initial clips from the 0.1st and 99.9th percentile.
+    Source: FMS-MO (docs/methods.md §6): initial clips from the 0.1st and 99.9th percentile.
     """
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clips' gradients (PACT+)")

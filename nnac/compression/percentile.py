@@ -13,7 +13,7 @@ from nnac.compression.base import Method, argument, method
 class Percentile(Fitted, Method):
     """Uniform grid whose clip is a percentile of the magnitudes seen: outliers saturate.
 
-    Source: background; FMS-MO initialises activations from percentiles (METHODS §6).
+    Source: background; FMS-MO initialises activations from percentiles (docs/methods.md §6).
     """
 
     p: float = argument("number", default=99.99, low=50.0, high=100.0, positional=True, doc="percentile of |x| that becomes the clip")

@@ -9,7 +9,7 @@ from attrs import frozen
 from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, argument, method
 
-# (bits, zero aligned) -> c1, c2.  Source: FMS-MO (METHODS §6), seen; a width published for one alignment only serves both.
+# (bits, zero aligned) -> c1, c2.  Source: FMS-MO (docs/methods.md §6), seen; a width published for one alignment only serves both.
 COEFFICIENTS = {
     (2, False): (3.12, -2.064), (2, True): (2.6, -1.71), (3, False): (7.509, -6.892),
     (4, False): (12.68, -12.80), (4, True): (12.035, -12.03),
@@ -30,7 +30,7 @@ def coefficients(bits: int, zero_aligned: bool) -> tuple[float, float]:
 class Sawb(WeightRule, Method):
     """SAWB: the clip from two statistics, ``c1 sqrt(E[w^2]) + c2 E|w|``, no search.
 
-    Source: IBM; coefficients seen in FMS-MO (METHODS §6), per width.  Widths without a published pair are refused.
+    Source: IBM; coefficients seen in FMS-MO (docs/methods.md §6), per width.  Widths without a published pair are refused.
     """
 
     widths: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 7, 8)

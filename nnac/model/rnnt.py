@@ -1,7 +1,7 @@
 """The streaming RNN-T (and its bidirectional, offline relative): encoder, prediction network, joint.
 
 Sizes by name: ``small`` is the demo's 2.2 M-weight streaming model, ``streaming57m`` and ``saon57m`` are the 57 M-weight models of
-METHODS §5 (Saon et al. 2021: 6 bidirectional layers of 640 cells per direction, multiplicative joint, 46 outputs).
+docs/methods.md §5 (Saon et al. 2021: 6 bidirectional layers of 640 cells per direction, multiplicative joint, 46 outputs).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 
 
 class LSTM(Operator):
-    """The LSTM of DESIGN §5.  Constants and states carry the prefix ``forward.``/``backward.`` when bidirectional.
+    """The LSTM of docs/design.md §5.  Constants and states carry the prefix ``forward.``/``backward.`` when bidirectional.
 
     constants  input int8 [4H, I]   recurrent int8 [4H, R]   bias int64 [4H]   hidden_multiplier, hidden_shift (scalars)
                acc32: multiplier, shift [4H]: input and recurrent products share one accumulator and one scale a row

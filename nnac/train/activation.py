@@ -10,7 +10,7 @@ The histogram's range is a power of two that doubles as needed, so histograms of
     power_of_two(p) the percentile (100: the largest), and then up to the next scale that is a power of two
     fixed(clip)     as given
     lsq, pact, pact_symmetric, pact_two_sided     learned clips; the gradients are those of `nnac.compression._activations`
-Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, METHODS §6); bins and search grid are our
+Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, docs/methods.md §6); bins and search grid are our
 choice, and so is carrying LSQ's step as the clip it implies.
 """
 

@@ -5,7 +5,7 @@ Gradients are those of a function of these integers: d loss / d integer.  Scales
 its value is made (`activation.learned`), since all that depends on it passes there.
 
 Straight-through, everywhere: rounding has slope one; saturation has slope zero outside the range.  Functions that were tabulated have
-the slope of the smooth function at the quantised input.  Source: METHODS §1; the masks and carriers are our choice.
+the slope of the smooth function at the quantised input.  Source: docs/methods.md §1; the masks and carriers are our choice.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 
 One submodule for one node, under the name the float network gives it (``encoder.lstm[0]`` is ``module.encoder.lstm.0``), so a float
 checkpoint loads as it is.  It is an ordinary module: state_dict, deepcopy, ``.to``, torch.save, DistributedDataParallel.
-It keeps the protocol of `nnac.decode.greedy`: start, predict, joint, encode.  Source: accelerator-aware training, METHODS §1.
+It keeps the protocol of `nnac.decode.greedy`: start, predict, joint, encode.  Source: accelerator-aware training, docs/methods.md §1.
 """
 
 from __future__ import annotations

@@ -177,6 +177,10 @@ class Trained:
     front: FrontEnd
     training: dict[str, Any]
 
+    def __str__(self) -> str:
+        said = ", ".join(f"{k} {v}" for k, v in self.training.items() if isinstance(v, (int, float, str)))
+        return f"trained module of policy {self.plan.name} for `{self.plan.target.name}`{f' ({said})' if said else ''}\n{self.module.summary()}"
+
 
 def load_module(path: str | os.PathLike) -> Trained:
     """CheckpointError: absent, damaged, of another kind, or tensors that do not fit the plan."""

@@ -6,8 +6,8 @@ import numpy as np
 
 from nnac import codec
 from nnac.isa import HALT, LDA, LDT, LDW, LSTM, MVM, RQ, TAB, Instruction, MachineConfig
+from nnac.isa.dtypes import LSTM_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
 from nnac.isa.text import Assembly, Symbol
-from nnac.isa.vector import LSTM_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
 
 FILLED, FREED, PARAMETERS, PRODUCTS, BANK, USED = (1 << k for k in range(6))
 

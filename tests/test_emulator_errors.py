@@ -64,7 +64,7 @@ def test_bad_data_is_found_when_it_is_met(code, words):
 
 
 def test_an_accumulator_that_overflows_32_bits_is_an_error_in_both_executors():
-    from nnac.isa.vector import RQ_DTYPE, RQ_HEADER_DTYPE
+    from nnac.isa.dtypes import RQ_DTYPE, RQ_HEADER_DTYPE
 
     head, row = np.zeros(1, RQ_HEADER_DTYPE), np.zeros(16, RQ_DTYPE)
     head["bits"], row["bias"], row["multiplier"] = 8, 2**31 - 1, 1 | 8 << 24

@@ -14,8 +14,8 @@ from nnac.emulator.machine import interpret, stretches
 from nnac.emulator.memory import Memories
 from nnac.emulator.translate import translate
 from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, RQ, SMAX, TAB, MachineConfig
+from nnac.isa.dtypes import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE, SMAX_DTYPE
 from nnac.isa.text import Assembly
-from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE, SMAX_DTYPE
 from nnac.schedule.compile import Settings, compile_graph
 from tests.graphs import random_graph, random_inputs
 from tests.test_emulator_analysis import EDGE

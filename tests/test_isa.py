@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -112,3 +114,20 @@ def test_configurations_of_the_targets_add_up():
     c = MachineConfig.of(edge)
     assert c.burst_cycles * 15 == 256 and c.stream_words == 512 and c.pinned_words == 2048 and c.ring_bytes == 32768
     assert c.a_bytes + c.words * c.lanes + c.ring_bytes <= edge.sram
+
+
+def test_the_instruction_set_needs_neither_numpy_nor_torch():
+    program = ("import sys\nfrom nnac import isa\nconfig = isa.MachineConfig()\n"
+               "assert isa.RQ(rows=64, columns=2).cycles(config) == (isa.VX_FILL + 2 * 4,) * 2\n"
+               "assert isa.MVM(words=10).cycles(config) == (10, 10 + isa.MV_DRAIN)\n"
+               "for kind in isa.registry.values(): kind().encode(), list(kind().reads(config)), list(kind().writes(config))\n"
+               "print(sorted({'numpy', 'torch', 'networkx', 'scipy'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_table_sizes_are_those_of_the_arithmetic():
+    from nnac import arith
+    from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES
+
+    assert (LUT_ENTRIES, RSQRT_ENTRIES) == (arith.SEGMENTS + 1, arith.RSQRT_SEGMENTS + 1)

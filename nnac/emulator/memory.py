@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from nnac import arith
 from nnac.codec.api import live_words  # importing the module registers the codecs
@@ -133,23 +133,24 @@ class Memories:
     def write_bytes(self, address: int, data: NDArray) -> None:
         self.a[:, address: address + data.shape[-1]] = data
 
-    def read(self, address: int, n: int, kind: type) -> NDArray:
+    def read(self, address: int, n: int, kind: DTypeLike) -> NDArray:
         """``n`` little-endian integers of ``kind`` at A[address]: int64 [batch, n]."""
         size = np.dtype(kind).itemsize
         return np.ascontiguousarray(self.a[:, address: address + n * size]).view(np.dtype(kind).newbyteorder("<")).astype(np.int64)
 
-    def write(self, address: int, values: NDArray, kind: type) -> None:
+    def write(self, address: int, values: NDArray, kind: DTypeLike) -> None:
         data = np.ascontiguousarray(values.astype(np.dtype(kind).newbyteorder("<"))).view(np.uint8)
         self.a[:, address: address + data.shape[-1]] = data
 
-    def table(self, address: int, n: int, kind: np.dtype) -> NDArray:
+    def table(self, address: int, n: int, kind: DTypeLike) -> NDArray:
         """``n`` records at A[address], which all utterances share: [n].  DataError: they differ, so they are no parameters."""
+        kind = np.dtype(kind)
         raw = self.a[:, address: address + n * kind.itemsize]
         if self.batch > 1 and (raw != raw[0]).any():
             raise DataError(f"parameters at A[{address:#x}] differ between utterances of a batch")
         return np.ascontiguousarray(raw[0]).view(kind)
 
-    def record(self, address: int, kind: np.dtype) -> Any:
+    def record(self, address: int, kind: DTypeLike) -> Any:
         return self.table(address, 1, kind)[0]
 
     # ---- DRAM

@@ -17,19 +17,8 @@ from numpy.typing import NDArray
 from nnac import arith
 from nnac.emulator.memory import Memories
 from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, PROF, RQ, SMAX, STA, TAB, Instruction
-from nnac.isa.vector import (
-    ADD_DTYPE,
-    LN_DTYPE,
-    LSTM_DTYPE,
-    LUT_BYTES,
-    LUT_DTYPE,
-    MUL_DTYPE,
-    RQ_DTYPE,
-    RQ_HEADER,
-    RQ_HEADER_DTYPE,
-    RQ_WIDE_DTYPE,
-    SMAX_DTYPE,
-)
+from nnac.isa.dtypes import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE, SMAX_DTYPE
+from nnac.isa.vector import LUT_BYTES, RQ_HEADER
 
 _KINDS = {1: np.int8, 2: np.int16, 4: np.int32}
 

@@ -1,4 +1,7 @@
-"""The instruction set: one class an instruction, in the registry; bytes, text and manual follow from the class."""
+"""The instruction set: one class an instruction, in the registry; bytes, text and manual follow from the class.
+
+Needs no NumPy until an instruction is executed: whoever wants its cycles asks it, ``RQ(...).cycles(MachineConfig.of(target))``.
+"""
 
 from nnac.isa.base import (
     INSTRUCTION_BYTES,
@@ -11,7 +14,7 @@ from nnac.isa.base import (
     encode_all,
     registry,
 )
-from nnac.isa.config import SEMAPHORES, UNITS, MachineConfig
+from nnac.isa.config import BANKS, DECODE_DRAIN, MV_DRAIN, SEMAPHORES, TILE_WORDS, UNITS, VX_FILL, MachineConfig
 from nnac.isa.control import HALT, HOST, PROF
 from nnac.isa.dma import GTH, LDA, STA, DmaInstruction
 from nnac.isa.matrix import MVM
@@ -19,6 +22,7 @@ from nnac.isa.move import AMAX, CPY, FIL, TAB
 from nnac.isa.vector import ADD, LN, LSTM, LUT, MUL, RQ, SMAX, VectorInstruction
 from nnac.isa.weights import LDT, LDW, StreamInstruction
 
-__all__ = ["ADD", "AMAX", "CPY", "FIL", "GTH", "HALT", "HOST", "INSTRUCTION_BYTES", "LDA", "LDT", "LDW", "LN", "LSTM", "LUT", "MUL", "MVM",
-           "PROF", "RQ", "SEMAPHORES", "SMAX", "STA", "TAB", "UNITS", "DmaInstruction", "EncodingError", "Field", "Instruction", "MachineConfig",
-           "StreamInstruction", "VectorInstruction", "by_opcode", "decode", "decode_all", "encode_all", "registry"]
+__all__ = ["ADD", "AMAX", "BANKS", "CPY", "DECODE_DRAIN", "FIL", "GTH", "HALT", "HOST", "INSTRUCTION_BYTES", "LDA", "LDT", "LDW", "LN", "LSTM",
+           "LUT", "MUL", "MVM", "MV_DRAIN", "PROF", "RQ", "SEMAPHORES", "SMAX", "STA", "TAB", "TILE_WORDS", "UNITS", "VX_FILL", "DmaInstruction",
+           "EncodingError", "Field", "Instruction", "MachineConfig", "StreamInstruction", "VectorInstruction", "by_opcode", "decode", "decode_all",
+           "encode_all", "registry"]

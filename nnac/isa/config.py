@@ -15,7 +15,13 @@ from attrs.validators import ge
 UNITS = ("DW", "DA", "MV", "VX", "CT")
 SEMAPHORES = 12
 SEMAPHORE_MAX = 255
+BANKS = 4                      # of accumulators
+MV_DRAIN = 4                   # cycles from the last word's issue to the accumulator's last write
+VX_FILL = 8                    # cycles of every VX instruction on top of its elements
+DECODE_DRAIN = 2               # cycles of every tile on top of its steps
 TILE_WORDS = 256               # words of one stream buffer: the unit in which W and RING are sized
+LUT_ENTRIES = 513              # of a look-up table: |x| in 512 segments, both ends (`nnac.arith.SEGMENTS`)
+RSQRT_ENTRIES = 385            # of the table of 1/sqrt (`nnac.arith.RSQRT_SEGMENTS`)
 FORMATS = ("int8", "int16", "int4", "int2", "int1")          # by the code in MVM's field ``weights``
 
 
@@ -46,13 +52,13 @@ class MachineConfig:
     rates: tuple[Fraction, ...] = field(default=(Fraction(1),) * 5)
     act16_factor: int = 2
     clock: int = 500_000_000
-    banks: int = 4
+    banks: int = BANKS
     luts: int = 8
     decoder_tables: int = 4
     outstanding: int = 8           # LDW/LDT started and not done
-    mv_drain: int = 4              # cycles from the last word's issue to the accumulator's last write
-    vx_fill: int = 8               # cycles of every VX instruction on top of its elements
-    decode_drain: int = 2          # cycles of every tile on top of its steps
+    mv_drain: int = MV_DRAIN
+    vx_fill: int = VX_FILL
+    decode_drain: int = DECODE_DRAIN
 
     @property
     def words(self) -> int:

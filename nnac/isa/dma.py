@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnac.isa.base import Instruction, instruction, operand
 from nnac.isa.config import MachineConfig
 
@@ -95,5 +93,7 @@ class GTH(DmaInstruction):
         yield "A", self.dst, self.dst + self.bytes
 
     def execute(self, m):
-        rows = m.read(self.index, 1, np.int32)[:, 0]
+        import numpy as np
+
+        rows = m.read(self.index, 1, "<i4")[:, 0]
         m.write_bytes(self.dst, np.stack([m.dram_bytes(self.dram + int(r) * self.pitch, self.bytes, b) for b, r in enumerate(rows)]))

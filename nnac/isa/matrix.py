@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnac.isa.base import Instruction, instruction, operand
 from nnac.isa.config import MachineConfig
 
@@ -53,13 +51,15 @@ class MVM(Instruction):
         yield "ACC", self.bank * config.columns, self.bank * config.columns + self.columns
 
     def execute(self, m):
+        import numpy as np
+
         m.check_mvm(self)
         words, index = m.read_words(self.word, self.words)
         if self.weights == 1:
             high, index = (index & 1)[:, None], index >> 1
             words = np.where(high, words.astype(np.int64) << 8, words.view(np.uint8))
         m.check_index(self, int(index.max(initial=0)))
-        kind = np.int16 if self.act16 else np.int8
+        kind = "<i2" if self.act16 else "i1"
         for c in range(self.columns):
             x = m.read(self.act + c * self.stride, self.span, kind)[:, index]
             # every product fits 31 bits and there are at most 1024: float64 carries the sum exactly

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnac.isa.base import instruction, operand
 from nnac.isa.vector import LUT_BYTES, VectorInstruction, _int
 
@@ -53,6 +51,8 @@ class FIL(VectorInstruction):
         yield "A", self.dst, self.dst + self.bytes
 
     def execute(self, m):
+        import numpy as np
+
         pattern = np.full(self.bytes // 4, self.value, "<u4").view(np.uint8)
         m.write_bytes(self.dst, np.broadcast_to(pattern, (m.batch, self.bytes)))
 
@@ -74,7 +74,7 @@ class TAB(VectorInstruction):
         yield "LUT", self.slot, self.slot + 1
 
     def execute(self, m):
-        m.load_lut(self.slot, m.table(self.src, LUT_BYTES // 2, np.dtype("<i2")))
+        m.load_lut(self.slot, m.table(self.src, LUT_BYTES // 2, "<i2"))
 
 
 @instruction("VX", 0x2B)
@@ -99,6 +99,8 @@ class AMAX(VectorInstruction):
         yield "A", self.dst, self.dst + 8
 
     def execute(self, m):
+        import numpy as np
+
         x = m.read(self.src, self.n, _int(self.a16))
         at = x.argmax(1)
-        m.write(self.dst, np.stack([at, x[np.arange(len(x)), at]], 1), np.int32)
+        m.write(self.dst, np.stack([at, x[np.arange(len(x)), at]], 1), "<i4")

@@ -6,28 +6,13 @@ A result may lie in the place of an operand (the same address, and not longer), 
 
 from __future__ import annotations
 
-import numpy as np
-
-from nnac import arith
 from nnac.isa.base import Instruction, instruction, operand
-from nnac.isa.config import MachineConfig
+from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, MachineConfig
 
 RQ_HEADER, RQ_NARROW, RQ_WIDE = 8, 8, 12               # bytes: header, one row, one row with ``wide``
-RQ_DTYPE = np.dtype([("bias", "<i4"), ("multiplier", "<u4")])                     # multiplier: 24 bits, then 8 bits of shift
-RQ_WIDE_DTYPE = np.dtype([("low", "<u4"), ("high", "<i2"), ("m0", "<u2"), ("m1", "<u2"), ("shift", "u1"), ("zero", "u1")])
-RQ_HEADER_DTYPE = np.dtype([("zero_point", "<i2"), ("bits", "u1"), ("zero", "u1"), ("more", "<u4")])
-LSTM_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("fraction", "u1"), ("sigmoid", "u1"), ("tanh", "u1"),
-                       ("tanh_cell", "u1"), ("zero", "<u2")])
-ADD_DTYPE = np.dtype([("m0", "<u4"), ("m1", "<u4"), ("s0", "u1"), ("s1", "u1"), ("bits", "u1"), ("zero", "u1")])
-MUL_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("zero_point", "<i2")])
-LUT_DTYPE = np.dtype([("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"), ("zero_point", "<i2"), ("slot", "u1"), ("symmetry", "u1"),
-                      ("zero", "<u2")])
-LN_DTYPE = np.dtype([("epsilon", "<i8"), ("root_width", "<u4"), ("multiplier", "<u4"), ("shift", "u1"), ("bits", "u1"),
-                     ("zero_point", "<i2"), ("zero", "<u4")])
-SMAX_DTYPE = np.dtype([("multiplier", "<u4"), ("out_multiplier", "<u4"), ("shift", "u1"), ("out_shift", "u1"), ("bits", "u1"), ("slot", "u1"),
-                       ("zero_point", "<i2"), ("zero", "<u2")])
-LUT_BYTES = 2 * (arith.SEGMENTS + 1)
-LN_RSQRT = 4 * -(-2 * (arith.RSQRT_SEGMENTS + 1) // 4)
+LSTM_BYTES, ADD_BYTES, MUL_BYTES, LUT_PARAMETER_BYTES, LN_BYTES, SMAX_BYTES = 12, 12, 8, 12, 24, 16
+LUT_BYTES = 2 * LUT_ENTRIES
+LN_RSQRT = 4 * -(-2 * RSQRT_ENTRIES // 4)
 
 
 class VectorInstruction(Instruction):
@@ -43,8 +28,8 @@ class VectorInstruction(Instruction):
         return n, n
 
 
-def _int(wide: int) -> type:
-    return np.int16 if wide else np.int8
+def _int(wide: int) -> str:
+    return "<i2" if wide else "i1"
 
 
 @instruction("VX", 0x20)
@@ -91,17 +76,21 @@ class RQ(VectorInstruction):
 
     def parameters(self, m):
         """(zero_point, bits, bias, multiplier, shift) from A."""
+        from nnac.isa.dtypes import RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+
         head = m.record(self.params, RQ_HEADER_DTYPE)
         rows = m.table(self.params + RQ_HEADER, self.rows, RQ_WIDE_DTYPE if self.wide else RQ_DTYPE)
         if self.wide:
-            bias = rows["low"].astype(np.int64) + (rows["high"].astype(np.int64) << 32)
-            multiplier, shift = rows["m0"].astype(np.int64) + (rows["m1"].astype(np.int64) << 16), rows["shift"].astype(np.int64)
+            bias = rows["low"].astype("int64") + (rows["high"].astype("int64") << 32)
+            multiplier, shift = rows["m0"].astype("int64") + (rows["m1"].astype("int64") << 16), rows["shift"].astype("int64")
         else:
-            bias, both = rows["bias"].astype(np.int64), rows["multiplier"].astype(np.int64)
+            bias, both = rows["bias"].astype("int64"), rows["multiplier"].astype("int64")
             multiplier, shift = both & 0xFFFFFF, both >> 24
         return int(head["zero_point"]), int(head["bits"]), bias, multiplier, shift
 
     def execute(self, m):
+        from nnac import arith
+
         m.check_rq(self)
         zero_point, bits, bias, multiplier, shift = self.parameters(m)
         if self.out != 2:
@@ -109,15 +98,15 @@ class RQ(VectorInstruction):
         for c in range(self.columns):
             v = m.accumulator(self.bank, c)[:, : self.rows] + bias
             if self.add == 1:
-                v = v + m.read(self.addend + c * self.stride, self.rows, np.int32)
+                v = v + m.read(self.addend + c * self.stride, self.rows, "<i4")
             m.check_accumulator(v, 48 if self.wide else 32)
             if self.out == 2:
-                m.write(self.dst + c * self.stride, v, np.int32)
+                m.write(self.dst + c * self.stride, v, "<i4")
                 continue
             rule = arith.requantise_double if self.double else arith.requantise
             y = rule(v, multiplier, shift, zero_point, bits)
             if self.add == 2:
-                y = arith.saturate(y + m.read(self.addend + c * self.stride, self.rows, np.int16), bits)
+                y = arith.saturate(y + m.read(self.addend + c * self.stride, self.rows, "<i2"), bits)
             m.write(self.dst + c * self.stride, y, _int(self.out))
 
 
@@ -143,19 +132,22 @@ class LSTM(VectorInstruction):
     def reads(self, config):
         yield "A", self.pre, self.pre + 8 * self.units
         yield "A", self.cell, self.cell + 2 * self.units
-        yield "A", self.params, self.params + LSTM_DTYPE.itemsize
+        yield "A", self.params, self.params + LSTM_BYTES
 
     def writes(self, config):
         yield "A", self.cell, self.cell + 2 * self.units
         yield "A", self.dst, self.dst + (self.units << self.out16)
 
     def execute(self, m):
+        from nnac import arith
+        from nnac.isa.dtypes import LSTM_DTYPE
+
         p = m.record(self.params, LSTM_DTYPE)
         m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        pre, cell = m.read(self.pre, 4 * self.units, np.int16), m.read(self.cell, self.units, np.int16)
+        pre, cell = m.read(self.pre, 4 * self.units, "<i2"), m.read(self.cell, self.units, "<i2")
         hidden, cell = arith.lstm_cell(pre, cell, m.lut(int(p["sigmoid"])), m.lut(int(p["tanh"])), m.lut(int(p["tanh_cell"])),
                                        int(p["fraction"]), int(p["multiplier"]), int(p["shift"]), int(p["bits"]))
-        m.write(self.cell, cell, np.int16)
+        m.write(self.cell, cell, "<i2")
         m.write(self.dst, hidden, _int(self.out16))
 
 
@@ -197,12 +189,15 @@ class ADD(_Binary):
     a16: int = operand(1, "a is int16")
     b16: int = operand(1, "b is int16")
     out16: int = operand(1, "the result is int16")
-    parameter_bytes = ADD_DTYPE.itemsize
+    parameter_bytes = ADD_BYTES
 
     def beats(self, config):
         return 2 * -(-self.n // config.vector)
 
     def execute(self, m):
+        from nnac import arith
+        from nnac.isa.dtypes import ADD_DTYPE
+
         p = m.record(self.params, ADD_DTYPE)
         bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
         a, b = m.read(self.a, self.n, _int(self.a16)), m.read(self.b, self.n, _int(self.b16))
@@ -225,12 +220,15 @@ class MUL(_Binary):
     a16: int = operand(1, "a is int16")
     b16: int = operand(1, "b is int16")
     out16: int = operand(1, "the result is int16")
-    parameter_bytes = MUL_DTYPE.itemsize
+    parameter_bytes = MUL_BYTES
 
     def beats(self, config):
         return -(-self.n // config.vector)
 
     def execute(self, m):
+        from nnac import arith
+        from nnac.isa.dtypes import MUL_DTYPE
+
         p = m.record(self.params, MUL_DTYPE)
         bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
         product = m.read(self.a, self.n, _int(self.a16)) * m.read(self.b, self.n, _int(self.b16))
@@ -256,15 +254,18 @@ class LUT(VectorInstruction):
 
     def reads(self, config):
         yield "A", self.src, self.src + 2 * self.n
-        yield "A", self.params, self.params + LUT_DTYPE.itemsize
+        yield "A", self.params, self.params + LUT_PARAMETER_BYTES
 
     def writes(self, config):
         yield "A", self.dst, self.dst + (self.n << self.out16)
 
     def execute(self, m):
+        from nnac import arith
+        from nnac.isa.dtypes import LUT_DTYPE
+
         p = m.record(self.params, LUT_DTYPE)
         bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        y = arith.lookup(m.lut(int(p["slot"])), "complement" if p["symmetry"] else "odd", m.read(self.src, self.n, np.int16))
+        y = arith.lookup(m.lut(int(p["slot"])), "complement" if p["symmetry"] else "odd", m.read(self.src, self.n, "<i2"))
         m.write(self.dst, arith.requantise(y, int(p["multiplier"]), int(p["shift"]), int(p["zero_point"]), bits), _int(self.out16))
 
 
@@ -289,9 +290,9 @@ class LN(VectorInstruction):
 
     def layout(self) -> tuple[int, int, int, int]:
         """Offsets of rsqrt, gain, bias in the parameters, and their length."""
-        gain = LN_DTYPE.itemsize + LN_RSQRT
+        gain = LN_BYTES + LN_RSQRT
         bias = gain + 4 * -(-self.n // 2)
-        return LN_DTYPE.itemsize, gain, bias, bias + 4 * self.n
+        return LN_BYTES, gain, bias, bias + 4 * self.n
 
     def reads(self, config):
         yield "A", self.src, self.src + (self.n << self.a16)
@@ -301,12 +302,15 @@ class LN(VectorInstruction):
         yield "A", self.dst, self.dst + (self.n << self.out16)
 
     def execute(self, m):
+        from nnac import arith
+        from nnac.isa.dtypes import LN_DTYPE
+
         p = m.record(self.params, LN_DTYPE)
         bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
         rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
-        y = arith.layer_norm(m.read(self.src, self.n, _int(self.a16)), m.table(gain, self.n, np.dtype("<i2")).astype(np.int64),
-                             m.table(bias, self.n, np.dtype("<i4")).astype(np.int64), int(p["epsilon"]), int(p["root_width"]),
-                             m.table(rsqrt, arith.RSQRT_SEGMENTS + 1, np.dtype("<u2")).astype(np.int64), int(p["multiplier"]),
+        y = arith.layer_norm(m.read(self.src, self.n, _int(self.a16)), m.table(gain, self.n, "<i2").astype("int64"),
+                             m.table(bias, self.n, "<i4").astype("int64"), int(p["epsilon"]), int(p["root_width"]),
+                             m.table(rsqrt, RSQRT_ENTRIES, "<u2").astype("int64"), int(p["multiplier"]),
                              int(p["shift"]), int(p["zero_point"]), bits)
         m.write(self.dst, y, _int(self.out16))
 
@@ -331,19 +335,23 @@ class SMAX(VectorInstruction):
 
     def reads(self, config):
         yield "A", self.src, self.src + (self.n << self.a16)
-        yield "A", self.params, self.params + SMAX_DTYPE.itemsize + LN_RSQRT
+        yield "A", self.params, self.params + SMAX_BYTES + LN_RSQRT
 
     def writes(self, config):
         yield "A", self.dst, self.dst + (self.n << self.out16)
 
     def execute(self, m):
+        from nnac.isa.dtypes import SMAX_DTYPE
+
         p = m.record(self.params, SMAX_DTYPE)
-        rsqrt = m.table(self.params + SMAX_DTYPE.itemsize, arith.RSQRT_SEGMENTS + 1, np.dtype("<u2")).astype(np.int64)
+        rsqrt = m.table(self.params + SMAX_BYTES, RSQRT_ENTRIES, "<u2").astype("int64")
         m.check_width(int(p["bits"]), 16 if self.out16 else 8)
         m.write(self.dst, self.apply(p, m.lut(int(p["slot"])), rsqrt, m.read(self.src, self.n, _int(self.a16))), _int(self.out16))
 
     @staticmethod
     def apply(p, exp, rsqrt, x):
         """The softmax of ``x`` with the parameters ``p``."""
+        from nnac import arith
+
         return arith.softmax(x, exp, rsqrt, int(p["multiplier"]), int(p["shift"]), int(p["out_multiplier"]), int(p["out_shift"]),
                              int(p["zero_point"]), int(p["bits"]))

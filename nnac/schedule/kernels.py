@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from nnac import codec
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
-from nnac.isa.vector import ADD_DTYPE, LN_DTYPE, LN_RSQRT, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+from nnac.isa.dtypes import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+from nnac.isa.vector import LN_RSQRT
 from nnac.schedule.tiling import Band, chunks_of, gate_order
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``

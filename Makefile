@@ -9,7 +9,7 @@ RUNS   ?= runs
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-language fuzz grammar
+.PHONY: help setup demo results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-language bench-house fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -56,6 +56,9 @@ check: setup               ## what CI runs: style, types, then the tests
 	$(MAKE) test
 
 bench: bench-language bench-codec bench-nna bench-train   ## all benchmarks; each ends with one JSON line
+
+bench-house: setup         ## how often a concept is said outside its room: comparisons by name, types, circles, width
+	$(BIN)/python -m benchmarks.bench_house
 
 bench-language: setup      ## start-up, 2,000 rules, language server
 	$(BIN)/python -m benchmarks.bench_language

@@ -1,33 +1,39 @@
 """Builders: what each production of the grammar makes of its children.  A production that has none stands for its only child.
 
-A builder takes the parser and the children, tokens or nodes.  ``p.base`` is subtracted from every position: nodes of an item count from its
-start, so that they can be kept while the text before them changes.
+A builder takes its place in the text and the children, tokens or nodes.  ``p.base`` is subtracted from every position: nodes of an
+item count from its start, so that they can be kept while the text before them changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from nnac.language import syntax as s
 from nnac.language.tokens import Token
 from nnac.units import UnitError, number
 
-if TYPE_CHECKING:
-    from nnac.language.parse import _Parser
-
 LONGEST_SUM = 100           # operations in one expression
+
+
+class Place(Protocol):
+    """What a builder needs of the parser: where the item began, and somewhere to put what is wrong."""
+
+    base: int
+
+    def report(self, code: str, message: str, start: int, end: int, label: str, help: tuple[str, ...]) -> None:
+        """A problem between two positions of the text."""
 
 
 def flat(values: list[Any]) -> list[Any]:
     return [x for v in values for x in (v if isinstance(v, list) else [v])]
 
 
-def _name(p: _Parser, token: Token) -> s.Name:
+def _name(p: Place, token: Token) -> s.Name:
     return s.Name(token.start - p.base, token.end - p.base, token.text)
 
 
-def _extent(p: _Parser, c: list[Any]) -> tuple[int, int]:
+def _extent(p: Place, c: list[Any]) -> tuple[int, int]:
     """From the first child to the last."""
     first, last = c[0], c[-1]
     if type(last) is list:
@@ -39,14 +45,14 @@ def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
     return tuple(x for x in flat(c) if isinstance(x, kinds))
 
 
-def _value(p: _Parser, value: Any) -> Any:
+def _value(p: Place, value: Any) -> Any:
     """A token that stands for a value is one; nodes are already."""
     if isinstance(value, Token):
         return s.Text(value.start - p.base, value.end - p.base, value.text[1:-1]) if value.kind == "STRING" else _name(p, value)
     return value
 
 
-def _quantity(p: _Parser, c: list[Any]) -> s.Number:
+def _quantity(p: Place, c: list[Any]) -> s.Number:
     token: Token = c[0]
     unit = _name(p, c[1]) if len(c) > 1 else None
     try:
@@ -57,8 +63,8 @@ def _quantity(p: _Parser, c: list[Any]) -> s.Number:
     return s.Number(token.start - p.base, _extent(p, c)[1], value, unit, token.text)
 
 
-def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
-    def build(p: _Parser, c: list[Any]) -> s.Index:
+def _index(low: int, high: int) -> Callable[[Place, list[Any]], s.Index]:
+    def build(p: Place, c: list[Any]) -> s.Index:
         bounds = []
         for token in (c[low], c[high]):
             if not token.text.isdigit() or len(token.text) > 9:
@@ -69,7 +75,7 @@ def _index(low: int, high: int) -> Callable[[_Parser, list[Any]], s.Index]:
     return build
 
 
-def _binary(p: _Parser, c: list[Any]) -> Any:
+def _binary(p: Place, c: list[Any]) -> Any:
     left, right = _value(p, c[0]), _value(p, c[2])
     start, end = _extent(p, c)
     length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
@@ -80,12 +86,12 @@ def _binary(p: _Parser, c: list[Any]) -> Any:
     return s.Binary(start, end, c[1].text, left, right, length)
 
 
-def _negative(p: _Parser, c: list[Any]) -> Any:
+def _negative(p: Place, c: list[Any]) -> Any:
     operand = _value(p, c[1])
     return operand.operand if isinstance(operand, s.Negative) else s.Negative(*_extent(p, c), operand)   # - - x is x
 
 
-def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
+def _alternatives(p: Place, c: list[Any]) -> s.Step:
     children, names = flat(c), []
     for i, x in enumerate(children):
         if isinstance(x, Token) and x.kind == "NAME":
@@ -94,11 +100,11 @@ def _alternatives(p: _Parser, c: list[Any]) -> s.Step:
     return s.Step(*_extent(p, c), tuple(names))
 
 
-def _arguments(p: _Parser, c: list[Any]) -> s.Call:
+def _arguments(p: Place, c: list[Any]) -> s.Call:
     return s.Call(*_extent(p, c), _name(p, c[0]), _only(c, s.Argument))
 
 
-def _declared(p: _Parser, c: list[Any]) -> tuple[int, int, s.Name, s.Name | None]:
+def _declared(p: Place, c: list[Any]) -> tuple[int, int, s.Name, s.Name | None]:
     base = next((x for x in c if isinstance(x, _Extends)), None)
     return *_extent(p, c), _name(p, c[1]), _name(p, base.name) if base else None
 
@@ -123,7 +129,7 @@ def _settings(c: list[Any]) -> tuple[s.Setting, ...]:
     return next(x.settings for x in c if isinstance(x, _Block))
 
 
-BUILDERS: dict[str, Callable[[_Parser, list[Any]], Any]] = {
+BUILDERS: dict[str, Callable[[Place, list[Any]], Any]] = {
     "start": lambda p, c: c[0] if c else [],
     "import_": lambda p, c: s.Import(*_extent(p, c), _value(p, c[1])),
     "policy": lambda p, c: s.Policy(*_declared(p, c), tuple(x for x in flat(c) if isinstance(x, s.Item))),

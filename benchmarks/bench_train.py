@@ -39,7 +39,8 @@ from nnac.lower import Precision, lower, unit_scale
 from nnac.model import build
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
 from nnac.train import kernels, layers, native
-from nnac.train.integers import Format, dequantise, int8_products, quantise
+from nnac.train.format import Format
+from nnac.train.integers import dequantise, int8_products, quantise
 from nnac.train.module import TrainingModule
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.rnnt_loss import rnnt_loss

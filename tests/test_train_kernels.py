@@ -9,8 +9,9 @@ from nnac.evaluate import evaluate
 from nnac.ir import Node, QGraph, State, Value
 from nnac.lower import unit_scale
 from nnac.train import integers as exact
-from nnac.train import kernels, native
-from nnac.train.integers import Format, Rescale
+from nnac.train import kernels, lstm_parts, native, native_lstm
+from nnac.train.format import Format
+from nnac.train.integers import Rescale
 
 ROUTES = ["native", "int8", "float"]
 
@@ -57,7 +58,7 @@ def problem(seed, variant, *, inputs=24, cells=20, steps=9, batch=5, fraction=11
                    {"encoder": ("x",)}, {"encoder": ("l",)})
     x = rng.choice([-128, 127], (steps, batch, inputs)) if extreme else rng.integers(-128, 128, (steps, batch, inputs))
     codes = [torch.as_tensor(v).float() for v in (c_x, c_h)]
-    direction = kernels.Direction.of(variant, *codes, 8, 8, first, second, kernels.hidden_rescale(c, 8, torch.device("cpu")), fraction,
+    direction = lstm_parts.Direction.of(variant, *codes, 8, 8, first, second, kernels.hidden_rescale(c, 8, torch.device("cpu")), fraction,
                                      hidden_scale)
     reals = [torch.as_tensor(v, dtype=torch.float32) for v in (bias, scale_x, scale_h)]
     return graph, x, direction, (*codes, *reals), Format(hidden_scale, 0, 8)
@@ -88,14 +89,14 @@ def test_every_table_entry_of_the_native_loop_is_that_of_arith():
     everything = torch.arange(-32768, 32768).view(batch, cells)
     identity = Rescale.of(np.full(4 * cells, 2), np.full(4 * cells, 1), np.zeros(4 * cells), 1 << 20, 0, 16, torch.device("cpu"))
     hidden = kernels.hidden_rescale(bind.hidden(unit_scale(8)), 8, torch.device("cpu"))
-    d = kernels.Direction.of("acc32", torch.zeros(4 * cells, 4), torch.zeros(4 * cells, cells), 8, 8, identity, None, hidden, 11, unit_scale(8))
+    d = lstm_parts.Direction.of("acc32", torch.zeros(4 * cells, 4), torch.zeros(4 * cells, cells), 8, 8, identity, None, hidden, 11, unit_scale(8))
     for gate in range(4):
         pre = torch.full((1, batch, 4, cells), 9000)
         pre[0, :, gate] = everything
         pre = pre.view(1, batch, -1)
         before = torch.randint(-32768, 32768, (batch, cells), generator=torch.Generator().manual_seed(gate))
-        trace = kernels.Trace.empty(pre, cells, d)
-        native.forward(pre.to(torch.int32), torch.zeros(batch, cells), before, d, trace)
+        trace = lstm_parts.Trace.empty(pre, cells, d)
+        native_lstm.forward(pre.to(torch.int32), torch.zeros(batch, cells), before, d, trace)
         tables = [torch.as_tensor(t.entries.astype(np.int64)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))]
         h, c = arith.lstm_cell(pre[0].long(), before, *tables, 11, int(hidden.multiplier), int(hidden.shift), 8)
         assert torch.equal(trace.hidden[0].long(), h) and torch.equal(trace.cells[0].long(), c) and torch.equal(trace.pre[0].long(), pre[0])
@@ -175,8 +176,8 @@ def test_gradients_through_a_projection_are_those_of_naive_autograd(route, out_s
     c = bind.lstm_acc32(c_x.numpy(), c_h.numpy(), scale_x.double().numpy(), bias.double().numpy(), 0, unit_scale(8))
     p = bind.linear_scales(width, scale_p.double().numpy(), None, 1.0, 0, out_scale)
     first = Rescale.of(c["multiplier"], c["shift"], c["bias"], 1 << 24, 0, 16, device)
-    project = kernels.Projection(exact.packed(c_p, 8, 8), Rescale.of(p["multiplier"], p["shift"], p["bias"], 1 << 20, 0, 8, device), out_scale)
-    d = kernels.Direction.of("acc32", c_x, c_h, 8, 8, first, None, kernels.hidden_rescale(c, 8, device), 11, unit_scale(8), True, project)
+    project = lstm_parts.Projection(exact.packed(c_p, 8, 8), Rescale.of(p["multiplier"], p["shift"], p["bias"], 1 << 20, 0, 8, device), out_scale)
+    d = lstm_parts.Direction.of("acc32", c_x, c_h, 8, 8, first, None, kernels.hidden_rescale(c, 8, device), 11, unit_scale(8), True, project)
     leaves = [v.clone().requires_grad_() for v in (torch.as_tensor(x).float(), c_x, c_h, bias, scale_x, scale_x, c_p, scale_p)]
     start = torch.zeros(batch, width), torch.zeros(batch, cells)
     weight = torch.randn(len(x), batch, width, generator=torch.Generator().manual_seed(0))

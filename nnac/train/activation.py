@@ -24,7 +24,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from nnac.train.integers import Format
+from nnac.train.format import Format
 
 BINS = 4096
 

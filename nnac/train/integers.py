@@ -11,35 +11,19 @@ the slope of the smooth function at the quantised input.  Source: docs/methods.m
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from attrs import field, frozen
+from attrs import frozen
 from torch import Tensor
 
 from nnac import arith
 from nnac.train import native
-
-if TYPE_CHECKING:
-    from nnac.train.activation import ActivationQuantiser
+from nnac.train.format import Format
 
 EXACT_FLOAT32 = 1 << 24        # every integer up to here, and every partial sum of a product that stays below, is a float32
 EXACT_FLOAT64 = 1 << 52        # one bit of head room below 2^53 for the half that rounding adds
-
-
-@frozen
-class Format:
-    """A value's integers at run time: real = scale (integer - zero_point).  ``learner``: the quantiser whose clips are learned, or None."""
-
-    scale: float
-    zero_point: int
-    bits: int
-    learner: ActivationQuantiser | None = field(default=None, eq=False, repr=False)
-
-    @property
-    def limits(self) -> tuple[int, int]:
-        return arith.limits(self.bits)
 
 
 # ------------------------------------------------------------------------------------------------------------ products
@@ -132,7 +116,7 @@ class Rescale:
     def __call__(self, acc: Tensor) -> tuple[Tensor, Tensor | None]:
         """(integers float32, which of them did not saturate, or None if none did)."""
         if acc.dtype == torch.int32 and native.usable(acc):
-            return native.requantise(acc, self)
+            return native.requantise(acc, self.bias, self.multiplier, self.shift, self.zero_point, self.bits)
         y, inside = limited(self.unlimited(acc), self.bits)
         return y.float(), inside
 

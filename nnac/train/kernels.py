@@ -18,8 +18,10 @@ from attrs import frozen
 from torch import Tensor
 
 from nnac import arith
-from nnac.train import native
-from nnac.train.integers import EXACT_FLOAT64, Format, Rescale, packed, plain, product
+from nnac.train import native_lstm
+from nnac.train.format import Format
+from nnac.train.integers import EXACT_FLOAT64, Rescale, plain, product
+from nnac.train.lstm_parts import Direction, Trace, there
 
 _OFFSET = 32768
 
@@ -47,54 +49,6 @@ def tables(fraction: int, device: torch.device) -> Tables:
         slope[0] = slope[-1] = 0
     made = (torch.cat([sigmoid, tanh]), torch.cat([s, t]).float(), torch.cat(slopes[:2]).float(), cell, c.float(), slopes[2].float())
     return Tables(*(v.to(device) for v in made))
-
-
-@frozen(eq=False)
-class Projection:
-    """The recurrent projection of an LSTMP: ``requantise(codes h + bias)``.
-
-    matrix  `packed` codes      rescale  to the fed-back format      hidden_scale  real value of one code of what is fed back
-    """
-
-    matrix: Tensor
-    rescale: Rescale
-    hidden_scale: float
-
-
-@frozen(eq=False)
-class Direction:
-    """All the integers of one direction of an LSTM, ready to run.
-
-    variant   acc32 | sum16      input  `packed` matrix      recurrent  `packed` matrix, or what the native loop wants
-    first     acc32: the one rescaling, bias included; sum16: that of the input product          second   sum16: the recurrent one
-    hidden    rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one code of o tanh(c')
-    project   what stands between o tanh(c') and the hidden state that is fed back, or None
-    """
-
-    variant: str
-    input: Tensor
-    recurrent: Any               # Tensor | native.Tiles
-    first: Rescale
-    second: Any                  # Rescale | None
-    hidden: Rescale
-    fraction: int
-    hidden_scale: float
-    project: Any = None          # Projection | None
-
-    @property
-    def native(self) -> bool:
-        """Whether the native loop runs it."""
-        return isinstance(self.recurrent, native.Tiles)
-
-    @classmethod
-    def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
-           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True,
-           project: Projection | None = None) -> Direction:
-        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
-        matrix = packed(input_codes, input_bits, 8, whole)
-        fast = whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and hidden.bits <= 8 and native.library() is not None
-        recurrent = native.Tiles.of(recurrent_codes, first, second) if fast else packed(recurrent_codes, hidden_bits, 8, whole)
-        return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale, project)
 
 
 def _hidden_exact(rescale: Rescale) -> bool:
@@ -136,64 +90,24 @@ def _limited(acc: Tensor, rescale: Rescale, out: Tensor, cut: Tensor) -> Tensor:
     return out.clamp_(*arith.limits(16))
 
 
-@frozen(eq=False)
-class Trace:
-    """What a forward pass leaves behind for the backward one.
-
-    cell_outputs   [T, B, H] integers o tanh(c') (int8, or the carrier of the recurrent product)      cells  int16 [T, B, H]
-    pre            int16 [T, B, 4H]      uncut  which cell outputs were not cut, bool, or None if none can be
-    cut_input, cut_recurrent    sum16: where a product saturated
-    projected, projected_uncut  [T, B, R] the projections, float32, and which of them were not cut; None without projection
-    """
-
-    cell_outputs: Tensor
-    cells: Tensor
-    pre: Tensor
-    uncut: Any = None
-    cut_input: Any = None
-    cut_recurrent: Any = None
-    projected: Any = None
-    projected_uncut: Any = None
-
-    @property
-    def hidden(self) -> Tensor:
-        """What is fed back and leaves the layer, [T, B, R]."""
-        return self.cell_outputs if self.projected is None else self.projected
-
-    def step(self, t: int) -> Trace:
-        """The same memory, one step of it."""
-        at = slice(t, t + 1)
-        return Trace(self.cell_outputs[at], self.cells[at], self.pre[at], *(None if v is None else v[at] for v in (
-            self.uncut, self.cut_input, self.cut_recurrent)))
-
-    @classmethod
-    def empty(cls, at: Tensor, cells: int, d: Direction) -> Trace:
-        """Room for a sequence whose input product is ``at`` [T, B, 4H]."""
-        make = lambda width, of: torch.empty(*at.shape[:2], width, dtype=of, device=at.device)  # noqa: E731
-        never_cut = d.hidden_scale * arith.limits(d.hidden.bits)[1] >= 1.0           # |o tanh(c')| < 1
-        cuts = [make(4 * cells, torch.bool) if d.variant == "sum16" else None for _ in range(2)]
-        projected = [] if d.project is None else [make(d.project.matrix.shape[1], of) for of in (torch.float32, torch.bool)]
-        return cls(make(cells, torch.int8 if d.native else d.recurrent.dtype), make(cells, torch.int16), make(4 * cells, torch.int16),
-                   None if never_cut else make(cells, torch.bool), *cuts, *projected)
-
-
 def forward(x: Tensor, hidden: Tensor, cell: Tensor, d: Direction) -> Trace:
     """x [T, B, I], hidden [B, R], cell [B, H] integers, any carrier."""
     at = product(x, d.input)                                                     # int32 | float32 | float64
     trace = Trace.empty(at, cell.shape[1], d)
-    loop = native.forward if d.native else _eager_forward
+    loop = native_lstm.forward if d.native else _eager_forward
     if d.native:
         at = at.to(torch.int32)
     if d.project is None:
         loop(at, hidden, cell, d, trace)
         return trace
+    projected, uncut = there(trace.projected), there(trace.projected_uncut)
     for t in range(len(at)):
         one = trace.step(t)
         loop(at[t: t + 1], hidden, cell, d, one)
         cell = one.cells[0]
         hidden, inside = d.project.rescale(product(one.cell_outputs[0], d.project.matrix))
-        trace.projected[t] = hidden
-        trace.projected_uncut[t] = True if inside is None else inside
+        projected[t] = hidden
+        uncut[t] = True if inside is None else inside
     return trace
 
 
@@ -203,20 +117,22 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace
     t = tables(d.fraction, device)
     low, high = arith.limits(16)
     h_low, h_high = arith.limits(d.hidden.bits)
+    matrix = d.recurrent
+    assert isinstance(matrix, Tensor), "packed for PyTorch"
     separate = d.variant == "sum16"
     if not separate and at.dtype == torch.float32:
         at = at.double()                                                         # the sum of both products may pass 2^24
     offset = torch.full((4 * cells,), _OFFSET, dtype=torch.int32, device=device)
     offset[2 * cells:3 * cells] += 2 * _OFFSET
-    h, c, b = plain(hidden.to(d.recurrent.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
-    integer_product = d.recurrent.dtype == torch.int8
-    acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else d.recurrent.dtype, device=device)
+    h, c, b = plain(hidden.to(matrix.dtype)), cell.to(torch.int32).contiguous(), _Step(batch, cells, at)
+    integer_product = matrix.dtype == torch.int8
+    acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else matrix.dtype, device=device)
     shift = 2 * arith.UNIT_FRACTION - d.fraction
     for step in range(steps):
-        torch._int_mm(h, d.recurrent, out=acc) if integer_product else torch.mm(h, d.recurrent, out=acc)
+        torch._int_mm(h, matrix, out=acc) if integer_product else torch.mm(h, matrix, out=acc)
         if separate:
-            first = _limited(at[step], d.first, b.other, trace.cut_input[step])
-            _limited(acc, d.second, b.wide, trace.cut_recurrent[step]).add_(first)
+            first = _limited(at[step], d.first, b.other, there(trace.cut_input)[step])
+            _limited(acc, there(d.second), b.wide, there(trace.cut_recurrent)[step]).add_(first)
         else:
             _unlimited(acc.add_(at[step]) if at.dtype == acc.dtype else acc + at[step], d.first, b.wide)
         trace.pre[step].copy_(b.wide.clamp_(low, high))
@@ -257,8 +173,7 @@ class LearnedClip:
 
     def add(self, total: Tensor | None, g: Tensor, z: Tensor) -> Tensor:
         """``total`` and one step's share: g [B, R] d loss / d hidden integer (of all that reads it), z unrounded codes."""
-        assert self.form.learner is not None
-        share = self.form.learner.gradients(g / self.form.scale, z, self.form)[0]
+        share = there(self.form.learner).gradients(g / self.form.scale, z, self.form)[0]
         return share if total is None else total + share
 
 
@@ -276,16 +191,15 @@ def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | 
     dh = torch.zeros(batch, feedback.shape[1], device=dy.device)
     projected = None if project is None else make(steps, batch, feedback.shape[1])
     to_cells, later = (dy, dh) if project is None else (make(steps, batch, cells), torch.zeros(batch, cells, device=dy.device))
-    step_of = native.Backward if d.native else _EagerBackward
+    step_of = native_lstm.Backward if d.native else _EagerBackward
     one = step_of(to_cells, later, dc, dz, cell, trace, d)
     total: Tensor | None = None
     for step in range(steps - 1, -1, -1):
         if clip is not None:
             total = clip.add(total, dh + dy[step], _unrounded(trace, step, project, d))
         if project is not None:
-            assert projected is not None, "made above"
-            torch.add(dh, dy[step], out=projected[step]).mul_(trace.projected_uncut[step]).mul_(1.0 / d.project.hidden_scale)
-            torch.mm(projected[step], project, out=to_cells[step])
+            torch.add(dh, dy[step], out=there(projected)[step]).mul_(there(trace.projected_uncut)[step]).mul_(1.0 / there(d.project).hidden_scale)
+            torch.mm(there(projected)[step], project, out=to_cells[step])
             later.zero_()
         one(step)
         through = dz[step] if trace.cut_recurrent is None else dz[step].masked_fill(trace.cut_recurrent[step], 0.0)
@@ -296,7 +210,7 @@ def backward(dy: Tensor, dc: Tensor | None, feedback: Tensor, project: Tensor | 
 def _unrounded(trace: Trace, step: int, project: Tensor | None, d: Direction) -> Tensor:
     """The hidden state of a step over its scale, before rounding and saturation, [B, R]."""
     if project is not None:
-        return (trace.cell_outputs[step].float() @ project.t()) / d.project.hidden_scale
+        return (trace.cell_outputs[step].float() @ project.t()) / there(d.project).hidden_scale
     t = tables(d.fraction, trace.pre.device)
     cells = trace.cells.shape[2]
     o = t.reals[trace.pre[step][:, 3 * cells:].long() + _OFFSET]
@@ -350,7 +264,7 @@ class _Lstm(torch.autograd.Function):
                               t.cell_outputs, t.cells, t.pre, t.uncut, t.cut_input, t.cut_recurrent, t.projected, t.projected_uncut)
         ctx.d, ctx.zero_point, ctx.clip = d, zero_point, LearnedClip(form) if high is not None else None
         ctx.set_materialize_grads(False)
-        return t.hidden.float() if d.project is None else t.projected.clone(), t.cells[-1].float()
+        return t.hidden.float() if d.project is None else there(t.projected).clone(), t.cells[-1].float()
 
     @staticmethod
     def backward(ctx, dy: Tensor | None, dc: Tensor | None):
@@ -367,8 +281,7 @@ class _Lstm(torch.autograd.Function):
         slope_h = through_h.t() @ torch.cat([hidden[None].to(t.hidden.dtype), t.hidden[:-1]]).flatten(0, 1).float()
         g_project = None
         if project_codes is not None:
-            assert grads.projected is not None, "there is a projection"
-            g_project = (grads.projected.flatten(0, 1).t() @ t.cell_outputs.flatten(0, 1).float()).mul_(project_scale[:, None])
+            g_project = (there(grads.projected).flatten(0, 1).t() @ t.cell_outputs.flatten(0, 1).float()).mul_(project_scale[:, None])
         return (gx, slope_x.mul_(input_scale[:, None]), slope_h.mul_(recurrent_scale[:, None]), through_x.sum(0), None, None, grads.hidden,
                 grads.cell * unit, g_project, None, grads.clip, None, None, None)
 

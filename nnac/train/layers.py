@@ -21,9 +21,10 @@ from nnac import bind
 from nnac.ir import Node, QGraph
 from nnac.lower import unit_scale
 from nnac.train import integers as exact
-from nnac.train import kernels
+from nnac.train import kernels, lstm_parts
 from nnac.train.activation import learned
-from nnac.train.integers import Format, Rescale
+from nnac.train.format import Format
+from nnac.train.integers import Rescale
 from nnac.train.quantiser import WeightQuantiser
 from nnac.train.schedule import Slot
 
@@ -368,12 +369,12 @@ class Lstm(Layer):
                 p = bind.linear_scales(self.project, numbers(scale_p), None, raw, 0, out.scale)
                 graph |= {f"{prefix}project_{k}": v for k, v in p.items()}
                 codes[f"{prefix}project"] = c_p
-                projection = kernels.Projection(
+                projection = lstm_parts.Projection(
                     exact.packed(c_p.detach(), a["cell_output_bits"], 8, quantiser.exact),
                     Rescale.of(p["multiplier"], p["shift"], p["bias"], self.cells << (a["cell_output_bits"] + 6), 0, out.bits, w_x.device), out.scale)
                 scales.append((scale_p * raw).expand(self.project).float())
             hidden_bits = a["cell_output_bits"] if self.project else a["hidden_bits"]
-            direction = kernels.Direction.of(
+            direction = lstm_parts.Direction.of(
                 self.variant, c_x.detach(), c_h.detach(), x.bits, out.bits, first, second,
                 kernels.hidden_rescale({k: graph[prefix + k] for k in ("hidden_multiplier", "hidden_shift")}, hidden_bits, w_x.device), a["fraction"],
                 raw if self.project else out.scale, whole, projection)

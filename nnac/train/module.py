@@ -28,7 +28,8 @@ from nnac.ir import Node, QGraph
 from nnac.train import layers as _layers
 from nnac.train import recurrent as _recurrent
 from nnac.train.activation import ActivationQuantiser, Clip, learned
-from nnac.train.integers import Format, dequantise, quantise
+from nnac.train.format import Format
+from nnac.train.integers import dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.verify import verify
 

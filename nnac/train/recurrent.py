@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from nnac import arith, bind
 from nnac.train import integers as exact
 from nnac.train.activation import learned
-from nnac.train.integers import Format, Rescale
+from nnac.train.format import Format
+from nnac.train.integers import Rescale
 from nnac.train.layers import Constants, Layer, numbers
 from nnac.train.schedule import Slot
 

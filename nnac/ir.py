@@ -1,7 +1,7 @@
 """QGraph: the model as a graph of integer operators, ready to be read three times (evaluate, training module, program).
 
 A value is a sequence of vectors of integers with one format.  A node applies one operator (`nnac.ops`) to values, within one entry
-point (``encoder``, ``prediction``, ``joint``): calling an entry once, on ``rate`` input frames, is one *step* of it.  State (hidden,
+point of the model (`nnac.model.entry`): calling an entry once, on ``rate`` input frames, is one *step* of it.  State (hidden,
 cell) lives in named `State` objects that belong to recurrent nodes and survive from step to step.
 
 A graph is *bound* when every value has its scale and every node its integer constants; lowering a plan gives an unbound graph, the training
@@ -14,8 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 from numpy.typing import NDArray
+
+from nnac.model.entry import EntryPoint
 
 
 class GraphError(ValueError):
@@ -78,7 +80,10 @@ class Node:
 
 @frozen(eq=False)
 class QGraph:
-    """All entries of one model.  ``inputs`` and ``outputs`` map an entry to its value names, in order."""
+    """All entries of one model.  ``inputs`` and ``outputs`` map an entry to its value names, in order.
+
+    entries  what the model declares of them; passes may divide an entry (``encoder.lstm[0].forward``), ``declared`` finds whose part it is
+    """
 
     name: str
     values: Mapping[str, Value]
@@ -86,6 +91,12 @@ class QGraph:
     inputs: Mapping[str, tuple[str, ...]]
     outputs: Mapping[str, tuple[str, ...]]
     metadata: Mapping[str, Any] = field(factory=dict)
+    entries: tuple[EntryPoint, ...] = field(
+        default=Factory(lambda self: tuple(EntryPoint(n, 1, inputs=i, outputs=self.outputs[n]) for n, i in self.inputs.items()), takes_self=True))
+
+    def declared(self, part: str) -> EntryPoint:
+        """What the model declares of the entry ``part`` or of the entry that ``part`` is a pass of.  KeyError if it is of none."""
+        return {e.name: e for e in self.entries}[part.partition(".")[0]]
 
     def entry(self, name: str) -> tuple[Node, ...]:
         """The nodes of one entry, in order."""

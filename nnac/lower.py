@@ -56,9 +56,8 @@ def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
         nodes.append(node)
         values[value.name] = value
     nodes, values = _table_inputs(nodes, values)
-    outputs = {n.entry: (n.output,) for n in nodes}                       # the last of each
-    return verify(QGraph(model.name, values, tuple(nodes), taken(nodes), outputs,
-                         dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms)))
+    return verify(QGraph(model.name, values, tuple(nodes), taken(nodes), {e.name: e.outputs for e in model.entries},
+                         dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms), model.entries))
 
 
 def _node(layer: Layer, p: Precision, op: str, states: tuple[State, ...] = (), **attributes):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from nnac.errors import UserError
 from nnac.files import atomic
 from nnac.ir import Value
+from nnac.model.entry import EntryPoint
 from nnac.target import Target
 
 FORMAT, VERSION = "nnac-program", 2
@@ -207,6 +208,7 @@ class Program:
     """See the module.  ``debug`` rows are (layer path, policy line, what).
 
     joins  value -> the values that lie side by side in it: halves that two passes make (`nnac.schedule.passes`), brought together by the host
+    model_entries  what the model declares of its entry points; none in files written before programs said so
     """
 
     target: Target
@@ -222,6 +224,7 @@ class Program:
     metadata: Mapping[str, Any] = field(factory=dict)
     report: Mapping[str, Any] = field(factory=dict)
     joins: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    model_entries: tuple[EntryPoint, ...] = ()
 
     def entry(self, name: str) -> Entry:
         """The entry called ``name``.  ProgramError if there is none."""
@@ -279,7 +282,8 @@ class Program:
             isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
             host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host],
-            joins=self.joins, states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
+            joins=self.joins, model_entries=[e.to_json() for e in self.model_entries],
+            states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()])
 
     @classmethod
@@ -334,7 +338,8 @@ class Program:
         states = tuple(Slot(**(s | dict(initial=None if s["initial"] is None else tuple(s["initial"])))) for s in c["states"])
         return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
                    {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
-                   host, c["isa"], c["plan"], c["metadata"], c["report"], {k: tuple(v) for k, v in c["joins"].items()})
+                   host, c["isa"], c["plan"], c["metadata"], c["report"], {k: tuple(v) for k, v in c["joins"].items()},
+                   tuple(map(EntryPoint.from_json, c.get("model_entries", ()))))
 
 
 def _port(p: dict[str, Any]) -> Port:

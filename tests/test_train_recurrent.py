@@ -7,7 +7,7 @@ import torch
 from nnac import arith
 from nnac.evaluate import evaluate, initial_state
 from nnac.lower import Precision, lower
-from nnac.model.graph import Kernel, Layer, ModelGraph
+from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
 from nnac.train.module import TrainingModule
 
 KINDS = ["gru", "lstm_coupled", "lstm_normed"]
@@ -20,7 +20,7 @@ def model(kind, inputs=10, cells=12, outputs=7):
     return ModelGraph("net", {}, (
         Layer("net.rnn", kind, ("features",), cells, 1, "encoder", kernels, dict(cells=cells)),
         Layer("net.output", "linear", ("net.rnn",), outputs, 1, "encoder", (Kernel("weight", "net.output.weight", outputs, cells),), dict(bias=True)),
-        Layer("net.scores", "log_softmax", ("net.output",), outputs, 1, "encoder")), dict(features=inputs))
+        Layer("net.scores", "log_softmax", ("net.output",), outputs, 1, "encoder")), dict(features=inputs), entries=(EntryPoint("encoder"),))
 
 
 def run(module, x, state=None):

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
+
+from nnac.model.entry import EntryPoint
 
 if TYPE_CHECKING:
     import networkx
@@ -59,7 +61,7 @@ class Layer:
     inputs   paths of the layers (or entry inputs) it reads
     width    size of its output vector
     rate     how many output frames it makes for one step of its entry point
-    entry    ``encoder`` | ``prediction`` | ``joint``
+    entry    name of the entry point that it belongs to (``ModelGraph.entries``)
     """
 
     path: str
@@ -91,16 +93,45 @@ class Layer:
 
 @frozen
 class ModelGraph:
-    """A model: its layers in dependency order.  ``frame_ms`` is the time one encoder step covers, None for models without one."""
+    """A model: its layers in dependency order, and the ways into it.
+
+    entries   as the builder declares them, in the order in which a step of the model runs them; the first one sets the pace, and cycles
+              and latency are said of its steps.  What they take, return and keep is read off the layers
+    frame_ms  time that one step of the first entry covers, None for models that hear no time
+    """
 
     name: str
     arguments: dict[str, Any] = field(hash=False)
     layers: tuple[Layer, ...] = ()
     inputs: dict[str, int] = field(factory=dict, hash=False)      # entry input -> width
     frame_ms: float | None = None
+    entries: tuple[EntryPoint, ...] = field(kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        declared = sorted(e.name for e in self.entries)
+        if declared != (needed := sorted({layer.entry for layer in self.layers})):
+            raise ModelError(f"{self.name}: entries are declared once each, and have layers: "
+                             f"declared {', '.join(declared) or 'none'}; in the layers {', '.join(needed) or 'none'}")
+        object.__setattr__(self, "entries", tuple(self._complete(e) for e in self.entries))
+
+    def _complete(self, entry: EntryPoint) -> EntryPoint:
+        """The entry with what its layers take, return (what its last layer makes, unless it says so itself) and keep."""
+        inside = [layer for layer in self.layers if layer.entry == entry.name]
+        made = {layer.path for layer in inside}
+        taken = dict.fromkeys(i for layer in inside for i in layer.inputs if i not in made)
+        return evolve(entry, inputs=tuple(taken), outputs=entry.outputs or (inside[-1].path,),
+                      keeps=tuple(layer.path for layer in inside if layer.recurrent))
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
+
+    def entry(self, name: str) -> EntryPoint:
+        """The entry point called ``name``.  KeyError if there is none."""
+        return self._entries[name]
+
+    @cached_property
+    def _entries(self) -> dict[str, EntryPoint]:
+        return {e.name: e for e in self.entries}
 
     @cached_property
     def by_path(self) -> dict[str, Layer]:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from nnac.model.entry import EntryPoint
 from nnac.model.graph import GATES, Kernel, Layer, ModelError, ModelGraph, builder
+
+# a search runs the prediction network once for each label that a hypothesis takes, and the joint for each frame and each label of each
+ENCODER = EntryPoint("encoder", per_frame=1, frames=True)
+PREDICTION = EntryPoint("prediction", per_frame=0, per_label=1, each_hypothesis=True)
+JOINT = EntryPoint("joint", per_frame=1, per_label=1, each_hypothesis=True)
 
 SIZES: dict[str, dict[str, Any]] = {
     "tiny": dict(features=8, stack=2, reduce=2, layers=2, cells=16, embedding=8, prediction_cells=16, joint=16, vocabulary=12),
@@ -94,4 +100,5 @@ def rnnt(size: str = "small", *,
     put(Layer("joint.activation", "tanh", (source,), width, 1, "joint"))
     put(_linear("joint.output", source, width, s["vocabulary"], "joint"))
     return ModelGraph("rnnt", dict(size=size) | {k: v for k, v in given.items() if v is not None}, tuple(out),
-                      dict(features=s["features"], label=1), s["frame_ms"] * s["stack"] * s["reduce"])
+                      dict(features=s["features"], label=1), s["frame_ms"] * s["stack"] * s["reduce"],
+                      entries=(ENCODER, PREDICTION, JOINT))

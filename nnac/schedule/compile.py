@@ -120,7 +120,7 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
                   pinned=dict(words=sum(_tile(layout, k).live_words for k in layout.pinned), size=layout.config.pinned_words),
                   dram=layout.image_bytes, host=[dict(path=c.path, cycles=c.cycles) for c in calls])
     program = Program(target, entries, np.frombuffer(b"".join(layout.image), np.uint8), layout.slots, symbols(layout), values, debug, calls,
-                      ISA_VERSION, dict(plan or {}), dict(metadata or {}), report, passes.joins)
+                      ISA_VERSION, dict(plan or {}), dict(metadata or {}), report, passes.joins, graph.entries)
     report["latency"] = budget.latency(program, graph.metadata.get("frame_ms") or 0.0)
     if broken := budget.exceeded(program, settings.budgets, settings.lines):
         raise CompileError(f"{graph.name} on `{target.name}`: " + "; ".join(broken))

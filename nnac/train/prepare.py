@@ -24,12 +24,14 @@ from attrs import define, field
 from torch import Tensor, fx, nn
 
 from nnac.lower import lower_plan
+from nnac.model.entry import EntryPoint
 from nnac.model.graph import GATES, GRU_GATES, Kernel, Layer, ModelGraph, builder
 from nnac.plan import Plan
 from nnac.train.integers import dequantise
 from nnac.train.module import TrainingModule
 
 BUILDER = "module"             # what a policy for a user's own model calls it
+FORWARD = EntryPoint("encoder", per_frame=1, frames=True)      # a call of the model: sequences, one step a frame
 _TRANSPARENT = (nn.Dropout, nn.Identity)
 _LEAVES = (nn.LSTM, nn.GRU, nn.Linear, nn.Embedding, nn.LayerNorm, nn.Tanh, nn.Sigmoid, nn.LogSoftmax, *_TRANSPARENT)
 _ELEMENTWISE: dict[Any, str] = {operator.add: "add", torch.add: "add", operator.mul: "multiply", torch.mul: "multiply", torch.tanh: "tanh",
@@ -69,7 +71,7 @@ class _Reading:
 
     def put(self, path: str, kind: str, sources: tuple[str, ...], width: int, kernels: tuple[Kernel, ...] = (), **attributes: Any) -> str:
         """A layer; returns its value."""
-        self.layers.append(Layer(path, kind, sources, width, 1, "encoder", kernels, attributes))
+        self.layers.append(Layer(path, kind, sources, width, 1, FORWARD.name, kernels, attributes))
         return path
 
     def problem(self, node: fx.Node, what: str) -> str:
@@ -214,7 +216,8 @@ def trace(model: nn.Module, example: tuple[Tensor, ...], name: str = BUILDER) ->
         reading.problems.append("some recurrent layers are batch first, some are not")
     if reading.problems or not reading.layers:
         raise PrepareError("; ".join(reading.problems) or "the model has no layers")
-    made = ModelGraph(name, {}, tuple(reading.layers), {k: v for k, v in reading.inputs.items() if not k.startswith("?")})
+    made = ModelGraph(name, {}, tuple(reading.layers), {k: v for k, v in reading.inputs.items() if not k.startswith("?")},
+                      entries=(FORWARD,))
     return made, reading.parameters, reading.batch_first == {True}
 
 

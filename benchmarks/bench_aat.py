@@ -55,7 +55,7 @@ from nnac.train.rnnt_loss import rnnt_loss
 
 POLICIES = ("aat_int8", "aat_int4", "aat_cell_2", "aat_cell")
 SPLITS = ("sent", "voice")
-SENSITIVE = ("layer_norm", "lookup")                # operators of b-norm
+SENSITIVE = ("layer_norm", "tanh", "sigmoid")                # operators of b-norm
 
 
 # ------------------------------------------------------------------------------------------------- weight-only training

@@ -20,12 +20,13 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from nnac import formats
+
 Array = Any                    # numpy.ndarray or torch.Tensor of int64 (or, where a docstring says so, float64)
 
 MULTIPLIER_BITS = 24           # a 28-bit accumulator times it is exact in float64 as well (our choice; the machine takes up to 31)
 WIDE_MULTIPLIER_BITS = 15      # for 48-bit accumulators: the product stays below 2^63
-PRE_FRACTION = 12              # gate pre-activations: Q3.12
-UNIT_FRACTION = 15             # sigmoid, tanh: Q0.15
+PRE_FRACTION, UNIT_FRACTION = formats.PRE.fraction, formats.UNIT.fraction
 SEGMENTS = 512                 # of |x|, in every table
 _STEP_BITS = 6                 # 32768 / 512 = 64 inputs a segment
 
@@ -240,7 +241,7 @@ def gru_cell(from_input: Array, from_hidden: Array, state: Array, sigmoid: Array
 
 # --------------------------------------------------------------------------------------------------------- log-softmax
 
-LOG_FRACTION = 11              # logits below the largest, and log-probabilities: Q4.11, as `exp_table` takes them
+LOG_FRACTION = formats.LOG.fraction     # logits below the largest, and log-probabilities: Q4.11, as `exp_table` takes them
 _LN2 = 22713                   # ln 2 in Q0.15
 
 

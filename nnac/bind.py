@@ -160,8 +160,7 @@ def multiply(scales: tuple[float, float], out_scale: float) -> Constants:
     return dict(multiplier=np.asarray(m), shift=np.asarray(s))
 
 
-def lookup(function: str, out_scale: float) -> Constants:
-    """Constants of a lookup node: the table, and Q0.15 to the output's scale."""
+def lookup(table: arith.Table, out_scale: float) -> Constants:
+    """Constants of a table's node: the table, and Q0.15 to the output's scale."""
     m, s = arith.multiplier_and_shift(np.float64(2.0**-arith.UNIT_FRACTION / out_scale))
-    table: Any = dict(tanh=arith.tanh_table, sigmoid=arith.sigmoid_table)[function]()
     return dict(table=table.entries, multiplier=np.asarray(m), shift=np.asarray(s))

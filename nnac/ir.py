@@ -1,7 +1,7 @@
 """QGraph: the model as a graph of integer operators, ready to be read three times (evaluate, training module, program).
 
 A value is a sequence of vectors of integers with one format.  A node applies one operator (`nnac.ops`) to values, within one entry
-point of the model (`nnac.model.entry`): calling an entry once, on ``rate`` input frames, is one *step* of it.  State (hidden,
+point of the model (`nnac.entry`): calling an entry once, on ``rate`` input frames, is one *step* of it.  State (hidden,
 cell) lives in named `State` objects that belong to recurrent nodes and survive from step to step.
 
 A graph is *bound* when every value has its scale and every node its integer constants; lowering a plan gives an unbound graph, the training
@@ -17,7 +17,7 @@ from typing import Any
 from attrs import Factory, evolve, field, frozen
 from numpy.typing import NDArray
 
-from nnac.model.entry import EntryPoint
+from nnac.entry import EntryPoint
 
 
 class GraphError(ValueError):

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from nnac import arith
+from nnac.formats import CELL, unit_scale
 from nnac.ir import QGraph, State, Value, taken
 from nnac.model.graph import Layer, ModelGraph
+from nnac.ops import operator
 from nnac.verify import verify
 
 if TYPE_CHECKING:
     from nnac.plan import Plan
-
-CELL_FRACTION = 11             # int16 cell, +-16: saturating, trained through (docs/methods.md §1, the MLPerf pitfall)
 
 
 @frozen
@@ -30,14 +30,9 @@ class Precision:
     weights: int = 8               # bits of the container that the products read: 8 or 16
     hidden: int = 8                # bits of an LSTM's hidden state (= its output)
     hidden_clip: float = 1.0       # real value of the largest code
-    cell_fraction: int = CELL_FRACTION
+    cell_fraction: int = CELL.fraction
     variant: str = "acc32"
     origins: tuple[str, ...] = ()
-
-
-def unit_scale(bits: int, clip: float = 1.0) -> float:
-    """Scale of a symmetric signed format whose largest code stands for ``clip``: ``clip / (2^(bits-1) - 1)``, zero an exact level."""
-    return clip / ((1 << (bits - 1)) - 1)
 
 
 def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
@@ -118,24 +113,21 @@ def _combine(layer, p, values):
     return _node(layer, p, layer.kind), Value(layer.path, layer.width, p.activations, layer.rate)
 
 
-def _table(function: str, symmetry: str):
-    def put(layer, p, values):
-        return (_node(layer, p, "lookup", function=function, symmetry=symmetry),
-                Value(layer.path, layer.width, p.activations, layer.rate, unit_scale(p.activations)))
-    return put
+def _table(layer, p, values):
+    return _node(layer, p, layer.kind), Value(layer.path, layer.width, p.activations, layer.rate, unit_scale(p.activations))
 
 
 _LOWER: dict[str, Callable] = dict(stack=_stack, linear=_linear, lstm=_lstm, layer_norm=_layer_norm, embedding=_embedding, add=_combine,
-                                   multiply=_combine, tanh=_table("tanh", "odd"), sigmoid=_table("sigmoid", "complement"), gru=_gru,
+                                   multiply=_combine, tanh=_table, sigmoid=_table, gru=_gru,
                                    lstm_coupled=_lstm_variant, lstm_normed=_lstm_variant, log_softmax=_log_softmax)
 
 
 def _table_inputs(nodes, values):
     """What a table reads is int16 in Q3.12, whatever the policy asks for there (its lint rule says so to the user)."""
     for n in nodes:
-        if n.op == "lookup":
+        if (form := operator(n.op).takes) is not None:
             v = values[n.inputs[0]]
-            values[v.name] = Value(v.name, v.width, 16, v.rate, 2.0**-arith.PRE_FRACTION)
+            values[v.name] = Value(v.name, v.width, form.bits, v.rate, form.scale)
     return nodes, values
 
 

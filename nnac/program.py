@@ -23,13 +23,13 @@ import numpy as np
 from attrs import asdict, field, frozen
 from numpy.typing import NDArray
 
+from nnac.entry import EntryPoint
 from nnac.errors import UserError
 from nnac.files import atomic
 from nnac.ir import Value
-from nnac.model.entry import EntryPoint
 from nnac.target import Target
 
-FORMAT, VERSION = "nnac-program", 2
+FORMAT, VERSION = "nnac-program", 3
 INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
 
 

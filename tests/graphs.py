@@ -9,6 +9,7 @@ from nnac import bind
 from nnac.ir import QGraph
 from nnac.lower import Precision, lower, unit_scale
 from nnac.model import ModelGraph, build
+from nnac.ops._table import table_operator
 from nnac.verify import verify
 
 
@@ -66,8 +67,8 @@ def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, spa
             c = bind.add((ins[0].scale, ins[1].scale), out.scale)
         elif node.op == "multiply":
             c = bind.multiply((ins[0].scale, ins[1].scale), out.scale)
-        elif node.op == "lookup":
-            c = bind.lookup(a["function"], out.scale)
+        elif node.op in ("tanh", "sigmoid"):
+            c = bind.lookup(table_operator(node.op).table(), out.scale)
         nodes.append(evolve(node, constants=c, states=states))
     return verify(evolve(graph, nodes=tuple(nodes), values=values))
 

@@ -3,9 +3,9 @@
 import pytest
 from attrs import evolve
 
+from nnac.entry import steps_per_second
 from nnac.lower import Precision, lower
 from nnac.model import EntryPoint, Layer, ModelError, ModelGraph, build, builders
-from nnac.model.entry import steps_per_second
 
 
 @pytest.mark.parametrize("model", [build("rnnt", size=size) for size in ("tiny", "small", "saon57m")], ids=lambda m: m.arguments["size"])

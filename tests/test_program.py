@@ -55,7 +55,7 @@ def test_another_version_another_kind_and_another_machine_are_named(tmp_path):
     from safetensors.numpy import save
 
     header = dict(format="nnac-program", version=99, sha256="", content="{}")
-    with pytest.raises(ProgramError, match="program version 99; this nnac reads version 2"):
+    with pytest.raises(ProgramError, match="program version 99; this nnac reads version 3"):
         Program.from_bytes(save({"dram": np.zeros(1, np.uint8)}, {"nnac": json.dumps(header)}))
     with pytest.raises(ProgramError, match="not an nnac program"):
         Program.from_bytes(save({"dram": np.zeros(1, np.uint8)}, {"nnac": json.dumps(header | dict(format="song"))}))

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from nnac.compression.base import Argument, find, methods
 from nnac.diagnostics import did_you_mean, near, nearest
+from nnac.formats import CELL
 from nnac.language import syntax as s
 from nnac.language.values import UNKNOWN, Names, Report, coerce, describe, evaluate, method
 from nnac.plan import Activations, Cell, Granularity, Weights, Width
@@ -21,7 +22,6 @@ from nnac.target import CODECS
 GRANULARITIES = ("per_tensor", "per_channel", "per_gate", "per_group")
 WEIGHT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
 ACTIVATION_WIDTHS = (4, 8, 16)
-CELL_FRACTION = 11                             # +-16: what trained LSTM cells stay within
 
 
 @frozen
@@ -269,7 +269,7 @@ def _bad_width(node: Any, how: Any, width: Width, report: Report) -> Any:
 
 
 def _cell(width: Width, fraction: tuple[Any, Any] | None, report: Report) -> Any:
-    bits = CELL_FRACTION if fraction is None else fraction[0]
+    bits = CELL.fraction if fraction is None else fraction[0]
     if bits >= width.bits:
         assert fraction is not None
         report("out-of-range", fraction[1], f"{width} has no room for {bits} fractional bits", "", f"at most {width.bits - 1}")
@@ -289,7 +289,7 @@ def default(setting: str) -> Any:
     assert minmax is not None
     return {
         "weights": Weights(Width(8), Granularity("channel"), minmax()), "activations": Activations(Width(8), minmax()),
-        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), CELL_FRACTION), "bias": Width(32),
+        "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), CELL.fraction), "bias": Width(32),
         "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None,
         "codec": "auto", "pin": "auto",
     }[setting]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
-from nnac.model.entry import EntryPoint
+from nnac.entry import EntryPoint
+from nnac.ops import find
 
 if TYPE_CHECKING:
     import networkx
@@ -75,7 +76,8 @@ class Layer:
 
     @property
     def recurrent(self) -> bool:
-        return self.kind in ("lstm", "gru", "lstm_coupled", "lstm_normed")
+        operator = find(self.kind)
+        return operator is not None and operator.recurrent
 
     @property
     def weights(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnac.model.entry import EntryPoint
+from nnac.entry import EntryPoint
 from nnac.model.graph import GATES, Kernel, Layer, ModelError, ModelGraph, builder
 
 # a search runs the prediction network once for each label that a hypothesis takes, and the joint for each frame and each label of each

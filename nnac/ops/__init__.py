@@ -1,34 +1,61 @@
-"""Operators, one a file: what each computes on integers, and what a valid node of it looks like.
+"""Operators, one a file: what each computes on integers, and its facts: all that the rest of the house asks of it.
 
-An operator is a class with a ``kind``; importing this package registers all of them.  `integers` is the meaning: evaluate calls it,
-the training module calls it (or a fast kernel proved equal), the emulator's instructions are tested against it.
+An operator is one class in one file, ``nnac/ops/<kind>.py``; the file's name is its name in model graphs, in targets and in programs.  Its
+gradient is the class of the same name in ``nnac/train/ops``, its instructions in ``nnac/schedule/ops``.  `integers` is its meaning: evaluate
+calls it, the training module calls it (or a fast kernel proved equal), the emulator's instructions are tested against it.
+
+Nothing here imports NumPy or torch at import (functions import what they need): lint asks the facts.  An operator is imported when it is
+named.  Code that compares a kind with a string lacks a fact here.
 """
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:
-    from nnac.ir import Node, QGraph
+from nnac.formats import FixedPoint
 
-Array = Any
-registry: dict[str, Operator] = {}
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
+
+Array = Any                    # numpy.ndarray or torch.Tensor of int64
+State = dict[str, Array]
+_OPERATORS: dict[str, Operator] = {}
 
 
 class Operator:
-    """Base of all operators.  Subclasses set ``kind`` and ``constants`` and define `integers` (and `verify_more`)."""
+    """Base of all operators.  Subclasses define `integers` (and `verify_more`) and say how they differ from these facts."""
 
-    kind: ClassVar[str]
-    constants: ClassVar[tuple[str, ...]] = ()          # names every bound node must carry
+    kind: ClassVar[str]                                # the file's name
     inputs: ClassVar[int] = 1
+    constants: ClassVar[tuple[str, ...]] = ()          # names every bound node must carry
+
+    recurrent: ClassVar[bool] = False                  # goes from frame to frame with a hidden state, which is its output
+    view: ClassVar[bool] = False                       # no arithmetic: its output is its input, looked at in another shape
+    by_index: ClassVar[bool] = False                   # reads the row of its kernel that an index names, and multiplies nothing
+    folds_zero_point: ClassVar[bool] = False           # takes an input with a zero point (it goes into a bias, or is subtracted exactly)
+    makes_zero_point: ClassVar[bool] = False           # its output may have a zero point (a view's has what its input has)
+    takes: ClassVar[FixedPoint | None] = None          # the format that its input has, whatever the policy says
+    gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
+    weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
+    meets: ClassVar[Mapping[str, str]] = {"weight": "input"}   # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
+    shares_sum: ClassVar[tuple[str, ...]] = ()         # kernels whose products may meet in one sum, on one scale (`accumulate acc32`)
 
     def __init_subclass__(cls) -> None:
-        registry[cls.kind] = cls()
+        package, _, name = cls.__module__.rpartition(".")
+        if package == __name__ and not name.startswith("_"):
+            cls.kind = name
+        if "kind" in cls.__dict__:
+            _OPERATORS[cls.kind] = cls()
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: dict[str, Array], constants: Mapping[str, Array]) -> Array:
+    def bounded(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether arithmetic keeps its output within [-1, 1], so that the largest integer stands for 1, whatever calibration would find."""
+        return False
+
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         """The output, from ``inputs`` (each [T, B, width] int64), reading and replacing ``state`` ([B, width] by state name).
 
         ``constants`` are the node's own, already on the carrier (NumPy or torch) and in int64.
@@ -49,9 +76,10 @@ class Operator:
         self.verify_more(node, graph, [graph.values[n] for n in node.inputs], graph.values[node.output])
 
     def constants_of(self, node: Node) -> tuple[str, ...]:
+        """Names that the bound node must carry."""
         return self.constants
 
-    def verify_more(self, node: Node, graph: QGraph, inputs: list[Any], output: Any) -> None:
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         """The operator's own rules."""
 
 
@@ -63,14 +91,41 @@ def require(condition: bool, node: Node, rule: str) -> None:
         raise GraphError(f"{node.path} ({node.op}): {rule}")
 
 
+@cache
+def _files() -> tuple[str, ...]:
+    return tuple(sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_")))
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all operators, without importing any."""
+    return tuple(dict.fromkeys((*_files(), *_OPERATORS)))
+
+
+def find(kind: str) -> Operator | None:
+    """The operator of that name, importing its file only; None if there is none."""
+    if kind not in _OPERATORS and kind in _files():
+        importlib.import_module(f"{__name__}.{kind}")
+    return _OPERATORS.get(kind)
+
+
 def operator(kind: str) -> Operator:
     """The operator called ``kind``.  GraphError if there is none."""
-    if kind not in registry:
+    found = find(kind)
+    if found is None:
         from nnac.ir import GraphError
 
-        raise GraphError(f"no operator is called {kind} (there are: {', '.join(sorted(registry))})")
-    return registry[kind]
+        raise GraphError(f"no operator is called {kind} (there are: {', '.join(kinds())})")
+    return found
 
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+def may_have_zero_point(value: str, made_by: str | None, readers: Callable[[str], Iterable[tuple[str, str]]]) -> bool:
+    """Whether ``value`` may have a zero point: its maker can make one, and all its readers fold it in.
+
+    made_by  the kind that makes it, None for what enters the model      readers  value -> (kind, output) of everything that reads it
+    """
+    if made_by is not None:
+        maker = operator(made_by)
+        if not maker.makes_zero_point and not maker.view:
+            return False
+    return all(may_have_zero_point(output, None, readers) if operator(kind).view else operator(kind).folds_zero_point
+               for kind, output in readers(value))

@@ -1,18 +1,28 @@
 """Row of a table chosen by an index: the prediction network's label embedding."""
 
-from nnac.ops import Operator, require
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, Operator, State, require
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
 
 
 class Embedding(Operator):
     """Row ``x[..., 0]`` of the table.  constants  weight int8 [rows, width] in the output's own format.  The index is a 32-bit value."""
 
-    kind = "embedding"
     constants = ("weight",)
+    by_index = True
+    makes_zero_point = True
+    weight_bits = 8
 
-    def integers(self, node, graph, inputs, state, constants):
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         return constants["weight"][inputs[0][..., 0]]
 
-    def verify_more(self, node, graph, inputs, output):
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         require(inputs[0].bits == 32 and inputs[0].width == 1, node, "reads one index a frame")
         if node.constants:
             require(node.constants["weight"].shape[1] == output.width, node, "the table is as wide as the output")

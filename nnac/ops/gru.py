@@ -1,11 +1,19 @@
 """GRU over a sequence.  State: hidden (what the products read) and blend (int16 Q0.15, what the update gate keeps)."""
 
-from nnac import arith
-from nnac.ops import Operator, require
-from nnac.ops.lstm import stacked
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, State, require
+from nnac.ops._carriers import stacked
+from nnac.ops._recurrent import RecurrentOperator, require_sums
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
 
 
-class Gru(Operator):
+class Gru(RecurrentOperator):
     """`arith.gru_cell`, then ``hidden = requantise(blend)``.
 
     constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias, recurrent_bias int64 [3H]   input_multiplier, input_shift,
@@ -13,11 +21,12 @@ class Gru(Operator):
     attributes cells, hidden_bits
     """
 
-    kind = "gru"
     constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh")
 
-    def integers(self, node, graph, inputs, state, constants):
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+        from nnac import arith
+
         c, a = constants, node.attributes
         names = f"{node.path}.hidden", f"{node.path}.blend"
         hidden, blend = (state[n] for n in names)
@@ -32,9 +41,8 @@ class Gru(Operator):
         state[names[0]], state[names[1]] = hidden, blend
         return stacked(outputs, inputs[0])
 
-    def verify_more(self, node, graph, inputs, output):
-        require(output.width == node.attributes["cells"] and output.rate == inputs[0].rate, node, f"makes {node.attributes['cells']} values a frame")
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
+        a = node.attributes
+        require(output.width == a["cells"] and output.rate == inputs[0].rate, node, f"makes {a['cells']} values a frame")
         if node.constants:
-            for kernel, bits, bias in (("input", inputs[0].bits, "bias"), ("recurrent", node.attributes["hidden_bits"], "recurrent_bias")):
-                bound = int(arith.accumulator_bound(bits, node.constants[kernel], node.constants[bias]).max())
-                require(bound < 1 << 31, node, f"the accumulator of {kernel} reaches {bound}, more than 32 bits")
+            require_sums(node, (("input", inputs[0].bits, "bias"), ("recurrent", a["hidden_bits"], "recurrent_bias")), 32)

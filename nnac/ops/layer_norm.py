@@ -1,21 +1,31 @@
 """Layer norm over each vector, in integers."""
 
-from nnac import arith
-from nnac.ops import Operator, require
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, Operator, State, require
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
 
 
 class LayerNorm(Operator):
     """`arith.layer_norm`.  constants  gain int16 [C], bias int64 [C], epsilon, root_width, multiplier, shift (scalars), rsqrt [385]."""
 
-    kind = "layer_norm"
     constants = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
+    folds_zero_point = True                            # a shift of all inputs changes nothing
+    makes_zero_point = True
 
-    def integers(self, node, graph, inputs, state, constants):
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+        from nnac import arith
+
         out, c = graph.values[node.output], constants
         return arith.layer_norm(inputs[0], c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"], c["multiplier"], c["shift"],
                                 out.zero_point, out.bits)
 
-    def verify_more(self, node, graph, inputs, output):
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         require(inputs[0].width == output.width, node, "keeps the width")
         require(inputs[0].width ** 3 << (2 * inputs[0].bits) < 1 << 62, node,
                 f"{inputs[0].width} values of {inputs[0].bits} bits overflow the sum of squares")

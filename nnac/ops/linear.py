@@ -1,7 +1,14 @@
 """Matrix-vector product, bias, requantisation per row."""
 
-from nnac import arith
-from nnac.ops import Operator, require
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, Operator, State, require
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
 
 
 class Linear(Operator):
@@ -12,15 +19,20 @@ class Linear(Operator):
     attributes weight_bits
     """
 
-    kind = "linear"
     constants = ("weight", "bias", "multiplier", "shift")
+    folds_zero_point = True
+    makes_zero_point = True
 
-    def integers(self, node, graph, inputs, state, constants):
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+        from nnac import arith
+
         out = graph.values[node.output]
         acc = arith.matmul(inputs[0], constants["weight"]) + constants["bias"]
         return arith.requantise(acc, constants["multiplier"], constants["shift"], out.zero_point, out.bits)
 
-    def verify_more(self, node, graph, inputs, output):
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
+        from nnac import arith
+
         if node.constants:
             w = node.constants["weight"]
             require(w.shape == (output.width, inputs[0].width), node, f"weight {w.shape} fits [{output.width}, {inputs[0].width}]")

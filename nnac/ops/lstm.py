@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from nnac import arith
-from nnac.ops import Operator, require
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, State, require
+from nnac.ops._carriers import join, reverse, stacked
+from nnac.ops._recurrent import RecurrentOperator, require_sums
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
 
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 
 
-class LSTM(Operator):
+class Lstm(RecurrentOperator):
     """The LSTM of docs/design.md §5.  Constants and states carry the prefix ``forward.``/``backward.`` when bidirectional.
 
     constants  input int8 [4H, I]   recurrent int8 [4H, R]   bias int64 [4H]   hidden_multiplier, hidden_shift (scalars)
@@ -21,9 +28,10 @@ class LSTM(Operator):
     The backward half of a bidirectional layer has no streaming state: it starts at zero at the end of the sequence it is given.
     """
 
-    kind = "lstm"
+    meets = {**RecurrentOperator.meets, "project": "hidden"}  # noqa: RUF012
+    shares_sum = ("input", "recurrent")
 
-    def constants_of(self, node):
+    def constants_of(self, node: Node) -> tuple[str, ...]:
         names = ["input", "recurrent", "bias", "hidden_multiplier", "hidden_shift"]
         names += ["multiplier", "shift"] if node.attributes["variant"] == "acc32" else [
             "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift"]
@@ -32,7 +40,7 @@ class LSTM(Operator):
         directions = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
         return (*(d + n for d in directions for n in names), "sigmoid", "tanh", "tanh_cell")
 
-    def integers(self, node, graph, inputs, state, constants):
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         (x,) = inputs
         if not node.attributes.get("bidirectional"):
             backwards = bool(node.attributes.get("reversed"))
@@ -42,8 +50,10 @@ class LSTM(Operator):
         backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
         return join(forward, reverse(backward))
 
-    def direction(self, node, x, prefix, state, constants):
+    def direction(self, node: Node, x: Array, prefix: str, state: State, constants: Mapping[str, Array]) -> Array:
         """One direction over [T, B, I]; replaces ``state`` and returns the hidden sequence [T, B, R]."""
+        from nnac import arith
+
         c = {k[len(prefix):]: v for k, v in constants.items() if k.startswith(prefix)} | {
             k: constants[k] for k in ("sigmoid", "tanh", "tanh_cell")}
         a = node.attributes
@@ -69,42 +79,12 @@ class LSTM(Operator):
         state[hidden_name], state[cell_name] = hidden, cell
         return stacked(outputs, x)
 
-    def verify_more(self, node, graph, inputs, output):
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         a = node.attributes
         require(a["variant"] in ("acc32", "sum16"), node, f"variant {a['variant']} is acc32 or sum16")
         require(0 < a["fraction"] < 16, node, "the cell has 1 to 15 fraction bits")
         width = (a.get("project") or a["cells"]) * (2 if a.get("bidirectional") else 1)
         require(output.width == width and output.rate == inputs[0].rate, node, f"makes {width} values a frame")
-        for d in DIRECTIONS[bool(a.get("bidirectional"))]:
-            if not node.constants:
-                continue
-            for kernel, bits, bias in ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a["hidden_bits"], None)):
-                bound = int(arith.accumulator_bound(bits, node.constants[kernel], node.constants[bias] if bias else 0).max())
-                require(bound < 1 << 30, node, f"the accumulator of {kernel} reaches {bound}, more than 31 bits")
-
-
-def reverse(x):
-    """The sequence backwards (NumPy slices with a negative step, torch does not)."""
-    return x.flip(0) if hasattr(x, "flip") else x[::-1]
-
-
-def join(*parts):
-    """Side by side on the last axis, on either carrier."""
-    if hasattr(parts[0], "new_empty"):
-        import torch
-
-        return torch.cat(parts, -1)
-    import numpy as np
-
-    return np.concatenate(parts, -1)
-
-
-def stacked(steps, like):
-    """A list of [B, C] as [T, B, C], on either carrier."""
-    if hasattr(like, "new_empty"):
-        import torch
-
-        return torch.stack(steps)
-    import numpy as np
-
-    return np.stack(steps)
+        if node.constants:
+            for d in DIRECTIONS[bool(a.get("bidirectional"))]:
+                require_sums(node, ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a["hidden_bits"], None)), 31)

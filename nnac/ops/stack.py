@@ -1,21 +1,29 @@
 """Join ``frames`` consecutive vectors into one: frame stacking before the encoder, time reduction inside it.  No arithmetic."""
 
-from nnac.ops import Operator, require
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, Operator, State, require
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph, Value
 
 
 class Stack(Operator):
     """[T, B, C] -> [T / frames, B, frames * C], oldest first; attributes: frames.  A rest of T is dropped."""
 
-    kind = "stack"
+    view = True
 
-    def integers(self, node, graph, inputs, state, constants):
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         (x,) = inputs
         k = node.attributes["frames"]
         steps, batch, width = x.shape[0] // k, x.shape[1], x.shape[2]
         x = x[: steps * k].reshape(steps, k, batch, width)
         return x.swapaxes(1, 2).reshape(steps, batch, k * width)
 
-    def verify_more(self, node, graph, inputs, output):
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         k = node.attributes["frames"]
         require(output.width == k * inputs[0].width and inputs[0].rate == k * output.rate, node, f"joins {k} frames into one")
         require((output.bits, output.scale, output.zero_point) == (inputs[0].bits, inputs[0].scale, inputs[0].zero_point), node,

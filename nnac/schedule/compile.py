@@ -168,18 +168,16 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
 
 def host_layers(graph: QGraph, target: Target, settings: Settings, config: MachineConfig, shape: Mapping[str, Any]) -> frozenset[str]:
     """Layers that run on the CPU: asked for, not in the target's list, or in a form that no instruction takes."""
-    known = dict(lookup=lambda n: n.attributes["function"])
     out = set()
     for node in graph.nodes:
-        name = known[node.op](node) if node.op in known else node.op
         if node.op == "stack":
             continue
         ins = [shape[v] for v in node.inputs]
-        elementwise = node.op in ("layer_norm", "add", "multiply", "lookup")
+        elementwise = node.op in ("layer_norm", "add", "multiply", "tanh", "sigmoid")
         awkward = elementwise and (not all(f.whole for f in (*ins, shape[node.output])) or (node.op == "layer_norm" and ins[0].width > 4096))
         if node.op == "lstm" and not interleaved(config.lanes) and node.attributes["cells"] > 1024:
             awkward = True
-        if settings.places.get(node.path) == "cpu" or name not in target.operators or not hasattr(Emitter, node.op) or awkward:
+        if settings.places.get(node.path) == "cpu" or node.op not in target.operators or not hasattr(Emitter, node.op) or awkward:
             out.add(node.path)
     return frozenset(out)
 
@@ -204,7 +202,7 @@ def table_slots(graph: QGraph, config: MachineConfig, host: frozenset[str]) -> d
     out: dict[bytes, int] = {}
     for node in graph.nodes:
         if node.path not in host:
-            for name in ("sigmoid", "tanh", "tanh_cell") if node.op == "lstm" else ("table",) if node.op == "lookup" else ():
+            for name in ("sigmoid", "tanh", "tanh_cell") if node.op == "lstm" else ("table",) if node.op in ("tanh", "sigmoid") else ():
                 out.setdefault(node.constants[name].astype("<i2").tobytes(), len(out))
     if len(out) > config.luts:
         raise ValueError(f"{len(out)} different tables are in use, the machine holds {config.luts}")
@@ -251,7 +249,7 @@ def parameter_sets(graph: QGraph, config: MachineConfig, kernels: Mapping[str, K
             out += lstm_parameters(node, config.lanes, slots).values()
         elif node.op in ("add", "multiply", "layer_norm"):
             out.append(vector_parameters(node, graph))
-        elif node.op == "lookup":
+        elif node.op in ("tanh", "sigmoid"):
             out.append(vector_parameters(node, graph, luts[node.constants["table"].astype("<i2").tobytes()]))
     return {p.key: p for p in out}
 

@@ -299,10 +299,12 @@ class Emitter:
 
     multiply = add
 
-    def lookup(self, node: Node) -> None:
+    def table_lookup(self, node: Node) -> None:
         x, y = self.plan.views[node.inputs[0]], self.plan.views[node.output]
         params = self.parameters(f"{node.path}.parameters")
-        self.pieces((x, y), lambda at, n: isa.LUT(src=at[0], dst=at[1], params=params, n=n, out16=int(y.form.size == 2)), node.attributes["function"])
+        self.pieces((x, y), lambda at, n: isa.LUT(src=at[0], dst=at[1], params=params, n=n, out16=int(y.form.size == 2)), node.op)
+
+    tanh = sigmoid = table_lookup
 
     def embedding(self, node: Node) -> None:
         x, y = self.plan.views[node.inputs[0]], self.plan.views[node.output]

@@ -17,6 +17,8 @@ from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
 from nnac.isa.dtypes import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
 from nnac.isa.vector import LN_RSQRT
+from nnac.ops import operator
+from nnac.ops._table import TableOperator
 from nnac.schedule.tiling import Band, chunks_of, gate_order
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
@@ -200,8 +202,8 @@ def vector_parameters(node: Node, graph: QGraph, slot: int = 0) -> Parameters:
         block = np.array((m0, m1, s0, s1, out.bits, 0), ADD_DTYPE).tobytes()
     elif node.op == "multiply":
         block = np.array((c["multiplier"], c["shift"], out.bits, out.zero_point), MUL_DTYPE).tobytes()
-    elif node.op == "lookup":
-        symmetry = dict(odd=0, complement=1)[node.attributes["symmetry"]]
+    elif isinstance(table := operator(node.op), TableOperator):
+        symmetry = dict(odd=0, complement=1)[table.symmetry]
         block = np.array((c["multiplier"], c["shift"], out.bits, out.zero_point, slot, symmetry, 0), LUT_DTYPE).tobytes()
     else:
         head = np.array((c["epsilon"], c["root_width"], c["multiplier"], c["shift"], out.bits, out.zero_point, 0), LN_DTYPE).tobytes()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nnac import bind
 from nnac.ir import Node, QGraph
 from nnac.lower import unit_scale
+from nnac.ops._table import table_operator
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts
 from nnac.train.activation import learned
@@ -251,14 +252,14 @@ class Multiply(Add):
         return xs[0] * xs[1]
 
 
-class Lookup(Layer):
-    kind = "lookup"
-    _REAL: ClassVar[dict[str, Callable]] = dict(tanh=torch.tanh, sigmoid=torch.sigmoid)
+class TableLayer(Layer):
+    """Base of the functions that are read from a table."""
+
     device = torch.device("cpu")
 
     def constants(self, ins, out):
-        c = bind.lookup(self.node.attributes["function"], out.scale)
-        return Constants(c, {}, dict(table=exact.table(c, self.node.attributes["symmetry"], ins[0], out, self.device)))
+        c = bind.lookup(table_operator(self.node.op).table(), out.scale)
+        return Constants(c, {}, dict(table=exact.table(c, table_operator(self.node.op).symmetry, ins[0], out, self.device)))
 
     def integers(self, xs, ins, out, state, lengths):
         self.device = xs[0].device
@@ -269,7 +270,21 @@ class Lookup(Layer):
         return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def reals(self, xs, state, lengths):
-        return self._REAL[self.node.attributes["function"]](xs[0])
+        raise NotImplementedError
+
+
+class Tanh(TableLayer):
+    kind = "tanh"
+
+    def reals(self, xs, state, lengths):
+        return torch.tanh(xs[0])
+
+
+class Sigmoid(TableLayer):
+    kind = "sigmoid"
+
+    def reals(self, xs, state, lengths):
+        return torch.sigmoid(xs[0])
 
 
 class Lstm(Layer):

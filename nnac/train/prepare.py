@@ -23,8 +23,8 @@ import torch
 from attrs import define, field
 from torch import Tensor, fx, nn
 
+from nnac.entry import EntryPoint
 from nnac.lower import lower_plan
-from nnac.model.entry import EntryPoint
 from nnac.model.graph import GATES, GRU_GATES, Kernel, Layer, ModelGraph, builder
 from nnac.plan import Plan
 from nnac.train.integers import dequantise

@@ -1,0 +1,32 @@
+"""What recurrent operators have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nnac.ops import Operator, require
+
+if TYPE_CHECKING:
+    from nnac.ir import Node
+
+
+class RecurrentOperator(Operator):
+    """Two kernels, one for the input and one for the hidden state; int8 weights."""
+
+    recurrent = True
+    folds_zero_point = True
+    weight_bits = 8
+    meets = {"input": "input", "recurrent": "hidden"}  # noqa: RUF012 (a fact, never written to)
+
+    def bounded(self, attributes: Mapping[str, Any]) -> bool:
+        return not attributes.get("project")           # h = o tanh(c); a projection may be anything
+
+
+def require_sums(node: Node, kernels: Iterable[tuple[str, int, str | None]], bits: int) -> None:
+    """GraphError unless all sums of (kernel, bits of what meets it, bias or None) fit ``bits`` bits."""
+    from nnac import arith
+
+    for kernel, width, bias in kernels:
+        bound = int(arith.accumulator_bound(width, node.constants[kernel], node.constants[bias] if bias else 0).max())
+        require(bound < 1 << (bits - 1), node, f"the accumulator of {kernel} reaches {bound}, more than {bits} bits")

@@ -1,0 +1,25 @@
+"""Product of two values: the multiplicative joint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nnac.ops import Array, Operator, State
+from nnac.ops._pair import symmetric_pair
+
+if TYPE_CHECKING:
+    from nnac.ir import Node, QGraph
+
+
+class Multiply(Operator):
+    """``requantise(a * b)``.  constants: multiplier, shift (scalars).  Symmetric."""
+
+    inputs = 2
+    constants = ("multiplier", "shift")
+    verify_more = symmetric_pair
+
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+        from nnac import arith
+
+        return arith.requantise(inputs[0] * inputs[1], constants["multiplier"], constants["shift"], 0, graph.values[node.output].bits)

@@ -1,6 +1,7 @@
 """What the house looks like, counted: how often a concept is said outside its own room.
 
-    op_string_comparisons      comparisons of an operator's or a layer's kind with a name, outside the operators' own rooms (and the tests)
+    op_string_comparisons
+    comparisons of an operator's or a layer's kind with a name, outside the operators' own rooms (and the tests)
     untyped_definitions        functions of which an argument or the result has no type
     circles                    groups of files that import each other, type-checking imports included
     lines_over_120             lines of code
@@ -22,7 +23,8 @@ HOUSE = ROOT / "nnac"
 OWN_ROOMS = ("ops", "train/ops", "schedule/ops")
 # every kind that a layer of a model graph, a node of a graph of integers or a target's list has ever had
 KINDS = frozenset(
-    "stack linear lstm lstm_coupled lstm_normed gru layer_norm embedding add multiply tanh sigmoid log_softmax lookup relu concat softmax "
+    "stack linear lstm lstm_coupled lstm_normed gru layer_norm embedding add multiply tanh sigmoid log_softmax lookup "
+                  "relu concat softmax "
     "convolution attention gelu swish glu".split())
 
 
@@ -79,7 +81,8 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path, modules: frozenset[str]) -> set[str]:
-    """Modules of the house that a file names in an import at its top or under TYPE_CHECKING; those within functions are excused: they run late."""
+    """Modules of the house that a file names in an import at its top or under TYPE_CHECKING; those within functions are
+    excused: they run late."""
     package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
     out: set[str] = set()
 
@@ -111,8 +114,8 @@ def imports(path: Path, modules: frozenset[str]) -> set[str]:
 def circles() -> list[list[str]]:
     """Groups of files that import each other.
 
-    A package's own ``__init__`` is left out as a target where the file lies inside it: ``from nnac import arith`` in ``nnac/bind.py`` names
-    ``nnac.arith``, and importing any module runs its package first in any case.
+    A package's own ``__init__`` is left out as a target where the file lies inside it: ``from nnac import arith`` in
+    ``nnac/bind.py`` names ``nnac.arith``, and importing any module runs its package first in any case.
     """
     modules = frozenset(map(module_name, files()))
     graph = networkx.DiGraph()
@@ -131,13 +134,16 @@ def lines_over_120() -> list[tuple[str, int]]:
 
 def main() -> None:
     comparisons, untyped, groups, wide = op_string_comparisons(), untyped_definitions(), circles(), lines_over_120()
-    for what, places in (("comparisons of a kind with a name", comparisons), ("functions without types", untyped), ("lines over 120", wide)):
+    for what, places in (("comparisons of a kind with a name", comparisons), ("functions without types", untyped),
+                         ("lines over 120", wide)):
         by_file: dict[str, int] = {}
         for place, _ in places:
             by_file[place] = by_file.get(place, 0) + 1
-        print(f"{what}: {len(places)}" + "".join(f"\n    {n:>4}  {place}" for place, n in sorted(by_file.items(), key=lambda x: -x[1])[:12]))
+        print(f"{what}: {len(places)}" + "".join(f"\n    {n:>4}  {place}" for place,
+                                                 n in sorted(by_file.items(), key=lambda x: -x[1])[:12]))
     print("circles:" + "".join(f"\n    {' ~ '.join(group)}" for group in groups))
-    print(json.dumps({"op_string_comparisons": len(comparisons), "untyped_definitions": len(untyped), "circles": len(groups),
+    print(json.dumps({"op_string_comparisons": len(comparisons), "untyped_definitions": len(untyped),
+                      "circles": len(groups),
                       "lines_over_120": len(wide)}))
 
 

@@ -1,6 +1,7 @@
 """One run of a comparison on real speech: a policy trained, compiled, and heard.
 
-It may be killed at any moment and goes on where it was: training resumes from its own state, and a finished module is not trained again.
+It may be killed at any moment and goes on where it was: training resumes from its own state, and a finished module is
+not trained again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from nnac.speech.audio import load_audio, read_manifest
 from nnac.speech.corpus import load_split, manifest_path, utterances
 from nnac.train import journal
 from nnac.train import policy as training
-from nnac.train.evaluate import evaluate
+from nnac.train.evaluate import evaluate, losses
 from nnac.train.pace import Run
 
 
@@ -50,29 +51,36 @@ class Recognise:
     def __call__(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> Outcome:
         begun = time.monotonic()
         if row.float not in self.floats:
-            raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float {row.float}=FILE")
+            raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float "
+                           f"{row.float}=FILE")
         start = self.floats[row.float]
         plan = self._plan(experiments, row)
         if plan is None:
             return self._float(experiments, row, seed, start, begun)
         config = self._config(row, plan, seed)
         module_path, program_path = folder / "module.nnc", folder / "program.nnp"
-        often = Run(every=50, dev_every=max(1, config.steps))                       # on dev at the end only: nobody watches
+        # on dev at the end only: nobody watches
+        often = Run(every=50, dev_every=max(1, config.steps))
         training.train(plan, start, self.corpus, module_path, config, self.processes, self.quiet, often)
-        begun = time.monotonic() - journal.seconds(module_path)                      # the hours of earlier sittings count
+        # the hours of earlier sittings count
+        begun = time.monotonic() - journal.seconds(module_path)
         trained = compiler.trained(module_path)
         program = compiler.program(trained)
         program.save(program_path)
-        program = Program.load(program_path)                                     # the bytes of the file, not what made them
+        # the bytes of the file, not what made them
+        program = Program.load(program_path)
         compared, cycles = self._listen(trained, program)
         kernels = program.report["layers"]
         return Outcome(
             row.name, seed, plan.digest, commit(), self._heard(experiments, trained.module, trained.front),
-            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()), program_path.stat().st_size,
+            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()),
+                       program_path.stat().st_size,
             cycles, plan.graph.frame_ms, program.target.clock,
             {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
-            compared.compared, compared.different, config.steps, checkpoint.digest_of(start), plan.target.name, round(time.monotonic() - begun, 1),
-            {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()}, "learning_rate": config.learning_rate,
+            compared.compared, compared.different, config.steps, checkpoint.digest_of(start), plan.target.name,
+                       round(time.monotonic() - begun, 1),
+            {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()},
+             "learning_rate": config.learning_rate,
              "first_difference": str(compared.first) if compared.first else None})
 
     def identity(self, experiments: Experiments, row: Row) -> Identity | None:
@@ -88,7 +96,8 @@ class Recognise:
 
     def _plan(self, experiments: Experiments, row: Row) -> Plan | None:
         policy = experiments.policy_path(row)
-        return compiler.resolve(policy, row.policy_name, **{k: str(v) for k, v in row.define.items()}) if policy else None
+        return compiler.resolve(policy, row.policy_name, **{k: str(v) for k,
+                                                            v in row.define.items()}) if policy else None
 
     def _config(self, row: Row, plan: Plan, seed: int) -> training.PolicyConfig:
         config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)
@@ -106,7 +115,8 @@ class Recognise:
         for name in experiments.splits:
             split = load_split(self.corpus, name)
             split = split if self.utterances is None else split.first(self.utterances)
-            out[name] = Heard.of(evaluate(model, split, front.normalisation, front.tokens)[0])
+            errors, _ = evaluate(model, split, front.normalisation, front.tokens)
+            out[name] = Heard.of(errors, split.voices, losses(model, split, front.normalisation, front.tokens))
         return out
 
     def _listen(self, trained: training.Trained, program: Program) -> tuple[Comparison, float]:

@@ -12,6 +12,7 @@ import pytest
 from nnac.report import experiments as ex
 from nnac.report import outcomes as oc
 from nnac.report import results, runs
+from nnac.report import statistics as st
 from nnac.speech.wer import word_errors
 
 SMALL = """
@@ -59,9 +60,13 @@ def test_an_experiments_file_says_what_it_means(tmp_path):
 
 
 @pytest.mark.parametrize("change,message", [
-    (("seeds = 2", "seeds = 0"), "seeds"), (('name = "gq5"', 'name = "int8"'), "two rows"), (("quick = true", "quik = true"), "quik"),
-    (('row = "gq5"', 'row = "gq6"'), "no row is called `gq6`"), (("wer_points", "wer"), "no measure `wer`"), (("at_most = 1.0", ""), "at_most"),
-    (("title = \"A", "title = A"), "e.toml"), (('name = "float"', 'name = "a/b"'), "names files"), (('title = "One"', ""), "title"),
+    (("seeds = 2", "seeds = 0"), "seeds"), (('name = "gq5"', 'name = "int8"'), "two rows"),
+                                            (("quick = true", "quik = true"), "quik"),
+    (('row = "gq5"', 'row = "gq6"'), "no row is called `gq6`"), (("wer_points", "wer"), "no measure `wer`"),
+                                            (("at_most = 1.0", ""), "at_most"),
+    (("title = \"A", "title = A"), "e.toml"), (("at_most = 1.0", "at_most = 1.0\nindifference = 0.2"),
+        "or else indifference"), (("at_most = 1.0", "indifference = 0"), "indifference"),
+    (('name = "float"', 'name = "a/b"'), "names files"), (('title = "One"', ""), "title"),
 ])
 def test_a_mistake_in_it_is_one_line(tmp_path, change, message):
     path = write(tmp_path, SMALL.replace(*change, 1) if change[0] in SMALL else pytest.fail("the case is stale"))
@@ -114,15 +119,17 @@ def test_a_damaged_result_file_is_one_line(tmp_path, damage):
 
 def test_counts_come_from_the_word_error_counter():
     h = oc.Heard.of(word_errors(["a b c", "d e", ""], ["a x c", "d e f", "g"]))
-    assert (h.substitutions, h.deletions, h.insertions, h.words, h.errors, h.lengths) == (1, 0, 2, 5, "111", "320") and h.rate == 60.0
+    assert (h.substitutions, h.deletions, h.insertions, h.words, h.errors, h.lengths) == (1, 0, 2, 5, "111",
+        "320") and h.rate == 60.0
 
 
 def test_rates_and_differences_are_those_of_the_counts():
     a, b = outcome("a", errors=(0, 1, 2, 0)), outcome("b", errors=(1, 1, 3, 0))
-    assert oc.rate([a])[0] == pytest.approx(100 * 3 / 20)
-    assert oc.difference([a], [b])[0] == pytest.approx(10.0) and oc.difference([a], [b], relative=True)[0] == pytest.approx(200 / 3)
-    assert oc.difference([a], [a])[1:] == (0.0, 0.0)
-    assert oc.rate([a, outcome("a", 1, errors=(2, 1, 2, 0))])[0] == pytest.approx(100 * 4 / 20)
+    assert st.rate([a]).value == pytest.approx(100 * 3 / 20)
+    assert st.difference([a], [b]).value == pytest.approx(10.0)
+    assert st.difference([a], [b], relative=True).value == pytest.approx(200 / 3)
+    assert st.difference([a], [a]).utterances == st.Interval(0, 0, 0, 0, 0)
+    assert st.rate([a, outcome("a", 1, errors=(2, 1, 2, 0))]).value == pytest.approx(100 * 4 / 20)
 
 
 def test_pairing_sees_what_separate_intervals_do_not():
@@ -131,10 +138,10 @@ def test_pairing_sees_what_separate_intervals_do_not():
     errors = np.minimum(rng.poisson(0.4, 800), 9)
     worse = np.minimum(errors + (rng.random(800) < 0.03), 9)
     a, b = outcome("a", errors=errors, words=words), outcome("b", errors=worse, words=words)
-    (ra, a_low, a_high), (rb, b_low, _) = oc.rate([a]), oc.rate([b])
-    assert a_low < ra < a_high and b_low < a_high                                  # alone they overlap
-    value, low, high = oc.difference([a], [b])
-    assert 0 < low < value < high and value == pytest.approx(rb - ra)
+    of_a, of_b = st.rate([a]).utterances, st.rate([b]).utterances
+    assert of_a.low < of_a.value < of_a.high and of_b.low < of_a.high              # alone they overlap
+    d = st.difference([a], [b]).utterances
+    assert 0 < d.low < d.value < d.high and d.value == pytest.approx(of_b.value - of_a.value)
 
 
 def test_seeds_widen_an_interval():
@@ -142,37 +149,154 @@ def test_seeds_widen_an_interval():
     words = rng.integers(4, 9, 400)
     same = [outcome("a", s, errors=np.minimum(rng.poisson(0.3, 400), 9), words=words) for s in range(3)]
     apart = [outcome("a", s, errors=np.minimum(rng.poisson(0.1 + 0.2 * s, 400), 9), words=words) for s in range(3)]
-    width = lambda o: oc.rate(o)[2] - oc.rate(o)[1]  # noqa: E731
-    assert width(apart) > 1.5 * width(same)
+    assert st.rate(apart).utterances.width > 1.5 * st.rate(same).utterances.width
+
+
+def test_the_same_seeds_are_drawn_together_and_others_apart():
+    """Rows that share the luck of each seed: paired, the luck cancels; were their seeds drawn apart, it would not."""
+    rng = np.random.default_rng(2)
+    words = rng.integers(4, 9, 400)
+    lucks = [np.minimum(rng.poisson(0.1 + 0.3 * s, 400), 8) for s in range(3)]
+    a = [outcome("a", s, errors=lucks[s], words=words) for s in range(3)]
+    b = [outcome("b", s, errors=lucks[s] + (rng.random(400) < 0.05), words=words) for s in range(3)]
+    other = [outcome("b", s + 7, errors=[oc.DIGITS.index(c) for c in o.heard["sent"].errors], words=words) for s,
+             o in enumerate(b)]
+    together, apart = st.difference(a, b).utterances, st.difference(a, other).utterances
+    assert together.value == pytest.approx(apart.value) and apart.width > 4 * together.width
+
+
+def test_speakers_are_clusters():
+    """Two speakers with errors of their own: over utterances the interval is narrow, over speakers it says how little
+    two people tell."""
+    words = np.full(400, 5)
+    errors = np.repeat([0, 1], 200)
+    voices = ["en+anna"] * 200 + ["en+bob"] * 200
+    pack = lambda v: "".join(oc.DIGITS[x] for x in v)  # noqa: E731
+    heard = oc.Heard(200, 0, 0, 2000, pack(errors), pack(words), oc.packed_speakers(voices))
+    o = oc.Outcome("a", 0, "d", "abc", {"sent": heard}, 1000, 10)
+    r = st.rate([o])
+    assert r.utterances.high - r.utterances.low < 3 and r.speakers is not None
+    assert (r.speakers.low, r.speakers.high) == (0.0, 20.0) and r.deciding is r.speakers
+    assert heard.speaker_names[:1] + heard.speaker_names[-1:] == ["00", "01"]
+    # the same accent is not the same person, the same variant is
+    assert oc.packed_speakers(["en+bob", "sco+bob", "en+al"]) == "010100" and oc.packed_speakers([]) == ""
+
+
+def test_two_splits_do_not_share_speakers():
+    heard = oc.Heard(0, 0, 0, 10, "00", "55", "0001")
+    sample = st.Sample.of([oc.Outcome("a", 0, "d", "abc", {"sent": heard, "voice": heard}, 1, 1)])
+    assert sample.speakers is not None and sorted(sample.speakers.tolist()) == [0, 1, 2, 3]
+
+
+def test_bootstrap_intervals_cover_the_truth_as_often_as_they_say():
+    """Paired differences of Poisson errors with a known mean: 95 % intervals miss it in about 5 % of 200 draws."""
+    missed = 0
+    for trial in range(200):
+        rng = np.random.default_rng([3, trial])
+        words = np.full(300, 6)
+        base = rng.poisson(0.3, 300)
+        more = base + (rng.random(300) < 0.06)                                     # + 0.06 errors on 6 words: 1 point
+        i = st.difference([outcome("a", errors=base, words=words)], [outcome("b", errors=more, words=words)]).utterances
+        missed += not i.low <= 1.0 <= i.high
+    # binomial(200, 0.05): mean 10, sd 3.1
+    assert 2 <= missed <= 22
+
+
+def test_the_spread_finds_the_noise_that_was_put_in():
+    """Known components: each utterance's own difference (sd 0.5 errors), seed by utterance (sd 0.8), each run's (0.02
+    errors an utterance)."""
+    rng = np.random.default_rng(4)
+    utterances, seeds, words = 4000, 6, np.full(4000, 6)
+    own, run = rng.normal(0.2, 0.5, utterances), rng.normal(0, 0.02, seeds)
+    d = own + run[:, None] + rng.normal(0, 0.8, (seeds, utterances))
+    s = _spread_of(d, words)
+    unit = 100 / 6
+    assert s.value == pytest.approx(unit * d.mean()) and s.utterance == pytest.approx(unit * 0.5, rel=0.1)
+    assert s.interaction == pytest.approx(unit * 0.8, rel=0.05) and s.seed == pytest.approx(unit * run.std(ddof=1),
+        rel=0.4)
+    assert s.error(4000, 6) < s.error(1000, 6) < s.error(1000, 3) and 0 < s.equivalence(0.5, 4000, 6) <= 1
+    assert s.decides(s.value, 4000, 6) == pytest.approx(0.05) and s.decides(-5, 4000, 6) > 0.99
+    assert s.detectable(4000, 6) == pytest.approx(2.486 * s.error(4000, 6), rel=1e-3)
+
+
+def _spread_of(d, words):
+    """`statistics.spread` on real-valued differences: it only ever sees errors, so a row of zeros stands against
+    them."""
+    class Row(list):
+        pass
+
+    sample = lambda errors: st.Sample(errors, words.astype(float), None, tuple(range(len(errors))))  # noqa: E731
+    kept, st.Sample.of = st.Sample.of, classmethod(lambda cls, outcomes: sample(outcomes[0]))
+    try:
+        return st.spread(Row([np.zeros_like(d)]), Row([d]))
+    finally:
+        st.Sample.of = kept
+
+
+def test_one_seed_tells_no_components():
+    assert st.spread([outcome("a")], [outcome("b")]) is None
 
 
 def test_other_utterances_are_refused():
     with pytest.raises(ValueError, match="same utterances"):
-        oc.difference([outcome()], [outcome(words=(4, 5, 6, 6))])
+        st.difference([outcome()], [outcome(words=(4, 5, 6, 6))])
 
 
 # ------------------------------------------------------------------------------------------------ verdicts, report
 
-@pytest.mark.parametrize("interval,bounds,expected", [
-    ((0, -1, 0.5), (1.0, None), "holds"), ((0, -1, 1.5), (1.0, None), "undecided"), ((2, 1.5, 3), (1.0, None), "does not hold"),
+@pytest.mark.parametrize("limits,bounds,expected", [
+    ((0, -1, 0.5), (1.0, None), "holds"), ((0, -1, 1.5), (1.0, None), "undecided"),
+                                                    ((2, 1.5, 3), (1.0, None), "does not hold"),
     ((8, 7.7, 8.1), (None, 7.6), "holds"), ((7, 6, 7.5), (None, 7.6), "does not hold"), (None, (1.0, None), "not run")])
-def test_a_verdict_needs_the_whole_interval(interval, bounds, expected):
-    claim = ex.Claim("p", "t", "a", "b", "wer_points", *bounds)
-    assert results.verdict(claim, interval) == expected
+def test_a_verdict_needs_the_whole_interval(limits, bounds, expected):
+    assert st.verdict(limits and st.Estimate(st.Interval.between(*limits)), *bounds) == expected
+
+
+@pytest.mark.parametrize("limits,expected", [
+    ((-1, -1.5, -0.4), "better"), ((-0.1, -0.15, -0.05), "better (by less than 0.2)"),
+                                             ((0.0, -0.1, 0.1), "no difference beyond 0.2"),
+    ((0.1, -0.1, 0.3), "undecided"), ((0.1, 0.05, 0.15), "worse (by less than 0.2)"), ((1, 0.5, 1.5), "worse"),
+                                             (None, "not run")])
+def test_with_a_margin_nothing_can_be_shown_to_be_nothing(limits, expected):
+    assert st.verdict(limits and st.Estimate(st.Interval.between(*limits)), None, None, 0.2) == expected
+
+
+def test_the_wider_interval_decides():
+    narrow, wide = st.Interval.between(-1, -1.5, -0.5), st.Interval.between(-1, -2.5, 0.5)
+    assert st.verdict(st.Estimate(narrow), 0.0, None) == "holds" and st.verdict(st.Estimate(narrow, wide), 0.0,
+                                                                                None) == "undecided"
+
+
+def test_verdicts_are_one_sided():
+    """A limit of 95 % on one side: the two-sided interval of 90 %."""
+    i = st.Interval.of(0.0, np.linspace(-1, 1, 20001))
+    assert (i.low, i.least, i.most, i.high) == pytest.approx((-0.95, -0.9, 0.9, 0.95), abs=1e-3)
+
+
+def test_the_power_table_is_printed_from_the_result_files(capsys):
+    from nnac.cli import main
+
+    assert main(["sweep", "specs/comparison/all.toml", "--power"]) == 0
+    text = capsys.readouterr().out
+    assert "MRACos helps" in text and "no difference beyond 0.2" in text and "12,000 x 12" in text
+    assert "bytes" not in text.split("GQ, arXiv")[1].split("\n")[0]
 
 
 def test_a_reason_is_given_only_where_a_claim_does_not_hold(tmp_path):
     e = ex.load(write(tmp_path, SMALL.replace("at_most = 1.0", 'at_most = 1.0\nreason = "too few  steps"')))
     found = {"int8": [outcome("int8")], "float": []}
     assert "- *loses nothing*: too few steps" in results.markdown(e, found | {"gq5": [outcome(errors=(3, 3, 3, 3))]})
-    assert "too few" not in results.markdown(e, found | {"gq5": [outcome()]}) and "too few" not in results.markdown(e, found | {"gq5": []})
+    assert "too few" not in results.markdown(e, found | {"gq5": [outcome()]}) and "too few" not in results.markdown(e,
+        found | {"gq5": []})
 
 
 def test_measures_of_size_and_time():
-    found = {"a": [outcome("a", size=650, cycles=80.0)], "b": [outcome("b", size=1000, cycles=100.0)], "f": [outcome("f", cycles=None)]}
+    found = {"a": [outcome("a", size=650, cycles=80.0)], "b": [outcome("b", size=1000, cycles=100.0)],
+             "f": [outcome("f", cycles=None)]}
     value = lambda m, against="b": results.measured(ex.Claim("p", "t", "a", against, m, 0.0), found)  # noqa: E731
-    assert value("bytes_relative")[0] == pytest.approx(-35) and value("cycles_relative")[0] == pytest.approx(-20)
-    assert value("compression")[0] == pytest.approx(1000 / 650) and value("cycles_relative", "f") is None and value("bytes_relative", "x") is None
+    assert value("bytes_relative").value == pytest.approx(-35) and value("cycles_relative").value == pytest.approx(-20)
+    assert value("compression").value == pytest.approx(1000 / 650) and value("cycles_relative", "f") is None
+    assert value("bytes_relative", "x") is None
 
 
 def test_the_pareto_front():
@@ -181,10 +305,12 @@ def test_the_pareto_front():
 
 def test_the_report_is_made_from_files_alone(tmp_path):
     e = ex.load(write(tmp_path))
-    found = {"int8": [outcome("int8", 0), outcome("int8", 1, errors=(0, 1, 1, 0))], "gq5": [outcome(errors=(0, 2, 2, 0), size=800)], "float": []}
+    found = {"int8": [outcome("int8", 0), outcome("int8", 1, errors=(0, 1, 1, 0))],
+             "gq5": [outcome(errors=(0, 2, 2, 0), size=800)], "float": []}
     text = results.markdown(e, found)
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in lines[:5]}) == 1                       # every row of a table has its columns
+    # every row of a table has its columns
+    assert len({line.count("|") for line in lines[:5]}) == 1
     assert "| int8 | 12.50 (" in text and "| 5 bits | 20.00 (" in text and "+7.50 (" in text and "| float32 | not run |" in text
     assert "## Pareto front" in text and text.index("One: 5 bits") < text.index("One: int8")
     assert "6.40" in text and "15.00, 10.00" in text and "3 of 4 runs" in text and "150 integers" in text
@@ -194,13 +320,15 @@ def test_the_report_is_made_from_files_alone(tmp_path):
     assert "results/wer_size.svg" in made and (tmp_path / "results" / "wer_cycles.svg").stat().st_size > 1000
     first = (tmp_path / "results" / "wer_size.svg").read_bytes()
     results.write(e, found, tmp_path / "RESULTS.md", tmp_path / "results")
-    assert b"<svg" in first and (tmp_path / "results" / "wer_size.svg").read_bytes() == first       # the same results draw the same picture
+    # the same results draw the same picture
+    assert b"<svg" in first and (tmp_path / "results" / "wer_size.svg").read_bytes() == first
 
 
 def test_the_report_in_the_repository_is_of_its_result_files():
     e = ex.load("specs/comparison/all.toml")
     found = oc.load_all(Path("results"), [(r.name, r.seeds) for r in e.rows])
-    assert results.markdown(e, found, pictures=("results/wer_size.svg", "results/wer_cycles.svg")) + "\n" == Path("RESULTS.md").read_text()
+    assert results.markdown(e, found, pictures=("results/wer_size.svg",
+                                                "results/wer_cycles.svg")) + "\n" == Path("RESULTS.md").read_text()
 
 
 # ------------------------------------------------------------------------------------------------ scheduling
@@ -228,7 +356,8 @@ def test_a_result_of_another_policy_network_or_length_is_not_counted(tmp_path):
     path = oc.save(folder, evolve(done, start="f", steps=400))
     same = runs.Identity("d", "f", 400, {"sent": 4})
     assert runs.stale(e, folder, lambda row: same) == {} and runs.stale(e, folder, lambda row: None) == {}
-    for other, what in ((evolve(same, digest="e"), "policy"), (evolve(same, start="g"), "float network"), (evolve(same, steps=9), "length"),
+    for other, what in ((evolve(same, digest="e"), "policy"), (evolve(same, start="g"), "float network"),
+                        (evolve(same, steps=9), "length"),
                         (evolve(same, utterances={"sent": 5}), "utterances")):
         found = runs.stale(e, folder, lambda row, other=other: other)
         assert list(found) == [path] and what in found[path] and (other.short == same.short) == (what == "utterances")
@@ -283,4 +412,32 @@ def test_what_the_command_line_does_not_say_the_policy_says():
     plan = resolve("specs/comparison/gq.nnac")
     assert PolicyConfig.of(plan, steps=None, seed=None).steps == plan.training.total == 400
     eight = resolve("specs/rnnt_int8.nnac")
-    assert PolicyConfig.of(eight, steps=None).steps == eight.training.total != PolicyConfig().steps and PolicyConfig.of(eight, steps=7).steps == 7
+    assert PolicyConfig.of(eight,
+        steps=None).steps == eight.training.total != PolicyConfig().steps and PolicyConfig.of(eight, steps=7).steps == 7
+
+
+def test_the_loss_of_each_utterance_is_that_of_it_alone():
+    import torch
+
+    from nnac.model.rnnt_torch import Rnnt, RnntConfig
+    from nnac.speech.corpus import Recipe, Split
+    from nnac.speech.features import Normalisation
+    from nnac.speech.tokens import LETTERS
+    from nnac.train.evaluate import losses
+    from nnac.train.rnnt_loss import rnnt_loss
+
+    torch.manual_seed(0)
+    model = Rnnt(RnntConfig(hidden=16, prediction=12, joint=16, embedding=8, vocabulary=LETTERS.count)).eval()
+    rng = np.random.default_rng(0)
+    texts = ["one two", "a", "seven lights on", ""]
+    features = [rng.standard_normal((n, 40)).astype(np.float16) for n in (60, 24, 90, 42)]
+    split = Split("sent", Recipe(), features, texts, ["en+anna"] * 4, [0.6, 0.24, 0.9, 0.42])
+    normalisation = Normalisation(np.zeros(40, np.float32), np.ones(40, np.float32))
+    found = losses(model, split, normalisation, LETTERS, frames=200)
+    for x, text, value in zip(features, texts, found, strict=True):
+        ids = torch.tensor(LETTERS.encode(text), dtype=torch.long)[:, None]
+        with torch.no_grad():
+            logits, lengths = model(torch.from_numpy(x.astype(np.float32))[:, None], torch.tensor([len(x)]), ids)
+        assert value == pytest.approx(float(rnnt_loss(logits, ids.T, lengths, torch.tensor([len(ids)]),
+                                                      reduction="sum")), rel=1e-4)
+    assert len(set(found)) == 4

@@ -5,7 +5,8 @@
     bound      the integer operators with scales and constants          of a checkpoint
     program    entry points, memories, cycles                           of a checkpoint (compiled now), a program
 
-Without ``--stage``: the last of these that the file holds.  The same values print from Python: `nnac.compiler` has one function a stage.
+Without ``--stage``: the last of these that the file holds.  The same values print from Python: `nnac.compiler` has one
+function a stage.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from nnac.plan import Plan
     from nnac.program import Program
 
-STAGES = {"policy": ("plan", "graph"), "checkpoint": ("plan", "graph", "bound", "program"), "program": ("plan", "graph", "program")}
+STAGES = {"policy": ("plan", "graph"), "checkpoint": ("plan", "graph", "bound", "program"),
+          "program": ("plan", "graph", "program")}
 
 
 def register(subparsers: Any) -> None:
@@ -32,7 +34,8 @@ def register(subparsers: Any) -> None:
     p = subparsers.add_parser("show", help="print any stage: plan, graph, bound graph, program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", metavar="FILE", help="a policy, what `nnac train` wrote, or what `nnac compile` wrote")
-    p.add_argument("--stage", choices=("plan", "graph", "bound", "program"), help="default: the last one that the file holds")
+    p.add_argument("--stage", choices=("plan", "graph", "bound", "program"),
+                   help="default: the last one that the file holds")
     add_policy_arguments(p)
     p.add_argument("--json", action="store_true", help="the same as JSON")
     p.set_defaults(run=run)
@@ -42,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
     kind = kind_of(args.file)
     stage = args.stage or STAGES[kind][-2 if kind == "checkpoint" else -1]
     if stage not in STAGES[kind]:
-        made_by = {"bound": "`nnac train` writes a checkpoint, which has it", "program": "`nnac compile` makes one of a checkpoint"}[stage]
-        sys.stderr.write(f"nnac show: {args.file} is a {kind}: it has no stage `{stage}` (it has: {', '.join(STAGES[kind])}); {made_by}\n")
+        made_by = {"bound": "`nnac train` writes a checkpoint, which has it",
+                   "program": "`nnac compile` makes one of a checkpoint"}[stage]
+        sys.stderr.write(f"nnac show: {args.file} is a {kind}: it has no stage `{stage}` (it has: "
+                         f"{', '.join(STAGES[kind])}); {made_by}\n")
         return 2
     if kind != "policy" and (args.define or args.policy):
         sys.stderr.write(f"nnac show: -D and --policy choose within a policy file; {args.file} is a {kind}\n")
@@ -77,7 +82,8 @@ def kind_of(path: str) -> str:
 
 
 def at_stage(args: argparse.Namespace, kind: str, stage: str) -> Plan | QGraph | Program:
-    """The value of a stage.  DiagnosticError, CheckpointError, ProgramError, CompileError: what is wrong with the file."""
+    """The value of a stage.  DiagnosticError, CheckpointError, ProgramError, CompileError: what is wrong with the
+    file."""
     from nnac import compiler
     from nnac.plan import Plan
 
@@ -104,17 +110,21 @@ def at_stage(args: argparse.Namespace, kind: str, stage: str) -> Plan | QGraph |
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A stage as JSON: a plan whole; of a graph and a program what the text shows (weights and instructions are not text)."""
+    """A stage as JSON: a plan whole; of a graph and a program what the text shows (weights and instructions are not
+    text)."""
     from nnac.ir import QGraph
     from nnac.plan import Plan
 
     if isinstance(value, Plan):
         return value.to_json()
     if isinstance(value, QGraph):
-        return {"graph": value.name, "entries": {e: {"inputs": list(value.inputs[e]), "outputs": list(value.outputs[e])} for e in value.inputs},
-                "values": [{"name": v.name, "width": v.width, "bits": v.bits, "rate": v.rate, "scale": v.scale, "zero_point": v.zero_point}
+        return {"graph": value.name, "entries": {e: {"inputs": list(value.inputs[e]),
+                                                     "outputs": list(value.outputs[e])} for e in value.inputs},
+                "values": [{"name": v.name, "width": v.width, "bits": v.bits, "rate": v.rate, "scale": v.scale,
+                            "zero_point": v.zero_point}
                            for v in value.values.values()],
-                "nodes": [{"path": n.path, "operator": n.op, "entry": n.entry, "inputs": list(n.inputs), "output": n.output,
+                "nodes": [{"path": n.path, "operator": n.op, "entry": n.entry, "inputs": list(n.inputs),
+                           "output": n.output,
                            "constants": {k: f"{c.dtype}{list(c.shape)}" for k, c in n.constants.items()},
                            "states": [s.name for s in n.states]} for n in value.nodes]}
     from nnac.commands.compile import summary

@@ -3,7 +3,7 @@
 Each run has a folder under --runs and leaves one small result file under --results; what is there is not done again, so a sweep can be
 stopped at any moment and spread over days.  A result of a policy that has changed since, or of another float network, is done again.  The
 report (tables, verdicts on published claims, pictures) is made from the result files
-alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew.
+alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew, and `--power` says how many utterances and seeds each claim would take.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--utterances", type=whole(1), metavar="N", help="of each split, for the word errors (all)")
     p.add_argument("--steps", type=whole(0), metavar="N", help="of training, instead of every row's own: a trial; give it --results of its own")
     p.add_argument("--report", action="store_true", help="only make the report")
+    p.add_argument("--power", action="store_true", help="only print what would decide each claim")
     p.add_argument("--list", action="store_true", help="only list the runs that are missing")
     p.add_argument("--one", help=argparse.SUPPRESS)        # one run, in this process: ROW:SEED
     p.set_defaults(run=run)
@@ -49,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         for row, seed in runs.missing(experiments, results, args.only):
             print(f"{row.name} seed {seed}")
+        return 0
+    if args.power:
+        from nnac.report import outcomes
+        from nnac.report import results as report
+
+        print(report.power_text(experiments, outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows])))
         return 0
     if args.one:
         return _one(args, experiments, results)

@@ -23,7 +23,8 @@
     row = "gq5"
     against = "int8"
     measure = "wer_points"                       # see MEASURES
-    at_most = 0.2                                # and/or at_least
+    at_most = 0.2                                # and/or at_least; or instead of both, where a method is said to help:
+    indifference = 0.2                           # better | worse | no difference beyond 0.2
     reason = "why ours differs"                  # shown where ours does not hold
 """
 
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, field, frozen
-from attrs.validators import ge, optional
+from attrs.validators import ge, gt, optional
 
 from nnac.errors import UserError
 
@@ -91,6 +92,7 @@ class Claim:
     at_most: float | None = None
     at_least: float | None = None
     reason: str = ""
+    indifference: float | None = field(default=None, validator=optional(gt(0)))
 
 
 @frozen
@@ -168,6 +170,7 @@ def _checked(made: Experiments) -> Experiments:
                 raise ExperimentError(f"{made.path}: claim `{claim.text}`: no row is called `{name}`")
         if claim.measure not in MEASURES:
             raise ExperimentError(f"{made.path}: claim `{claim.text}`: no measure `{claim.measure}` (there are: {', '.join(MEASURES)})")
-        if claim.at_most is None and claim.at_least is None:
-            raise ExperimentError(f"{made.path}: claim `{claim.text}`: say at_most or at_least")
+        bounds = [b for b in (claim.at_most, claim.at_least) if b is not None]
+        if bool(bounds) == (claim.indifference is not None):
+            raise ExperimentError(f"{made.path}: claim `{claim.text}`: say at_most or at_least, or else indifference")
     return made

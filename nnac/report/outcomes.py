@@ -1,21 +1,17 @@
-"""One run's result as a small JSON file, and what may be concluded from several.
+"""One run's result as a small JSON file.
 
-Word errors are kept for every utterance (one character each), so that two rows can be compared on the same utterances: paired
-bootstrap, which sees differences far smaller than either rate's own interval.  With several seeds an utterance's errors are their mean,
-and the seeds are drawn as well, so that an interval covers both the choice of sentences and the luck of training.
+Word errors are kept for every utterance (one character each), with its speaker and its loss: what may be concluded from
+several runs is decided from these (`nnac.report.statistics`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from attrs import asdict, field, frozen
-from numpy.typing import NDArray
 
 from nnac.errors import UserError
 from nnac.files import atomic
@@ -23,7 +19,6 @@ from nnac.speech.wer import WordErrors
 
 VERSION = 1
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-SAMPLES = 2000
 
 
 class OutcomeError(UserError):
@@ -32,7 +27,12 @@ class OutcomeError(UserError):
 
 @frozen
 class Heard:
-    """Word errors on one split: counts, and for each utterance errors and reference words as one character (base 36, at most 35)."""
+    """Word errors on one split: counts, and for each utterance errors and reference words as one character (base 36, at
+    most 35).
+
+    speakers   two characters an utterance (base 36): which speaker of the split; "" where that is not known
+    losses     nats an utterance, in thousandths; () where they were not measured
+    """
 
     substitutions: int
     deletions: int
@@ -40,18 +40,47 @@ class Heard:
     words: int
     errors: str
     lengths: str
+    speakers: str = ""
+    losses: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, e: WordErrors) -> Heard:
+    def of(cls, e: WordErrors, voices: Sequence[str] = (), losses: Sequence[float] = ()) -> Heard:
+        """``voices``: accent+variant of each utterance (the corpus has them): the variant is the speaker.  losses:
+        nats."""
         if max(e.words_per_utterance, default=0) > 35:
             raise ValueError("an utterance has more than 35 words: too long for a result file")
+        for what, given in (("voices", voices), ("losses", losses)):
+            if given and len(given) != len(e.per_utterance):
+                raise ValueError(f"{len(given)} {what} of {len(e.per_utterance)} utterances")
         pack = lambda counts: "".join(DIGITS[min(c, 35)] for c in counts)  # noqa: E731
-        return cls(e.substitutions, e.deletions, e.insertions, e.words, pack(e.per_utterance), pack(e.words_per_utterance))
+        return cls(e.substitutions, e.deletions, e.insertions, e.words, pack(e.per_utterance),
+                   pack(e.words_per_utterance),
+                   packed_speakers(voices), tuple(round(1000 * x) for x in losses))
+
+    @property
+    def speaker_names(self) -> list[str]:
+        """Of each utterance."""
+        return [self.speakers[i:i + 2] for i in range(0, len(self.speakers), 2)]
 
     @property
     def rate(self) -> float:
         """Per cent."""
         return 100.0 * (self.substitutions + self.deletions + self.insertions) / max(1, self.words)
+
+
+def packed_speakers(voices: Sequence[str]) -> str:
+    """The speaker of each utterance, two characters: speakers are numbered in the order of their names.  ValueError for
+    more than 1,296."""
+    people = [v.partition("+")[2] or v for v in voices]
+    numbers = {name: i for i, name in enumerate(sorted(set(people)))}
+    if len(numbers) > len(DIGITS) ** 2:
+        raise ValueError(f"{len(numbers)} speakers: a result file numbers at most {len(DIGITS) ** 2}")
+    return "".join(DIGITS[n // 36] + DIGITS[n % 36] for n in map(numbers.__getitem__, people))
+
+
+def unpacked(text: str) -> list[int]:
+    """Counts of utterances from their characters."""
+    return [DIGITS.index(c) for c in text]
 
 
 @frozen
@@ -60,11 +89,15 @@ class Outcome:
 
     row, seed      which run            digest  of its plan ("" for the float network)      commit  of the code
     start          digest of the float network that it started from      target  machine that it was compiled for
-    heard          split -> Heard       weights  their number      bytes  of all compressed weights in the program (float: 4 a weight)
-    program_bytes  of the file          cycles_per_frame  of a recognition, all entries, per encoder step; None for the float network
-    frame_ms       audio of an encoder step      clock  Hz      bits  weight path -> bits a weight      codecs  path -> codec
+    heard          split -> Heard       weights  their number
+    bytes  of all compressed weights in the program (float: 4 a weight)
+    program_bytes  of the file
+    cycles_per_frame  of a recognition, all entries, per encoder step; None for the float network
+    frame_ms       audio of an encoder step      clock  Hz      bits  weight path -> bits a weight
+    codecs  path -> codec
     checked, different  integers compared between training module and emulator, and those that differ
-    steps          of training          wall_s  of the run, all stages and sittings      notes  anything else, plain JSON
+    steps          of training          wall_s  of the run, all stages and sittings
+    notes  anything else, plain JSON
     """
 
     row: str
@@ -119,10 +152,12 @@ def load(path: Path) -> Outcome:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("nnac_result", None) != VERSION:
             raise ValueError(f"not a result of version {VERSION}")
-        data["heard"] = {k: Heard(**v) for k, v in data["heard"].items()}
+        data["heard"] = {k: Heard(**(v | dict(losses=tuple(v.get("losses", ()))))) for k, v in data["heard"].items()}
         outcome = Outcome(**data)
         for split, h in outcome.heard.items():
-            if len(h.errors) != len(h.lengths) or not set(h.errors + h.lengths) <= set(DIGITS):
+            if len(h.errors) != len(h.lengths) or not set(h.errors + h.lengths + h.speakers) <= set(DIGITS) or (
+                    h.speakers and len(h.speakers) != 2 * len(h.errors)) or (h.losses
+                                                                             and len(h.losses) != len(h.errors)):
                 raise ValueError(f"split {split}: damaged counts")
         return outcome
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -130,7 +165,8 @@ def load(path: Path) -> Outcome:
 
 
 def load_all(folder: Path, rows: Iterable[tuple[str, int]], useless: Container[Path] = ()) -> dict[str, list[Outcome]]:
-    """Row -> its outcomes by seed, of those that are there and not ``useless``.  OutcomeError if they did not hear the same utterances."""
+    """Row -> its outcomes by seed, of those that are there and not ``useless``.  OutcomeError if they did not hear the
+    same utterances."""
     found: dict[str, list[Outcome]] = {}
     for row, seeds in rows:
         found[row] = [load(p) for s in range(seeds) if (p := path_of(folder, row, s)).is_file() and p not in useless]
@@ -138,58 +174,6 @@ def load_all(folder: Path, rows: Iterable[tuple[str, int]], useless: Container[P
     for o in (o for group in found.values() for o in group):
         heard.setdefault(tuple(sorted((name, h.lengths) for name, h in o.heard.items())), f"{o.row}-s{o.seed}.json")
     if len(heard) > 1:
-        raise OutcomeError(f"{folder}: {' and '.join(list(heard.values())[:2])} did not hear the same utterances: keep them in folders of their own")
+        raise OutcomeError(f"{folder}: {' and '.join(list(heard.values())[:2])} did not hear the same utterances: keep "
+                           f"them in folders of their own")
     return found
-
-
-# ------------------------------------------------------------------------------------------------ statistics
-
-def _counts(outcomes: Sequence[Outcome]) -> tuple[NDArray, NDArray]:
-    """(errors [seeds, utterances], words [utterances]) over all splits, in the splits' order.  ValueError if seeds heard other utterances."""
-    unpack = lambda text: [DIGITS.index(c) for c in text]  # noqa: E731
-    lengths = ["".join(h.lengths for _, h in sorted(o.heard.items())) for o in outcomes]
-    if len(set(lengths)) != 1:
-        raise ValueError("the runs did not hear the same utterances")
-    return np.array([unpack("".join(h.errors for _, h in sorted(o.heard.items()))) for o in outcomes]), np.array(unpack(lengths[0]))
-
-
-def _draws(errors: NDArray, seeds: NDArray, utterances: NDArray) -> NDArray:
-    """Errors of each bootstrap sample: [samples].  seeds [samples, S], utterances [samples, U]: how often each was drawn."""
-    return np.einsum("bs,su,bu->b", seeds / seeds.sum(1, keepdims=True), errors, utterances, optimize=True)
-
-
-@lru_cache(maxsize=2)
-def _utterances_drawn(n: int, samples: int) -> NDArray:
-    """How often each of n utterances is in each sample: the same for every row, so that rows are paired.  [samples, n]"""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=samples).astype(np.float64)
-
-
-def _bootstrap(groups: Sequence[NDArray], words: NDArray, samples: int = SAMPLES) -> tuple[list[NDArray], NDArray]:
-    """(errors of each group's samples, words of each sample): seeds are drawn for each group on its own, utterances for all together."""
-    rng = np.random.default_rng(1)
-    utterances = _utterances_drawn(words.size, samples)
-    drawn = [_draws(g, rng.multinomial(len(g), np.full(len(g), 1 / len(g)), size=samples).astype(np.float64), utterances) for g in groups]
-    return drawn, utterances @ words
-
-
-def rate(outcomes: Sequence[Outcome]) -> tuple[float, float, float]:
-    """(word error rate, low, high) in per cent, 95 %: mean over seeds."""
-    errors, words = _counts(outcomes)
-    (drawn,), total = _bootstrap([errors], words)
-    low, high = np.quantile(100 * drawn / np.maximum(1, total), [0.025, 0.975])
-    return 100 * float(errors.mean(0).sum()) / max(1, int(words.sum())), float(low), float(high)
-
-
-def difference(a: Sequence[Outcome], b: Sequence[Outcome], relative: bool = False) -> tuple[float, float, float]:
-    """(difference, low, high) of b against a, 95 %, paired over utterances: points of word error rate, or per cent of a's errors.
-
-    ValueError if they did not hear the same utterances.
-    """
-    ea, words = _counts(a)
-    eb, other = _counts(b)
-    if not np.array_equal(words, other):
-        raise ValueError("the rows did not hear the same utterances")
-    (da, db), total = _bootstrap([ea, eb], words)
-    scale, centre = (np.maximum(da, 1e-9), ea.mean(0).sum()) if relative else (np.maximum(1, total), words.sum())
-    low, high = np.quantile(100 * (db - da) / scale, [0.025, 0.975])
-    return 100 * float(eb.mean(0).sum() - ea.mean(0).sum()) / max(1e-9, float(centre)), float(low), float(high)

@@ -11,7 +11,8 @@ from attrs import frozen
 
 from nnac.files import atomic
 from nnac.report.experiments import MEASURES, Claim, Experiments, Row
-from nnac.report.outcomes import Outcome, difference, rate
+from nnac.report.outcomes import Outcome
+from nnac.report.statistics import DESIGNS, Estimate, Interval, Spread, difference, rate, spread, verdict
 
 Outcomes = Mapping[str, Sequence[Outcome]]
 
@@ -20,8 +21,8 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def measured(claim: Claim, outcomes: Outcomes) -> tuple[float, float, float] | None:
-    """(value, low, high) of a claim's measure; None while a run is missing.  Bytes and cycles have no interval but their seeds' range."""
+def measured(claim: Claim, outcomes: Outcomes) -> Estimate | None:
+    """A claim's measure; None while a run is missing.  Bytes and cycles have no interval but their seeds' range."""
     ours, theirs = outcomes.get(claim.row), outcomes.get(claim.against)
     if not ours or not theirs:
         return None
@@ -35,19 +36,12 @@ def measured(claim: Claim, outcomes: Outcomes) -> tuple[float, float, float] | N
     if not ratios:
         return None
     values = [1 / r for r in ratios] if claim.measure == "compression" else [100 * (r - 1) for r in ratios]
-    return mean(values), min(values), max(values)
+    return Estimate(Interval.between(mean(values), min(values), max(values)))
 
 
-def verdict(claim: Claim, value: tuple[float, float, float] | None) -> str:
-    """``holds`` when the whole interval is within the bounds, ``does not hold`` when none of it is, else ``undecided``."""
-    if value is None:
-        return "not run"
-    _, low, high = value
-    top = math.inf if claim.at_most is None else claim.at_most
-    bottom = -math.inf if claim.at_least is None else claim.at_least
-    if bottom <= low and high <= top:
-        return "holds"
-    return "does not hold" if low > top or high < bottom else "undecided"
+def judged(claim: Claim, value: Estimate | None) -> str:
+    """The verdict on a claim."""
+    return verdict(value, claim.at_most, claim.at_least, claim.indifference)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -67,22 +61,30 @@ def _kib(n: float) -> str:
 def _row(row: Row, outcomes: Sequence[Outcome], splits: Sequence[str], reference: Sequence[Outcome] | None) -> str:
     if not outcomes:
         return f"| {row.shown} | not run |" + " |" * (len(splits) + 5)
-    value, low, high = rate(outcomes)
-    per_split = [f"{mean([o.heard[s].rate for o in outcomes]):.2f}" if all(s in o.heard for o in outcomes) else "" for s in splits]
+    of_row = rate(outcomes)
+    per_split = [f"{mean([o.heard[s].rate for o in outcomes]):.2f}" if all(s in o.heard for o in outcomes) else ""
+                 for s in splits]
     against = ""
     if reference and reference is not outcomes:
-        d, d_low, d_high = difference(reference, outcomes)
-        against = f"{d:+.2f} ({d_low:+.2f} … {d_high:+.2f})"
+        d = difference(reference, outcomes)
+        against = f"{d.value:+.2f} {_limits(d.utterances)}" + (f"; {_limits(d.speakers)}" if d.speakers else "")
     bits = 8 * mean([o.bytes / max(1, o.weights) for o in outcomes])
     cycles = [o.cycles_per_frame for o in outcomes if o.cycles_per_frame is not None]
     seeds = ", ".join(f"{o.rate:.2f}" for o in outcomes) if len(outcomes) > 1 else ""
     partial = f" ({len(outcomes)} of {row.seeds} seeds)" if len(outcomes) < row.seeds else ""
-    return (f"| {row.shown}{partial} | {value:.2f} ({low:.2f} … {high:.2f}) | {' | '.join(per_split)} | {against} | "
-            f"{_kib(mean([o.bytes for o in outcomes]))} | {bits:.2f} | {f'{mean(cycles):,.0f}' if cycles else ''} | {seeds} |")
+    return (f"| {row.shown}{partial} | {of_row.utterances} | {' | '.join(per_split)} | {against} | "
+            f"{_kib(mean([o.bytes for o in outcomes]))} | {bits:.2f} | {f'{mean(cycles):,.0f}' if cycles else ''} | "
+            f"{seeds} |")
 
 
-def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None = None, pictures: Sequence[str] = ()) -> str:
-    """The whole of RESULTS.md.  ``reference``: the row that all others are compared with (default: the first that has a policy)."""
+def _limits(i: Interval) -> str:
+    return f"({i.low:+.2f} … {i.high:+.2f})"
+
+
+def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None = None,
+             pictures: Sequence[str] = ()) -> str:
+    """The whole of RESULTS.md.  ``reference``: the row that all others are compared with (default: the first that has a
+    policy)."""
     rows = list(experiments.rows)
     reference = reference or next((r.name for r in rows if r.policy is not None), None)
     base = outcomes.get(reference or "") or None
@@ -92,15 +94,20 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
     if experiments.note:
         lines += [experiments.note.strip(), ""]
     lines += ["Made by `nnac sweep` from the result files alone; each row is a policy, trained, compiled and run.",
-              f"WER in per cent over {' and '.join(experiments.splits)} together, with 95 % bootstrap intervals; the difference from "
-              f"*{shown}* is paired over utterances. KiB: all compressed weights as they lie in the program. Cycles: the whole "
+              f"WER in per cent over {' and '.join(experiments.splits)} together, with 95 % bootstrap intervals; the "
+              f"difference from "
+              f"*{shown}* is paired over utterances, and over seeds where both have the same; its second interval "
+              f"draws whole speakers "
+              "instead of utterances. KiB: all compressed weights as they lie in the program. Cycles: the whole "
               "recognition, per encoder step.", ""]
     if done:
         words = sum(h.words for h in done[0].heard.values())
         utterances = sum(len(h.errors) for h in done[0].heard.values())
         checked, different = sum(o.checked for o in done), sum(o.different for o in done)
-        lines += [f"{len(done)} of {sum(r.seeds for r in rows)} runs done, {utterances:,} utterances, {words:,} words each; {checked:,} integers "
-                  f"compared between training module and emulator, {different:,} different; {sum(o.wall_s for o in done) / 3600:.1f} h of computing; "
+        lines += [f"{len(done)} of {sum(r.seeds for r in rows)} runs done, {utterances:,} utterances, {words:,} words "
+                  f"each; {checked:,} integers "
+                  f"compared between training module and emulator, {different:,} different; "
+                  f"{sum(o.wall_s for o in done) / 3600:.1f} h of computing; "
                   f"code {', '.join(sorted({o.commit for o in done}))}.", ""]
     head = ["", "WER", *experiments.splits, f"against {shown}", "KiB", "bits/weight", "cycles", "WER of each seed"]
     for table in experiments.tables:
@@ -111,12 +118,17 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
         lines += [_row(r, outcomes.get(r.name, ()), experiments.splits, base) for r in table.rows]
         lines.append("")
     if experiments.claims:
-        lines += ["## Claims", "", "Published relative claims beside ours. *holds*: our whole interval lies within the bound; *undecided*: it "
-                  "crosses it.", "", "| paper | claim | ours | bound | verdict |", "|---|---|---|---|---|"]
+        lines += ["## Claims", "",
+            "Published relative claims beside ours, each decided at one-sided 95 % by the wider of its two intervals "
+                  "(utterances; speakers). *holds*: the limit lies within the bound; *undecided*: the interval crosses "
+                  "it. Where a method is said "
+                  "to help, the bound is a margin of indifference: *better*, *worse*, or *no difference beyond* it.",
+                  "",
+                  "| paper | claim | ours | bound | verdict |", "|---|---|---|---|---|"]
         claims = [(c, measured(c, outcomes)) for c in experiments.claims]
         lines += [_claim(c, value) for c, value in claims] + [""]
         lines += [f"- *{c.text}*: {' '.join(c.reason.split())}" for c, value in claims
-                  if c.reason and verdict(c, value) in ("does not hold", "undecided")] + [""]
+                  if c.reason and judged(c, value) not in ("holds", "better", "not run")] + [""]
     lines += _front(experiments, outcomes)
     for picture in pictures:
         lines += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})", ""]
@@ -125,24 +137,69 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
 
 def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
     done = [(t, r) for t in experiments.tables for r in t.rows if outcomes.get(r.name)]
-    points = [(mean([o.bytes for o in outcomes[r.name]]), rate(outcomes[r.name])[0]) for _, r in done]
+    points = [(mean([o.bytes for o in outcomes[r.name]]), rate(outcomes[r.name]).value) for _, r in done]
     best = front(points)
     if len(best) < 2:
         return []
     return ["## Pareto front", "", "Nothing else is both smaller and better.", "", "| | KiB | WER |", "|---|---|---|",
-            *(f"| {done[i][0].title}: {done[i][1].shown} | {_kib(points[i][0])} | {points[i][1]:.2f} |" for i in best), ""]
+            *(f"| {done[i][0].title}: {done[i][1].shown} | {_kib(points[i][0])} | {points[i][1]:.2f} |" for i in best),
+            ""]
 
 
-def _claim(claim: Claim, value: tuple[float, float, float] | None) -> str:
-    shown = "" if value is None else f"{value[0]:.2f} ({value[1]:.2f} … {value[2]:.2f})"
+def _claim(claim: Claim, value: Estimate | None) -> str:
+    shown = "" if value is None else f"{value.utterances}" + (f"; {_limits(value.speakers)}" if value.speakers else "")
     bounds = " and ".join(f"{sign} {b:g}" for sign, b in (("≥", claim.at_least), ("≤", claim.at_most)) if b is not None)
-    return f"| {claim.paper} | {claim.text} | {shown} {MEASURES[claim.measure]} | {bounds} | {verdict(claim, value)} |"
+    bounds = f"± {claim.indifference:g}" if claim.indifference is not None else bounds
+    return f"| {claim.paper} | {claim.text} | {shown} {MEASURES[claim.measure]} | {bounds} | {judged(claim, value)} |"
+
+
+# ---------------------------------------------------------------------------------------------------------------- power
+
+def power(experiments: Experiments, outcomes: Outcomes) -> list[tuple[Claim, Spread | None]]:
+    """Every claim about word errors with the components of its noise (None: fewer than two seeds are paired)."""
+    out = []
+    for claim in experiments.claims:
+        ours, theirs = outcomes.get(claim.row), outcomes.get(claim.against)
+        if claim.measure in ("wer_points", "wer_relative") and ours and theirs:
+            out.append((claim, spread(theirs, ours, relative=claim.measure == "wer_relative")))
+    return out
+
+
+def power_text(experiments: Experiments, outcomes: Outcomes) -> str:
+    """The power table: what each design would decide, if the truth is what was measured."""
+    lines = ["What each claim would take.  D: measured difference, seed by seed; sd: of one utterance (persistent | "
+             "seed by utterance) and of a "
+             "seed.", "For each design (utterances x seeds): standard error; smallest true difference found with 80 % "
+             "power (one-sided 5 %); power "
+             "against the bound,",
+             "or, with a margin of indifference, power to show that nothing is there if nothing is.", ""]
+    for claim, s in power(experiments, outcomes):
+        unit = "%" if claim.measure == "wer_relative" else "points"
+        lines.append(f"{claim.paper}: {claim.text}  ({claim.row} against {claim.against}, {unit})")
+        if s is None:
+            lines += ["    fewer than two seeds of both rows: the components cannot be told apart", ""]
+            continue
+        lines.append(f"    D {s.value:+.2f} ({', '.join(f'{v:+.2f}' for v in s.per_seed)})   sd {s.utterance:.1f} | "
+                     f"{s.interaction:.1f} an utterance, "
+                     f"{s.seed:.2f} a seed")
+        bound = claim.at_most if claim.at_most is not None else claim.at_least
+        for utterances, seeds in DESIGNS:
+            text = f"    {utterances:>6,} x {seeds:>2}: se {s.error(utterances, seeds):.3f}; finds {s.detectable(utterances, seeds):.2f}"
+            if claim.indifference is not None:
+                text += f"; no difference beyond {claim.indifference:g}: {100 * s.equivalence(claim.indifference, utterances, seeds):.0f} %"
+            elif bound is not None:
+                text += f"; against {bound:g}: {100 * s.decides(bound, utterances, seeds):.0f} %"
+            lines.append(text)
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def plot(experiments: Experiments, outcomes: Outcomes, folder: Path) -> list[str]:
-    """WER against KiB and against cycles: a panel a table, all other points in grey, the Pareto front of all drawn in each.
+    """WER against KiB and against cycles: a panel a table, all other points in grey, the Pareto front of all drawn in
+    each.
 
-    Cycles of another machine do not compare: they have a front of their own.  The files' names; [] without matplotlib or runs.
+    Cycles of another machine do not compare: they have a front of their own.  The files' names; [] without matplotlib
+    or runs.
     """
     try:
         import matplotlib
@@ -161,16 +218,19 @@ def plot(experiments: Experiments, outcomes: Outcomes, folder: Path) -> list[str
             continue
         across = min(2, len(tables))
         down = -(-len(tables) // across)
-        figure, grid = plt.subplots(down, across, figsize=(5.6 * across, 4.2 * down), sharex=True, sharey=True, squeeze=False, layout="constrained")
+        figure, grid = plt.subplots(down, across, figsize=(5.6 * across, 4.2 * down), sharex=True, sharey=True,
+                                    squeeze=False, layout="constrained")
         for axes in grid.flat[len(tables):]:
             axes.set_visible(False)
         for i, (axes, (title, points)) in enumerate(zip(grid.flat, tables, strict=False)):
-            everything = [(p.x, p.rate) for _, others in tables for p in others if key == "size" or p.target == points[-1].target]
+            everything = [(p.x, p.rate) for _, others in tables for p in others if key == "size"
+                          or p.target == points[-1].target]
             best = [everything[i] for i in front(everything)]
             axes.step([p[0] for p in best], [p[1] for p in best], where="post", color="grey", lw=0.8, ls="--", zorder=0)
             axes.scatter(*zip(*everything, strict=True), s=8, color="lightgrey", zorder=1)
             for p in points:
-                axes.errorbar(p.x, p.rate, [[p.rate - p.low], [p.high - p.rate]], fmt="o", ms=5, lw=0.8, capsize=2, color=f"C{i}")
+                axes.errorbar(p.x, p.rate, [[p.rate - p.low], [p.high - p.rate]], fmt="o", ms=5, lw=0.8, capsize=2,
+                              color=f"C{i}")
             axes.set(xscale="log", yscale="log", title=title)
             axes.set_xlabel(label if i >= len(tables) - across else "")
             axes.set_ylabel("word error rate, %" if i % across == 0 else "")
@@ -207,8 +267,9 @@ def _points(rows: Sequence[Row], outcomes: Outcomes, of: Callable[[Outcome], flo
         group = outcomes.get(row.name, ())
         places = [x for o in group if (x := of(o)) is not None]
         if places:
-            value, low, high = rate(group)
-            points.append(_Point(row.shown, mean(places), value, min(low, value), max(high, value), group[0].target))
+            r = rate(group).utterances
+            points.append(_Point(row.shown, mean(places), r.value, min(r.low, r.value), max(r.high, r.value),
+                                 group[0].target))
     return points
 
 
@@ -219,14 +280,17 @@ def _label(axes: Any, points: Sequence[_Point]) -> None:
         from adjustText import adjust_text
     except ImportError:
         return
-    # An iteration limit, for a time limit would draw another picture on another day; more force up and down, for points lie above each other.
-    adjust_text(texts, [p.x for p in points], [p.rate for p in points], ax=axes, iter_lim=300, force_text=(0.3, 0.8), expand=(1.05, 1.4),
+    # An iteration limit, for a time limit would draw another picture on another day; more force up and down, for points
+    # lie above each other.
+    adjust_text(texts, [p.x for p in points], [p.rate for p in points], ax=axes, iter_lim=300, force_text=(0.3, 0.8),
+                expand=(1.05, 1.4),
                 arrowprops=dict(arrowstyle="-", lw=0.4, color="grey"))
 
 
 def write(experiments: Experiments, outcomes: Outcomes, path: Path, pictures: Path | None = None) -> None:
     """Write RESULTS.md at ``path``, pictures into ``pictures`` (default: no pictures)."""
     names = plot(experiments, outcomes, pictures) if pictures is not None else []
-    relative = [str((pictures / n).resolve().relative_to(path.resolve().parent)) for n in names] if pictures is not None else []
+    relative = [str((pictures / n).resolve().relative_to(path.resolve().parent))
+                for n in names] if pictures is not None else []
     with atomic(path, "w") as out:
         out.write(markdown(experiments, outcomes, pictures=relative) + "\n")

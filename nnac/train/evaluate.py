@@ -11,6 +11,8 @@ from ..speech.corpus import Split
 from ..speech.features import Normalisation
 from ..speech.tokens import Tokens
 from ..speech.wer import WordErrors, word_errors
+from .batches import Examples, grouped
+from .rnnt_loss import rnnt_loss
 
 
 @torch.no_grad()
@@ -22,7 +24,8 @@ def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: 
     if was_training:
         model.eval()
     try:
-        return recognise(model, tokens.decode, [normalisation.apply(f) for f in split.features], batch, lambda x: torch.from_numpy(x).to(device))
+        return recognise(model, tokens.decode, [normalisation.apply(f) for f in split.features], batch,
+                         lambda x: torch.from_numpy(x).to(device))
     finally:
         if was_training:
             model.train()
@@ -32,3 +35,26 @@ def evaluate(model: Any, split: Split, normalisation: Normalisation, tokens: Tok
     """(word errors, transcripts) of greedy decoding."""
     hypotheses = transcripts(model, split, normalisation, tokens)
     return word_errors(split.texts, hypotheses), hypotheses
+
+
+@torch.no_grad()
+def losses(model: torch.nn.Module, split: Split, normalisation: Normalisation, tokens: Tokens,
+           frames: int = 4000) -> list[float]:
+    """The RNN-T loss of each utterance in nats, in the split's order: sees differences that word errors do not.
+
+    frames  of a batch, padding included
+    """
+    examples = Examples(split, tokens, normalisation)
+    out = [0.0] * len(examples)
+    was_training = model.training
+    model.eval()
+    try:
+        for rows in grouped(examples.frames, frames):
+            batch = examples.batch(rows).to(next(model.parameters()).device)
+            logits, lengths = model(batch.features, batch.lengths, batch.tokens.T)
+            each = rnnt_loss(logits.float(), batch.tokens, lengths, batch.token_counts, reduction="none")
+            for row, value in zip(rows, each.tolist(), strict=True):
+                out[int(row)] = value
+    finally:
+        model.train(was_training)
+    return out

@@ -48,7 +48,8 @@ from nnac.target import Target
 from nnac.train import loop
 from nnac.train.batches import Batch, Examples
 from nnac.train.evaluate import transcripts
-from nnac.train.module import TrainingModule, attribute_path
+from nnac.train.families.rnnt import Transducer
+from nnac.train.module import attribute_path
 from nnac.train.pace import Run
 from nnac.train.policy import PolicyConfig, PolicyLearner, PolicyTask, Trained, calibrate
 from nnac.train.rnnt_loss import rnnt_loss
@@ -60,7 +61,7 @@ SENSITIVE = ("layer_norm", "tanh", "sigmoid")                # operators of b-no
 
 # ------------------------------------------------------------------------------------------------- weight-only training
 
-def quantised_weights(module: TrainingModule) -> dict[str, Tensor]:
+def quantised_weights(module: Transducer) -> dict[str, Tensor]:
     """Parameter name -> the real weight that its codes stand for, with the gradients of the plan's quantisers.
 
     The kernels of an ``acc32`` LSTM share row scales, in training as on the machine.
@@ -125,7 +126,7 @@ def train(task: PolicyTask, title: str) -> Trained:
 
 # -------------------------------------------------------------------------------------------------------------- what is measured
 
-def on_cpu(module: TrainingModule, kinds: tuple[str, ...]) -> TrainingModule:
+def on_cpu(module: Transducer, kinds: tuple[str, ...]) -> Transducer:
     """The module with these operators in floating point, their weights as the machine holds them."""
     made = copy.deepcopy(module).eval()
     with torch.no_grad():

@@ -21,11 +21,11 @@ def module(plan):
     import torch
 
     from nnac.lower import lower_plan
-    from nnac.train.module import TrainingModule
+    from nnac.train.families.rnnt import Transducer
     from nnac.train.schedule import Compression
 
     torch.manual_seed(0)
-    made = TrainingModule(lower_plan(plan), None, plan)
+    made = Transducer(lower_plan(plan), None, plan)
     with torch.no_grad():
         for p in made.parameters():
             if p.ndim == 2:

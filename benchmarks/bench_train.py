@@ -39,9 +39,9 @@ from nnac.lower import Precision, lower, unit_scale
 from nnac.model import build
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
 from nnac.train import kernels, layers, native
+from nnac.train.families.rnnt import Transducer
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, int8_products, quantise
-from nnac.train.module import TrainingModule
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.rnnt_loss import rnnt_loss
 
@@ -128,7 +128,7 @@ def training_steps(frames: int, batch: int, labels: int) -> dict[str, Callable[[
     """One optimiser step of the float network and of the training module, on the same batch."""
     torch.manual_seed(0)
     network = Rnnt(RnntConfig(dropout=0.0))
-    module = TrainingModule(lower(build("rnnt", size="small"), precision), network.state_dict())
+    module = Transducer(lower(build("rnnt", size="small"), precision), network.state_dict())
     x, lengths, targets = torch.randn(frames, batch, 40), torch.full((batch,), frames), torch.randint(1, 64, (labels, batch))
     module.calibrate([(x, lengths, targets)])
 
@@ -182,7 +182,7 @@ def peak_memory(which: str) -> int:
 
 # ---------------------------------------------------------------------------------------------------- what is compared
 
-def against_evaluate(module: TrainingModule, frames: int, batch: int, labels: int, seed: int) -> tuple[int, int, int]:
+def against_evaluate(module: Transducer, frames: int, batch: int, labels: int, seed: int) -> tuple[int, int, int]:
     """(compared, different, cells at their limit): all values of all entries of a module, joint over the whole lattice."""
     generator = torch.Generator().manual_seed(seed)
     width = module.graph.values["features"].width
@@ -247,10 +247,10 @@ def against_arith(variant: str, gain: float, open_gates: bool, steps: int, seed:
     return compared, different, saturated
 
 
-def trained(variant: str, steps: int) -> TrainingModule:
+def trained(variant: str, steps: int) -> Transducer:
     """A small RNN-T after some steps of training, quantised from the start."""
     torch.manual_seed(1)
-    module = TrainingModule(lower(build("rnnt", size="small"), lambda path: precision(path, variant)))
+    module = Transducer(lower(build("rnnt", size="small"), lambda path: precision(path, variant)))
     x, lengths, targets = torch.randn(120, 8, 40), torch.full((8,), 120), torch.randint(1, 64, (8, 8))
     module.calibrate([(x, lengths, targets)])
     optimiser = torch.optim.Adam(module.parameters(), 2e-3)

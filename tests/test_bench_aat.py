@@ -9,7 +9,7 @@ from benchmarks.bench_aat import WeightOnlyLearner, cells_on_cpu, on_cpu, quanti
 from nnac.compiler import resolve
 from nnac.lower import lower_plan
 from nnac.train.batches import Batch
-from nnac.train.module import TrainingModule
+from nnac.train.families.rnnt import Transducer
 
 POLICY = Path(__file__).parent / "tiny.nnac"
 
@@ -17,7 +17,7 @@ POLICY = Path(__file__).parent / "tiny.nnac"
 def calibrated():
     torch.manual_seed(0)
     plan = resolve(POLICY)
-    module = TrainingModule(lower_plan(plan), None, plan)
+    module = Transducer(lower_plan(plan), None, plan)
     x = torch.randn(48, 3, 40)
     module.calibrate([(x, torch.tensor([48, 42, 30]), torch.randint(1, 29, (5, 3)))])
     return plan, module, x

@@ -12,14 +12,14 @@ from nnac.lower import Precision, lower
 from nnac.model import build
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import LETTERS
-from nnac.train.module import TrainingModule
+from nnac.train.families.rnnt import Transducer
 
 
 def tiny():
     torch.manual_seed(3)
     model = build("rnnt", size="tiny", vocabulary=LETTERS.count)
     inner = ("joint.encoder", "joint.prediction", "joint.combine", "joint.output")
-    module = TrainingModule(lower(model, lambda path: Precision(activations=16 if path in inner else 8)))
+    module = Transducer(lower(model, lambda path: Precision(activations=16 if path in inner else 8)))
     with torch.no_grad():
         module.joint.output.bias[0] += 0.5                       # so that blanks end most frames
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from nnac.language.check import check_text
 from nnac.language.rules.scales import Starved, starved
 from nnac.language.tables import data_file
 from nnac.lower import lower_plan
-from nnac.train.module import TrainingModule
+from nnac.train.families.rnnt import Transducer
 
 FRAMES, BATCH = 40, 4
 
@@ -27,7 +27,7 @@ def checked(weights: str = "int8 per_channel", inputs: str = "int8 percentile(99
 def codes(r) -> dict[str, torch.Tensor]:
     """Integer weights of every LSTM kernel, after calibration on noise: kernel path -> [rows, cols]."""
     torch.manual_seed(0)
-    module = TrainingModule(lower_plan(r.plan), None, r.plan)
+    module = Transducer(lower_plan(r.plan), None, r.plan)
     noise = torch.Generator().manual_seed(1)
     width = module.graph.values["features"].width
     module.calibrate([(torch.randn(FRAMES, BATCH, width, generator=noise), torch.full((BATCH,), FRAMES),

@@ -20,7 +20,8 @@ from nnac.schedule.budget import measured
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import Tokens
-from nnac.train.module import ScaleError, TrainingModule
+from nnac.train.families.rnnt import Transducer
+from nnac.train.module import ScaleError
 from nnac.train.schedule import Compression
 from tests.language_policies import small_policies
 from tests.test_train_module import data, differences, train_step
@@ -104,7 +105,7 @@ def same_on_the_machine(plan, module, folder, lengths):
 def trained(plan, moments):
     """A module after steps at these moments of the whole training: annealing, ramps, masks and hard compressions all come to pass."""
     torch.manual_seed(0)
-    module = TrainingModule(lower_plan(plan), None, plan)
+    module = Transducer(lower_plan(plan), None, plan)
     module.calibrate([data(module, 1)])
     compression, optimiser = Compression(module, plan.training.total), torch.optim.Adam(module.parameters(), 1e-3)
     for step in filter(None, moments):

@@ -15,8 +15,9 @@ from nnac.compression.pact_symmetric import PactSymmetric
 from nnac.compression.pact_two_sided import PactTwoSided
 from nnac.compression.power_of_two import PowerOfTwo
 from nnac.train.activation import ActivationQuantiser, Clip, Histogram, UncalibratedError, learned
+from nnac.train.families.rnnt import Transducer
 from nnac.train.integers import dequantise, quantise
-from nnac.train.module import TrainingModule, UnsuitableFormatError
+from nnac.train.module import UnsuitableFormatError
 from tests.test_train_module import data, differences, made
 
 
@@ -175,7 +176,7 @@ def test_lsq_divides_its_gradient():
 
 def module_with(monkeypatch, methods, **shape):
     """A module whose plan would name these methods: value name -> method."""
-    monkeypatch.setattr(TrainingModule, "_method", lambda self, name, setting="activations": methods.get(name))
+    monkeypatch.setattr(Transducer, "_method", lambda self, name, setting="activations": methods.get(name))
     return made(3, **shape)
 
 

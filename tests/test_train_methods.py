@@ -9,7 +9,8 @@ import nnac
 from nnac.compression import find
 from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
-from nnac.train.module import NotQuantisedError, ScaleError, TrainingModule, UnsuitableFormatError
+from nnac.train.families.rnnt import Transducer
+from nnac.train.module import NotQuantisedError, ScaleError, UnsuitableFormatError
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.schedule import Compression
 from tests.test_train_module import data, differences, train_step
@@ -43,7 +44,7 @@ RULES = {
 def module_of(rules):
     plan = nnac.loads(POLICY.format(rules=rules)).plan
     torch.manual_seed(0)
-    module = TrainingModule(lower_plan(plan), None, plan)
+    module = Transducer(lower_plan(plan), None, plan)
     module.calibrate([data(module, 1)])
     return module
 
@@ -133,9 +134,9 @@ def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_
     refused = "unsuitable-method" in codes_of(rules)
     if refused:
         with pytest.raises(UnsuitableFormatError):
-            TrainingModule(lower_plan(plan), None, plan)
+            Transducer(lower_plan(plan), None, plan)
     else:
-        TrainingModule(lower_plan(plan), None, plan)
+        Transducer(lower_plan(plan), None, plan)
 
 
 @pytest.mark.parametrize("rules,code", [

@@ -12,7 +12,9 @@ from nnac.evaluate import evaluate
 from nnac.lower import Precision, lower
 from nnac.model import build
 from nnac.train.activation import UncalibratedError
-from nnac.train.module import FloatWeightsError, TrainingModule
+from nnac.train.families import module_of
+from nnac.train.families.rnnt import Transducer
+from nnac.train.module import FloatWeightsError, GraphModule
 
 SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8), dict(project=12, bidirectional=True),
           dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
@@ -26,7 +28,7 @@ def precision(variant="acc32", inner=16, **kwargs):
 
 def made(seed=0, *, variant="acc32", inner=16, gain=1.0, calibrated=True, **shape):
     torch.manual_seed(seed)
-    module = TrainingModule(lower(build("rnnt", size="tiny", **shape), precision(variant, inner)))
+    module = Transducer(lower(build("rnnt", size="tiny", **shape), precision(variant, inner)))
     with torch.no_grad():
         for p in module.parameters():
             p.mul_(gain)
@@ -183,7 +185,7 @@ def test_a_float_checkpoint_loads_by_its_own_names():
     from nnac.model.rnnt_torch import Rnnt, RnntConfig
     torch.manual_seed(0)
     network = Rnnt(RnntConfig(features=8, stack=2, layers=2, hidden=16, reduce=2, embedding=8, prediction=16, joint=16, vocabulary=12)).eval()
-    module = TrainingModule(lower(build("rnnt", size="tiny"), precision()), network.state_dict()).eval()
+    module = Transducer(lower(build("rnnt", size="tiny"), precision()), network.state_dict()).eval()
     batch = data(module, 0)
     with module.real_numbers(), torch.no_grad():
         assert torch.allclose(module(*batch)[0], network(*batch)[0], atol=1e-5)
@@ -199,7 +201,7 @@ def test_unfit_weights_are_named():
     weights["joint.output.weight"] = weights["joint.output.weight"][:-1]
     weights["joint.outptu.bias"] = weights.pop("joint.output.bias")
     with pytest.raises(FloatWeightsError, match=r"lacks joint.output.bias.*has joint.outptu.bias.*joint.output.weight is \[11, 16\], not \[12, 16\]"):
-        TrainingModule(lower(build("rnnt", size="tiny"), precision()), weights)
+        Transducer(lower(build("rnnt", size="tiny"), precision()), weights)
 
 
 def test_without_calibration_the_missing_scale_is_named():
@@ -249,3 +251,16 @@ def test_precision_is_data_of_the_graph():
     graph = lower(build("rnnt", size="tiny"), precision())
     assert not graph.bound and made(0).bind().bound
     assert evolve(graph).values["features"].scale is None
+
+
+def test_a_graph_without_a_family_is_run_by_its_entries():
+    model = build("rnnt", size="tiny")
+    assert module_of("rnnt") is Transducer and module_of("no such family") is GraphModule
+    module = GraphModule(lower(model, precision()))
+    with pytest.raises(TypeError, match=r"rnnt has no call of its own here: `run` its entries \(encoder, prediction, joint\)"):
+        module(torch.zeros(8, 1, 8))
+    x = torch.randn(16, 2, 8, generator=torch.Generator().manual_seed(0))
+    family = Transducer(lower(model, precision()), module.float_state_dict())
+    with module.real_numbers(), family.real_numbers():
+        out = module.run("encoder", dict(features=x), dict(features=False), module._state("encoder", 2, x))
+        assert torch.equal(out["joint.encoder"], family.encode(x, [16, 16])[0])

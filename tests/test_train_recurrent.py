@@ -8,7 +8,7 @@ from nnac import arith
 from nnac.evaluate import evaluate, initial_state
 from nnac.lower import Precision, lower
 from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
-from nnac.train.module import TrainingModule
+from nnac.train.module import GraphModule
 
 KINDS = ["gru", "lstm_coupled", "lstm_normed"]
 GATES = dict(gru=3, lstm_coupled=3, lstm_normed=4)
@@ -30,7 +30,7 @@ def run(module, x, state=None):
 
 def made(kind, gain=1.0, **shape):
     torch.manual_seed(0)
-    module = TrainingModule(lower(model(kind, **shape), lambda path: Precision(activations=16 if path == "net.output" else 8)))
+    module = GraphModule(lower(model(kind, **shape), lambda path: Precision(activations=16 if path == "net.output" else 8)))
     with torch.no_grad():
         for p in module.parameters():
             p.mul_(gain)

@@ -2,7 +2,7 @@
 
 Every layer can be read twice: ``integers`` (what the NNA computes, with gradients) and ``reals`` (the float network, for calibration
 and for switching a layer off).  ``constants`` makes the integer constants with `nnac.bind`; ``integers`` computes with these very
-constants and `TrainingModule.bind` writes them into the graph, so there is nothing to keep in step.
+constants and `GraphModule.bind` writes them into the graph, so there is nothing to keep in step.
 Parameters have the names of torch.nn.LSTM, Linear, LayerNorm and Embedding.
 """
 

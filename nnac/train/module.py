@@ -1,13 +1,16 @@
-"""The training module: the QGraph read as a torch.nn.Module that computes the NNA's own integers, with gradients.
+"""The training module: a QGraph read as a torch.nn.Module that computes the NNA's own integers, with gradients.
 
-    module = TrainingModule(lower(model, precision), float_state_dict)
-    module.calibrate(batches)                       # scales of the values between layers, on real data
-    logits, lengths = module(features, lengths, targets)
+    module = GraphModule(lower(model, precision), float_state_dict)
+    module.calibrate(batches, run)                  # scales of the values between layers, on real data
+    values = module.run(entry, values, integer, state)
     graph = module.bind()                           # the bound QGraph: evaluate(graph, …) gives the same integers
+
+`GraphModule` reads any graph, whatever its entries are called.  What a family of models adds, its calls and its loss, is a subclass of it
+in `nnac.train.families`: the RNN-T's `Transducer`, `LanguageModel`.
 
 One submodule for one node, under the name the float network gives it (``encoder.lstm[0]`` is ``module.encoder.lstm.0``), so a float
 checkpoint loads as it is.  It is an ordinary module: state_dict, deepcopy, ``.to``, torch.save, DistributedDataParallel.
-It keeps the protocol of `nnac.decode.greedy`: start, predict, joint, encode.  Source: accelerator-aware training, docs/methods.md §1.
+Source: accelerator-aware training, docs/methods.md §1.
 """
 
 from __future__ import annotations
@@ -54,17 +57,7 @@ class ScaleError(UserError):
 
 
 class Group(nn.Module):
-    """A name that contains layers: ``encoder``, ``encoder.lstm``.  ``module.joint(frames, predictions)`` is the one that can be called."""
-
-    def __init__(self, owner: TrainingModule | None = None) -> None:
-        super().__init__()
-        self._owner = (owner,)                      # in a tuple: not a submodule of its own child
-
-    def forward(self, *args: Any) -> Any:
-        owner = self._owner[0]
-        if owner is None:
-            raise TypeError("this group of layers has no call of its own")
-        return owner.join(*args)
+    """A name that contains layers: ``encoder``, ``encoder.lstm``."""
 
 
 def attribute_path(path: str) -> list[str]:
@@ -72,16 +65,13 @@ def attribute_path(path: str) -> list[str]:
     return re.findall(r"[^.\[\]]+", path)
 
 
-class TrainingModule(nn.Module):
+class GraphModule(nn.Module):
     """See the module.
 
     graph     unbound, from `nnac.lower`          weights  float state dict (None: freshly initialised)
     plan      settings of each site (None: int8 min-max weights per row, 99.99 percentile activations)
-    Between layers values are float32 tensors holding integers; `encode`, `predict` and `predictions` return such integers, `joint` and
-    `forward` real logits.
+    Between layers values are float32 tensors holding integers.
     """
-
-    joint: Group                                    # with the other groups and layers, by the names of the graph's paths
 
     def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Any = None) -> None:
         super().__init__()
@@ -121,11 +111,19 @@ class TrainingModule(nn.Module):
 
     # ------------------------------------------------------------------------------------------------- construction
 
+    def group(self, name: str) -> Group:
+        """What the outermost groups are; a family that calls one of them makes it here."""
+        return Group()
+
+    def forward(self, *inputs: Any) -> Any:
+        """A family's own call."""
+        raise TypeError(f"{self.graph.name} has no call of its own here: `run` its entries ({', '.join(self.graph.inputs)})")
+
     def _place(self, names: list[str], layer: nn.Module) -> None:
         where: nn.Module = self
         for name in names[:-1]:
             if name not in where._modules:
-                where.add_module(name, Group(self if where is self and name == "joint" else None))
+                where.add_module(name, self.group(name) if where is self else Group())
             where = where._modules[name]            # type: ignore[assignment]
         where.add_module(names[-1], layer)
 
@@ -297,61 +295,6 @@ class TrainingModule(nn.Module):
     def _like(self) -> Tensor:
         return next(self.parameters())
 
-    def encode(self, features: Tensor, lengths: Any) -> tuple[Tensor, Tensor]:
-        """Real features [T, B, bins], lengths [B] -> frames [T', B, joint] as `joint` wants them, lengths."""
-        like = self._like()
-        x = torch.as_tensor(features, device=like.device, dtype=torch.float32)
-        lengths = torch.as_tensor(lengths, device=like.device)
-        name, = (n for n in self.graph.inputs["encoder"])
-        entry_lengths = lengths
-        out = self.run("encoder", {name: x}, {name: False}, self._state("encoder", x.shape[1], like), lengths)
-        for node in self.graph.entry("encoder"):
-            if node.op == "stack":
-                entry_lengths = entry_lengths // node.attributes["frames"]
-        return out[self.graph.outputs["encoder"][0]], entry_lengths
-
-    def _predict(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:
-        name, = self.graph.inputs["prediction"]
-        out = self.run("prediction", {name: tokens[:, :, None]}, {name: True}, state)
-        return out[self.graph.outputs["prediction"][0]]
-
-    @property
-    def _prediction_states(self) -> list[str]:
-        return [s.name for n in self.graph.entry("prediction") for s in n.states]
-
-    def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The prediction before any token: that of the blank, from zero."""
-        like = self._like()
-        zero = self._state("prediction", batch, like)
-        return self.predict(torch.zeros(batch, dtype=torch.long, device=like.device), tuple(zero.values()))
-
-    def predict(self, tokens: Any, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """tokens [B] -> prediction [B, joint] as `joint` wants it, state (hidden [B, H], cell [B, H])."""
-        tokens = torch.as_tensor(tokens, device=self._like().device)[None]
-        now = dict(zip(self._prediction_states, state, strict=True))
-        y = self._predict(tokens, now)
-        return y[0], tuple(now[n] for n in self._prediction_states)
-
-    def predictions(self, targets: Tensor) -> Tensor:
-        """Training: targets [U, B] -> [U + 1, B, joint], the first before any token."""
-        tokens = torch.cat([targets.new_zeros(1, targets.shape[1]), targets])
-        return self._predict(tokens, self._state("prediction", targets.shape[1], self._like()))
-
-    def join(self, frames: Tensor, predictions: Tensor) -> Tensor:
-        """``module.joint(frames, predictions)``: broadcast against each other -> real logits [..., vocabulary], float32."""
-        names = self.graph.inputs["joint"]
-        flags = {n: self.layer(self.graph.producers[n].path).quantised for n in names}
-        values = self.run("joint", dict(zip(names, (frames, predictions), strict=True)), flags, {})
-        name, = self.graph.outputs["joint"]
-        if not flags[name]:
-            return values[name]
-        return dequantise(values[name], self.formats()[name]).to(torch.float32)
-
-    def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """features [T, B, bins], targets [U, B] -> real logits [B, T', U + 1, vocabulary], lengths [B]."""
-        frames, lengths = self.encode(features, lengths)
-        return self.joint(frames.transpose(0, 1)[:, :, None], self.predictions(targets).transpose(0, 1)[:, None]), lengths
-
     # ---------------------------------------------------------------------------------------------------- calibration
 
     @contextmanager
@@ -367,9 +310,9 @@ class TrainingModule(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None) -> None:
-        """Find the scales of the values that are data: run ``(features, lengths, targets)`` on real numbers, and look.
+        """Find the scales of the values that are data: run batches on real numbers, and look.
 
-        ``run``  what is done with a batch, for models that are not an RNN-T (default: ``forward(*batch)``).
+        ``run``  what is done with a batch (default: ``forward(*batch)``).
         Under torch.distributed every process sees its own batches and all end with the same scales.
         """
         self._observe = True

@@ -29,10 +29,11 @@ from . import loop
 from .baseline import DEV_UTTERANCES
 from .batches import Batch, Examples, grouped
 from .distil import divergence
+from .families import module_of
+from .families.rnnt import Transducer
 from .loop import TrainingError
-from .module import FloatWeightsError, TrainingModule
+from .module import FloatWeightsError, GraphModule
 from .pace import OPTION, Pace, Run, settings
-from .rnnt_loss import rnnt_loss
 from .schedule import Compression
 
 KIND = "nnac-training-module"
@@ -62,7 +63,7 @@ class PolicyConfig(Pace):
 class PolicyLearner:
     """The training module and its compression schedule; ``teacher``: a float network to learn from besides, with this weight."""
 
-    def __init__(self, module: TrainingModule, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None, distil: float = 0.0) -> None:
+    def __init__(self, module: Transducer, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None, distil: float = 0.0) -> None:
         self.model, self.steps = module, steps
         self.teacher, self.distil = teacher, distil
         self.named = dict(module.named_parameters())
@@ -70,7 +71,7 @@ class PolicyLearner:
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         logits, lengths = self.model(batch.features, batch.lengths, batch.tokens.T)
-        loss = rnnt_loss(logits, batch.tokens, lengths, batch.token_counts, reduction="sum")
+        loss = self.model.loss(logits, lengths, batch.tokens.T, batch.token_counts)
         total = loss + self.compression.regulariser() * len(batch)
         if self.teacher is not None:
             # bfloat16 is for the teacher only: the module's own integers need every bit of float32
@@ -102,15 +103,15 @@ def front_end(recogniser: Recogniser) -> FrontEnd:
     return FrontEnd(recogniser.features, recogniser.normalisation, recogniser.tokens)
 
 
-def build_module(plan: Plan, recogniser: Recogniser) -> TrainingModule:
+def build_module(plan: Plan, recogniser: Recogniser) -> Transducer:
     """The training module of ``plan`` on the weights of a float recogniser.  TrainingError if they are not of one model."""
     try:
-        return TrainingModule(lower_plan(plan), recogniser.model.state_dict(), plan)
+        return Transducer(lower_plan(plan), recogniser.model.state_dict(), plan)
     except FloatWeightsError as error:
         raise TrainingError(f"{error}; the policy says `model {plan.model}`") from None
 
 
-def calibrate(module: TrainingModule, examples: Examples, utterances: int) -> None:
+def calibrate(module: Transducer, examples: Examples, utterances: int) -> None:
     """Find the module's scales on the first ``utterances`` of ``examples``."""
     some = Examples(examples.split.first(utterances), examples.tokens, examples.normalisation)
     batches = [some.batch(rows) for rows in grouped(some.frames, 8000)]
@@ -163,7 +164,7 @@ class PolicyTask:
         return {}
 
 
-def save_module(path: str | os.PathLike, module: TrainingModule, plan: Plan, front: FrontEnd, training: dict) -> None:
+def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, front: FrontEnd, training: dict) -> None:
     """The trained module with its plan and front end, as one checkpoint."""
     checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=front.to_json(), training=training))
 
@@ -172,7 +173,7 @@ def save_module(path: str | os.PathLike, module: TrainingModule, plan: Plan, fro
 class Trained:
     """A training module read back: in evaluation mode, its integers are the program's."""
 
-    module: TrainingModule
+    module: GraphModule
     plan: Plan
     front: FrontEnd
     training: dict[str, Any]
@@ -188,7 +189,7 @@ def load_module(path: str | os.PathLike) -> Trained:
     try:
         meta = file.metadata
         plan = Plan.from_json(meta["plan"])
-        module = TrainingModule(lower_plan(plan), None, plan)
+        module = module_of(plan.model.builder)(lower_plan(plan), None, plan)
         module.load_state_dict(file.state_dict())
         return Trained(module.eval(), plan, FrontEnd.from_json(meta["front_end"]), meta.get("training", {}))
     except (PlanError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -28,7 +28,7 @@ from nnac.lower import lower_plan
 from nnac.model.graph import GATES, GRU_GATES, Kernel, Layer, ModelGraph, builder
 from nnac.plan import Plan
 from nnac.train.integers import dequantise
-from nnac.train.module import TrainingModule
+from nnac.train.module import GraphModule
 
 BUILDER = "module"             # what a policy for a user's own model calls it
 FORWARD = EntryPoint("encoder", per_frame=1, frames=True)      # a call of the model: sequences, one step a frame
@@ -221,7 +221,7 @@ def trace(model: nn.Module, example: tuple[Tensor, ...], name: str = BUILDER) ->
     return made, reading.parameters, reading.batch_first == {True}
 
 
-class PreparedModule(TrainingModule):
+class PreparedModule(GraphModule):
     """A user's model in exact integers: called as the model is, real numbers in and out."""
 
     def __init__(self, model: nn.Module, plan: Plan, parameters: Mapping[str, str], batch_first: bool) -> None:
@@ -229,13 +229,13 @@ class PreparedModule(TrainingModule):
         super().__init__(lower_plan(plan), {ours: model.get_parameter(theirs) for theirs, ours in parameters.items()}, plan)
         self.batch_first = batch_first
 
-    def forward(self, *inputs: Tensor) -> Tensor:                 # type: ignore[override]
+    def forward(self, *inputs: Tensor) -> Tensor:
         """The model's inputs -> its output, real."""
-        names, labels = self.graph.inputs["encoder"], {n for n, v in self.graph.values.items() if v.bits == 32}
+        names, labels = self.graph.inputs[FORWARD.name], {n for n, v in self.graph.values.items() if v.bits == 32}
         xs = [x.transpose(0, 1) if self.batch_first else x for x in inputs]
         values = {n: x[..., None] if n in labels else x.float() for n, x in zip(names, xs, strict=True)}
-        self.run("encoder", values, {n: n in labels for n in names}, self._state("encoder", xs[0].shape[1], self._like()))
-        name, = self.graph.outputs["encoder"]
+        self.run(FORWARD.name, values, {n: n in labels for n in names}, self._state(FORWARD.name, xs[0].shape[1], self._like()))
+        name, = self.graph.outputs[FORWARD.name]
         node = self.graph.producers[name]
         y = dequantise(values[name], self.formats()[name]).float() if self.layer(node.path).quantised else values[name]
         return y.transpose(0, 1) if self.batch_first else y

@@ -73,7 +73,7 @@ class UnsuitableMethod(Rule):
 def may_have_zero_point(r: Resolution, layer: Layer) -> bool:
     """Whether a layer's output, or the input that it is given (a stack's, at the model's entry), may have a zero point.
 
-    The same question is asked of the lowered graph by `TrainingModule`.
+    The same question is asked of the lowered graph by `GraphModule`.
     """
     assert r.model is not None
     if layer.kind != "stack" and layer.kind not in FOLDING:

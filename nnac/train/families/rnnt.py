@@ -1,0 +1,101 @@
+"""The RNN-T as a training module: the graph's integers behind the protocol of `nnac.decode.greedy` (start, predict, joint, encode).
+
+    module = Transducer(lower(model, precision), float_state_dict)
+    module.calibrate(batches)                                       # of (features, lengths, targets)
+    logits, lengths = module(features, lengths, targets)
+    loss = module.loss(logits, lengths, targets, counts)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
+from nnac.train.families import family
+from nnac.train.integers import dequantise
+from nnac.train.module import GraphModule, Group
+from nnac.train.rnnt_loss import rnnt_loss
+
+
+class Joint(Group):
+    """The joint's layers, which can be called: ``module.joint(frames, predictions)``."""
+
+    def __init__(self, owner: Transducer) -> None:
+        super().__init__()
+        self._owner = (owner,)                      # in a tuple: not a submodule of its own child
+
+    def forward(self, frames: Tensor, predictions: Tensor) -> Tensor:
+        """See `Transducer.join`."""
+        return self._owner[0].join(frames, predictions)
+
+
+@family
+class Transducer(GraphModule):
+    """See the module.  `encode`, `predict` and `predictions` return integers in float32, `joint` and `forward` real logits."""
+
+    joint: Joint                                    # with the other groups and layers, by the names of the graph's paths
+
+    def group(self, name: str) -> Group:
+        return Joint(self) if name == JOINT.name else super().group(name)
+
+    def encode(self, features: Tensor, lengths: Any) -> tuple[Tensor, Tensor]:
+        """Real features [T, B, bins], lengths [B] -> frames [T', B, joint] as `joint` wants them, lengths."""
+        like = self._like()
+        x = torch.as_tensor(features, device=like.device, dtype=torch.float32)
+        lengths = torch.as_tensor(lengths, device=like.device)
+        name, = self.graph.inputs[ENCODER.name]
+        entry_lengths = lengths
+        out = self.run(ENCODER.name, {name: x}, {name: False}, self._state(ENCODER.name, x.shape[1], like), lengths)
+        for node in self.graph.entry(ENCODER.name):
+            if node.op == "stack":
+                entry_lengths = entry_lengths // node.attributes["frames"]
+        return out[self.graph.outputs[ENCODER.name][0]], entry_lengths
+
+    def _predict(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:
+        name, = self.graph.inputs[PREDICTION.name]
+        out = self.run(PREDICTION.name, {name: tokens[:, :, None]}, {name: True}, state)
+        return out[self.graph.outputs[PREDICTION.name][0]]
+
+    @property
+    def _prediction_states(self) -> list[str]:
+        return [s.name for n in self.graph.entry(PREDICTION.name) for s in n.states]
+
+    def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The prediction before any token: that of the blank, from zero."""
+        like = self._like()
+        zero = self._state(PREDICTION.name, batch, like)
+        return self.predict(torch.zeros(batch, dtype=torch.long, device=like.device), tuple(zero.values()))
+
+    def predict(self, tokens: Any, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """tokens [B] -> prediction [B, joint] as `joint` wants it, state (hidden [B, H], cell [B, H])."""
+        tokens = torch.as_tensor(tokens, device=self._like().device)[None]
+        now = dict(zip(self._prediction_states, state, strict=True))
+        y = self._predict(tokens, now)
+        return y[0], tuple(now[n] for n in self._prediction_states)
+
+    def predictions(self, targets: Tensor) -> Tensor:
+        """Training: targets [U, B] -> [U + 1, B, joint], the first before any token."""
+        tokens = torch.cat([targets.new_zeros(1, targets.shape[1]), targets])
+        return self._predict(tokens, self._state(PREDICTION.name, targets.shape[1], self._like()))
+
+    def join(self, frames: Tensor, predictions: Tensor) -> Tensor:
+        """``module.joint(frames, predictions)``: broadcast against each other -> real logits [..., vocabulary], float32."""
+        names = self.graph.inputs[JOINT.name]
+        flags = {n: self.layer(self.graph.producers[n].path).quantised for n in names}
+        values = self.run(JOINT.name, dict(zip(names, (frames, predictions), strict=True)), flags, {})
+        name, = self.graph.outputs[JOINT.name]
+        if not flags[name]:
+            return values[name]
+        return dequantise(values[name], self.formats()[name]).to(torch.float32)
+
+    def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """features [T, B, bins], targets [U, B] -> real logits [B, T', U + 1, vocabulary], lengths [B]."""
+        frames, lengths = self.encode(features, lengths)
+        return self.joint(frames.transpose(0, 1)[:, :, None], self.predictions(targets).transpose(0, 1)[:, None]), lengths
+
+    def loss(self, logits: Tensor, lengths: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """What `forward` returned, targets [U, B] and how many of each row count -> the transducer loss, summed over the batch."""
+        return rnnt_loss(logits, targets.T, lengths, counts, reduction="sum")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+TYPE_CHECKING = False          # `typing` takes milliseconds, in which a Ctrl-C is a traceback: nothing is imported here
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -14,6 +15,8 @@ _LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy",
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        import importlib
+
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'nnac' has no attribute {name!r}")
 

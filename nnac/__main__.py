@@ -1,7 +1,46 @@
-"""``python -m nnac`` is ``nnac``."""
+"""``nnac`` and ``python -m nnac``: the command line, with nothing outside that a Ctrl-C could meet.
+
+Python raises KeyboardInterrupt wherever it is, in the middle of an import too, where C code may turn it into another exception; so what was asked
+for is noted, and whatever comes of it ends in one word and status 130.
+"""
 
 import sys
 
-from nnac.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line of this process; its exit status."""
+    import _signal as signal  # the builtin: `signal` itself takes milliseconds, in which an interrupt would be a traceback
+
+    asked = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler          # not where SIGINT is ignored: under nohup, in the background
+    try:
+        try:
+            if ours:
+                signal.signal(signal.SIGINT, note)
+            from nnac.cli import main as run
+
+            return run()
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)      # while the interpreter ends: quietly
+    except KeyboardInterrupt as e:
+        return _interrupted(str(e))
+    except Exception:
+        if not asked:
+            raise
+        return _interrupted("")
+
+
+def _interrupted(words: str) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"\n{words or 'interrupted'}\n")
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

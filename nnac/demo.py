@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen
 from nnac import compiler
 from nnac.cli import main as cli
 from nnac.compare import Comparison, compare
+from nnac.console import console
 from nnac.decode.front_end import FrontEnd, recognise
 from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
@@ -151,7 +152,6 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
 
 def describe(heard: Heard, say: Say) -> None:
     """Every utterance in four lines, then the table."""
-    from rich.console import Console
     from rich.table import Table
 
     c = heard.comparison
@@ -165,10 +165,10 @@ def describe(heard: Heard, say: Say) -> None:
     errors = Table("executor", "word errors", title=f"{len(heard.references)} held-out utterances, {heard.seconds:.0f} s")
     for name, e in heard.errors.items():
         errors.add_row(name, str(e))
-    console = Console(width=110)
+    shown = console(width=110)
     for table in (values, errors):
-        with console.capture() as capture:
-            console.print(table)
+        with shown.capture() as capture:
+            shown.print(table)
         say(capture.get().rstrip())
     if c.first:
         say(f"first difference: {c.first}")

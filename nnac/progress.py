@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from nnac.console import console
+
 Advance = Callable[..., None]  # advance(amount=1, note="loss 3.2")
 
 
@@ -16,19 +18,18 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
     if quiet:
         yield lambda amount=1, note="": None
     elif sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=Console(stderr=True), speed_estimate_period=120) as bar:
+        with Progress(*columns, console=console(sys.stderr), speed_estimate_period=120) as bar:
             task = bar.add_task(title, total=total, completed=done, note="")
 
             def advance(amount: int = 1, note: str = "") -> None:

@@ -6,6 +6,7 @@ Text from files is never passed to a terminal as it is: control characters are s
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -146,4 +147,4 @@ def _region(span: Any) -> dict[str, int]:
 def _uri(name: str) -> str:
     from urllib.parse import quote
 
-    return quote(PurePath(name).as_posix())
+    return quote(os.fsencode(PurePath(name).as_posix()))         # a name need not be text

@@ -11,15 +11,21 @@ if TYPE_CHECKING:
 
 def add_training_arguments(parser: argparse.ArgumentParser, every: int) -> None:
     """How fast, how it is run, and where its curves go."""
-    from nnac.cli import whole
+    from nnac.cli import folder, sink, whole
 
-    parser.add_argument("--schedule", choices=("cosine", "one_cycle"), help="of the learning rate (cosine, after a warm-up)")
-    parser.add_argument("--ema", type=float, metavar="DECAY", help="keep an average of the weights, 0.999 say, and end with it")
-    parser.add_argument("--processes", type=whole(1), metavar="N", help="at most two (default: as many as there are cores)")
+    parser.add_argument("--schedule", choices=("cosine", "one_cycle"),
+                        help="of the learning rate (cosine, after a warm-up)")
+    parser.add_argument("--ema", type=float, metavar="DECAY",
+                        help="keep an average of the weights, 0.999 say, and end with it")
+    parser.add_argument("--processes", type=whole(1, 256), metavar="N",
+                        help="at most two (default: as many as there are cores)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--every", type=whole(1), default=every, metavar="STEPS", help=f"between saved states ({every}); Ctrl-C saves one too")
-    parser.add_argument("--tensorboard", metavar="DIR", help="also write event files (OUT.log.jsonl is always written)")
-    parser.add_argument("--job", metavar="FILE", help="do nothing but write FILE, for `torchrun -m nnac.train.loop FILE`")
+    parser.add_argument("--every", type=whole(1), default=every, metavar="STEPS",
+                        help=f"between saved states ({every}); Ctrl-C saves one too")
+    parser.add_argument("--tensorboard", type=folder, metavar="DIR",
+                        help="also write event files (OUT.log.jsonl is always written)")
+    parser.add_argument("--job", type=sink(), metavar="FILE",
+                        help="do nothing but write FILE, for `torchrun -m nnac.train.loop FILE`")
     parser.add_argument("--json", action="store_true")
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import sink, source
+
     p = subparsers.add_parser("asm", help="assemble instructions into a program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("file", metavar="FILE.s")
-    p.add_argument("--out", metavar="PROGRAM", help="where the program goes; without it the file is only checked")
-    p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine (edge)")
+    p.add_argument("file", type=source, metavar="FILE.s")
+    p.add_argument("--out", type=sink(), metavar="PROGRAM",
+                   help="where the program goes; without it the file is only checked")
+    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac", help="the machine (edge)")
     p.set_defaults(run=run)
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import whole
+    from nnac.cli import SEED, corpus, sink, whole
     from nnac.commands._training import add_training_arguments
 
     p = subparsers.add_parser("baseline", help="train the float RNN-T", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--corpus", required=True, metavar="DIR")
-    p.add_argument("--out", required=True, metavar="FILE")
+    p.add_argument("--corpus", type=corpus, required=True, metavar="DIR")
+    p.add_argument("--out", type=sink(".part", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(1), help="optimiser steps (default: the demo's 1800)")
     p.add_argument("--longer", action="store_true", help="the longer run: 2600 steps")
-    p.add_argument("--cells", type=whole(1), metavar="N", help="of every LSTM, and width of the joint (256)")
-    p.add_argument("--seed", type=whole(0), default=0)
+    p.add_argument("--cells", type=whole(1, 1 << 16), metavar="N", help="of every LSTM, and width of the joint (256)")
+    p.add_argument("--seed", type=SEED, default=0)
     add_training_arguments(p, every=100)
     p.set_defaults(run=run)
 

@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import whole
+    from nnac.cli import source, whole
 
     p = subparsers.add_parser("compare", help="every integer of the training module against the emulator", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("checkpoint", metavar="CHECKPOINT", help="what `nnac train` wrote")
-    p.add_argument("program", metavar="PROGRAM", help="what `nnac compile` made of it")
-    p.add_argument("--audio", action="append", default=[], metavar="FILE.wav", help="may be given several times")
-    p.add_argument("--manifest", metavar="FILE.jsonl")
+    p.add_argument("checkpoint", type=source, metavar="CHECKPOINT", help="what `nnac train` wrote")
+    p.add_argument("program", type=source, metavar="PROGRAM", help="what `nnac compile` made of it")
+    p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
+                   help="may be given several times")
+    p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
     p.add_argument("--first", type=whole(1), metavar="N", help="no more than the first N utterances")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
-    p.add_argument("--interpret", action="store_true", help="the emulator goes instruction by instruction, instead of translated plans")
-    p.add_argument("--plant", metavar="LAYER", help="change one bias or weight of this layer first, to see that it is found")
+    p.add_argument("--interpret", action="store_true",
+                   help="the emulator goes instruction by instruction, instead of translated plans")
+    p.add_argument("--plant", metavar="LAYER",
+                   help="change one bias or weight of this layer first, to see that it is found")
     p.add_argument("--json", action="store_true", help="one JSON object")
     p.set_defaults(run=run)
 
@@ -87,8 +90,9 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
 
 def report(result: Comparison, files: list[str], planted: str | None) -> None:
     """A table, one value a row in the order in which they are made, then the verdict."""
-    from rich.console import Console
     from rich.table import Table
+
+    from nnac.console import console
 
     table = Table("value", title="training module against emulator")
     for column in ("integers", "different", "largest difference"):
@@ -97,7 +101,7 @@ def report(result: Comparison, files: list[str], planted: str | None) -> None:
         style = "bold red" if different else ""
         table.add_row(name, f"{compared:,}", f"{different:,}", f"{result.largest[name]:,}" if name in result.largest else "", style=style)
     table.add_row("all", f"{result.compared:,}", f"{result.different:,}", "", style="bold")
-    Console(file=sys.stdout).print(table)
+    console().print(table)
     if planted:
         print(f"planted: {planted}")
     if result.first:

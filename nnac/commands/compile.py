@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import sink, source
+
     p = subparsers.add_parser("compile", help="compile a trained module to a program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("checkpoint", metavar="CHECKPOINT", help="what `nnac train` wrote")
-    p.add_argument("--out", required=True, metavar="PROGRAM")
+    p.add_argument("checkpoint", type=source, metavar="CHECKPOINT", help="what `nnac train` wrote")
+    p.add_argument("--out", type=sink(), required=True, metavar="PROGRAM")
     p.add_argument("--json", action="store_true", help="the report as JSON")
     p.set_defaults(run=run)
 
@@ -28,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"program": args.out, **summary(made)}))
     else:
-        from rich.console import Console
+        from nnac.console import console
 
-        console = Console(file=sys.stdout)
-        console.print(f"{args.out}: {made.plan.get('name', '')} for `{made.target.name}`, {len(made.to_bytes()):,} bytes", highlight=False)
+        out = console()
+        print(f"{args.out}: {made.plan.get('name', '')} for `{made.target.name}`, {len(made.to_bytes()):,} bytes")
         for table in tables(made):
-            console.print(table)
-        console.print(latency(made), highlight=False)
+            out.print(table)
+        print(latency(made))
     return 0
 
 

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import whole
+    from nnac.cli import SEED, folder, whole
 
     p = subparsers.add_parser("corpus", help="make the speech corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", required=True, metavar="DIR")
+    p.add_argument("--out", type=folder, required=True, metavar="DIR")
     p.add_argument("--train", type=whole(1), default=9000, metavar="N", help="utterances to train on (9000)")
     p.add_argument("--dev", type=whole(1), default=400, metavar="N")
-    p.add_argument("--test", type=whole(1), default=1500, metavar="N", help="utterances of each of the two held-out splits (1500)")
-    p.add_argument("--wavs", type=whole(0), default=60, metavar="N", help="of each held-out split, how many also become WAV files (60)")
-    p.add_argument("--seed", type=whole(0), default=1)
-    p.add_argument("--processes", type=whole(1), metavar="N")
+    p.add_argument("--test", type=whole(1), default=1500, metavar="N",
+                   help="utterances of each of the two held-out splits (1500)")
+    p.add_argument("--wavs", type=whole(0), default=60, metavar="N",
+                   help="of each held-out split, how many also become WAV files (60)")
+    p.add_argument("--seed", type=SEED, default=1)
+    p.add_argument("--processes", type=whole(1, 256), metavar="N")
     p.add_argument("--json", action="store_true", help="the summary as JSON")
     p.set_defaults(run=run)
 
@@ -34,11 +35,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(made))
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from nnac.console import console
 
     table = Table("split", "utterances", "hours", "voices", "sentences", "words", "sha256", title=f"corpus in {args.out}")
     for split, s in made.items():
         table.add_row(split, str(s["utterances"]), f"{s['hours']:.2f}", str(s["voices"]), str(s["sentences"]), str(s["words"]), s["sha256"][:12])
-    Console(file=sys.stdout).print(table)
+    console().print(table)
     return 0

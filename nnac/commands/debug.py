@@ -13,12 +13,15 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import named_source, source
+
     p = subparsers.add_parser("debug", help="step through a program", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("program", metavar="PROGRAM")
+    p.add_argument("program", type=source, metavar="PROGRAM")
     p.add_argument("entry", nargs="?", metavar="ENTRY", help="which entry (the first that is not `init`)")
-    p.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
-    p.add_argument("--commands", metavar="FILE", help="read commands from a file")
-    p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine, for assembler text (edge)")
+    p.add_argument("--input", type=named_source, action="append", default=[], metavar="NAME=FILE.npy")
+    p.add_argument("--commands", type=source, metavar="FILE", help="read commands from a file")
+    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac",
+                   help="the machine, for assembler text (edge)")
     p.set_defaults(run=run)
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import whole
+    from nnac.cli import folder, whole
 
     p = subparsers.add_parser("demo", help="the whole path, from nothing to transcripts", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", default="runs/demo", metavar="DIR", help="where everything goes (runs/demo)")
+    p.add_argument("--out", type=folder, default="runs/demo", metavar="DIR", help="where everything goes (runs/demo)")
     p.add_argument("--steps", type=whole(1), help="of the float training (1800)")
     p.add_argument("--json", action="store_true", help="nothing but the JSON object")
     p.set_defaults(run=run)

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import source
+
     p = subparsers.add_parser("diff", help="how two policies differ, layer by layer and in bytes", description=__doc__)
-    p.add_argument("a", metavar="A", help="a policy file; FILE:NAME chooses one of several policies")
-    p.add_argument("b", metavar="B")
-    p.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="value of a `let` or `sweep`, in both")
+    p.add_argument("a", type=source, metavar="A", help="a policy file; FILE:NAME chooses one of several policies")
+    p.add_argument("b", type=source, metavar="B")
+    p.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=VALUE",
+                   help="value of a `let` or `sweep`, in both")
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=run)
 

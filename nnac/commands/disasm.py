@@ -11,9 +11,11 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import source
+
     p = subparsers.add_parser("disasm", help="list the instructions of a program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("program", metavar="PROGRAM")
+    p.add_argument("program", type=source, metavar="PROGRAM")
     p.add_argument("--entry", help="only this entry")
     p.add_argument("--numbers", action="store_true", help="number the instructions")
     p.add_argument("--cycles", action="store_true", help="start and done cycle of every instruction")

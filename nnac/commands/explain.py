@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import add_policy_arguments
+    from nnac.cli import add_policy_arguments, source
 
     p = subparsers.add_parser("explain", help="show each setting of each layer with the line it came from", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("file", nargs="?", metavar="FILE")
+    p.add_argument("file", type=source, nargs="?", metavar="FILE")
     p.add_argument("layer", nargs="?", metavar="LAYER", help="a selector")
     add_policy_arguments(p)
     p.add_argument("--json", action="store_true", help="the resolved plan as JSON, origins included")
     p.add_argument("--schema", action="store_true", help="the JSON Schema of that, and nothing else")
-    p.add_argument("--methods", action="store_true", help="every compression method with its arguments, and nothing else")
+    p.add_argument("--methods", action="store_true",
+                   help="every compression method with its arguments, and nothing else")
     p.add_argument("--settings", action="store_true", help="every setting with an example, and nothing else")
     p.set_defaults(run=run)
 

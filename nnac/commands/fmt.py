@@ -10,8 +10,11 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import source
+
     p = subparsers.add_parser("fmt", help="format policies and targets", description=__doc__)
-    p.add_argument("files", nargs="+", metavar="FILE", help="files to format, or folders of them; - reads standard input, writes to output")
+    p.add_argument("files", type=source, nargs="+", metavar="FILE",
+                   help="files to format, or folders of them; - reads standard input, writes to output")
     p.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
     p.add_argument("--diff", action="store_true", help="show what would change, and change nothing")
     p.add_argument("--json", action="store_true", help="say what was done as JSON")
@@ -22,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from nnac import rendering
     from nnac.cli import colour, policy_files
     from nnac.diagnostics import DiagnosticError
+    from nnac.files import TEXT_LIMIT, read
     from nnac.language.fixes import write
     from nnac.language.format import format_text
 
@@ -29,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     files = policy_files(args.files)
     for name in files:
         try:
-            raw = (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8")
+            raw = (sys.stdin.buffer.read() if name == "-" else read(name, TEXT_LIMIT)).decode("utf-8")
             text = format_text(raw, "<stdin>" if name == "-" else name)
         except UnicodeDecodeError as e:
             sys.stderr.write(f"nnac fmt: {name}: byte {e.start} is not UTF-8\n")

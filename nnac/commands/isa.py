@@ -11,9 +11,12 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import source
+
     p = subparsers.add_parser("isa", help="print the hardware manual", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("instruction", nargs="?", metavar="INSTRUCTION")
-    p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine whose numbers to print (edge)")
+    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac",
+                   help="the machine whose numbers to print (edge)")
     p.add_argument("--text", action="store_true", help="how assembler text is written")
     p.set_defaults(run=run)
 

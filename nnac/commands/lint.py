@@ -10,15 +10,19 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import source
+
     p = subparsers.add_parser("lint", help="find every mistake in policies and targets", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("files", nargs="*", metavar="FILE", help="policy or target files, or folders of them; - for standard input")
+    p.add_argument("files", type=source, nargs="*", metavar="FILE",
+                   help="policy or target files, or folders of them; - for standard input")
     p.add_argument("--format", choices=("text", "json", "sarif"), default="text")
     p.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
     p.add_argument("--fix", action="store_true", help="mend what can be mended safely, then report the rest")
     p.add_argument("--strict", action="store_true", help="warnings count as problems")
     p.add_argument("--explain", metavar="CODE", help="what a diagnostic means, with an example; `all` lists them")
-    p.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=VALUE", help="value of a `let` or `sweep`")
+    p.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=VALUE",
+                   help="value of a `let` or `sweep`")
     p.add_argument("--policy", help="check this policy only")
     p.set_defaults(run=run)
 

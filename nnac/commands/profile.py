@@ -12,14 +12,18 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import sink, source
+
     p = subparsers.add_parser("profile", help="cycles, stalls, energy and timeline of a program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("program", metavar="PROGRAM", help="a program file, or assembler text (.s)")
+    p.add_argument("program", type=source, metavar="PROGRAM", help="a program file, or assembler text (.s)")
     p.add_argument("--entry", action="append", default=[], help="only this entry (may be given several times)")
-    p.add_argument("--trace", metavar="FILE.json", help="write the timeline")
-    p.add_argument("--picture", metavar="FILE.svg", help="draw the timeline of the entry (the first that is not `init`)")
+    p.add_argument("--trace", type=sink(), metavar="FILE.json", help="write the timeline")
+    p.add_argument("--picture", type=sink(), metavar="FILE.svg",
+                   help="draw the timeline of the entry (the first that is not `init`)")
     p.add_argument("--cycles", metavar="FIRST-END", help="of the picture: only these cycles")
-    p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine, for assembler text (edge)")
+    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac",
+                   help="the machine, for assembler text (edge)")
     p.add_argument("--json", action="store_true", help="one JSON object")
     p.set_defaults(run=run)
 

@@ -13,13 +13,14 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import whole
+    from nnac.cli import source, whole
 
     p = subparsers.add_parser("run", help="transcribe audio on the emulator", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("program", metavar="PROGRAM")
-    p.add_argument("--audio", action="append", default=[], metavar="FILE.wav", help="may be given several times")
-    p.add_argument("--manifest", metavar="FILE.jsonl")
+    p.add_argument("program", type=source, metavar="PROGRAM")
+    p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
+                   help="may be given several times")
+    p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true", help="instruction by instruction, instead of translated plans")
     p.add_argument("--json", action="store_true", help="one JSON object a line per utterance, then one with the totals")

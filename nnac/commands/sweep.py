@@ -17,21 +17,25 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import whole
+    from nnac.cli import corpus, folder, named_source, sink, source, whole
 
     p = subparsers.add_parser("sweep", help="compare many policies on a corpus", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("experiments", metavar="EXPERIMENTS.toml")
-    p.add_argument("--float", dest="floats", action="append", default=[], metavar="[NAME=]FILE", help="float network to start from")
-    p.add_argument("--corpus", metavar="DIR")
-    p.add_argument("--results", default="results", metavar="DIR", help="result files and pictures (results)")
-    p.add_argument("--runs", default="runs/sweep", metavar="DIR", help="folders of the runs (runs/sweep)")
-    p.add_argument("--out", default="RESULTS.md", metavar="FILE", help="the report (RESULTS.md)")
+    p.add_argument("experiments", type=source, metavar="EXPERIMENTS.toml")
+    p.add_argument("--float", dest="floats", type=named_source, action="append", default=[], metavar="[NAME=]FILE",
+                   help="float network to start from")
+    p.add_argument("--corpus", type=corpus, metavar="DIR")
+    p.add_argument("--results", type=folder, default="results", metavar="DIR",
+                   help="result files and pictures (results)")
+    p.add_argument("--runs", type=folder, default="runs/sweep", metavar="DIR", help="folders of the runs (runs/sweep)")
+    p.add_argument("--out", type=sink(), default="RESULTS.md", metavar="FILE", help="the report (RESULTS.md)")
     p.add_argument("--quick", action="store_true", help="only the rows marked quick, one seed each")
-    p.add_argument("--only", action="append", default=[], metavar="ROW", help="only this row (may be given several times)")
-    p.add_argument("--jobs", type=whole(1), default=1, metavar="N", help="runs side by side (1)")
+    p.add_argument("--only", action="append", default=[], metavar="ROW",
+                   help="only this row (may be given several times)")
+    p.add_argument("--jobs", type=whole(1, 256), default=1, metavar="N", help="runs side by side (1)")
     p.add_argument("--utterances", type=whole(1), metavar="N", help="of each split, for the word errors (all)")
-    p.add_argument("--steps", type=whole(0), metavar="N", help="of training, instead of every row's own: a trial; give it --results of its own")
+    p.add_argument("--steps", type=whole(0), metavar="N",
+                   help="of training, instead of every row's own: a trial; give it --results of its own")
     p.add_argument("--report", action="store_true", help="only make the report")
     p.add_argument("--power", action="store_true", help="only print what would decide each claim")
     p.add_argument("--list", action="store_true", help="only list the runs that are missing")

@@ -14,18 +14,20 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import add_policy_arguments, positive, whole
+    from nnac.cli import SEED, add_policy_arguments, corpus, positive, rate, sink, source, whole
     from nnac.commands._training import add_training_arguments
 
     p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("file", metavar="POLICY")
-    p.add_argument("--float", dest="float_path", required=True, metavar="FILE", help="the float recogniser to start from")
-    p.add_argument("--corpus", required=True, metavar="DIR")
-    p.add_argument("--out", required=True, metavar="FILE")
+    p.add_argument("file", type=source, metavar="POLICY")
+    p.add_argument("--float", dest="float_path", type=source, required=True, metavar="FILE",
+                   help="the float recogniser to start from")
+    p.add_argument("--corpus", type=corpus, required=True, metavar="DIR")
+    p.add_argument("--out", type=sink(".part", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
-    p.add_argument("--learning-rate", type=positive)
-    p.add_argument("--seed", type=whole(0))
-    p.add_argument("--distil", type=positive, metavar="WEIGHT", help="also learn from the float recogniser's probabilities, with this weight")
+    p.add_argument("--learning-rate", type=rate)
+    p.add_argument("--seed", type=SEED)
+    p.add_argument("--distil", type=positive, metavar="WEIGHT",
+                   help="also learn from the float recogniser's probabilities, with this weight")
     add_training_arguments(p, every=50)
     add_policy_arguments(p)
     p.set_defaults(run=run)

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from nnac.diagnostics import Diagnostic, Label, Source, Span, did_you_mean, in_order
+from nnac.files import real
 from nnac.language import syntax as s
 from nnac.language.machine import machine_of
 from nnac.language.parse import parse
@@ -53,7 +54,7 @@ def check_file(path: Path, policy: str | None = None, parameters: Mapping[str, s
                workspace: Workspace | None = None) -> Checked:
     """Check the file at ``path``.  OSError if it cannot be read."""
     space = workspace or Workspace()
-    resolved = path.resolve()
+    resolved = real(path)
     with collecting_later():
         return check(space, resolved, space.file(resolved, str(path)), policy, parameters or {})
 
@@ -91,6 +92,7 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
         problems.append(Diagnostic("unknown-policy", f"no policy is called `{policy}`", (Label(Span(file.source, 0, 0)),),
                                    (did_you_mean(policy, own),)))
     known: set[str] = set()
+    shared = Memo()                    # a policy and those that extend it have their rules in common
     for name in own if policy is None else [policy] if policy in own else []:
         for number, combination in enumerate(variants(seen, name)):
             chosen = {k: v for k, v in combination.items() if k not in values}
@@ -99,7 +101,7 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
                 continue
             if number >= VARIANTS_CHECKED:
                 break
-            memo = memos.setdefault(variant, Memo()) if memos is not None else None
+            memo = memos.setdefault(variant, Memo()) if memos is not None else shared
             r = resolve(seen, name, chosen | values, memo)
             known |= set(r.parameters)
             if r.plan is not None and variant != name:
@@ -124,7 +126,8 @@ def _parameters(given: Mapping[str, str]) -> tuple[dict[str, Any], list[Diagnost
     for name, text in given.items():
         source = Source(f"-D {name}", text)
         wrapped = parse(Source(source.name, f"policy p {{ let p = {text}\n}}"))
-        items = wrapped.policies[0].items if wrapped.policies and not wrapped.problems else ()
+        alone = len(wrapped.policies) == len(wrapped.declarations) == 1 and not wrapped.imports and not wrapped.problems
+        items = wrapped.policies[0].items if alone else ()            # `5 } policy q {` is no value
         bare = text.replace("_", "").isalnum() and not text[:1].isdigit() and text not in ("true", "false")
         if len(items) == 1 and isinstance(items[0].node, s.Let) and not bare:
             values[name] = items[0].node.value

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nnac.diagnostics import Edit
+from nnac.files import write_text
 from nnac.language.check import Checked, check_file
 
 MOST_ROUNDS = 20               # a mend can uncover another mistake
@@ -49,13 +48,5 @@ def unmended(checked: Checked) -> tuple[int, int]:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file's content in one step: a reader sees the old text or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as f:
-            f.write(text)
-        os.chmod(name, path.stat().st_mode & 0o777)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    """Replace a file's content in one step: a reader sees the old text or the new one, never half of it.  FileError: see `nnac.files`."""
+    write_text(path, text)

@@ -22,6 +22,7 @@ from nnac.language.tokens import SENTENCE, TOP, Token, lexer
 ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
 DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
 LONGEST = 4 << 20           # characters of a file
+LONE_RETURN = re.compile(r"\r(?!\n)")
 CACHED = 20_000             # items remembered
 
 
@@ -41,6 +42,10 @@ def parse(source: Source, cache: Cache | None = None) -> s.File:
     """The file that ``source`` spells.  Whatever is wrong is in ``File.problems``; nothing is raised."""
     if len(source.text) > LONGEST:
         problem = Diagnostic("syntax", f"the file is longer than {LONGEST >> 20} MiB", (Label(Span(source, 0, 0)),))
+        return s.File(source, (), (problem,))
+    if (lone := LONE_RETURN.search(source.text)) is not None:
+        problem = Diagnostic("syntax", "a line ends in a carriage return alone", (Label(Span(source, lone.start(), lone.start()),
+                             "from here on a comment would swallow what follows"),), ("save the file with line ends LF or CR LF",))
         return s.File(source, (), (problem,))
     return _Parser(source, cache).run()
 

@@ -61,9 +61,11 @@ def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None,
 def _chain(scope: Scope, name: str, problems: list[Diagnostic]) -> tuple[Declared, ...]:
     """The policy and those that it extends, the most basic first."""
     chain: list[Declared] = []
+    seen: set[int] = set()                          # by identity: comparing nodes by content takes as long as they are
     declared: Declared | None = scope.policies[name]
     while declared is not None:
         chain.append(declared)
+        seen.add(id(declared))
         parent = declared.node.extends
         if parent is None:
             break
@@ -74,7 +76,7 @@ def _chain(scope: Scope, name: str, problems: list[Diagnostic]) -> tuple[Declare
             problems.append(Diagnostic("unknown-policy", f"no policy is called `{parent.text}`", (Label(span),),
                                        (did_you_mean(parent.text, [p for p in scope.policies if p != name], "known are"),),
                                        fix=(Edit(span, close[0]),) if close else ()))
-        elif following in chain:
+        elif id(following) in seen:
             problems.append(Diagnostic("circular-extends", f"`{declared.node.name.text}` extends itself", (
                 Label(span, " → ".join([d.node.name.text for d in chain] + [parent.text])),), ("remove `extends`",)))
             break

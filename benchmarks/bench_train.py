@@ -34,8 +34,9 @@ from torch import Tensor
 from nnac import arith
 from nnac.compression.minmax import MinMax
 from nnac.evaluate import evaluate
+from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph, Value
-from nnac.lower import Precision, lower, unit_scale
+from nnac.lower import Precision, lower
 from nnac.model import build
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
 from nnac.train import kernels, layers, native

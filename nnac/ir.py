@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, evolve, field, frozen
-from numpy.typing import NDArray
 
 from nnac.entry import EntryPoint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class GraphError(ValueError):

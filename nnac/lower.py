@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from nnac import arith
-from nnac.formats import CELL, unit_scale
-from nnac.ir import QGraph, State, Value, taken
+from nnac.formats import CELL
+from nnac.ir import Node, QGraph, Value, taken
 from nnac.model.graph import Layer, ModelGraph
 from nnac.ops import operator
 from nnac.verify import verify
@@ -41,94 +40,28 @@ def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
     nodes = []
     for name, width in model.inputs.items():
         consumer = next(layer for layer in model if name in layer.inputs)
-        if consumer.kind == "embedding":
+        if operator(consumer.kind).by_index:
             values[name] = Value(name, 1, 32, scale=1.0)
         else:
             rate = consumer.rate * consumer.attributes.get("frames", 1)
             values[name] = Value(name, width, precision(name).activations, rate)
     for layer in model:
-        node, value = _LOWER[layer.kind](layer, precision(layer.path), values)
+        node, value = lowered(layer, precision(layer.path), values[layer.inputs[0]])
         nodes.append(node)
         values[value.name] = value
-    nodes, values = _table_inputs(nodes, values)
+    for node in nodes:                        # what a table reads has the table's format, whatever the policy asks for (lint says so)
+        if (form := operator(node.op).takes) is not None:
+            v = values[node.inputs[0]]
+            values[v.name] = Value(v.name, v.width, form.bits, v.rate, form.scale)
     return verify(QGraph(model.name, values, tuple(nodes), taken(nodes), {e.name: e.outputs for e in model.entries},
                          dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms), model.entries))
 
 
-def _node(layer: Layer, p: Precision, op: str, states: tuple[State, ...] = (), **attributes):
-    from nnac.ir import Node
-
-    return Node(layer.path, op, layer.inputs, layer.path, layer.entry, attributes, {}, states, p.origins)
-
-
-def _stack(layer, p, values):
-    source = values[layer.inputs[0]]
-    return (_node(layer, p, "stack", frames=layer.attributes["frames"]),
-            Value(layer.path, layer.width, source.bits, layer.rate, source.scale, source.zero_point))
-
-
-def _linear(layer, p, values):
-    return (_node(layer, p, "linear", weight_bits=p.weights, bias=layer.attributes.get("bias", True)),
-            Value(layer.path, layer.width, p.activations, layer.rate))
-
-
-def _lstm(layer, p, values):
-    a = layer.attributes
-    scale = None if a["project"] else unit_scale(p.hidden, p.hidden_clip)
-    states = []
-    for direction in ("forward.", "backward.") if a["bidirectional"] else ("",):
-        states += [State(f"{layer.path}.{direction}hidden", a["project"] or a["cells"], p.hidden, scale),
-                   State(f"{layer.path}.{direction}cell", a["cells"], 16, 2.0**-p.cell_fraction)]
-    node = _node(layer, p, "lstm", tuple(states), cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden,
-                 bidirectional=a["bidirectional"], project=a["project"], cell_output_bits=8)
-    return node, Value(layer.path, layer.width, p.hidden, layer.rate, scale)
-
-
-def _gru(layer, p, values):
-    scale, cells = unit_scale(p.hidden, p.hidden_clip), layer.attributes["cells"]
-    states = (State(f"{layer.path}.hidden", cells, p.hidden, scale), State(f"{layer.path}.blend", cells, 16, 2.0**-arith.UNIT_FRACTION))
-    return (_node(layer, p, "gru", states, cells=cells, hidden_bits=p.hidden), Value(layer.path, layer.width, p.hidden, layer.rate, scale))
-
-
-def _lstm_variant(layer, p, values):
-    scale, cells = unit_scale(p.hidden, p.hidden_clip), layer.attributes["cells"]
-    states = (State(f"{layer.path}.hidden", cells, p.hidden, scale), State(f"{layer.path}.cell", cells, 16, 2.0**-p.cell_fraction))
-    return (_node(layer, p, layer.kind, states, cells=cells, fraction=p.cell_fraction, hidden_bits=p.hidden),
-            Value(layer.path, layer.width, p.hidden, layer.rate, scale))
-
-
-def _log_softmax(layer, p, values):
-    return _node(layer, p, "log_softmax"), Value(layer.path, layer.width, 16, layer.rate, 2.0**-arith.LOG_FRACTION)
-
-
-def _layer_norm(layer, p, values):
-    return _node(layer, p, "layer_norm", epsilon=layer.attributes.get("epsilon", 1e-5)), Value(layer.path, layer.width, p.activations, layer.rate)
-
-
-def _embedding(layer, p, values):
-    return _node(layer, p, "embedding", rows=layer.kernels[0].rows), Value(layer.path, layer.width, p.activations, layer.rate)
-
-
-def _combine(layer, p, values):
-    return _node(layer, p, layer.kind), Value(layer.path, layer.width, p.activations, layer.rate)
-
-
-def _table(layer, p, values):
-    return _node(layer, p, layer.kind), Value(layer.path, layer.width, p.activations, layer.rate, unit_scale(p.activations))
-
-
-_LOWER: dict[str, Callable] = dict(stack=_stack, linear=_linear, lstm=_lstm, layer_norm=_layer_norm, embedding=_embedding, add=_combine,
-                                   multiply=_combine, tanh=_table, sigmoid=_table, gru=_gru,
-                                   lstm_coupled=_lstm_variant, lstm_normed=_lstm_variant, log_softmax=_log_softmax)
-
-
-def _table_inputs(nodes, values):
-    """What a table reads is int16 in Q3.12, whatever the policy asks for there (its lint rule says so to the user)."""
-    for n in nodes:
-        if (form := operator(n.op).takes) is not None:
-            v = values[n.inputs[0]]
-            values[v.name] = Value(v.name, v.width, form.bits, v.rate, form.scale)
-    return nodes, values
+def lowered(layer: Layer, p: Precision, source: Value) -> tuple[Node, Value]:
+    """The node of a layer, as its operator has it, and the value that it makes; ``source`` is its first input."""
+    op = operator(layer.kind)
+    node = Node(layer.path, layer.kind, layer.inputs, layer.path, layer.entry, op.attributes(layer, p), {}, op.states(layer, p), p.origins)
+    return node, op.output(layer, p, source)
 
 
 # ------------------------------------------------------------------------------------------------------------ from a plan

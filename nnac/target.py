@@ -9,12 +9,13 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from attrs import asdict, evolve, field, frozen
+from attrs import Factory, asdict, evolve, field, frozen
 from attrs import fields as attrs_fields
 
+from nnac.ops import kinds
+
 CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
-OPERATORS = ("stack", "lstm", "gru", "layer_norm", "embedding", "linear", "add", "multiply", "tanh", "sigmoid", "relu", "concat",
-             "softmax", "log_softmax", "convolution", "attention")
+OPERATORS = kinds()
 
 
 @frozen
@@ -64,7 +65,7 @@ class Target:
     queue: int = 8                                 # instructions waiting per unit
     semaphores: int = 16
     codecs: tuple[str, ...] = CODECS
-    operators: tuple[str, ...] = OPERATORS         # what runs here; anything else goes to the CPU, at a price
+    operators: tuple[str, ...] = Factory(kinds)    # what runs here; anything else goes to the CPU, at a price
     cpu: Cpu = Cpu(transfer=10**9, wake=Fraction(20, 10**6), macs=2 * 10**9)
     energy: Energy = Energy(mac=Fraction(2, 10**13), sram=Fraction(1, 10**12), dram=Fraction(20, 10**12), vector=Fraction(5, 10**13))
 

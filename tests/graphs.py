@@ -6,8 +6,9 @@ import numpy as np
 from attrs import evolve
 
 from nnac import bind
+from nnac.formats import unit_scale
 from nnac.ir import QGraph
-from nnac.lower import Precision, lower, unit_scale
+from nnac.lower import Precision, lower
 from nnac.model import ModelGraph, build
 from nnac.ops._table import table_operator
 from nnac.verify import verify

@@ -6,8 +6,8 @@ import torch
 
 from nnac import arith, bind
 from nnac.evaluate import evaluate
+from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph, State, Value
-from nnac.lower import unit_scale
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts, native, native_lstm
 from nnac.train.format import Format

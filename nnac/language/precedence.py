@@ -48,7 +48,7 @@ def domains(model: ModelGraph, sites: Sites) -> dict[str, int]:
     """Setting -> the sites that have it."""
     number = {p: i for i, p in enumerate(sites.paths)}
     recurrent = sum(1 << number[layer.path] for layer in model if layer.recurrent)
-    weighted = sum(1 << number[layer.path] for layer in model if layer.kernels and layer.kind != "embedding")
+    weighted = sum(1 << number[layer.path] for layer in model if layer.kernels and not layer.operator.by_index)
     encoder = sum(1 << number[layer.path] for layer in model if layer.entry == "encoder")
     levels = {"kernel": sites.kernels | sites.gates, "layer": sites.layers, "recurrent": recurrent, "weighted": weighted,
               "encoder": encoder}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, field, frozen
 
 from nnac.entry import EntryPoint
-from nnac.ops import find
+from nnac.ops import Operator, operator
 
 if TYPE_CHECKING:
     import networkx
@@ -76,8 +76,12 @@ class Layer:
 
     @property
     def recurrent(self) -> bool:
-        operator = find(self.kind)
-        return operator is not None and operator.recurrent
+        return self.operator.recurrent
+
+    @property
+    def operator(self) -> Operator:
+        """What is known of its kind.  GraphError if there is no such operator."""
+        return operator(self.kind)
 
     @property
     def weights(self) -> int:
@@ -86,7 +90,7 @@ class Layer:
     @property
     def macs(self) -> int:
         """Multiply-accumulates in one step of the entry point."""
-        return self.rate * sum(k.weights for k in self.kernels if self.kind != "embedding")
+        return self.rate * sum(k.weights for k in self.kernels if not self.operator.by_index)
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -16,10 +16,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nnac.formats import FixedPoint
+from nnac.formats import FixedPoint, unit_scale
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.ir import State as StateVector
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 Array = Any                    # numpy.ndarray or torch.Tensor of int64
 State = dict[str, Array]
@@ -54,6 +57,27 @@ class Operator:
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
         """Whether arithmetic keeps its output within [-1, 1], so that the largest integer stands for 1, whatever calibration would find."""
         return False
+
+    # ---- lowering: a layer and what a plan decides about its integers become a node
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        """What the node says about itself beside its inputs and constants."""
+        return {}
+
+    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+        """What the node keeps from step to step."""
+        return ()
+
+    def output(self, layer: Layer, p: Precision, source: Value) -> Value:
+        """The format of the output, given that of the (first) input; its scale where arithmetic decides it."""
+        from nnac.ir import Value
+
+        if self.gives is not None:
+            return Value(layer.path, layer.width, self.gives.bits, layer.rate, self.gives.scale)
+        scale = unit_scale(p.activations) if self.bounded(layer.attributes) else None
+        return Value(layer.path, layer.width, p.activations, layer.rate, scale)
+
+    # ---- integers
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         """The output, from ``inputs`` (each [T, B, width] int64), reading and replacing ``state`` ([B, width] by state name).

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from nnac.formats import unit_scale
 from nnac.ops import Operator, require
 
 if TYPE_CHECKING:
-    from nnac.ir import Node
+    from nnac.ir import Node, Value
+    from nnac.ir import State as StateVector
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 
 class RecurrentOperator(Operator):
@@ -21,6 +25,19 @@ class RecurrentOperator(Operator):
 
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
         return not attributes.get("project")           # h = o tanh(c); a projection may be anything
+
+    def output(self, layer: Layer, p: Precision, source: Value) -> Value:
+        from nnac.ir import Value
+
+        scale = unit_scale(p.hidden, p.hidden_clip) if self.bounded(layer.attributes) else None
+        return Value(layer.path, layer.width, p.hidden, layer.rate, scale)
+
+
+def cell_states(path: str, hidden: int, cells: int, p: Precision, scale: float | None) -> tuple[StateVector, StateVector]:
+    """Hidden state and cell of one direction of an LSTM."""
+    from nnac.ir import State as StateVector
+
+    return (StateVector(f"{path}.hidden", hidden, p.hidden, scale), StateVector(f"{path}.cell", cells, 16, 2.0**-p.cell_fraction))
 
 
 def require_sums(node: Node, kernels: Iterable[tuple[str, int, str | None]], bits: int) -> None:

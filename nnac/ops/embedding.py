@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 
 class Embedding(Operator):
@@ -18,6 +20,9 @@ class Embedding(Operator):
     by_index = True
     makes_zero_point = True
     weight_bits = 8
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        return dict(rows=layer.kernels[0].rows)
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         return constants["weight"][inputs[0][..., 0]]

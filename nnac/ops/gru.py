@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nnac.formats import UNIT, unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import stacked
 from nnac.ops._recurrent import RecurrentOperator, require_sums
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.ir import State as StateVector
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 
 class Gru(RecurrentOperator):
@@ -23,6 +27,16 @@ class Gru(RecurrentOperator):
 
     constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh")
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        return dict(cells=layer.attributes["cells"], hidden_bits=p.hidden)
+
+    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+        from nnac.ir import State as StateVector
+
+        cells = layer.attributes["cells"]
+        return (StateVector(f"{layer.path}.hidden", cells, p.hidden, unit_scale(p.hidden, p.hidden_clip)),
+                StateVector(f"{layer.path}.blend", cells, UNIT.bits, UNIT.scale))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 
 class LayerNorm(Operator):
@@ -17,6 +19,9 @@ class LayerNorm(Operator):
     constants = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
     folds_zero_point = True                            # a shift of all inputs changes nothing
     makes_zero_point = True
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        return dict(epsilon=layer.attributes.get("epsilon", 1e-5))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 
 class Linear(Operator):
@@ -22,6 +24,9 @@ class Linear(Operator):
     constants = ("weight", "bias", "multiplier", "shift")
     folds_zero_point = True
     makes_zero_point = True
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        return dict(weight_bits=p.weights, bias=layer.attributes.get("bias", True))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

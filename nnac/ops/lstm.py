@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nnac.formats import unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import join, reverse, stacked
-from nnac.ops._recurrent import RecurrentOperator, require_sums
+from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.ir import State as StateVector
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 
@@ -30,6 +34,17 @@ class Lstm(RecurrentOperator):
 
     meets = {**RecurrentOperator.meets, "project": "hidden"}  # noqa: RUF012
     shares_sum = ("input", "recurrent")
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        a = layer.attributes
+        return dict(cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden, bidirectional=a["bidirectional"],
+                    project=a["project"], cell_output_bits=8)
+
+    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+        a = layer.attributes
+        scale = unit_scale(p.hidden, p.hidden_clip) if self.bounded(a) else None
+        return tuple(s for d in DIRECTIONS[a["bidirectional"]]
+                     for s in cell_states(f"{layer.path}.{d}".removesuffix("."), a["project"] or a["cells"], a["cells"], p, scale))
 
     def constants_of(self, node: Node) -> tuple[str, ...]:
         names = ["input", "recurrent", "bias", "hidden_multiplier", "hidden_shift"]

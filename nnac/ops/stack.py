@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.lower import Precision
+    from nnac.model.graph import Layer
 
 
 class Stack(Operator):
     """[T, B, C] -> [T / frames, B, frames * C], oldest first; attributes: frames.  A rest of T is dropped."""
 
     view = True
+
+    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+        return dict(frames=layer.attributes["frames"])
+
+    def output(self, layer: Layer, p: Precision, source: Value) -> Value:
+        from attrs import evolve
+
+        return evolve(source, name=layer.path, width=layer.width, rate=layer.rate)
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         (x,) = inputs

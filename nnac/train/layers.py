@@ -18,8 +18,8 @@ from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
 from nnac import bind
+from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph
-from nnac.lower import unit_scale
 from nnac.ops._table import table_operator
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts

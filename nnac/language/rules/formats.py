@@ -7,12 +7,11 @@ from typing import Any
 
 from nnac.diagnostics import Diagnostic, Severity
 from nnac.language.rules.base import Resolution, Rule, by_entry, example, place, problem, where
-from nnac.language.widths import TABLES
 from nnac.model.graph import Layer
+from nnac.ops import may_have_zero_point
 
 ONE_SIDED = ("pact", "pact_two_sided")
 CLIPLESS = ("minmax", "percentile", "mse", "entropy", "power_of_two")      # found by calibration, not said and not learned
-FOLDING = ("linear", "layer_norm", "embedding")                            # makers whose output may have a zero point
 
 Found = tuple[str, str, Severity] | None                                      # message, help
 
@@ -49,11 +48,11 @@ class UnsuitableMethod(Rule):
     def activations(r: Resolution, layer: Layer, value: Any) -> Found:
         how = value.method
         assert r.model is not None
-        if layer.kind == "stack" and layer.inputs[0] in r.model.by_path:
+        if layer.operator.view and layer.inputs[0] in r.model.by_path:
             return None                                                        # it passes on what it is given: `width-not-used` says so
         if getattr(how, "zero_aligned", True) is False:
             return f"`{how.keyword}(zero_aligned=false)` has no level at zero, and the machine's integers have", "write `zero_aligned=true`", "error"
-        if how.keyword in ONE_SIDED and not may_have_zero_point(r, layer):
+        if how.keyword in ONE_SIDED and not zero_point_fits(r, layer):
             return f"`{how.keyword}` needs a zero point, which a `{layer.kind}` layer cannot have here", "use `pact_symmetric` or `lsq`", "error"
         if how.keyword == "pact":
             return f"`pact` makes every negative value zero, and a `{layer.kind}` layer has them", "use `pact_symmetric`, `pact_two_sided`", "warning"
@@ -63,23 +62,20 @@ class UnsuitableMethod(Rule):
     def weights(r: Resolution, layer: Layer, value: Any) -> Found:
         if value.method is None:
             return None
-        if value.multiplied_bits > 8 and layer.recurrent:
-            return f"the kernels of a `{layer.kind}` layer hold int8 at most, not int{value.multiplied_bits}", "write `int8`, or `snap=int8`", "error"
+        widest = layer.operator.weight_bits
+        if value.multiplied_bits > widest and layer.recurrent:
+            return (f"the kernels of a `{layer.kind}` layer hold int{widest} at most, not int{value.multiplied_bits}",
+                    f"write `int{widest}`, or `snap=int{widest}`", "error")
         if value.bits >= 8 and getattr(value.method, "zero_aligned", True) is False:
             return f"{1 << value.bits} levels without a zero do not fit int8", "write `zero_aligned=true`, or fewer bits", "error"
         return None
 
 
-def may_have_zero_point(r: Resolution, layer: Layer) -> bool:
-    """Whether a layer's output, or the input that it is given (a stack's, at the model's entry), may have a zero point.
-
-    The same question is asked of the lowered graph by `GraphModule`.
-    """
-    assert r.model is not None
-    if layer.kind != "stack" and layer.kind not in FOLDING:
-        return False
-    return all(reader.kind in ("linear", "layer_norm") or reader.recurrent or (reader.kind == "stack" and may_have_zero_point(r, reader))
-               for reader in r.model if layer.path in reader.inputs)
+def zero_point_fits(r: Resolution, layer: Layer) -> bool:
+    """Whether a layer's output, or the input that it is given (a stack's, at the model's entry), may have a zero point."""
+    model = r.model
+    assert model is not None
+    return may_have_zero_point(layer.path, layer.kind, lambda value: [(reader.kind, reader.path) for reader in model if value in reader.inputs])
 
 
 class MethodNotUsed(Rule):
@@ -111,8 +107,8 @@ class MethodNotUsed(Rule):
     @staticmethod
     def unused(layer: Layer, how: Any) -> bool:
         if layer.recurrent:
-            return how.keyword in CLIPLESS and how.keyword != "minmax" and not layer.attributes.get("project")
-        return layer.kind in TABLES and how.keyword != "minmax" and not (how.keyword == "fixed" and how.clip == 1.0)
+            return how.keyword in CLIPLESS and how.keyword != "minmax" and layer.operator.bounded(layer.attributes)
+        return layer.operator.bounded(layer.attributes) and how.keyword != "minmax" and not (how.keyword == "fixed" and how.clip == 1.0)
 
 
-__all__ = ["MethodNotUsed", "UnsuitableMethod", "may_have_zero_point"]
+__all__ = ["MethodNotUsed", "UnsuitableMethod", "zero_point_fits"]

@@ -135,16 +135,16 @@ class AccumulatorOverflow(Rule):
 
     def worst(self, r: Resolution, layer: Layer, i: int) -> tuple[int, Kernel]:
         """The largest magnitude that a sum of the layer can reach, and the kernel that adds most to it."""
-        shared = layer.recurrent and r.values["accumulate"].get(i) == "acc32"
+        sharing = layer.operator.shares_sum if r.values["accumulate"].get(i) == "acc32" else ()
         parts = [(self.reach(r, layer, k, i), k) for k in layer.kernels]
         most = max(parts, key=lambda p: p[0])
-        if not shared:
+        if not sharing:
             return most
         together: dict[str, int] = {}
         for value, k in parts:                                # both directions have sums of their own
-            if k.name in ("input", "recurrent"):
+            if k.name in sharing:
                 together[k.path.rpartition(".")[0]] = together.get(k.path.rpartition(".")[0], 0) + value
-        return max([*together.values(), *(v for v, k in parts if k.name not in ("input", "recurrent"))]), most[1]
+        return max([*together.values(), *(v for v, k in parts if k.name not in sharing)]), most[1]
 
     def reach(self, r: Resolution, layer: Layer, kernel: Kernel, i: int) -> int:
         bits = activation_bits(r, layer, kernel)
@@ -177,10 +177,10 @@ def abs_max(w: Weights) -> int:
 def activation_source(r: Resolution, layer: Layer, kernel: Kernel) -> int:
     """The layer whose output a kernel multiplies, through stacks; itself for recurrent kernels and for an entry input."""
     assert r.model is not None
-    if kernel.name in ("recurrent", "project"):
+    if layer.operator.meets[kernel.name] == "hidden":
         return number(r, layer.path)
     source = r.model.by_path.get(layer.inputs[0])
-    while source is not None and source.kind == "stack" and source.inputs[0] in r.model.by_path:
+    while source is not None and source.operator.view and source.inputs[0] in r.model.by_path:
         source = r.model.by_path[source.inputs[0]]
     return number(r, (source or layer).path)
 

@@ -129,7 +129,7 @@ class PointlessCombination(Rule):
         assert r.sites is not None and r.model is not None
         for setting in ("weights", "codec", "sparsity"):
             for decided, sites, value in by_entry(r, setting, r.sites.leaves):
-                if decided is None or any(r.model.layer_of(p).kind != "embedding" for p in r.sites.named(decided[1].mask)):
+                if decided is None or any(not r.model.layer_of(p).operator.by_index for p in r.sites.named(decided[1].mask)):
                     continue
                 if {"weights": lambda v: v.bits < 8, "codec": lambda v: v != "auto", "sparsity": lambda v: v is not None}[setting](value):
                     yield problem(self.code, place(r, decided), f"an embedding is kept as rows of integers, one read for each label: `{setting}` "

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from nnac.diagnostics import Diagnostic
 from nnac.language.rules.base import Label, Resolution, Rule, example, place, problem
-from nnac.language.widths import TABLES, input_bits
+from nnac.language.widths import input_bits
 from nnac.model.graph import Kernel, Layer
 from nnac.plan import Activations, Weights
 
@@ -51,7 +51,7 @@ class StarvedKernel(Rule):
         groups: dict[tuple[int, int], list[Starved]] = {}                # by the settings that made the steps differ
         for layer in r.model:
             i = r.sites.number[layer.path]
-            if layer.kind != "lstm" or r.values["accumulate"][i] != "acc32":
+            if not layer.operator.shares_sum or r.values["accumulate"][i] != "acc32":
                 continue
             for found in starved(r, layer):
                 hidden, source = self.said(r, i), self.said(r, found.source)
@@ -134,7 +134,7 @@ def clips(r: Resolution, i: int, entering: bool = False) -> tuple[float, float]:
     fixed = getattr(given.method, "clip", None)
     if fixed is not None:
         return float(fixed), float(fixed)
-    if layer.kind in TABLES or (layer.recurrent and not layer.attributes.get("project") and not entering):
+    if layer.operator.bounded(layer.attributes) and not (layer.recurrent and entering):
         return 1.0, 1.0                                                     # h = o tanh(c): the lowering fixes its scale
     return 1.0, WIDEST
 
@@ -144,6 +144,6 @@ def source(r: Resolution, layer: Layer) -> int:
     assert r.sites is not None and r.model is not None
     while layer.inputs[0] in r.model.by_path:
         layer = r.model.by_path[layer.inputs[0]]
-        if layer.kind != "stack":
+        if not layer.operator.view:
             break
     return r.sites.number[layer.path]

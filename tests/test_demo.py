@@ -170,3 +170,56 @@ at_least = 1.5
     assert main(command) == 0 and {f: f.stat().st_mtime_ns for f in made} == made
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| 8 bits | " in text and "2 of 2 runs" in text and "holds |" in text
+
+
+@pytest.fixture(scope="module")
+def arpa(demo):
+    """(a language model of the training sentences, one of another text), on the demo's letters."""
+    out, _, _ = demo
+    (out / "text.txt").write_text("call anna and tom\nbuy milk\n\nbuy tea and milk\n")
+    source, target = out / "source.arpa", out / "target.arpa"
+    assert main(["ngram", "--tokens", str(out / "float.nnc"), "--corpus", str(out / "corpus"), "--order", "3",
+                 "--out", str(source)]) == 0
+    assert main(["ngram", "--tokens", str(out / "tiny_int8.nnp"), "--text", str(out / "text.txt"), "--order", "4",
+                 "--out", str(target)]) == 0
+    return str(source), str(target)
+
+
+def test_a_beam_with_language_models_gives_the_same_nbest_lists_on_both_executors(demo, arpa, capsys):
+    out, _, _ = demo
+    source, target = arpa
+    checkpoint, program, manifest = (str(out / f) for f in ("tiny_int8.nnc", "tiny_int8.nnp", "corpus/sent.jsonl"))
+    fusion = ["--search", "beam", "--beam", "4", "--nbest", "3", "--lm", target, "--lm-scale", "0.3",
+              "--source-lm", source, "--source-scale", "0.2", "--length-bonus", "0.1"]
+    capsys.readouterr()
+    assert main(["compare", checkpoint, program, "--manifest", manifest, *fusion, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["different_nbest"] == figures["different_integers"] == 0
+    assert main(["run", program, "--manifest", manifest, *fusion, "--json"]) == 0
+    *lines, totals = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(len(line["nbest"]) == 3 and line["nbest"][0]["text"] == line["text"] for line in lines)
+    every = [h for line in lines for h in line["nbest"]]
+    assert all(h["frames"] == sorted(h["frames"]) and len(h["frames"]) == len(h["tokens"]) for h in every)
+    scores = [[h["score"] for h in line["nbest"]] for line in lines]
+    assert scores == [sorted(s, reverse=True) for s in scores]
+    assert main(["run", program, "--manifest", manifest, "--search", "beam", "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out.splitlines()[-1])["steps"]
+    assert plain["encoder"] == totals["steps"]["encoder"] and plain["joint"] > plain["encoder"]
+    assert main(["run", program, "--manifest", manifest, *fusion]) == 0
+    assert "    reference: " in capsys.readouterr().out
+
+
+def test_search_options_that_do_not_go_together_are_said_in_one_line(demo, arpa, capsys):
+    out, _, _ = demo
+    command = ["run", str(out / "tiny_int8.nnp"), "--manifest", str(out / "corpus" / "sent.jsonl")]
+    text = str(out / "text.txt")
+    for options, message in ((["--beam", "4"], "--beam is an option of --search beam"),
+                             (["--search=beam", "--lm", arpa[1]], "--lm and --lm-scale go together"),
+                             (["--search=beam", "--source-scale=0.2"], "--source-lm and --source-scale go together"),
+                             (["--search=beam", "--nbest=9"], "--nbest 9 of a beam of 8"),
+                             (["--search=beam", "--lm", text, "--lm-scale=1"], "text.txt: no \\data\\ line")):
+        assert main([*command, *options]) == 1
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main([*command, "--search", "bean"])

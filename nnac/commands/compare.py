@@ -1,8 +1,10 @@
 """``nnac compare CHECKPOINT PROGRAM --audio FILE.wav`` or ``--manifest FILE.jsonl``: training module against emulator.
 
-Both transcribe the same utterances; every integer of every layer is compared, step by step.  The first that differs is named with its
-layer, step and element: there should be none.  --plant LAYER compiles the checkpoint again with one bias or weight of that layer changed
-and compares with that instead of PROGRAM: the difference has to be found there.  Exit status: 0 all equal, 1 something differs.
+Both transcribe the same utterances; every integer of every layer is compared, step by step.  The first that differs
+is named with its layer, step and element: there should be none.  With --search beam the n-best lists are compared as
+well: labels, times, scores.  --plant LAYER compiles the checkpoint again with one bias or weight of that layer
+changed and compares with that instead of PROGRAM: the difference has to be found there.  Exit status: 0 all equal, 1
+something differs.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 def register(subparsers: Any) -> None:
     from nnac.cli import source, whole
+    from nnac.commands._search import add_search_arguments
 
     p = subparsers.add_parser("compare", help="every integer of the training module against the emulator", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,6 +39,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--plant", metavar="LAYER",
                    help="change one bias or weight of this layer first, to see that it is found")
     p.add_argument("--json", action="store_true", help="one JSON object")
+    add_search_arguments(p)
     p.set_defaults(run=run)
 
 
@@ -44,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("nnac compare: give --audio FILE.wav or --manifest FILE.jsonl\n")
         return 2
     from nnac import compare as comparing
+    from nnac.commands._search import search_of
     from nnac.compiler import trained as load_trained
     from nnac.emulator.executor import Emulator
     from nnac.program import Program
@@ -58,8 +63,10 @@ def run(args: argparse.Namespace) -> int:
     files = ([u.audio for u in read_manifest(args.manifest)] if args.manifest else []) + args.audio
     files = files[: args.first]
     features = [trained.front.prepare(load_audio(f, trained.front.features.rate)) for f in files]
+    search = search_of(args, trained.front.tokens)
     with progress("comparing", len(features), args.json) as advance:
-        result = comparing.compare(trained.module, Emulator(program, not args.interpret), trained.front, features, args.batch, advance)
+        result = comparing.compare(trained.module, Emulator(program, not args.interpret), trained.front, features,
+                                   args.batch, advance, search)
     if args.json:
         print(json.dumps(figures(result, files, planted)))
     else:
@@ -85,7 +92,8 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
                      expected=f.expected, got=f.got)
     values = {name: dict(compared=c, different=d, largest=result.largest.get(name, 0)) for name, (c, d) in result.by_value.items()}
     return dict(utterances=len(files), compared_integers=result.compared, different_integers=result.different,
-                different_transcripts=result.different_transcripts, first=first, values=values) | ({"planted": planted} if planted else {})
+                different_transcripts=result.different_transcripts, different_nbest=result.different_nbest, first=first,
+                values=values) | ({"planted": planted} if planted else {})
 
 
 def report(result: Comparison, files: list[str], planted: str | None) -> None:
@@ -109,4 +117,5 @@ def report(result: Comparison, files: list[str], planted: str | None) -> None:
         print(f"first difference: {result.first}" + ("" if at is None else f"  ({Path(files[at]).name})"))
     else:
         print(f"no difference in {len(files)} utterances")
+    print(f"n-best lists that differ: {result.different_nbest} of {len(files)}")
     print(f"transcripts that differ: {result.different_transcripts} of {len(files)}")

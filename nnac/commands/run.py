@@ -1,7 +1,12 @@
 """``nnac run PROGRAM --audio FILE.wav`` or ``--manifest FILE.jsonl``: transcribe on the emulator.
 
-Any 16-bit PCM WAV: other sample rates are resampled, channels mixed.  A manifest has one JSON object a line with ``audio`` and, for the
-word error rate, ``text``.  Prints transcripts, then cycles and the real-time factor at the program's clock.
+Greedy search, or beam search in exact integers (--search beam), alone or with language models beside it: --lm and
+--lm-scale alone are shallow fusion, with --source-lm and --source-scale density ratio, with --ilm-scale internal-LM
+subtraction.  Fusion belongs to one domain: on other sentences it does harm.
+
+Any 16-bit PCM WAV: other sample rates are resampled, channels mixed.  A manifest has one JSON object a line with
+``audio`` and, for the word error rate, ``text``.  Prints transcripts, then cycles and the real-time factor at the
+program's clock.
 """
 
 from __future__ import annotations
@@ -9,11 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnac.decode.front_end import FrontEnd
+    from nnac.decode.search import Hypothesis
+
+LOG_UNIT = 1 << 11             # of a score: 2^-11 nat
 
 
 def register(subparsers: Any) -> None:
     from nnac.cli import source, whole
+    from nnac.commands._search import add_search_arguments
 
     p = subparsers.add_parser("run", help="transcribe audio on the emulator", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,6 +36,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true", help="instruction by instruction, instead of translated plans")
     p.add_argument("--json", action="store_true", help="one JSON object a line per utterance, then one with the totals")
+    add_search_arguments(p)
     p.set_defaults(run=run)
 
 
@@ -31,21 +44,38 @@ def run(args: argparse.Namespace) -> int:
     if not args.audio and not args.manifest:
         sys.stderr.write("nnac run: give --audio FILE.wav or --manifest FILE.jsonl\n")
         return 2
+    from nnac.commands._search import search_of
     from nnac.program import Program
-    from nnac.runtime import recognise_files
+    from nnac.runtime import front_end_of, recognise_files
     from nnac.speech.audio import read_manifest
 
     listed = read_manifest(args.manifest) if args.manifest else []
     files = [u.audio for u in listed] + args.audio
     references = [u.text for u in listed] if listed and not args.audio else None
-    done = recognise_files(Program.load(args.program), files, references, batch=args.batch, fast=not args.interpret, quiet=args.json)
-    for i, (name, text) in enumerate(zip(files, done.texts, strict=True)):
+    program = Program.load(args.program)
+    front = front_end_of(program)
+    search = search_of(args, front.tokens)
+    done = recognise_files(program, files, references, batch=args.batch, fast=not args.interpret, quiet=args.json,
+                           search=search)
+    shown = args.nbest or 1
+    for i, (name, text, nbest) in enumerate(zip(files, done.texts, done.nbest, strict=True)):
         reference = listed[i].text if i < len(listed) else None
         if args.json:
-            print(json.dumps({"audio": name, "text": text} | ({} if reference is None else {"reference": reference})))
+            more = {} if args.nbest is None else {"nbest": [listing(h, front) for h in nbest]}
+            known = {} if reference is None else {"reference": reference}
+            print(json.dumps({"audio": name, "text": text} | known | more))
         elif len(files) == 1:
             print(text)
         else:
             print(f"{name}: {text}" + (f"\n    reference: {reference}" if reference not in (None, text) else ""))
+        if shown > 1 and not args.json:
+            for h in nbest:
+                print(f"    {(h.score or 0) / LOG_UNIT:10.3f}  {front.text(h.tokens)}")
     print(json.dumps(done.totals()) if args.json else done)
     return 0
+
+
+def listing(h: Hypothesis, front: FrontEnd) -> dict[str, Any]:
+    """One hypothesis, plain: score in nats, and the encoder frame of every token."""
+    score = None if h.score is None else h.score / LOG_UNIT
+    return dict(text=front.text(h.tokens), score=score, tokens=h.tokens, frames=h.times)

@@ -34,7 +34,6 @@ from nnac.train.activation import ActivationQuantiser, Clip, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
-from nnac.units import UnitError
 from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
@@ -84,7 +83,6 @@ class GraphModule(nn.Module):
                 raise NotImplementedError(f"{node.path}: no training layer for the operator {node.op}")
             self._place(attribute_path(node.path), _layers.Layer.registry[node.op](node, graph))
             self._paths[node.path] = attribute_path(node.path)
-        self.tie()
         made = {n.output: n for n in graph.nodes}
         for name, value in graph.values.items():
             maker = made.get(name)                         # None: an input
@@ -116,9 +114,6 @@ class GraphModule(nn.Module):
     def group(self, name: str) -> Group:
         """What the outermost groups are; a family that calls one of them makes it here."""
         return Group()
-
-    def tie(self) -> None:
-        """Let layers share parameters; called once, before any has a value."""
 
     def forward(self, *inputs: Any) -> Any:
         """A family's own call."""
@@ -364,8 +359,6 @@ class GraphModule(nn.Module):
         """The integer constants of a layer between these formats.  ScaleError if there are none."""
         try:
             return self.layer(node.path).constants([forms[n] for n in node.inputs], forms[node.output])
-        except UnitError:                                  # of a schedule: it says itself what is missing
-            raise
         except ValueError as error:
             raise ScaleError(f"`{node.path}`: {error}; look at the clips of its weights, inputs and output") from None
 

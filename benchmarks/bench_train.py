@@ -8,13 +8,15 @@ Times: one process, one step of each system in turn, medians of the ratios' part
 Memory: how far two LSTM steps raise the resident size at its highest, a process for each system (Linux).
 Integers: every value the training module makes is compared with `evaluate` of the bound graph, and every pre-activation, cell and hidden
 integer of the fast LSTM with `nnac.arith`: random and trained weights, both accumulation variants, saturated cells over 500 steps.
-Brevitas and torch.ao are timed if they can be imported (--peers: one more directory to import from).  The last line is one JSON object.
+On a processor with AVX-512, LSTM and training step are timed once more in a process whose PyTorch, MKL, oneDNN and native library are held
+to AVX2.  Brevitas and torch.ao are timed if they can be imported (--peers: one more directory to import from).  The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -147,6 +149,25 @@ def training_steps(frames: int, batch: int, labels: int) -> dict[str, Callable[[
             return time.perf_counter() - start
         return step
     return dict(float=step_of(network), exact=step_of(module))
+
+
+HELD = {"NNAC_NATIVE": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def ratios(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
+    """Seconds of the LSTMs and of the training step, ours beside PyTorch's."""
+    torch.manual_seed(0)
+    x = torch.randn(STEPS // 10 if quick else STEPS, BATCH, WIDTH)
+    modules = {"torch.nn.LSTM": torch.nn.LSTM(WIDTH, WIDTH, LAYERS), "nnac acc32": ExactLstm(), "nnac sum16": ExactLstm("sum16")}
+    shape = dict(frames=60, batch=4, labels=5) if quick else dict(frames=300, batch=16, labels=20)
+    return dict(lstm=in_turn({name: (lambda m=m: lstm_step(m, x)) for name, m in modules.items()}, repeat),
+                training=in_turn(training_steps(**shape), repeat))
+
+
+def held_to_avx2(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
+    """`ratios` in a process of its own that takes no wider instructions."""
+    command = [sys.executable, __file__, "--held", "--repeat", str(repeat), *(["--quick"] if quick else [])]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | HELD).stdout.splitlines()[-1])
 
 
 def resident() -> int:
@@ -288,17 +309,22 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--peers", metavar="DIRECTORY", help="where Brevitas is, if not installed")
+    parser.add_argument("--held", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory", choices=("float", "exact"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
         memory(arguments.memory)
         return 0
     warnings.filterwarnings("ignore")
+    if arguments.held:
+        torch.set_num_threads(1)
+        print(json.dumps(ratios(arguments.repeat, arguments.quick)))
+        return 0
     if arguments.peers:
         sys.path.append(arguments.peers)
     torch.set_num_threads(arguments.threads)
     console = Console(width=120)
-    route = "native loop" if native.library() is not None else "int8 products" if int8_products("cpu") else "float32 products"
+    route = f"native loop ({native.kind()})" if native.library() is not None else "int8 products" if int8_products("cpu") else "float32 products"
     console.print(f"torch {torch.__version__}, {arguments.threads} thread(s), LSTM time loop: {route}")
 
     steps = STEPS // 10 if arguments.quick else STEPS
@@ -311,15 +337,21 @@ def main() -> int:
     lstm = in_turn(timed, repeat, rare=("Brevitas", "torch.ao"))
     shape = dict(frames=60, batch=4, labels=5) if arguments.quick else dict(frames=300, batch=16, labels=20)
     training = in_turn(training_steps(**shape), repeat)
+    held = held_to_avx2(repeat, arguments.quick) if native.kind() == "vnni" else None
     peaks = {which: peak_memory(which) for which in ("float", "exact")}
 
     table = Table("LSTM 2 x 512, forward and backward", "milliseconds", "ratio")
     for name, seconds in lstm.items():
         table.add_row(name, f"{seconds * 1e3:.0f}", f"{seconds / lstm['torch.nn.LSTM']:.2f}")
+    for name, seconds in held["lstm"].items() if held else ():
+        table.add_row(f"{name}, held to AVX2", f"{seconds * 1e3:.0f}", f"{seconds / held['lstm']['torch.nn.LSTM']:.2f}")
     console.print(table)
     table = Table("", "float", "nnac", "ratio")
     table.add_row("RNN-T training step, milliseconds", *(f"{training[k] * 1e3:.0f}" for k in ("float", "exact")),
                   f"{training['exact'] / training['float']:.2f}")
+    if held:
+        table.add_row("the same, held to AVX2", *(f"{held['training'][k] * 1e3:.0f}" for k in ("float", "exact")),
+                      f"{held['training']['exact'] / held['training']['float']:.2f}")
     table.add_row("LSTM step, peak memory, MiB", *(f"{peaks[k] / 2**20:.0f}" for k in ("float", "exact")), f"{peaks['exact'] / peaks['float']:.2f}")
     console.print(table)
 
@@ -335,6 +367,8 @@ def main() -> int:
     print(json.dumps(dict(
         exact_lstm_ratio=ratio("nnac acc32"), exact_lstm_sum16_ratio=ratio("nnac sum16"),
         exact_lstm_memory_ratio=round(peaks["exact"] / peaks["float"], 3), train_step_ratio=round(training["exact"] / training["float"], 3),
+        exact_lstm_ratio_avx2=round(held["lstm"]["nnac acc32"] / held["lstm"]["torch.nn.LSTM"], 3) if held else None,
+        train_step_ratio_avx2=round(held["training"]["exact"] / held["training"]["float"], 3) if held else None,
         brevitas_ratio=ratio("Brevitas"), torch_ao_ratio=ratio("torch.ao"), compared_integers=int(total[0]), different_integers=int(total[1]),
         saturated_cells=int(total[2]), route=route, threads=arguments.threads)))
     return int(total[1] > 0)

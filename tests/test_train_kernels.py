@@ -1,10 +1,11 @@
-"""The fast LSTM gives the integers of ops.lstm, natively and in PyTorch, and the gradients of the obvious spelling."""
+"""The fast LSTM gives the integers of ops.lstm, natively (on every instruction set) and in PyTorch, and the gradients of the obvious spelling."""
 
 import numpy as np
 import pytest
 import torch
 
 from nnac import arith, bind
+from nnac.errors import UserError
 from nnac.evaluate import evaluate
 from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph, State, Value
@@ -13,18 +14,32 @@ from nnac.train import kernels, lstm_parts, native, native_lstm
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
 
-ROUTES = ["native", "int8", "float"]
+
+def force(monkeypatch, kind):
+    """The native library of this kind from here on; the test is skipped where the processor or a compiler is missing."""
+    if kind not in native.kinds():
+        pytest.skip(f"this processor has no {kind}: it can do {', '.join(native.kinds())}")
+    monkeypatch.setenv("NNAC_NATIVE", kind)
+    if native.library() is None:
+        pytest.skip("no C compiler, so no native library")
 
 
-@pytest.fixture(params=ROUTES)
+@pytest.fixture(params=list(native.KINDS))
+def kind(request, monkeypatch):
+    """Each way the native library can be compiled for this processor."""
+    force(monkeypatch, request.param)
+    return request.param
+
+
+@pytest.fixture(params=[*native.KINDS, "int8", "float"])
 def route(request, monkeypatch):
-    """Each way the products can be computed.  The processor must have the instructions for the first two."""
-    if request.param == "native" and native.library() is None:
-        pytest.skip("no compiler, or no VNNI")
+    """Each way the products can be computed: by the native library, by PyTorch in int8 (with VNNI only) and in floats."""
+    if request.param in native.KINDS:
+        force(monkeypatch, request.param)
+    else:
+        monkeypatch.setenv("NNAC_NATIVE", "0")
     if request.param == "int8" and not exact.int8_products("cpu"):
-        pytest.skip("no VNNI")
-    if request.param != "native":
-        monkeypatch.setattr(native, "library", lambda: None)
+        pytest.skip("no VNNI, without which PyTorch's int8 products are not exact")
     if request.param == "float":
         monkeypatch.setattr(exact, "int8_products", lambda kind: False)
     return request.param
@@ -81,10 +96,8 @@ def test_every_route_gives_the_integers_of_the_oracle(route, variant, case):
         assert (y.numpy() == out["l"]).all() and (cell.numpy() == state["l.cell"]).all()
 
 
-def test_every_table_entry_of_the_native_loop_is_that_of_arith():
+def test_every_table_entry_of_the_native_loop_is_that_of_arith(kind):
     """Through the cell: with i = f = o fixed, the table outputs are visible in the state; here all 65,536 pre-activations of each gate."""
-    if native.library() is None:
-        pytest.skip("no compiler, or no VNNI")
     cells, batch = 16, 4096
     everything = torch.arange(-32768, 32768).view(batch, cells)
     identity = Rescale.of(np.full(4 * cells, 2), np.full(4 * cells, 1), np.zeros(4 * cells), 1 << 20, 0, 16, torch.device("cpu"))
@@ -100,6 +113,62 @@ def test_every_table_entry_of_the_native_loop_is_that_of_arith():
         tables = [torch.as_tensor(t.entries.astype(np.int64)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))]
         h, c = arith.lstm_cell(pre[0].long(), before, *tables, 11, int(hidden.multiplier), int(hidden.shift), 8)
         assert torch.equal(trace.hidden[0].long(), h) and torch.equal(trace.cells[0].long(), c) and torch.equal(trace.pre[0].long(), pre[0])
+
+
+def everything(kind, monkeypatch, variant, case):
+    """All that a sequence and its backward pass leave behind, as bytes."""
+    force(monkeypatch, kind)
+    graph, x, direction, operands, _ = problem(7, variant, **case)
+    cells, batch = graph.values["l"].width, x.shape[1]
+    leaves = [torch.as_tensor(x).float().requires_grad_(), *(v.clone().requires_grad_() for v in operands)]
+    zero = torch.zeros(batch, cells)
+    trace = kernels.forward(leaves[0].detach(), zero, zero, direction)
+    dz, dc = torch.zeros(len(x), batch, 4 * cells), torch.full((batch, cells), 0.25)
+    dy = torch.randn(len(x), batch, cells, generator=torch.Generator().manual_seed(1))
+    native_lstm.Backward(dy, dy[0], dc, dz, zero, trace, direction)(len(x) - 1)
+    kept = [trace.cell_outputs, trace.cells, trace.pre, trace.uncut, trace.cut_input, trace.cut_recurrent, dc, dz]
+    return [None if v is None else v.numpy().tobytes() for v in kept]
+
+
+@pytest.mark.parametrize("variant", ["acc32", "sum16"])
+@pytest.mark.parametrize("case", [dict(), dict(cells=33, batch=7, gain=8.0), dict(cells=64, batch=13, clip=0.25), dict(extreme=True)], ids=str)
+def test_all_instruction_sets_leave_the_same_bits_gradients_too(monkeypatch, variant, case):
+    possible = native.kinds()
+    if len(possible) < 2:
+        pytest.skip(f"this processor can do {possible[0]} only")
+    first, *others = (everything(kind, monkeypatch, variant, case) for kind in possible)
+    assert all(other == first for other in others)
+
+
+def test_tables_and_their_slopes_are_the_same_bits_on_all_instruction_sets(monkeypatch):
+    x = torch.arange(-32768, 32768).float()
+    g = torch.randn(len(x), generator=torch.Generator().manual_seed(0))
+    seen = {}
+    for kind in native.kinds():
+        force(monkeypatch, kind)
+        for name, t, odd in (("sigmoid", arith.sigmoid_table(), False), ("tanh", arith.tanh_table(), True)):
+            entries = torch.as_tensor(t.entries)
+            by = native.Lookup(native.words(entries), odd, 1 << 30, 38, -3, -100, 90, -20000, 25000, 0.7)
+            made = (by.forward(x).numpy().tobytes(), by.backward(x, g).numpy().tobytes())
+            assert seen.setdefault(name, made) == made
+            assert (by.forward(x).numpy() == arith.requantise(t.full().astype(np.int64), 1 << 30, 38, -3, 32).clip(-100, 90)).all()
+
+
+@pytest.mark.parametrize("kind", [k for k in native.KINDS if k != "vnni"])                  # PyTorch multiplies there
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1025, 33), (97, 64, 16), (100, 2049, 31), (5, 7, 200), (0, 4, 4)], ids=str)
+def test_native_products_are_those_of_int64(kind, shape, monkeypatch):
+    force(monkeypatch, kind)
+    count, cols, outputs = shape
+    generator = torch.Generator().manual_seed(0)
+    for high in (128, -127):                                                # anything; then the most negative alone
+        x, w = (torch.randint(-128, high, s, generator=generator).to(torch.int8) for s in ((count, cols), (cols, outputs)))
+        assert torch.equal(native.product(x, w).long(), x.long() @ w.long())
+
+
+def test_an_instruction_set_that_is_not_there_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("NNAC_NATIVE", "sve9")
+    with pytest.raises(UserError, match=r"NNAC_NATIVE=sve9: this processor can do .*plain"):
+        native.library()
 
 
 def saturating(x, low, high):
@@ -209,7 +278,7 @@ def test_products_are_exact_at_their_extremes(route):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_rescale_equals_arith(bits):
+def test_rescale_equals_arith(route, bits):
     rng = np.random.default_rng(bits)
     for _ in range(50):
         scale = np.exp(rng.uniform(-30, 0, 7))
@@ -217,8 +286,12 @@ def test_rescale_equals_arith(bits):
         reach = 1 << int(rng.integers(8, 31))
         acc = rng.integers(-reach, reach + 1, (40, 7))
         bias = rng.integers(-reach, reach + 1, 7)
-        got = Rescale.of(m, s, bias, reach, 3, bits, torch.device("cpu"))(torch.as_tensor(acc))[0]
-        assert (got.numpy() == arith.requantise(acc + bias, m, s, 3, bits)).all()
+        expected = arith.requantise(acc + bias, m, s, 3, bits)
+        for carried in (acc, acc.astype(np.int32)):                        # int32: what the native library takes
+            got, inside = Rescale.of(m, s, bias, reach, 3, bits, torch.device("cpu"))(torch.as_tensor(carried))
+            assert (got.numpy() == expected).all()
+            free = arith.requantise(acc + bias, m, s, 3, 32)
+            assert (free == expected).all() if inside is None else (inside.numpy() == (free == expected)).all()
 
 
 @pytest.mark.parametrize("rows, cols, outputs", [(1, 1, 5), (3, 1, 5), (1, 7, 3), (4, 5, 1), (1, 1, 1), (1, 64, 64)])

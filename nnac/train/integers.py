@@ -28,16 +28,31 @@ EXACT_FLOAT64 = 1 << 52        # one bit of head room below 2^53 for the half th
 
 # ------------------------------------------------------------------------------------------------------------ products
 
-@cache
 def int8_products(kind: str) -> bool:
-    """Whether int8 x int8 -> int32 products are fast and exact on a device kind.
+    """Whether int8 x int8 -> int32 products are fast and exact on a device kind."""
+    return kind == "cpu" and (native.multiplies() or _exact_in_torch())
 
-    On processors, only with the VNNI instructions: without them oneDNN goes through vpmaddubsw, which saturates at 16 bits.
+
+@cache
+def _exact_in_torch() -> bool:
+    """Whether `torch._int_mm` is fast and exact on this processor.
+
+    Only with the VNNI instructions: without them oneDNN goes through vpmaddubsw, which saturates the sum of two products at 16 bits.  That the
+    processor has them is not enough (ONEDNN_MAX_CPU_ISA may forbid them): the largest products are tried.
     """
-    if kind != "cpu" or not hasattr(torch, "_int_mm"):
-        return False
     capable = getattr(torch.cpu, "_is_vnni_supported", None) or getattr(torch._C._cpu, "_is_avx512_vnni_supported", None)
-    return bool(capable and capable())
+    if not hasattr(torch, "_int_mm") or not (capable and capable()):
+        return False
+    extremes = torch.tensor([-128, -127, 127], dtype=torch.int8)
+    x, w = extremes[:, None].expand(3, 64).contiguous(), extremes[None].expand(64, 3).contiguous()
+    return torch.equal(torch._int_mm(x, w).double(), x.double() @ w.double())
+
+
+def int8_product(x: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    """``x @ matrix``, int8 [count, cols] and [cols, rows] -> int32, where `int8_products` says so."""
+    if native.multiplies():
+        return native.product(x.contiguous(), matrix, out)
+    return torch._int_mm(plain(x), matrix) if out is None else torch._int_mm(plain(x), matrix, out=out)
 
 
 def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dtype:
@@ -75,7 +90,7 @@ def plain(x: Tensor) -> Tensor:
 def product(x: Tensor, matrix: Tensor) -> Tensor:
     """``x @ matrix`` for integers; x [..., cols] of any type, matrix from `packed`.  int32, float32 or float64, exact in each."""
     flat = x.reshape(-1, x.shape[-1]).to(matrix.dtype)
-    out = torch._int_mm(plain(flat), matrix) if matrix.dtype == torch.int8 else flat @ matrix
+    out = int8_product(flat, matrix) if matrix.dtype == torch.int8 else flat @ matrix
     return out.view(*x.shape[:-1], matrix.shape[1])
 
 

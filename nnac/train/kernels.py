@@ -20,7 +20,7 @@ from torch import Tensor
 from nnac import arith
 from nnac.train import native_lstm
 from nnac.train.format import Format
-from nnac.train.integers import EXACT_FLOAT64, Rescale, plain, product
+from nnac.train.integers import EXACT_FLOAT64, Rescale, int8_product, plain, product
 from nnac.train.lstm_parts import Direction, Trace, there
 
 _OFFSET = 32768
@@ -129,7 +129,7 @@ def _eager_forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace
     acc = torch.empty(batch, 4 * cells, dtype=torch.int32 if integer_product else matrix.dtype, device=device)
     shift = 2 * arith.UNIT_FRACTION - d.fraction
     for step in range(steps):
-        torch._int_mm(h, matrix, out=acc) if integer_product else torch.mm(h, matrix, out=acc)
+        int8_product(h, matrix, acc) if integer_product else torch.mm(h, matrix, out=acc)
         if separate:
             first = _limited(at[step], d.first, b.other, there(trace.cut_input)[step])
             _limited(acc, there(d.second), b.wide, there(trace.cut_recurrent)[step]).add_(first)

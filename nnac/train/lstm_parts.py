@@ -27,6 +27,7 @@ def there(value: T | None) -> T:
 class Tiles:
     """A recurrent kernel as the native loop reads it: tiles of 16 cells, their four gates side by side.  Row constants [tiles, 4, 16] int64."""
 
+    library: ctypes.CDLL
     weights: Tensor
     width: int
     multiplier: Tensor
@@ -38,21 +39,21 @@ class Tiles:
 
     @classmethod
     def of(cls, codes: Tensor, first: Rescale, second: Rescale | None) -> Tiles:
-        """codes [4H, R] integers of int8 range.  The hidden state enters as h + 128; 128 * row sum goes off the bias of its product."""
+        """codes [4H, R] integers of int8 range.  Some processors multiply h + 128: what that adds to a row goes off its bias."""
         rows, width = codes.shape
         tiles = -(-rows // (4 * _LANES))
-        bytes_, packed = codes.to(torch.int8).contiguous(), torch.empty(tiles * -(-width // 4) * 4 * _LANES * 4, dtype=torch.int8)
-        sums = torch.empty(rows, dtype=torch.int32)
-        native.loaded().nnac_pack(*(ctypes.c_void_p(t.data_ptr()) for t in (bytes_, packed, sums)), ctypes.c_int64(rows // 4), ctypes.c_int64(width))
+        library, sizes = native.loaded(), (ctypes.c_int64(rows // 4), ctypes.c_int64(width))
+        bytes_, packed = codes.to(torch.int8).contiguous(), torch.empty(library.nnac_packed(*sizes), dtype=torch.int8)
+        fold = torch.empty(rows, dtype=torch.int32)
+        library.nnac_pack(*(ctypes.c_void_p(t.data_ptr()) for t in (bytes_, packed, fold)), *sizes)
 
         def tiled(v: Tensor, fill: int) -> Tensor:
             room = torch.full((4, tiles * _LANES), fill, dtype=torch.int64)
             room[:, : rows // 4] = v.expand(rows).view(4, -1)
             return room.view(4, tiles, _LANES).transpose(0, 1).contiguous()
 
-        fold = -128 * sums.long()
         other = first if second is None else second
-        return cls(packed, width, tiled(first.multiplier, 0), tiled(first.shift, 1), tiled(first.bias + (fold if second is None else 0), 0),
+        return cls(library, packed, width, tiled(first.multiplier, 0), tiled(first.shift, 1), tiled(first.bias + (fold if second is None else 0), 0),
                    tiled(other.multiplier, 0), tiled(other.shift, 1), tiled(other.bias + fold, 0))
 
 

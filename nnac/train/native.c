@@ -1,28 +1,49 @@
-/* The time loop of an LSTM in integers, the elementwise half of its backward step, requantisation and tables.
+/* The time loop of an LSTM in integers, the elementwise half of its backward step, integer products, requantisation and tables.
 
-   The same integers as nnac/arith.py and nnac/ops/lstm.py, bit for bit: tests compare them.  Everything is spelled with int64 products and
-   arithmetic shifts, as there; only the recurrent product is special: bytes with the VNNI instructions, in tiles of 16 cells, so
-   that the four gates of a cell are finished while they are in registers.
+   The same integers as nnac/arith.py and nnac/ops/lstm.py, bit for bit: tests compare them.  Everything but the products is spelled once,
+   in the vectors of GCC and clang, as wide as the processor's: int64 products and arithmetic shifts, as there.  Floats are not contracted
+   (-ffp-contract=off), so the gradients, too, are the same bits on every processor.
 
-   vpdpbusd multiplies unsigned by signed bytes: the hidden state enters as h + 128, and 128 * (row sum of the weights) is taken off the bias.
+   The products have three spellings, chosen by how this file is compiled (nnac/train/native.py compiles it for the processor it finds):
+     AVX-512 VNNI   vpdpbusd multiplies unsigned by signed bytes: the operand enters as x + 128, and 128 * (row sum of the weights) is taken
+                    off the bias (`fold`)
+     AVX2           vpmaddwd on 16-bit values: two exact products, added in 32 bits.  Not vpmaddubsw, which saturates the sum of two at 16 bits
+     else           the same pairs in plain C (NEON: smlal)
+   A sum is int32: at most 2^14 for a product, so exact up to 131,071 columns.
 */
-#include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
-#if !defined(__AVX512VNNI__) || !defined(__AVX512DQ__) || !defined(__AVX512BW__) || !defined(__AVX512VL__)
-#error "needs AVX-512 with VNNI: the PyTorch spelling is used instead"
+#if defined(__AVX512VNNI__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define VNNI 1
+#define LANES 16                        /* 32-bit lanes of a vector */
+#elif defined(__AVX2__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#if defined(__AVX2__)
+#include <immintrin.h>
 #endif
 
-#define LANES 16
+#define TILE 16                         /* cells that are finished together, outputs of a panel; a multiple of LANES */
 #define INLINE static inline __attribute__((always_inline))
+#define VECTOR(type, lanes) type __attribute__((vector_size(sizeof(type) * (lanes))))
+
+typedef VECTOR(int32_t, LANES) Ints;
+typedef VECTOR(float, LANES) Floats;
+typedef VECTOR(int16_t, LANES) Shorts;
+typedef VECTOR(int8_t, LANES) Bytes;
+typedef VECTOR(int32_t, LANES / 2) Half;
+typedef VECTOR(int64_t, LANES / 2) Longs;
+typedef struct { Longs low, high; } Wide;
 
 typedef struct {
     int64_t steps, batch, cells, width;          /* width: of the hidden state that is fed back */
     int64_t separate;                            /* sum16: two requantised sums; else acc32 */
     int64_t fraction, hidden_multiplier, hidden_shift, hidden_low, hidden_high;
     const int32_t *input;                        /* [steps, batch, 4 cells] the input product, without bias */
-    const int8_t *weights;                       /* from nnac_pack */
+    const void *weights;                         /* from nnac_pack */
     const int64_t *multiplier, *shift, *bias;    /* [tiles, 4, 16]: the sum's (acc32) or the input product's (sum16) */
     const int64_t *multiplier2, *shift2, *bias2; /* the recurrent product's (sum16) */
     const int32_t *sigmoid, *tanh, *tanh_cell;   /* see look() */
@@ -31,232 +52,424 @@ typedef struct {
     int16_t *pre, *cs;                           /* [steps, batch, 4 cells], [steps, batch, cells] */
     int8_t *hs;                                  /* [steps, batch, cells] */
     uint8_t *uncut, *cut_input, *cut_recurrent;  /* like hs, pre, pre; or null */
-    uint8_t *scratch;                            /* [batch, width rounded up to 4] */
+    uint8_t *scratch;                            /* nnac_scratch bytes */
 } Forward;
 
-/* arith.lookup of 16 inputs.  A table is 512 words: value at the segment's left end in the low half, rise over the segment in the high half. */
-INLINE __m512i look(const int32_t *table, __m512i x, int odd) {
-    __m512i magnitude = _mm512_min_epi32(_mm512_abs_epi32(x), _mm512_set1_epi32(32767));
-    __m512i word = _mm512_i32gather_epi32(_mm512_srli_epi32(magnitude, 6), table, 4), rest = _mm512_and_si512(magnitude, _mm512_set1_epi32(63));
-    __m512i low = _mm512_and_si512(word, _mm512_set1_epi32(0xffff)), rise = _mm512_srai_epi32(word, 16);
-    __m512i y = _mm512_add_epi32(low, _mm512_srai_epi32(_mm512_add_epi32(_mm512_mullo_epi32(rise, rest), _mm512_set1_epi32(32)), 6));
-    return _mm512_mask_sub_epi32(y, _mm512_movepi32_mask(x), _mm512_set1_epi32(odd ? 0 : 32768), y);
+/* ------------------------------------------------------------------------------------------------------- vectors, whole or cut off */
+
+/* The first n of them; the other lanes are zero. */
+#define LOADED(name, type, element) \
+    INLINE type name(const element *p, int n) { type v = {0}; memcpy(&v, p, n == LANES ? sizeof v : (size_t)n * sizeof(element)); return v; }
+LOADED(ints_at, Ints, int32_t)
+LOADED(floats_at, Floats, float)
+LOADED(shorts_at, Shorts, int16_t)
+LOADED(bytes_at, Bytes, uint8_t)
+
+#define STORED(name, type, element) \
+    INLINE void name(element *p, type v, int n) { memcpy(p, &v, n == LANES ? sizeof v : (size_t)n * sizeof(element)); }
+STORED(store_ints, Ints, int32_t)
+STORED(store_floats, Floats, float)
+STORED(store_shorts, Shorts, int16_t)
+STORED(store_bytes, Bytes, int8_t)
+
+INLINE Longs longs_at(const int64_t *p) { Longs v; memcpy(&v, p, sizeof v); return v; }
+INLINE Ints ints(int32_t x) { return x - (Ints){0}; }
+INLINE Longs longs(int64_t x) { return x - (Longs){0}; }
+INLINE Floats floats(float x) { return x - (Floats){0}; }
+INLINE Ints shorts(const int16_t *p, int n) { return __builtin_convertvector(shorts_at(p, n), Ints); }
+INLINE void store_shorts_of(int16_t *p, Ints v, int n) { store_shorts(p, __builtin_convertvector(v, Shorts), n); }
+INLINE void store_bytes_of(int8_t *p, Ints v, int n) { store_bytes(p, __builtin_convertvector(v, Bytes), n); }
+
+/* 1 where ``mask`` (0 or -1 in each lane) is set. */
+INLINE void store_flags(uint8_t *p, Ints mask, int n) { store_bytes_of((int8_t *)p, mask & 1, n); }
+
+#if defined(VNNI)
+INLINE Ints least(Ints a, Ints b) { return (Ints)_mm512_min_epi32((__m512i)a, (__m512i)b); }
+INLINE Ints most(Ints a, Ints b) { return (Ints)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+INLINE Longs least64(Longs a, Longs b) { return (Longs)_mm512_min_epi64((__m512i)a, (__m512i)b); }
+INLINE Longs most64(Longs a, Longs b) { return (Longs)_mm512_max_epi64((__m512i)a, (__m512i)b); }
+INLINE Longs times(Longs x, Longs m) { return x * m; }
+INLINE Ints gather(const int32_t *table, Ints at) { return (Ints)_mm512_i32gather_epi32((__m512i)at, table, 4); }
+INLINE Wide widened(Ints x) {
+    return (Wide){(Longs)_mm512_cvtepi32_epi64(_mm512_castsi512_si256((__m512i)x)), (Longs)_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64((__m512i)x, 1))};
+}
+INLINE Ints narrowed(Wide x) {
+    return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32((__m512i)x.low)), _mm512_cvtepi64_epi32((__m512i)x.high), 1);
+}
+#elif defined(__AVX2__)
+INLINE Ints least(Ints a, Ints b) { return (Ints)_mm256_min_epi32((__m256i)a, (__m256i)b); }
+INLINE Ints most(Ints a, Ints b) { return (Ints)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+INLINE Longs least64(Longs a, Longs b) { return (Longs)_mm256_blendv_epi8((__m256i)a, (__m256i)b, (__m256i)(a > b)); }
+INLINE Longs most64(Longs a, Longs b) { return (Longs)_mm256_blendv_epi8((__m256i)a, (__m256i)b, (__m256i)(a < b)); }
+/* The low 64 bits of x m, as x * m gives them, for 0 <= m < 2^32. */
+INLINE Longs times(Longs x, Longs m) {
+    __m256i high = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), (__m256i)m);
+    return (Longs)_mm256_add_epi64(_mm256_mul_epu32((__m256i)x, (__m256i)m), _mm256_slli_epi64(high, 32));
+}
+INLINE Ints gather(const int32_t *table, Ints at) { return (Ints)_mm256_i32gather_epi32(table, (__m256i)at, 4); }
+INLINE Wide widened(Ints x) {
+    return (Wide){(Longs)_mm256_cvtepi32_epi64(_mm256_castsi256_si128((__m256i)x)), (Longs)_mm256_cvtepi32_epi64(_mm256_extracti128_si256((__m256i)x, 1))};
+}
+INLINE Ints narrowed(Wide x) {
+    __m256 both = _mm256_shuffle_ps((__m256)x.low, (__m256)x.high, 0x88);
+    return (Ints)_mm256_permute4x64_epi64((__m256i)both, 0xD8);
+}
+#else
+INLINE Ints least(Ints a, Ints b) { Ints m = a < b; return (a & m) | (b & ~m); }
+INLINE Ints most(Ints a, Ints b) { Ints m = a > b; return (a & m) | (b & ~m); }
+INLINE Longs least64(Longs a, Longs b) { Longs m = a < b; return (a & m) | (b & ~m); }
+INLINE Longs most64(Longs a, Longs b) { Longs m = a > b; return (a & m) | (b & ~m); }
+INLINE Longs times(Longs x, Longs m) { return x * m; }
+INLINE Ints gather(const int32_t *table, Ints at) {
+    Ints v;
+    for (int j = 0; j < LANES; j++) v[j] = table[at[j]];
+    return v;
+}
+INLINE Wide widened(Ints x) {
+    Half part[2];
+    memcpy(part, &x, sizeof part);
+    return (Wide){__builtin_convertvector(part[0], Longs), __builtin_convertvector(part[1], Longs)};
+}
+INLINE Ints narrowed(Wide x) {
+    Half part[2] = {__builtin_convertvector(x.low, Half), __builtin_convertvector(x.high, Half)};
+    Ints v;
+    memcpy(&v, part, sizeof v);
+    return v;
+}
+#endif
+
+INLINE Ints limited(Ints x, int32_t low, int32_t high) { return most(least(x, ints(high)), ints(low)); }
+INLINE Longs limited64(Longs x, int64_t low, int64_t high) { return most64(least64(x, longs(high)), longs(low)); }
+
+/* arith.round_shift */
+INLINE Longs round_shift(Longs x, Longs s) { return (x + (longs(1) << (s - 1))) >> s; }
+
+/* arith.requantise, before saturation: (x + bias) * m, rounded once. */
+INLINE Wide requantised(Ints x, const int64_t *bias, const int64_t *m, const int64_t *s) {
+    Wide v = widened(x);
+    v.low = round_shift(times(v.low + longs_at(bias), longs_at(m)), longs_at(s));
+    v.high = round_shift(times(v.high + longs_at(bias + LANES / 2), longs_at(m + LANES / 2)), longs_at(s + LANES / 2));
+    return v;
 }
 
-/* Eight of arith.requantise, before saturation: (x + bias) * m, rounded once. */
-INLINE __m512i requantised(__m256i x, const int64_t *bias, const int64_t *m, const int64_t *s) {
-    __m512i shift = _mm512_loadu_si512(s), one = _mm512_set1_epi64(1);
-    __m512i v = _mm512_mullo_epi64(_mm512_add_epi64(_mm512_cvtepi32_epi64(x), _mm512_loadu_si512(bias)), _mm512_loadu_si512(m));
-    return _mm512_srav_epi64(_mm512_add_epi64(v, _mm512_sllv_epi64(one, _mm512_sub_epi64(shift, one))), shift);
+/* int64 to int32 with saturation at `low` and `high`. */
+INLINE Ints narrow(Wide x, int64_t low, int64_t high) {
+    return narrowed((Wide){limited64(x.low, low, high), limited64(x.high, low, high)});
 }
 
-/* int64 to int32 with saturation: a sum that passes 32 bits stays beyond every limit that follows. */
-INLINE __m512i narrow(__m512i low, __m512i high) {
-    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtsepi64_epi32(low)), _mm512_cvtsepi64_epi32(high), 1);
+/* arith.lookup.  A table is 512 words: value at the segment's left end in the low half, rise over the segment in the high half. */
+INLINE Ints look(const int32_t *table, Ints x, int odd) {
+    Ints negative = x >> 31, magnitude = least((x ^ negative) - negative, ints(32767));
+    Ints word = gather(table, magnitude >> 6), rest = magnitude & 63;
+    Ints y = (word & 0xffff) + (((word >> 16) * rest + 32) >> 6);
+    return (y ^ negative) - negative + (negative & (odd ? 0 : 32768));
 }
 
-INLINE __m512i requantised16(__m512i x, const int64_t *bias, const int64_t *m, const int64_t *s) {
-    return narrow(requantised(_mm512_castsi512_si256(x), bias, m, s), requantised(_mm512_extracti64x4_epi64(x, 1), bias + 8, m + 8, s + 8));
+/* ---------------------------------------------------------------------------------------------------------------------- products */
+
+#if defined(VNNI)
+typedef uint8_t Operand;
+typedef int8_t Weight;
+enum { GROUP = 4, SIDES = 4, MOST = 6, SHIFTED = 128 };
+#else
+typedef int16_t Operand;
+typedef int16_t Weight;
+enum { GROUP = 2, SIDES = 1, MOST = 4, SHIFTED = 0 };
+#endif
+enum { WIDE = SIDES * TILE };           /* outputs of a panel */
+
+/* rows operands [rows, pitch] times a panel [pitch / GROUP][WIDE outputs][GROUP] into out [rows, next]. */
+INLINE void panel(const Operand *x, int64_t pitch, const Weight *w, int64_t groups, int32_t *out, int64_t next, const int rows) {
+#if defined(VNNI)
+    __m512i sum[MOST][SIDES];
+    for (int b = 0; b < rows; b++) for (int s = 0; s < SIDES; s++)
+        sum[b][s] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < groups; k++, w += WIDE * GROUP) {
+        __m512i v[SIDES];
+        for (int s = 0; s < SIDES; s++) v[s] = _mm512_loadu_si512(w + TILE * GROUP * s);
+        for (int b = 0; b < rows; b++) {
+            int32_t four;
+            memcpy(&four, x + b * pitch + GROUP * k, 4);
+            for (int s = 0; s < SIDES; s++) sum[b][s] = _mm512_dpbusd_epi32(sum[b][s], _mm512_set1_epi32(four), v[s]);
+        }
+    }
+    for (int b = 0; b < rows; b++) for (int s = 0; s < SIDES; s++) _mm512_storeu_si512(out + b * next + TILE * s, sum[b][s]);
+#elif defined(__AVX2__)
+    __m256i sum[MOST][2];
+    for (int b = 0; b < rows; b++) for (int h = 0; h < 2; h++)
+        sum[b][h] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < groups; k++, w += WIDE * GROUP) {
+        __m256i low = _mm256_loadu_si256((const __m256i *)w), high = _mm256_loadu_si256((const __m256i *)(w + TILE));
+        for (int b = 0; b < rows; b++) {
+            int32_t two;
+            memcpy(&two, x + b * pitch + GROUP * k, 4);
+            __m256i v = _mm256_set1_epi32(two);
+            sum[b][0] = _mm256_add_epi32(sum[b][0], _mm256_madd_epi16(v, low));
+            sum[b][1] = _mm256_add_epi32(sum[b][1], _mm256_madd_epi16(v, high));
+        }
+    }
+    for (int b = 0; b < rows; b++) for (int h = 0; h < 2; h++) _mm256_storeu_si256((__m256i *)(out + b * next + 8 * h), sum[b][h]);
+#else
+    int32_t sum[MOST][TILE];
+    for (int b = 0; b < rows; b++) for (int j = 0; j < TILE; j++) sum[b][j] = 0;
+    for (int64_t k = 0; k < groups; k++, w += WIDE * GROUP)
+        for (int b = 0; b < rows; b++) {
+            const Operand *two = x + b * pitch + GROUP * k;
+            for (int j = 0; j < TILE; j++) sum[b][j] += (int32_t)two[0] * w[2 * j] + (int32_t)two[1] * w[2 * j + 1];
+        }
+    for (int b = 0; b < rows; b++) for (int j = 0; j < TILE; j++) out[b * next + j] = sum[b][j];
+#endif
 }
 
-INLINE __m512i limited(__m512i x, int32_t low, int32_t high) {
-    return _mm512_max_epi32(_mm512_min_epi32(x, _mm512_set1_epi32(high)), _mm512_set1_epi32(low));
+/* Any number of rows. */
+INLINE void panels(const Operand *x, int64_t pitch, int64_t rows, const Weight *w, int64_t groups, int32_t *out, int64_t next) {
+    for (; rows >= MOST; rows -= MOST, x += MOST * pitch, out += MOST * next) panel(x, pitch, w, groups, out, next, MOST);
+    if (rows >= 4) panel(x, pitch, w, groups, out, next, 4), rows -= 4, x += 4 * pitch, out += 4 * next;
+    if (rows >= 2) panel(x, pitch, w, groups, out, next, 2), rows -= 2, x += 2 * pitch, out += 2 * next;
+    if (rows) panel(x, pitch, w, groups, out, next, 1);
 }
 
-/* Weights [4 cells, width] row by row -> [tile][width / 4][gate][16 cells][4], zeros where nothing is; sums [4 cells] of each row. */
-void nnac_pack(const int8_t *w, int8_t *out, int32_t *sums, int64_t cells, int64_t width) {
-    int64_t tiles = (cells + LANES - 1) / LANES, groups = (width + 3) / 4;
-    memset(out, 0, (size_t)(tiles * groups * 4 * LANES * 4));
+INLINE int64_t groups_of(int64_t width) { return (width + GROUP - 1) / GROUP; }
+INLINE int64_t tiles_of(int64_t cells) { return (cells + TILE - 1) / TILE; }
+
+/* Bytes of the weights [4 cells, width] packed. */
+int64_t nnac_packed(int64_t cells, int64_t width) {
+    return tiles_of(cells) * 4 * groups_of(width) * TILE * GROUP * (int64_t)sizeof(Weight);
+}
+
+/* Weights [4 cells, width] row by row -> [tile][4 / SIDES][width / GROUP][SIDES gates][16 cells][GROUP], zeros where nothing is;
+   fold [4 cells]: what each row's sum has too much of, negated. */
+void nnac_pack(const int8_t *w, void *packed, int32_t *fold, int64_t cells, int64_t width) {
+    int64_t groups = groups_of(width);
+    Weight *out = packed;
+    memset(out, 0, (size_t)nnac_packed(cells, width));
     for (int64_t gate = 0; gate < 4; gate++)
         for (int64_t cell = 0; cell < cells; cell++) {
             const int8_t *row = w + (gate * cells + cell) * width;
-            int8_t *to = out + (((cell / LANES) * groups * 4 + gate) * LANES + cell % LANES) * 4;
+            int64_t side = gate % SIDES, block = (cell / TILE) * (4 / SIDES) + gate / SIDES;
+            Weight *to = out + (block * groups * WIDE + side * TILE + cell % TILE) * GROUP;
             int32_t sum = 0;
-            for (int64_t k = 0; k < width; k++) sum += row[k];
-            sums[gate * cells + cell] = sum;
-            for (int64_t k = 0; k < width / 4; k++) memcpy(to + k * 4 * LANES * 4, row + 4 * k, 4);
-            for (int64_t k = width & ~3; k < width; k++) to[(k / 4) * 4 * LANES * 4 + k % 4] = row[k];
+            for (int64_t k = 0; k < width; k++) {
+                to[(k / GROUP) * WIDE * GROUP + k % GROUP] = row[k];
+                sum += row[k];
+            }
+            fold[gate * cells + cell] = -SHIFTED * sum;
         }
 }
 
-INLINE void products(const uint8_t *h, int64_t pitch, const int8_t *w, int64_t groups, int32_t *acc, const int rows) {
-    __m512i sum[6][4];
-    for (int b = 0; b < rows; b++) for (int g = 0; g < 4; g++) sum[b][g] = _mm512_setzero_si512();
-    for (int64_t k = 0; k < groups; k++, w += 4 * LANES * 4) {
-        __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64), w2 = _mm512_loadu_si512(w + 128), w3 = _mm512_loadu_si512(w + 192);
-        for (int b = 0; b < rows; b++) {
-            int32_t four;
-            memcpy(&four, h + b * pitch + 4 * k, 4);
-            __m512i x = _mm512_set1_epi32(four);
-            sum[b][0] = _mm512_dpbusd_epi32(sum[b][0], x, w0);
-            sum[b][1] = _mm512_dpbusd_epi32(sum[b][1], x, w1);
-            sum[b][2] = _mm512_dpbusd_epi32(sum[b][2], x, w2);
-            sum[b][3] = _mm512_dpbusd_epi32(sum[b][3], x, w3);
-        }
-    }
-    for (int b = 0; b < rows; b++) for (int g = 0; g < 4; g++) _mm512_storeu_si512(acc + (b * 4 + g) * LANES, sum[b][g]);
+#if !defined(VNNI)
+enum { BLOCK_ROWS = 96, BLOCK_COLS = 1024 };     /* operands and a panel of these stay in the second-level cache (measured) */
+
+/* GROUP rows of weights side by side, as a panel has them. */
+INLINE void interleave(const int8_t (*row)[WIDE], Weight *to) {
+#if defined(__AVX2__)
+    __m128i a = _mm_loadu_si128((const __m128i *)row[0]), b = _mm_loadu_si128((const __m128i *)row[1]);
+    _mm256_storeu_si256((__m256i *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b)));
+    _mm256_storeu_si256((__m256i *)(to + TILE), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b)));
+#else
+    for (int j = 0; j < WIDE; j++) for (int i = 0; i < GROUP; i++) to[j * GROUP + i] = row[i][j];
+#endif
 }
 
-INLINE void store_bits(uint8_t *to, __mmask16 bits, __mmask16 live) {
-    _mm_mask_storeu_epi8(to, live, _mm_maskz_set1_epi8(bits, 1));
-}
-
-static void cells_of_a_tile(const Forward *p, int64_t step, int64_t b, int64_t tile, const int32_t *acc, const int16_t *before, __mmask16 live) {
-    int64_t H = p->cells, at = (step * p->batch + b) * 4 * H + tile * LANES, out = (step * p->batch + b) * H + tile * LANES;
-    __m512i gate[4];
-    for (int g = 0; g < 4; g++) {
-        int64_t row = (tile * 4 + g) * LANES;
-        __m512i x = _mm512_maskz_loadu_epi32(live, p->input + at + g * H), a = _mm512_loadu_si512(acc + g * LANES);
-        if (!p->separate) {
-            gate[g] = limited(requantised16(_mm512_add_epi32(x, a), p->bias + row, p->multiplier + row, p->shift + row), -32768, 32767);
-        } else {
-            __m512i v = requantised16(x, p->bias + row, p->multiplier + row, p->shift + row), lv = limited(v, -32768, 32767);
-            __m512i w = requantised16(a, p->bias2 + row, p->multiplier2 + row, p->shift2 + row), lw = limited(w, -32768, 32767);
-            store_bits(p->cut_input + at + g * H, _mm512_cmpneq_epi32_mask(v, lv), live);
-            store_bits(p->cut_recurrent + at + g * H, _mm512_cmpneq_epi32_mask(w, lw), live);
-            gate[g] = limited(_mm512_add_epi32(lv, lw), -32768, 32767);
-        }
-        _mm256_mask_storeu_epi16(p->pre + at + g * H, live, _mm512_cvtepi32_epi16(gate[g]));
-    }
-    __m512i in = look(p->sigmoid, gate[0], 0), forget = look(p->sigmoid, gate[1], 0), new = look(p->tanh, gate[2], 1);
-    __m512i output = look(p->sigmoid, gate[3], 0), old = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, before));
-    int shift = 30 - (int)p->fraction;
-    __m512i kept = _mm512_srai_epi32(_mm512_add_epi32(_mm512_mullo_epi32(forget, old), _mm512_set1_epi32(1 << 14)), 15);
-    __m512i came = _mm512_sra_epi32(_mm512_add_epi32(_mm512_mullo_epi32(in, new), _mm512_set1_epi32(1 << (shift - 1))), _mm_cvtsi32_si128(shift));
-    __m512i c = limited(_mm512_add_epi32(kept, came), -32768, 32767);
-    _mm256_mask_storeu_epi16(p->cs + out, live, _mm512_cvtepi32_epi16(c));
-    __m512i product = _mm512_mullo_epi32(output, look(p->tanh_cell, c, 1)), m = _mm512_set1_epi64(p->hidden_multiplier);
-    __m512i half = _mm512_set1_epi64((int64_t)1 << (p->hidden_shift - 1));
-    __m128i s = _mm_cvtsi64_si128(p->hidden_shift);
-    __m512i left = _mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(product)), m);
-    __m512i right = _mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(product, 1)), m);
-    __m512i free = narrow(_mm512_sra_epi64(_mm512_add_epi64(left, half), s), _mm512_sra_epi64(_mm512_add_epi64(right, half), s));
-    __m512i h = limited(free, (int32_t)p->hidden_low, (int32_t)p->hidden_high);
-    _mm_mask_storeu_epi8(p->hs + out, live, _mm512_cvtepi32_epi8(h));
-    if (p->uncut) store_bits(p->uncut + out, _mm512_cmpeq_epi32_mask(h, free), live);
-}
-
-void nnac_forward(const Forward *p) {
-    int64_t H = p->cells, B = p->batch, groups = (p->width + 3) / 4, pitch = groups * 4, tiles = (H + LANES - 1) / LANES;
-    int32_t acc[6 * 4 * LANES];
-    memset(p->scratch, 128, (size_t)(B * pitch));
-    for (int64_t step = 0; step < p->steps; step++) {
-        const int8_t *h = step ? p->hs + (step - 1) * B * H : p->hidden;
-        for (int64_t b = 0; b < B; b++) for (int64_t k = 0; k < p->width; k++) p->scratch[b * pitch + k] = (uint8_t)(h[b * p->width + k] + 128);
-        const int16_t *before = step ? p->cs + (step - 1) * B * H : p->cell;
-        for (int64_t tile = 0; tile < tiles; tile++) {
-            const int8_t *w = p->weights + tile * groups * 4 * LANES * 4;
-            int64_t n = H - tile * LANES;
-            __mmask16 live = n >= LANES ? 0xffff : (__mmask16)((1 << n) - 1);
-            for (int64_t b = 0; b < B;) {
-                const uint8_t *u = p->scratch + b * pitch;
-                int64_t rows = B - b;
-                if (rows >= 6) rows = 6, products(u, pitch, w, groups, acc, 6);
-                else if (rows >= 4) rows = 4, products(u, pitch, w, groups, acc, 4);
-                else if (rows >= 2) rows = 2, products(u, pitch, w, groups, acc, 2);
-                else products(u, pitch, w, groups, acc, 1);
-                for (int64_t r = 0; r < rows; r++) {
-                    const int16_t *c = before + (b + r) * H + tile * LANES;
-                    cells_of_a_tile(p, step, b + r, tile, acc + r * 4 * LANES, c, live);
+/* x [count, cols] times w [cols, outputs], both int8, into out int32 [count, outputs]. */
+void nnac_product(int64_t count, int64_t cols, int64_t outputs, const int8_t *x, const int8_t *w, int32_t *out) {
+    static __thread Operand operands[BLOCK_ROWS * BLOCK_COLS];
+    static __thread Weight weights[BLOCK_COLS * WIDE];
+    int32_t sums[BLOCK_ROWS * WIDE];
+    if (!cols) memset(out, 0, (size_t)(count * outputs) * 4);
+    for (int64_t k0 = 0; k0 < cols; k0 += BLOCK_COLS) {
+        int64_t width = cols - k0 < BLOCK_COLS ? cols - k0 : BLOCK_COLS, groups = groups_of(width), pitch = groups * GROUP;
+        for (int64_t first = 0; first < count; first += BLOCK_ROWS) {
+            int64_t rows = count - first < BLOCK_ROWS ? count - first : BLOCK_ROWS;
+            for (int64_t b = 0; b < rows; b++) {
+                const int8_t *from = x + (first + b) * cols + k0;
+                for (int64_t k = 0; k < width; k++) operands[b * pitch + k] = from[k];
+                for (int64_t k = width; k < pitch; k++) operands[b * pitch + k] = 0;
+            }
+            for (int64_t j0 = 0; j0 < outputs; j0 += WIDE) {
+                int64_t live = outputs - j0 < WIDE ? outputs - j0 : WIDE;
+                for (int64_t k = 0; k < pitch; k += GROUP) {
+                    int8_t row[GROUP][WIDE] = {{0}};
+                    for (int i = 0; i < GROUP && k + i < width; i++) {
+                        const int8_t *from = w + (k0 + k + i) * outputs + j0;
+                        if (live == WIDE) memcpy(row[i], from, WIDE);
+                        else memcpy(row[i], from, (size_t)live);
+                    }
+                    interleave(row, weights + k * WIDE);
                 }
-                b += rows;
+                panels(operands, pitch, rows, weights, groups, sums, WIDE);
+                for (int64_t b = 0; b < rows; b++) {
+                    int32_t *to = out + (first + b) * outputs + j0;
+                    for (int64_t j = 0; j < live; j++) to[j] = (k0 ? to[j] : 0) + sums[b * WIDE + j];
+                }
             }
         }
     }
 }
+#endif
 
-INLINE __m512 real(__m512i q15) { return _mm512_mul_ps(_mm512_cvtepi32_ps(q15), _mm512_set1_ps(1.0f / 32768.0f)); }
+/* ---------------------------------------------------------------------------------------------------------------------- the LSTM */
 
-/* Where a 16-bit integer does not stand at a limit of its format. */
-INLINE __mmask16 free16(__m512i x) {
-    return _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(32767)) & _mm512_cmpgt_epi32_mask(x, _mm512_set1_epi32(-32768));
+/* n cells from `cell` on: their gates from both products, the new cell and hidden state. */
+INLINE void some_cells(const Forward *p, int64_t step, int64_t b, int64_t cell, const int32_t *acc, const int n) {
+    int64_t H = p->cells, at = (step * p->batch + b) * 4 * H + cell, out = (step * p->batch + b) * H + cell;
+    const int16_t *before = (step ? p->cs + ((step - 1) * p->batch + b) * H : p->cell + b * H) + cell;
+    Ints gate[4];
+    for (int g = 0; g < 4; g++) {
+        int64_t row = (cell / TILE * 4 + g) * TILE + cell % TILE, to = at + g * H;
+        const int64_t *m = p->multiplier + row, *s = p->shift + row, *bias = p->bias + row;
+        Ints x = ints_at(p->input + to, n), a = ints_at(acc + g * TILE, LANES);
+        if (!p->separate) {
+            gate[g] = narrow(requantised(x + a, bias, m, s), -32768, 32767);
+        } else {
+            Ints v = narrow(requantised(x, bias, m, s), INT32_MIN, INT32_MAX), lv = limited(v, -32768, 32767);
+            Ints w = narrow(requantised(a, p->bias2 + row, p->multiplier2 + row, p->shift2 + row), INT32_MIN, INT32_MAX);
+            Ints lw = limited(w, -32768, 32767);
+            store_flags(p->cut_input + to, v != lv, n);
+            store_flags(p->cut_recurrent + to, w != lw, n);
+            gate[g] = limited(lv + lw, -32768, 32767);
+        }
+        store_shorts_of(p->pre + to, gate[g], n);
+    }
+    Ints in = look(p->sigmoid, gate[0], 0), forget = look(p->sigmoid, gate[1], 0), new = look(p->tanh, gate[2], 1);
+    Ints output = look(p->sigmoid, gate[3], 0), old = shorts(before, n);
+    int shift = 30 - (int)p->fraction;
+    Ints kept = (forget * old + (1 << 14)) >> 15, came = (in * new + (1 << (shift - 1))) >> shift;
+    Ints c = limited(kept + came, -32768, 32767);
+    store_shorts_of(p->cs + out, c, n);
+    Wide product = widened(output * look(p->tanh_cell, c, 1));
+    Longs m = longs(p->hidden_multiplier), s = longs(p->hidden_shift);
+    Wide rounded = {round_shift(times(product.low, m), s), round_shift(times(product.high, m), s)};
+    Ints free = narrow(rounded, INT32_MIN, INT32_MAX), h = limited(free, (int32_t)p->hidden_low, (int32_t)p->hidden_high);
+    store_bytes_of(p->hs + out, h, n);
+    if (p->uncut) store_flags(p->uncut + out, h == free, n);
 }
 
-INLINE __m512i shorts(__mmask16 live, const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(live, p)); }
+/* Bytes that nnac_forward needs: the hidden state as operands, and the sums of one tile. */
+int64_t nnac_scratch(int64_t batch, int64_t width) {
+    return batch * (groups_of(width) * GROUP * (int64_t)sizeof(Operand) + 4 * TILE * 4) + 64;
+}
+
+void nnac_forward(const Forward *p) {
+    int64_t H = p->cells, B = p->batch, groups = groups_of(p->width), pitch = groups * GROUP, tiles = tiles_of(H);
+    Operand *x = (Operand *)p->scratch;
+    int32_t *acc = (int32_t *)(p->scratch + ((size_t)(B * pitch) * sizeof(Operand) + 63) / 64 * 64);
+    for (int64_t k = 0; k < B * pitch; k++) x[k] = SHIFTED;
+    for (int64_t step = 0; step < p->steps; step++) {
+        const int8_t *h = step ? p->hs + (step - 1) * B * H : p->hidden;
+        for (int64_t b = 0; b < B; b++) for (int64_t k = 0; k < p->width; k++) x[b * pitch + k] = (Operand)(h[b * p->width + k] + SHIFTED);
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            for (int g = 0; g < 4; g += SIDES)
+                panels(x, pitch, B, (const Weight *)p->weights + (tile * 4 + g) * groups * TILE * GROUP, groups, acc + g * TILE, 4 * TILE);
+            for (int64_t b = 0; b < B; b++)
+                for (int64_t cell = tile * TILE; cell < H && cell < (tile + 1) * TILE; cell += LANES) {
+                    const int32_t *a = acc + b * 4 * TILE + cell % TILE;
+                    if (H - cell >= LANES) some_cells(p, step, b, cell, a, LANES);
+                    else some_cells(p, step, b, cell, a, (int)(H - cell));
+                }
+        }
+    }
+}
+
+INLINE Floats real(Ints q15) { return __builtin_convertvector(q15, Floats) * (1.0f / 32768.0f); }
+INLINE Floats where(Ints mask, Floats x) { return (Floats)((Ints)x & mask); }
+
+/* Where a 16-bit integer does not stand at a limit of its format. */
+INLINE Ints free16(Ints x) { return (x < 32767) & (x > -32768); }
+
+INLINE void some_slopes(int64_t at, int64_t cells, float inverse, float unit, const float *dy, const float *dh, float *dc, float *z,
+                        const int16_t *p, const int16_t *after, const int16_t *before, const uint8_t *uncut, const int32_t *sigmoid,
+                        const int32_t *tanh, const int32_t *tanh_cell, const int n) {
+    const Floats one = floats(1.0f);
+    Ints pi = shorts(p, n), pf = shorts(p + cells, n), pg = shorts(p + 2 * cells, n), po = shorts(p + 3 * cells, n), pc = shorts(after + at, n);
+    Floats i = real(look(sigmoid, pi, 0)), f = real(look(sigmoid, pf, 0)), g = real(look(tanh, pg, 1)), o = real(look(sigmoid, po, 0));
+    Floats t = real(look(tanh_cell, pc, 1)), old = __builtin_convertvector(shorts(before + at, n), Floats) * unit;
+    Floats d = (floats_at(dy + at, n) + floats_at(dh + at, n)) * inverse;
+    if (uncut) d = where(__builtin_convertvector(bytes_at(uncut + at, n), Ints) != 0, d);
+    Floats d_cell = where(free16(pc), floats_at(dc + at, n) + d * o * (one - t * t));
+    store_floats(z, where(free16(pi), d_cell * g * (i * (one - i))), n);
+    store_floats(z + cells, where(free16(pf), d_cell * old * (f * (one - f))), n);
+    store_floats(z + 2 * cells, where(free16(pg), d_cell * i * (one - g * g)), n);
+    store_floats(z + 3 * cells, where(free16(po), d * t * (o * (one - o))), n);
+    store_floats(dc + at, d_cell * f, n);
+}
 
 /* One backward step without its product.  dh: d loss / d hidden integer from the later step; dc: d loss / d cell, real: both read, dc replaced.
    dz [batch, 4 cells]: d loss / d real pre-activation. */
 void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, const float *dy, const float *dh, float *dc, float *dz,
                    const int16_t *pre, const int16_t *after, const int16_t *before, const uint8_t *uncut, const int32_t *sigmoid,
                    const int32_t *tanh, const int32_t *tanh_cell) {
-    const __m512 one = _mm512_set1_ps(1.0f);
-    for (int64_t b = 0; b < batch; b++) {
+    for (int64_t b = 0; b < batch; b++)
         for (int64_t j = 0; j < cells; j += LANES) {
-            __mmask16 live = cells - j >= LANES ? 0xffff : (__mmask16)((1 << (cells - j)) - 1);
-            const int16_t *p = pre + b * 4 * cells + j;
-            int64_t at = b * cells + j;
-            float *z = dz + b * 4 * cells + j;
-            __m512i pi = shorts(live, p), pf = shorts(live, p + cells), pg = shorts(live, p + 2 * cells), po = shorts(live, p + 3 * cells);
-            __m512i pc = shorts(live, after + at);
-            __m512 i = real(look(sigmoid, pi, 0)), f = real(look(sigmoid, pf, 0)), g = real(look(tanh, pg, 1)), o = real(look(sigmoid, po, 0));
-            __m512 t = real(look(tanh_cell, pc, 1)), old = _mm512_mul_ps(_mm512_cvtepi32_ps(shorts(live, before + at)), _mm512_set1_ps(unit));
-            __m512 d = _mm512_mul_ps(_mm512_add_ps(_mm512_maskz_loadu_ps(live, dy + at), _mm512_maskz_loadu_ps(live, dh + at)),
-                                     _mm512_set1_ps(inverse));
-            if (uncut) d = _mm512_maskz_mov_ps(_mm512_test_epi32_mask(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(live, uncut + at)),
-                                                                      _mm512_set1_epi32(1)), d);
-            __m512 d_out = _mm512_mul_ps(d, t);
-            __m512 d_cell = _mm512_maskz_add_ps(free16(pc), _mm512_maskz_loadu_ps(live, dc + at),
-                                                _mm512_mul_ps(_mm512_mul_ps(d, o), _mm512_fnmadd_ps(t, t, one)));
-            __m512 gi = _mm512_mul_ps(i, _mm512_sub_ps(one, i)), gf = _mm512_mul_ps(f, _mm512_sub_ps(one, f));
-            __m512 gg = _mm512_fnmadd_ps(g, g, one), go = _mm512_mul_ps(o, _mm512_sub_ps(one, o));
-            _mm512_mask_storeu_ps(z, live, _mm512_maskz_mul_ps(free16(pi), _mm512_mul_ps(d_cell, g), gi));
-            _mm512_mask_storeu_ps(z + cells, live, _mm512_maskz_mul_ps(free16(pf), _mm512_mul_ps(d_cell, old), gf));
-            _mm512_mask_storeu_ps(z + 2 * cells, live, _mm512_maskz_mul_ps(free16(pg), _mm512_mul_ps(d_cell, i), gg));
-            _mm512_mask_storeu_ps(z + 3 * cells, live, _mm512_maskz_mul_ps(free16(po), d_out, go));
-            _mm512_mask_storeu_ps(dc + at, live, _mm512_mul_ps(d_cell, f));
+            int64_t at = b * cells + j, row = b * 4 * cells + j;
+            #define SLOPES(n) some_slopes(at, cells, inverse, unit, dy, dh, dc, dz + row, pre + row, after, before, uncut, sigmoid, tanh, tanh_cell, n)
+            if (cells - j >= LANES) SLOPES(LANES);
+            else SLOPES((int)(cells - j));
         }
+}
+
+/* n columns of nnac_requantise. */
+INLINE int64_t some_rows(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
+                         int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside, const int n) {
+    int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES], cut = 0;
+    for (int k = 0; k < LANES; k++) s[k] = 1;
+    memcpy(b, bias, (size_t)n * 8), memcpy(m, multiplier, (size_t)n * 8), memcpy(s, shift, (size_t)n * 8);
+    Ints cuts = {0};
+    for (int64_t i = 0; i < count; i++) {
+        Wide v = requantised(ints_at(acc + i * rows, n), b, m, s);
+        v = (Wide){v.low + zero_point, v.high + zero_point};
+        Wide y = {limited64(v.low, low, high), limited64(v.high, low, high)};
+        Ints same = narrowed((Wide){v.low == y.low, v.high == y.high});
+        cuts += same + 1;
+        store_floats(out + i * rows, __builtin_convertvector(narrowed(y), Floats), n);
+        store_flags(inside + i * rows, same, n);
     }
+    for (int k = 0; k < n; k++) cut += cuts[k];
+    return cut;
 }
 
 /* Requantise accumulators [count, rows] with constants [rows] to floats that hold the integers.  inside [count, rows] is 1 where nothing was
    cut.  Returns how many were cut. */
 int64_t nnac_requantise(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
                         int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
-    int64_t cut = 0;
-    __m512i zero = _mm512_set1_epi64(zero_point), least = _mm512_set1_epi64(low), most = _mm512_set1_epi64(high), one = _mm512_set1_epi64(1);
-    for (int64_t j = 0; j < rows; j += 8) {
-        __mmask8 live = rows - j >= 8 ? 0xff : (__mmask8)((1 << (rows - j)) - 1);
-        __m512i b = _mm512_maskz_loadu_epi64(live, bias + j), m = _mm512_maskz_loadu_epi64(live, multiplier + j);
-        __m512i s = _mm512_mask_loadu_epi64(one, live, shift + j), half = _mm512_sllv_epi64(one, _mm512_sub_epi64(s, one));
-        for (int64_t i = 0; i < count; i++) {
-            __m512i v = _mm512_add_epi64(_mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(live, acc + i * rows + j)), b);
-            v = _mm512_add_epi64(_mm512_srav_epi64(_mm512_add_epi64(_mm512_mullo_epi64(v, m), half), s), zero);
-            __m512i y = _mm512_max_epi64(_mm512_min_epi64(v, most), least);
-            __mmask8 same = _mm512_cmpeq_epi64_mask(y, v);
-            cut += __builtin_popcount((unsigned)(live & ~same));
-            _mm256_mask_storeu_ps(out + i * rows + j, live, _mm512_cvtepi64_ps(y));
-            _mm_mask_storeu_epi8(inside + i * rows + j, live, _mm_maskz_set1_epi8(same, 1));
-        }
-    }
+    int64_t cut = 0, j = 0;
+    #define ROWS(n) some_rows(count, rows, acc + j, bias + j, multiplier + j, shift + j, zero_point, low, high, out + j, inside + j, n)
+    for (; j + LANES <= rows; j += LANES) cut += ROWS(LANES);
+    if (j < rows) cut += ROWS((int)(rows - j));
     return cut;
+}
+
+INLINE void some_lookups(const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift, int64_t zero_point,
+                         int64_t low, int64_t high, float *out, const int n) {
+    Longs m = longs(multiplier), s = longs(shift);
+    Ints at = __builtin_convertvector(floats_at(x, n), Ints);
+    Wide y = widened(odd ? look(table, at, 1) : look(table, at, 0));
+    y = (Wide){round_shift(times(y.low, m), s) + zero_point, round_shift(times(y.high, m), s) + zero_point};
+    store_floats(out, __builtin_convertvector(narrow(y, low, high), Floats), n);
 }
 
 /* A table of x (floats that hold 16-bit integers), requantised to [low, high]; odd: f(-x) = -f(x), else 1 - f(x). */
 void nnac_lookup(int64_t count, const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift, int64_t zero_point,
                  int64_t low, int64_t high, float *out) {
-    __m512i m = _mm512_set1_epi64(multiplier), half = _mm512_set1_epi64((int64_t)1 << (shift - 1)), zero = _mm512_set1_epi32((int32_t)zero_point);
-    __m128i s = _mm_cvtsi64_si128(shift);
-    for (int64_t i = 0; i < count; i += LANES) {
-        __mmask16 live = count - i >= LANES ? 0xffff : (__mmask16)((1 << (count - i)) - 1);
-        __m512i at = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(live, x + i)), y = odd ? look(table, at, 1) : look(table, at, 0);
-        __m512i a = _mm512_sra_epi64(_mm512_add_epi64(_mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm512_castsi512_si256(y)), m), half), s);
-        __m512i b = _mm512_sra_epi64(_mm512_add_epi64(_mm512_mullo_epi64(_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(y, 1)), m), half), s);
-        __m512i v = limited(_mm512_add_epi32(narrow(a, b), zero), (int32_t)low, (int32_t)high);
-        _mm512_mask_storeu_ps(out + i, live, _mm512_cvtepi32_ps(v));
-    }
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, LANES);
+    if (i < count) some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, (int)(count - i));
+}
+
+INLINE void some_lookup_slopes(const float *x, const float *g, const int32_t *table, int64_t odd, float ratio, int64_t smallest,
+                               int64_t largest, float *out, const int n) {
+    const Floats one = floats(1.0f);
+    Ints at = __builtin_convertvector(floats_at(x, n), Ints), y = odd ? look(table, at, 1) : look(table, at, 0);
+    Floats t = real(y), slope = odd ? one - t * t : t * (one - t);
+    Ints inside = (y >= (int32_t)smallest) & (y <= (int32_t)largest);
+    store_floats(out, where(inside, floats_at(g, n) * slope * ratio), n);
 }
 
 /* Its gradient: g * ratio * slope, slope 1 - t^2 (odd: tanh) or t (1 - t) (sigmoid) of the table's own output t, none where the output is cut:
-   where |multiplier t + ...| leaves [low, high], that is t outside [least, most] (in Q0.15). */
-void nnac_lookup_backward(int64_t count, const float *x, const float *g, const int32_t *table, int64_t odd, float ratio, int64_t least,
-                          int64_t most, float *out) {
-    const __m512 one = _mm512_set1_ps(1.0f), by = _mm512_set1_ps(ratio);
-    const __m512i low = _mm512_set1_epi32((int32_t)least), high = _mm512_set1_epi32((int32_t)most);
-    for (int64_t i = 0; i < count; i += LANES) {
-        __mmask16 live = count - i >= LANES ? 0xffff : (__mmask16)((1 << (count - i)) - 1);
-        __m512i at = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(live, x + i)), y = odd ? look(table, at, 1) : look(table, at, 0);
-        __m512 t = real(y), slope = odd ? _mm512_fnmadd_ps(t, t, one) : _mm512_mul_ps(t, _mm512_sub_ps(one, t));
-        __mmask16 inside = _mm512_cmpge_epi32_mask(y, low) & _mm512_cmple_epi32_mask(y, high);
-        _mm512_mask_storeu_ps(out + i, live, _mm512_maskz_mul_ps(inside, _mm512_mul_ps(_mm512_maskz_loadu_ps(live, g + i), slope), by));
-    }
+   where |multiplier t + ...| leaves [low, high], that is t outside [smallest, largest] (in Q0.15). */
+void nnac_lookup_backward(int64_t count, const float *x, const float *g, const int32_t *table, int64_t odd, float ratio, int64_t smallest,
+                          int64_t largest, float *out) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, LANES);
+    if (i < count) some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, (int)(count - i));
 }

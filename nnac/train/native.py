@@ -1,8 +1,11 @@
-"""The native library, `native.c`: compiled at first use where there is a C compiler and a processor with VNNI; else nothing.
+"""The native library: `native.c`, compiled at first use for the processor that is found, where there is a C compiler; else nothing.
 
-Here: the library itself, requantisation and tables; the LSTM's time loop is in `native_lstm`.  All give the same integers as their PyTorch
-spelling (tests compare them bit for bit), in a third of the time.  The compiled
-library is kept in the user's cache directory under the hash of its source, compiler and processor.  ``NNAC_NATIVE=0`` switches it off.
+Here: the library itself, int8 products, requantisation and tables; the LSTM's time loop is in `native_lstm`.  All give the same integers as
+their PyTorch spelling (tests compare them bit for bit), in a third of the time.
+
+One source, compiled in one of the ways of `KINDS`; all give the same bits.  The environment variable NNAC_NATIVE forces one (so that a machine
+that can do several tests them all), and 0 switches the library off.  A compiled library is kept in the user's cache directory under the hash of
+source, compiler, flags and processor.
 """
 
 from __future__ import annotations
@@ -22,9 +25,17 @@ from attrs import frozen
 from torch import Tensor
 
 from nnac import arith
+from nnac.errors import UserError
 
+KINDS = {                                       # best first: how each is compiled
+    "vnni": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512"),
+    "avx2": ("-mavx2",),
+    "plain": (),                                # NEON, where the processor is an ARM
+}
+_NEEDS = {"vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}, "avx2": {"avx2"}, "plain": set[str]()}
 _SOURCE = Path(__file__).with_name("native.c")
-_FLAGS = ("-O3", "-march=native", "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_X86 = ("x86_64", "AMD64")
 
 
 def _cache_directory() -> Path:
@@ -32,27 +43,52 @@ def _cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "nnac"
 
 
-def _processor() -> str:
+@cache
+def _features() -> frozenset[str]:
+    """What the processor can do, in the words of /proc/cpuinfo."""
     try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        line = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        return frozenset(line.split(":")[1].split())
     except (OSError, StopIteration):
-        return platform.processor()
+        return frozenset({"avx2"} if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else ())
 
 
-def _compiled() -> Path | None:
+def kinds() -> list[str]:
+    """The ways in which the library can be compiled for this processor, best first."""
+    return [kind for kind, needs in _NEEDS.items() if needs <= _features() and (kind == "plain" or platform.machine() in _X86)]
+
+
+def kind() -> str | None:
+    """Which of `kinds` is used; None: none.  UserError: NNAC_NATIVE asks for what the processor cannot do.
+
+    ``plain`` is taken by itself where it means NEON; an x86 without AVX2 is better served by PyTorch.
+    """
+    wanted = os.environ.get("NNAC_NATIVE", "1")
+    if wanted == "0":
+        return None
+    if wanted not in ("", "1"):
+        if wanted not in kinds():
+            raise UserError(f"NNAC_NATIVE={wanted}: this processor can do {', '.join(kinds())} (or 0: none)")
+        return wanted
+    best = kinds()[0]
+    return None if best == "plain" and platform.machine() in _X86 else best
+
+
+def _compiled(kind: str) -> Path | None:
     """The library's file, compiled if need be.  None without a compiler, or if the source does not compile here."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    key = "\0".join([_SOURCE.read_text(), compiler, *_FLAGS, _processor(), platform.machine()])
+    flags = (*_FLAGS, *KINDS[kind])
+    key = "\0".join([_SOURCE.read_text("utf-8"), compiler, *flags, *sorted(_features()), platform.machine()])
     folder = _cache_directory()
-    target = folder / f"native-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
+    target = folder / f"native-{kind}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if target.exists() and target.stat().st_uid == os.getuid():
         return target
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         made = Path(work) / "native.so"
-        done = subprocess.run([compiler, *_FLAGS, str(_SOURCE), "-o", str(made)], capture_output=True, timeout=60)
+        done = subprocess.run([compiler, *flags, str(_SOURCE), "-o", str(made)], capture_output=True, timeout=60)
         if done.returncode != 0:
             return None
         os.replace(made, target)                    # whole or not at all: several processes may compile at once
@@ -60,15 +96,24 @@ def _compiled() -> Path | None:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The loaded library, or None where the PyTorch spelling has to do."""
-    if os.environ.get("NNAC_NATIVE", "1") == "0" or platform.machine() not in ("x86_64", "AMD64") or not hasattr(os, "getuid"):
+def _loaded(kind: str) -> ctypes.CDLL | None:
+    if not hasattr(os, "getuid"):
         return None
     try:
-        path = _compiled()
-        return None if path is None else ctypes.CDLL(str(path))
+        path = _compiled(kind)
+        found = None if path is None else ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError):
         return None
+    if found is not None:
+        for name in ("nnac_packed", "nnac_scratch", "nnac_requantise"):
+            getattr(found, name).restype = ctypes.c_int64
+    return found
+
+
+def library() -> ctypes.CDLL | None:
+    """The loaded library, or None where the PyTorch spelling has to do."""
+    found = kind()
+    return None if found is None else _loaded(found)
 
 
 def loaded() -> ctypes.CDLL:
@@ -76,6 +121,20 @@ def loaded() -> ctypes.CDLL:
     found = library()
     assert found is not None, "there is no native library here"
     return found
+
+
+def multiplies() -> bool:
+    """Whether `product` is here: not with VNNI, where PyTorch's own int8 products are exact, and faster."""
+    return kind() != "vnni" and library() is not None
+
+
+def product(x: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
+    """``x @ matrix``, int8 [count, cols] and [cols, outputs], both contiguous -> int32, exact."""
+    (count, cols), outputs = x.shape, matrix.shape[1]
+    out = torch.empty(count, outputs, dtype=torch.int32) if out is None else out
+    i, p = ctypes.c_int64, ctypes.c_void_p
+    loaded().nnac_product(i(count), i(cols), i(outputs), p(x.data_ptr()), p(matrix.data_ptr()), p(out.data_ptr()))
+    return out
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -95,7 +154,6 @@ def requantise(acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor, zer
     constants = [v.expand(rows).contiguous() for v in (bias, multiplier, shift)]
     i, p = ctypes.c_int64, ctypes.c_void_p
     cut = loaded().nnac_requantise
-    cut.restype = i
     n = cut(i(acc.numel() // max(rows, 1)), i(rows), p(acc.data_ptr()), *(p(v.data_ptr()) for v in constants), i(zero_point), i(low), i(high),
             p(out.data_ptr()), p(inside.data_ptr()))
     return out, inside if n else None

@@ -40,8 +40,8 @@ def forward(at: Tensor, hidden: Tensor, cell: Tensor, d: Direction, trace: Trace
     low, high = arith.limits(d.hidden.bits)
     tables = _tables(d.fraction)
     kept = [at.contiguous(), hidden.to(torch.int8).contiguous(), cell.to(torch.int16).contiguous(),
-            torch.empty(batch * (-(-tiles.width // 4) * 4), dtype=torch.uint8)]
-    loaded().nnac_forward(ctypes.byref(_Forward(
+            torch.empty(tiles.library.nnac_scratch(ctypes.c_int64(batch), ctypes.c_int64(tiles.width)), dtype=torch.uint8)]
+    tiles.library.nnac_forward(ctypes.byref(_Forward(
         steps, batch, cells, tiles.width, d.variant == "sum16", d.fraction, int(d.hidden.multiplier), int(d.hidden.shift), low, high,
         *(_pointer(t) for t in (kept[0], tiles.weights, tiles.multiplier, tiles.shift, tiles.bias, tiles.multiplier2, tiles.shift2, tiles.bias2,
                                 *tables, kept[1], kept[2], trace.pre, trace.cells, trace.cell_outputs, trace.uncut, trace.cut_input,

@@ -1,12 +1,14 @@
 """Compression methods inside the training module: whatever a policy says of the weights, the integers are those of the bound graph."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import nnac
-from nnac.compression import find
+from nnac import compression
+from nnac.compression import base, find, methods
 from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
 from nnac.train.families.rnnt import Transducer
@@ -125,18 +127,71 @@ def codes_of(rules):
     return {d.code for d in check_text(POLICY.format(rules=rules)).diagnostics if d.severity == "error"}
 
 
-@pytest.mark.parametrize("layer", ["encoder.stack", "encoder.reduce", "encoder.norm[*]", "encoder.lstm[*]", "joint.encoder", "joint.combine",
-                                   "joint.activation", "joint.output", "prediction.embedding", "prediction.lstm[0]"])
-@pytest.mark.parametrize("method", ["pact", "pact_two_sided", "pact_symmetric", "lsq"])
-def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_hold_it(layer, method):
-    rules = f"layers {layer} {{ activations int8 {method} }}"
+LAYERS = ["encoder.stack", "encoder.reduce", "encoder.norm[*]", "encoder.lstm[*]", "joint.encoder", "joint.combine", "joint.activation",
+          "joint.output", "prediction.embedding", "prediction.lstm[0]"]
+PLACES = [(setting, layer, method) for setting in ("activations", "hidden") for layer in LAYERS if setting == "activations" or "lstm" in layer
+          for method in methods(setting)]
+
+
+@pytest.mark.parametrize("setting,layer,method", PLACES)
+def test_a_method_of_activations_is_refused_by_the_linter_where_training_cannot_hold_it(setting, layer, method):
+    rules = f"layers {layer} {{ {setting} int8 {'fixed(1)' if method == 'fixed' else method} }}"
     plan = check_text(POLICY.format(rules=rules)).resolutions[0].plan
     refused = "unsuitable-method" in codes_of(rules)
     if refused:
         with pytest.raises(UnsuitableFormatError):
             Transducer(lower_plan(plan), None, plan)
     else:
+        assert not codes_of(rules)
         Transducer(lower_plan(plan), None, plan)
+
+
+# one file: a method of weights and of activations
+TIMES_DEVIATION = '''
+"""A clip of so many standard deviations."""
+from attrs import frozen
+from nnac.compression._clips import ActivationRule
+from nnac.compression._weights import WeightRule, mean_square
+from nnac.compression.base import Method, argument, method
+
+
+@method("weights", "activations", "hidden")
+@frozen
+class TimesDeviation(WeightRule, ActivationRule, Method):
+    """A clip of ``k`` standard deviations.  Source: our choice, for a test."""
+
+    k: float = argument("number", default=3.0, low=1.0, high=10.0, positional=True, doc="standard deviations")
+
+    def reach(self, x, live, bits):
+        return self.k * mean_square(x, live).sqrt()
+
+    def clip_of(self, seen, bits):
+        return min(self.k * seen.percentile(68.3), seen.reach)
+'''
+
+
+@pytest.fixture
+def times_deviation(tmp_path, monkeypatch):
+    """The method, as if its file lay in nnac/compression."""
+    (tmp_path / "times_deviation.py").write_text(TIMES_DEVIATION)
+    monkeypatch.setattr(compression, "__path__", [*compression.__path__, str(tmp_path)])
+    monkeypatch.setattr(base, "_METHODS", dict(base._METHODS))
+    known = (*base.keywords(), "times_deviation")
+    monkeypatch.setattr(base, "keywords", lambda: known)
+    yield
+    sys.modules.pop("nnac.compression.times_deviation", None)
+
+
+def test_a_method_of_weights_and_activations_is_one_file(times_deviation):
+    rules = ("layers encoder.lstm[*].** { weights int4 per_channel times_deviation(2) }\n"
+             "  layers joint.encoder { activations int16 times_deviation(4) }")
+    assert not codes_of(rules)
+    assert codes_of(rules.replace("times_deviation(4)", "times_deviation(40)")) == {"out-of-range"}
+    module = module_of(rules)
+    assert str(module.layer("joint.encoder").activation.method) == "times_deviation(4)"
+    assert module.layer("encoder.lstm[0]").quantisers["l0"].settings.method.keyword == "times_deviation"
+    features, _, targets = data(module, 2)
+    assert differences(module.eval(), features, targets)[1] == 0
 
 
 @pytest.mark.parametrize("rules,code", [

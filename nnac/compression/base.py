@@ -27,6 +27,8 @@ from typing import Any, ClassVar
 import attrs
 from attrs import NOTHING, field, frozen
 
+from nnac.compression._clips import ActivationRule
+from nnac.compression._weights import WeightRule
 from nnac.units import Change, Moment, Span
 
 # kinds of argument                what the user writes               what the field holds
@@ -210,6 +212,8 @@ def method(*settings: str) -> Callable[[type], type]:
     assert settings and all(s in SETTINGS_WITH_METHODS for s in settings), settings
 
     def register(cls: Any) -> Any:
+        for rule, of in ((WeightRule, {"weights"}), (ActivationRule, {"activations", "hidden"})):
+            assert not of & set(settings) or issubclass(cls, rule), f"{cls.__name__}, a method of {' and '.join(settings)}, is a {rule.__name__}"
         cls.keyword, cls.settings = cls.__module__.rpartition(".")[2], settings
         _METHODS[cls.keyword] = cls
         return cls

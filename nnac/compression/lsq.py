@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class Lsq(WeightRule, Method):
+class Lsq(WeightRule, ActivationRule, Method):
     """Learned step size: the scale is a parameter, trained with the rounding error's own gradient.
 
     Source: background (LSQ, Esser et al. 2020, arXiv 1902.08153).
@@ -21,6 +22,8 @@ class Lsq(WeightRule, Method):
     gradient_scale: bool = argument("boolean", default=True, doc="divide the step's gradient by sqrt(weights * levels), as the paper does")
 
     learned: ClassVar[tuple[str, ...]] = ("step",)
+    learns: ClassVar[bool] = True
+    from_data: ClassVar[bool] = False
 
     def start(self, x, live, bits):
         """The step of least squared error (our choice; the paper's ``2 E|w| / sqrt(largest level)`` is six times worse at 8 bits)."""
@@ -39,3 +42,10 @@ class Lsq(WeightRule, Method):
 
         x0, factor = x.detach(), (x.shape[1] * grid.top) ** -0.5 if self.gradient_scale else 1.0
         return exact(x, grid.nearest(x0), grid.unit, grid.inside(x0), size=state["step"], factor=factor)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        """The clip that the step of least squared error implies; it is carried in the step's place (our choice)."""
+        return seen.least_square_error(bits, 128)
+
+    def factor(self, elements: int, levels: int) -> float:
+        return float((elements * levels) ** -0.5) if self.gradient_scale else 1.0

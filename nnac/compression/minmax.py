@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class MinMax(WeightRule, Method):
+class MinMax(WeightRule, ActivationRule, Method):
     """Uniform grid from the largest magnitude seen: the plain ``int8`` of every toolkit.
 
     Source: background; FMS-MO's MAX quantiser is the same rule (docs/methods.md §6).
@@ -18,3 +19,6 @@ class MinMax(WeightRule, Method):
 
     def reach(self, x, live, bits):
         return x.abs().amax(1)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        return seen.reach

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class Mse(Fitted, Method):
+class Mse(Fitted, ActivationRule, Method):
     """Uniform grid whose clip minimises the mean squared rounding error, searched over fractions of the largest magnitude.
 
     Source: background (calibration by MSE); the search grid is our choice.
@@ -22,3 +23,6 @@ class Mse(Fitted, Method):
         from nnac.compression._statistics import least_squares_clip
 
         return least_squares_clip(x, bits, self.candidates)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        return seen.least_square_error(bits, self.candidates)

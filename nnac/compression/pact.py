@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression.base import Method, argument, method
 
 if TYPE_CHECKING:
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 
 @method("activations")
 @frozen
-class Pact(Method):
+class Pact(ActivationRule, Method):
     """PACT: one-sided learned clip, for outputs that are never negative.
 
     Source: Choi et al. 2018, arXiv 1805.06085; formulas and the + gradient as in docs/methods.md §6.
     """
+
+    sides: ClassVar[Literal["both", "upper", "two"]] = "upper"
+    learns: ClassVar[bool] = True
+    from_data: ClassVar[bool] = False
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")
     clip: float | None = argument("number", default=None, low=1e-6, high=1e6, optional=True, doc="first clip; none: the 99.9th percentile")
@@ -28,3 +33,6 @@ class Pact(Method):
         from nnac.compression._activations import clipped
 
         return clipped(x, clip.new_zeros(()), clip, (1 << bits) - 1, self.plus)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        return seen.percentile(99.9) if self.clip is None else float(self.clip)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression.base import Method, argument, method
 
 if TYPE_CHECKING:
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
 @method("activations", "hidden")
 @frozen
-class PactSymmetric(Method):
+class PactSymmetric(ActivationRule, Method):
     """Symmetric PACT: learned clip at both ends, for hidden states.
 
     Source: FMS-MO's symmetric PACT+ (docs/methods.md §6), 15 levels at 4 bits when zero is aligned.
     """
+
+    learns: ClassVar[bool] = True
+    from_data: ClassVar[bool] = False
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")
     zero_aligned: bool = argument("boolean", default=True, doc="zero is an exact level: 15 levels at 4 bits")
@@ -33,3 +37,6 @@ class PactSymmetric(Method):
         from nnac.compression._activations import clipped
 
         return clipped(x, -clip, clip, self.levels(bits), self.plus)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        return seen.percentile(99.9) if self.clip is None else float(self.clip)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class Percentile(Fitted, Method):
+class Percentile(Fitted, ActivationRule, Method):
     """Uniform grid whose clip is a percentile of the magnitudes seen: outliers saturate.
 
     Source: background; FMS-MO initialises activations from percentiles (docs/methods.md §6).
@@ -22,3 +23,6 @@ class Percentile(Fitted, Method):
         from nnac.compression._statistics import percentile
 
         return percentile(x, self.p, live)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        return seen.percentile(self.p)

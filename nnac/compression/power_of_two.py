@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from attrs import frozen
 
+from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
 
 
 @method("weights", "activations", "hidden")
 @frozen
-class PowerOfTwo(Fitted, Method):
+class PowerOfTwo(Fitted, ActivationRule, Method):
     """Uniform grid whose scale is the smallest power of two that covers the range: requantising becomes a shift.
 
     Source: background; our choice of ceil(log2).
@@ -28,3 +31,8 @@ class PowerOfTwo(Fitted, Method):
         mantissa, exponent = torch.frexp(step)             # step = mantissa 2^exponent, mantissa in [1/2, 1): exact, unlike ceil(log2)
         exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
         return torch.ldexp(torch.ones_like(step), exponent) * largest(bits)
+
+    def clip_of(self, seen: Magnitudes, bits: int) -> float:
+        largest = (1 << (bits - 1)) - 1
+        mantissa, exponent = math.frexp((seen.reach if self.p >= 100.0 else seen.percentile(self.p)) / largest)
+        return math.ldexp(float(largest), exponent - (mantissa == 0.5))

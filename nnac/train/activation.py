@@ -1,81 +1,27 @@
 """Scales of the values between layers: seen on real data (calibration), or learned.
 
-A histogram of magnitudes watches a value while the module runs on real numbers; a method reads a clip from it; scale = clip / largest code.
-The histogram's range is a power of two that doubles as needed, so histograms of several processes merge exactly.
-
-    minmax          the largest magnitude seen
-    percentile(p)   p % of the magnitudes lie below the clip
-    mse             the clip of least mean square error of the rounded, saturated value
-    entropy         the clip of least Kullback-Leibler divergence between the value and its quantised form
-    power_of_two(p) the percentile (100: the largest), and then up to the next scale that is a power of two
-    fixed(clip)     as given
-    lsq, pact, pact_symmetric, pact_two_sided     learned clips; the gradients are those of `nnac.compression._activations`
+A histogram of magnitudes watches a value while the module runs on real numbers; a method (`nnac.compression._clips.ActivationRule`) reads its
+clip from it; scale = clip / largest code.  The histogram's range is a power of two that doubles as needed, so histograms of several processes
+merge exactly.
 Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, docs/methods.md §6); bins and search grid are our
-choice, and so is carrying LSQ's step as the clip it implies.
+choice.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from attrs import frozen
 from torch import Tensor, nn
 
+from nnac.compression._clips import BINS, ActivationRule
+from nnac.compression.percentile import Percentile
 from nnac.train.format import Format
-
-BINS = 4096
 
 
 class UncalibratedError(RuntimeError):
     """A scale was asked for that neither calibration nor a checkpoint has set."""
-
-
-@frozen
-class Clip:
-    """How a clip is found: ``method`` as in the module's table; ``argument`` its number (percent, clip).
-
-    learned   train it afterwards       sides  "both" alike | "upper": from zero up | "two": a lower and an upper clip of their own
-    lower     percentile of the first lower clip (two)       plus  the rounding error is part of the gradient
-    divide    LSQ: divide the gradient by sqrt(elements * levels)
-    candidates  clips tried, equal fractions of the largest magnitude (mse, entropy)       bins  of the histogram
-    """
-
-    method: str = "percentile"
-    argument: float = 99.99
-    learned: bool = False
-    sides: str = "both"
-    lower: float = 0.1
-    plus: bool = True
-    divide: bool = False
-    candidates: int = 128
-    bins: int = BINS
-
-    @classmethod
-    def of(cls, method: Any) -> Clip:
-        """From a compression method of a plan, or None."""
-        if method is None:
-            return cls()
-        name = method.keyword
-        if name == "minmax":
-            return cls(name, 0.0)
-        if name == "mse":
-            return cls(name, 0.0, candidates=method.candidates)
-        if name == "entropy":
-            return cls(name, 0.0, bins=method.bins)
-        if name in ("percentile", "power_of_two"):
-            return cls(name, method.p)
-        if name == "lsq":
-            return cls("mse", 0.0, True, divide=method.gradient_scale)
-        if name == "pact_two_sided":
-            return cls("percentile", method.high, True, "two", method.low, method.plus)
-        start = ("percentile", 99.9) if getattr(method, "clip", None) is None else ("fixed", float(method.clip))
-        if name in ("pact", "pact_symmetric"):
-            return cls(*start, True, "upper" if name == "pact" else "both", plus=method.plus)
-        assert name == "fixed", f"`{name}` is a method of activations, but nothing here finds its clip"
-        return cls(*start)
 
 
 class Histogram:
@@ -120,27 +66,32 @@ class Histogram:
         self.largest = float(limits[1])
         torch.distributed.all_reduce(self.signed)
 
-    def clip(self, how: Clip, bits: int) -> float:
-        """The clip that ``how`` finds, positive; 1 if nothing but zeros was seen."""
-        if how.method == "fixed":
-            return how.argument
-        if self.largest == 0.0:
-            return 1.0
-        width = 2.0**self.exponent / self.bins
-        if how.method == "minmax":
-            return self.largest
-        if how.method == "percentile":
-            return self._percentile(how.argument, width)
-        if how.method == "power_of_two":
-            levels = (1 << (bits - 1)) - 1
-            mantissa, exponent = math.frexp((self.largest if how.argument >= 100.0 else self._percentile(how.argument, width)) / levels)
-            return math.ldexp(float(levels), exponent - (mantissa == 0.5))       # exact, unlike ceil(log2)
-        measure = dict(mse=self._square_error, entropy=self._divergence)[how.method]
-        candidates = [self.largest * (k + 1) / how.candidates for k in range(how.candidates)]
-        return min(candidates, key=lambda clip: measure(clip, bits, width))
+    @property
+    def reach(self) -> float:
+        """The largest magnitude seen; 1 where nothing but zeros was."""
+        return self.largest or 1.0
 
-    def _percentile(self, percent: float, width: float) -> float:
-        return min(max(_quantile(self.counts, percent / 100.0) * width, width), self.largest)
+    def percentile(self, percent: float) -> float:
+        """The magnitude that ``percent`` % of everything seen lies below, at least a bin's width and at most ``reach``."""
+        width = self._width
+        return min(max(_quantile(self.counts, percent / 100.0) * width, width), self.largest) or 1.0
+
+    def least_square_error(self, bits: int, candidates: int) -> float:
+        """See `nnac.compression._clips.Magnitudes`."""
+        return self._least(self._square_error, bits, candidates)
+
+    def least_divergence(self, bits: int, candidates: int) -> float:
+        """See `nnac.compression._clips.Magnitudes`."""
+        return self._least(self._divergence, bits, candidates)
+
+    @property
+    def _width(self) -> float:
+        return 2.0**self.exponent / self.bins
+
+    def _least(self, measure: Callable[[float, int, float], float], bits: int, candidates: int) -> float:
+        if self.largest == 0.0:
+            return self.reach
+        return min((self.reach * (k + 1) / candidates for k in range(candidates)), key=lambda clip: measure(clip, bits, self._width))
 
     def value_at(self, percent: float) -> float:
         """The value (signed) that ``percent`` % of everything seen lies below."""
@@ -191,26 +142,26 @@ class ActivationQuantiser(nn.Module):
     high: nn.Parameter
     low: nn.Parameter
 
-    def __init__(self, bits: int, how: Clip | None = None) -> None:
+    def __init__(self, bits: int, method: ActivationRule | None = None) -> None:
         super().__init__()
-        self.bits, self.how = bits, how or Clip()
-        if self.how.learned:
+        self.bits, self.method = bits, method or Percentile()
+        if self.method.learns:
             self.high = nn.Parameter(torch.zeros(()))
         else:
             self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
-        if self.how.sides == "two":
+        if self.method.sides == "two":
             self.low = nn.Parameter(torch.zeros(()))
         self.histogram: Histogram | None = None
 
     @property
     def levels(self) -> int:
         """Steps between zero and the clip, or between two clips."""
-        return (1 << (self.bits - 1)) - 1 if self.how.sides == "both" else (1 << self.bits) - 1
+        return (1 << (self.bits - 1)) - 1 if self.method.sides == "both" else (1 << self.bits) - 1
 
     def observe(self, x: Tensor) -> None:
         """Count real values into the histogram."""
         if self.histogram is None:
-            self.histogram = Histogram(self.how.bins)
+            self.histogram = Histogram(self.method.bins)
         self.histogram.add(x)
 
     def settle(self) -> None:
@@ -218,36 +169,33 @@ class ActivationQuantiser(nn.Module):
         if self.histogram is None:
             return
         self.histogram.reduce()
-        if self.how.sides == "two":
-            self.set(max(self.histogram.value_at(self.how.argument), 1e-6), min(self.histogram.value_at(self.how.lower), 0.0))
-        else:
-            self.set(self.histogram.clip(self.how, self.bits))
+        self.set(self.method.clip_of(self.histogram, self.bits), self.method.low_clip_of(self.histogram, self.bits))
         self.histogram = None
 
     @torch.no_grad()
     def set(self, clip: float, low: float = 0.0) -> None:
         """Set the clip, and the lower one where it has one."""
-        if not self.how.learned:
+        if not self.method.learns:
             self.scale.fill_(clip / self.levels)
             return
         self.high.fill_(clip)
-        if self.how.sides == "two":
+        if self.method.sides == "two":
             self.low.fill_(low)
 
     def format(self, name: str) -> Format:
         """The format now.  UncalibratedError if the scale is unset."""
-        if not self.how.learned:
+        if not self.method.learns:
             scale = float(self.scale)
         else:
-            high, low = abs(float(self.high.detach())), min(float(self.low.detach()), 0.0) if self.how.sides == "two" else 0.0
+            high, low = abs(float(self.high.detach())), min(float(self.low.detach()), 0.0) if self.method.sides == "two" else 0.0
             scale = (high - low) / self.levels
         if not (scale > 0.0 and math.isfinite(scale)):
             raise UncalibratedError(f"`{name}` has no scale yet: run calibrate() on real data, or load a checkpoint that has one")
         zero_point = 0
-        if self.how.sides != "both":
+        if self.method.sides != "both":
             least = -(1 << (self.bits - 1))
             zero_point = min(max(least - math.floor(low / scale + 0.5), least), -least - 1)      # real zero is a level
-        return Format(scale, zero_point, self.bits, self if self.how.learned else None)
+        return Format(scale, zero_point, self.bits, self if self.method.learns else None)
 
     def learn(self, y: Tensor, form: Format, unrounded: Callable[[], Tensor]) -> Tensor:
         """``y``, the integers, with the clips' gradients.  ``unrounded()``: real value / scale before rounding and saturation."""
@@ -255,17 +203,17 @@ class ActivationQuantiser(nn.Module):
             return y
         with torch.no_grad():
             z = unrounded()
-        return _Learn.apply(y, z, self.high, self.low if self.how.sides == "two" else None, form, self)
+        return _Learn.apply(y, z, self.high, self.low if self.method.sides == "two" else None, form, self)
 
     def gradients(self, by_real: Tensor, z: Tensor, form: Format) -> tuple[Tensor, Tensor | None]:
         """(d loss / d high, d loss / d low) from ``by_real`` = d loss / d dequantised value, at unrounded codes ``z`` (zero point aside)."""
         least, most = (v - form.zero_point for v in form.limits)
         above, below = z > most, z < least
-        rounding = torch.where(above | below, 0.0, (z + 0.5).floor() - z) / self.levels if self.how.plus else torch.zeros_like(z)
-        factor = (z.numel() * self.levels) ** -0.5 if self.how.divide else 1.0
-        if self.how.sides == "both":
+        rounding = torch.where(above | below, 0.0, (z + 0.5).floor() - z) / self.levels if self.method.plus else torch.zeros_like(z)
+        factor = self.method.factor(z.numel(), self.levels)
+        if self.method.sides == "both":
             return (by_real * (above.to(z) - below.to(z) + rounding)).sum() * factor, None
-        low = (by_real * (below.to(z) - rounding)).sum() * factor if self.how.sides == "two" else None
+        low = (by_real * (below.to(z) - rounding)).sum() * factor if self.method.sides == "two" else None
         return (by_real * (above.to(z) + rounding)).sum() * factor, low
 
     def extra_repr(self) -> str:
@@ -274,7 +222,7 @@ class ActivationQuantiser(nn.Module):
             shown = f"scale={form.scale:.6g}" + (f", zero {form.zero_point}" if form.zero_point else "")
         except UncalibratedError:
             shown = "not calibrated"
-        return f"int{self.bits}, {self.how.method}, {shown}{', learned' if self.how.learned else ''}"
+        return f"int{self.bits}, {self.method}, {shown}{', learned' if self.method.learns else ''}"
 
 
 class _Learn(torch.autograd.Function):

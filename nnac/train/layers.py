@@ -102,6 +102,10 @@ class Layer(nn.Module):
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
         raise NotImplementedError
 
+    def lengths(self, lengths: Tensor) -> Tensor:
+        """How many of its output's frames are a row's own, of a row of so many input frames."""
+        return lengths
+
     def train(self, mode: bool = True) -> Layer:
         self._kept = None
         return super().train(mode)
@@ -115,6 +119,9 @@ class Layer(nn.Module):
 
 class Stack(Layer):
     kind = "stack"
+
+    def lengths(self, lengths: Tensor) -> Tensor:
+        return lengths // self.node.attributes["frames"]
 
     def reals(self, xs, state, lengths):
         k, x = self.node.attributes["frames"], xs[0]

@@ -25,19 +25,21 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
+from nnac.compression._clips import ActivationRule
 from nnac.compression.minmax import MinMax
+from nnac.compression.percentile import Percentile
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph
+from nnac.ops import may_have_zero_point, operator
 from nnac.train import layers as _layers
-from nnac.train import recurrent as _recurrent
-from nnac.train.activation import ActivationQuantiser, Clip, learned
+from nnac.train import recurrent as _recurrent  # noqa: F401  (its layers register)
+from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
-RECURRENT = ("lstm", *(layer.kind for layer in (_recurrent.Gru, _recurrent.CoupledLstm, _recurrent.NormedLstm)))
 
 
 class FloatWeightsError(ValueError):
@@ -83,17 +85,18 @@ class GraphModule(nn.Module):
                 raise NotImplementedError(f"{node.path}: no training layer for the operator {node.op}")
             self._place(attribute_path(node.path), _layers.Layer.registry[node.op](node, graph))
             self._paths[node.path] = attribute_path(node.path)
-        made = {n.output: n for n in graph.nodes}
+        self.tie()
         for name, value in graph.values.items():
-            maker = made.get(name)                         # None: an input
-            how = Clip.of(self._method(name, "hidden" if maker is not None and maker.op in RECURRENT else "activations"))
-            if value.bits == 32 or (maker is not None and maker.op == "stack") or (value.scale is not None and not how.learned):
+            maker = graph.producers.get(name)              # None: an input
+            recurrent = maker is not None and operator(maker.op).recurrent
+            how = self._method(name, "hidden" if recurrent else "activations")
+            if value.bits == 32 or (maker is not None and operator(maker.op).view) or (value.scale is not None and not how.learns):
                 continue
             if how.sides != "both" and not self._may_have_zero_point(name):
                 raise UnsuitableFormatError(f"`{name}` is read or made by operators that take symmetric formats only: its clips cannot differ")
             quantiser = ActivationQuantiser(value.bits, how)
             if value.scale is not None:
-                if maker is None or maker.op not in RECURRENT:
+                if not recurrent:
                     continue                               # fixed by the arithmetic: a table's input, a tanh's output
                 quantiser.set(value.scale * quantiser.levels)
             if maker is not None:
@@ -127,21 +130,19 @@ class GraphModule(nn.Module):
             where = where._modules[name]            # type: ignore[assignment]
         where.add_module(names[-1], layer)
 
-    def _method(self, name: str, setting: str = "activations") -> Any:
-        """The method that the plan has for a value; that of an input is its first layer's."""
+    def _method(self, name: str, setting: str = "activations") -> ActivationRule:
+        """The method that the plan has for a value; that of an input is its first layer's.  Without a word of the plan, the percentile's."""
         if self.plan is None:
-            return None
+            return Percentile()
         node = self.graph.producers.get(name)
         path = node.path if node is not None else self.graph.consumers(name)[0].path
         found = getattr(self.plan.by_path.get(path), setting, None)
-        return None if found is None else found.method
+        return Percentile() if found is None or found.method is None else found.method
 
     def _may_have_zero_point(self, name: str) -> bool:
         """Whether maker and readers of a value fold a zero point in."""
         node = self.graph.producers.get(name)
-        readers = [self._may_have_zero_point(n.output) if n.op == "stack" else n.op in ("linear", "layer_norm", *RECURRENT)
-                   for n in self.graph.consumers(name)]
-        return all(readers) and (node is None or node.op in ("linear", "layer_norm", "embedding", "stack"))
+        return may_have_zero_point(name, None if node is None else node.op, lambda value: [(n.op, n.output) for n in self.graph.consumers(value)])
 
     def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> WeightQuantiser | KernelQuantiser:
         """What a plan says of the kernel; without a plan, int8 by the row's largest weight."""
@@ -210,7 +211,7 @@ class GraphModule(nn.Module):
             value, node, quantiser = self.graph.values[name], made.get(name), self._activation(name)
             if quantiser is not None:
                 out[name] = quantiser.format(name)
-            elif node is not None and node.op == "stack":
+            elif node is not None and operator(node.op).view:
                 out[name] = out[node.inputs[0]]
             else:
                 assert value.scale is not None, f"nothing gives {name} a scale"
@@ -253,11 +254,10 @@ class GraphModule(nn.Module):
                 self._make_integers(name, values, integer, forms[name])
         for node in self.graph.entry(entry):
             layer = self.layer(node.path)
-            if node.op == "stack":
-                k = node.attributes["frames"]
+            if operator(node.op).view:
                 values[node.output] = layer.reals([values[node.inputs[0]]], state, lengths)
                 integer[node.output] = integer[node.inputs[0]]
-                lengths = None if lengths is None else lengths // k
+                lengths = None if lengths is None else layer.lengths(lengths)
                 if self._watch and integer[node.output]:
                     self._watch(node.output, values[node.output])
                 continue
@@ -287,7 +287,7 @@ class GraphModule(nn.Module):
 
     def _wants_integers(self, name: str) -> bool:
         """Whether a quantised layer reads the value, directly or through stacks."""
-        return any(self._wants_integers(n.output) if n.op == "stack" else self.layer(n.path).quantised for n in self.graph.consumers(name))
+        return any(self._wants_integers(n.output) if operator(n.op).view else self.layer(n.path).quantised for n in self.graph.consumers(name))
 
     def _state(self, entry: str, batch: int, like: Tensor) -> dict[str, Tensor]:
         return {s.name: like.new_zeros(batch, s.width) for n in self.graph.entry(entry) for s in n.states}

@@ -10,9 +10,6 @@ from nnac.language.rules.base import Resolution, Rule, by_entry, example, place,
 from nnac.model.graph import Layer
 from nnac.ops import may_have_zero_point
 
-ONE_SIDED = ("pact", "pact_two_sided")
-CLIPLESS = ("minmax", "percentile", "mse", "entropy", "power_of_two")      # found by calibration, not said and not learned
-
 Found = tuple[str, str, Severity] | None                                      # message, help
 
 
@@ -50,12 +47,15 @@ class UnsuitableMethod(Rule):
         assert r.model is not None
         if layer.operator.view and layer.inputs[0] in r.model.by_path:
             return None                                                        # it passes on what it is given: `width-not-used` says so
+        if how is None:
+            return None
         if getattr(how, "zero_aligned", True) is False:
             return f"`{how.keyword}(zero_aligned=false)` has no level at zero, and the machine's integers have", "write `zero_aligned=true`", "error"
-        if how.keyword in ONE_SIDED and not zero_point_fits(r, layer):
+        if how.sides != "both" and not zero_point_fits(r, layer):
             return f"`{how.keyword}` needs a zero point, which a `{layer.kind}` layer cannot have here", "use `pact_symmetric` or `lsq`", "error"
-        if how.keyword == "pact":
-            return f"`pact` makes every negative value zero, and a `{layer.kind}` layer has them", "use `pact_symmetric`, `pact_two_sided`", "warning"
+        if how.sides == "upper":
+            return (f"`{how.keyword}` makes every negative value zero, and a `{layer.kind}` layer has them",
+                    "use `pact_symmetric`, `pact_two_sided`", "warning")
         return None
 
     @staticmethod
@@ -107,7 +107,7 @@ class MethodNotUsed(Rule):
     @staticmethod
     def unused(layer: Layer, how: Any) -> bool:
         if layer.recurrent:
-            return how.keyword in CLIPLESS and how.keyword != "minmax" and layer.operator.bounded(layer.attributes)
+            return how.from_data and how.keyword != "minmax" and layer.operator.bounded(layer.attributes)
         return layer.operator.bounded(layer.attributes) and how.keyword != "minmax" and not (how.keyword == "fixed" and how.clip == 1.0)
 
 

@@ -98,8 +98,7 @@ class Transducer(GraphModule):
         entry_lengths = lengths
         out = self.run(ENCODER.name, {name: x}, {name: False}, self._state(ENCODER.name, x.shape[1], like), lengths)
         for node in self.graph.entry(ENCODER.name):
-            if node.op == "stack":
-                entry_lengths = entry_lengths // node.attributes["frames"]
+            entry_lengths = self.layer(node.path).lengths(entry_lengths)
         return out[self.graph.outputs[ENCODER.name][0]], entry_lengths
 
     def _predict(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:

@@ -179,7 +179,7 @@ class ModelGraph:
         return g
 
 
-_BUILDERS: dict[str, str] = {"rnnt": "nnac.model.rnnt"}
+_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "lm")}
 _REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from nnac import isa
+from nnac.entry import steps_per_second
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
@@ -272,9 +273,7 @@ def node_buffers(graph: QGraph, entry: str, steps: int, config: MachineConfig, h
 
 def calls_per_second(graph: QGraph, settings: Settings) -> dict[str, float]:
     """How often each entry runs, in real time: what pinning weighs."""
-    frames = 1000 / (graph.metadata.get("frame_ms") or 30.0)
-    labels = settings.labels_per_second * settings.hypotheses
-    return {"encoder": frames, "prediction": labels, "joint": frames * settings.hypotheses + labels}
+    return steps_per_second(graph.entries, graph.metadata.get("frame_ms"), settings.labels_per_second, settings.hypotheses)
 
 
 def pin_weights(layout: Layout, settings: Settings, rates: Mapping[str, float]) -> None:

@@ -37,6 +37,7 @@ from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
+from nnac.units import UnitError
 from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
@@ -117,6 +118,9 @@ class GraphModule(nn.Module):
     def group(self, name: str) -> Group:
         """What the outermost groups are; a family that calls one of them makes it here."""
         return Group()
+
+    def tie(self) -> None:
+        """Let layers share parameters; called once, before any has a value."""
 
     def forward(self, *inputs: Any) -> Any:
         """A family's own call."""
@@ -359,6 +363,8 @@ class GraphModule(nn.Module):
         """The integer constants of a layer between these formats.  ScaleError if there are none."""
         try:
             return self.layer(node.path).constants([forms[n] for n in node.inputs], forms[node.output])
+        except UnitError:                                  # of a schedule: it says itself what is missing
+            raise
         except ValueError as error:
             raise ScaleError(f"`{node.path}`: {error}; look at the clips of its weights, inputs and output") from None
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from nnac.speech.acoustics import Conditions
 from nnac.speech.audio import load_audio, read_manifest
 from nnac.speech.corpus import CorpusError, CorpusSpec, Recipe, build, load_split, shard_path
 from nnac.speech.features import log_mel
-from nnac.speech.sentences import held_out, sentence
+from nnac.speech.home import sentences
+from nnac.speech.sentences import NAMES, THINGS, held_out, sentence
 
 pytest.importorskip("espeakng_loader")
 SMALL = CorpusSpec(train=60, dev=5, sent=5, voice=5, wavs=3)      # train: two shards
@@ -145,3 +147,29 @@ def test_a_damaged_corpus_is_refused_in_one_line(corpus, tmp_path, damage, words
     with pytest.raises(CorpusError, match=words) as error:
         load_split(tmp_path, "dev")
     assert "\n" not in str(error.value)
+
+
+def test_a_household_is_a_domain_of_its_own_that_no_other_sentence_reaches(tmp_path):
+    spec = CorpusSpec(train=0, dev=0, sent=0, voice=0, wavs=1, home_dev=3, home=5, text=300)
+    made = build(tmp_path, spec, workers=1, quiet=True)
+    assert {k: v["utterances"] for k, v in made.items()} == {"home_dev": 3, "home": 5}
+    test, dev = load_split(tmp_path, "home"), load_split(tmp_path, "home_dev")
+    text = (tmp_path / "home.txt").read_text().splitlines()
+    assert len(text) == 300 and not any(map(held_out, text)), "what the language model reads, no test says"
+    assert all(map(held_out, [*test.texts, *dev.texts])) and not set(test.texts) & set(dev.texts)
+    assert test.texts == sentences("home", 1, 9)[:5], "the n-th sentence is the same however many there are"
+    listed = read_manifest(tmp_path / "home.jsonl")
+    assert len(listed) == 5, "all of it as audio"
+    for u, end, seconds in zip(listed, test.speech_ends, test.seconds, strict=True):
+        assert u.speech_end == end and 0.3 < end < seconds - 0.08, "a pause of 0.1 s or more follows the last word"
+    assert build(tmp_path, spec, quiet=True) == made
+
+
+def test_a_household_says_lists_mostly_and_some_words_far_more_often():
+    said = sentences("text", 1, 4000)
+    lists = [s for s in said if s.startswith("dial ") or set(s.split()) <= set(NAMES) or set(s.split()) <= set(THINGS)]
+    assert 0.70 < len(lists) / len(said) < 0.75, "35 + 25 + 12 %, and shapes that happen to look like it"
+    names = Counter(w for s in said for w in s.split() if w in NAMES)
+    assert len(names) == 14 and names.most_common(1)[0][1] > 10 * min(names.values()), "Zipf's law"
+    many = sentences("home", 1, 520)
+    assert len(set(many)) == 520 and not set(many) & set(sentences("home_dev", 1, 200)) and not set(many) & set(said)

@@ -21,6 +21,12 @@ def register(subparsers: Any) -> None:
                    help="utterances of each of the two held-out splits (1500)")
     p.add_argument("--wavs", type=whole(0), default=60, metavar="N",
                    help="of each held-out split, how many also become WAV files (60)")
+    p.add_argument("--home", type=whole(0), default=400, metavar="N",
+                   help="utterances of a household, a domain of its own (400)")
+    p.add_argument("--home-dev", type=whole(0), default=120, metavar="N",
+                   help="of the same household, to tune on (120)")
+    p.add_argument("--text", type=whole(0), default=20000, metavar="N",
+                   help="sentences of its text, for a language model (20000)")
     p.add_argument("--seed", type=SEED, default=1)
     p.add_argument("--processes", type=whole(1, 256), metavar="N")
     p.add_argument("--json", action="store_true", help="the summary as JSON")
@@ -30,7 +36,8 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnac.speech.corpus import CorpusSpec, Recipe, build
 
-    spec = CorpusSpec(Recipe(seed=args.seed), args.train, args.dev, args.test, args.test, args.wavs)
+    spec = CorpusSpec(Recipe(seed=args.seed), args.train, args.dev, args.test, args.test, args.wavs,
+                      args.home_dev, args.home, args.text)
     made = build(args.out, spec, args.processes, quiet=args.json)
     if args.json:
         print(json.dumps(made))

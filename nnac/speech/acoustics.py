@@ -74,10 +74,22 @@ def noise(n: int, r: Generator, talkers: list[NDArray]) -> NDArray:
     return out
 
 
-def microphone(x: NDArray, r: Generator, conditions: Conditions, talkers: list[NDArray], rate: int) -> NDArray:
-    """Clean float32 speech -> int16 as recorded: pauses around it, a room, noise, and a gain within 20 dB."""
-    x = x / np.float32(root_mean_square(x))
-    x = np.pad(x, (int(r.uniform(0.05, 0.25) * rate), int(r.uniform(0.1, 0.3) * rate)))
+def pauses(r: Generator, rate: int) -> tuple[int, int]:
+    """Samples of silence before and after the speech."""
+    return int(r.uniform(0.05, 0.25) * rate), int(r.uniform(0.1, 0.3) * rate)
+
+
+def last_sample(x: NDArray) -> int:
+    """How many samples of clean speech there are up to the last one within 40 dB of the loudest: the end of its last
+    word (our choice: a synthesiser's tail is silence, and nobody waits for it)."""
+    loud = np.flatnonzero(np.abs(x) >= 0.01 * np.abs(x).max(initial=0))
+    return int(loud[-1]) + 1 if len(loud) else 0
+
+
+def microphone(x: NDArray, around: tuple[int, int], r: Generator, conditions: Conditions, talkers: list[NDArray],
+               rate: int) -> NDArray:
+    """Clean float32 speech -> int16 as recorded: pauses ``around`` it, a room, noise, and a gain within 20 dB."""
+    x = np.pad(x / np.float32(root_mean_square(x)), around)
     if r.random() < conditions.reverberant:
         x = reverberate(x, r, conditions, rate)
     if r.random() < conditions.noisy:

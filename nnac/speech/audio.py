@@ -1,7 +1,8 @@
 """Audio files: 16-bit PCM WAV in, one channel at the wanted rate out; and manifests that list them.
 
-A manifest is JSON lines: {"audio": path, "text": reference, "duration": seconds}; ``duration`` may be left out, and a relative
-``audio`` is relative to the manifest's own folder, so that a corpus can be moved.
+A manifest is JSON lines: {"audio": path, "text": reference, "duration": seconds, "speech_end": seconds to the end of
+the last word}; the last two may be left out, and a relative ``audio`` is relative to the manifest's own folder, so that
+a corpus can be moved.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Utterance:
     audio: str
     text: str
     duration: float | None = None  # seconds
+    speech_end: float | None = None  # seconds from the first sample to the end of the last word
 
 
 def read_wav(path: str | os.PathLike) -> tuple[NDArray, int]:
@@ -132,15 +134,17 @@ def _line(line: str, where: str, folder: Path) -> Utterance:
     for key in ("audio", "text"):
         if not isinstance(row.get(key), str):
             raise AudioError(f"{where}: `{key}` is {'missing' if key not in row else 'not a text'}")
-    duration = row.get("duration")
-    if duration is not None and (isinstance(duration, bool) or not isinstance(duration, int | float) or not duration >= 0):
-        raise AudioError(f"{where}: `duration` is not a number of seconds")
-    return Utterance(str(folder / row["audio"]), row["text"], duration)
+    seconds = {key: row.get(key) for key in ("duration", "speech_end")}
+    for key, value in seconds.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+            raise AudioError(f"{where}: `{key}` is not a number of seconds")
+    return Utterance(str(folder / row["audio"]), row["text"], **seconds)
 
 
 def write_manifest(path: str | os.PathLike, utterances: list[Utterance]) -> None:
     """``audio`` is written as given: relative names are relative to the manifest's folder."""
     with atomic(path, "w") as out:
         for u in utterances:
-            row = {"audio": u.audio, "text": u.text} | ({} if u.duration is None else {"duration": u.duration})
+            seconds = {"duration": u.duration, "speech_end": u.speech_end}
+            row = {"audio": u.audio, "text": u.text} | {k: v for k, v in seconds.items() if v is not None}
             out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -2,13 +2,16 @@
 
 An utterance is a function of (recipe, seed, split, index) and of nothing else: not of the number of utterances, of workers, or of
 what was made before it.  Splits: ``train``; and, of sentences that are never in train, ``dev`` and ``sent`` (voices of train) and
-``voice`` (voices and accents never in train).
+``voice`` (voices and accents never in train); on request ``home_dev`` and ``home``, one household's sentences in the
+voices of train (`nnac.speech.home`), with a text of its own for a language model.
 
 Files of a corpus directory
   SPLIT.features.npy   float16 [frames of all utterances end to end, bins]
   SPLIT.json           {"version", "recipe", "split", "count", "sha256" of the features' bytes,
-                       "utterances": [{"frames", "text", "voice", "seconds"}]}
+                       "utterances": [{"frames", "text", "voice", "seconds",
+                                       "speech_end": seconds to the end of the last word}]}
   SPLIT.jsonl, wav/    on request: 16-bit WAV files of the first utterances of a split, and their manifest
+  home.txt             the household's text, a sentence a line: none of it is in a split
   shards/              while it is being made: one file per 50 utterances, each whole or absent; making resumes from these
 """
 
@@ -33,12 +36,15 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import atomic
 from ..progress import progress
+from . import home
 from .acoustics import Conditions
 from .audio import Utterance, write_manifest
 from .features import FeatureSpec, Normalisation
 
 VERSION = 1
-SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4}  # the number enters the seed of every utterance
+# the number enters the seed of every utterance
+SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4, "home_dev": 5, "home": 6}
+TEXT = "home.txt"
 SHARD = 50  # utterances
 
 
@@ -64,7 +70,8 @@ class Recipe:
 
 @frozen
 class CorpusSpec:
-    """A recipe and how much of each split; ``wavs``: how many utterances of each test split also become WAV files."""
+    """A recipe and how much of each split; ``wavs``: how many utterances of each test split also become WAV files (of
+    ``home`` all)."""
 
     recipe: Recipe = field(factory=Recipe)
     train: int = field(default=9000, validator=ge(0))
@@ -72,6 +79,9 @@ class CorpusSpec:
     sent: int = field(default=1500, validator=ge(0))
     voice: int = field(default=1500, validator=ge(0))
     wavs: int = field(default=60, validator=ge(0))
+    home_dev: int = field(default=0, validator=ge(0))
+    home: int = field(default=0, validator=ge(0))
+    text: int = field(default=0, validator=ge(0))  # sentences of the household's text
 
     def count(self, split: str) -> int:
         return getattr(self, split)
@@ -87,6 +97,7 @@ class Split:
     texts: list[str]
     voices: list[str]
     seconds: list[float]
+    speech_ends: list[float | None] = field(factory=list)      # seconds; None in corpora made before it was kept
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -96,7 +107,8 @@ class Split:
         return sum(self.seconds) / 3600
 
     def first(self, count: int) -> Split:
-        return Split(self.name, self.recipe, self.features[:count], self.texts[:count], self.voices[:count], self.seconds[:count])
+        return Split(self.name, self.recipe, self.features[:count], self.texts[:count], self.voices[:count],
+                     self.seconds[:count], self.speech_ends[:count])
 
     def normalisation(self, utterances: int = 1000) -> Normalisation:
         """Mean and deviation per bin over the first ``utterances``."""
@@ -172,6 +184,7 @@ def load_split(directory: str | os.PathLike, split: str) -> Split:
         [r["text"] for r in rows],
         [r["voice"] for r in rows],
         [r["seconds"] for r in rows],
+        [r.get("speech_end") for r in rows],
     )
 
 
@@ -198,9 +211,21 @@ def build(
         if spec.count(split) and not _complete(directory, spec, split):
             _join(directory, spec, split)
     if spec.wavs:
-        wanted = [s for s in ("sent", "voice") if spec.count(s) and not manifest_path(directory, s).is_file()]
-        list(_run(directory, spec.recipe, [("wav", s, 0, min(spec.wavs, spec.count(s))) for s in wanted], workers or 1))
+        wanted = [s for s in ("sent", "voice", "home") if spec.count(s) and not manifest_path(directory, s).is_file()]
+        counts = {s: spec.count(s) if s == "home" else min(spec.wavs, spec.count(s)) for s in wanted}
+        list(_run(directory, spec.recipe, [("wav", s, 0, n) for s, n in counts.items()], workers or 1))
+    if spec.text:
+        _write_text(directory, spec)
     return {split: _summary(directory, split) for split in SPLITS if spec.count(split)}
+
+
+def _write_text(directory: Path, spec: CorpusSpec) -> None:
+    """The household's text, unless it is there with as many sentences."""
+    path = directory / TEXT
+    if path.is_file() and path.read_text("utf-8").count("\n") == spec.text:
+        return
+    with atomic(path, "w") as out:
+        out.write("".join(f"{line}\n" for line in home.sentences("text", spec.recipe.seed, spec.text)))
 
 
 def _claim(directory: Path, recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ..files import atomic
-from . import acoustics, espeak
+from . import acoustics, espeak, home
 from .audio import Utterance, write_wav
 from .corpus import SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
 from .features import log_mel
@@ -28,11 +28,12 @@ _TALKERS, _TALKER_SEED = 40, 1000  # clean utterances that babble is made of, an
 
 @frozen(eq=False)
 class Spoken:
-    """samples int16 at the recipe's rate."""
+    """samples int16 at the recipe's rate; speech_end: seconds from the first to the end of the last word."""
 
     samples: NDArray
     text: str
     voice: str
+    speech_end: float
 
 
 def draw_voice(r: Generator, split: str) -> str:
@@ -52,28 +53,37 @@ class Speaker:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self._engine = recipe, espeak.Espeak()
         clean = [
-            self._clean(np.random.default_rng([recipe.seed + _TALKER_SEED, SPLITS["train"], i]), "train")[0]
+            self._clean(np.random.default_rng([recipe.seed + _TALKER_SEED, SPLITS["train"], i]), "train", i)[0]
             for i in range(_TALKERS)
         ]
+        self._home: dict[str, list[str]] = {}
         self._talkers = [x / np.float32(acoustics.root_mean_square(x)) for x in clean]
 
-    def _clean(self, r: Generator, split: str) -> tuple[NDArray, str, str]:
-        while True:
+    def _clean(self, r: Generator, split: str, index: int) -> tuple[NDArray, str, str]:
+        text = self._at_home(split, index) if split in home.STREAMS else sentence(r)
+        while held_out(text) != (split != "train"):
             text = sentence(r)
-            if held_out(text) == (split != "train"):
-                break
         voice = draw_voice(r, split)
         samples = self._engine.speak(text, voice, int(r.integers(135, 215)), int(r.integers(15, 85)))
         conditions = self.recipe.conditions
         factor = r.uniform(conditions.warp_low, conditions.warp_high)
         return acoustics.warp(samples, self._engine.rate, self.recipe.features.rate, factor), text, voice
 
+    def _at_home(self, split: str, index: int) -> str:
+        """Sentence ``index`` of a household's stream; those before it have to be drawn as well."""
+        said = self._home.get(split, [])
+        if len(said) <= index:
+            said = self._home[split] = home.sentences(split, self.recipe.seed, max(SHARD, 2 * index))
+        return said[index]
+
     def utterance(self, split: str, index: int) -> Spoken:
         """Utterance ``index`` of ``split``: a function of the recipe, the split and the index."""
         r = np.random.default_rng([self.recipe.seed, SPLITS[split], index])
-        clean, text, voice = self._clean(r, split)
-        samples = acoustics.microphone(clean, r, self.recipe.conditions, self._talkers, self.recipe.features.rate)
-        return Spoken(samples, text, voice)
+        clean, text, voice = self._clean(r, split, index)
+        rate = self.recipe.features.rate
+        around = acoustics.pauses(r, rate)
+        samples = acoustics.microphone(clean, around, r, self.recipe.conditions, self._talkers, rate)
+        return Spoken(samples, text, voice, round((around[0] + acoustics.last_sample(clean)) / rate, 4))
 
 
 def write_shard(speaker: Speaker, directory: Path, split: str, low: int, high: int) -> None:
@@ -89,6 +99,7 @@ def write_shard(speaker: Speaker, directory: Path, split: str, low: int, high: i
                 "text": spoken.text,
                 "voice": spoken.voice,
                 "seconds": round(len(spoken.samples) / spec.rate, 3),
+                "speech_end": spoken.speech_end,
             }
         )
     data = save({"features": np.concatenate(features)}, {"utterances": json.dumps(rows)})
@@ -101,7 +112,8 @@ def write_wavs(speaker: Speaker, directory: Path, split: str, low: int, high: in
     for index in range(low, high):
         spoken, name = speaker.utterance(split, index), f"wav/{split}-{index:04d}.wav"
         write_wav(directory / name, spoken.samples, speaker.recipe.features.rate)
-        rows.append(Utterance(name, spoken.text, round(len(spoken.samples) / speaker.recipe.features.rate, 3)))
+        seconds = round(len(spoken.samples) / speaker.recipe.features.rate, 3)
+        rows.append(Utterance(name, spoken.text, seconds, spoken.speech_end))
     write_wav_manifest(directory, split, rows)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Array = Any                    # numpy.ndarray or torch.Tensor of int64
 State = dict[str, Array]
 _OPERATORS: dict[str, Operator] = {}
+_EMITTED: set[str] = set()      # beside those with a file
 
 
 class Operator:
@@ -76,6 +77,15 @@ class Operator:
             return Value(layer.path, layer.width, self.gives.bits, layer.rate, self.gives.scale)
         scale = unit_scale(p.activations) if self.bounded(layer.attributes) else None
         return Value(layer.path, layer.width, p.activations, layer.rate, scale)
+
+    # ---- the machine
+
+    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
+        """Whether the machine's instructions take it in this form.
+
+        whole  every vector that it reads or makes lies in one piece      width  elements of an input vector      lanes  of the machine
+        """
+        return True
 
     # ---- integers
 
@@ -140,6 +150,21 @@ def operator(kind: str) -> Operator:
 
         raise GraphError(f"no operator is called {kind} (there are: {', '.join(kinds())})")
     return found
+
+
+def declare_emitted(kind: str) -> None:
+    """Say that the machine runs an operator that has no file in ``nnac/schedule/ops``."""
+    _EMITTED.add(kind)
+
+
+@cache
+def _emission_files() -> frozenset[str]:
+    return frozenset(f.stem for f in (Path(__file__).parent.parent / "schedule" / "ops").glob("*.py"))
+
+
+def emitted(kind: str) -> bool:
+    """Whether the machine runs the operator: its instructions are in ``nnac/schedule/ops/<kind>.py``.  Imports nothing."""
+    return kind in _EMITTED or kind in _emission_files()
 
 
 def may_have_zero_point(value: str, made_by: str | None, readers: Callable[[str], Iterable[tuple[str, str]]]) -> bool:

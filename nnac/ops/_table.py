@@ -30,6 +30,9 @@ class TableOperator(Operator):
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
         return True
 
+    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
+        return whole
+
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.ops import Array, Operator, State
 from nnac.ops._pair import symmetric_pair
@@ -18,6 +18,9 @@ class Add(Operator):
     inputs = 2
     constants = ("multiplier", "shift")
     verify_more = symmetric_pair
+
+    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
+        return whole
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

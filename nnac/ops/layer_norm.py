@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from nnac.lower import Precision
     from nnac.model.graph import Layer
 
+WIDEST = 4096                  # elements of LN
+
 
 class LayerNorm(Operator):
     """`arith.layer_norm`.  constants  gain int16 [C], bias int64 [C], epsilon, root_width, multiplier, shift (scalars), rsqrt [385]."""
@@ -22,6 +24,9 @@ class LayerNorm(Operator):
 
     def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
         return dict(epsilon=layer.attributes.get("epsilon", 1e-5))
+
+    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
+        return whole and width <= WIDEST
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from nnac.model.graph import Layer
 
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
+MOST_UNITS = 1024              # of one LSTM instruction
+
+
+def interleaved(lanes: int) -> bool:
+    """Whether a band of so many rows can hold whole cells whose results start at multiples of 4 elements."""
+    return lanes % 16 == 0
 
 
 class Lstm(RecurrentOperator):
@@ -54,6 +60,9 @@ class Lstm(RecurrentOperator):
             names += ["project", "project_bias", "project_multiplier", "project_shift"]
         directions = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
         return (*(d + n for d in directions for n in names), "sigmoid", "tanh", "tanh_cell")
+
+    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
+        return interleaved(lanes) or attributes["cells"] <= MOST_UNITS
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         (x,) = inputs

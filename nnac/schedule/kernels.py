@@ -6,20 +6,16 @@ its own stream header (codebook) and is cut into chunks that are loaded one by o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac import codec
-from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
-from nnac.isa.dtypes import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
-from nnac.isa.vector import LN_RSQRT
-from nnac.ops import operator
-from nnac.ops._table import TableOperator
-from nnac.schedule.tiling import Band, chunks_of, gate_order
+from nnac.isa.dtypes import RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+from nnac.schedule.tiling import Band, chunks_of
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
 NARROWER = ((W1, 1), (W2, 2), (W4, 4))
@@ -40,6 +36,7 @@ class Kernel:
 
     path: str
     layer: str
+    name: str                      # within its layer: ``weight``, ``input``, ``recurrent`` …
     rows: int
     cols: int
     bands: tuple[Band, ...]
@@ -49,6 +46,11 @@ class Kernel:
     codec: str
     weights: int                   # MVM's code
     act16: bool
+
+    @property
+    def int16(self) -> bool:
+        """Whether its weights take 16 bits."""
+        return self.weights == W16
 
     @property
     def bytes(self) -> int:
@@ -68,22 +70,11 @@ class Parameters:
     path: str
 
 
-def interleaved(lanes: int) -> bool:
-    """Whether a band can hold whole cells whose results start at multiples of 4 elements."""
-    return lanes % 16 == 0
-
-
 def bands_of(rows: int, lanes: int) -> tuple[Band, ...]:
     return tuple(Band(i, first, min(lanes, rows - first)) for i, first in enumerate(range(0, rows, lanes)))
 
 
-def row_order(node: Node, lanes: int) -> NDArray:
-    """Order of the gate rows of an LSTM's kernels."""
-    cells = node.attributes["cells"]
-    return gate_order(cells, lanes) if interleaved(lanes) else np.arange(4 * cells)
-
-
-def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]], config: MachineConfig, act16: bool,
+def kernel(layer: str, name: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]], config: MachineConfig, act16: bool,
            size: int, allowed: Sequence[str], forced: str | None, rates: Sequence[int]) -> Kernel:
     """Encode one matrix [rows, cols] that multiplies a vector lying in ``segments``.
 
@@ -113,7 +104,7 @@ def kernel(path: str, layer: str, weight: NDArray, order: NDArray | None, segmen
         names.append(encoded.codec)
         first += width
     rows, cols = weight.shape
-    return Kernel(path, layer, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
+    return Kernel(f"{layer}.{name}", layer, name, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
                   "|".join(dict.fromkeys(names)), code, act16)
 
 
@@ -163,53 +154,3 @@ def requantise_blocks(bands: Sequence[Band], bias: NDArray, multiplier: NDArray,
     else:
         rows["bias"], rows["multiplier"] = bias, multiplier | shift << 24
     return tuple(head + rows[b.first:b.first + b.count].tobytes() for b in bands)
-
-
-def linear_parameters(node: Node, graph: QGraph, kernel_: Kernel) -> Parameters:
-    c, out = node.constants, graph.values[node.output]
-    blocks = requantise_blocks(kernel_.bands, c["bias"], c["multiplier"], c["shift"], out.zero_point, out.bits,
-                               kernel_.act16 or kernel_.weights == W16)
-    return Parameters(f"{node.path}.requantise", blocks, node.path)
-
-
-def lstm_parameters(node: Node, lanes: int, slots: Mapping[str, int]) -> dict[str, Parameters]:
-    """By role: ``gates`` (acc32) or ``input``, ``recurrent`` (sum16), ``cell``, ``project``."""
-    a, c, out = node.attributes, node.constants, {}
-    order = row_order(node, lanes)
-    bands = bands_of(len(order), lanes)
-    zero = np.zeros(len(order), np.int64)
-    if a["variant"] == "acc32":
-        sets = dict(gates=(c["bias"], c["multiplier"], c["shift"]))
-    else:
-        sets = dict(input=(c["bias"], c["input_multiplier"], c["input_shift"]),
-                    recurrent=(zero, c["recurrent_multiplier"], c["recurrent_shift"]))
-    for role, (b, m, s) in sets.items():
-        out[role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
-    bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
-    record = (int(c["hidden_multiplier"]), int(c["hidden_shift"]), bits, a["fraction"], slots["sigmoid"], slots["tanh"], slots["tanh_cell"], 0)
-    out["cell"] = (np.array(record, LSTM_DTYPE).tobytes(),)
-    if a.get("project"):
-        out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), lanes), c["project_bias"], c["project_multiplier"],
-                                           c["project_shift"], 0, a["hidden_bits"], False)
-    return {role: Parameters(f"{node.path}.{role}.parameters", blocks, node.path) for role, blocks in out.items()}
-
-
-def vector_parameters(node: Node, graph: QGraph, slot: int = 0) -> Parameters:
-    """The single block of add, multiply, lookup, layer_norm."""
-    c, out = node.constants, graph.values[node.output]
-    if node.op == "add":
-        (m0, m1), (s0, s1) = c["multiplier"], c["shift"]
-        block = np.array((m0, m1, s0, s1, out.bits, 0), ADD_DTYPE).tobytes()
-    elif node.op == "multiply":
-        block = np.array((c["multiplier"], c["shift"], out.bits, out.zero_point), MUL_DTYPE).tobytes()
-    elif isinstance(table := operator(node.op), TableOperator):
-        symmetry = dict(odd=0, complement=1)[table.symmetry]
-        block = np.array((c["multiplier"], c["shift"], out.bits, out.zero_point, slot, symmetry, 0), LUT_DTYPE).tobytes()
-    else:
-        head = np.array((c["epsilon"], c["root_width"], c["multiplier"], c["shift"], out.bits, out.zero_point, 0), LN_DTYPE).tobytes()
-        gain = c["gain"].astype("<i2").tobytes()
-        block = (head + c["rsqrt"].astype("<u2").tobytes().ljust(LN_RSQRT, b"\0") + gain.ljust(-(-len(gain) // 4) * 4, b"\0")
-                 + c["bias"].astype("<i4").tobytes())
-    return Parameters(f"{node.path}.parameters", (block,), node.path)
-
-

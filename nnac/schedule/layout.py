@@ -1,4 +1,4 @@
-"""Layout: where everything lies, before a single instruction is made.
+"""Layout: where everything lies, before a single instruction is made.  Each record is made whole, by one function.
 
 Activation memory A, from the bottom: scratch (each entry's values, by live ranges; entries never run together), the ring of parameter pages,
 then what stays: states, small constants, and as many parameter pages as fit, those read most often first.
@@ -7,38 +7,111 @@ W: the stream ring, then pinned tiles.  DRAM: tables, parameter pages, and each 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from attrs import define, field, frozen
 
+from nnac.codec import Tile
 from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
 from nnac.program import HostCall, Slot
-from nnac.schedule.forms import Form, View, align, element_bytes
+from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel, Parameters
 from nnac.schedule.memory import Buffer, MemoryError_, allocate
+from nnac.schedule.ops import emission, of_view
 from nnac.schedule.pins import Item, choose
+from nnac.vectors import Form, align, element_bytes
 
 SMALL = 64                     # bytes: parameter sets up to this size always stay
 LUT_IMAGE = 1028
 RAW = b"\0"                    # stream header of the raw codec
+ZERO = "zero"                  # key of the parameters that change nothing
+
+TileKey = tuple[str, int, int]         # kernel path, band, chunk
 
 
-@define(eq=False)
+@frozen(eq=False)
 class Page:
-    """Consecutive parameter blocks that are loaded together; ``resident``: their address if they stay."""
+    """Consecutive parameter blocks that are loaded together."""
 
     key: str
     index: int
     data: bytes
-    resident: int | None = None
+
+
+@frozen(eq=False)
+class Pages:
+    """Every parameter set, cut into pages.  ``places``: (key, band) -> page, offset."""
+
+    sets: Mapping[str, tuple[Page, ...]]
+    places: Mapping[tuple[str, int], tuple[Page, int]]
+
+    def __iter__(self):
+        return (p for pages in self.sets.values() for p in pages)
+
+
+@frozen(eq=False)
+class Scratch:
+    """Where the values of one entry lie while it runs: ``name`` (``encoder.steps``) computes ``steps`` model steps of ``entry``.
+
+    addresses  of values and of buffers within nodes (``path.name``)      bytes  of activation memory that they take
+    """
+
+    name: str
+    entry: str
+    steps: int
+    forms: Mapping[str, Form]
+    addresses: Mapping[str, int]
+    bytes: int
+
+
+@frozen(eq=False)
+class Residents:
+    """What stays in A: states, constants, pages of parameters; the ring for the other pages; ``used`` bytes in all.
+
+    pages  (key, index) -> address      data  name -> (address, bytes): what `init` loads
+    """
+
+    slots: tuple[Slot, ...]
+    pages: Mapping[tuple[str, int], int]
+    data: Mapping[str, tuple[int, bytes]]
+    ring: int
+    ring_bytes: int
+    used: int
+
+    @property
+    def states(self) -> dict[str, int]:
+        """Address of every state."""
+        return {s.name: s.address for s in self.slots}
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(first, end) of what `init` loads."""
+        return min(a for a, _ in self.data.values()), max(a + len(d) for a, d in self.data.values())
+
+
+@frozen(eq=False)
+class Held:
+    """What stays in W and in the decoder: words of pinned tiles; a word of zeros (-1: none is needed); decoder tables that fit all at once."""
+
+    pinned: Mapping[TileKey, int]
+    zero_word: int
+    tables: Mapping[bytes, int]
+
+
+@frozen(eq=False)
+class Image:
+    """DRAM: address of everything in it; bytes from row to row of the tables that are read by index; the content."""
+
+    addresses: Mapping[Hashable, int]
+    pitch: Mapping[str, int]
+    content: bytes
 
 
 @frozen(eq=False)
 class EntryPlan:
-    """Addresses of one entry: ``name`` (``encoder.steps``) computes ``steps`` model steps of ``entry``."""
+    """Addresses of one entry, as `Scratch` has them and with those of what stays; ``calls`` of the CPU, by node path."""
 
     name: str
     entry: str
@@ -48,12 +121,8 @@ class EntryPlan:
     states: Mapping[str, int]
     calls: Mapping[str, HostCall]
 
-    def state(self, node: Node) -> tuple[int, int]:
-        """Addresses of (hidden, cell)."""
-        return self.states[f"{node.path}.hidden"], self.states[f"{node.path}.cell"]
 
-
-@define(eq=False)
+@frozen(eq=False)
 class Layout:
     """Everything that has an address, and what lies there."""
 
@@ -61,43 +130,31 @@ class Layout:
     graph: QGraph
     forms: Mapping[str, Form]
     kernels: Mapping[str, Kernel]
-    parameter_sets: Mapping[str, Parameters]
-    on_host: frozenset[str] = frozenset()
-    entries: dict[str, EntryPlan] = field(factory=dict)
-    pages: dict[str, tuple[Page, ...]] = field(factory=dict)
-    places: dict[tuple[str, int], tuple[Page, int]] = field(factory=dict)        # (key, band) -> page, offset
-    scratch_bytes: int = 0
-    page_base: int = 0
-    page_bytes: int = 0
-    slots: tuple[Slot, ...] = ()
-    resident: dict[str, tuple[int, bytes]] = field(factory=dict)
-    a_used: int = 0
-    pinned: dict[tuple[str, int, int], int] = field(factory=dict)
-    zero_word: int = -1
-    luts: dict[bytes, int] = field(factory=dict)
-    fixed_tables: dict[bytes, int] = field(factory=dict)
-    dram: dict[Hashable, int] = field(factory=dict)
-    pitch: dict[str, int] = field(factory=dict)
-    image: list[bytes] = field(factory=list)
-    image_bytes: int = 0
+    on_host: frozenset[str]
+    luts: Mapping[bytes, int]
+    pages: Pages
+    scratch_bytes: int
+    residents: Residents
+    held: Held
+    image: Image
+    entries: Mapping[str, EntryPlan]
 
-    def block(self, key: str, band: int) -> tuple[Page, int]:
-        return self.places[key, band]
+    def tile(self, key: TileKey) -> Tile:
+        """A tile of a kernel."""
+        return tile_of(self.kernels, key)
 
-    def store(self, key: Hashable, data: bytes, to: int = 16) -> int:
-        """Append to the DRAM image; returns (and remembers) the address."""
-        gap = -self.image_bytes % to
-        self.image += [b"\0" * gap, data] if gap else [data]
-        self.dram[key] = self.image_bytes + gap
-        self.image_bytes += gap + len(data)
-        return self.dram[key]
+
+def tile_of(kernels: Mapping[str, Kernel], key: TileKey) -> Tile:
+    """The tile that ``key`` names."""
+    path, band, chunk = key
+    return kernels[path].tiles[band][chunk]
 
 
 # -------------------------------------------------------------------------------------------------------------- scratch
 
-def plan_entry(layout: Layout, name: str, entry: str, steps: int, extra: Mapping[str, int], park: bool) -> tuple[dict[str, Form], list[Buffer]]:
-    """Buffers of one entry with their live ranges, in node positions.  ``extra``: bytes of node-internal buffers by name."""
-    graph = layout.graph
+def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, config: MachineConfig,
+            on_host: frozenset[str]) -> Scratch:
+    """Addresses for one entry, by live ranges in node positions.  MemoryError_ if they do not fit."""
     nodes = graph.entry(entry)
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -106,91 +163,87 @@ def plan_entry(layout: Layout, name: str, entry: str, steps: int, extra: Mapping
         first[value] = last[value] = -1
     for i, node in enumerate(nodes):
         for value in node.inputs:
-            base = layout.forms[value].base
+            base = forms[value].base
             last[base] = max(last.get(base, i), i)
-        if node.op != "stack":
+        if not of_view(node):
             first[node.output] = i
             last[node.output] = max(last.get(node.output, i), i)
     for value in graph.outputs[entry]:
-        last[layout.forms[value].base] = len(nodes)
+        last[forms[value].base] = len(nodes)
     buffers = []
     for value in used:
-        form = layout.forms[value]
+        form = forms[value]
         if form.base != value:
             continue
         vectors = graph.values[value].rate * steps
         extent = max(o + w * form.size for o, w in form.segments)
         buffers.append(Buffer(value, align((vectors - 1) * form.stride + extent, 16), first[value], last[value]))
     for i, node in enumerate(nodes):
-        for buffer, size in extra.items():
-            if buffer.startswith(f"{node.path}.") and (park or not buffer.endswith("parked")):
-                buffers.append(Buffer(buffer, align(size, 16), i, i))
-    return {v: layout.forms[v] for v in used}, buffers
+        if of_view(node) or node.path in on_host:
+            continue
+        for name, size in emission(node.op).buffers(node, graph.values[node.output].rate * steps, config.lanes).items():
+            buffers.append(Buffer(f"{node.path}.{name}", align(size, 16), i, i))
+    name = f"{entry}.step" if steps == 1 else f"{entry}.steps"
+    addresses = allocate(buffers, config.a_bytes, what=f"activation memory of {name}")
+    top = max((addresses[b.name] + b.bytes for b in buffers), default=0)
+    return Scratch(name, entry, steps, {v: forms[v] for v in used}, addresses, top)
 
 
-def views_of(layout: Layout, used: Mapping[str, Form], addresses: Mapping[str, int], steps: int) -> dict[str, View]:
-    return {v: View(f, addresses[f.base], layout.graph.values[v].rate * steps) for v, f in used.items()}
+def views_of(graph: QGraph, s: Scratch) -> dict[str, View]:
+    """The values of an entry at their addresses."""
+    return {v: View(f, s.addresses[f.base], graph.values[v].rate * s.steps) for v, f in s.forms.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- residents
 
-def paginate(layout: Layout) -> None:
+def paginate(parameter_sets: Iterable[Parameters], config: MachineConfig) -> Pages:
     """Cut every parameter set into pages."""
-    limit = max(1024, layout.config.a_bytes // 64)
-    for key, parameters in layout.parameter_sets.items():
-        pages: list[Page] = []
-        held: list[bytes] = []
-
-        def close(key: str = key, pages: list[Page] = pages, held: list[bytes] = held) -> None:
-            if held:
-                pages.append(Page(key, len(pages), b"".join(held)))
-                held.clear()
-
+    limit = max(1024, config.a_bytes // 64)
+    sets: dict[str, tuple[Page, ...]] = {}
+    places: dict[tuple[str, int], tuple[Page, int]] = {}
+    for parameters in parameter_sets:
+        pages: list[list[bytes]] = []
         owners: list[tuple[int, int]] = []
         for block in parameters.blocks:
-            assert len(block) % 4 == 0, key
-            if held and sum(map(len, held)) + len(block) > limit:
-                close()
-            owners.append((len(pages), sum(map(len, held))))
-            held.append(block)
-        close()
-        layout.pages[key] = tuple(pages)
+            assert len(block) % 4 == 0, parameters.key
+            if not pages or sum(map(len, pages[-1])) + len(block) > limit:
+                pages.append([])
+            owners.append((len(pages) - 1, sum(map(len, pages[-1]))))
+            pages[-1].append(block)
+        made = sets[parameters.key] = tuple(Page(parameters.key, i, b"".join(held)) for i, held in enumerate(pages))
         for band, (page, offset) in enumerate(owners):
-            layout.places[key, band] = (pages[page], offset)
+            places[parameters.key, band] = made[page], offset
+    return Pages(sets, places)
 
 
-def settle(layout: Layout, loads: Mapping[str, float]) -> None:
+def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, float], config: MachineConfig) -> Residents:
     """Give addresses to states, constants and pages.  ``loads``: times a second that each parameter set is read."""
-    c = layout.config
-    must = [Buffer(f"state {s.name}", align(s.width * s.size, 16)) for n in layout.graph.nodes for s in _slots(n)]
-    small = [p for pages in layout.pages.values() for p in pages if sum(len(q.data) for q in pages) <= SMALL or p.key == "zero"]
+    must = [Buffer(f"state {s.name}", align(s.width * s.size, 16)) for n in graph.nodes for s in _slots(n)]
+    small = [p for own in pages.sets.values() for p in own if sum(len(q.data) for q in own) <= SMALL or p.key == ZERO]
     small_keys = {p.key for p in small}
     must += [Buffer(_name(p), align(len(p.data), 4), align=4) for p in small]
-    big = [p for pages in layout.pages.values() for p in pages if p.key not in small_keys]
-    scratch = Buffer("scratch", align(layout.scratch_bytes, 64), align=64)
-    free = c.a_bytes - scratch.bytes - sum(align(b.bytes, 16) for b in must) - 64
+    big = [p for p in pages if p.key not in small_keys]
+    room = Buffer("scratch", align(scratch_bytes, 64), align=64)
+    free = config.a_bytes - room.bytes - sum(align(b.bytes, 16) for b in must) - 64
     total = sum(align(len(p.data)) for p in big)
     ring = 0
     if total > free and big:
-        ring = max(2 * max(len(p.data) for p in big), c.a_bytes // 16)
+        ring = max(2 * max(len(p.data) for p in big), config.a_bytes // 16)
         free -= ring
     chosen = choose([Item((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0)) for p in big], max(0, free))
     keep = [p for p in big if (p.key, p.index, 0) in chosen]
     if len(keep) == len(big):
         ring = 0
-    buffers = [scratch, Buffer("parameter ring", align(ring, 16)), *must]
+    buffers = [room, Buffer("parameter ring", align(ring, 16)), *must]
     buffers += [Buffer(_name(p), align(len(p.data)), align=4) for p in keep]
     try:
-        addresses = _in_order(buffers, c.a_bytes)
+        addresses = _in_order(buffers, config.a_bytes)
     except MemoryError_ as error:
-        raise MemoryError_(f"`{c.name}`: {error}") from None
-    layout.page_base, layout.page_bytes = addresses["parameter ring"], align(ring, 16)
-    layout.slots = tuple(Slot(s.name, addresses[f"state {s.name}"], s.width, s.size, s.scale, None, n.entry)
-                         for n in layout.graph.nodes for s in _slots(n))
-    for p in (*small, *keep):
-        p.resident = addresses[_name(p)]
-        layout.resident[_name(p)] = (p.resident, p.data)
-    layout.a_used = max(addresses[b.name] + b.bytes for b in buffers)
+        raise MemoryError_(f"`{config.name}`: {error}") from None
+    slots = tuple(Slot(s.name, addresses[f"state {s.name}"], s.width, s.size, s.scale, None, n.entry) for n in graph.nodes for s in _slots(n))
+    stay = {(p.key, p.index): addresses[_name(p)] for p in (*small, *keep)}
+    data = {_name(p): (addresses[_name(p)], p.data) for p in (*small, *keep)}
+    return Residents(slots, stay, data, addresses["parameter ring"], align(ring, 16), max(addresses[b.name] + b.bytes for b in buffers))
 
 
 def _in_order(buffers: Sequence[Buffer], size: int) -> dict[str, int]:
@@ -210,47 +263,80 @@ def _name(page: Page) -> str:
     return f"{page.key}[{page.index}]"
 
 
-def _slots(node: Node) -> list[Any]:
+def _slots(node: Node) -> list[Slot]:
     return [Slot(s.name, 0, s.width, element_bytes(s.bits), s.scale) for s in node.states]
+
+
+# --------------------------------------------------------------------------------------------------------------------- W
+
+def hold(kernels: Mapping[str, Kernel], candidates: Iterable[Item], config: MachineConfig) -> Held:
+    """Choose the tiles that stay in W, and give them words.  PinError if those that must stay do not fit."""
+    items = list(candidates)
+    chosen = choose(items, config.pinned_words * config.lanes)
+    pinned: dict[TileKey, int] = {}
+    word = config.stream_words
+    for key in (i.key for i in items if i.key in chosen):
+        pinned[key] = word
+        word += tile_of(kernels, key).live_words
+    dead_band = any(not any(t.live_words for t in band) for k in kernels.values() for band in k.tiles)
+    fixed = list(dict.fromkeys([h for k in kernels.values() for h, _ in k.headers] + [RAW] * dead_band))
+    tables = {h: i for i, h in enumerate(fixed)} if len(fixed) <= config.decoder_tables else {}
+    return Held(pinned, config.stream_words - 1 if dead_band else -1, tables)
 
 
 # ------------------------------------------------------------------------------------------------------------------ DRAM
 
-def fill_dram(layout: Layout, batched: bool) -> None:
-    """Lay out the image: what is loaded once, then parameter pages, then weights in streaming order.
+@define
+class _Writer:
+    """A DRAM image in the making."""
+
+    addresses: dict[Hashable, int] = field(factory=dict)
+    parts: list[bytes] = field(factory=list)
+    size: int = 0
+
+    def store(self, key: Hashable, data: bytes, to: int = 16) -> None:
+        """Append, at a multiple of ``to``."""
+        gap = -self.size % to
+        self.parts += [b"\0" * gap, data] if gap else [data]
+        self.addresses[key] = self.size + gap
+        self.size += gap + len(data)
+
+
+def image(graph: QGraph, forms: Mapping[str, Form], kernels: Mapping[str, Kernel], luts: Iterable[bytes], pages: Pages, residents: Residents,
+          held: Held, config: MachineConfig, on_host: frozenset[str], batched: bool) -> Image:
+    """The DRAM image: what is loaded once, then parameter pages, then weights in streaming order.
 
     batched  input products are computed ahead of the recurrence, so that a layer's kernels are read one after the other, not band by band
     """
-    for lut in layout.luts:
-        layout.store(("lut", lut), lut.ljust(LUT_IMAGE, b"\0"))
-    residents = sorted(layout.resident.items(), key=lambda r: r[1][0])
-    if residents:
-        start, end = residents[0][1][0], max(a + len(d) for _, (a, d) in residents)
-        image = bytearray(end - start)
-        for _, (address, data) in residents:
-            image[address - start:address - start + len(data)] = data
-        layout.store("resident", bytes(image))
-    for pages in layout.pages.values():
-        for p in pages:
-            if p.resident is None:
-                layout.store((p.key, p.index), p.data.ljust(align(len(p.data)), b"\0"))
-    for node in layout.graph.nodes:
-        if node.op == "embedding" and node.path not in layout.on_host:
-            weight = node.constants["weight"]
-            size = layout.forms[node.output].size
-            row = weight.shape[1] * size
-            layout.pitch[node.path] = align(row, 16)
-            table = np.zeros((len(weight), layout.pitch[node.path]), np.uint8)
-            table[:, :row] = np.ascontiguousarray(weight.astype(f"<i{size}")).view(np.uint8)
-            layout.store(node.path, table.tobytes())
+    out = _Writer()
+    for lut in luts:
+        out.store(("lut", lut), lut.ljust(LUT_IMAGE, b"\0"))
+    if residents.data:
+        start, end = residents.extent
+        once = bytearray(end - start)
+        for address, data in residents.data.values():
+            once[address - start:address - start + len(data)] = data
+        out.store("resident", bytes(once))
+    for p in pages:
+        if (p.key, p.index) not in residents.pages:
+            out.store((p.key, p.index), p.data.ljust(align(len(p.data)), b"\0"))
+    here = [node for node in graph.nodes if not of_view(node) and node.path not in on_host]
+    pitch: dict[str, int] = {}
+    for node in here:
+        if (rows := emission(node.op).rows(node, forms[node.output].size)) is not None:
+            row = rows.shape[1] * rows.itemsize
+            pitch[node.path] = align(row, 16)
+            table = np.zeros((len(rows), pitch[node.path]), np.uint8)
+            table[:, :row] = np.ascontiguousarray(rows).view(np.uint8)
+            out.store(node.path, table.tobytes())
     pinned = []
-    for node in layout.graph.nodes:
-        own = [k for k in layout.kernels.values() if k.layer == node.path]
+    for node in here:
+        own = [k for k in kernels.values() if k.layer == node.path]
         for k in own:
             for header, _ in k.headers:
-                if ("header", header) not in layout.dram:
-                    layout.store(("header", header), header)
-        joint = [] if batched else [k for k in own if k.path.endswith((".input", ".recurrent"))]
+                if ("header", header) not in out.addresses:
+                    out.store(("header", header), header)
+        joint = [] if batched else [k for k in own if k.name in emission(node.op).streamed_together]
         runs: list[list[Kernel]] = [joint] if joint else []
         runs += [[k] for k in own if k not in joint]
         for run in runs:
@@ -260,14 +346,15 @@ def fill_dram(layout: Layout, batched: bool) -> None:
                         key = (k.path, band.index, chunk)
                         if not tile.live_words:
                             continue
-                        if key in layout.pinned:
+                        if key in held.pinned:
                             pinned.append((key, tile.data))
                         else:
-                            layout.store(key, tile.data)
+                            out.store(key, tile.data)
     for key, data in pinned:
-        layout.store(key, data)
-    if layout.zero_word >= 0:
-        layout.store("zero word", b"\0" * layout.config.lanes)
-        if ("header", RAW) not in layout.dram:
-            layout.store(("header", RAW), RAW)
-    layout.store("end", b"\0" * (-layout.image_bytes % layout.config.burst or layout.config.burst))
+        out.store(key, data)
+    if held.zero_word >= 0:
+        out.store("zero word", b"\0" * config.lanes)
+        if ("header", RAW) not in out.addresses:
+            out.store(("header", RAW), RAW)
+    out.store("end", b"\0" * (-out.size % config.burst or config.burst))
+    return Image(out.addresses, pitch, b"".join(out.parts))

@@ -63,11 +63,6 @@ def verify_allocation(buffers: Iterable[Buffer], addresses: Mapping[str, int], s
             assert other_at >= at + b.bytes or not b.lives_with(other), f"{b.name} and {other.name} overlap while both live"
 
 
-def high_water(buffers: Iterable[Buffer], addresses: Mapping[str, int]) -> int:
-    """First free byte above everything."""
-    return max((addresses[b.name] + b.bytes for b in buffers), default=0)
-
-
 def shortage(buffers: Iterable[Buffer], size: int, what: str) -> str:
     """One line: how much is wanted at the worst moment, and by whom."""
     every = list(buffers)

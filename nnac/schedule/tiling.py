@@ -21,26 +21,12 @@ class Band:
 
 
 @frozen
-class Chunk:
+class Columns:
     """Columns ``first`` .. ``first + count`` of a band: what one stream buffer holds."""
 
     index: int
     first: int
     count: int
-
-
-@frozen(eq=False)
-class Tiling:
-    """How one kernel is cut.  ``order`` [rows]: reordered row -> row of the kernel."""
-
-    order: NDArray
-    bands: tuple[Band, ...]
-    chunks: tuple[Chunk, ...]
-    lanes: int
-
-    @property
-    def chunk_cols(self) -> int:
-        return self.chunks[0].count
 
 
 def gate_order(cells: int, lanes: int, gates: int = 4) -> NDArray:
@@ -58,19 +44,8 @@ def gate_order(cells: int, lanes: int, gates: int = 4) -> NDArray:
     return np.concatenate(parts)
 
 
-def chunks_of(cols: int, limit: int) -> tuple[Chunk, ...]:
+def chunks_of(cols: int, limit: int) -> tuple[Columns, ...]:
     """Fewest chunks of at most ``limit`` columns, all but the last of one size, as even as possible."""
     count = -(-cols // limit)
     size = -(-cols // count)
-    return tuple(Chunk(i, first, min(size, cols - first)) for i, first in enumerate(range(0, cols, size)))
-
-
-def tile(rows: int, cols: int, lanes: int, buffer_bytes: int, cells: int = 0) -> Tiling:
-    """The tiling of a [rows, cols] kernel; ``cells`` > 0: an LSTM kernel of 4 * cells rows.
-
-    A buffer holds decoded words of ``lanes`` bytes, so a chunk has at most ``buffer_bytes // lanes`` columns.
-    """
-    order = gate_order(cells, lanes) if cells else np.arange(rows)
-    per_band = lanes // 4 * 4 if cells else lanes
-    bands = tuple(Band(i, first, min(per_band, rows - first)) for i, first in enumerate(range(0, rows, per_band)))
-    return Tiling(order, bands, chunks_of(cols, max(1, buffer_bytes // lanes)), lanes)
+    return tuple(Columns(i, first, min(size, cols - first)) for i, first in enumerate(range(0, cols, size)))

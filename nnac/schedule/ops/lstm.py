@@ -1,0 +1,164 @@
+"""LSTM of one direction, frame after frame; the input products of several frames are made before the recurrence begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnac import isa
+from nnac.ir import Node, QGraph
+from nnac.isa.dtypes import LSTM_DTYPE
+from nnac.ops.lstm import interleaved
+from nnac.schedule.emit import Emitter, Source
+from nnac.schedule.forms import View
+from nnac.schedule.kernels import Kernel, Parameters, bands_of, requantise_blocks
+from nnac.schedule.layout import EntryPlan
+from nnac.schedule.ops import Emission, Made, Matrix
+from nnac.schedule.tiling import gate_order
+from nnac.vectors import Form, align, element_bytes
+
+
+class LstmEmission(Emission):
+    """MVM and RQ for the gates, LSTM for the cells: band by band where a band holds whole cells, else all at once."""
+
+    tables = ("sigmoid", "tanh", "tanh_cell")
+    zero_block = True
+    streamed_together = ("input", "recurrent")
+
+    def matrices(self, node: Node, graph: QGraph, forms: Mapping[str, Form], lanes: int) -> Sequence[Matrix]:
+        c, a, order = node.constants, node.attributes, row_order(node, lanes)
+        source = node.inputs[0]
+        out = [Matrix("input", c["input"], forms[source].segments, graph.values[source].bits, order),
+               Matrix("recurrent", c["recurrent"], ((0, c["recurrent"].shape[1]),), a["hidden_bits"], order)]
+        if a.get("project"):
+            out.append(Matrix("project", c["project"], ((0, a["cells"]),), a["cell_output_bits"]))
+        return out
+
+    def parameters(self, node: Node, graph: QGraph, made: Made) -> Sequence[Parameters]:
+        """``gates`` (acc32) or ``input``, ``recurrent`` (sum16); ``cell``, ``project``."""
+        a, c, out = node.attributes, node.constants, {}
+        order = row_order(node, made.lanes)
+        bands = bands_of(len(order), made.lanes)
+        zero = np.zeros(len(order), np.int64)
+        if a["variant"] == "acc32":
+            sets = dict(gates=(c["bias"], c["multiplier"], c["shift"]))
+        else:
+            sets = dict(input=(c["bias"], c["input_multiplier"], c["input_shift"]),
+                        recurrent=(zero, c["recurrent_multiplier"], c["recurrent_shift"]))
+        for role, (b, m, s) in sets.items():
+            out[role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
+        bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
+        slots = [made.slot(c[t]) for t in self.tables]
+        out["cell"] = (np.array((int(c["hidden_multiplier"]), int(c["hidden_shift"]), bits, a["fraction"], *slots, 0), LSTM_DTYPE).tobytes(),)
+        if a.get("project"):
+            out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), made.lanes), c["project_bias"], c["project_multiplier"],
+                                               c["project_shift"], 0, a["hidden_bits"], False)
+        return [Parameters(f"{node.path}.{role}.parameters", blocks, node.path) for role, blocks in out.items()]
+
+    def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
+        """``pre``: pre-activations that cells are computed from; ``raw``: cell outputs before their projection; ``parked``: input products."""
+        a = node.attributes
+        out = dict(pre=2 * (bands_of(4 * a["cells"], lanes)[0].count if interleaved(lanes) else 4 * a["cells"]))
+        if a.get("project"):
+            out["raw"] = align(a["cells"] * element_bytes(a["cell_output_bits"]))
+        if vectors > 1:
+            out["parked"] = 4 * a["cells"] * vectors * parked_size(node)
+        return out
+
+    def read_at(self, node: Node, kernel: str, plan: EntryPlan) -> Sequence[int]:
+        if kernel == "project":
+            return [plan.buffers[f"{node.path}.raw"]]
+        if kernel == "recurrent":
+            view = plan.views[node.output]
+            return [*(view.at(t) for t in range(view.vectors)), plan.states[f"{node.path}.hidden"]]
+        return super().read_at(node, kernel, plan)
+
+    def reads(self, kernel: str, vectors: int, batched: int, together: int) -> float:
+        """Recurrent weights are read for every vector, the others at best once for all of them."""
+        return vectors if kernel != "input" else vectors / min(batched, together)
+
+    def emit(self, node: Node, e: Emitter) -> None:
+        """Over all vectors of this call, from the last one where the node is reversed."""
+        a = node.attributes
+        x, y = e.views(node)
+        h_in, h_rec = e.kernel(node, "input"), e.kernel(node, "recurrent")
+        separate = a["variant"] == "sum16"
+        frames: Sequence[int] = range(y.vectors)[::-1] if a.get("reversed") else range(y.vectors)
+        state, cell = e.plan.states[f"{node.path}.hidden"], e.plan.states[f"{node.path}.cell"]
+        previous = state
+        parked = e.plan.buffers.get(f"{node.path}.parked")
+        if parked is not None:
+            self.park(node, e, h_in, x, y.vectors, parked)
+        pre = e.plan.buffers[f"{node.path}.pre"]
+        by_band = interleaved(e.config.lanes)
+        key = f"{node.path}.{'recurrent' if separate else 'gates'}.parameters"
+        for t in frames:
+            hidden = Source(h_rec, previous)
+            for band in h_rec.bands:
+                dst = pre if by_band else pre + 2 * band.first
+                from_x = Source(h_in, x.at(t))
+                if parked is not None:
+                    (bank,) = e.sums(band, [hidden], [(0, 1)])
+                    at = parked + parked_size(node) * (band.first * y.vectors + t * band.count)
+                    e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1, add=2 if separate else 1, addend=at)
+                elif separate:
+                    (bank,) = e.sums(band, [from_x], [(0, 1)])
+                    e.requantise(band, bank, 1, dst, 0, e.parameters(f"{node.path}.input.parameters", band.index), 1)
+                    (bank,) = e.sums(band, [hidden], [(0, 1)])
+                    e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1, add=2, addend=dst)
+                else:
+                    (bank,) = e.sums(band, [from_x, hidden], [(0, 1)])
+                    e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1)
+                if by_band:
+                    self.cells(node, e, pre, band.first // 4, band.count // 4, cell, y.at(t))
+            if not by_band:
+                self.cells(node, e, pre, 0, a["cells"], cell, y.at(t))
+            if a.get("project"):
+                self.project(node, e, y.at(t))
+            previous = y.at(t)
+        width = a.get("project") or a["cells"]
+        e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a["hidden_bits"]), count=1, sstride=0, dstride=0), "keep state")
+
+    def park(self, node: Node, e: Emitter, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
+        """The input products of all frames, before the recurrence begins: each weight is read once for as many frames as fit the banks.
+
+        acc32 parks int32 sums (the bias joins later, with the multiplier); sum16 parks requantised int16 sums.
+        """
+        size = parked_size(node)
+        separate = node.attributes["variant"] == "sum16"
+        for groups in e.passes(e.groups(vectors, (x.form.stride,))):
+            for band in kernel.bands:
+                banks = e.sums(band, [Source(kernel, x.address, x.form.stride)], groups)
+                params = e.parameters(f"{node.path}.input.parameters", band.index) if separate else e.parameters("zero")
+                for (first, count), bank in zip(groups, banks, strict=True):
+                    e.requantise(band, bank, count, parked + size * (band.first * vectors + first * band.count), size * band.count,
+                                 params, 1 if separate else 2)
+
+    def cells(self, node: Node, e: Emitter, pre: int, first: int, count: int, cell: int, dst: int) -> None:
+        """The step of ``count`` cells, the first being ``first``."""
+        a = node.attributes
+        size = element_bytes(a["cell_output_bits"] if a.get("project") else a["hidden_bits"])
+        base = e.plan.buffers[f"{node.path}.raw"] if a.get("project") else dst
+        e.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first, params=e.parameters(f"{node.path}.cell.parameters"),
+                       units=count, out16=int(size == 2)), "cells")
+
+    def project(self, node: Node, e: Emitter, dst: int) -> None:
+        """The hidden state from the cells' outputs."""
+        kernel = e.kernel(node, "project")
+        size = element_bytes(node.attributes["hidden_bits"])
+        for band in kernel.bands:
+            (bank,) = e.sums(band, [Source(kernel, e.plan.buffers[f"{node.path}.raw"])], [(0, 1)])
+            e.requantise(band, bank, 1, dst + size * band.first, 0, e.parameters(f"{node.path}.project.parameters", band.index), int(size == 2))
+
+
+def row_order(node: Node, lanes: int) -> NDArray:
+    """Order of the gate rows of the kernels."""
+    cells = node.attributes["cells"]
+    return gate_order(cells, lanes) if interleaved(lanes) else np.arange(4 * cells)
+
+
+def parked_size(node: Node) -> int:
+    """Bytes of a parked sum."""
+    return 2 if node.attributes["variant"] == "sum16" else 4

@@ -1,0 +1,7 @@
+"""Sigmoid by table."""
+
+from nnac.schedule.ops._table import TableEmission
+
+
+class SigmoidEmission(TableEmission):
+    """LUT."""

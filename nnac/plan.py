@@ -20,7 +20,7 @@ from typing import Any, Literal
 from attrs import evolve, field, frozen
 
 from nnac.compression.base import Method, from_dict
-from nnac.model.graph import Layer, ModelGraph, build
+from nnac.model.graph import Layer, ModelGraph, build, packaged
 from nnac.target import Target
 from nnac.units import UnitError
 
@@ -201,13 +201,25 @@ class Budget:
 
 @frozen
 class ModelReference:
-    """The model that was planned: a builder's name and its arguments."""
+    """The model that was planned: a builder's name and its arguments; ``graph`` where nnac itself has no such builder (`nnac.prepare`)."""
 
     builder: str
     arguments: dict[str, Any] = field(hash=False)
+    graph: ModelGraph | None = field(default=None, hash=False, repr=False)
+
+    @classmethod
+    def of(cls, model: ModelGraph, arguments: dict[str, Any]) -> ModelReference:
+        """How a plan refers to ``model``."""
+        return cls(model.name, arguments, None if packaged(model.name) else model)
 
     def build(self) -> ModelGraph:
-        return build(self.builder, **self.arguments)
+        """The model graph.  ModelError: no builder of that name."""
+        return build(self.builder, **self.arguments) if self.graph is None else self.graph
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; a graph that no builder builds anew is part of it."""
+        own = {} if self.graph is None else {"graph": self.graph.to_json()}
+        return {"builder": self.builder, "arguments": dict(self.arguments)} | own
 
     def __str__(self) -> str:
         shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k,
@@ -249,7 +261,7 @@ class Plan:
 
     @cached_property
     def graph(self) -> ModelGraph:
-        """The model graph, built anew from its reference."""
+        """The model graph that was planned, built anew where its builder's name and arguments are enough."""
         return self.model.build()
 
     def gates(self, kernel: str) -> tuple[SitePlan, ...]:
@@ -289,7 +301,7 @@ class Plan:
         """Plain JSON (dict of str, int, float, bool, None, lists), in a fixed order."""
         data: dict[str, Any] = {
             "nnac_plan": VERSION, "name": self.name,
-            "model": {"builder": self.model.builder, "arguments": dict(self.model.arguments)},
+            "model": self.model.to_json(),
             "target": self.target.to_json(),
             "training": {a.name: getattr(self.training, a.name) for a in Training.__attrs_attrs__},  # type: ignore[attr-defined]
             "budgets": [{"quantity": b.quantity, "limit": b.limit, "text": b.text} for b in self.budgets],
@@ -307,7 +319,7 @@ class Plan:
             raise PlanError(f"not an nnac plan of version {VERSION}")
         try:
             return cls(
-                data["name"], ModelReference(data["model"]["builder"], dict(data["model"]["arguments"])), Target.from_json(data["target"]),
+                data["name"], _model(data["model"]), Target.from_json(data["target"]),
                 tuple(_site(s) for s in data["sites"]), Training(**data["training"]), tuple(Budget(**b) for b in data["budgets"]),
                 dict(data["parameters"]),
                 {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"]) for o in data.get("origins", ()) for site in o["sites"]})
@@ -343,6 +355,11 @@ def _grouped(origins: Mapping[tuple[str, str], tuple[Origin, ...]]) -> list[dict
         groups.setdefault((setting, chain), []).append(site)
     return [{"setting": s, "sites": sites, "chain": [[o.file, o.line, o.column, o.rule, o.text] for o in chain]}
             for (s, chain), sites in groups.items()]
+
+
+def _model(data: dict[str, Any]) -> ModelReference:
+    graph = ModelGraph.from_json(data["graph"]) if "graph" in data else None
+    return ModelReference(data["builder"], dict(data["arguments"]), graph)
 
 
 def _granularity(text: str) -> Granularity:

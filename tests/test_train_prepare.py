@@ -1,5 +1,8 @@
 """A user's own PyTorch model becomes a training module by one call."""
 
+import json
+
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,12 @@ from torch import nn
 
 import nnac
 from nnac.evaluate import evaluate
+from nnac.lower import lower_plan
+from nnac.model import builders
+from nnac.plan import Plan, PlanError, schema_text
 from nnac.train.prepare import PrepareError, trace
 
+SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text()))
 POLICY = """
 import "specs/targets/edge.nnac"
 policy mine {
@@ -143,3 +150,40 @@ def test_prepared_gradients_reach_every_parameter():
     module = prepared(Tagger(), torch.randint(0, 11, (9, 4)))
     module(torch.randint(0, 11, (9, 4))).pow(2).sum().backward()
     assert all(p.grad is not None and np.isfinite(p.grad.numpy()).all() for p in module.parameters())
+
+
+def test_a_plan_from_json_has_its_own_model_whatever_was_prepared_since():
+    x = torch.randn(8, 3, 6, generator=torch.Generator().manual_seed(0))
+    first, second = prepared(Filter(), x), prepared(Tagger(), torch.arange(24).reshape(8, 3) % 11)
+    for module in (first, second):
+        written = json.loads(json.dumps(module.plan.to_json()))
+        SCHEMA.validate(written)
+        again = Plan.from_json(written)
+        assert again == module.plan and again.digest == module.plan.digest and again.graph == module.plan.graph
+        assert str(lower_plan(again)) == str(lower_plan(module.plan)) == str(module.graph)
+    assert first.plan.graph.by_path.keys() != second.plan.graph.by_path.keys() and first.plan.digest != second.plan.digest
+    assert "module" not in builders()
+
+
+def test_plans_of_models_of_one_name_and_different_shape_differ():
+    x = torch.randn(8, 3, 6, generator=torch.Generator().manual_seed(0))
+    narrow, wide = Filter(), Filter()
+    wide.output = nn.Linear(7, 5)
+    assert prepared(narrow, x).plan != prepared(wide, x).plan
+
+
+@pytest.mark.parametrize("path, value", [
+    (("layers",), 3), (("layers", 0, "kernels"), None), (("layers", 0, "inputs"), ["nothing"]), (("layers", 0, "speed"), 2),
+    (("entries",), []), (("entries", 0, "name"), 7), (("inputs",), 1), (("name",), KeyError)], ids=str)
+def test_a_damaged_graph_in_a_plan_is_refused(path, value):
+    data = prepared(Filter(), torch.randn(8, 3, 6)).plan.to_json()
+    *way, last = path
+    where = data["model"]["graph"]
+    for step in way:
+        where = where[step]
+    if value is KeyError:
+        del where[last]
+    else:
+        where[last] = value
+    with pytest.raises(PlanError, match="not a valid nnac plan"):
+        Plan.from_json(data)

@@ -24,7 +24,7 @@ def plan_of(r: Resolution) -> Plan:
     call = statement.node.call
     arguments = {k: v for k, v in model.arguments.items() if isinstance(call, s.Call) or k == "size"}
     parameters = {k: p if (p := plain(v)) is not UNKNOWN else str(v) for k, v in r.names.items()}
-    return Plan(r.name, ModelReference(model.name, arguments), target, tuple(out), r.training, tuple(b for b, _, _ in r.budgets),
+    return Plan(r.name, ModelReference.of(model, arguments), target, tuple(out), r.training, tuple(b for b, _, _ in r.budgets),
                 parameters,
                 Origins(r))
 

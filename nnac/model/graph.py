@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from nnac.entry import EntryPoint
 from nnac.ops import Operator, operator
@@ -163,6 +164,27 @@ class ModelGraph:
     def weights(self) -> int:
         return sum(layer.weights for layer in self.layers)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: how a model that no builder of nnac builds anew travels in its plan."""
+        return asdict(self, value_serializer=lambda _, __, v: list(v) if isinstance(v, tuple) else v)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelGraph:
+        """The graph that ``to_json`` described.  ModelError if it is not one."""
+        try:
+            layers = tuple(Layer(**{**x, "inputs": tuple(x["inputs"]), "kernels": tuple(
+                Kernel(**{**k, "gates": tuple(k["gates"])}) for k in x["kernels"])}) for x in data["layers"])
+            made = cls(data["name"], dict(data["arguments"]), layers, dict(data["inputs"]), data["frame_ms"],
+                       entries=tuple(map(EntryPoint.from_json, data["entries"])))
+            known = set(made.inputs)
+            for layer in made:
+                if missing := [i for i in layer.inputs if i not in known]:
+                    raise ValueError(f"`{layer.path}` reads `{missing[0]}`, which nothing before it makes")
+                known.add(layer.path)
+            return made
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"not a model graph: {type(error).__name__}: {error}") from None
+
     @cached_property
     def graph(self) -> networkx.DiGraph:
         """The same model as a networkx graph: one node a layer (attribute ``layer``), one edge a value."""
@@ -187,6 +209,24 @@ def builder(function: Callable[..., ModelGraph]) -> Callable[..., ModelGraph]:
     """Register a model builder under its own name; its keyword arguments become the arguments of ``model name(...)``."""
     _REGISTERED[function.__name__] = function
     return function
+
+
+@contextmanager
+def lent(name: str, graph: ModelGraph) -> Iterator[None]:
+    """Within: ``model name`` means ``graph``."""
+    before = _REGISTERED.get(name)
+    _REGISTERED[name] = lambda: graph
+    try:
+        yield
+    finally:
+        _REGISTERED.pop(name)
+        if before is not None:
+            _REGISTERED[name] = before
+
+
+def packaged(name: str) -> bool:
+    """Whether nnac itself has the builder, so that its name and arguments are enough to build the model anywhere."""
+    return name in _BUILDERS
 
 
 def builders() -> dict[str, Callable[..., ModelGraph]]:

@@ -25,7 +25,7 @@ from torch import Tensor, fx, nn
 
 from nnac.entry import EntryPoint
 from nnac.lower import lower_plan
-from nnac.model.graph import GATES, GRU_GATES, Kernel, Layer, ModelGraph, builder
+from nnac.model.graph import GATES, GRU_GATES, Kernel, Layer, ModelGraph, lent
 from nnac.plan import Plan
 from nnac.train.integers import dequantise
 from nnac.train.module import GraphModule
@@ -257,12 +257,8 @@ def prepare(model: nn.Module, policy: str | os.PathLike | Callable[[], Plan], ex
     example = example if isinstance(example, tuple) else (example,)
     graph, parameters, batch_first = trace(model, example)
 
-    def module() -> ModelGraph:
-        return graph
-
-    assert module.__name__ == BUILDER
-    builder(module)
     text = isinstance(policy, str) and ("\n" in policy or "{" in policy)
-    plan = (loads(policy) if text else load(policy)).plan         # type: ignore[arg-type]
-    assert plan.graph is graph                                     # kept by the plan: the next model may take the name
+    with lent(BUILDER, graph):
+        plan = (loads(policy) if text else load(policy)).plan         # type: ignore[arg-type]
+    assert plan.graph is graph                                         # the plan carries it: the name is free for the next model
     return PreparedModule(model, plan, parameters, batch_first).train(model.training)  # type: ignore[return-value]

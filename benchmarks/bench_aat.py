@@ -24,7 +24,6 @@ import json
 import math
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,10 @@ from nnac.compiler import bind, resolve, trained
 from nnac.decode.recogniser import Recogniser, load_recogniser
 from nnac.emulator.executor import Emulator
 from nnac.ir import QGraph
+from nnac.placement import CPU_OPERATIONS, cpu_seconds
 from nnac.plan import Plan
 from nnac.program import Program
-from nnac.schedule.compile import HOST_OPERATIONS, Settings, compile_graph
+from nnac.schedule.compile import Settings, compile_graph
 from nnac.speech.corpus import Split, load_split
 from nnac.speech.wer import WordErrors, difference_interval, word_errors
 from nnac.target import Target
@@ -154,7 +154,7 @@ def cells_on_cpu(graph: QGraph, target: Target) -> dict[str, int]:
             continue
         cells, hidden = node.attributes["cells"], graph.values[node.output]
         moved = 4 * cells * 2 + cells * (1 if hidden.bits <= 8 else 2)
-        seconds = target.cpu.wake + Fraction(moved, target.cpu.transfer) + Fraction(HOST_OPERATIONS * cells, target.cpu.macs)
+        seconds = cpu_seconds(target.cpu, moved, CPU_OPERATIONS * cells)
         out[node.entry] += hidden.rate * math.ceil(seconds * target.clock)
     return out
 

@@ -157,8 +157,11 @@ class Table:
 def lookup(entries: Array, symmetry: str, x: Array) -> Array:
     """Interpolated table value.  entries int64 [513], x int64 in int16 range; returns int64 in Q0.15.
 
+    ``entries`` may be all 65,536 values of the table and symmetry already, those of negative x after the others: the same by one gather.
     ``y = e[s] + ((e[s+1] - e[s]) * r + 32 >> 6)`` with s = |x| >> 6, r = |x| & 63; |-32768| counts as 32767.
     """
+    if len(entries) > SEGMENTS + 1:
+        return entries[x]
     magnitude = abs(x).clip(0, 32767)
     segment, rest = magnitude >> _STEP_BITS, magnitude & ((1 << _STEP_BITS) - 1)
     low = entries[segment]

@@ -6,8 +6,8 @@ import numpy as np
 
 from nnac import codec
 from nnac.isa import HALT, LDA, LDT, LDW, LSTM, MVM, RQ, TAB, Instruction, MachineConfig
-from nnac.isa.dtypes import LSTM_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
 from nnac.isa.text import Assembly, Symbol
+from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 
 FILLED, FREED, PARAMETERS, PRODUCTS, BANK, USED = (1 << k for k in range(6))
 
@@ -66,15 +66,8 @@ class Builder:
         return bank
 
     def parameters(self, bias, multiplier, shift, zero_point: int, bits: int, wide: bool = False) -> int:
-        head = np.zeros(1, RQ_HEADER_DTYPE)
-        head["zero_point"], head["bits"] = zero_point, bits
-        rows = np.zeros(len(bias), RQ_WIDE_DTYPE if wide else RQ_DTYPE)
-        if wide:
-            rows["low"], rows["high"] = bias & 0xFFFFFFFF, bias >> 32
-            rows["m0"], rows["m1"], rows["shift"] = multiplier & 0xFFFF, multiplier >> 16, shift
-        else:
-            rows["bias"], rows["multiplier"] = bias, multiplier | shift << 24
-        return self.load(head.tobytes() + rows.tobytes())
+        row = RQ_WIDE_ROW if wide else RQ_ROW
+        return self.load(RQ_HEAD.pack(zero_point=zero_point, bits=bits) + row.pack(bias=bias, multiplier=multiplier, shift=shift))
 
 
 def RQ_WAIT(address: int) -> Instruction:
@@ -118,10 +111,8 @@ def lstm_acc32(node, graph, config: MachineConfig, *, name: str = "raw", words: 
     for slot, table in enumerate(entries):
         at = b.load(c[table].astype("<i2").tobytes())
         b.code.append(TAB(src=at, slot=slot))
-    p = np.zeros(1, LSTM_DTYPE)
-    p["multiplier"], p["shift"], p["bits"], p["fraction"] = c["hidden_multiplier"], c["hidden_shift"], a["hidden_bits"], a["fraction"]
-    p["sigmoid"], p["tanh"], p["tanh_cell"] = 0, 1, 2
-    fused = b.load(p.tobytes())
+    fused = b.load(LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=a["hidden_bits"], fraction=a["fraction"],
+                                   sigmoid=0, tanh=1, tanh_cell=2))
     units = config.lanes // 4
     both = np.concatenate([c["input"], c["recurrent"]], 1)
     bands = []

@@ -64,11 +64,9 @@ def test_bad_data_is_found_when_it_is_met(code, words):
 
 
 def test_an_accumulator_that_overflows_32_bits_is_an_error_in_both_executors():
-    from nnac.isa.dtypes import RQ_DTYPE, RQ_HEADER_DTYPE
+    from nnac.isa.vector import RQ_HEAD, RQ_ROW
 
-    head, row = np.zeros(1, RQ_HEADER_DTYPE), np.zeros(16, RQ_DTYPE)
-    head["bits"], row["bias"], row["multiplier"] = 8, 2**31 - 1, 1 | 8 << 24
-    data = DATA + head.tobytes() + row.tobytes()
+    data = DATA + RQ_HEAD.pack(zero_point=0, bits=8) + RQ_ROW.pack(bias=np.full(16, 2**31 - 1), multiplier=1, shift=8)
     code = [LDA(dram=80, dst=256, bytes=136), FIL(dst=0, bytes=4, value=0x01010101, signal=2), *load(),
             MVM(words=4, span=4, clear=1, wait=3, signal=4), RQ(params=256, dst=512, rows=16, wait=4)]
     for fast in (False, True):

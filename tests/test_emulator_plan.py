@@ -14,8 +14,8 @@ from nnac.emulator.machine import interpret, stretches
 from nnac.emulator.memory import Memories
 from nnac.emulator.translate import translate
 from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, RQ, SMAX, TAB, MachineConfig
-from nnac.isa.dtypes import ADD_DTYPE, LN_DTYPE, LSTM_DTYPE, LUT_DTYPE, MUL_DTYPE, RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE, SMAX_DTYPE
 from nnac.isa.text import Assembly
+from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.compile import Settings, compile_graph
 from tests.graphs import random_graph, random_inputs
 from tests.test_emulator_analysis import EDGE
@@ -28,44 +28,26 @@ def blocks(rng):
     """Parameter blocks of every kind: name -> (address, bytes), and the image of A."""
     out, at = {}, PARAMETERS
 
-    def put(name, *arrays):
+    def put(name, *pieces):
         nonlocal at
-        data = b"".join(a.tobytes() for a in arrays)
+        data = b"".join(p if isinstance(p, bytes) else p.tobytes() for p in pieces)
         out[name] = (at, data)
         at += -(-len(data) // 4) * 4
 
-    head = np.zeros(1, RQ_HEADER_DTYPE)
     for out_bits in (8, 16):
-        head["zero_point"], head["bits"] = rng.integers(-5, 6), out_bits
+        head = RQ_HEAD.pack(zero_point=rng.integers(-5, 6), bits=out_bits)
         for wide in (0, 1):
-            rows = np.zeros(16, RQ_WIDE_DTYPE if wide else RQ_DTYPE)
-            multiplier = rng.integers(1, 1 << 15, 16)
-            bias = rng.integers(-1 << 20, 1 << 20, 16)
-            if wide:
-                rows["low"], rows["high"], rows["m0"], rows["shift"] = bias & 0xFFFFFFFF, bias >> 32, multiplier, rng.integers(15, 30, 16)
-            else:
-                rows["bias"], rows["multiplier"] = bias, multiplier | rng.integers(15, 30, 16) << 24
-            put(f"rq{out_bits}{wide}", head, rows)
-    p = np.zeros(1, LSTM_DTYPE)
-    p["multiplier"], p["shift"], p["bits"], p["fraction"], p["tanh"], p["tanh_cell"] = 1 << 15, 38, 8, 11, 1, 2
-    put("lstm", p)
-    p = np.zeros(1, ADD_DTYPE)
-    p["m0"], p["m1"], p["s0"], p["s1"], p["bits"] = 9000, 30000, 15, 17, 8
-    put("add", p)
-    p = np.zeros(1, MUL_DTYPE)
-    p["multiplier"], p["shift"], p["bits"], p["zero_point"] = 4000, 18, 8, 3
-    put("mul", p)
+            row = dict(multiplier=rng.integers(1, 1 << 15, 16), bias=rng.integers(-1 << 20, 1 << 20, 16), shift=rng.integers(15, 30, 16))
+            put(f"rq{out_bits}{wide}", head, (RQ_WIDE_ROW if wide else RQ_ROW).pack(**row))
+    put("lstm", LSTM.block.pack(multiplier=1 << 15, shift=38, bits=8, fraction=11, sigmoid=0, tanh=1, tanh_cell=2))
+    put("add", ADD.block.pack(m0=9000, m1=30000, s0=15, s1=17, bits=8))
+    put("mul", MUL.block.pack(multiplier=4000, shift=18, bits=8, zero_point=3))
     for symmetry in (0, 1):
-        p = np.zeros(1, LUT_DTYPE)
-        p["multiplier"], p["shift"], p["bits"], p["slot"], p["symmetry"] = 127, 15, 8, 1 - symmetry, symmetry
-        put(f"lut{symmetry}", p)
-    p = np.zeros(1, LN_DTYPE)
-    p["epsilon"], p["root_width"], p["multiplier"], p["shift"], p["bits"] = 50, round(np.sqrt(24) * 256), 1 << 20, 44, 8
-    put("ln", p, arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"),
-        rng.integers(-9, 9, 24).astype("<i4"))
-    p = np.zeros(1, SMAX_DTYPE)
-    p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"], p["bits"], p["slot"], p["zero_point"] = 30000, 15, 255, 15, 8, 3, -128
-    put("smax", p, arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
+        put(f"lut{symmetry}", LUT.block.pack(multiplier=127, shift=15, bits=8, zero_point=0, slot=1 - symmetry, symmetry=symmetry))
+    put("ln", LN.block.pack(epsilon=50, root_width=round(np.sqrt(24) * 256), multiplier=1 << 20, shift=44, bits=8, zero_point=0),
+        arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"), rng.integers(-9, 9, 24).astype("<i4"))
+    put("smax", SMAX.block.pack(multiplier=30000, shift=15, out_multiplier=255, out_shift=15, bits=8, slot=3, zero_point=-128),
+        arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
     for k, table in enumerate((arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11), arith.exp_table())):
         put(f"table{k}", table.entries.astype("<i2"))
     return out
@@ -99,7 +81,7 @@ def random_code(rng, where):
             code.append(LUT(src=a(2 * n), dst=a(2 * n), params=where[f"lut{rng.integers(2)}"][0], n=n, out16=int(rng.integers(2))))
         elif kind == 5:
             code.append(LN(src=a(48), dst=a(48), params=where["ln"][0], n=24, a16=0, out16=int(rng.integers(2))))
-        elif kind == 6 and rng.random() < 0.5:
+        elif kind == 6 and rng.random() < 0.5 and isinstance(code[0], TAB):           # exp of a table that is 0 is refused
             code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], n=n, a16=int(rng.integers(2)), out16=int(rng.integers(2))))
         elif kind == 6:
             code.append(AMAX(src=a(2 * n), dst=a(8), n=n, a16=int(rng.integers(2))))
@@ -146,20 +128,20 @@ def test_random_programs_leave_the_same_memories(block):
         made = image(Assembly({"main": random_code(rng, where)}, {}, (), ((0, dram),)), C)
         e = made.entry("main")
         pair = [Memories(C, made.dram, 2, None, made.streams) for _ in range(2)]
-        plan = None
+        one = None
         for run in range(2):
             data = rng.integers(0, 256, (2, DATA), dtype=np.uint8)
             for m in pair:
                 m.a[:, :DATA] = data
                 for at, block_bytes in where.values():
                     m.a[:, at: at + len(block_bytes)] = np.frombuffer(block_bytes, np.uint8)
-            plan = plan if run and plan.holds(pair[0]) else translate(e, pair[0])
-            if plan.reason:
+            one = one if run and one.holds(pair[0]) else translate(e, pair[0])
+            if one.reason:
                 # an int16 put together from bytes of different origin, say: the interpreter's business
-                assert plan.reason in ("an integer put together from pieces", "an operand that is not aligned",
-                                       "weights that were never loaded"), plan.reason
+                assert one.reason in ("an integer put together from pieces", "an operand that is not aligned",
+                                       "weights that were never loaded"), one.reason
                 break
-            plan.run(pair[0])
+            one.run(pair[0])
             interpret(e, pair[1])
             assert same(*pair), f"seed {seed}, run {run}"
             translated += run
@@ -188,7 +170,7 @@ def test_compiled_models_agree_three_ways(arguments, frames):
         for value, array in expected.items():
             assert (got[0][value] == array).all() and (got[1][value] == array).all(), (name, value)
         assert same(*(m.memories for m in pair)), name
-    assert all(not plan.reason for plan in pair[0].plans())
+    assert all(not plan.reason for plan in pair[0].translations())
 
 
 def test_a_plan_is_made_again_when_what_it_assumed_has_changed():
@@ -198,7 +180,7 @@ def test_a_plan_is_made_again_when_what_it_assumed_has_changed():
     x = random_inputs(graph, "encoder", np.random.default_rng(0))
     for m in (fast, slow):
         m.run("encoder.step", x)
-    (plan,) = [p for p in fast.plans() if p.entry.name == "encoder.step"]
+    (plan,) = [p for p in fast.translations() if p.entry.name == "encoder.step"]
     assert len(plan.assumed) and plan.holds(fast.memories)
     at = plan.assumed[0][0] + 8                        # a byte of some bias
     for m in (fast, slow):

@@ -220,7 +220,7 @@ class Debugger:
     def _execute(self) -> None:
         at = self.order[self.position]
         try:
-            self.e.code[at].execute(self.machine.memories)
+            self.machine.memories.execute(self.e.code[at])
         except MachineError as error:
             raise self.e.locate(error.at(self.entry, at, self.e.code[at], cycle=self.cycle)) from None
         self.position += 1

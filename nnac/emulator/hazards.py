@@ -15,53 +15,62 @@ from nnac.emulator.timing import Timing
 from nnac.isa import HOST, UNITS, Instruction, MachineConfig
 from nnac.isa.base import Range
 
+Touched = tuple[tuple[Range, ...], tuple[Range, ...]]                # what an instruction reads, and what it writes
 
-def ranges(i: Instruction, config: MachineConfig) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+
+def ranges(i: Instruction, config: MachineConfig) -> Touched:
     """(reads, writes) without empty ranges.  The host may touch all of A."""
     if isinstance(i, HOST):
         everything = (("A", 0, config.a_bytes),)
         return everything, everything
-    return tuple(r for r in i.reads(config) if r[1] < r[2]), tuple(r for r in i.writes(config) if r[1] < r[2])
+    return tuple([r for r in i.reads(config) if r[1] < r[2]]), tuple([r for r in i.writes(config) if r[1] < r[2]])
 
 
 def overlap(i: Instruction, config: MachineConfig) -> Range | None:
+    """Where the result of a VX instruction lies partly over an operand."""
+    return _overlap(i, *ranges(i, config))
+
+
+def _overlap(i: Instruction, reads: tuple[Range, ...], writes: tuple[Range, ...]) -> Range | None:
     """Where the result of a VX instruction lies partly over an operand, so that it would write what it has still to read.
 
-    Working in place is allowed: the result begins where the operand begins and is not longer (elements are written after they were read).
+    Working in place is allowed (but for instructions that say no): the result begins where the operand begins and is not longer, for elements
+    are written after they were read.
     """
-    reads, writes = ranges(i, config)
     for space, first, end in writes:
         for s, f, e in reads:
-            if s == space and f < end and first < e and not (f == first and end <= e):
+            if s == space and f < end and first < e and not (i.in_place and f == first and end <= e):
                 return space, max(f, first), min(e, end)
     return None
 
 
-def check_addresses(code: Sequence[Instruction], config: MachineConfig, sizes: dict[str, int]) -> None:
-    """AddressError unless every operand lies in its memory, and no result partly over an operand."""
-    for at, i in enumerate(code):
-        for group, verb in zip(ranges(i, config), ("reads", "writes"), strict=True):
+def check_addresses(code: Sequence[Instruction], config: MachineConfig, sizes: dict[str, int],
+                    ranges_of: Sequence[Touched] | None = None) -> None:
+    """AddressError unless every operand lies in its memory, and no result partly over an operand.  ``ranges_of``: if known."""
+    for at, (i, (reads, writes)) in enumerate(zip(code, ranges_of or [ranges(i, config) for i in code], strict=True)):
+        for group, verb in ((reads, "reads"), (writes, "writes")):
             for space, first, end in group:
                 if end > sizes[space]:
                     raise AddressError(f"{verb} {space}[{first:#x} … {end:#x}]; {space} ends at {sizes[space]:#x}").at("", at, i)
-        if i.unit == "VX" and (place := overlap(i, config)):
+        if i.unit == "VX" and (place := _overlap(i, reads, writes)):
             raise AddressError(f"writes {place[0]}[{place[1]:#x} … {place[2]:#x}], which it has still to read").at("", at, i)
 
 
-def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConfig, sizes: dict[str, int]) -> None:
-    """HazardError for the first instruction (in program order) that starts before one that it depends on is done.
+def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConfig, sizes: dict[str, int],
+                ranges_of: Sequence[Touched] | None = None) -> None:
+    """HazardError for the first instruction (in program order) that starts before one that it depends on is done.  ``ranges_of``: if known.
 
     The instructions of a unit are done in order, so only the last few of each unit can still be running: the walk back stops at the first that
     was done in time.
     """
     # Only what the machine writes can race: of DRAM that is what STA writes.
-    floor = min((first for i in code if i.unit == "DA" for space, first, _ in i.writes(config) if space == "DRAM"), default=sizes["DRAM"])
+    known = ranges_of or [ranges(i, config) for i in code]
+    floor = min((first for _, writes in known for space, first, _ in writes if space == "DRAM"), default=sizes["DRAM"])
     start, done = timing.start.tolist(), timing.done.tolist()
     # what each unit touched, by unit and memory: (first, end, instruction, whether it wrote), in program order
     touched: dict[str, dict[str, list[tuple[int, int, int, bool]]]] = {u: {} for u in UNITS}
-    for at, i in enumerate(code):
+    for at, (i, (reads, writes)) in enumerate(zip(code, known, strict=True)):
         begun = start[at]
-        reads, writes = ranges(i, config)
         mine = [(r, False) for r in reads] + [(r, True) for r in writes]
         for (space, first, end), writing in mine:
             if space == "DRAM" and end <= floor:

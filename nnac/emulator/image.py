@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, MachineError
-from nnac.emulator.hazards import check_addresses, check_races
+from nnac.emulator.hazards import Touched, check_addresses, check_races, ranges
 from nnac.emulator.memory import DecodedStreams
 from nnac.emulator.timing import Timing, check_code, simulate
 from nnac.isa import EncodingError, Instruction, MachineConfig, decode_all, encode_all
@@ -50,11 +50,16 @@ class Entry:
         return error
 
     @cached_property
+    def touched(self) -> list[Touched]:
+        """What each instruction reads and writes."""
+        return [ranges(i, self.config) for i in self.code]
+
+    @cached_property
     def timing(self) -> Timing:
         """Cycles of every instruction, from a machine at rest.  MachineError: deadlock, overflow of a semaphore, a race."""
         try:
             timing = simulate(self.code, self.config, checked=True)
-            check_races(self.code, timing, self.config, self.sizes)
+            check_races(self.code, timing, self.config, self.sizes, self.touched)
         except MachineError as error:
             raise self.locate(error) from None
         return timing
@@ -62,7 +67,7 @@ class Entry:
     def check(self) -> None:
         try:
             check_code(self.code, self.config)
-            check_addresses(self.code, self.config, self.sizes)
+            check_addresses(self.code, self.config, self.sizes, self.touched)
         except MachineError as error:
             raise self.locate(error) from None
 

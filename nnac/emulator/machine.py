@@ -5,7 +5,7 @@
     machine.cycles, machine.timing("encoder.step")
 
 Function and time are separate.  Function: instructions one after another, in program order (`interpret`), or the same translated once into
-large matrix products (`plan`, the default), equal bit for bit.  Time: `timing`, once an entry, for it depends on no data.
+large matrix products (`translate`, the default), equal bit for bit.  Time: `timing`, once an entry, for it depends on no data.
 `hazards` proves that the two belong together.
 """
 
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from nnac.emulator.errors import DataError, MachineError
 from nnac.emulator.image import INIT, Entry, Image, image
 from nnac.emulator.memory import Memories
-from nnac.emulator.steps import Interpreted, Plan
 from nnac.emulator.timing import Timing
-from nnac.emulator.translate import translate
-from nnac.isa import HOST, MVM, RQ, MachineConfig
+from nnac.emulator.translate import accumulators, cut, translate
+from nnac.emulator.translation import Interpreted, Translation
+from nnac.isa import HOST, MachineConfig
+from nnac.isa.base import BadData
 from nnac.program import Port
 from nnac.target import Target
 
@@ -36,7 +37,7 @@ class Machine:
     """One machine with one program, running ``batch`` utterances in lockstep.
 
     cycles     spent so far, over all runs          runs   how often each entry ran
-    fast       translate entries into plans (the default) or interpret instruction by instruction
+    fast       translate entries (the default) or interpret instruction by instruction
     host       called as host(part, memories) by HOST
     The entry ``init``, if there is one, runs at once: it loads pinned weights and tables.
     """
@@ -45,14 +46,15 @@ class Machine:
                  fast: bool = True, host: Host | None = None) -> None:
         self.image: Image = image(program, config, target)
         self.config = self.image.config
-        # a plan leaves no accumulators behind, so a program whose entries hand them on is interpreted
+        # a translation leaves no accumulators behind, so a program whose entries hand them on is interpreted
         self.fast = fast and not any(hands_on_accumulators(e) for e in self.image.entries.values())
         self.memories = Memories(self.config, self.image.dram, batch, self.image.scratch, self.image.streams)
         self.memories.matrices = self.image.matrices
         self.memories.host = host or self._host
         self.cycles = 0
         self.runs: Counter[str] = Counter()
-        self._plans: dict[tuple[int, int, str], Plan | Interpreted] = {}
+        self._translations: dict[tuple[int, int, str], Translation | Interpreted] = {}
+        self._pieces: dict[str, list[tuple[int, int]]] = {}
         self.reset()
         if INIT in self.image.entries:
             self.run(INIT)
@@ -82,7 +84,7 @@ class Machine:
             raise DataError(f"entry {entry} has no input `{next(iter(given))}` (it has: {', '.join(p.value for p in e.inputs) or 'none'})")
         timing = e.timing
         if watch is None and self.fast:
-            self._run_plan(e)
+            self._run_translated(e)
         else:
             interpret(e, self.memories, watch)
         self.cycles += timing.cycles
@@ -96,27 +98,35 @@ class Machine:
             raise DataError(f"the program calls part {part} of the host, and nobody says what that is")
         calls[part].run(m.a)
 
-    def _run_plan(self, e: Entry) -> None:
-        """The entry by plans: one for every stretch of code between two calls of the host."""
-        m = self.memories
-        for first, end in stretches(e):
-            if isinstance(e.code[first], HOST):
-                interpret(e, m, None, first, end)
-                continue
-            plan = self._plans.get((first, end, e.name))
-            if plan is None or not plan.holds(m):
-                plan = self._plans[first, end, e.name] = translate(e, m, first, end)
-            if isinstance(plan, Plan):
+    def _run_translated(self, e: Entry) -> None:
+        """The entry piece by piece: what can be translated, and between that what is interpreted."""
+        m, at = self.memories, 0
+        pieces = self._pieces.setdefault(e.name, stretches(e))
+        while at < len(pieces):
+            first, end = pieces[at]
+            made = self._translations.get((first, end, e.name))
+            if made is None or not made.holds(m):
+                made = translate(e, m, first, end)
+                if isinstance(made, Interpreted) and made.at is not None:
+                    inner = cut(e, first, end, first + made.at)
+                    parts = [p for p in ((first, inner[0]), inner, (inner[1], end)) if p[0] < p[1]]
+                    pieces[at: at + 1] = parts
+                    self._translations[(*inner, e.name)] = made
+                    if len(parts) > 1:
+                        continue
+                self._translations[first, end, e.name] = made
+            at += 1
+            if isinstance(made, Translation):
                 try:
-                    plan.run(m)
+                    made.run(m)
                     continue
-                except MachineError:
+                except (MachineError, BadData):
                     pass                 # nothing is written before all is computed: the interpreter says where it went wrong
             interpret(e, m, None, first, end)
 
-    def plans(self) -> list[Plan | Interpreted]:
-        """The plans made so far: they print what was joined, or why an entry is interpreted."""
-        return list(self._plans.values())
+    def translations(self) -> list[Translation | Interpreted]:
+        """Those made so far: they print what was joined, or why something is interpreted."""
+        return list(self._translations.values())
 
     def timing(self, entry: str = "main") -> Timing:
         """Cycles of every instruction of one run of ``entry``."""
@@ -153,28 +163,27 @@ def stretches(e: Entry) -> list[tuple[int, int]]:
 
 def hands_on_accumulators(e: Entry) -> bool:
     """Whether a stretch of an entry reads accumulators that it has not cleared itself."""
-    cleared: set[tuple[int, int]] = set()
-    for i in e.code:
-        if isinstance(i, HOST):
-            cleared = set()
-        elif isinstance(i, (MVM, RQ)):
-            used = {(i.bank, c) for c in range(i.columns)}
-            if isinstance(i, MVM) and i.clear:
-                cleared |= used
-            elif used - cleared:
+    for first, end in stretches(e):
+        cleared: set[int] = set()
+        for i in e.code[first:end]:
+            if accumulators(i.reads(e.config)) - cleared:
                 return True
+            cleared |= accumulators(i.writes(e.config))
     return False
 
 
 def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None, first: int = 0, end: int | None = None) -> None:
-    """Execute (part of) an entry instruction by instruction: the plain meaning, and the oracle of `plan`.  MachineError names the instruction."""
+    """Execute (part of) an entry instruction by instruction: the plain meaning, and the oracle of `translate`.
+
+    MachineError names the instruction.
+    """
     taps: dict[int, list[Port]] = {}
     for tap in e.taps if watch else ():
         taps.setdefault(tap.after, []).append(tap.port)
     for at in range(first, len(e.code) if end is None else end):
         i = e.code[at]
         try:
-            i.execute(m)
+            m.execute(i)
         except MachineError as error:
             raise e.locate(error.at(e.name, at, i, cycle=int(e.timing.start[at]))) from None
         if watch is not None:

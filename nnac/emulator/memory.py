@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from nnac import arith
+from nnac.codec import base
 from nnac.codec.api import live_words  # importing the module registers the codecs
-from nnac.codec.base import CodecError, Stream, Words, read_header
+from nnac.codec.base import CodecError, Stream, read_header
 from nnac.emulator.errors import AddressError, DataError
-from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
+from nnac.isa import LDT, LDW, Instruction, MachineConfig
+from nnac.isa.base import BadData
+from nnac.isa.operands import Accumulators, Integers, Operand, Words
 
 
 class DecodedStreams:
@@ -67,7 +70,7 @@ class DecodedStreams:
         for i, words in zip(tiles, found, strict=True):
             live = np.flatnonzero(live_words(codec, blocks, words))
             kept = words[live] if len(live) < i.cols else words
-            _, steps = codec.cost(table, Words(words, i.rows, blocks))
+            _, steps = codec.cost(table, base.Words(words, i.rows, blocks))
             self._tiles[header, i.dram, i.bytes, i.rows, i.cols] = (kept, live.astype(np.uint16), steps)
 
     def known(self, header: bytes, i: LDW) -> bool:
@@ -125,33 +128,50 @@ class Memories:
             now[:] = before
         self.headers[:] = saved[1]
 
-    # ---- A
+    # ---- what instructions ask for (`nnac.isa.base.Memory`)
 
-    def read_bytes(self, address: int, size: int) -> NDArray:
-        return self.a[:, address: address + size]
+    def execute(self, i: Instruction) -> None:
+        """Do one instruction.  MachineError without a place: what it cannot do."""
+        try:
+            i.execute(self)
+        except BadData as error:
+            raise DataError(str(error)) from None
 
-    def write_bytes(self, address: int, data: NDArray) -> None:
-        self.a[:, address: address + data.shape[-1]] = data
+    def apply(self, i: Instruction) -> None:
+        """Fetch, compute, store: the plain meaning of an instruction that is a function of its operands."""
+        results = i.compute(i.constants(self), *map(self.fetch, i.inputs(self.config)))
+        for operand, values in zip(i.outputs(self.config), results, strict=True):
+            self.store(operand, values)
 
-    def read(self, address: int, n: int, kind: DTypeLike) -> NDArray:
-        """``n`` little-endian integers of ``kind`` at A[address]: int64 [batch, n]."""
-        size = np.dtype(kind).itemsize
-        return np.ascontiguousarray(self.a[:, address: address + n * size]).view(np.dtype(kind).newbyteorder("<")).astype(np.int64)
+    def fetch(self, operand: Operand) -> Any:
+        """Integers int64 [batch, *shape]; accumulators int64 [batch, columns, lanes]; words: the pair (weights, inputs)."""
+        if isinstance(operand, Integers):
+            size = operand.n * operand.size
+            raw = np.stack([self.a[:, first: first + size] for first in operand.places], 1)
+            return raw.view(f"<i{operand.size}").astype(np.int64).reshape(self.batch, *operand.shape)
+        if isinstance(operand, Accumulators):
+            return self.acc[:, operand.bank, : operand.columns, : operand.lanes]
+        assert isinstance(operand, Words), operand
+        part = slice(operand.first, operand.first + operand.n)
+        return self.w[part], self.index[part]
 
-    def write(self, address: int, values: NDArray, kind: DTypeLike) -> None:
-        data = np.ascontiguousarray(values.astype(np.dtype(kind).newbyteorder("<"))).view(np.uint8)
-        self.a[:, address: address + data.shape[-1]] = data
+    def store(self, operand: Operand, values: NDArray) -> None:
+        """Write what `fetch` would give; ``values`` may lack the batch axis."""
+        if isinstance(operand, Accumulators):
+            self.acc[:, operand.bank, : operand.columns, : operand.lanes] = values
+            return
+        assert isinstance(operand, Integers), operand
+        data = np.ascontiguousarray(values.astype(f"<i{operand.size}")).view(np.uint8)
+        vectors = data.reshape(*data.shape[: data.ndim - len(operand.shape)], len(operand.places), -1)
+        for k, first in enumerate(operand.places):
+            self.a[:, first: first + operand.n * operand.size] = vectors[..., k, :]
 
-    def table(self, address: int, n: int, kind: DTypeLike) -> NDArray:
-        """``n`` records at A[address], which all utterances share: [n].  DataError: they differ, so they are no parameters."""
-        kind = np.dtype(kind)
-        raw = self.a[:, address: address + n * kind.itemsize]
+    def parameters(self, address: int, size: int) -> NDArray:
+        """Bytes of A that all utterances share: [size].  BadData: they differ, so they are no parameters."""
+        raw = self.a[:, address: address + size]
         if self.batch > 1 and (raw != raw[0]).any():
-            raise DataError(f"parameters at A[{address:#x}] differ between utterances of a batch")
-        return np.ascontiguousarray(raw[0]).view(kind)
-
-    def record(self, address: int, kind: DTypeLike) -> Any:
-        return self.table(address, 1, kind)[0]
+            raise BadData(f"parameters at A[{address:#x}] differ between utterances of a batch")
+        return raw[0]
 
     # ---- DRAM
 
@@ -166,6 +186,10 @@ class Memories:
             raise AddressError(f"DRAM {address:#x} … {end:#x} does not lie in the image of {len(self.dram):#x} bytes")
         part = self.dram[address:end]
         return np.broadcast_to(part, (self.batch, size)) if utterance is None else part
+
+    def dram_rows(self, first: NDArray, size: int) -> NDArray:
+        """[batch, size] bytes, from an address of each utterance's own, int64 [batch, 1].  AddressError."""
+        return np.stack([self.dram_bytes(int(at), size, utterance) for utterance, at in enumerate(first[:, 0])])
 
     def write_dram(self, address: int, data: NDArray) -> None:
         first, last = self.scratch_range
@@ -184,25 +208,16 @@ class Memories:
         self.w[part], self.index[part] = self.streams.tile(header, i)
         self.tag[part] = self.streams.tag(header, i)
 
-    def read_words(self, word: int, n: int) -> tuple[NDArray, NDArray]:
-        return self.w[word: word + n], self.index[word: word + n]
-
-    # ---- accumulators and look-up tables
-
-    def accumulate(self, bank: int, column: int, product: NDArray, clear: bool) -> None:
-        total = product if clear else self.acc[:, bank, column] + product
-        self.check_accumulator(total, 48)
-        self.acc[:, bank, column] = total
-
-    def accumulator(self, bank: int, column: int) -> NDArray:
-        return self.acc[:, bank, column]
+    # ---- look-up tables, the host
 
     def load_lut(self, slot: int, entries: NDArray) -> None:
         self.luts[slot] = entries
 
-    def lut(self, slot: int) -> NDArray:
+    def lut(self, slot: int, symmetry: str) -> NDArray:
+        """Entries of a look-up table.  BadData: there is no such slot, or they cannot have this symmetry."""
         if slot >= len(self.luts):
-            raise DataError(f"there is no LUT slot {slot}")
+            raise BadData(f"there is no LUT slot {slot}")
+        check_table(slot, symmetry, self.luts[slot])
         return self.luts[slot]
 
     def call_host(self, part: int) -> None:
@@ -210,30 +225,10 @@ class Memories:
             raise DataError(f"the program calls part {part} of the host, and no host is there")
         self.host(part, self)
 
-    # ---- checks of data
 
-    def check_mvm(self, i: MVM) -> None:
-        width = {2: 4, 3: 2, 4: 1}.get(i.weights)
-        if width:
-            words, _ = self.read_words(i.word, i.words)
-            low, high = arith.limits(width)
-            if words.min(initial=0) < low or words.max(initial=0) > high:
-                raise DataError(f"weights {words.min()} … {words.max()} do not fit int{width}")
-
-    def check_index(self, i: MVM, greatest: int) -> None:
-        if greatest >= i.span:
-            raise DataError(f"a weight word belongs to input {greatest}, the span is {i.span}")
-
-    def check_rq(self, i: RQ) -> None:
-        return None
-
-    def check_width(self, bits: int, container: int) -> int:
-        if not 2 <= bits <= container:
-            raise DataError(f"{bits} bits do not fit int{container}")
-        return bits
-
-    def check_accumulator(self, values: NDArray, width: int) -> None:
-        limit = 1 << width - 1
-        if values.size and (values.max() >= limit or values.min() < -limit):
-            worst = max(int(values.max()), -int(values.min()))
-            raise DataError(f"an accumulator reaches {worst}, more than {width} bits")
+def check_table(slot: int, symmetry: str, entries: NDArray) -> None:
+    """BadData unless a table's entries can have this symmetry: ``complement`` gives 0 … 32768; an ``exp`` is positive and not 0 at 0."""
+    if symmetry != "odd" and (least := int(entries.min())) < 0:
+        raise BadData(f"LUT slot {slot} has an entry of {least}; a table of symmetry {symmetry} has none below 0")
+    if symmetry == "exp" and entries[0] < 1:
+        raise BadData(f"LUT slot {slot} is 0 at 0; an exponential is not")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, DeadlockError, MachineError, SemaphoreError
 from nnac.emulator.jit import njit
-from nnac.isa import HALT, LDW, MVM, RQ, UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
+from nnac.isa import HALT, UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
 
@@ -73,22 +73,8 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
         raise CodeError("an entry ends in HALT")
     last = len(code) - 1
     for at, i in enumerate(code):
-        rule = ""
-        if isinstance(i, StreamInstruction):
-            if i.bytes > config.ring_bytes:
-                rule = f"a stream of {i.bytes} bytes does not fit the ring of {config.ring_bytes}"
-            elif isinstance(i, LDW) and i.rows > config.lanes:
-                rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
-        elif isinstance(i, (MVM, RQ)):
-            if i.columns > config.columns:
-                rule = f"{i.columns} columns; the machine has {config.columns}"
-            elif isinstance(i, MVM) and i.weights >= len(config.rates):
-                rule = f"weight format {i.weights} is undefined"
-            elif isinstance(i, RQ) and i.rows > config.lanes:
-                rule = f"{i.rows} rows; the machine has {config.lanes} lanes"
-            elif isinstance(i, RQ) and (i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2)):
-                rule = f"out={i.out} with add={i.add} is undefined"
-        elif isinstance(i, HALT) and at < last:
+        rule = next((wrong for r in i.rules if (wrong := r.broken(i, config))), "")
+        if isinstance(i, HALT) and at < last:
             rule = "HALT before the end"
         if rule:
             raise CodeError(rule).at("", at, i)

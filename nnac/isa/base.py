@@ -1,29 +1,83 @@
 """What every instruction is: 128 bits, little-endian; bits 0-5 opcode, 6-17 wait mask, 18-29 signal mask, then its own fields.
 
-An instruction class declares its fields once, low bits first; encoding, decoding, assembler text, range checks and the manual follow from
-the declaration.  Bits that no field covers are reserved: zero, and checked.  Opcode 0 is no instruction, so cleared memory does not run.
+An instruction is one class.  It declares its fields once, low bits first; encoding, decoding, assembler text, range checks and the manual
+follow from the declaration.  Bits that no field covers are reserved: zero, and checked.  Opcode 0 is no instruction, so cleared memory does
+not run.  It says where its operands and results lie, what else it reads (`constants`), and computes one from the other by one pure function;
+the interpreter and the fast path of the emulator both follow from that, and so do the places in which races are looked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import attrs
 from attrs import frozen
 
 from nnac.isa.config import SEMAPHORES, MachineConfig
+from nnac.isa.operands import Operand, Range
+from nnac.isa.records import BadData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 INSTRUCTION_BYTES = 16
 OPCODE_BITS = 6
 FIRST_FIELD = OPCODE_BITS + 2 * SEMAPHORES
 registry: dict[str, type[Instruction]] = {}
 by_opcode: dict[int, type[Instruction]] = {}
-Range = tuple[str, int, int]              # (memory, first, end): bytes of A and DRAM, words of W, columns of ACC, slots of LUT and TABLE
+Constants = Mapping[str, Any]             # what a `compute` takes besides its operands: numbers, arrays, tables; the same for every utterance
 
 
 class EncodingError(ValueError):
     """An operand that its field cannot hold, or bytes that are no instruction.  One line: what, where, why."""
+
+
+class Memory(Protocol):
+    """The memories of a machine, as `execute` sees them.  An executor that lacks some of it leaves those instructions to the interpreter."""
+
+    config: MachineConfig
+
+    def apply(self, i: Instruction) -> None:
+        """Fetch the inputs, compute, store the outputs."""
+
+    def fetch(self, operand: Operand) -> Any:
+        """An operand's values."""
+
+    def parameters(self, address: int, size: int) -> NDArray:
+        """Bytes of A that all utterances share: uint8 [size].  BadData: they differ."""
+
+    def lut(self, slot: int, symmetry: str) -> NDArray:
+        """A look-up table, as `nnac.arith.lookup` takes it.  BadData: there is none, or it cannot have this symmetry."""
+
+    def load_lut(self, slot: int, entries: NDArray) -> None:
+        """Fill a look-up table with int64 [513]."""
+
+    def dram_bytes(self, address: int, size: int) -> NDArray:
+        """Bytes of DRAM: uint8 [batch, size] or, the same for all, [size]."""
+
+    def dram_rows(self, first: NDArray, size: int) -> NDArray:
+        """``size`` bytes of DRAM from each address in ``first`` int64 [batch, ..., 1]: uint8 [batch, ..., size]."""
+
+    def write_dram(self, address: int, data: NDArray) -> None:
+        """Bytes into the writable part of DRAM."""
+
+    def load_tile(self, i: Any) -> None:
+        """LDW."""
+
+    def load_decoder_table(self, i: Any) -> None:
+        """LDT."""
+
+    def call_host(self, part: int) -> None:
+        """HOST."""
+
+
+@frozen
+class Rule:
+    """What a program must not say although it can be encoded.  ``text`` for the manual; ``broken(instruction, config)`` what is wrong, or ""."""
+
+    text: str
+    broken: Callable[[Any, MachineConfig], str]
 
 
 @frozen
@@ -77,21 +131,56 @@ class Instruction:
 
     # ---- what a subclass says about itself
 
-    def execute(self, m: Any) -> None:
-        """Do it: read and write the memories of ``m`` (`nnac.emulator.memory.Memories`)."""
-        raise NotImplementedError
+    rules: ClassVar[tuple[Rule, ...]] = ()             # what an encodable instruction must not say
+    by_element: ClassVar[bool] = False                 # `compute` takes each index of the last axis by itself: executors may join and cut
+    each: ClassVar[tuple[str, ...]] = ()               # constants with one value an element, joined and cut with them
+    moves: ClassVar[bool] = False                      # the results are the operands' bytes, unchanged
+    in_place: ClassVar[bool] = True                    # a result may begin where an operand begins
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
         """(busy, latency): cycles until the unit may start its next instruction, and from start to done, both inclusive."""
         raise NotImplementedError
 
-    def reads(self, config: MachineConfig) -> Iterator[Range]:
-        """Ranges read between start and done."""
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        """The data that `compute` takes."""
+        return ()
+
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        """Where its results go."""
+        return ()
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """(address, bytes) of the parameters in A: the same for all utterances of a batch."""
         return iter(())
 
-    def writes(self, config: MachineConfig) -> Iterator[Range]:
-        """Ranges written between start and done."""
+    def constants(self, m: Memory) -> Constants:
+        """What `compute` needs besides its inputs, read from the memories of ``m``.  BadData: a parameter that means nothing."""
+        return {}
+
+    compute: ClassVar[Callable[..., tuple[NDArray, ...]]]
+    """The pure meaning, ``compute(constants, *inputs) -> outputs``, on int64 arrays with any axes in front.  Nothing else is read or written."""
+
+    @staticmethod
+    def knowing(p: Constants, bound: int) -> Constants:
+        """The constants of an instruction that reads accumulators, if no sum of products exceeds ``bound``: a check that cannot fail may go."""
+        return p
+
+    def execute(self, m: Memory) -> None:
+        """Do it.  An instruction that is not a function of its operands (a load, a call of the host) overrides this."""
+        m.apply(self)
+
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        """What it reads where data say: only what its own unit writes, so that program order is kept without semaphores (tested)."""
         return iter(())
+
+    def reads(self, config: MachineConfig) -> Iterable[Range]:
+        """Ranges read between start and done."""
+        out = [r for operand in self.inputs(config) for r in operand.ranges(config)]
+        return out + [("A", address, address + size) for address, size in self.blocks()]
+
+    def writes(self, config: MachineConfig) -> Iterable[Range]:
+        """Ranges written between start and done."""
+        return [r for operand in self.outputs(config) for r in operand.ranges(config)]
 
     # ---- the same for all
 
@@ -115,6 +204,7 @@ class Instruction:
         return " ".join(parts)
 
 
+__all__ = ["BadData", "Constants", "EncodingError", "Field", "Instruction", "Memory", "Range", "Rule", "decode", "decode_all", "encode_all"]
 ADDRESSES = frozenset(("dram", "act", "src", "dst", "pre", "cell", "params", "addend", "index", "a", "b", "value"))
 T = TypeVar("T")
 

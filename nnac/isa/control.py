@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from nnac.isa.base import Instruction, instruction, operand
+from nnac.isa.base import Instruction, Memory, instruction, operand
+from nnac.isa.config import MachineConfig
 
 
 class _Control(Instruction):
     __slots__ = ()
 
-    def cycles(self, config):
+    def cycles(self, config: MachineConfig) -> tuple[int, int]:
         return 1, 1
 
 
@@ -18,13 +19,13 @@ class PROF(_Control):
 
     id: int = operand(16, "mark")
 
-    def execute(self, m):
+    def execute(self, m: Memory) -> None:
         pass
 
 
 @instruction("CT", 0x31)
 class HOST(_Control):
-    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).  It takes ``cycles`` cycles, at least 1.
+    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).  It takes ``time`` cycles, at least 1.
 
     The host may read and write all of A meanwhile; so the program waits, by semaphores, until no unit uses what the host uses.
     """
@@ -32,11 +33,11 @@ class HOST(_Control):
     id: int = operand(16, "which part")
     time: int = operand(32, "cycles that the host takes")
 
-    def cycles(self, config):
+    def cycles(self, config: MachineConfig) -> tuple[int, int]:
         n = max(1, self.time)
         return n, n
 
-    def execute(self, m):
+    def execute(self, m: Memory) -> None:
         m.call_host(self.id)
 
 
@@ -44,5 +45,5 @@ class HOST(_Control):
 class HALT(_Control):
     """End of the entry.  The machine has halted when no unit has an instruction left; semaphores then return to zero.   Cycles: 1."""
 
-    def execute(self, m):
+    def execute(self, m: Memory) -> None:
         pass

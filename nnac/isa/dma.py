@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from nnac.isa.base import Instruction, instruction, operand
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nnac.isa.base import Constants, Instruction, Memory, Range, instruction, operand
 from nnac.isa.config import MachineConfig
+from nnac.isa.operands import Integers, Operand
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class DmaInstruction(Instruction):
@@ -35,14 +42,18 @@ class LDA(DmaInstruction):
     dst: int = operand(18, "A address", times=4)
     bytes: int = operand(16, "length", times=4)
 
-    def reads(self, config):
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.bytes, 1),)
+
+    def reads(self, config: MachineConfig) -> Iterator[Range]:
         yield "DRAM", self.dram, self.dram + self.bytes
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + self.bytes
+    def constants(self, m: Memory) -> Constants:
+        return dict(bytes=m.dram_bytes(self.dram, self.bytes))
 
-    def execute(self, m):
-        m.write_bytes(self.dst, m.dram_bytes(self.dram, self.bytes))
+    @staticmethod
+    def compute(p: Constants) -> tuple[NDArray, ...]:
+        return (p["bytes"],)
 
 
 @instruction("DA", 0x09)
@@ -53,25 +64,26 @@ class STA(DmaInstruction):
     dram: int = operand(25, "DRAM address", times=16)
     bytes: int = operand(16, "length", times=4)
 
-    def ready(self, config):
+    def ready(self, config: MachineConfig) -> int:
         return 1
 
-    def reads(self, config):
-        yield "A", self.src, self.src + self.bytes
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.src, self.bytes, 1),)
 
-    def writes(self, config):
+    def writes(self, config: MachineConfig) -> Iterator[Range]:
         yield "DRAM", self.dram, self.dram + self.bytes
 
-    def execute(self, m):
-        m.write_dram(self.dram, m.read_bytes(self.src, self.bytes))
+    def execute(self, m: Memory) -> None:
+        m.write_dram(self.dram, m.fetch(Integers(self.src, self.bytes, 1)))
 
 
 @instruction("DA", 0x0A)
 class GTH(DmaInstruction):
     """Copy one row of a table in DRAM to A: the row whose number is the int32 at A[index] (a label embedding).
 
-    Row r begins at ``dram + r * pitch``.  The data phase may begin 3 + latency cycles
-    after the start.  Time must not depend on r: the bus is held for as many bursts as the worst placed row touches.
+    Row r begins at ``dram + r * pitch``.  The data phase may begin 3 + latency cycles after the start.  Time must not depend on r: the bus is
+    held for as many bursts as a row touches that begins at the worst multiple of 16, whether a row begins there or not:
+    ceil((bytes + burst - 16) / burst), with 1 for bytes where it is 0.
     """
 
     index: int = operand(18, "A address of the row number", times=4)
@@ -80,20 +92,24 @@ class GTH(DmaInstruction):
     dst: int = operand(18, "A address", times=4)
     bytes: int = operand(12, "length", times=4)
 
-    def ready(self, config):
+    def ready(self, config: MachineConfig) -> int:
         return 3 + config.latency
 
-    def bursts(self, config):
+    def bursts(self, config: MachineConfig) -> int:
         return -(-(max(self.bytes, 1) + config.burst - 16) // config.burst)
 
-    def reads(self, config):
-        yield "A", self.index, self.index + 4
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.index, 1, 4),)
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + self.bytes
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.bytes, 1),)
 
-    def execute(self, m):
-        import numpy as np
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "DRAM", 0, 1 << 29
 
-        rows = m.read(self.index, 1, "<i4")[:, 0]
-        m.write_bytes(self.dst, np.stack([m.dram_bytes(self.dram + int(r) * self.pitch, self.bytes, b) for b, r in enumerate(rows)]))
+    def constants(self, m: Memory) -> Constants:
+        return dict(dram=self.dram, pitch=self.pitch, bytes=self.bytes, rows=m.dram_rows)
+
+    @staticmethod
+    def compute(p: Constants, index: NDArray) -> tuple[NDArray, ...]:
+        return (p["rows"](p["dram"] + index * p["pitch"], p["bytes"]),)

@@ -109,8 +109,15 @@ def encoding() -> list[str]:
 
 def page(cls: type[Instruction]) -> str:
     """One instruction: name, what it does, fields."""
+    text = inspect.getdoc(cls) or ""
+    records = {**getattr(cls, "records", {})}
+    if block := getattr(cls, "block", None):
+        records["block"] = block
+        text += "" if "{block}" in text else "\n\nParameters: {block}."
+    for name, record in records.items():
+        text = text.replace(f"{{{name}}}", str(record))
     lines = [f"{cls.__name__}   (unit {cls.unit}, opcode {cls.opcode:#04x})", ""]
-    lines += [f"    {line}".rstrip() for line in (inspect.getdoc(cls) or "").splitlines()]
+    lines += [f"    {line}".rstrip() for line in text.splitlines()]
     if cls.fields:
         lines += ["", *(f"        {f}" for f in cls.fields)]
     return "\n".join(lines) + "\n"

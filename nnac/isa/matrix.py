@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from nnac.isa.base import Instruction, instruction, operand
-from nnac.isa.config import MachineConfig
+from typing import TYPE_CHECKING
+
+from nnac.isa.base import BadData, Constants, Instruction, Memory, Rule, instruction, operand
+from nnac.isa.config import FORMATS, MachineConfig
+from nnac.isa.operands import Accumulators, Integers, Operand, Words
+from nnac.isa.vector import COLUMNS, check_bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ACCUMULATOR_BITS = 48
 
 
 @instruction("MV", 0x10)
@@ -32,6 +41,7 @@ class MVM(Instruction):
     clear: int = operand(1, "zero the accumulators first")
     weights: int = operand(3, "0 int8, 1 int16, 2 int4, 3 int2, 4 int1")
     act16: int = operand(1, "activations are int16")
+    rules = (COLUMNS, Rule("MVM: weights <= 4", lambda i, c: f"weight format {i.weights} is undefined" if i.weights >= len(FORMATS) else ""))
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
         slow = config.act16_factor if self.act16 else 1
@@ -39,29 +49,43 @@ class MVM(Instruction):
         busy = max(1, -(-self.words * slow * rate.denominator // rate.numerator))
         return busy, busy + config.mv_drain
 
-    def reads(self, config):
-        yield "W", self.word, self.word + self.words
-        for c in range(self.columns):
-            first = self.act + c * self.stride
-            yield "A", first, first + self.span * (2 if self.act16 else 1)
-        if not self.clear:
-            yield "ACC", self.bank * config.columns, self.bank * config.columns + self.columns
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        size = 2 if self.act16 else 1
+        operands = Integers(self.act, self.span, size, self.columns, self.stride), Words(self.word, self.words)
+        return operands if self.clear else (*operands, *self.outputs(config))
 
-    def writes(self, config):
-        yield "ACC", self.bank * config.columns, self.bank * config.columns + self.columns
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Accumulators(self.bank, self.columns, config.lanes),)
 
-    def execute(self, m):
+    def constants(self, m: Memory) -> Constants:
+        return dict(weights=self.weights, span=self.span)
+
+    @staticmethod
+    def values(p: Constants, words: tuple[NDArray, NDArray]) -> tuple[NDArray, NDArray]:
+        """What the multipliers make of weight words: (int8 or int16 [words, lanes], the input of each).  BadData."""
         import numpy as np
 
-        m.check_mvm(self)
-        words, index = m.read_words(self.word, self.words)
-        if self.weights == 1:
-            high, index = (index & 1)[:, None], index >> 1
-            words = np.where(high, words.astype(np.int64) << 8, words.view(np.uint8))
-        m.check_index(self, int(index.max(initial=0)))
-        kind = "<i2" if self.act16 else "i1"
-        for c in range(self.columns):
-            x = m.read(self.act + c * self.stride, self.span, kind)[:, index]
-            # every product fits 31 bits and there are at most 1024: float64 carries the sum exactly
-            product = (x.astype(np.float64) @ words.astype(np.float64)).astype(np.int64)
-            m.accumulate(self.bank, c, product, bool(self.clear))
+        from nnac import arith
+
+        values, index = words[0], words[1].astype(np.int64)
+        if p["weights"] == 1:
+            values = np.where((index & 1)[:, None] == 1, values.astype(np.int16) << 8, values.view(np.uint8)).astype(np.int16)
+            index = index >> 1
+        elif p["weights"]:
+            width = int(FORMATS[p["weights"]][3:])
+            low, high = arith.limits(width)
+            if values.min(initial=0) < low or values.max(initial=0) > high:
+                raise BadData(f"weights {values.min()} … {values.max()} do not fit int{width}")
+        if (greatest := int(index.max(initial=0))) >= p["span"]:
+            raise BadData(f"a weight word belongs to input {greatest}, the span is {p['span']}")
+        return values, index
+
+    @staticmethod
+    def compute(p: Constants, x: NDArray, words: tuple[NDArray, NDArray], sums: NDArray | int = 0) -> tuple[NDArray, ...]:
+        import numpy as np
+
+        values, index = MVM.values(p, words)
+        # every product fits 31 bits and there are at most 1024: float64 carries the sum exactly
+        total = sums + (x[..., index].astype(np.float64) @ values.astype(np.float64)).astype(np.int64)
+        check_bits(total, ACCUMULATOR_BITS)
+        return (total,)

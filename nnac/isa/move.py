@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from nnac.isa.base import instruction, operand
-from nnac.isa.vector import LUT_BYTES, VectorInstruction, _int
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nnac.isa.base import Constants, Memory, Range, instruction, operand
+from nnac.isa.config import MachineConfig
+from nnac.isa.operands import Integers, Operand
+from nnac.isa.vector import LUT_BYTES, VectorInstruction
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @instruction("VX", 0x28)
 class CPY(VectorInstruction):
-    """Copy ``count`` blocks of ``bytes`` bytes inside A, block i from src + i*sstride to dst + i*dstride, one after the other.
+    """Copy ``count`` blocks of ``bytes`` bytes inside A, block i from src + i*sstride to dst + i*dstride.
 
-    Source and destination do not overlap.   Cycles: vx_fill + count * ceil(bytes / L).
+    Source and destination do not overlap, not even in place.   Cycles: vx_fill + count * ceil(bytes / L).
     """
 
     src: int = operand(18, "A address", times=4)
@@ -19,21 +27,21 @@ class CPY(VectorInstruction):
     count: int = operand(8, "blocks", minus=1)
     sstride: int = operand(12, "bytes from block to block of the source", times=4)
     dstride: int = operand(12, "bytes from block to block of the destination", times=4)
+    moves = True
+    in_place = False
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return self.count * -(-self.bytes // config.lanes)
 
-    def reads(self, config):
-        for i in range(self.count):
-            yield "A", self.src + i * self.sstride, self.src + i * self.sstride + self.bytes
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.src, self.bytes, 1, self.count, self.sstride),)
 
-    def writes(self, config):
-        for i in range(self.count):
-            yield "A", self.dst + i * self.dstride, self.dst + i * self.dstride + self.bytes
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.bytes, 1, self.count, self.dstride),)
 
-    def execute(self, m):
-        for i in range(self.count):
-            m.write_bytes(self.dst + i * self.dstride, m.read_bytes(self.src + i * self.sstride, self.bytes))
+    @staticmethod
+    def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
+        return (x,)
 
 
 @instruction("VX", 0x29)
@@ -44,17 +52,20 @@ class FIL(VectorInstruction):
     bytes: int = operand(16, "length", times=4)
     value: int = operand(32, "the pattern, as an unsigned number")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return -(-self.bytes // config.lanes)
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + self.bytes
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.bytes // 4, 4),)
 
-    def execute(self, m):
+    def constants(self, m: Memory) -> Constants:
+        return dict(value=self.value, n=self.bytes // 4)
+
+    @staticmethod
+    def compute(p: Constants) -> tuple[NDArray, ...]:
         import numpy as np
 
-        pattern = np.full(self.bytes // 4, self.value, "<u4").view(np.uint8)
-        m.write_bytes(self.dst, np.broadcast_to(pattern, (m.batch, self.bytes)))
+        return (np.full(p["n"], p["value"], np.int64),)
 
 
 @instruction("VX", 0x2A)
@@ -64,17 +75,17 @@ class TAB(VectorInstruction):
     src: int = operand(18, "A address", times=4)
     slot: int = operand(3, "LUT slot")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return -(-LUT_BYTES // config.lanes)
 
-    def reads(self, config):
-        yield "A", self.src, self.src + LUT_BYTES
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        yield self.src, LUT_BYTES
 
-    def writes(self, config):
+    def writes(self, config: MachineConfig) -> Iterator[Range]:
         yield "LUT", self.slot, self.slot + 1
 
-    def execute(self, m):
-        m.load_lut(self.slot, m.table(self.src, LUT_BYTES // 2, "<i2"))
+    def execute(self, m: Memory) -> None:
+        m.load_lut(self.slot, m.parameters(self.src, LUT_BYTES).copy().view("<i2").astype("int64"))
 
 
 @instruction("VX", 0x2B)
@@ -89,18 +100,18 @@ class AMAX(VectorInstruction):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return -(-self.n // config.vector)
 
-    def reads(self, config):
-        yield "A", self.src, self.src + (self.n << self.a16)
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.src, self.n, 1 << self.a16),)
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + 8
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, 2, 4),)
 
-    def execute(self, m):
+    @staticmethod
+    def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
         import numpy as np
 
-        x = m.read(self.src, self.n, _int(self.a16))
-        at = x.argmax(1)
-        m.write(self.dst, np.stack([at, x[np.arange(len(x)), at]], 1), "<i4")
+        place = x.argmax(-1)
+        return (np.stack([place, np.take_along_axis(x, place[..., None], -1)[..., 0]], -1),)

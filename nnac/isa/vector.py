@@ -6,30 +6,84 @@ A result may lie in the place of an operand (the same address, and not longer), 
 
 from __future__ import annotations
 
-from nnac.isa.base import Instruction, instruction, operand
-from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, MachineConfig
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
 
-RQ_HEADER, RQ_NARROW, RQ_WIDE = 8, 8, 12               # bytes: header, one row, one row with ``wide``
-LSTM_BYTES, ADD_BYTES, MUL_BYTES, LUT_PARAMETER_BYTES, LN_BYTES, SMAX_BYTES = 12, 12, 8, 12, 24, 16
+from nnac.isa.base import Constants, Instruction, Memory, Rule, instruction, operand
+from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, MachineConfig
+from nnac.isa.operands import Accumulators, Integers, Operand, Range
+from nnac.isa.records import BadData, Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 LUT_BYTES = 2 * LUT_ENTRIES
-LN_RSQRT = 4 * -(-2 * RSQRT_ENTRIES // 4)
+RSQRT_BYTES = 4 * -(-2 * RSQRT_ENTRIES // 4)           # in a parameter block: filled up to a multiple of 4
+RQ_HEAD = Record("i16 zero_point, u8 bits, u8 0, u32 0")
+RQ_ROW = Record("i32 bias, u24 multiplier, u8 shift 0..62")
+RQ_WIDE_ROW = Record("i48 bias, u32 multiplier 0..2147483647, u8 shift 0..62, u8 0")
+WIDE_MULTIPLIER = 1 << 15                              # what multiplies more than 32 bits is below this: a product has 62 bits and its sign
 
 
 class VectorInstruction(Instruction):
-    """Occupies VX from start to done."""
+    """Occupies VX from start to done.  ``block``: the parameters at A[params], if they are one record."""
 
     __slots__ = ()
+    block: ClassVar[Record | None] = None
+    params: int
 
     def beats(self, config: MachineConfig) -> int:
+        """Cycles beyond the vx_fill cycles that fill the pipeline."""
         raise NotImplementedError
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
         n = config.vx_fill + self.beats(config)
         return n, n
 
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        if self.block is not None:
+            yield self.params, self.block.bytes
 
-def _int(wide: int) -> str:
-    return "<i2" if wide else "i1"
+    def constants(self, m: Memory) -> Constants:
+        return {} if self.block is None else self.block.read(m.parameters(self.params, self.block.bytes))
+
+
+def check_width(bits: int, wide: int) -> None:
+    """BadData unless a result of ``bits`` bits fits int8 or, if ``wide``, int16."""
+    if not 2 <= bits <= (16 if wide else 8):
+        raise BadData(f"{bits} bits do not fit int{16 if wide else 8}")
+
+
+def check_bits(values: NDArray, width: int) -> None:
+    """BadData unless accumulators, or sums of them, fit ``width`` bits."""
+    limit = 1 << width - 1
+    if values.size and (values.max() >= limit or values.min() < -limit):
+        worst = max(int(values.max()), -int(values.min()))
+        raise BadData(f"an accumulator reaches {worst}, more than {width} bits")
+
+
+def _array(m: Memory, address: int, n: int, kind: str) -> NDArray:
+    """``n`` integers of NumPy's ``kind`` in a parameter block: int64 [n]."""
+    import numpy as np
+
+    size = np.dtype(kind).itemsize
+    return np.ascontiguousarray(m.parameters(address, n * size)).view(kind).astype(np.int64)
+
+
+def _rsqrt(m: Memory, address: int) -> NDArray:
+    """The table of 1/sqrt in a parameter block.  BadData: an entry below 1.0, which no mantissa below 1 has."""
+    entries = _array(m, address, RSQRT_ENTRIES, "<u2")
+    if (least := int(entries.min())) < 32768:
+        raise BadData(f"an entry of rsqrt is {least}, not in 32768 … 65535")
+    return entries
+
+
+def _rq_formats(i: RQ, config: MachineConfig) -> str:
+    return f"out={i.out} with add={i.add} is undefined" if i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2) else ""
+
+
+ROWS = Rule("LDW, RQ: rows <= L", lambda i, c: f"{i.rows} rows; the machine has {c.lanes} lanes" if i.rows > c.lanes else "")
+COLUMNS = Rule("MVM, RQ: columns <= C", lambda i, c: f"{i.columns} columns; the machine has {c.columns}" if i.columns > c.columns else "")
 
 
 @instruction("VX", 0x20)
@@ -38,11 +92,12 @@ class RQ(VectorInstruction):
 
         v = ACC[bank][c][r] + bias[r]                         ``add`` = 1: v += int32 at A[addend + c*stride + 4r]
         ``out`` = 2: int32 at A[dst + c*stride + 4r] = v
-        otherwise  y = requantise(v, m[r], s[r], zero_point, bits)         ``add`` = 2: y = sat(y + int16 at A[addend + c*stride + 2r], bits)
+        otherwise  y = requantise(v, multiplier[r], shift[r], zero_point, bits)     ``add`` = 2: y = sat(y + int16 at A[addend + c*stride + 2r], bits)
                    int8 (``out`` = 0) or int16 (1) at A[dst + c*stride + r or 2r] = y
 
-    Parameters: {i16 zero_point, u8 bits, u8 0, u32 0}, then per row {i32 bias, u24 m, u8 s}; v must fit 32 bits.
-    ``wide``: per row {i48 bias, u32 m, u8 s, u8 0}; v has 48 bits.  ``double``: TFLite's double rounding (m is Q31, s the shift after it).
+    Parameters: {head}, then per row {row}; v must fit 32 bits.
+    ``wide``: per row {wide_row}; v must fit 48 bits in rows whose multiplier is below 32768, unless ``out`` = 2 or ``double``; 32 bits elsewhere.
+    ``double``: requantise_double (TFLite's double rounding) in the place of requantise.
     Cycles: vx_fill + columns * ceil(rows / V), the second term twice that if ``wide`` or ``double``.
     """
 
@@ -57,65 +112,66 @@ class RQ(VectorInstruction):
     add: int = operand(2, "0 nothing, 1 int32 before, 2 int16 after")
     wide: int = operand(1, "48-bit accumulators")
     double: int = operand(1, "double rounding")
+    rules = (COLUMNS, ROWS, Rule("RQ: out <= 2, add <= 2, and not both 2", _rq_formats))
+    records: ClassVar[dict[str, Record]] = dict(head=RQ_HEAD, row=RQ_ROW, wide_row=RQ_WIDE_ROW)
+    by_element = True
+    each = ("bias", "multiplier", "shift")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return self.columns * -(-self.rows // config.vector) * (2 if self.wide or self.double else 1)
 
-    def reads(self, config):
-        yield "ACC", self.bank * config.columns, self.bank * config.columns + self.columns
-        yield "A", self.params, self.params + RQ_HEADER + self.rows * (RQ_WIDE if self.wide else RQ_NARROW)
-        if self.add:
-            for c in range(self.columns):
-                first = self.addend + c * self.stride
-                yield "A", first, first + self.rows * (4 if self.add == 1 else 2)
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        sums = Accumulators(self.bank, self.columns, self.rows)
+        return (sums, Integers(self.addend, self.rows, 4 if self.add == 1 else 2, self.columns, self.stride)) if self.add else (sums,)
 
-    def writes(self, config):
-        for c in range(self.columns):
-            first = self.dst + c * self.stride
-            yield "A", first, first + (self.rows << self.out)
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.rows, 1 << self.out, self.columns, self.stride),)
 
-    def parameters(self, m):
-        """(zero_point, bits, bias, multiplier, shift) from A."""
-        from nnac.isa.dtypes import RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+    @property
+    def row(self) -> Record:
+        """The record of one row's parameters."""
+        return RQ_WIDE_ROW if self.wide else RQ_ROW
 
-        head = m.record(self.params, RQ_HEADER_DTYPE)
-        rows = m.table(self.params + RQ_HEADER, self.rows, RQ_WIDE_DTYPE if self.wide else RQ_DTYPE)
-        if self.wide:
-            bias = rows["low"].astype("int64") + (rows["high"].astype("int64") << 32)
-            multiplier, shift = rows["m0"].astype("int64") + (rows["m1"].astype("int64") << 16), rows["shift"].astype("int64")
-        else:
-            bias, both = rows["bias"].astype("int64"), rows["multiplier"].astype("int64")
-            multiplier, shift = both & 0xFFFFFF, both >> 24
-        return int(head["zero_point"]), int(head["bits"]), bias, multiplier, shift
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        yield self.params, RQ_HEAD.bytes + self.rows * self.row.bytes
 
-    def execute(self, m):
+    def constants(self, m: Memory) -> Constants:
+        head = RQ_HEAD.read(m.parameters(self.params, RQ_HEAD.bytes))
+        rows = self.row.columns(m.parameters(self.params + RQ_HEAD.bytes, self.rows * self.row.bytes))
+        if self.out != 2:
+            check_width(head["bits"], self.out)
+        wide = self.wide and not self.double and self.out != 2
+        return dict(**head, **rows, out=self.out, add=self.add, double=self.double, wide=wide, bounded=False)
+
+    @staticmethod
+    def knowing(p: Constants, bound: int) -> Constants:
+        width = 48 if p["wide"] and p["multiplier"].max() < WIDE_MULTIPLIER else 32
+        return {**p, "bounded": p["add"] != 1 and bound + int(abs(p["bias"]).max()) < 1 << width - 1}
+
+    @staticmethod
+    def compute(p: Constants, sums: NDArray, addend: NDArray | None = None) -> tuple[NDArray, ...]:
         from nnac import arith
 
-        m.check_rq(self)
-        zero_point, bits, bias, multiplier, shift = self.parameters(m)
-        if self.out != 2:
-            m.check_width(bits, 16 if self.out == 1 else 8)
-        for c in range(self.columns):
-            v = m.accumulator(self.bank, c)[:, : self.rows] + bias
-            if self.add == 1:
-                v = v + m.read(self.addend + c * self.stride, self.rows, "<i4")
-            m.check_accumulator(v, 48 if self.wide else 32)
-            if self.out == 2:
-                m.write(self.dst + c * self.stride, v, "<i4")
-                continue
-            rule = arith.requantise_double if self.double else arith.requantise
-            y = rule(v, multiplier, shift, zero_point, bits)
-            if self.add == 2:
-                y = arith.saturate(y + m.read(self.addend + c * self.stride, self.rows, "<i2"), bits)
-            m.write(self.dst + c * self.stride, y, _int(self.out))
+        v = sums + p["bias"]
+        if p["add"] == 1:
+            v = v + addend
+        if not p["bounded"]:
+            check_bits(v, 48 if p["wide"] else 32)
+            if p["wide"]:
+                check_bits(v[..., p["multiplier"] >= WIDE_MULTIPLIER], 32)
+        if p["out"] == 2:
+            return (v,)
+        rule = arith.requantise_double if p["double"] else arith.requantise
+        y = rule(v, p["multiplier"], p["shift"], p["zero_point"], p["bits"])
+        return (arith.saturate(y + addend, p["bits"]) if p["add"] == 2 else y,)
 
 
 @instruction("VX", 0x21)
 class LSTM(VectorInstruction):
-    """One LSTM step of ``units`` units after the products, `arith.lstm_cell`: pre-activations int16 Q3.12 in blocks i, f, g, o.
+    """One LSTM step of ``units`` units after the products, lstm_cell: pre-activations int16 Q3.12 in blocks i, f, g, o.
 
     The cell state (int16) is replaced in place; the hidden state goes to ``dst``, int8 or, if bits > 8, int16.
-    Parameters: {u32 m, u8 s, u8 bits, u8 fraction, u8 sigmoid, u8 tanh, u8 tanh_cell (LUT slots), u16 0}.
+    sigmoid (complement), tanh and tanh_cell (odd) are LUT slots.
     Five table reads a unit: vx_fill + 5 * ceil(units / V) cycles.
     """
 
@@ -125,60 +181,66 @@ class LSTM(VectorInstruction):
     params: int = operand(18, "A address of the parameters", times=4)
     units: int = operand(10, "units", minus=1)
     out16: int = operand(1, "hidden state is int16")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, u8 fraction 0..15, u8 sigmoid, u8 tanh, u8 tanh_cell, u16 0")
+    by_element = True
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return 5 * -(-self.units // config.vector)
 
-    def reads(self, config):
-        yield "A", self.pre, self.pre + 8 * self.units
-        yield "A", self.cell, self.cell + 2 * self.units
-        yield "A", self.params, self.params + LSTM_BYTES
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return Integers(self.pre, self.units, 2, 4, 2 * self.units), Integers(self.cell, self.units, 2)
 
-    def writes(self, config):
-        yield "A", self.cell, self.cell + 2 * self.units
-        yield "A", self.dst, self.dst + (self.units << self.out16)
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return Integers(self.cell, self.units, 2), Integers(self.dst, self.units, 1 << self.out16)
 
-    def execute(self, m):
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "LUT", 0, config.luts
+
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
+        return {**p, **{name: m.lut(p[name], symmetry) for name, symmetry in (("sigmoid", "complement"), ("tanh", "odd"), ("tanh_cell", "odd"))}}
+
+    @staticmethod
+    def compute(p: Constants, pre: NDArray, cell: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
-        from nnac.isa.dtypes import LSTM_DTYPE
 
-        p = m.record(self.params, LSTM_DTYPE)
-        m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        pre, cell = m.read(self.pre, 4 * self.units, "<i2"), m.read(self.cell, self.units, "<i2")
-        hidden, cell = arith.lstm_cell(pre, cell, m.lut(int(p["sigmoid"])), m.lut(int(p["tanh"])), m.lut(int(p["tanh_cell"])),
-                                       int(p["fraction"]), int(p["multiplier"]), int(p["shift"]), int(p["bits"]))
-        m.write(self.cell, cell, "<i2")
-        m.write(self.dst, hidden, _int(self.out16))
+        pre = pre.reshape(*pre.shape[:-2], -1)
+        hidden, cell = arith.lstm_cell(pre, cell, p["sigmoid"], p["tanh"], p["tanh_cell"], p["fraction"], p["multiplier"], p["shift"], p["bits"])
+        return cell, hidden
 
 
 class _Binary(VectorInstruction):
     """Two vectors in, one out."""
 
     __slots__ = ()
-    parameter_bytes = 0
+    by_element = True
     a: int
     b: int
     dst: int
-    params: int
     n: int
     a16: int
     b16: int
     out16: int
+    block: ClassVar[Record]
 
-    def reads(self, config):
-        yield "A", self.a, self.a + (self.n << self.a16)
-        yield "A", self.b, self.b + (self.n << self.b16)
-        yield "A", self.params, self.params + self.parameter_bytes
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return Integers(self.a, self.n, 1 << self.a16), Integers(self.b, self.n, 1 << self.b16)
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + (self.n << self.out16)
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.n, 1 << self.out16),)
+
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
+        return p
 
 
 @instruction("VX", 0x22)
 class ADD(_Binary):
-    """``sat(requantise(a, m0, s0) + requantise(b, m1, s1))``, element by element.
+    """``sat(requantise(a, m0, s0, 0, bits) + requantise(b, m1, s1, 0, bits), bits)``, element by element: each term is saturated, then the sum.
 
-    Parameters: {u32 m0, u32 m1, u8 s0, u8 s1, u8 bits, u8 0}.   Cycles: vx_fill + 2 * ceil(n / V).
+    Cycles: vx_fill + 2 * ceil(n / V).
     """
 
     a: int = operand(18, "A address", times=4)
@@ -189,27 +251,23 @@ class ADD(_Binary):
     a16: int = operand(1, "a is int16")
     b16: int = operand(1, "b is int16")
     out16: int = operand(1, "the result is int16")
-    parameter_bytes = ADD_BYTES
+    block = Record("u32 m0 0..2147483647, u32 m1 0..2147483647, u8 s0 0..62, u8 s1 0..62, u8 bits, u8 0")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return 2 * -(-self.n // config.vector)
 
-    def execute(self, m):
+    @staticmethod
+    def compute(p: Constants, a: NDArray, b: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
-        from nnac.isa.dtypes import ADD_DTYPE
 
-        p = m.record(self.params, ADD_DTYPE)
-        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        a, b = m.read(self.a, self.n, _int(self.a16)), m.read(self.b, self.n, _int(self.b16))
-        y = arith.add(a, b, (int(p["m0"]), int(p["m1"])), (int(p["s0"]), int(p["s1"])), bits)
-        m.write(self.dst, y, _int(self.out16))
+        return (arith.add(a, b, (p["m0"], p["m1"]), (p["s0"], p["s1"]), p["bits"]),)
 
 
 @instruction("VX", 0x23)
 class MUL(_Binary):
-    """``requantise(a * b, m, s, zero_point, bits)``, element by element.
+    """``requantise(a * b, multiplier, shift, zero_point, bits)``, element by element.
 
-    Parameters: {u32 m, u8 s, u8 bits, i16 zero_point}.   Cycles: vx_fill + ceil(n / V).
+    Cycles: vx_fill + ceil(n / V).
     """
 
     a: int = operand(18, "A address", times=4)
@@ -220,27 +278,43 @@ class MUL(_Binary):
     a16: int = operand(1, "a is int16")
     b16: int = operand(1, "b is int16")
     out16: int = operand(1, "the result is int16")
-    parameter_bytes = MUL_BYTES
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, i16 zero_point")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return -(-self.n // config.vector)
 
-    def execute(self, m):
+    @staticmethod
+    def compute(p: Constants, a: NDArray, b: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
-        from nnac.isa.dtypes import MUL_DTYPE
 
-        p = m.record(self.params, MUL_DTYPE)
-        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        product = m.read(self.a, self.n, _int(self.a16)) * m.read(self.b, self.n, _int(self.b16))
-        m.write(self.dst, arith.requantise(product, int(p["multiplier"]), int(p["shift"]), int(p["zero_point"]), bits), _int(self.out16))
+        return (arith.requantise(a * b, p["multiplier"], p["shift"], p["zero_point"], p["bits"]),)
+
+
+class _Unary(VectorInstruction):
+    """One vector in, one out."""
+
+    __slots__ = ()
+    src: int
+    dst: int
+    n: int
+    a16: int
+    out16: int
+    block: ClassVar[Record]
+
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.src, self.n, 1 << self.a16),)
+
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.n, 1 << self.out16),)
 
 
 @instruction("VX", 0x24)
-class LUT(VectorInstruction):
-    """A tabulated function of int16s, `arith.lookup`, then requantised from Q0.15.
+class LUT(_Unary):
+    """A tabulated function of int16s, lookup, then requantised from Q0.15:
 
-    Parameters: {u32 m, u8 s, u8 bits, i16 zero_point, u8 slot, u8 symmetry (0 odd, 1 complement), u16 0}.
-    Cycles: vx_fill + ceil(n / V).
+        ``y = requantise(lookup(LUT[slot], symmetry, x), multiplier, shift, zero_point, bits)``
+
+    symmetry: 0 odd, 1 complement.   Cycles: vx_fill + ceil(n / V).
     """
 
     src: int = operand(18, "A address of int16", times=4)
@@ -248,33 +322,40 @@ class LUT(VectorInstruction):
     params: int = operand(18, "A address of the parameters", times=4)
     n: int = operand(12, "elements", minus=1)
     out16: int = operand(1, "the result is int16")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, i16 zero_point, u8 slot, u8 symmetry 0..1, u16 0")
+    by_element = True
+    a16 = 1
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return -(-self.n // config.vector)
 
-    def reads(self, config):
-        yield "A", self.src, self.src + 2 * self.n
-        yield "A", self.params, self.params + LUT_PARAMETER_BYTES
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "LUT", 0, config.luts
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + (self.n << self.out16)
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
+        symmetry = ("odd", "complement")[p["symmetry"]]
+        return {**p, "symmetry": symmetry, "table": m.lut(p["slot"], symmetry)}
 
-    def execute(self, m):
+    @staticmethod
+    def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
-        from nnac.isa.dtypes import LUT_DTYPE
 
-        p = m.record(self.params, LUT_DTYPE)
-        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        y = arith.lookup(m.lut(int(p["slot"])), "complement" if p["symmetry"] else "odd", m.read(self.src, self.n, "<i2"))
-        m.write(self.dst, arith.requantise(y, int(p["multiplier"]), int(p["shift"]), int(p["zero_point"]), bits), _int(self.out16))
+        y = arith.lookup(p["table"], p["symmetry"], x)
+        return (arith.requantise(y, p["multiplier"], p["shift"], p["zero_point"], p["bits"]),)
+
+
+def _ln_domain(i: LN, config: MachineConfig) -> str:
+    bits = 16 if i.a16 else 8
+    return f"{i.n} elements of int{bits}; the sum of their squared differences may leave 62 bits" if i.n**3 << 2 * bits - 2 >= 1 << 61 else ""
 
 
 @instruction("VX", 0x25)
-class LN(VectorInstruction):
-    """Layer norm of one vector, `arith.layer_norm`.
+class LN(_Unary):
+    """Layer norm of one vector, layer_norm.
 
-    Parameters: {i64 epsilon, u32 root_width, u32 m, u8 s, u8 bits, i16 zero_point, u32 0}, then u16 rsqrt[385] and 2 bytes of nothing,
-    i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
+    Parameters: {block}, then u16 rsqrt[385] and 2 bytes of nothing, i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
     Three passes over the vector and 24 cycles for the square root: vx_fill + 24 + 3 * ceil(n / V).
     """
 
@@ -284,43 +365,42 @@ class LN(VectorInstruction):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
+    block = Record("i64 epsilon 1..2305843009213693951, u32 root_width 0..65535, u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, "
+                   "i16 zero_point, u32 0")
+    rules = (Rule("LN: n^3 * 4^(w-1) < 2^61 for elements of w bits (int16: n <= 1290): sum d^2 + epsilon stays below 2^62", _ln_domain),)
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return 24 + 3 * -(-self.n // config.vector)
 
     def layout(self) -> tuple[int, int, int, int]:
         """Offsets of rsqrt, gain, bias in the parameters, and their length."""
-        gain = LN_BYTES + LN_RSQRT
+        gain = self.block.bytes + RSQRT_BYTES
         bias = gain + 4 * -(-self.n // 2)
-        return LN_BYTES, gain, bias, bias + 4 * self.n
+        return self.block.bytes, gain, bias, bias + 4 * self.n
 
-    def reads(self, config):
-        yield "A", self.src, self.src + (self.n << self.a16)
-        yield "A", self.params, self.params + self.layout()[3]
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        yield self.params, self.layout()[3]
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + (self.n << self.out16)
-
-    def execute(self, m):
-        from nnac import arith
-        from nnac.isa.dtypes import LN_DTYPE
-
-        p = m.record(self.params, LN_DTYPE)
-        bits = m.check_width(int(p["bits"]), 16 if self.out16 else 8)
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
         rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
-        y = arith.layer_norm(m.read(self.src, self.n, _int(self.a16)), m.table(gain, self.n, "<i2").astype("int64"),
-                             m.table(bias, self.n, "<i4").astype("int64"), int(p["epsilon"]), int(p["root_width"]),
-                             m.table(rsqrt, RSQRT_ENTRIES, "<u2").astype("int64"), int(p["multiplier"]),
-                             int(p["shift"]), int(p["zero_point"]), bits)
-        m.write(self.dst, y, _int(self.out16))
+        return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": _array(m, gain, self.n, "<i2"), "bias": _array(m, bias, self.n, "<i4")}
+
+    @staticmethod
+    def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
+        from nnac import arith
+
+        return (arith.layer_norm(x, p["gain"], p["bias"], p["epsilon"], p["root_width"], p["rsqrt"], p["multiplier"], p["shift"], p["zero_point"],
+                                 p["bits"]),)
 
 
 @instruction("VX", 0x26)
-class SMAX(VectorInstruction):
-    """Softmax of one vector, `arith.softmax`.
+class SMAX(_Unary):
+    """Softmax of one vector, softmax.
 
-    Parameters: {u32 m, u32 m_out, u8 s, u8 s_out, u8 bits, u8 slot (LUT with exp), i16 zero_point, u16 0}, then u16 rsqrt[385] and 2 bytes
-    of nothing.   Three passes (maximum; exponentials and sum; quotients) and 24 cycles for the reciprocal: vx_fill + 24 + 3 * ceil(n / V).
+    Parameters: {block}, then u16 rsqrt[385] and 2 bytes of nothing.  slot: a LUT with exp; the exponentials must add up to 1 at least.
+    Three passes (maximum; exponentials and sum; quotients) and 24 cycles for the reciprocal: vx_fill + 24 + 3 * ceil(n / V).
     """
 
     src: int = operand(18, "A address", times=4)
@@ -329,29 +409,26 @@ class SMAX(VectorInstruction):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
+    block = Record("u32 multiplier 0..2147483647, u32 out_multiplier 0..2147483647, u8 shift 0..62, u8 out_shift 0..62, u8 bits, u8 slot, "
+                   "i16 zero_point, u16 0")
 
-    def beats(self, config):
+    def beats(self, config: MachineConfig) -> int:
         return 24 + 3 * -(-self.n // config.vector)
 
-    def reads(self, config):
-        yield "A", self.src, self.src + (self.n << self.a16)
-        yield "A", self.params, self.params + SMAX_BYTES + LN_RSQRT
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        yield self.params, self.block.bytes + RSQRT_BYTES
 
-    def writes(self, config):
-        yield "A", self.dst, self.dst + (self.n << self.out16)
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "LUT", 0, config.luts
 
-    def execute(self, m):
-        from nnac.isa.dtypes import SMAX_DTYPE
-
-        p = m.record(self.params, SMAX_DTYPE)
-        rsqrt = m.table(self.params + SMAX_BYTES, RSQRT_ENTRIES, "<u2").astype("int64")
-        m.check_width(int(p["bits"]), 16 if self.out16 else 8)
-        m.write(self.dst, self.apply(p, m.lut(int(p["slot"])), rsqrt, m.read(self.src, self.n, _int(self.a16))), _int(self.out16))
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
+        return {**p, "rsqrt": _rsqrt(m, self.params + self.block.bytes), "exp": m.lut(p["slot"], "exp")}
 
     @staticmethod
-    def apply(p, exp, rsqrt, x):
-        """The softmax of ``x`` with the parameters ``p``."""
+    def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
 
-        return arith.softmax(x, exp, rsqrt, int(p["multiplier"]), int(p["shift"]), int(p["out_multiplier"]), int(p["out_shift"]),
-                             int(p["zero_point"]), int(p["bits"]))
+        return (arith.softmax(x, p["exp"], p["rsqrt"], p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"], p["zero_point"],
+                              p["bits"]),)

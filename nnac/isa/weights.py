@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from nnac.isa.base import Instruction, instruction, operand
+from collections.abc import Iterator
+
+from nnac.isa.base import Instruction, Memory, Range, Rule, instruction, operand
 from nnac.isa.config import MachineConfig
+from nnac.isa.vector import ROWS
+
+RING = Rule("LDW, LDT: bytes <= bytes of RING",
+            lambda i, c: f"a stream of {i.bytes} bytes does not fit the ring of {c.ring_bytes}" if i.bytes > c.ring_bytes else "")
 
 
 class StreamInstruction(Instruction):
@@ -45,14 +51,16 @@ class LDW(StreamInstruction):
     live: int = operand(11, "words written")
     steps: int = operand(12, "decoder steps")
     table: int = operand(2, "decoder table")
+    rules = (RING, ROWS)
 
-    def reads(self, config):
+    def reads(self, config: MachineConfig) -> Iterator[Range]:
         yield "DRAM", self.dram, self.dram + self.bytes
+        yield "TABLE", self.table, self.table + 1
 
-    def writes(self, config):
+    def writes(self, config: MachineConfig) -> Iterator[Range]:
         yield "W", self.word, self.word + self.live
 
-    def execute(self, m):
+    def execute(self, m: Memory) -> None:
         m.load_tile(self)
 
 
@@ -67,12 +75,13 @@ class LDT(StreamInstruction):
     bytes: int = operand(16, "length of the header")
     steps: int = operand(12, "cycles to fill the table")
     table: int = operand(2, "decoder table")
+    rules = (RING,)
 
-    def reads(self, config):
+    def reads(self, config: MachineConfig) -> Iterator[Range]:
         yield "DRAM", self.dram, self.dram + self.bytes
 
-    def writes(self, config):
+    def writes(self, config: MachineConfig) -> Iterator[Range]:
         yield "TABLE", self.table, self.table + 1
 
-    def execute(self, m):
+    def execute(self, m: Memory) -> None:
         m.load_decoder_table(self)

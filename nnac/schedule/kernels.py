@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnac import codec
 from nnac.isa import MachineConfig
-from nnac.isa.dtypes import RQ_DTYPE, RQ_HEADER_DTYPE, RQ_WIDE_DTYPE
+from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.tiling import Band, chunks_of
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
@@ -146,11 +146,6 @@ def _bytes_apart(weight: NDArray) -> NDArray:
 def requantise_blocks(bands: Sequence[Band], bias: NDArray, multiplier: NDArray, shift: NDArray, zero_point: int, bits: int,
                       wide: bool) -> tuple[bytes, ...]:
     """RQ's parameters for every band; arrays [rows] in band order."""
-    head = np.array((zero_point, bits, 0, 0), RQ_HEADER_DTYPE).tobytes()
-    rows = np.zeros(len(bias), RQ_WIDE_DTYPE if wide else RQ_DTYPE)
-    if wide:
-        rows["low"], rows["high"] = bias & 0xFFFFFFFF, bias >> 32
-        rows["m0"], rows["m1"], rows["shift"] = multiplier & 0xFFFF, multiplier >> 16, shift
-    else:
-        rows["bias"], rows["multiplier"] = bias, multiplier | shift << 24
-    return tuple(head + rows[b.first:b.first + b.count].tobytes() for b in bands)
+    head, row = RQ_HEAD.pack(zero_point=zero_point, bits=bits), RQ_WIDE_ROW if wide else RQ_ROW
+    rows = row.pack(bias=bias, multiplier=multiplier, shift=shift)
+    return tuple(head + rows[row.bytes * b.first: row.bytes * (b.first + b.count)] for b in bands)

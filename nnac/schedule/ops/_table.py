@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnac import isa
 from nnac.ir import Node, Value
-from nnac.isa.dtypes import LUT_DTYPE
 from nnac.ops._table import table_operator
 from nnac.schedule.emit import Emitter
 from nnac.schedule.ops import Made
@@ -21,7 +18,8 @@ class TableEmission(OneBlock):
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
         symmetry = dict(odd=0, complement=1)[table_operator(node.op).symmetry]
-        return np.array((c["multiplier"], c["shift"], out.bits, out.zero_point, made.slot(c["table"]), symmetry, 0), LUT_DTYPE).tobytes()
+        return isa.LUT.block.pack(multiplier=c["multiplier"], shift=c["shift"], bits=out.bits, zero_point=out.zero_point,
+                                  slot=made.slot(c["table"]), symmetry=symmetry)
 
     def emit(self, node: Node, e: Emitter) -> None:
         x, y = e.views(node)

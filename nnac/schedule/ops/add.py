@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnac import isa
 from nnac.ir import Node, Value
-from nnac.isa.dtypes import ADD_DTYPE
 from nnac.schedule.ops import Made
 from nnac.schedule.ops._pair import PairEmission
 
@@ -18,4 +15,4 @@ class AddEmission(PairEmission):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         (m0, m1), (s0, s1) = node.constants["multiplier"], node.constants["shift"]
-        return np.array((m0, m1, s0, s1, out.bits, 0), ADD_DTYPE).tobytes()
+        return isa.ADD.block.pack(m0=m0, m1=m1, s0=s0, s1=s1, bits=out.bits)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnac import isa
 from nnac.ir import Node, Value
-from nnac.isa.dtypes import LN_DTYPE
-from nnac.isa.vector import LN_RSQRT
+from nnac.isa.vector import RSQRT_BYTES
 from nnac.schedule.emit import Emitter
 from nnac.schedule.ops import Made
 from nnac.schedule.ops._elementwise import OneBlock
@@ -19,9 +16,10 @@ class LayerNormEmission(OneBlock):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
-        head = np.array((c["epsilon"], c["root_width"], c["multiplier"], c["shift"], out.bits, out.zero_point, 0), LN_DTYPE).tobytes()
+        head = isa.LN.block.pack(epsilon=c["epsilon"], root_width=c["root_width"], multiplier=c["multiplier"], shift=c["shift"],
+                                 bits=out.bits, zero_point=out.zero_point)
         gain = c["gain"].astype("<i2").tobytes()
-        return (head + c["rsqrt"].astype("<u2").tobytes().ljust(LN_RSQRT, b"\0") + gain.ljust(align(len(gain)), b"\0")
+        return (head + c["rsqrt"].astype("<u2").tobytes().ljust(RSQRT_BYTES, b"\0") + gain.ljust(align(len(gain)), b"\0")
                 + c["bias"].astype("<i4").tobytes())
 
     def emit(self, node: Node, e: Emitter) -> None:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from nnac import isa
 from nnac.ir import Node, QGraph
-from nnac.isa.dtypes import LSTM_DTYPE
 from nnac.ops.lstm import interleaved
 from nnac.schedule.emit import Emitter, Source
 from nnac.schedule.forms import View
@@ -50,8 +49,8 @@ class LstmEmission(Emission):
         for role, (b, m, s) in sets.items():
             out[role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
         bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
-        slots = [made.slot(c[t]) for t in self.tables]
-        out["cell"] = (np.array((int(c["hidden_multiplier"]), int(c["hidden_shift"]), bits, a["fraction"], *slots, 0), LSTM_DTYPE).tobytes(),)
+        slots = {t: made.slot(c[t]) for t in self.tables}
+        out["cell"] = (isa.LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=bits, fraction=a["fraction"], **slots),)
         if a.get("project"):
             out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), made.lanes), c["project_bias"], c["project_multiplier"],
                                                c["project_shift"], 0, a["hidden_bits"], False)

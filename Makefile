@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[speech,lsp,plot,fast,log,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,audio,lsp,plot,fast,log,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs

@@ -17,7 +17,6 @@ from nnac.decode.search.greedy import Greedy
 from nnac.emulator.executor import Emulator
 from nnac.program import Program, ProgramError
 from nnac.progress import progress
-from nnac.speech.audio import load_audio
 from nnac.speech.wer import WordErrors, word_errors
 
 
@@ -93,6 +92,5 @@ def recognise(program: Program, features: Sequence[NDArray], seconds: float, ref
 def recognise_files(program: Program, files: Sequence[str], references: Sequence[str] | None = None, **options: Any) -> Recognition:
     """Transcribe audio files.  AudioError names the first that cannot be read; ProgramError: no front end."""
     front = front_end_of(program)
-    samples = [load_audio(f, front.features.rate) for f in files]
-    seconds = sum(len(s) for s in samples) / front.features.rate
-    return recognise(program, [front.prepare(s) for s in samples], seconds, references, **options)
+    heard = [front.hear(f) for f in files]
+    return recognise(program, [features for features, _ in heard], sum(seconds for _, seconds in heard), references, **options)

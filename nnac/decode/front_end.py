@@ -5,6 +5,7 @@ One definition of features, normalisation and words for all of them: what differ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from nnac.decode.scorers import scorer
 from nnac.decode.search import Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
-from nnac.speech.features import FeatureSpec, Normalisation, log_mel
+from nnac.speech.audio import audio_blocks
+from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
 from nnac.speech.tokens import Tokens
 
 
@@ -39,6 +41,14 @@ class FrontEnd:
         """Samples at ``features.rate`` -> normalised features [T, bins]."""
         return self.normalisation.apply(log_mel(samples, self.features))
 
+    def hear(self, path: str | os.PathLike[str]) -> tuple[NDArray, float]:
+        """(normalised features [T, bins], seconds) of an audio file; only the features are ever there as a whole.  AudioError."""
+        stream, samples, parts = StreamingLogMel(self.features), 0, [np.zeros((0, self.features.bins), np.float32)]
+        for block in audio_blocks(path, self.features.rate):
+            samples += len(block)
+            parts.append(self.normalisation.apply(stream.feed(block)))
+        return np.concatenate(parts), samples / self.features.rate
+
     def text(self, ids: Iterable[int]) -> str:
         return self.tokens.decode(ids)
 
@@ -52,10 +62,21 @@ def pad(sequences: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
     return out, lengths
 
 
+MOST_FRAMES = 400_000          # of a padded batch: an hour and some of one utterance, or four minutes of each of 16
+
+
 def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest batch first (so that memory troubles show at once)."""
+    """Indices in batches of similar length, longest batch first (so that memory troubles show at once).
+
+    A batch is as long as its longest for every row: hours beside seconds would take the memory of hours for each.
+    """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[k:k + batch] for k in range(0, len(order), batch)]
+    out, at = [], 0
+    while at < len(order):
+        count = max(1, min(batch, MOST_FRAMES // max(1, lengths[order[at]])))
+        out.append(order[at:at + count])
+        at += count
+    return out
 
 
 def recognise(model: Any, text: Callable[[Iterable[int]], str], features: Sequence[NDArray], batch: int = 32,

@@ -1,4 +1,7 @@
-"""Audio files: 16-bit PCM WAV in, one channel at the wanted rate out; and manifests that list them.
+"""Audio files: one channel at the wanted rate out, block by block, whatever their length; and manifests that list them.
+
+WAV is read here (`wav`), on every machine alike; FLAC, OGG, MP3, AIFF and WAV with coded samples through `soundfile`,
+where it is installed.
 
 A manifest is JSON lines: {"audio": path, "text": reference, "duration": seconds, "speech_end": seconds to the end of
 the last word}; the last two may be left out, and a relative ``audio`` is relative to the manifest's own folder, so that
@@ -7,22 +10,26 @@ a corpus can be moved.
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import os
+import stat
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import atomic
+from ..files import FileError, atomic, check_source, named, open_pipe, read_text, reason
+from .wav import HIGHEST_RATE, LOWEST_RATE, AudioError, UnknownFormat, Wav
 
-
-class AudioError(UserError):
-    """What is wrong with an audio file or a manifest, in one line that begins with the file's name."""
+SAMPLES = 1 << 16              # of a block that another library reads
+MANIFEST_LIMIT = 1 << 30       # bytes
+MAGIC = ((b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"FORM", "AIFF"), (b"caff", "CAF"), (b".snd", "AU"), (b"riff", "Wave64"))
 
 
 @frozen
@@ -35,68 +42,94 @@ class Utterance:
     speech_end: float | None = None  # seconds from the first sample to the end of the last word
 
 
-def read_wav(path: str | os.PathLike) -> tuple[NDArray, int]:
-    """Any 16-bit PCM WAV -> (int16 [samples, channels], rate in Hz).  AudioError: everything else."""
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, Iterator[NDArray]]]:
+    """(rate in Hz, blocks [samples, channels] of real numbers, full scale 1) of an audio file.  AudioError: it cannot be read."""
     try:
-        if os.path.getsize(path) == 0:
-            raise AudioError(f"{path}: the file is empty")
-        with wave.open(io.BytesIO(_plain_pcm(Path(path).read_bytes())), "rb") as file:
-            width, channels, rate, declared = file.getsampwidth(), file.getnchannels(), file.getframerate(), file.getnframes()
-            data = file.readframes(declared)
-    except FileNotFoundError:
-        raise AudioError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise AudioError(f"{path}: is a folder, not a WAV file") from None
+        status = check_source(named(path), 1 << 62)
+        with open_pipe(path) if stat.S_ISFIFO(status.st_mode) else open(path, "rb") as file:
+            regular = stat.S_ISREG(status.st_mode)
+            if regular and status.st_size == 0:
+                raise AudioError(f"{path}: the file is empty")
+            known = _known_by(file.peek(12)[:12]) if regular else None
+            if known is None:
+                try:
+                    found = Wav.open(str(path), file, status.st_size if regular else None)
+                except UnknownFormat as error:
+                    if not regular:
+                        raise
+                    known = str(error).removeprefix(f"{path}: ")
+                else:
+                    yield found.rate, found.blocks()
+                    return
+        with _by_library(path, known) as (rate, blocks):
+            yield rate, blocks
+    except (AudioError, FileError) as error:
+        raise AudioError(str(error)) from None
     except OSError as error:
-        raise AudioError(f"{path}: {error.strerror or error}") from None
-    except EOFError:
-        raise AudioError(f"{path}: the WAV header is cut short") from None
-    except wave.Error as error:
-        raise AudioError(f"{path}: {_explain(str(error))}") from None
-    if width != 2:
-        raise AudioError(f"{path}: {8 * width}-bit samples; nnac reads 16-bit PCM WAV")
-    if declared == 0:
-        raise AudioError(f"{path}: holds no samples")
-    if len(data) != declared * 2 * channels:
-        raise AudioError(f"{path}: cut short: the header promises {declared} samples, {len(data) // 2 // channels} are there")
-    if rate <= 0:
-        raise AudioError(f"{path}: a sample rate of {rate} Hz")
-    return np.frombuffer(data, "<i2").reshape(-1, channels), rate
+        raise AudioError(f"{path}: {reason(error)}") from None
 
 
-PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+def _known_by(start: bytes) -> str | None:
+    """What a file is by its first bytes, if it is for the other library."""
+    if len(start) > 2 and start[0] == 0xFF and start[1] >= 0xE2 and start[1] & 0x18 != 0x08 and start[1] & 0x06:
+        return "MP3"
+    return next((words for magic, words in MAGIC if start.startswith(magic)), None)
 
 
-def _plain_pcm(data: bytes) -> bytes:
-    """The same file with an extensible PCM header (which many recorders write) marked as plain PCM, for the standard library."""
-    at = data.find(b"fmt ", 12, 4096)
-    if at > 0 and data[at + 8: at + 10] == b"\xfe\xff" and data[at + 32: at + 48] == PCM_GUID:
-        return data[: at + 8] + b"\x01\x00" + data[at + 10:]
-    return data
+@contextmanager
+def _by_library(path: str | os.PathLike[str], what: str) -> Iterator[tuple[int, Iterator[NDArray]]]:
+    """As `opened`, through libsndfile."""
+    try:
+        import soundfile
+    except (ImportError, OSError):                         # OSError: the package is there, its library is not
+        raise AudioError(f"{path}: {what}: reading it takes the package soundfile: pip install 'nnac[audio]'") from None
+    try:
+        with soundfile.SoundFile(os.fspath(path)) as file:
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise AudioError(f"{path}: a sample rate of {file.samplerate} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz are read")
+            yield file.samplerate, _library_blocks(file, path)
+    except soundfile.LibsndfileError as error:
+        words = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise AudioError(f"{path}: not a {what} file that can be read ({words})") from None
 
 
-def _explain(error: str) -> str:
-    """The standard library's words for a bad WAV file, in ours."""
-    if "unknown format" in error:
-        names = {"3": "floating-point samples", "6": "A-law samples", "7": "mu-law samples", "65534": "an extended sample format"}
-        return f"{names.get(error.split()[-1], 'compressed samples')}; nnac reads 16-bit PCM WAV"
-    if "RIFF" in error or "WAVE" in error:
-        return "not a WAV file"
-    return f"a broken WAV file ({error})"
+def _library_blocks(file: Any, path: str | os.PathLike[str]) -> Iterator[NDArray]:
+    count = max(1, SAMPLES // file.channels)
+    done = 0
+    while len(block := file.read(count, dtype="float64", always_2d=True)):
+        if not np.isfinite(block).all():
+            raise AudioError(f"{path}: holds samples that are no numbers")
+        done += len(block)
+        yield block
+    if done < file.frames and file.format in ("FLAC", "AIFF", "AU", "CAF", "W64", "WAV", "WAVEX", "RF64"):
+        raise AudioError(f"{path}: cut short: the header promises {file.frames} samples, {done} are there")
 
 
-def load_audio(path: str | os.PathLike, rate: int = 16000) -> NDArray:
-    """[samples] float32 in -1..1: channels averaged, resampled if the file has another rate.  AudioError as `read_wav`."""
-    samples, from_rate = read_wav(path)
-    mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) / np.float32(32768)
-    if from_rate == rate:
-        return mono
-    import soxr
+def audio_blocks(path: str | os.PathLike[str], rate: int = 16000) -> Iterator[NDArray]:
+    """Blocks [samples] float32 at ``rate``: channels averaged, resampled if the file has another rate.  AudioError as `opened`.
 
-    return soxr.resample(mono, from_rate, rate).astype(np.float32)
+    Joined they are the same numbers however large the blocks are: the resampler keeps its state between them.
+    """
+    with opened(path) as (own, blocks):
+        mono = (block.mean(axis=1).astype(np.float32) for block in blocks)
+        if own == rate:
+            yield from mono
+            return
+        import soxr
+
+        stream = soxr.ResampleStream(own, rate, 1, dtype="float32")
+        for block in mono:
+            yield stream.resample_chunk(block, last=False)
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def write_wav(path: str | os.PathLike, samples: NDArray, rate: int = 16000) -> None:
+def load_audio(path: str | os.PathLike[str], rate: int = 16000) -> NDArray:
+    """[samples] float32 in -1..1, all blocks of `audio_blocks` joined."""
+    return np.concatenate([np.zeros(0, np.float32), *audio_blocks(path, rate)])
+
+
+def write_wav(path: str | os.PathLike[str], samples: NDArray, rate: int = 16000) -> None:
     """int16 [samples] or [samples, channels] -> 16-bit PCM WAV, whole or not at all."""
     samples = np.asarray(samples)
     if samples.dtype != np.int16:
@@ -108,16 +141,13 @@ def write_wav(path: str | os.PathLike, samples: NDArray, rate: int = 16000) -> N
         file.writeframes(samples.astype("<i2").tobytes())
 
 
-def read_manifest(path: str | os.PathLike) -> list[Utterance]:
+def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio is there is seen later."""
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        raise AudioError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise AudioError(f"{path}: not a text file (a manifest is JSON lines in UTF-8)") from None
-    except OSError as error:
-        raise AudioError(f"{path}: {error.strerror or error}") from None
+        lines = read_text(path, MANIFEST_LIMIT).split("\n")
+    except FileError as error:
+        words = str(error)
+        raise AudioError(f"{words} (a manifest is JSON lines in UTF-8: this is not a text file)" if "not text" in words else words) from None
     out = [_line(line, f"{path}:{number}", Path(path).parent) for number, line in enumerate(lines, 1) if line.strip()]
     if not out:
         raise AudioError(f"{path}: lists no utterances")
@@ -127,6 +157,8 @@ def read_manifest(path: str | os.PathLike) -> list[Utterance]:
 def _line(line: str, where: str, folder: Path) -> Utterance:
     try:
         row = json.loads(line)
+    except RecursionError:
+        raise AudioError(f"{where}: brackets are nested absurdly deep") from None
     except ValueError as error:
         raise AudioError(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict):
@@ -134,11 +166,17 @@ def _line(line: str, where: str, folder: Path) -> Utterance:
     for key in ("audio", "text"):
         if not isinstance(row.get(key), str):
             raise AudioError(f"{where}: `{key}` is {'missing' if key not in row else 'not a text'}")
+    name = row["audio"]
+    if not name or "\0" in name or any(0xD800 <= ord(c) < 0xDC80 or 0xDCFF < ord(c) <= 0xDFFF for c in name):
+        raise AudioError(f"{where}: `audio` is {name[:60]!a}, which names no file")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in row["text"]):
+        raise AudioError(f"{where}: `text` has half of a character pair")
     seconds = {key: row.get(key) for key in ("duration", "speech_end")}
     for key, value in seconds.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value < math.inf):
             raise AudioError(f"{where}: `{key}` is not a number of seconds")
-    return Utterance(str(folder / row["audio"]), row["text"], **seconds)
+    return Utterance(str(folder / name), row["text"], **seconds)
 
 
 def write_manifest(path: str | os.PathLike, utterances: list[Utterance]) -> None:

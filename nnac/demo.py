@@ -22,7 +22,7 @@ from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
 from nnac.program import Program
 from nnac.progress import progress
-from nnac.speech.audio import load_audio, read_manifest
+from nnac.speech.audio import read_manifest
 from nnac.speech.corpus import CorpusSpec, build, manifest_path
 from nnac.speech.wer import WordErrors, word_errors
 from nnac.train import baseline, policy
@@ -135,8 +135,8 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
     utterances = [u for split in HELD_OUT for u in read_manifest(manifest_path(corpus, split))]
     recogniser, trained = load_recogniser(float_path), compiler.trained(trained_path)
     front: FrontEnd = trained.front
-    samples = [load_audio(u.audio, front.features.rate) for u in utterances]
-    features = [front.prepare(s) for s in samples]
+    heard = [front.hear(u.audio) for u in utterances]
+    features = [f for f, _ in heard]
     references = [u.text for u in utterances]
     with progress("float network", len(features), quiet) as advance, torch.no_grad():
         float_texts = recognise(recogniser.model, front.text, features, carry=torch.from_numpy, advance=advance)
@@ -146,7 +146,7 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
     errors = {"float": word_errors(references, float_texts), "training": word_errors(references, comparison.expected_texts),
               "emulator": word_errors(references, comparison.texts)}
     return Heard([Path(u.audio).name for u in utterances], references, float_texts, comparison, errors,
-                 sum(len(s) for s in samples) / front.features.rate,
+                 sum(seconds for _, seconds in heard),
                  sum(n * emulator.cycles(e) for e, n in comparison.steps.items()), program.target.clock)
 
 

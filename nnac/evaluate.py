@@ -29,6 +29,8 @@ def evaluate(graph: QGraph, entry: str, inputs: Mapping[str, Array], state: dict
     values = {k: np.asarray(v, np.int64) for k, v in inputs.items()}
     batch = next(iter(values.values())).shape[1]
     state = dict(initial_state(graph, batch) if state is None else state)
+    if any(len(v) < graph.values[k].rate for k, v in values.items()):             # shorter than a step: nothing is computed
+        return {k: np.zeros((0, batch, graph.values[k].width), np.int64) for k in graph.outputs[entry]}, state
     for node in graph.entry(entry):
         constants = {k: v.astype(np.int64) for k, v in node.constants.items()}
         values[node.output] = operator(node.op).integers(node, graph, [values[n] for n in node.inputs], state, constants)

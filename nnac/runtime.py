@@ -41,7 +41,7 @@ class Recognition:
     @property
     def rtf(self) -> float:
         """Seconds of machine time per second of audio."""
-        return self.cycles / self.clock / self.audio_s
+        return self.cycles / self.clock / self.audio_s if self.audio_s else 0.0
 
     @property
     def cycles_per_frame(self) -> float:
@@ -51,7 +51,8 @@ class Recognition:
     def totals(self) -> dict[str, Any]:
         wer = {} if self.errors is None else {"wer": self.errors.rate, "errors": self.errors.errors}
         return {"utterances": len(self.texts), **wer, "steps": self.steps, "cycles": self.cycles, "cycles_per_frame": self.cycles_per_frame,
-                "rtf": self.rtf, "audio_s": round(self.audio_s, 3), "wall_s": round(self.wall_s, 3), "emulator_rtf": self.wall_s / self.audio_s}
+                "rtf": self.rtf, "audio_s": round(self.audio_s, 3), "wall_s": round(self.wall_s, 3),
+                "emulator_rtf": self.wall_s / self.audio_s if self.audio_s else 0.0}
 
     def __str__(self) -> str:
         wer = "" if self.errors is None else f"WER {self.errors}\n"

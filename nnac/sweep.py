@@ -23,7 +23,7 @@ from nnac.program import Program
 from nnac.report.experiments import Experiments, Row
 from nnac.report.outcomes import Heard, Outcome
 from nnac.report.runs import Identity, RunError, commit
-from nnac.speech.audio import load_audio, read_manifest
+from nnac.speech.audio import read_manifest
 from nnac.speech.corpus import load_split, manifest_path, utterances
 from nnac.train import journal
 from nnac.train import policy as training
@@ -123,7 +123,7 @@ class Recognise:
         """(comparison of every integer on a few WAV files, cycles per encoder step on them)."""
         files = [u.audio for u in read_manifest(manifest_path(self.corpus, "voice"))][: self.checked]
         emulator = Emulator(program)
-        features = [trained.front.prepare(load_audio(f, trained.front.features.rate)) for f in files]
+        features = [trained.front.hear(f)[0] for f in files]
         done = compare(trained.module, emulator, trained.front, features)
         cycles = sum(n * emulator.cycles(e) for e, n in done.steps.items())
         return done, round(cycles / max(1, done.steps["encoder"]), 1)

@@ -1,11 +1,14 @@
 """Audio files and manifests: what is right is read, what is wrong is said in one line."""
 
+import json
 import struct
 import wave
 
 import numpy as np
 import pytest
 
+from benchmarks.small import make
+from nnac.cli import main
 from nnac.speech.audio import AudioError, Utterance, audio_blocks, load_audio, read_manifest, write_manifest, write_wav
 
 
@@ -251,6 +254,29 @@ def test_stray_chunks_before_and_after_are_passed_by(tmp_path, chunk):
     for before, after in ((chunk, b""), (b"", chunk), (chunk + b"", chunk), (b"", chunk[:-1])):
         (tmp_path / "x.wav").write_bytes(riff(fmt(1, 1, 2), x.tobytes(), before=before, after=after))
         assert np.array_equal(load_audio(tmp_path / "x.wav") * 32768, x), (before, after)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("small"))
+
+
+@pytest.mark.parametrize("samples", [0, 1, 399, 400, 879, 880, 1519, 1520, 5000])
+def test_short_audio_is_heard_alike_by_everybody(tmp_path, small, samples, capsys):
+    write_wav(tmp_path / "short.wav", np.random.default_rng(samples).integers(-9000, 9000, samples).astype(np.int16))
+    write_wav(tmp_path / "long.wav", np.random.default_rng(7).integers(-9000, 9000, 9000).astype(np.int16))
+    for files in (["short.wav"], ["short.wav", "long.wav"]):
+        audio = [w for f in files for w in ("--audio", str(tmp_path / f))]
+        assert main(["run", str(small.program), "--json", *audio]) == 0
+        assert main(["compare", str(small.checkpoint), str(small.program), "--json", *audio]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["different_integers"] == 0
+
+
+def test_hours_beside_seconds_are_batches_of_their_own():
+    from nnac.decode.front_end import by_length
+
+    lengths = [360_000, 100, 100, 30_000, 200]
+    assert by_length(lengths, 16) == [[0], [3, 4, 1, 2]]
 
 
 def test_a_file_without_samples_is_an_utterance_without_words(tmp_path):

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from nnac.emulator.executor import Emulator
     from nnac.program import Program
     from nnac.progress import progress
-    from nnac.speech.audio import load_audio, read_manifest
+    from nnac.speech.audio import read_manifest
 
     program, trained = Program.load(args.program), load_trained(args.checkpoint)
     comparing.same_model(trained, program, (args.checkpoint, args.program))
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         program, planted = with_fault(trained, args.plant)
     files = ([u.audio for u in read_manifest(args.manifest)] if args.manifest else []) + args.audio
     files = files[: args.first]
-    features = [trained.front.prepare(load_audio(f, trained.front.features.rate)) for f in files]
+    features = [trained.front.hear(f)[0] for f in files]
     search = search_of(args, trained.front.tokens)
     with progress("comparing", len(features), args.json) as advance:
         result = comparing.compare(trained.module, Emulator(program, not args.interpret), trained.front, features,

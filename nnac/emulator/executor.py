@@ -88,6 +88,9 @@ class Emulator:
         states at their initial values, and leaves the row's ``state`` as it was.
         """
         values, after = dict(inputs), dict(state)
+        if any(len(v) < self.values[k].rate for k, v in inputs.items()):         # shorter than a step: nothing is computed
+            rows = next(iter(inputs.values())).shape[1]
+            return {k: np.zeros((0, rows, self.values[k].width), np.int64) for k in self.outputs[entry]}, after
         steps = {len(v) // self.values[k].rate for k, v in inputs.items()}
         assert len(steps) == 1, f"inputs of different length: { {k: len(v) for k, v in inputs.items()} }"
         (total,) = steps

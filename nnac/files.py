@@ -13,9 +13,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from nnac.errors import UserError
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 TEXT_LIMIT = 64 << 20          # bytes of a file that people write: policies, experiments, manifests, listings
 ENDLESS = 1 << 30              # bytes that are read of a pipe or a device, which do not say how much they hold
@@ -107,7 +110,7 @@ def read_first(path: str | os.PathLike[str], count: int) -> bytes:
     return b"".join(pieces)
 
 
-def open_pipe(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_pipe(path: str | os.PathLike[str]) -> BufferedReader:
     """A named pipe, opened once somebody writes into it; FileError if nobody does: to wait for ever helps no one."""
     import select
 
@@ -116,7 +119,7 @@ def open_pipe(path: str | os.PathLike[str]) -> IO[bytes]:
         os.close(handle)
         raise FileError(f"{os.fspath(path)}: a pipe into which nobody writes")
     os.set_blocking(handle, True)
-    return os.fdopen(handle, "rb")
+    return open(handle, "rb")
 
 
 def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:

@@ -100,6 +100,19 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     return Checkpoint(tensors, metadata)
 
 
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether a file calls itself a checkpoint; it may be damaged, or of another kind.  CheckpointError: there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, "numpy") as file:
+            return FORMAT in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def digest_of(path: str | os.PathLike) -> str:
     """The checksum a checkpoint carries, without reading its tensors.  CheckpointError as `load`."""
     from safetensors import SafetensorError, safe_open

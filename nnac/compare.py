@@ -1,7 +1,8 @@
 """Two executors of one model, side by side: every integer of every layer, and what they transcribe.
 
-The training module is the reference; the other is the emulator, or `nnac.evaluate`.  Both are watched while they transcribe the same
-utterances; what they make is compared in the order in which it is made, so the first difference is the first cause.
+The first is the reference: the training module, unless another is asked for.  Both are watched while they transcribe the
+same utterances; what they make is compared in the order in which the first makes it, so the first difference is the first
+cause.
 `plant` puts a fault into one layer of a graph: so one can see that it is found.
 """
 
@@ -9,25 +10,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
 from nnac import arith
 from nnac.decode.front_end import FrontEnd, by_length, pad
-from nnac.decode.integer import Executor, IntegerStepper
-from nnac.decode.scorers import scorer
-from nnac.decode.search import Hypothesis, Search
+from nnac.decode.integer import stepping
+from nnac.decode.search import Found, Hypothesis, Search
+from nnac.decode.search import numpy as _numpy
 from nnac.decode.search.greedy import Greedy
 from nnac.diagnostics import did_you_mean
 from nnac.errors import UserError
+from nnac.evaluate import Executor
+from nnac.executors.torch import Torch
 from nnac.ir import Node, QGraph
 
 if TYPE_CHECKING:
+    from nnac.executors import Subject
     from nnac.program import Program
+    from nnac.train.module import GraphModule
     from nnac.train.policy import Trained
 
 Event = tuple[str, NDArray]
@@ -54,7 +58,7 @@ class Divergence:
 
     def __str__(self) -> str:
         where = "in the search" if self.utterance is None else f"utterance {self.utterance}"
-        return f"{where}: {self.value}[{self.element}] at step {self.step} is {self.got}, the training module says {self.expected}"
+        return f"{where}: {self.value}[{self.element}] at step {self.step} is {self.got}, not {self.expected}"
 
 
 @define
@@ -86,46 +90,65 @@ class Comparison:
         return not self.different and not self.different_transcripts and not self.different_nbest
 
 
-def compare(module: Any, executor: Executor, front: FrontEnd, features: Sequence[NDArray], batch: int = 32,
+def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, features: Sequence[NDArray], batch: int = 32,
             advance: Callable[[int], None] | None = None, search: Search | None = None) -> Comparison:
-    """Transcribe ``features`` (normalised, [T, bins] each) with the training module and the executor, and compare all
-    that they make.
+    """Transcribe ``features`` (normalised, [T, bins] each) with both and compare all that they make; ``first`` is the
+    reference.
 
     ``search`` None: greedy.  Of a beam search the n-best lists are compared as well, labels, times and scores.
     """
+    one: Executor = first if hasattr(first, "initial_state") else Torch(first)      # type: ignore[assignment, arg-type]
     search, count = search or Greedy(), len(features)
     out = Comparison(expected_texts=[""] * count, texts=[""] * count, expected_nbest=[[] for _ in features],
                      nbest=[[] for _ in features])
-    rate = executor.values[executor.inputs["encoder"][0]].rate        # a rest shorter than a step is heard by neither
+    name, = one.inputs["encoder"]
+    rate = one.values[name].rate                                       # a rest shorter than a step is heard by neither
     whole = [f[: len(f) // rate * rate] for f in features]
-    encoder = {n.output for n in module.graph.entry("encoder")}
+    backwards = one.bidirectional("encoder") or second.bidirectional("encoder")
     for rows in by_length([len(f) for f in whole], batch):
         x, lengths = pad([whole[i] for i in rows])
-        expected: list[Event] = []
-        with torch.no_grad(), module.watching(recorder(expected)):
-            theirs = search(scorer(module), torch.from_numpy(x), torch.from_numpy(lengths))
-        got: list[Event] = []
-        stepper = IntegerStepper(executor, recorder(got))
-        ours = search(stepper, x, lengths)
-        for i, a, b in zip(rows, theirs.nbest, ours.nbest, strict=True):
+        expected, got = _heard(one, search, x, lengths), _heard(second, search, x, lengths)
+        for i, a, b in zip(rows, expected.found.nbest, got.found.nbest, strict=True):
             out.expected_nbest[i], out.nbest[i] = a, b
             out.expected_texts[i], out.texts[i] = front.text(a[0].tokens), front.text(b[0].tokens)
-        out.steps.update(dict(encoder=stepper.steps["encoder"]) | search.steps(ours.rounds))
-        if module.graph.bidirectional("encoder"):        # what follows a row's end is computed by both, heard by neither
-            ends = {n: lengths // rate * executor.values[n].rate for n in encoder if n in executor.values}
-            expected, got = ([_until(e, ends) for e in events] for events in (expected, got))
-        _tally(out, expected, got, rows)
+        out.steps.update(dict(encoder=int((lengths // rate).sum())) | search.steps(got.found.rounds))
+        if backwards:                                    # what follows a row's end is computed by both, heard by neither
+            ends = {n: lengths // rate * v.rate for n, v in one.values.items()}
+            expected, got = expected.until(ends), got.until(ends)
+        _tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
         if advance:
             advance(len(rows))
     return out
 
 
-def recorder(events: list[Event]) -> Callable[[str, Any], None]:
-    """A watcher that keeps what it is shown, as [T, B, width].  Copies: greedy search goes on writing into the states it was given."""
+@frozen(eq=False)
+class _Heard:
+    """What one executor made of a batch: what its search found, and what it was seen to make in either phase."""
 
-    def record(name: str, integers: Any) -> None:
-        v = integers.detach().cpu().numpy() if hasattr(integers, "detach") else integers
-        events.append((name, np.array(v if v.ndim == 3 else v[None], np.int64)))
+    found: Found
+    encoding: list[Event]
+    searching: list[Event]
+
+    def until(self, ends: Mapping[str, NDArray]) -> _Heard:
+        """With zeros after the end of each row, where a value of the encoder has ends: vectors of each row."""
+        return evolve(self, encoding=[_until(e, ends) for e in self.encoding])
+
+
+def _heard(executor: Executor, search: Search, x: NDArray, lengths: NDArray) -> _Heard:
+    events: list[Event] = []
+    with stepping(executor, recorder(events)) as stepper:
+        frames, ends = stepper.encode(x, lengths)
+        encoding = len(events)
+        found = search.over(stepper, frames, _numpy(ends))
+    return _Heard(found, events[:encoding], events[encoding:])
+
+
+def recorder(events: list[Event]) -> Callable[[str, NDArray], None]:
+    """A watcher that keeps what it is shown, as [T, B, width].  Copies: searches go on writing into the states they were
+    given."""
+
+    def record(name: str, integers: NDArray) -> None:
+        events.append((name, np.array(integers if integers.ndim == 3 else integers[None], np.int64)))
 
     return record
 
@@ -137,7 +160,8 @@ def _until(event: Event, ends: Mapping[str, NDArray]) -> Event:
 
 
 def _tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:
-    """Compare event by event, in the order of the training module.  A value that one side never makes counts as different, all of it."""
+    """Compare event by event, in the order of the first.  A value that the second never makes counts as different, all of
+    it."""
     theirs: dict[str, list[NDArray]] = {}
     for name, v in got:
         theirs.setdefault(name, []).append(v)
@@ -201,6 +225,12 @@ def plant(graph: QGraph, path: str) -> tuple[QGraph, str]:
         raise CompareError(f"`{path}` {why}, so no fault can be planted there; {did_you_mean(path, able)}")
     bad, what = _faulty(graph.by_path[path])
     return graph.with_nodes(tuple(bad if n.path == path else n for n in graph.nodes)), what
+
+
+def with_fault(subject: Subject, layer: str) -> tuple[Subject, str]:
+    """The same model with one fault planted in ``layer``, and what the fault is.  CompareError as `plant`."""
+    graph, what = plant(subject.graph, layer)
+    return evolve(subject, bound=graph, compiled=None), what
 
 
 def _faulty(node: Node) -> tuple[Node, str]:

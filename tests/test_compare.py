@@ -8,9 +8,9 @@ from attrs import evolve
 from nnac.compare import CompareError, compare, plant
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.fusion import Fusion
-from nnac.decode.integer import Reference
 from nnac.decode.search.beam import Beam
 from nnac.emulator.executor import Emulator
+from nnac.executors.reference import Reference
 from nnac.lower import Precision, lower
 from nnac.model import build
 from nnac.schedule.compile import compile_graph

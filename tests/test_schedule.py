@@ -9,11 +9,11 @@ from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from nnac import isa
-from nnac.decode.integer import Reference
 from nnac.emulator import clocked
 from nnac.emulator.executor import Emulator
 from nnac.emulator.machine import Machine
 from nnac.evaluate import evaluate
+from nnac.executors.reference import Reference
 from nnac.ir import Node, QGraph, Value
 from nnac.plan import Budget
 from nnac.program import INIT, Program

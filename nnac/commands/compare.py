@@ -1,10 +1,10 @@
-"""``nnac compare CHECKPOINT PROGRAM --audio FILE.wav`` or ``--manifest FILE.jsonl``: training module against emulator.
+"""``nnac compare CHECKPOINT [PROGRAM] --audio FILE.wav`` or ``--manifest FILE.jsonl``: two engines, every integer.
 
 Both transcribe the same utterances; every integer of every layer is compared, step by step.  The first that differs
-is named with its layer, step and element: there should be none.  With --search beam the n-best lists are compared as
-well: labels, times, scores.  --plant LAYER compiles the checkpoint again with one bias or weight of that layer
-changed and compares with that instead of PROGRAM: the difference has to be found there.  Exit status: 0 all equal, 1
-something differs.
+is named with its layer, step and element: there should be none.  The two are the training module and the emulator, or
+what --engine says, twice; an engine that runs programs takes PROGRAM, or compiles the checkpoint.  With --search beam
+the n-best lists are compared as well: labels, times, scores.  --plant LAYER changes one bias or weight of that layer
+for the second engine: the difference has to be found there.  Exit status: 0 all equal, 1 something differs.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnac.compare import Comparison
-    from nnac.program import Program
-    from nnac.train.policy import Trained
+    from nnac.executors import Subject
 
 
 def register(subparsers: Any) -> None:
     from nnac.cli import source, whole
     from nnac.commands._search import add_search_arguments
+    from nnac.executors import names
 
-    p = subparsers.add_parser("compare", help="every integer of the training module against the emulator", description=__doc__,
+    p = subparsers.add_parser("compare", help="every integer of the training module against the emulator, or of any two engines",
+                              description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint", type=source, metavar="CHECKPOINT", help="what `nnac train` wrote")
-    p.add_argument("program", type=source, metavar="PROGRAM", help="what `nnac compile` made of it")
+    p.add_argument("program", type=source, metavar="PROGRAM", nargs="?",
+                   help="what `nnac compile` made of it (default: compile it now)")
+    p.add_argument("--engine", action="append", default=[], metavar="NAME",
+                   help=f"twice, the reference first: {', '.join(names())} (torch, emulator)")
     p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
                    help="may be given several times")
     p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
@@ -47,41 +51,47 @@ def run(args: argparse.Namespace) -> int:
     if not args.audio and not args.manifest:
         sys.stderr.write("nnac compare: give --audio FILE.wav or --manifest FILE.jsonl\n")
         return 2
+    if len(args.engine) not in (0, 2):
+        sys.stderr.write("nnac compare: give --engine twice, or not at all: two are compared\n")
+        return 2
     from nnac import compare as comparing
     from nnac.commands._search import search_of
-    from nnac.compiler import trained as load_trained
-    from nnac.emulator.executor import Emulator
-    from nnac.program import Program
+    from nnac.executors import executor
     from nnac.progress import progress
     from nnac.speech.audio import read_manifest
 
-    program, trained = Program.load(args.program), load_trained(args.checkpoint)
-    comparing.same_model(trained, program, (args.checkpoint, args.program))
-    planted = None
-    if args.plant:
-        program, planted = with_fault(trained, args.plant)
+    engines = args.engine or ["torch", "emulator"]
+    subject = load(args.checkpoint, args.program, args.interpret)
+    other, planted = comparing.with_fault(subject, args.plant) if args.plant else (subject, None)
+    one, two = executor(engines[0], subject), executor(engines[1], other)
     files = ([u.audio for u in read_manifest(args.manifest)] if args.manifest else []) + args.audio
     files = files[: args.first]
-    features = [trained.front.hear(f)[0] for f in files]
-    search = search_of(args, trained.front.tokens)
+    front = subject.front
+    features = [front.hear(f)[0] for f in files]
+    search = search_of(args, front.tokens)
     with progress("comparing", len(features), args.json) as advance:
-        result = comparing.compare(trained.module, Emulator(program, not args.interpret), trained.front, features,
-                                   args.batch, advance, search)
+        result = comparing.compare(one, two, front, features, args.batch, advance, search)
     if args.json:
-        print(json.dumps(figures(result, files, planted)))
+        print(json.dumps(figures(result, files, planted) | {"engines": engines}))
     else:
-        report(result, files, planted)
+        report(result, files, planted, engines)
     return 0 if result.equal else 1
 
 
-def with_fault(trained: Trained, layer: str) -> tuple[Program, str]:
-    """The program of a trained module with one fault planted in ``layer``, and what the fault is."""
-    from nnac.compare import plant
-    from nnac.compiler import bind
-    from nnac.schedule.compile import Settings, compile_graph
+def load(checkpoint: str, program: str | None, interpret: bool) -> Subject:
+    """What is compared, of one file or two.  CompareError: the two do not belong together."""
+    from attrs import evolve
 
-    graph, what = plant(bind(trained), layer)
-    return compile_graph(graph, trained.plan.target, Settings.of(trained.plan)), what
+    from nnac.compare import same_model
+    from nnac.executors import Subject
+    from nnac.program import Program
+
+    subject = Subject.load(checkpoint, interpret=interpret)
+    if program is None:
+        return subject
+    compiled = Program.load(program)
+    same_model(subject.module, compiled, (checkpoint, program))
+    return evolve(subject, compiled=compiled)
 
 
 def figures(result: Comparison, files: list[str], planted: str | None) -> dict[str, Any]:
@@ -96,13 +106,13 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
                 values=values) | ({"planted": planted} if planted else {})
 
 
-def report(result: Comparison, files: list[str], planted: str | None) -> None:
+def report(result: Comparison, files: list[str], planted: str | None, engines: list[str]) -> None:
     """A table, one value a row in the order in which they are made, then the verdict."""
     from rich.table import Table
 
     from nnac.console import console
 
-    table = Table("value", title="training module against emulator")
+    table = Table("value", title=" against ".join(engines))
     for column in ("integers", "different", "largest difference"):
         table.add_column(column, justify="right")
     for name, (compared, different) in result.by_value.items():

@@ -74,8 +74,8 @@ def sentences(path: str) -> list[str]:
 def tokens_of(path: str) -> Tokens:
     """The tokens of a float network, a training module or a program.  CheckpointError, ProgramError: one line."""
     from nnac import checkpoint
+    from nnac.decode.front_end import front_end_of
     from nnac.program import Program
-    from nnac.runtime import front_end_of
     from nnac.speech.tokens import Tokens
 
     try:

@@ -1,4 +1,6 @@
-"""``nnac run PROGRAM --audio FILE.wav`` or ``--manifest FILE.jsonl``: transcribe on the emulator.
+"""``nnac run FILE --audio FILE.wav`` or ``--manifest FILE.jsonl``: transcribe, on the emulator or another engine.
+
+FILE is a program, or a checkpoint: it is compiled first where the engine wants a program.
 
 Greedy search, or beam search in exact integers (--search beam), alone or with language models beside it: --lm and
 --lm-scale alone are shallow fusion, with --source-lm and --source-scale density ratio, with --ilm-scale internal-LM
@@ -26,13 +28,15 @@ LOG_UNIT = 1 << 11             # of a score: 2^-11 nat
 def register(subparsers: Any) -> None:
     from nnac.cli import source, whole
     from nnac.commands._search import add_search_arguments
+    from nnac.executors import names
 
-    p = subparsers.add_parser("run", help="transcribe audio on the emulator", description=__doc__,
+    p = subparsers.add_parser("run", help="transcribe audio on the emulator or another engine", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("program", type=source, metavar="PROGRAM")
+    p.add_argument("file", type=source, metavar="FILE", help="what `nnac compile` or `nnac train` wrote")
     p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
                    help="may be given several times")
     p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
+    p.add_argument("--engine", default="emulator", metavar="NAME", help=f"{', '.join(names())} (emulator)")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true", help="instruction by instruction, instead of translated plans")
     p.add_argument("--json", action="store_true", help="one JSON object a line per utterance, then one with the totals")
@@ -45,18 +49,17 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("nnac run: give --audio FILE.wav or --manifest FILE.jsonl\n")
         return 2
     from nnac.commands._search import search_of
-    from nnac.program import Program
-    from nnac.runtime import front_end_of, recognise_files
+    from nnac.executors import Subject
+    from nnac.runtime import recognise_files
     from nnac.speech.audio import read_manifest
 
     listed = read_manifest(args.manifest) if args.manifest else []
     files = [u.audio for u in listed] + args.audio
     references = [u.text for u in listed] if listed and not args.audio else None
-    program = Program.load(args.program)
-    front = front_end_of(program)
+    subject = Subject.load(args.file, interpret=args.interpret)
+    front = subject.front
     search = search_of(args, front.tokens)
-    done = recognise_files(program, files, references, batch=args.batch, fast=not args.interpret, quiet=args.json,
-                           search=search)
+    done = recognise_files(subject, files, references, engine=args.engine, batch=args.batch, quiet=args.json, search=search)
     shown = args.nbest or 1
     for i, (name, text, nbest) in enumerate(zip(files, done.texts, done.nbest, strict=True)):
         reference = listed[i].text if i < len(listed) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import frozen
@@ -19,6 +19,9 @@ from nnac.decode.search.greedy import Greedy
 from nnac.speech.audio import audio_blocks
 from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
 from nnac.speech.tokens import Tokens
+
+if TYPE_CHECKING:
+    from nnac.program import Program
 
 
 @frozen(eq=False)
@@ -51,6 +54,16 @@ class FrontEnd:
 
     def text(self, ids: Iterable[int]) -> str:
         return self.tokens.decode(ids)
+
+
+def front_end_of(program: Program) -> FrontEnd:
+    """The front end a program carries.  ProgramError if it carries none (a program of random weights, say)."""
+    from nnac.program import ProgramError
+
+    try:
+        return FrontEnd.from_json(program.metadata["front_end"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): {error}") from None
 
 
 def pad(sequences: Sequence[NDArray]) -> tuple[NDArray, NDArray]:

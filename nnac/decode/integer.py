@@ -1,6 +1,6 @@
 """An RNN-T in integers, as searches want it: the same host code drives the reference evaluator and the emulator.
 
-An *executor* runs an entry point on integers (`Executor`).  `IntegerStepper` is the host's side: features are
+An *executor* runs an entry point on integers (`nnac.evaluate.Executor`).  `IntegerStepper` is the host's side: features are
 quantised once, labels go in as indices, frames and predictions pass between entry points as the integers they are,
 and the joint's integers are compared as they are: one scale for all outputs, so the greatest integer is the greatest
 score.  Beam search takes their log-softmax, in integers as well.
@@ -8,91 +8,18 @@ score.  Beam search takes their log-softmax, in integers as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, field
 from numpy.typing import NDArray
 
 from nnac import arith
 from nnac.decode.fusion import IntegerRows, labels_alone
-from nnac.evaluate import evaluate, initial_state
-from nnac.ir import QGraph, Value
-
-State = dict[str, NDArray]
-Watch = Callable[[str, NDArray], None]
-
-
-class Executor(Protocol):
-    """Runs entry points.  ``inputs`` and ``outputs`` name the values of each entry; ``values`` holds their formats."""
-
-    @property
-    def values(self) -> Mapping[str, Value]: ...
-    @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]: ...
-    @property
-    def outputs(self) -> Mapping[str, tuple[str, ...]]: ...
-
-    def initial_state(self, entry: str, batch: int) -> State:
-        """The states of one entry at zero: name -> [batch, width]."""
-        ...
-
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
-            lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
-        """inputs [T, B, width] integers -> (outputs [T', B, width] integers, new state).  ``state`` is not changed.
-
-        watch    is told the name and integers [T', B, width] of every value made on the way
-        lengths  steps of each row (default: all): a backward direction begins at a row's own end; what comes after it
-                 counts for nothing
-        """
-        ...
-
-
-@frozen(eq=False)
-class Reference:
-    """The executor that is slow and obvious: `nnac.evaluate`."""
-
-    graph: QGraph
-
-    @property
-    def values(self) -> Mapping[str, Value]:
-        return self.graph.values
-
-    @property
-    def inputs(self) -> Mapping[str, tuple[str, ...]]:
-        return self.graph.inputs
-
-    @property
-    def outputs(self) -> Mapping[str, tuple[str, ...]]:
-        return self.graph.outputs
-
-    def initial_state(self, entry: str, batch: int) -> State:
-        own = {s.name for n in self.graph.entry(entry) for s in n.states}
-        return {k: v for k, v in initial_state(self.graph, batch).items() if k in own}
-
-    def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
-            lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
-        if not self.graph.bidirectional(entry) or lengths is None or len(set(np.asarray(lengths).tolist())) == 1:
-            return evaluate(self.graph, entry, inputs, state, watch)
-        rows = [self._row(entry, inputs, state, b, int(n)) for b, n in enumerate(lengths)]
-        steps = min(len(v) // self.values[k].rate for k, v in inputs.items())
-        whole = {}
-        for name, first in rows[0][0].items():
-            whole[name] = np.zeros((steps * self.values[name].rate, len(rows), first.shape[-1]), np.int64)
-            for b, (seen, _) in enumerate(rows):
-                whole[name][:len(seen[name]), b] = seen[name][:, 0]
-            if watch:
-                watch(name, whole[name])
-        return {k: whole[k] for k in self.outputs[entry]}, {k: np.concatenate([s[k] for _, s in rows]) for k in state}
-
-    def _row(self, entry: str, inputs: Mapping[str, NDArray], state: State, row: int, steps: int) -> tuple[dict[str, NDArray], State]:
-        """(every value, new state) of one row alone, as long as it is."""
-        seen: dict[str, NDArray] = {}
-        own = {k: v[:steps * self.values[k].rate, row:row + 1] for k, v in inputs.items()}
-        _, after = evaluate(self.graph, entry, own, {k: v[row:row + 1] for k, v in state.items()}, seen.__setitem__)
-        return seen, after
+from nnac.evaluate import Executor, State, Watch
 
 
 @define(eq=False, slots=False)
@@ -164,3 +91,15 @@ class IntegerStepper:
 
 def _numpy(x: Any) -> NDArray:
     return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
+
+
+@contextmanager
+def stepping(executor: Executor, watch: Watch | None = None) -> Iterator[Any]:
+    """The host's side of an executor, as `nnac.decode.search.beam.Scorer`: its own, where it has one (the training module
+    quantises in PyTorch), or `IntegerStepper`."""
+    own = getattr(executor, "stepper", None)
+    if own is None:
+        yield IntegerStepper(executor, watch)
+        return
+    with own(watch) as stepper:
+        yield stepper

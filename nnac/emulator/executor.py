@@ -6,7 +6,7 @@ symbol; rows that pad it compute nothing that anybody reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 
 from nnac.emulator.image import Image, image
 from nnac.emulator.machine import Machine
+from nnac.evaluate import State, Watch
 from nnac.ir import Value
 from nnac.program import INIT, Entry, Program, model_entry
-
-State = dict[str, NDArray]
-Watch = Callable[[str, NDArray], None]
 
 
 @define(eq=False)
 class Emulator:
-    """Keeps the protocol of `nnac.decode.integer.Executor`: values, inputs, outputs, initial_state, run.
+    """Keeps the protocol of `nnac.evaluate.Executor`: values, inputs, outputs, bidirectional, initial_state, run.
 
     fast  run translated plans; False: interpret every instruction (the same integers, slower)
     """
@@ -63,6 +61,10 @@ class Emulator:
         taken = {p.value for e in passes for p in e.inputs} | {h for halves in joined.values() for h in halves}
         made += joined
         return (tuple(dict.fromkeys(p.value for e in passes for p in e.inputs if p.value not in made)), tuple(v for v in made if v not in taken))
+
+    def bidirectional(self, entry: str) -> bool:
+        """Whether one of the entry's passes goes through the sequence from its end."""
+        return any(e.backward for e in self.passes(entry))
 
     def machine(self, rows: int) -> Machine:
         """The machine that runs ``rows`` rows (made once for each power of two)."""

@@ -30,6 +30,7 @@ from nnac.ir import Value
 from nnac.target import Target
 
 FORMAT, VERSION = "nnac-program", 3
+DRAM_BYTES = 1 << 29           # that an address can name: 25 bits in units of 16
 INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
 
 
@@ -208,6 +209,7 @@ class Program:
     """See the module.  ``debug`` rows are (layer path, policy line, what).
 
     joins  value -> the values that lie side by side in it: halves that two passes make (`nnac.schedule.passes`), brought together by the host
+    writable  (first, end) of the DRAM that STA may write, if any
     model_entries  what the model declares of its entry points; none in files written before programs said so
     """
 
@@ -225,6 +227,7 @@ class Program:
     report: Mapping[str, Any] = field(factory=dict)
     joins: Mapping[str, tuple[str, ...]] = field(factory=dict)
     model_entries: tuple[EntryPoint, ...] = ()
+    writable: tuple[int, int] | None = None
 
     def entry(self, name: str) -> Entry:
         """The entry called ``name``.  ProgramError if there is none."""
@@ -284,7 +287,7 @@ class Program:
             host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host],
             joins=self.joins, model_entries=[e.to_json() for e in self.model_entries],
             states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
-            values=[asdict(v) for v in self.values.values()])
+            values=[asdict(v) for v in self.values.values()], **({"writable": self.writable} if self.writable else {}))
 
     @classmethod
     def load(cls, path: str | os.PathLike, target: Target | None = None) -> Program:
@@ -339,7 +342,16 @@ class Program:
         return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
                    {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
                    host, c["isa"], c["plan"], c["metadata"], c["report"], {k: tuple(v) for k, v in c["joins"].items()},
-                   tuple(map(EntryPoint.from_json, c.get("model_entries", ()))))
+                   tuple(map(EntryPoint.from_json, c.get("model_entries", ()))), _writable(c.get("writable")))
+
+
+def _writable(given: Any) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    first, end = given
+    if not 0 <= first <= end <= DRAM_BYTES:
+        raise ValueError(f"the writable part of DRAM is {first} … {end}")
+    return first, end
 
 
 def _port(p: dict[str, Any]) -> Port:

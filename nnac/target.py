@@ -16,6 +16,7 @@ from nnac.ops import kinds
 
 CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
 OPERATORS = kinds()
+MOST = dict(lanes=256, columns=16, semaphores=12)              # of each that the instruction words have room for
 
 
 @frozen
@@ -63,7 +64,7 @@ class Target:
     decoder: int = 64                              # weights decoded per cycle
     stream_buffers: int = 2                        # weight tiles in flight
     queue: int = 8                                 # instructions waiting per unit
-    semaphores: int = 16
+    semaphores: int = MOST["semaphores"]
     codecs: tuple[str, ...] = CODECS
     operators: tuple[str, ...] = Factory(kinds)    # what runs here; anything else goes to the CPU, at a price
     cpu: Cpu = Cpu(transfer=10**9, wake=Fraction(20, 10**6), macs=2 * 10**9)

@@ -145,6 +145,55 @@ def test_dram_is_read_only_but_for_what_sta_writes():
     assert (m.memories.a[:, 128:192] == m.memories.a[:, :64]).all() and m.memories.a[0, 128] == 7
 
 
+STORE = """
+data 0x100 i8 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16
+data 0x140 i8 17 18 19 20
+{writable}
+entry main:
+    STA src=0 dram=0x120 bytes=16 signal=s0
+    STA src=0 dram=0x200 bytes=16 wait=s0 signal=s1
+    LDA dram=0x100 dst=64 bytes=128 wait=s1
+    HALT
+"""
+
+
+@pytest.mark.parametrize("writable", ["", "writable 0x120 0xf0", "writable 0x0 0x1000"])
+def test_what_stores_leave_alone_keeps_what_the_image_says(writable, tmp_path):
+    """Also between two stores, across the border of the writable part, and in a program file."""
+    from nnac.emulator.listing import to_assembly, to_program
+    from nnac.isa.text import disassemble
+    from nnac.program import Program
+    from tests.schedules import TINY
+
+    assembly = assemble(STORE.format(writable=writable))
+    file = tmp_path / "p.nnap"
+    to_program(assembly, TINY).save(file)
+    again = assemble(disassemble(to_assembly(Program.load(file), data=True)))
+    for program in (assembly, Program.load(file), again):
+        m = Machine(program, target=TINY)
+        m.memories.a[0, :16] = 99
+        for fast in (True, False):
+            m.fast = fast
+            m.run()
+            assert m.memories.a[0, 64:192].tolist() == [*range(1, 17), *[0] * 16, *[99] * 16, *[0] * 16, 17, 18, 19, 20, *[0] * 60]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("data 0x200 i8 1\nwritable 0x100 16\n STA src=0 dram=0x120 bytes=16\n HALT",
+     r"writes DRAM\[0x120 … 0x130\]; the program may write 0x100 … 0x110"),
+    ("writable 0x100 16\nwritable 0x100 16", "said twice"), ("writable 8 16", "multiple of 16"), ("writable 16", "an address and a number")])
+def test_stores_elsewhere_are_refused_before_anything_runs(text, words):
+    with pytest.raises(ValueError if "HALT" not in text else AddressError, match=words):
+        Machine(assemble(text), C)
+
+
+def test_a_weight_stream_in_the_writable_part_is_refused():
+    code = [STA(src=0, dram=0, bytes=16, signal=2), LDT(bytes=1, wait=2)]
+    for fast in (True, False):
+        with pytest.raises(DataError, match="a weight stream lies in the writable part of DRAM, 0x0 … 0x10"):
+            machine(*code, data=DATA, fast=fast).run()
+
+
 def test_errors_read_as_people_read_them():
     with pytest.raises(MachineError) as caught:
         Machine(assemble('entry a:\n MVM act=0xffc span=64 @enc.lstm[0] "p.nnac:12:3"\n HALT'), C)

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from nnac.isa import INSTRUCTION_BYTES, EncodingError, MachineConfig, decode, decode_all, registry
 from nnac.isa.base import FIRST_FIELD, bits
@@ -124,6 +125,23 @@ def test_the_instruction_set_needs_neither_numpy_nor_torch():
                "print(sorted({'numpy', 'torch', 'networkx', 'scipy'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_target_with_more_than_the_instruction_words_can_name_is_refused_and_fewer_are_kept():
+    from nnac.emulator import CodeError, simulate
+    from nnac.isa import FIL, HALT
+    from nnac.language.check import check_text
+    from tests.schedules import TINY
+
+    wrong = "target wide {\n  clock 1 GHz\n  lanes 300\n  columns 17\n  semaphores 13\n}\n"
+    assert [d.message for d in check_text(wrong).diagnostics] == [
+        "the instruction set has 256 lanes at most, not 300", "the instruction set has 16 columns at most, not 17",
+        "the instruction set has 12 semaphores at most, not 13"]
+    few = MachineConfig.of(evolve(TINY, semaphores=2))
+    assert few.semaphores == 2
+    simulate((FIL(signal=2), HALT()), few)
+    with pytest.raises(CodeError, match="semaphore s2; the machine has 2"):
+        simulate((FIL(signal=4), HALT()), few)
 
 
 def test_table_sizes_are_those_of_the_arithmetic():

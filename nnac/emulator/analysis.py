@@ -27,7 +27,7 @@ RESOURCES = (*UNITS, "DRAM", "DECODER")
 
 
 @frozen
-class Span:
+class Interval:
     """Cycles first … end-1 of a unit, with one reason.  ``instruction``: what worked, or what waited."""
 
     unit: str
@@ -109,7 +109,7 @@ class Analysis:
                 count[s] += 1
         return out
 
-    def spans(self, resource: str) -> Iterator[Span]:
+    def spans(self, resource: str) -> Iterator[Interval]:
         """Every cycle of a unit (or of the DRAM bus, or the decoder) from 0 to the end of the run, in order, each in one span."""
         if resource == "DRAM":
             yield from self._bus()
@@ -120,48 +120,48 @@ class Analysis:
         else:
             yield from self._unit(UNITS.index(resource))
 
-    def _unit(self, unit: int) -> Iterator[Span]:
+    def _unit(self, unit: int) -> Iterator[Interval]:
         t, name, now = self.entry.timing, UNITS[unit], 0
         for at in np.flatnonzero(t.unit == unit).tolist():
             start, arrive = int(t.start[at]), int(t.arrive[at])
             if now < min(arrive, start):
-                yield Span(name, now, min(arrive, start), EMPTY, at)
+                yield Interval(name, now, min(arrive, start), EMPTY, at)
             yield from self._waits(name, max(now, arrive), start, at)
-            yield Span(name, start, int(t.free[at]), WORK, at)
+            yield Interval(name, start, int(t.free[at]), WORK, at)
             now = int(t.free[at])
         if now < t.cycles:
-            yield Span(name, now, t.cycles, END)
+            yield Interval(name, now, t.cycles, END)
 
-    def _waits(self, unit: str, now: int, start: int, at: int) -> Iterator[Span]:
+    def _waits(self, unit: str, now: int, start: int, at: int) -> Iterator[Interval]:
         """The cycles in which instruction ``at`` stood ready in its queue and did not start, by the semaphore that it lacked first."""
         visible, givers = self.tokens
         for s in bits(self.entry.code[at].wait):
             k = self.taken[at, s]
             since = min(visible[s][k], start)
             if now < since:
-                yield Span(unit, now, since, f"s{s} from {self.entry.code[givers[s][k]].unit}", at)
+                yield Interval(unit, now, since, f"s{s} from {self.entry.code[givers[s][k]].unit}", at)
                 now = since
         if now < start:
-            yield Span(unit, now, start, "ring full" if unit == "DW" else "order of units", at)
+            yield Interval(unit, now, start, "ring full" if unit == "DW" else "order of units", at)
 
-    def _fetch(self) -> Iterator[Span]:
+    def _fetch(self) -> Iterator[Interval]:
         """CT: a fetch is one cycle of work; otherwise it executes, or waits for room in a queue or for semaphores."""
         t, code, now = self.entry.timing, self.entry.code, 0
         for at, i in enumerate(code):
             if i.unit != "CT":
                 fetched = int(t.arrive[at]) - 1
                 if now < fetched:
-                    yield Span("CT", now, fetched, f"queue of {i.unit} full", at)
-                yield Span("CT", fetched, fetched + 1, WORK, at)
+                    yield Interval("CT", now, fetched, f"queue of {i.unit} full", at)
+                yield Interval("CT", fetched, fetched + 1, WORK, at)
                 now = fetched + 1
             else:
                 yield from self._waits("CT", now, int(t.start[at]), at)
-                yield Span("CT", int(t.start[at]), int(t.free[at]), WORK, at)
+                yield Interval("CT", int(t.start[at]), int(t.free[at]), WORK, at)
                 now = int(t.free[at])
         if now < t.cycles:
-            yield Span("CT", now, t.cycles, END)
+            yield Interval("CT", now, t.cycles, END)
 
-    def _bus(self) -> Iterator[Span]:
+    def _bus(self) -> Iterator[Interval]:
         t, now = self.entry.timing, 0
         # a request is under way from the cycle after its start until its data begin
         first_data: dict[int, int] = {}
@@ -170,13 +170,13 @@ class Analysis:
         pending = sorted((int(t.start[at]) + 1, first) for at, first in first_data.items())
         for first, end, at, _ in t.bus:
             yield from self._gap(now, first, pending)
-            yield Span("DRAM", first, end, self.entry.code[at].unit, at)
+            yield Interval("DRAM", first, end, self.entry.code[at].unit, at)
             now = end
         if now < t.cycles:
-            yield Span("DRAM", now, t.cycles, END)
+            yield Interval("DRAM", now, t.cycles, END)
 
     @staticmethod
-    def _gap(now: int, end: int, pending: list[tuple[int, int]]) -> Iterator[Span]:
+    def _gap(now: int, end: int, pending: list[tuple[int, int]]) -> Iterator[Interval]:
         """Cycles without data: latency while a request is under way, else nothing was asked for."""
         if now >= end:
             return
@@ -185,19 +185,19 @@ class Analysis:
         since = min((first for first, data in near if data >= end), default=end)
         since = max(now, since)
         if now < since:
-            yield Span("DRAM", now, since, "nothing requested")
+            yield Interval("DRAM", now, since, "nothing requested")
         if since < end:
-            yield Span("DRAM", since, end, "latency")
+            yield Interval("DRAM", since, end, "latency")
 
-    def _decoder(self) -> Iterator[Span]:
+    def _decoder(self) -> Iterator[Interval]:
         t, now = self.entry.timing, 0
         for at in np.flatnonzero(t.decode >= 0).tolist():
             if now < t.decode[at]:
-                yield Span("DECODER", now, int(t.decode[at]), "no tile complete", at)
-            yield Span("DECODER", int(t.decode[at]), int(t.done[at]) + 1, WORK, at)
+                yield Interval("DECODER", now, int(t.decode[at]), "no tile complete", at)
+            yield Interval("DECODER", int(t.decode[at]), int(t.done[at]) + 1, WORK, at)
             now = int(t.done[at]) + 1
         if now < t.cycles:
-            yield Span("DECODER", now, t.cycles, END)
+            yield Interval("DECODER", now, t.cycles, END)
 
     @cached_property
     def reasons(self) -> dict[str, dict[str, int]]:
@@ -296,4 +296,4 @@ def analyse(machine: Any, entry: str = "main") -> Analysis:
     return Analysis(image.entry(entry), image.target)
 
 
-__all__ = ["Analysis", "LayerCost", "Roofline", "Span", "analyse"]
+__all__ = ["Analysis", "Interval", "LayerCost", "Roofline", "analyse"]

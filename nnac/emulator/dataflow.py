@@ -251,10 +251,12 @@ class Dataflow:
         self.luts_inside.add(slot)
 
     def load_decoder_table(self, i: LDT) -> None:
+        self.m.check_stream(i)
         self.headers[i.table] = self.m.streams.header(i)
         self.headers_inside.add(i.table)
 
     def load_tile(self, i: LDW) -> None:
+        self.m.check_stream(i)
         if i.table not in self.headers_inside:
             self.headers_assumed.add(i.table)
         words, index = self.m.streams.tile(self.headers[i.table], i)

@@ -56,6 +56,16 @@ def check_addresses(code: Sequence[Instruction], config: MachineConfig, sizes: d
             raise AddressError(f"writes {place[0]}[{place[1]:#x} … {place[2]:#x}], which it has still to read").at("", at, i)
 
 
+def check_stores(code: Sequence[Instruction], ranges_of: Sequence[Touched], writable: tuple[int, int] | None) -> None:
+    """AddressError unless what is written to DRAM lies in the part that the program may write."""
+    low, high = writable or (0, 0)
+    for at, (i, (_, writes)) in enumerate(zip(code, ranges_of, strict=True)):
+        for space, first, end in writes:
+            if space == "DRAM" and not low <= first <= end <= high:
+                may = f"the program may write {low:#x} … {high:#x}" if writable else "the program declares no writable part"
+                raise AddressError(f"writes DRAM[{first:#x} … {end:#x}]; {may}").at("", at, i)
+
+
 def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConfig, sizes: dict[str, int],
                 ranges_of: Sequence[Touched] | None = None) -> None:
     """HazardError for the first instruction (in program order) that starts before one that it depends on is done.  ``ranges_of``: if known.

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, MachineError
-from nnac.emulator.hazards import Touched, check_addresses, check_races, ranges
+from nnac.emulator.hazards import Touched, check_addresses, check_races, check_stores, ranges
 from nnac.emulator.memory import DecodedStreams
 from nnac.emulator.timing import Timing, check_code, simulate
 from nnac.isa import EncodingError, Instruction, MachineConfig, decode_all, encode_all
@@ -40,6 +40,7 @@ class Entry:
     steps: int = 1
     predicted: int = 0
     whats: Sequence[str] = ()
+    writable: tuple[int, int] | None = None
 
     def locate(self, error: MachineError) -> MachineError:
         """The error with the entry's name, the layer and the policy line."""
@@ -68,6 +69,7 @@ class Entry:
         try:
             check_code(self.code, self.config)
             check_addresses(self.code, self.config, self.sizes, self.touched)
+            check_stores(self.code, self.touched, self.writable)
         except MachineError as error:
             raise self.locate(error) from None
 
@@ -120,30 +122,36 @@ def _decoded(name: str, data: bytes) -> tuple[Instruction, ...]:
 
 def _of_program(program: Program, config: MachineConfig | None) -> Image:
     config = config or MachineConfig.of(program.target)
-    sizes = _sizes(config, len(program.dram))
+    sizes = _sizes(config, max(len(program.dram), program.writable[1] if program.writable else 0))
     entries = {}
     for name, e in program.entries.items():
         rows = [program.debug[int(k)] for k in e.lines]
         entries[name] = Entry(name, _decoded(name, np.ascontiguousarray(e.words, "<u8").tobytes()), [(r[0], r[1]) for r in rows], config, sizes,
-                              e.inputs, e.outputs, e.taps, e.steps, e.cycles, [r[2] for r in rows])
+                              e.inputs, e.outputs, e.taps, e.steps, e.cycles, [r[2] for r in rows], program.writable)
         entries[name].check()
-    return Image(config, entries, np.ascontiguousarray(program.dram, np.uint8), program.states, program.target, source=program)
+    return Image(config, entries, np.ascontiguousarray(program.dram, np.uint8), program.states, program.target, program.writable, program)
 
 
 def _of_assembly(assembly: Assembly, config: MachineConfig, target: Target | None) -> Image:
     dram = np.frombuffer(assembly.dram, np.uint8)
-    stores = [r for code in assembly.code.values() for i in code for r in i.writes(config) if r[0] == "DRAM"]
-    scratch = (min(f for _, f, _ in stores), max(e for _, _, e in stores)) if stores else None
+    scratch = assembly.writable or stored(assembly, config)
     sizes = _sizes(config, max(len(dram), scratch[1] if scratch else 0))
     entries = {}
     for name, code in assembly.code.items():
         # through the bytes, so that what runs is what an encoded program would be
         code = _decoded(name, encode_all(code))
         ports = {kind: tuple(_port(s) for s in assembly.symbols if s.kind == kind and s.entry in ("", name)) for kind in ("input", "output")}
-        entries[name] = Entry(name, code, assembly.debug.get(name) or [("", "")] * len(code), config, sizes, ports["input"], ports["output"])
+        entries[name] = Entry(name, code, assembly.debug.get(name) or [("", "")] * len(code), config, sizes, ports["input"], ports["output"],
+                              writable=scratch)
         entries[name].check()
     states = tuple(Slot(s.name, s.address, s.width, s.bits // 8) for s in assembly.symbols if s.kind == "state")
     return Image(config, entries, dram, states, target, scratch, assembly)
+
+
+def stored(assembly: Assembly, config: MachineConfig) -> tuple[int, int] | None:
+    """(first, end) of what the STAs of a program write; None if it has none."""
+    stores = [r for code in assembly.code.values() for i in code for r in i.writes(config) if r[0] == "DRAM"]
+    return (min(f for _, f, _ in stores) & ~15, -(-max(e for _, _, e in stores) // 16) * 16) if stores else None
 
 
 def _port(s: Any) -> Port:

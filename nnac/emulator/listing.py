@@ -58,7 +58,7 @@ def to_program(assembly: Assembly, target: Target) -> Program:
         lines = np.array([rows.setdefault((layer, origin, ""), len(rows)) for layer, origin in e.origins], np.uint32)
         entries[name] = Entry(name, words, lines, e.inputs, e.outputs, cycles=e.timing.cycles)
     states = tuple(Slot(s.name, s.address, s.width, s.bits // 8, entry=s.entry) for s in assembly.symbols if s.kind == "state")
-    return Program(target, entries, np.frombuffer(assembly.dram, np.uint8), states, debug=tuple(rows), isa="nnac")
+    return Program(target, entries, np.frombuffer(assembly.dram, np.uint8), states, debug=tuple(rows), isa="nnac", writable=made.scratch)
 
 
 def code(program: Program, entry: str) -> list[Instruction]:
@@ -77,7 +77,7 @@ def to_assembly(program: Program, entry: str | None = None, *, data: bool = Fals
     symbols += [Symbol(s.name, "state", s.address, 8 * s.size, s.width, 1, s.entry) for s in program.states]
     debug = {name: [program.where(name, k)[:2] for k in range(len(program.entries[name].words))] for name in names}
     blocks = tuple((at, program.dram[at: at + 32].tobytes()) for at in range(0, len(program.dram), 32)) if data else ()
-    return Assembly({name: code(program, name) for name in names}, debug, tuple(symbols), blocks)
+    return Assembly({name: code(program, name) for name in names}, debug, tuple(symbols), blocks, program.writable)
 
 
 def _symbol(p: Port, kind: str, entry: str) -> Symbol:

@@ -96,7 +96,10 @@ class Memories:
         self.streams = streams or DecodedStreams(self.dram, config.lanes)
         first, last = scratch or (len(self.dram), len(self.dram))
         self.scratch_range = (first, last)
-        self.scratch = np.zeros((batch, last - first), np.uint8)
+        # each utterance has its own, with what the image says to begin with
+        part = np.zeros(last - first, np.uint8)
+        part[: max(0, len(self.dram) - first)] = self.dram[first:last]
+        self.scratch = np.repeat(part[None], batch, 0)
         self.a = np.zeros((batch, config.a_bytes), np.uint8)
         self.w = np.zeros((config.words, config.lanes), np.int8)
         self.index = np.zeros(config.words, np.uint16)
@@ -176,16 +179,19 @@ class Memories:
     # ---- DRAM
 
     def dram_bytes(self, address: int, size: int, utterance: int | None = None) -> NDArray:
-        """[batch, size], or [size] for one utterance.  AddressError: outside, or across the border of the writable part."""
+        """[batch, size], or [size] for one utterance.  AddressError: outside."""
         first, last = self.scratch_range
         end = address + size
-        if first <= address and end <= last and first < last:
-            part = self.scratch[:, address - first: end - first]
-            return part if utterance is None else part[utterance]
-        if not 0 <= address <= end <= min(len(self.dram), first):
-            raise AddressError(f"DRAM {address:#x} … {end:#x} does not lie in the image of {len(self.dram):#x} bytes")
+        if not 0 <= address <= end <= max(len(self.dram), last):
+            raise AddressError(f"DRAM {address:#x} … {end:#x} does not lie in the image of {max(len(self.dram), last):#x} bytes")
         part = self.dram[address:end]
-        return np.broadcast_to(part, (self.batch, size)) if utterance is None else part
+        if end <= first or last <= address:
+            return np.broadcast_to(part, (self.batch, size)) if utterance is None else part
+        out = np.zeros((self.batch, size), np.uint8)
+        out[:, : len(part)] = part
+        low, high = max(first, address), min(last, end)
+        out[:, low - address: high - address] = self.scratch[:, low - first: high - first]
+        return out if utterance is None else out[utterance]
 
     def dram_rows(self, first: NDArray, size: int) -> NDArray:
         """[batch, size] bytes, from an address of each utterance's own, int64 [batch, 1].  AddressError."""
@@ -200,9 +206,17 @@ class Memories:
     # ---- weights
 
     def load_decoder_table(self, i: LDT) -> None:
+        self.check_stream(i)
         self.headers[i.table] = self.streams.header(i)
 
+    def check_stream(self, i: LDT | LDW) -> None:
+        """BadData: a stream in the writable part of DRAM, where it might change."""
+        first, last = self.scratch_range
+        if i.dram < last and first < i.dram + i.bytes:
+            raise BadData(f"a weight stream lies in the writable part of DRAM, {first:#x} … {last:#x}")
+
     def load_tile(self, i: LDW) -> None:
+        self.check_stream(i)
         header = self.headers[i.table]
         part = slice(i.word, i.word + i.live)
         self.w[part], self.index[part] = self.streams.tile(header, i)

@@ -24,6 +24,9 @@ DW, DA, MV, VX, CT = range(5)
 _NUMBER = {name: k for k, name in enumerate(UNITS)}
 NEVER = 1 << 62
 _FINE, _STUCK, _OVERFLOW = range(3)
+# places in the loop's ``state``: what it leaves behind besides times
+_PC, _CYCLE, _SEGMENTS, _CULPRIT, _SEM = range(5)            # from _SEM on the semaphores,
+_STARTED = _SEM + SEMAPHORES                                 # from here on the instructions started, by unit
 WORTH_COMPILING = 2000                       # instructions from which the compiled loop is called: below, it is not worth loading
 
 
@@ -74,6 +77,8 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
     last = len(code) - 1
     for at, i in enumerate(code):
         rule = next((wrong for r in i.rules if (wrong := r.broken(i, config))), "")
+        if (i.wait | i.signal) >> config.semaphores:
+            rule = f"semaphore s{(i.wait | i.signal).bit_length() - 1}; the machine has {config.semaphores}"
         if isinstance(i, HALT) and at < last:
             rule = "HALT before the end"
         if rule:
@@ -110,7 +115,7 @@ def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bo
     sizes = [config.ring_bytes, config.outstanding, config.queue, config.latency, config.burst_cycles.numerator, config.burst_cycles.denominator]
     out = [[0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n]                       # arrive, start, done, free, decode
     segments = [[0] * most for _ in range(4)]
-    state = [0] * (4 + SEMAPHORES + 5)                                          # pc, cycle, segments, culprit, semaphores, started per unit
+    state = [0] * (_STARTED + len(UNITS))
     given = [unit, wait, wait_at, signal, signal_at, busy, latency, bursts.copy(), need, extra, order, first, sizes, *out, *segments, state]
     if compiled is None:
         compiled = njit is not None and n >= WORTH_COMPILING
@@ -123,13 +128,13 @@ def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bo
     arrive, start, done, free, decoded = arrays[13:18]
     state = arrays[-1].tolist()
     if status == _OVERFLOW:
-        at = state[3]
-        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at], cycle=state[1])
+        at = state[_CULPRIT]
+        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at], cycle=state[_CYCLE])
     if status == _STUCK:
-        pc, started = state[0], state[4 + SEMAPHORES:]
+        pc, started = state[_PC], state[_STARTED:]
         queues = [[i for i in order[first[e] + started[e]: first[e + 1]] if i < pc] for e in range(4)]
-        raise deadlock(code, config, pc, queues, state[4: 4 + SEMAPHORES], state[1])
-    bus = tuple(zip(*(g[: state[2]].tolist() for g in arrays[18:22]), strict=True))
+        raise deadlock(code, config, pc, queues, state[_SEM:_STARTED], state[_CYCLE])
+    bus = tuple(zip(*(g[: state[_SEGMENTS]].tolist() for g in arrays[18:22]), strict=True))
     return Timing(np.array(unit), arrive, start, done, free, decoded, bus, int(done.max()) + 1, np.array(bursts))
 
 
@@ -153,7 +158,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
     """
     room, limit, depth, dram_latency, num, den = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     n = len(unit)
-    sem = state[4:16]
+    sem = state[_SEM:_STARTED]
     look = [NEVER, NEVER, NEVER, NEVER, NEVER]                                   # when to look at DW, DA, MV, VX, CT
     token2 = token3 = token4 = NEVER                                             # when the oldest running MV, VX, CT instruction signals
     signalled2, signalled3 = first[2], first[3]                                  # places in ``order``
@@ -240,7 +245,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                 signals = c
                 if sem[s] > SEMAPHORE_MAX:
                     status = _OVERFLOW
-                    state[3] = culprit
+                    state[_CULPRIT] = culprit
         if signals == c and blocked:
             for e in range(5):
                 if blocked >> e & 1:
@@ -328,11 +333,11 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
                 if popped[e] < pushed[e] and e != 1:
                     t = max(arrive[order[first[e] + popped[e]]], can_start[e])
             look[e] = t
-    state[0], state[1], state[2] = pc, c, segments
-    for k in range(12):
-        state[4 + k] = sem[k]
+    state[_PC], state[_CYCLE], state[_SEGMENTS] = pc, c, segments
+    for k in range(len(sem)):
+        state[_SEM + k] = sem[k]
     for e in range(5):
-        state[16 + e] = popped[e]
+        state[_STARTED + e] = popped[e]
         if pushed[e] != popped[e] and status == _FINE:
             status = _STUCK
     return _STUCK if status == _FINE and pc < n else status

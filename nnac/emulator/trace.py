@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nnac.emulator.analysis import EMPTY, END, RESOURCES, WORK, Analysis, Span
+from nnac.emulator.analysis import EMPTY, END, RESOURCES, WORK, Analysis, Interval
 from nnac.files import atomic
 
 _COLOURS = {"DW": "thread_state_runnable", "DA": "rail_load", "MV": "good", "VX": "rail_response", "CT": "grey"}
@@ -35,11 +35,11 @@ def events(runs: Sequence[Analysis], *, waits: bool = True) -> Iterator[dict[str
         start += run.entry.timing.cycles
 
 
-def _works(span: Span) -> bool:
+def _works(span: Interval) -> bool:
     return span.reason in (WORK, "DW", "DA")
 
 
-def _event(run: Analysis, span: Span, tid: int, start: int, clock: int) -> dict[str, Any]:
+def _event(run: Analysis, span: Interval, tid: int, start: int, clock: int) -> dict[str, Any]:
     e = run.entry
     arguments: dict[str, Any] = dict(cycles=span.cycles, first=start + span.first, last=start + span.end - 1)
     name = f"waits: {span.reason}"

@@ -12,8 +12,10 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import ge
 
+from nnac.target import MOST
+
 UNITS = ("DW", "DA", "MV", "VX", "CT")
-SEMAPHORES = 12
+SEMAPHORES = MOST["semaphores"]
 SEMAPHORE_MAX = 255
 BANKS = 4                      # of accumulators
 MV_DRAIN = 4                   # cycles from the last word's issue to the accumulator's last write
@@ -49,6 +51,7 @@ class MachineConfig:
     burst_cycles: Fraction = field(default=Fraction(256, 15), validator=ge(Fraction(1)))
     decode_factor: int = field(default=1, validator=ge(1))
     queue: int = field(default=8, validator=ge(1))
+    semaphores: int = SEMAPHORES
     rates: tuple[Fraction, ...] = field(default=(Fraction(1),) * 5)
     act16_factor: int = 2
     clock: int = 500_000_000
@@ -75,8 +78,8 @@ class MachineConfig:
         if rest < 4096:
             raise ValueError(f"target `{target.name}`: {target.sram} bytes of SRAM leave {rest} for activations after "
                              f"{target.pinned} pinned and {2 * ring} of stream buffers")
-        if lanes > 256 or target.columns > 16:
-            raise ValueError(f"target `{target.name}`: the instruction set has 256 lanes and 16 columns at most, "
+        if lanes > MOST["lanes"] or target.columns > MOST["columns"]:
+            raise ValueError(f"target `{target.name}`: the instruction set has {MOST['lanes']} lanes and {MOST['columns']} columns at most, "
                              f"not {lanes} x {target.columns}")
         rates = tuple(_rate(target, name) for name in FORMATS)
         act16 = target.multiply.get("int16")
@@ -86,7 +89,9 @@ class MachineConfig:
             pinned_words=min(target.pinned // lanes, (1 << 14) - stream), ring_bytes=ring, a_bytes=min(1 << 20, rest & ~63),
             latency=target.dram.latency, burst=target.dram.burst, burst_cycles=burst_cycles,
             decode_factor=-(-lanes // target.decoder), queue=target.queue, rates=rates,
-            act16_factor=-(-act16.denominator // act16.numerator) if act16 else 2, clock=target.clock)
+            act16_factor=-(-act16.denominator // act16.numerator) if act16 else 2, clock=target.clock,
+            # programs and plans of before say 16 or 32, of which the instruction words always had 12
+            semaphores=min(target.semaphores, SEMAPHORES))
 
 
 def _rate(target: Any, name: str) -> Fraction:

@@ -2,6 +2,7 @@
 
     ; comment, to the end of the line
     data 0x100 i8 1 -2 3            bytes in DRAM from an address: u8 i8 i16 i32 or hex
+    writable 0x1000 256             the DRAM that STA may write: address, bytes (one stretch, multiples of 16; else what STAs here write)
     symbol input x address=0x40 bits=8 width=64 count=1 entry=main       a place in A that the host reads or writes (input, output, state)
     entry main:
         LDW  dram=0x100 bytes=64 word=0 rows=64 cols=1 live=1 steps=1 table=0 signal=s0     @encoder.lstm[0] "policy.nnac:12"
@@ -58,12 +59,16 @@ Origin = tuple[str, str]                  # (layer path, policy line), either ma
 
 @frozen
 class Assembly:
-    """A program as instructions: entry -> instructions and, beside each, the layer and policy line it came from."""
+    """A program as instructions: entry -> instructions and, beside each, the layer and policy line it came from.
+
+    writable  (first, end) of the DRAM that STA may write, if the program says it
+    """
 
     code: Mapping[str, Sequence[Instruction]]
     debug: Mapping[str, Sequence[Origin]] = field(factory=dict)
     symbols: tuple[Symbol, ...] = ()
     data: tuple[tuple[int, bytes], ...] = ()
+    writable: tuple[int, int] | None = None
 
     @property
     def dram(self) -> bytes:
@@ -83,7 +88,7 @@ def assemble(text: str) -> Assembly:
     code: dict[str, list[Instruction]] = {}
     debug: dict[str, list[Origin]] = {}
     symbols, data = [], []
-    entry = ""
+    entry, writable = "", None
     for number, line in enumerate(text.splitlines(), 1):
         body = line.split(";", 1)[0].rstrip()
         pieces = [(m.group(), m.start() + 1) for m in _PIECE.finditer(body)]
@@ -94,6 +99,10 @@ def assemble(text: str) -> Assembly:
             data.append(_data(pieces, number))
         elif word == "symbol":
             symbols.append(_symbol(pieces, number))
+        elif word == "writable":
+            if writable is not None:
+                raise AssemblyError("`writable` is said twice", number, column, len(word))
+            writable = _writable(pieces, number)
         elif word == "entry":
             entry = body.strip()[5:].strip().rstrip(":").strip()
             if not entry or entry in code:
@@ -106,7 +115,7 @@ def assemble(text: str) -> Assembly:
             item, origin = _instruction(body, pieces, number)
             code[entry].append(item)
             debug[entry].append(origin)
-    return Assembly(code, debug, tuple(symbols), tuple(data))
+    return Assembly(code, debug, tuple(symbols), tuple(data), writable)
 
 
 def _instruction(body: str, pieces: list[tuple[str, int]], number: int) -> tuple[Instruction, Origin]:
@@ -186,6 +195,15 @@ def _data(pieces: list[tuple[str, int]], number: int) -> tuple[int, bytes]:
     return at, np.array(values, _TYPES[kind]).tobytes()
 
 
+def _writable(pieces: list[tuple[str, int]], number: int) -> tuple[int, int]:
+    if len(pieces) != 3:
+        raise AssemblyError("`writable` needs an address and a number of bytes", number, pieces[0][1], 8)
+    first, size = (_number(text, number, column) for text, column in pieces[1:])
+    if first < 0 or size < 0 or first % 16 or size % 16:
+        raise AssemblyError("the writable part begins at a multiple of 16 and has a multiple of 16 bytes", number, pieces[1][1], len(pieces[1][0]))
+    return first, first + size
+
+
 def _symbol(pieces: list[tuple[str, int]], number: int) -> Symbol:
     if len(pieces) < 3 or pieces[1][0] not in ("input", "output", "state"):
         raise AssemblyError("`symbol` needs a kind (input, output, state) and a name", number, pieces[0][1], 6)
@@ -207,6 +225,8 @@ def _symbol(pieces: list[tuple[str, int]], number: int) -> Symbol:
 def disassemble(program: Assembly, *, numbers: bool = False) -> str:
     """Text that `assemble` turns back into the same program; ``numbers`` adds each instruction's index as a comment."""
     lines = [f"data {at:#x} hex {block.hex()}" for at, block in program.data] + [str(s) for s in program.symbols]
+    if program.writable is not None:
+        lines.append(f"writable {program.writable[0]:#x} {program.writable[1] - program.writable[0]:#x}")
     for entry, instructions in program.code.items():
         lines.append(f"entry {entry}:")
         origins = program.debug.get(entry) or [("", "")] * len(instructions)

@@ -10,7 +10,7 @@ from nnac.language import syntax as s
 from nnac.language.resolution import Reporter
 from nnac.language.values import UNKNOWN, Report, describe, evaluate
 from nnac.language.workspace import Declared, Scope
-from nnac.target import FIELDS, Field, Target, Word, from_values
+from nnac.target import FIELDS, MOST, Field, Target, Word, from_values
 from nnac.units import BANDWIDTH, BYTES, CYCLES, ENERGY, FREQUENCY, NUMBER, PER_SECOND, TIME, Quantity, dimension_name
 
 DIMENSIONS = {"frequency": FREQUENCY, "bytes": BYTES, "bandwidth": BANDWIDTH, "cycles": CYCLES, "time": TIME, "energy": ENERGY,
@@ -34,8 +34,11 @@ def target(node: s.TargetDeclaration, base: Target | None, report: Report) -> Ta
             report("duplicate-setting", setting.name, f"`{name}` is said twice")
             clean = False
         else:
-            values[name] = _field(name, spec, setting, report)
-            clean = clean and values[name] is not UNKNOWN
+            values[name] = value = _field(name, spec, setting, report)
+            if name in MOST and isinstance(value, int) and value > MOST[name]:
+                report("out-of-range", setting.words[0], f"the instruction set has {MOST[name]} {name} at most, not {value}")
+                clean = False
+            clean = clean and value is not UNKNOWN
     if not clean:
         return None
     try:

@@ -268,7 +268,7 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     from nnac.emulator.timing import simulate, stream_bursts
 
     ordered = [items[i] for i in hoist(items, LOADS)]
-    sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
+    sync = synchronise(ordered, layout.config.semaphores, OVERLAPPING, FENCE)
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     spare = unread(layout, plan) if plan else ()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nnac.isa import HOST, LDW, SEMAPHORES, EncodingError, Instruction, MachineConfig, decode_all
+from nnac.isa import HOST, LDW, EncodingError, Instruction, MachineConfig, decode_all
 from nnac.isa.base import Range
 from nnac.isa.config import SEMAPHORE_MAX
 from nnac.program import INIT, Entry, Program
@@ -32,7 +32,7 @@ def prove_operations(operations: Sequence[Operation], config: MachineConfig, dra
     """`verify.prove` and `verify.check_used` with the sizes and rules of this machine."""
     check_used(operations, spaces(config, dram_bytes), keeps, [("A", *r) for r in spare], exempt=(FENCE,))
     return prove(operations, sizes=spaces(config, dram_bytes), holds=[("DRAM", 0, dram_bytes), *holds], overlapping=OVERLAPPING, fence=FENCE,
-                 capacity=SEMAPHORE_MAX, semaphores=SEMAPHORES)
+                 capacity=SEMAPHORE_MAX, semaphores=config.semaphores)
 
 
 def decoded(entry: Entry) -> list[Instruction]:

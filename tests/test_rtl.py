@@ -12,7 +12,7 @@ from attrs import evolve
 from nnac.cli import main
 from nnac.emulator import MachineError, simulate
 from nnac.emulator.listing import find_target
-from nnac.isa import MachineConfig
+from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
 from tests.machine_programs import compiled, stress
 
 pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra rtl)")
@@ -20,8 +20,10 @@ build = pytest.importorskip("nnac.rtl.build")
 if build.compiler() is None:
     pytest.skip("simulating the core takes a C++ compiler", allow_module_level=True)
 
+from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreMachine  # noqa: E402
 from nnac.rtl.params import CoreError, check  # noqa: E402
+from tests.rtl_programs import ALL, Draw  # noqa: E402
 
 TINY = MachineConfig.of(find_target("tiny"))
 
@@ -42,9 +44,35 @@ def test_every_instruction_starts_and_is_done_in_the_cycle_the_emulator_says(mak
         except MachineError:
             continue
         got = tiny.run(code, limit=10**6, time_only=True)
-        assert (got.start.tolist(), got.done.tolist()) == (want.start.tolist(), want.done.tolist()), f"{make.__name__} seed {seed}"
+        assert (got.start.tolist(), got.done.tolist()) == (want.start.tolist(), want.done.tolist()), (
+            f"{make.__name__} seed {seed}"
+        )
         compared += len(code)
     assert compared > 2_000
+
+
+@pytest.mark.parametrize("kind", [k for k in ALL if k not in (LDT, LDW)], ids=lambda k: k.__name__)
+def test_random_programs_of_one_instruction_leave_the_same_memories(kind, tiny):
+    """Weights lie in W from the start; each program is 25 of one instruction, with accumulations before what reads them."""
+    compared = 0
+    for seed in range(12):
+        compared += same(tiny, Draw(seed, TINY, {kind: 1.0} | ({MVM: 0.5} if kind is RQ else {})).program(25))
+    assert compared > 60
+
+
+def test_random_programs_of_all_instructions_but_the_decoder_s_leave_the_same_memories(tiny):
+    kinds = {k: v for k, v in ALL.items() if k not in (LDT, LDW)}
+    assert sum(same(tiny, Draw(seed, TINY, kinds).program(60)) for seed in range(40)) > 1500
+
+
+def same(core, case) -> int:
+    """Instructions compared; 0 if the drawn data make it an illegal program."""
+    try:
+        want = emulated(case)
+    except MachineError:
+        return 0
+    assert not (found := differences(core, on_core(core, case), case, want)), found
+    return len(case.code)
 
 
 def test_a_core_that_cannot_be_built_is_refused_with_the_number_in_the_way():
@@ -59,5 +87,7 @@ def test_the_command_writes_verilog_that_verilator_finds_no_fault_with(tmp_path,
     assert main(["rtl", "--target", "tiny", "--out", str(out)]) == 0
     assert "core of `tiny`" in capsys.readouterr().out
     if shutil.which("verilator"):
-        done = subprocess.run(["verilator", "--lint-only", "--top-module", "core", str(out)], capture_output=True, text=True)
+        done = subprocess.run(
+            ["verilator", "--lint-only", "--top-module", "core", str(out)], capture_output=True, text=True
+        )
         assert done.returncode == 0 and "%Error" not in done.stderr, done.stderr[:2000]

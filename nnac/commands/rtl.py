@@ -11,8 +11,12 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    p = subparsers.add_parser("rtl", help="write the machine's RTL core as Verilog", description=__doc__,
-                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser(
+        "rtl",
+        help="write the machine's RTL core as Verilog",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine to build (edge)")
     p.add_argument("--out", metavar="FILE.v", help="where to write it (default: standard output)")
     p.add_argument("--ports", action="store_true", help="list the ports instead")
@@ -28,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         from nnac.rtl.core import ports, verilog
     except ImportError as error:
-        raise UserError(f"the core is described in Amaranth, which is not installed ({error}): pip install 'nnac[rtl]'") from None
+        raise UserError(
+            f"the core is described in Amaranth, which is not installed ({error}): pip install 'nnac[rtl]'"
+        ) from None
     config = MachineConfig.of(find_target(args.target))
     if args.ports:
         for name, (way, bits) in ports(config).items():

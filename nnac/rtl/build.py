@@ -41,7 +41,9 @@ class Built:
 
 def compiler() -> str | None:
     """The C++ compiler, if there is one."""
-    return next((p for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name and (p := shutil.which(name))), None)
+    return next(
+        (p for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name and (p := shutil.which(name))), None
+    )
 
 
 def simulator() -> str:
@@ -53,26 +55,49 @@ def simulator() -> str:
 
 def sizes(c: MachineConfig) -> dict[str, int]:
     """The machine's numbers that the harness needs."""
-    return dict(BURST=c.burst, LANES=c.lanes, VECTOR=c.vector, COLUMNS=c.columns, BANKS=c.banks, GROUPS=c.lanes // c.vector,
-                GROUP_BITS=power(c.lanes // c.vector), COLUMN_BITS=max(1, (c.columns - 1).bit_length()), WORDS=c.words, RING=c.ring_bytes,
-                WINDOW=window_bytes(c), W_WORDS=-(-(INDEX_BITS + 8 * c.lanes) // 32))
+    return dict(
+        BURST=c.burst,
+        LANES=c.lanes,
+        VECTOR=c.vector,
+        COLUMNS=c.columns,
+        BANKS=c.banks,
+        GROUPS=c.lanes // c.vector,
+        GROUP_BITS=power(c.lanes // c.vector),
+        COLUMN_BITS=max(1, (c.columns - 1).bit_length()),
+        WORDS=c.words,
+        RING=c.ring_bytes,
+        WINDOW=window_bytes(c),
+        W_WORDS=-(-(INDEX_BITS + 8 * c.lanes) // 32),
+    )
 
 
 def header(config: MachineConfig, kind: str) -> str:
     """``ports.h``: the sizes, and a class that reads and sets the ports of the simulator's class."""
     out = [f"#define {k} {v}" for k, v in sizes(config).items()]
     out += ["#include <cstdint>", "#include <cstring>"]
-    out += {"verilator": ['#include "Vcore.h"', '#include "verilated.h"', "double sc_time_stamp() { return 0; }"],
-            "cxxrtl": ['#include "core.cc"', "template <size_t N> static const uint32_t *chunks(const cxxrtl::value<N> &v) { return v.data; }",
-                       "template <size_t N> static const uint32_t *chunks(const cxxrtl::wire<N> &v) { return v.curr.data; }"]}[kind]
+    out += {
+        "verilator": ['#include "Vcore.h"', '#include "verilated.h"', "double sc_time_stamp() { return 0; }"],
+        "cxxrtl": [
+            '#include "core.cc"',
+            "template <size_t N> static const uint32_t *chunks(const cxxrtl::value<N> &v) { return v.data; }",
+            "template <size_t N> static const uint32_t *chunks(const cxxrtl::wire<N> &v) { return v.curr.data; }",
+        ],
+    }[kind]
     out += ["struct Model {"]
     if kind == "verilator":
-        out += ["  Vcore top;", "  void settle() { top.clk = 0; top.eval(); }", "  void edge() { top.clk = 1; top.eval(); }",
-                "  void reset() { top.rst = 1; settle(); edge(); settle(); edge(); top.rst = 0; settle(); }"]
+        out += [
+            "  Vcore top;",
+            "  void settle() { top.clk = 0; top.eval(); }",
+            "  void edge() { top.clk = 1; top.eval(); }",
+            "  void reset() { top.rst = 1; settle(); edge(); settle(); edge(); top.rst = 0; settle(); }",
+        ]
     else:
-        out += ["  cxxrtl_design::p_core top;", "  void settle() { top.p_clk.set(false); top.step(); }",
-                "  void edge() { top.p_clk.set(true); top.step(); }",
-                "  void reset() { top.p_rst.set(true); settle(); edge(); settle(); edge(); top.p_rst.set(false); settle(); }"]
+        out += [
+            "  cxxrtl_design::p_core top;",
+            "  void settle() { top.p_clk.set(false); top.step(); }",
+            "  void edge() { top.p_clk.set(true); top.step(); }",
+            "  void reset() { top.p_rst.set(true); settle(); edge(); settle(); edge(); top.p_rst.set(false); settle(); }",
+        ]
     for name, (way, bits) in ports(config).items():
         size = -(-bits // 32) * 4
         if way == "in":
@@ -83,7 +108,9 @@ def header(config: MachineConfig, kind: str) -> str:
                 body = f"{whole}.set<uint64_t>(v);" if bits <= 64 else f"memcpy({whole}.data, v, {size});"
             if bits <= 64:
                 out.append(f"  void set_{name}(uint64_t v) {{ {body} }}")
-                out.append(f"  void put_{name}(const uint8_t *p) {{ uint64_t v = 0; memcpy(&v, p, {-(-bits // 8)}); set_{name}(v); }}")
+                out.append(
+                    f"  void put_{name}(const uint8_t *p) {{ uint64_t v = 0; memcpy(&v, p, {-(-bits // 8)}); set_{name}(v); }}"
+                )
             else:
                 out.append(f"  void put_{name}(const uint8_t *v) {{ {body} }}")
         else:
@@ -105,8 +132,15 @@ def cache() -> Path:
     return Path(os.environ.get("NNAC_CACHE") or Path(tempfile.gettempdir()) / f"nnac-{os.getuid()}") / "rtl"
 
 
-def build(config: MachineConfig, kind: str | None = None, *, source: str | None = None, optimise: str = "-O2", coverage: bool = False,
-          said: Callable[[str], None] = lambda text: None) -> Built:
+def build(
+    config: MachineConfig,
+    kind: str | None = None,
+    *,
+    source: str | None = None,
+    optimise: str = "-O2",
+    coverage: bool = False,
+    said: Callable[[str], None] = lambda text: None,
+) -> Built:
     """A simulator of the core of ``config``; from the cache if nothing has changed.
 
     source  the Verilog to take instead of the core's own (a mutant)     coverage  count how often each line runs (Verilator)
@@ -135,23 +169,66 @@ def build(config: MachineConfig, kind: str | None = None, *, source: str | None 
 def _run(command: list[str], work: Path) -> None:
     done = subprocess.run(command, cwd=work, capture_output=True, text=True)
     if done.returncode:
-        raise CoreError(f"{Path(command[0]).name} fails: {(done.stderr or done.stdout).strip().splitlines()[-1:] or ['no message']}"
-                        if not os.environ.get("NNAC_TRACE") else done.stderr + done.stdout)
+        raise CoreError(
+            f"{Path(command[0]).name} fails: {(done.stderr or done.stdout).strip().splitlines()[-1:] or ['no message']}"
+            if not os.environ.get("NNAC_TRACE")
+            else done.stderr + done.stdout
+        )
 
 
 def _verilated(work: Path, source: str, optimise: str, coverage: bool) -> None:
     tool, cxx_tool = shutil.which("verilator"), compiler()
     assert tool and cxx_tool
     (work / "core.v").write_text(source)
-    _run([tool, "--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert", "-Wno-fatal", "-Wno-WIDTH", "--top-module", "core",
-          "--output-split", "20000", "--Mdir", "obj", *(["--coverage-line"] if coverage else []), "core.v"], work)
-    shown = subprocess.run([tool, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True, check=True).stdout.strip()
+    _run(
+        [
+            tool,
+            "--cc",
+            "-O3",
+            "--x-assign",
+            "fast",
+            "--x-initial",
+            "fast",
+            "--noassert",
+            "-Wno-fatal",
+            "-Wno-WIDTH",
+            "--top-module",
+            "core",
+            "--output-split",
+            "20000",
+            "--Mdir",
+            "obj",
+            *(["--coverage-line"] if coverage else []),
+            "core.v",
+        ],
+        work,
+    )
+    shown = subprocess.run(
+        [tool, "--getenv", "VERILATOR_ROOT"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     root = Path(shown) / "include"
-    sources = [*sorted((work / "obj").glob("*.cpp")), root / "verilated.cpp", root / "verilated_threads.cpp", work / "main.cc"]
+    sources = [
+        *sorted((work / "obj").glob("*.cpp")),
+        root / "verilated.cpp",
+        root / "verilated_threads.cpp",
+        work / "main.cc",
+    ]
     if coverage:
         sources.append(root / "verilated_cov.cpp")
-    _compile(work, sources, [optimise, f"-I{root}", f"-I{root / 'vltstd'}", "-Iobj", "-I.", "-DVM_TRACE=0", "-DVM_SC=0",
-                             f"-DVM_COVERAGE={int(coverage)}"])
+    _compile(
+        work,
+        sources,
+        [
+            optimise,
+            f"-I{root}",
+            f"-I{root / 'vltstd'}",
+            "-Iobj",
+            "-I.",
+            "-DVM_TRACE=0",
+            "-DVM_SC=0",
+            f"-DVM_COVERAGE={int(coverage)}",
+        ],
+    )
 
 
 def cxx(config: MachineConfig) -> str:
@@ -180,11 +257,20 @@ def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
     def finish(job: subprocess.Popen[str]) -> None:
         _, said = job.communicate()
         if job.returncode:
-            raise CoreError(f"the C++ compiler fails: {said if os.environ.get('NNAC_TRACE') else said.strip().splitlines()[:1]}")
+            raise CoreError(
+                f"the C++ compiler fails: {said if os.environ.get('NNAC_TRACE') else said.strip().splitlines()[:1]}"
+            )
 
     for k, source in enumerate(sources):
         objects.append(f"{k}.o")
-        running.append(subprocess.Popen([tool, *FLAGS, *flags, "-c", str(source), "-o", objects[-1]], cwd=work, stderr=subprocess.PIPE, text=True))
+        running.append(
+            subprocess.Popen(
+                [tool, *FLAGS, *flags, "-c", str(source), "-o", objects[-1]],
+                cwd=work,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
         if len(running) >= 2:
             finish(running.pop(0))
     for job in running:
@@ -200,8 +286,11 @@ class Event(ctypes.Structure):
 
 
 class Pointers(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_void_p) for name in ("a", "dram", "ring", "w", "lut", "table")),
-                ("a_bytes", ctypes.c_uint64), ("dram_bytes", ctypes.c_uint64)]
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("a", "dram", "ring", "w", "lut", "table")),
+        ("a_bytes", ctypes.c_uint64),
+        ("dram_bytes", ctypes.c_uint64),
+    ]
 
 
 def load(built: Built) -> ctypes.CDLL:
@@ -209,10 +298,15 @@ def load(built: Built) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(built.library))
     handle = ctypes.c_void_p
     signatures: Mapping[str, tuple[type | None, list[type]]] = {
-        "core_new": (handle, []), "core_delete": (None, [handle]), "core_memories": (None, [handle, ctypes.POINTER(Pointers)]),
-        "core_events": (ctypes.c_uint64, [handle, ctypes.POINTER(ctypes.POINTER(Event))]), "core_cycles": (ctypes.c_uint64, [handle]),
-        "core_seconds": (ctypes.c_double, [handle]), "core_accumulators": (None, [handle, ctypes.c_void_p]),
-        "core_run": (ctypes.c_int, [handle, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, _Host])}
+        "core_new": (handle, []),
+        "core_delete": (None, [handle]),
+        "core_memories": (None, [handle, ctypes.POINTER(Pointers)]),
+        "core_events": (ctypes.c_uint64, [handle, ctypes.POINTER(ctypes.POINTER(Event))]),
+        "core_cycles": (ctypes.c_uint64, [handle]),
+        "core_seconds": (ctypes.c_double, [handle]),
+        "core_accumulators": (None, [handle, ctypes.c_void_p]),
+        "core_run": (ctypes.c_int, [handle, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, _Host]),
+    }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

@@ -36,10 +36,14 @@ class Bus(Elaboratable):
                 m.d.comb += [owner.eq(DA), before.eq(0)]
             with m.Elif((granted == NOBODY) & self.dw_asks):
                 m.d.comb += [owner.eq(DW), before.eq(0)]
-        m.d.comb += [self.dw.eq(owner == DW), self.da.eq(owner == DA), total.eq(before + den),
-                     self.over.eq((owner != NOBODY) & (total >= num)),
-                     self.ended.eq(self.over & Mux(self.dw, self.dw_last, self.da_last)),
-                     self.idle.eq(granted == NOBODY)]
+        m.d.comb += [
+            self.dw.eq(owner == DW),
+            self.da.eq(owner == DA),
+            total.eq(before + den),
+            self.over.eq((owner != NOBODY) & (total >= num)),
+            self.ended.eq(self.over & Mux(self.dw, self.dw_last, self.da_last)),
+            self.idle.eq(granted == NOBODY),
+        ]
         m.d.sync += granted.eq(Mux(self.ended, NOBODY, owner))
         with m.If(owner == NOBODY):
             m.d.sync += between.eq(1)

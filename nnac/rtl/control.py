@@ -49,8 +49,14 @@ class Control(Elaboratable):
             n = Signal(range(c.queue + 1), name=f"queued_{u}")
             first, last = Signal(range(c.queue), name=f"first_{u}"), Signal(range(c.queue), name=f"last_{u}")
             push, pop = Signal(name=f"push_{u}"), self.start[u]
-            m.d.comb += [push.eq(fetching & is_one(word, of_unit(u)) & (n < c.queue)), write.addr.eq(last), write.data.eq(word),
-                         write.en.eq(push), read.addr.eq(first), self.head[u].eq(read.data)]
+            m.d.comb += [
+                push.eq(fetching & is_one(word, of_unit(u)) & (n < c.queue)),
+                write.addr.eq(last),
+                write.data.eq(word),
+                write.en.eq(push),
+                read.addr.eq(first),
+                self.head[u].eq(read.data),
+            ]
             m.d.sync += n.eq(n + push - pop)
             for pointer, moves in ((last, push), (first, pop)):
                 with m.If(moves):
@@ -68,7 +74,9 @@ class Control(Elaboratable):
             can = fetching & own if u == "CT" else ~empty[u] & self.ready[u]
             m.d.comb += self.start[u].eq(can & ~(mask & ~there).any())
             after = [Signal(range(SEMAPHORE_MAX + 1), name=f"s{k}_after_{u}") for k in range(SEMAPHORES)]
-            m.d.comb += [a.eq(v - (self.start[u] & mask[k])) for k, (a, v) in enumerate(zip(after, left_of, strict=True))]
+            m.d.comb += [
+                a.eq(v - (self.start[u] & mask[k])) for k, (a, v) in enumerate(zip(after, left_of, strict=True))
+            ]
             left_of = after
         over = Signal()
         for k in range(SEMAPHORES):
@@ -87,10 +95,16 @@ class Control(Elaboratable):
         host = Fields(HOST, word)
         time = Signal(32)
         m.d.comb += time.eq(Mux((opcode(word) == HOST.opcode) & (host.code("time") > 1), host.code("time"), 1))
-        m.d.comb += [self.mark.eq(ct & (opcode(word) == PROF.opcode)), self.mark_id.eq(Fields(PROF, word).code("id")),
-                     self.host.eq(ct & (opcode(word) == HOST.opcode)), self.host_id.eq(host.code("id"))]
-        m.d.comb += [self.done["CT"].eq((ct & (time == 1)) | (left == 1)),
-                     self.signal["CT"].eq(Mux(left == 0, signal_mask(word), ct_signal))]
+        m.d.comb += [
+            self.mark.eq(ct & (opcode(word) == PROF.opcode)),
+            self.mark_id.eq(Fields(PROF, word).code("id")),
+            self.host.eq(ct & (opcode(word) == HOST.opcode)),
+            self.host_id.eq(host.code("id")),
+        ]
+        m.d.comb += [
+            self.done["CT"].eq((ct & (time == 1)) | (left == 1)),
+            self.signal["CT"].eq(Mux(left == 0, signal_mask(word), ct_signal)),
+        ]
         with m.If(ct):
             m.d.sync += [left.eq(time - 1), ct_signal.eq(signal_mask(word))]
             with m.If(opcode(word) == HALT.opcode):

@@ -23,24 +23,73 @@ from nnac.rtl.params import A_BITS, DRAM_BITS, GRANULE, UNIT, WORD, check, power
 from nnac.rtl.stream import Stream
 from nnac.rtl.vector import LUT_BITS, Vector
 
-ERRORS = 2                     # bits of ``error``: a semaphore beyond 255 or an undefined opcode; a stream that is not as its instruction says
+ERRORS = (
+    2  # bits of ``error``: a semaphore beyond 255 or an undefined opcode; a stream that is not as its instruction says
+)
 
 
 def ports(c: MachineConfig) -> dict[str, tuple[str, int]]:
     """Every port: name -> (``in`` or ``out``, bits)."""
     burst, word, v = 8 * c.burst, INDEX_BITS + 8 * c.lanes, c.vector
     ring = power(c.ring_bytes // GRANULE)
-    out = dict(halted=1, error=ERRORS, started=5, finished=5, mark=1, mark_id=16, host=1, host_id=16,
-               imem_addr=16, dram_addr=DRAM_BITS, dram_mask=c.burst // UNIT, dram_wdata=burst,
-               ring_waddr=ring, ring_mask=c.burst // GRANULE, ring_wdata=burst, ring_addr=power(c.ring_bytes),
-               w_addr=W_BITS, w_write=1, w_waddr=W_BITS, w_wdata=word, mv_addr=A_BITS * c.columns,
-               da_raddr=A_BITS - 2, da_waddr=A_BITS - 2, da_mask=c.burst // UNIT, da_wdata=burst, acc_data=ACC_BITS * v,
-               vx_raddr0=A_BITS - 2, vx_raddr1=A_BITS - 2, vx_raddr2=A_BITS - 2, vx_waddr=A_BITS - 2, vx_mask=c.lanes, vx_wdata=8 * c.lanes,
-               lut_addr=2 * v * LUT_BITS, lut_waddr=LUT_BITS, lut_mask=2 * v, lut_wdata=32 * v,
-               table_addr=STATE_BITS * c.lanes, table_write=1, table_waddr=STATE_BITS - 1, table_wdata=128)
-    into = dict(go=1, imem_data=WORD, dram_data=burst, w_data=word, mv_data=16 * c.columns, da_rdata=burst, ring_data=8 * window_bytes(c),
-                vx_rdata0=8 * c.lanes, vx_rdata1=8 * c.lanes, vx_rdata2=8 * c.lanes, lut_data=64 * v, table_data=32 * c.lanes,
-                debug=1, debug_acc=16)
+    out = dict(
+        halted=1,
+        error=ERRORS,
+        started=5,
+        finished=5,
+        mark=1,
+        mark_id=16,
+        host=1,
+        host_id=16,
+        imem_addr=16,
+        dram_addr=DRAM_BITS,
+        dram_mask=c.burst // UNIT,
+        dram_wdata=burst,
+        ring_waddr=ring,
+        ring_mask=c.burst // GRANULE,
+        ring_wdata=burst,
+        ring_addr=power(c.ring_bytes),
+        w_addr=W_BITS,
+        w_write=1,
+        w_waddr=W_BITS,
+        w_wdata=word,
+        mv_addr=A_BITS * c.columns,
+        da_raddr=A_BITS - 2,
+        da_waddr=A_BITS - 2,
+        da_mask=c.burst // UNIT,
+        da_wdata=burst,
+        acc_data=ACC_BITS * v,
+        vx_raddr0=A_BITS - 2,
+        vx_raddr1=A_BITS - 2,
+        vx_raddr2=A_BITS - 2,
+        vx_waddr=A_BITS - 2,
+        vx_mask=c.lanes,
+        vx_wdata=8 * c.lanes,
+        lut_addr=2 * v * LUT_BITS,
+        lut_waddr=LUT_BITS,
+        lut_mask=2 * v,
+        lut_wdata=32 * v,
+        table_addr=STATE_BITS * c.lanes,
+        table_write=1,
+        table_waddr=STATE_BITS - 1,
+        table_wdata=128,
+    )
+    into = dict(
+        go=1,
+        imem_data=WORD,
+        dram_data=burst,
+        w_data=word,
+        mv_data=16 * c.columns,
+        da_rdata=burst,
+        ring_data=8 * window_bytes(c),
+        vx_rdata0=8 * c.lanes,
+        vx_rdata1=8 * c.lanes,
+        vx_rdata2=8 * c.lanes,
+        lut_data=64 * v,
+        table_data=32 * c.lanes,
+        debug=1,
+        debug_acc=16,
+    )
     return {k: ("in", n) for k, n in into.items()} | {k: ("out", n) for k, n in out.items()}
 
 
@@ -64,29 +113,93 @@ class Core(wiring.Component):
 
         # ---- control and units
         for name, unit in (("DW", stream), ("DA", dma), ("MV", matrix), ("VX", vector)):
-            m.d.comb += [unit.head.eq(control.head[name]), unit.start.eq(control.start[name]), control.ready[name].eq(unit.ready),
-                         control.idle[name].eq(unit.idle), control.done[name].eq(unit.done), control.signal[name].eq(unit.signal)]
-        m.d.comb += [control.go.eq(self.go), stream.go.eq(self.go), control.imem_data.eq(self.imem_data), self.imem_addr.eq(control.imem_addr),
-                     self.halted.eq(control.halted), self.error[0].eq(control.error),
-                     self.started.eq(Cat(control.start[u] for u in UNITS)), self.finished.eq(Cat(control.done[u] for u in UNITS)),
-                     self.mark.eq(control.mark), self.mark_id.eq(control.mark_id), self.host.eq(control.host), self.host_id.eq(control.host_id)]
+            m.d.comb += [
+                unit.head.eq(control.head[name]),
+                unit.start.eq(control.start[name]),
+                control.ready[name].eq(unit.ready),
+                control.idle[name].eq(unit.idle),
+                control.done[name].eq(unit.done),
+                control.signal[name].eq(unit.signal),
+            ]
+        m.d.comb += [
+            control.go.eq(self.go),
+            stream.go.eq(self.go),
+            control.imem_data.eq(self.imem_data),
+            self.imem_addr.eq(control.imem_addr),
+            self.halted.eq(control.halted),
+            self.error[0].eq(control.error),
+            self.started.eq(Cat(control.start[u] for u in UNITS)),
+            self.finished.eq(Cat(control.done[u] for u in UNITS)),
+            self.mark.eq(control.mark),
+            self.mark_id.eq(control.mark_id),
+            self.host.eq(control.host),
+            self.host_id.eq(control.host_id),
+        ]
 
         # ---- the bus and DRAM
-        m.d.comb += [bus.dw_asks.eq(stream.asks), bus.da_asks.eq(dma.asks), bus.dw_last.eq(stream.last), bus.da_last.eq(dma.last),
-                     stream.moves.eq(bus.dw), dma.moves.eq(bus.da), stream.over.eq(bus.over & bus.dw), dma.over.eq(bus.over & bus.da),
-                     stream.ended.eq(bus.ended & bus.dw), dma.ended.eq(bus.ended & bus.da),
-                     self.dram_addr.eq(Mux(bus.da, dma.burst, stream.burst)), stream.data.eq(self.dram_data), dma.data.eq(self.dram_data),
-                     self.dram_mask.eq(dma.dram_mask), self.dram_wdata.eq(dma.dram_wdata)]
+        m.d.comb += [
+            bus.dw_asks.eq(stream.asks),
+            bus.da_asks.eq(dma.asks),
+            bus.dw_last.eq(stream.last),
+            bus.da_last.eq(dma.last),
+            stream.moves.eq(bus.dw),
+            dma.moves.eq(bus.da),
+            stream.over.eq(bus.over & bus.dw),
+            dma.over.eq(bus.over & bus.da),
+            stream.ended.eq(bus.ended & bus.dw),
+            dma.ended.eq(bus.ended & bus.da),
+            self.dram_addr.eq(Mux(bus.da, dma.burst, stream.burst)),
+            stream.data.eq(self.dram_data),
+            dma.data.eq(self.dram_data),
+            self.dram_mask.eq(dma.dram_mask),
+            self.dram_wdata.eq(dma.dram_wdata),
+        ]
 
         # ---- ring and decoder
-        m.d.comb += [self.ring_waddr.eq(stream.ring_addr), self.ring_mask.eq(stream.ring_mask), self.ring_wdata.eq(stream.ring_data),
-                     decoder.whole.eq(stream.whole), decoder.word.eq(stream.word), stream.take.eq(decoder.take), stream.done.eq(decoder.done)]
+        m.d.comb += [
+            self.ring_waddr.eq(stream.ring_addr),
+            self.ring_mask.eq(stream.ring_mask),
+            self.ring_wdata.eq(stream.ring_data),
+            decoder.whole.eq(stream.whole),
+            decoder.word.eq(stream.word),
+            stream.take.eq(decoder.take),
+            stream.done.eq(decoder.done),
+        ]
 
         # ---- A, W, accumulators
-        m.d.comb += [self.da_raddr.eq(dma.a_raddr), dma.a_rdata.eq(self.da_rdata), self.da_waddr.eq(dma.a_waddr), self.da_mask.eq(dma.a_wmask),
-                     self.da_wdata.eq(dma.a_wdata), self.w_addr.eq(matrix.w_addr), matrix.w_data.eq(self.w_data),
-                     self.mv_addr.eq(Cat(matrix.a_addr)), matrix.a_data.eq(self.mv_data), self.acc_data.eq(matrix.acc_data)]
-        m.d.comb += Cat(matrix.acc_group, matrix.acc_column, matrix.acc_bank).eq(self.debug_acc)
+        m.d.comb += [
+            self.da_raddr.eq(dma.a_raddr),
+            dma.a_rdata.eq(self.da_rdata),
+            self.da_waddr.eq(dma.a_waddr),
+            self.da_mask.eq(dma.a_wmask),
+            self.da_wdata.eq(dma.a_wdata),
+            self.w_addr.eq(matrix.w_addr),
+            matrix.w_data.eq(self.w_data),
+            self.mv_addr.eq(Cat(matrix.a_addr)),
+            matrix.a_data.eq(self.mv_data),
+            self.acc_data.eq(matrix.acc_data),
+        ]
+        shown = Cat(matrix.acc_group, matrix.acc_column, matrix.acc_bank)
+        m.d.comb += [
+            shown.eq(Mux(self.debug, self.debug_acc, Cat(vector.acc_group, vector.acc_column, vector.acc_bank))),
+            vector.acc_data.eq(matrix.acc_data),
+        ]
+
+        # ---- VX
+        for k, (address, data) in enumerate(
+            ((self.vx_raddr0, self.vx_rdata0), (self.vx_raddr1, self.vx_rdata1), (self.vx_raddr2, self.vx_rdata2))
+        ):
+            m.d.comb += [address.eq(vector.raddr[k]), vector.rdata[k].eq(data)]
+        m.d.comb += [
+            self.vx_waddr.eq(vector.waddr),
+            self.vx_mask.eq(vector.mask),
+            self.vx_wdata.eq(vector.wdata),
+            self.lut_addr.eq(vector.lut_addr),
+            vector.lut_data.eq(self.lut_data),
+            self.lut_waddr.eq(vector.lut_waddr),
+            self.lut_mask.eq(vector.lut_mask),
+            self.lut_wdata.eq(vector.lut_wdata),
+        ]
         return m
 
 

@@ -7,7 +7,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal
 from nnac.isa import LDT, LDW, MachineConfig
 from nnac.rtl.params import WORD, Fields, opcode
 
-STATE_BITS = 13                # of the place of a state: decoder table, machine (weights or blocks), state
+STATE_BITS = 13  # of the place of a state: decoder table, machine (weights or blocks), state
 
 
 def window_bytes(config: MachineConfig) -> int:
@@ -27,8 +27,17 @@ class Decoder(Elaboratable):
         m, c = Module(), self.config
         steps = Signal(12)
         left = Signal(range((1 << 12) + c.decode_drain))
-        m.d.comb += [steps.eq(Mux(opcode(self.word) == LDT.opcode, Fields(LDT, self.word).code("steps"), Fields(LDW, self.word).code("steps"))),
-                     self.take.eq(self.whole & (left == 0)), self.done.eq(left == 1)]
+        m.d.comb += [
+            steps.eq(
+                Mux(
+                    opcode(self.word) == LDT.opcode,
+                    Fields(LDT, self.word).code("steps"),
+                    Fields(LDW, self.word).code("steps"),
+                )
+            ),
+            self.take.eq(self.whole & (left == 0)),
+            self.done.eq(left == 1),
+        ]
         with m.If(self.take):
             m.d.sync += left.eq(steps + c.decode_drain - 1)
         with m.Elif(left != 0):

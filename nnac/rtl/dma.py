@@ -30,8 +30,12 @@ class Dma(Elaboratable):
         word, busy = Signal(WORD), Signal()
         load, store, gather = Fields(LDA, word), Fields(STA, word), Fields(GTH, word)
         is_store, is_gather = Signal(), Signal()
-        m.d.comb += [is_store.eq(opcode(word) == STA.opcode), is_gather.eq(opcode(word) == GTH.opcode),
-                     self.ready.eq(~busy), self.idle.eq(~busy)]
+        m.d.comb += [
+            is_store.eq(opcode(word) == STA.opcode),
+            is_gather.eq(opcode(word) == GTH.opcode),
+            self.ready.eq(~busy),
+            self.idle.eq(~busy),
+        ]
 
         # ---- from start to the data phase
         longest = max(sample(cls).ready(c) for cls in KINDS)
@@ -61,8 +65,11 @@ class Dma(Elaboratable):
             m.d.comb += [dram.eq(load.code("dram")), size.eq(load.code("bytes")), place.eq(load.code("dst"))]
         first, end, bursts, moved = Signal(DRAM_BITS), Signal(DRAM_BITS), Signal(16), Signal(16)
         some = Mux(size == 0, 1, size << power(UNIT))
-        m.d.comb += [first.eq(dram >> power(per_burst)), end.eq(((dram << power(GRANULE)) + some - 1) >> power(c.burst)),
-                     bursts.eq(Mux(is_gather, (some + (c.burst - GRANULE) + (c.burst - 1)) >> power(c.burst), end - first + 1))]
+        m.d.comb += [
+            first.eq(dram >> power(per_burst)),
+            end.eq(((dram << power(GRANULE)) + some - 1) >> power(c.burst)),
+            bursts.eq(Mux(is_gather, (some + (c.burst - GRANULE) + (c.burst - 1)) >> power(c.burst), end - first + 1)),
+        ]
         m.d.comb += [self.asks.eq(busy & (wait == 0)), self.last.eq(moved + 1 == bursts), self.burst.eq(first + moved)]
         with m.If(self.moves & self.over):
             m.d.sync += moved.eq(Mux(self.ended, 0, moved + 1))
@@ -72,14 +79,20 @@ class Dma(Elaboratable):
 
         # ---- the data
         words = c.burst // UNIT
-        offset = Signal(signed(DRAM_BITS + 4))                                    # of the burst's first word in the transfer
+        offset = Signal(signed(DRAM_BITS + 4))  # of the burst's first word in the transfer
         m.d.comb += offset.eq(((self.burst << power(per_burst)) - dram).as_signed() << power(GRANULE // UNIT))
         inside = Signal(words)
         m.d.comb += inside.eq(Cat((offset + k >= 0) & (offset + k < size) for k in range(words)))
         address = Signal(A_BITS - 2)
         writes = Signal()
-        m.d.comb += [address.eq(place + offset), self.a_waddr.eq(address), self.a_wdata.eq(self.data), writes.eq(self.moves & self.over),
-                     self.a_raddr.eq(Mux(is_gather, gather.code("index"), address)), self.dram_wdata.eq(self.a_rdata)]
+        m.d.comb += [
+            address.eq(place + offset),
+            self.a_waddr.eq(address),
+            self.a_wdata.eq(self.data),
+            writes.eq(self.moves & self.over),
+            self.a_raddr.eq(Mux(is_gather, gather.code("index"), address)),
+            self.dram_wdata.eq(self.a_rdata),
+        ]
         with m.If(writes & is_store):
             m.d.comb += self.dram_mask.eq(inside)
         with m.If(writes & ~is_store):

@@ -16,8 +16,14 @@ from nnac.isa import UNITS, Instruction, MachineConfig, encode_all
 from nnac.rtl.build import Built, Event, Pointers, _Host, build, load, sizes
 
 STARTED, FINISHED, MARK, HOST = range(4)
-CONTROL, DATA = 1, 2           # bits of the core's ``error``
-STATES = ("", "the core did not halt within the limit of cycles", "the core reports an error", "an address beyond its memory", "the host gave up")
+CONTROL, DATA = 1, 2  # bits of the core's ``error``
+STATES = (
+    "",
+    "the core did not halt within the limit of cycles",
+    "the core reports an error",
+    "an address beyond its memory",
+    "the host gave up",
+)
 
 
 class CoreFault(UserError):
@@ -44,6 +50,7 @@ class CoreMachine:
         self.config, self.built = config, built or build(config)
         self._lib = load(self.built)
         self._core: ctypes.c_void_p | None = ctypes.c_void_p(self._lib.core_new())
+        self._cycles, self._seconds = 0, 0.0
         row = sizes(config)["W_WORDS"]
         self.a = np.zeros(config.a_bytes, np.uint8)
         self.dram = np.array(dram, np.uint8)
@@ -55,8 +62,11 @@ class CoreMachine:
 
     def connect(self) -> None:
         """Tell the simulator where the memories are (again, if one has been replaced)."""
-        self._pointers = Pointers(*(v.ctypes.data for v in (self.a, self.dram, self._ring, self._w, self.luts, self._table)),
-                                  self.a.nbytes, self.dram.nbytes)
+        self._pointers = Pointers(
+            *(v.ctypes.data for v in (self.a, self.dram, self._ring, self._w, self.luts, self._table)),
+            self.a.nbytes,
+            self.dram.nbytes,
+        )
         self._lib.core_memories(self._core, ctypes.byref(self._pointers))
 
     def __del__(self) -> None:
@@ -64,13 +74,20 @@ class CoreMachine:
             self._lib.core_delete(self._core)
             self._core = None
 
+    def reset(self) -> None:
+        """A core fresh from the factory: accumulators and all registers are zero; its memories are left as they are."""
+        self._cycles, self._seconds = self.cycles, self.seconds
+        self._lib.core_delete(self._core)
+        self._core = ctypes.c_void_p(self._lib.core_new())
+        self.connect()
+
     @property
     def index(self) -> NDArray:
         return self._w.view(np.uint16)[:, 0]
 
     @property
     def w(self) -> NDArray:
-        return self._w.view(np.int8)[:, 2:2 + self.config.lanes]
+        return self._w.view(np.int8)[:, 2 : 2 + self.config.lanes]
 
     @property
     def acc(self) -> NDArray:
@@ -83,15 +100,22 @@ class CoreMachine:
     @property
     def cycles(self) -> int:
         """Simulated so far."""
-        return int(self._lib.core_cycles(self._core))
+        return self._cycles + int(self._lib.core_cycles(self._core))
 
     @property
     def seconds(self) -> float:
         """Spent simulating them."""
-        return float(self._lib.core_seconds(self._core))
+        return self._seconds + float(self._lib.core_seconds(self._core))
 
-    def run(self, code: Sequence[Instruction], *, limit: int = 1 << 40, host: Callable[[int], None] | None = None,
-            data: bytes | None = None, time_only: bool = False) -> Run:
+    def run(
+        self,
+        code: Sequence[Instruction],
+        *,
+        limit: int = 1 << 40,
+        host: Callable[[int], None] | None = None,
+        data: bytes | None = None,
+        time_only: bool = False,
+    ) -> Run:
         """Run one entry from a core at rest.  CoreFault: it does not end well.
 
         code  says which unit each instruction belongs to; ``data``: the bytes that run (default: the code, encoded)
@@ -104,11 +128,13 @@ class CoreMachine:
             try:
                 if host is not None:
                     host(part)
-            except BaseException as error:     # an exception must not pass through the simulator
+            except BaseException as error:  # an exception must not pass through the simulator
                 failed.append(error)
             return len(failed)
 
-        status = self._lib.core_run(self._core, data, len(code), limit, CONTROL if time_only else CONTROL | DATA, _Host(call))
+        status = self._lib.core_run(
+            self._core, data, len(code), limit, CONTROL if time_only else CONTROL | DATA, _Host(call)
+        )
         if failed:
             raise failed[0]
         events = ctypes.POINTER(Event)()

@@ -12,11 +12,11 @@ from nnac.isa import Instruction, MachineConfig
 from nnac.isa.base import FIRST_FIELD, OPCODE_BITS, Field, registry
 from nnac.isa.config import SEMAPHORES
 
-WORD = 128                     # bits of an instruction
-UNIT = 4                       # bytes: what most A addresses count in
-GRANULE = 16                   # bytes: what DRAM addresses and the ring count in
-A_BITS = 20                    # of a byte address of A, as MVM has it
-DRAM_BITS = 25                 # of a DRAM address in granules
+WORD = 128  # bits of an instruction
+UNIT = 4  # bytes: what most A addresses count in
+GRANULE = 16  # bytes: what DRAM addresses and the ring count in
+A_BITS = 20  # of a byte address of A, as MVM has it
+DRAM_BITS = 25  # of a DRAM address in granules
 
 
 class CoreError(UserError):
@@ -35,16 +35,21 @@ def check(config: MachineConfig) -> None:
     for name, value in sizes.items():
         if value & value - 1:
             raise CoreError(f"target `{c.name}`: the core's {name} must be a power of two, not {value}")
-    rules = ((all(r == 1 for r in c.rates), "one weight word a cycle (rates above 1 define a time, not yet a structure)"),
-             (c.lanes >= 4 and c.lanes == 4 * c.vector, f"lanes / 4 elements a cycle in VX, of at least 4 lanes, not {c.vector} of {c.lanes}"),
-             (c.lanes <= 64, f"at most 64 lanes in the decoder, not {c.lanes}"),
-             (c.act16_factor == 2, f"two cycles for an int16 activation, not {c.act16_factor}"),
-             (c.decode_factor == 1, f"a decoder as wide as a word, not 1/{c.decode_factor} of it"),
-             (c.mv_drain == 4, f"4 cycles from a word to its accumulator, not {c.mv_drain}"),
-             (c.vx_fill >= 8, f"8 cycles at least to fill VX, not {c.vx_fill}"),
-             (c.decode_drain == 2, f"2 cycles to drain the decoder, not {c.decode_drain}"),
-             (c.burst_cycles >= 3, f"DRAM bursts of 3 cycles or more, not {float(c.burst_cycles):.2f}"),
-             (c.ring_bytes >= 1024, f"a ring of 1024 bytes or more, not {c.ring_bytes}"))
+    rules = (
+        (all(r == 1 for r in c.rates), "one weight word a cycle (rates above 1 define a time, not yet a structure)"),
+        (
+            c.lanes >= 4 and c.lanes == 4 * c.vector,
+            f"lanes / 4 elements a cycle in VX, of at least 4 lanes, not {c.vector} of {c.lanes}",
+        ),
+        (c.lanes <= 64, f"at most 64 lanes in the decoder, not {c.lanes}"),
+        (c.act16_factor == 2, f"two cycles for an int16 activation, not {c.act16_factor}"),
+        (c.decode_factor == 1, f"a decoder as wide as a word, not 1/{c.decode_factor} of it"),
+        (c.mv_drain == 4, f"4 cycles from a word to its accumulator, not {c.mv_drain}"),
+        (c.vx_fill >= 8, f"8 cycles at least to fill VX, not {c.vx_fill}"),
+        (c.decode_drain == 2, f"2 cycles to drain the decoder, not {c.decode_drain}"),
+        (c.burst_cycles >= 3, f"DRAM bursts of 3 cycles or more, not {float(c.burst_cycles):.2f}"),
+        (c.ring_bytes >= 1024, f"a ring of 1024 bytes or more, not {c.ring_bytes}"),
+    )
     for holds, what in rules:
         if not holds:
             raise CoreError(f"target `{c.name}`: the core has {what}")
@@ -60,7 +65,7 @@ class Fields:
     def code(self, name: str) -> Value:
         """The bits of a field as they stand."""
         f = self._fields[name]
-        return self.word[f.low:f.low + f.bits]
+        return self.word[f.low : f.low + f.bits]
 
     def count(self, name: str) -> Value:
         """A field's value in its own units (``times``): what is stored, and 1 more where it is stored less 1."""
@@ -77,11 +82,11 @@ def opcode(word: Value) -> Value:
 
 
 def wait_mask(word: Value) -> Value:
-    return word[OPCODE_BITS:OPCODE_BITS + SEMAPHORES]
+    return word[OPCODE_BITS : OPCODE_BITS + SEMAPHORES]
 
 
 def signal_mask(word: Value) -> Value:
-    return word[OPCODE_BITS + SEMAPHORES:FIRST_FIELD]
+    return word[OPCODE_BITS + SEMAPHORES : FIRST_FIELD]
 
 
 def of_unit(unit: str) -> list[type[Instruction]]:

@@ -1,19 +1,40 @@
-"""VX: one instruction at a time, V elements a cycle.  (Time only so far.)"""
+"""VX: one instruction at a time, V elements a cycle.  When it is done is counted from its operands; here is also what happens inside.
+
+In the cycle after the start the parameters are addressed, and from the next on a group of V elements is *issued* at a
+time: its operands are addressed.  The group then moves down the stages as a `Token`, one a cycle: at stage 1 the operands
+are there.  What happens at which stage:
+
+    RQ    1 sums (wide: 2) · 2 product · 3 out           ADD   1, 2 the operands · 2, 3 products · 3, 4 rounded · 4 out
+    MUL   1 product · 2 product · 3 out                  LUT   1 table · 2 between two entries · 3 product · 4 out
+    LSTM  0..3 f, g, i, o addressed, 1..4 table · 3 f c · 5 i g · 6 new cell out, table · 8 o tanh c' · 9 product · 10 out
+    LN    pass 1: 1 sum            pass 2: 1 d · 2 d d · 3 sum            pass 3: 1 d · 2 d q · 3 n · 4 n gain + bias · 5 product · 6 out
+    SMAX  pass 1: 1 maximum        pass 2: 1 max - x · 2 product · 3 t · 4 table · 6 sum      pass 3: as 2, then 6 e / sum · 8 product · 9 out
+    AMAX  1 maximum · at the end out                     CPY, FIL, TAB  1 out
+"""
 
 from __future__ import annotations
 
-from amaranth.hdl import Elaboratable, Module, Signal
+from itertools import pairwise
 
-from nnac.isa import ADD, AMAX, CPY, FIL, LN, LSTM, LUT, MUL, RQ, SMAX, TAB, Instruction, MachineConfig
-from nnac.isa.config import SEMAPHORES
-from nnac.rtl.params import WORD, Fields, ceil_div, opcode, sample, signal_mask
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 
-LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", AMAX="n")     # the field that counts elements
+from nnac.isa import ADD, AMAX, CPY, FIL, LN, LSTM, LUT, MUL, RQ, SMAX, TAB, MachineConfig, VectorInstruction
+from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, SEMAPHORES
+from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
+from nnac.rtl.blocks import field
+from nnac.rtl.lanes import Lane, Shared
+from nnac.rtl.matrix import ACC_BITS
+from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, ceil_div, opcode, power, sample, signal_mask
+from nnac.rtl.root import Root
 
-LUT_BITS = 13                  # of the place of a table entry: slot, number
+LUT_BITS = 13  # of the place of a table entry: slot, number
+SLOT = 10  # the number's bits
+LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", AMAX="n")  # the field that counts elements
+STAGES = 11
+AFTER_SUM, AFTER_ROOT = 2, 10  # cycles from a pass's last group to the next pass's first: its sum is known; its root is
 
 
-def linear(cls: type[Instruction], config: MachineConfig) -> tuple[int, int]:
+def linear(cls: type[VectorInstruction], config: MachineConfig) -> tuple[int, int]:
     """(cycles of one group of V elements, cycles of each more), asked of the instruction itself."""
     name = LENGTH[cls.__name__]
     one, two, three = (sample(cls, **{name: k * config.vector}).cycles(config)[0] for k in (1, 2, 3))
@@ -21,19 +42,510 @@ def linear(cls: type[Instruction], config: MachineConfig) -> tuple[int, int]:
     return one, two - one
 
 
+class Token:
+    """A group on its way: number, elements in it, pass, the offset of its column or block, whether it is its pass's last."""
+
+    def __init__(self, name: str, config: MachineConfig) -> None:
+        self.valid, self.last = Signal(name=f"{name}_valid"), Signal(name=f"{name}_last")
+        self.group, self.elements = (
+            Signal(12, name=f"{name}_group"),
+            Signal(range(config.lanes + 1), name=f"{name}_elements"),
+        )
+        self.turn, self.column, self.offset = (
+            Signal(2, name=f"{name}_turn"),
+            Signal(4, name=f"{name}_column"),
+            Signal(A_BITS - 2, name=f"{name}_offset"),
+        )
+
+    @property
+    def signals(self) -> list[Signal]:
+        return list(vars(self).values())
+
+
 class Vector(Elaboratable):
+    """Three read ports of A and one write port of L bytes each, from any word of 4 bytes; ports of look-up tables; accumulators."""
+
     def __init__(self, config: MachineConfig) -> None:
-        self.config = config
+        self.config = c = config
         self.head, self.start, self.ready, self.idle = Signal(WORD), Signal(), Signal(), Signal()
         self.done, self.signal = Signal(), Signal(SEMAPHORES)
+        self.raddr = [Signal(A_BITS - 2, name=f"raddr{k}") for k in range(3)]
+        self.rdata = [Signal(8 * c.lanes, name=f"rdata{k}") for k in range(3)]
+        self.waddr, self.mask, self.wdata = Signal(A_BITS - 2), Signal(c.lanes), Signal(8 * c.lanes)
+        self.lut_addr, self.lut_data = Signal(2 * c.vector * LUT_BITS), Signal(64 * c.vector)
+        self.lut_waddr, self.lut_mask, self.lut_wdata = Signal(LUT_BITS), Signal(2 * c.vector), Signal(32 * c.vector)
+        self.acc_bank, self.acc_column = Signal(range(c.banks)), Signal(range(max(2, c.columns)))
+        self.acc_group, self.acc_data = Signal(range(c.lanes // c.vector)), Signal(ACC_BITS * c.vector)
 
     def elaborate(self, platform: object) -> Module:
         m, c = Module(), self.config
+        word = Signal(WORD)
+        self._time(m, word)
+        v, lanes = c.vector, c.lanes
+        kinds: tuple[type[VectorInstruction], ...] = (RQ, LSTM, ADD, MUL, LUT, LN, SMAX, CPY, FIL, TAB, AMAX)
+        op = {cls: Signal(name=f"is_{cls.__name__}") for cls in kinds}
+        f = {cls: Fields(cls, word) for cls in op}
+        m.d.comb += [is_it.eq(opcode(word) == cls.opcode) for cls, is_it in op.items()]
+        first = Signal()  # the cycle after the start: parameters are addressed
+        m.d.sync += first.eq(self.start)
+        second = Signal()  # ... and there
+        m.d.sync += second.eq(first)
+
+        def of(name: str, *classes: type[VectorInstruction], otherwise: Value | int = 0) -> Value:
+            """The field of whichever of these instructions it is."""
+            out: Value = Const(otherwise) if isinstance(otherwise, int) else otherwise
+            for cls in classes:
+                out = Mux(op[cls], f[cls].count(name), out)
+            return out
+
+        # ---- parameters: of whichever record it is, one field a register
+        block = Cat(self.rdata[1], self.rdata[2])
+        multiplier, multiplier2, shift, shift2 = Signal(32), Signal(32), Signal(6), Signal(6)
+        zero_point, bits, fraction = Signal(signed(16)), Signal(8), Signal(5)
+        slots, symmetry, epsilon, width = (
+            [Signal(3, name=f"slot_{k}") for k in range(3)],
+            Signal(),
+            Signal(61),
+            Signal(32),
+        )
+        registers: dict[type[VectorInstruction], dict[str, Signal]] = {
+            RQ: dict(zero_point=zero_point, bits=bits),
+            LSTM: dict(
+                multiplier=multiplier,
+                shift=shift,
+                bits=bits,
+                fraction=fraction,
+                sigmoid=slots[0],
+                tanh=slots[1],
+                tanh_cell=slots[2],
+            ),
+            ADD: dict(m0=multiplier, m1=multiplier2, s0=shift, s1=shift2, bits=bits),
+            MUL: dict(multiplier=multiplier, shift=shift, bits=bits, zero_point=zero_point),
+            LUT: dict(
+                multiplier=multiplier, shift=shift, bits=bits, zero_point=zero_point, slot=slots[0], symmetry=symmetry
+            ),
+            LN: dict(
+                epsilon=epsilon,
+                root_width=width,
+                multiplier=multiplier2,
+                shift=shift2,
+                bits=bits,
+                zero_point=zero_point,
+            ),
+            SMAX: dict(
+                multiplier=multiplier,
+                out_multiplier=multiplier2,
+                shift=shift,
+                out_shift=shift2,
+                bits=bits,
+                slot=slots[0],
+                zero_point=zero_point,
+            ),
+        }
+        with m.If(second):
+            for cls, taken in registers.items():
+                with m.If(op[cls]):
+                    m.d.sync += [
+                        register.eq(field(cls.block or RQ_HEAD, name, block)) for name, register in taken.items()
+                    ]
+                    for register, names in ((zero_point, "zero_point"), (symmetry, "symmetry")):
+                        if names not in taken:
+                            m.d.sync += register.eq(0)
+        limit = Signal(signed(18))
+        m.d.comb += limit.eq(1 << (bits[:5] - 1)[:4])
+        params = of("params", RQ, LSTM, ADD, MUL, LUT, LN, SMAX)
+
+        # ---- issue: groups of V elements (moving: of L bytes), in columns, blocks or passes
+        elements, turns, every = Signal(17), Signal(9), Signal(3)
+        m.d.comb += [
+            elements.eq(
+                Mux(
+                    op[CPY],
+                    f[CPY].count("bytes"),
+                    Mux(
+                        op[FIL],
+                        f[FIL].bytes("bytes"),
+                        Mux(
+                            op[TAB],
+                            2 * LUT_ENTRIES,
+                            Mux(
+                                op[RQ],
+                                f[RQ].count("rows"),
+                                Mux(op[LSTM], f[LSTM].count("units"), of("n", ADD, MUL, LUT, LN, SMAX, AMAX)),
+                            ),
+                        ),
+                    ),
+                )
+            ),
+            turns.eq(Mux(op[LN] | op[SMAX], 3, Mux(op[CPY], f[CPY].count("count"), of("columns", RQ, otherwise=1)))),
+            every.eq(Mux(op[LSTM], 5, Mux(op[ADD] | (op[RQ] & (f[RQ].code("wide") | f[RQ].code("double"))), 2, 1))),
+        ]
+        moving = op[CPY] | op[FIL] | op[TAB]
+        issuing, pause, rest, turns_left = Signal(), Signal(4), Signal(17), Signal(9)
+        tokens = [Token(f"t{k}", c) for k in range(STAGES)]
+        t = tokens[0]
+        group, turn, column, offset, source = Signal(12), Signal(2), Signal(4), Signal(A_BITS - 2), Signal(A_BITS - 2)
+        size, ends = Signal(17), Signal()
+        m.d.comb += [
+            t.valid.eq(issuing & (pause == 0)),
+            size.eq(Mux(moving, lanes, v)),
+            ends.eq(rest <= size),
+            t.last.eq(ends & (turns_left == 1) | (ends & (op[LN] | op[SMAX]))),
+            t.group.eq(group),
+            t.turn.eq(turn),
+            t.column.eq(column),
+            t.offset.eq(offset),
+            t.elements.eq(Mux(ends, rest, size)),
+        ]
+        for before, after in pairwise(tokens):
+            m.d.sync += [a.eq(b) for b, a in zip(before.signals, after.signals, strict=True)]
+            with m.If(self.start):
+                m.d.sync += after.valid.eq(0)  # what the last instruction has done with mean nothing to this one
+        with m.If(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        with m.If(first):
+            m.d.sync += [
+                issuing.eq(elements != 0),
+                pause.eq(0),
+                rest.eq(elements),
+                turns_left.eq(turns),
+                group.eq(0),
+                turn.eq(1),
+                column.eq(0),
+                offset.eq(0),
+                source.eq(0),
+            ]
+        with m.Elif(t.valid):
+            m.d.sync += [pause.eq(every - 1), group.eq(group + 1), rest.eq(rest - size)]
+            with m.If(ends):
+                m.d.sync += [
+                    group.eq(0),
+                    rest.eq(elements),
+                    turns_left.eq(turns_left - 1),
+                    turn.eq(turn + 1),
+                    column.eq(column + 1),
+                    offset.eq(offset + Mux(op[CPY], f[CPY].count("dstride"), f[RQ].count("stride"))),
+                    source.eq(source + f[CPY].count("sstride")),
+                ]
+                with m.If(turns_left == 1):
+                    m.d.sync += issuing.eq(0)
+                with m.Elif(op[LN] | op[SMAX]):
+                    m.d.sync += pause.eq(Mux(turn == 1, AFTER_SUM, AFTER_ROOT) - 1)
+
+        # ---- where operands lie, in words of 4 bytes
+        def scaled(token: Token, wide: Value) -> Value:
+            """The offset of a group of elements of 1 byte or, if ``wide``, 2."""
+            return Mux(wide, token.group << power(v // 2), token.group << power(v // UNIT))
+
+        a16 = Signal()
+        m.d.comb += a16.eq(op[LUT] | of("a16", ADD, MUL, LN, SMAX, AMAX))
+        b16 = of("b16", ADD, MUL)
+        wide, add = op[RQ] & f[RQ].code("wide"), f[RQ].code("add")
+        row_words = Mux(wide, RQ_WIDE_ROW.bytes // UNIT, RQ_ROW.bytes // UNIT)
+        row_at = Signal(A_BITS - 2)
+        m.d.comb += row_at.eq(f[RQ].count("params") + RQ_HEAD.bytes // UNIT + (t.group << power(v)) * row_words)
+        rest_of_row = Signal(A_BITS - 2)
+        m.d.sync += rest_of_row.eq(row_at + 2 * v)
+        # LSTM's blocks of pre-activations may begin in the middle of a word
+        half_words, odd = Signal(A_BITS), Signal()
+        lstm_block = Mux(tokens[1].valid, 2, Mux(tokens[2].valid, 0, Mux(tokens[3].valid, 3, 1)))
+        lstm_group = Mux(
+            tokens[1].valid,
+            tokens[1].group,
+            Mux(tokens[2].valid, tokens[2].group, Mux(tokens[3].valid, tokens[3].group, t.group)),
+        )
+        m.d.comb += half_words.eq(
+            (f[LSTM].count("pre") << 1) + f[LSTM].count("units") * lstm_block + (lstm_group << power(v))
+        )
+        m.d.sync += odd.eq(op[LSTM] & half_words[0])
+        m.submodules.root = root = Root()
+        root_step = Signal()
+        m.d.sync += root_step.eq(root.go)
+        table_at = Signal(A_BITS - 2)
+        m.d.comb += table_at.eq(params + Mux(op[LN], LN.block.bytes // UNIT, SMAX.block.bytes // UNIT))
+        m.d.comb += self.raddr[0].eq(of("src", LUT, LN, SMAX, AMAX, otherwise=of("a", ADD, MUL)) + scaled(t, a16))
+        with m.If(op[RQ]):
+            m.d.comb += self.raddr[0].eq(Mux(wide & ~t.valid, rest_of_row, row_at))
+        with m.Elif(op[LSTM]):
+            m.d.comb += self.raddr[0].eq(half_words >> 1)
+        with m.Elif(moving):
+            m.d.comb += self.raddr[0].eq(of("src", CPY, TAB) + source + (t.group << power(lanes // UNIT)))
+        with m.Elif(root_step):
+            m.d.comb += self.raddr[0].eq(table_at + root.address)
+        gain = Signal(A_BITS - 2)
+        rsqrt_words = -(-2 * RSQRT_ENTRIES // UNIT)
+        m.d.comb += gain.eq(params + LN.block.bytes // UNIT + rsqrt_words)
+        addend = Signal(A_BITS - 2)
+
+        def at_addend(token: Token, shift: int) -> Value:
+            return f[RQ].count("addend") + token.offset + (token.group << shift)
+
+        m.d.comb += addend.eq(
+            Mux(
+                add == 1,
+                Mux(wide, at_addend(tokens[1], power(v)), at_addend(t, power(v))),
+                Mux(wide, at_addend(tokens[3], power(v // 2)), at_addend(tokens[2], power(v // 2))),
+            )
+        )
+        with m.If(first):
+            m.d.comb += [self.raddr[1].eq(params), self.raddr[2].eq(params + lanes // UNIT)]
+        with m.Elif(op[RQ]):
+            m.d.comb += [self.raddr[1].eq(row_at + v), self.raddr[2].eq(addend)]
+        with m.Elif(op[LSTM]):
+            m.d.comb += self.raddr[1].eq(f[LSTM].count("cell") + (tokens[2].group << power(v // 2)))
+        with m.Elif(op[LN]):
+            m.d.comb += [
+                self.raddr[1].eq(gain + (tokens[3].group << power(v // 2))),
+                self.raddr[2].eq(gain + ((f[LN].count("n") + 1) >> 1) + (tokens[3].group << power(v))),
+            ]
+        with m.Else():
+            m.d.comb += self.raddr[1].eq(of("b", ADD, MUL) + scaled(t, b16))
+
+        # ---- accumulators and what RQ adds to them
+        rq_token = tokens[1]
+        acc_token_group, acc_token_column = (
+            Mux(wide, tokens[2].group, rq_token.group),
+            Mux(wide, tokens[2].column, rq_token.column),
+        )
+        m.d.comb += [
+            self.acc_bank.eq(f[RQ].code("bank")),
+            self.acc_group.eq(acc_token_group),
+            self.acc_column.eq(acc_token_column),
+        ]
+        held = Signal(16 * lanes)
+        m.d.sync += held.eq(Cat(self.rdata[0], self.rdata[1]))
+        narrow_rows, wide_rows = Cat(self.rdata[0], self.rdata[1]), Cat(held, self.rdata[0])
+
+        # ---- the lanes
+        s = Shared()
+        x_data = Signal(8 * lanes)
+        m.d.comb += x_data.eq(Mux(odd, self.rdata[0] >> 16, self.rdata[0]))
+        made: list[Lane] = []
+        reads_bytes = ~(a16 | op[LSTM])
+        cell_or_b16 = b16 | op[LSTM]
+        for k in range(v):
+            m.submodules[f"lane_{k}"] = lane = Lane()
+            made.append(lane)
+            m.d.comb += [mine.eq(shared) for mine, shared in zip(lane.s.signals, s.signals, strict=True)]
+            narrow, row = narrow_rows[64 * k : 64 * k + 64], wide_rows[96 * k : 96 * k + 96]
+            m.d.comb += [
+                lane.x.eq(
+                    Mux(reads_bytes, x_data[8 * k : 8 * k + 8].as_signed(), x_data[16 * k : 16 * k + 16].as_signed())
+                ),
+                lane.b.eq(
+                    Mux(
+                        cell_or_b16,
+                        self.rdata[1][16 * k : 16 * k + 16].as_signed(),
+                        self.rdata[1][8 * k : 8 * k + 8].as_signed(),
+                    )
+                ),
+                lane.acc.eq(self.acc_data[ACC_BITS * k : ACC_BITS * k + ACC_BITS]),
+                lane.bias.eq(Mux(wide, field(RQ_WIDE_ROW, "bias", row), field(RQ_ROW, "bias", narrow))),
+                lane.m_row.eq(Mux(wide, field(RQ_WIDE_ROW, "multiplier", row), field(RQ_ROW, "multiplier", narrow))),
+                lane.s_row.eq(Mux(wide, field(RQ_WIDE_ROW, "shift", row), field(RQ_ROW, "shift", narrow))),
+                lane.gain.eq(self.rdata[1][16 * k : 16 * k + 16]),
+                lane.gain_bias.eq(self.rdata[2][32 * k : 32 * k + 32]),
+            ]
+            with m.If(add == 1):
+                m.d.comb += lane.addend.eq(self.rdata[2][32 * k : 32 * k + 32])
+            with m.Elif(add == 2):
+                m.d.comb += lane.addend.eq(self.rdata[2][16 * k : 16 * k + 16].as_signed())
+            with m.If(~op[RQ]):
+                m.d.comb += lane.addend.eq(0)
+            port, cell_port = slice(32 * k, 32 * k + 32), slice(32 * (v + k), 32 * (v + k) + 32)
+            m.d.comb += [lane.entries.eq(self.lut_data[port]), lane.cell_entries.eq(self.lut_data[cell_port])]
+        slot = Mux(op[LSTM] & tokens[2].valid, slots[1], slots[0])
+        m.d.comb += self.lut_addr.eq(
+            Cat(*(Cat(lane.segment, slot) for lane in made), *(Cat(lane.cell_segment, slots[2]) for lane in made))
+        )
+
+        # ---- sums and maxima of a group
+        t1, t2, t3, t6 = tokens[1], tokens[2], tokens[3], tokens[6]
+        pass_of = {k: tokens[k].turn for k in (1, 2, 3, 4, 5, 6, 7, 8)}
+        terms = []
+        for k, lane in enumerate(made):
+            term = Signal(signed(64), name=f"term_{k}")
+            with m.If(op[SMAX]):
+                m.d.comb += term.eq(Mux(t6.elements > k, lane.y, 0))
+            with m.Elif(t1.valid & (pass_of[1] == 1)):
+                m.d.comb += term.eq(Mux(t1.elements > k, lane.x, 0))
+            with m.Else():
+                m.d.comb += term.eq(Mux(t3.elements > k, lane.prod, 0))
+            terms.append(term)
+        partial = Signal(signed(64))
+        m.d.sync += partial.eq(sum(terms[1:], start=terms[0]))
+        sums, squares = Signal(signed(33)), Signal(62)
+        with m.If(first):
+            m.d.sync += [sums.eq(0), squares.eq(0)]
+        with m.Elif(second & op[LN]):
+            m.d.sync += squares.eq(field(LN.block, "epsilon", block))
+        with m.Elif(op[LN] & t2.valid & (pass_of[2] == 1)):
+            m.d.sync += sums.eq(sums + partial)
+        with m.Elif((op[LN] & tokens[4].valid & (pass_of[4] == 2)) | (op[SMAX] & tokens[7].valid & (pass_of[7] == 2))):
+            m.d.sync += squares.eq(squares + partial)
+        best, place = Signal(signed(17)), Signal(12)
+        candidates: list[tuple[Value, Value]] = []
+        for k, lane in enumerate(made):
+            value = Signal(signed(17), name=f"value_{k}")
+            m.d.comb += value.eq(Mux(t1.elements > k, lane.x, -(1 << 16)))
+            candidates.append((value, Const(k, power(v))))
+        while len(candidates) > 1:
+            paired: list[tuple[Value, Value]] = []
+            for (a, at_a), (b, at_b) in zip(candidates[::2], candidates[1::2], strict=True):
+                most, where = (
+                    Signal(signed(17), name=f"most_{len(candidates)}_{len(paired)}"),
+                    Signal(power(v), name=f"where_{len(candidates)}_{len(paired)}"),
+                )
+                m.d.comb += [most.eq(Mux(b > a, b, a)), where.eq(Mux(b > a, at_b, at_a))]  # the first of equals
+                paired.append((most, where))
+            candidates = paired
+        most, where = Signal(signed(17)), Signal(power(v))
+        m.d.sync += [most.eq(candidates[0][0]), where.eq(candidates[0][1])]
+        with m.If(t2.valid & (pass_of[2] == 1) & ((t2.group == 0) | (most > best))):
+            m.d.sync += [best.eq(most), place.eq(Cat(where, t2.group))]
+
+        # ---- the root
+        m.d.comb += [
+            root.go.eq(
+                (op[LN] & tokens[5].valid & tokens[5].last & (pass_of[5] == 2))
+                | (op[SMAX] & tokens[8].valid & tokens[8].last & (pass_of[8] == 2))
+            ),
+            root.u.eq(squares),
+            root.width.eq(width),
+            root.square.eq(op[SMAX]),
+            root.data.eq(self.rdata[0][:64]),
+        ]
+
+        # ---- what the lanes do
+        norm = Signal(6)
+        m.d.comb += norm.eq(25 + (root.exponent >> 1))
+        last_pass = pass_of[2] == 3
+        out32 = f[RQ].code("out") == 2
+        m.d.comb += [
+            s.width_times_x.eq(op[LN]),
+            s.width.eq(f[LN].count("n")),
+            s.y_times_cell.eq(op[LSTM] & t3.valid),
+            s.y_times_gate.eq(op[LSTM] & tokens[5].valid),
+            s.y_times_root.eq(op[SMAX]),
+            s.table_takes_rounded.eq(op[SMAX]),
+            s.complement.eq(Mux(op[LUT], symmetry, op[LSTM] & ~t2.valid)),
+            s.keep_forget.eq(tokens[4].valid),
+            s.keep_output.eq(t6.valid),
+            s.new_shift.eq(30 - fraction),
+            s.v_takes_acc.eq(op[RQ]),
+            s.v_takes_x.eq(op[ADD] & t1.valid),
+            s.v_takes_b.eq(op[ADD] & ~t1.valid),
+            s.v_takes_small.eq(op[MUL] | op[LN]),
+            s.v_takes_table.eq(op[LUT]),
+            s.v_takes_below.eq(op[SMAX]),
+            s.total.eq(Mux(op[LN], sums, 0)),
+            s.best.eq(best),
+            s.root.eq(root.result),
+            s.times_row.eq(op[RQ] & ~out32),
+            s.times_row_p.eq(op[RQ]),
+            s.times_one.eq(op[RQ] & out32),
+            s.times_itself.eq(op[LN] & ~last_pass),
+            s.times_root.eq(op[LN] & last_pass),
+            s.output_times_tanh.eq(op[LSTM] & tokens[8].valid),
+            s.product_again.eq(op[LSTM] & tokens[9].valid),
+            s.double.eq(op[RQ] & f[RQ].code("double")),
+            s.plus_first.eq(op[ADD]),
+            s.plus_addend.eq(op[RQ] & (add == 2)),
+            s.norm.eq(op[LN]),
+            s.second.eq(op[LN] | op[SMAX]),
+            s.p_shift.eq(43 + root.exponent),
+            s.multiplier.eq(Mux(op[ADD] & ~t2.valid, multiplier2, multiplier)),
+            s.multiplier2.eq(multiplier2),
+            s.shift.eq(Mux(op[LN], norm, Mux(op[ADD] & ~t3.valid, shift2, shift))),
+            s.shift2.eq(shift2),
+            s.zero_point.eq(Mux(op[LN] | op[SMAX], 0, zero_point)),
+            s.zero_point2.eq(zero_point),
+            s.limit.eq(Mux(op[LN] | op[SMAX], 1 << 15, limit)),
+            s.limit2.eq(limit),
+        ]
+
+        # ---- results
+        out16 = of("out16", LSTM, ADD, MUL, LUT, LN, SMAX, otherwise=Mux(op[RQ], f[RQ].code("out") == 1, 0))
+        at: dict[type[VectorInstruction], int | None] = {RQ: None, ADD: 4, MUL: 3, LUT: 4, LSTM: 10, LN: 6, SMAX: 9}
+        writes, group_out, elements_out, offset_out = Signal(), Signal(12), Signal(range(lanes + 1)), Signal(A_BITS - 2)
+        for cls, stage in at.items():
+            with m.If(op[cls]):
+                chosen = [tokens[stage]] if stage is not None else []
+                if cls is RQ:
+                    for now, wanted in ((tokens[3], ~wide), (tokens[4], wide)):
+                        with m.If(wanted):
+                            m.d.comb += [
+                                writes.eq(now.valid),
+                                group_out.eq(now.group),
+                                elements_out.eq(now.elements),
+                                offset_out.eq(now.offset),
+                            ]
+                for now in chosen:
+                    m.d.comb += [
+                        writes.eq(now.valid & ((now.turn == 3) | (cls not in (LN, SMAX)))),
+                        group_out.eq(now.group),
+                        elements_out.eq(now.elements),
+                        offset_out.eq(now.offset),
+                    ]
+        dst = of("dst", RQ, LSTM, ADD, MUL, LUT, LN, SMAX)
+        is32 = op[RQ] & out32
+        ones = Signal(lanes)  # as many as there are bytes
+        byte_count = Signal(range(4 * lanes))
+        m.d.comb += ones.eq((1 << byte_count) - 1)
+        bytes8, bytes16 = Cat(lane.out[:8] for lane in made), Cat(lane.out[:16] for lane in made)
+        bytes32, cells = Cat(lane.prod[:32] for lane in made), Cat(lane.cell[:16] for lane in made)
+        m.d.comb += [
+            self.waddr.eq(
+                dst
+                + offset_out
+                + Mux(
+                    is32, group_out << power(v), Mux(out16, group_out << power(v // 2), group_out << power(v // UNIT))
+                )
+            ),
+            byte_count.eq(Mux(is32, elements_out << 2, Mux(out16, elements_out << 1, elements_out))),
+            self.wdata.eq(Mux(is32, bytes32, Mux(out16, bytes16, bytes8))),
+        ]
+        with m.If(writes):
+            m.d.comb += self.mask.eq(ones)
+        with m.If(op[LSTM] & t6.valid):
+            m.d.comb += [
+                self.waddr.eq(f[LSTM].count("cell") + (t6.group << power(v // 2))),
+                byte_count.eq(t6.elements << 1),
+                self.wdata.eq(cells),
+                self.mask.eq(ones),
+            ]
+        with m.If((op[CPY] | op[FIL]) & t1.valid):
+            m.d.comb += [
+                self.waddr.eq(of("dst", CPY, FIL) + t1.offset + (t1.group << power(lanes // UNIT))),
+                byte_count.eq(t1.elements),
+                self.wdata.eq(Mux(op[FIL], Cat(f[FIL].code("value") for _ in range(lanes // UNIT)), self.rdata[0])),
+                self.mask.eq(ones),
+            ]
+        with m.If(op[AMAX] & t3.valid & t3.last):
+            m.d.comb += [
+                self.waddr.eq(f[AMAX].count("dst")),
+                byte_count.eq(8),
+                self.mask.eq(ones),
+                self.wdata.eq(Cat(Cat(place, Const(0, 20)), best.as_signed()[:17], Cat(best[-1] for _ in range(15)))),
+            ]
+        with m.If(op[TAB] & t1.valid):
+            m.d.comb += [byte_count.eq(t1.elements), self.lut_mask.eq(Cat(ones[2 * k] for k in range(2 * v)))]
+        m.d.comb += [
+            self.lut_waddr.eq(Cat((t1.group << power(2 * v))[:SLOT], f[TAB].code("slot"))),
+            self.lut_wdata.eq(self.rdata[0]),
+        ]
+        return m
+
+    def _time(self, m: Module, word: Signal) -> None:
+        """How long each instruction takes; start and done."""
+        c = self.config
         left, cycles = Signal(24), Signal(24)
         for cls in (LSTM, ADD, MUL, LUT, LN, SMAX, AMAX):
             one, more = linear(cls, c)
             with m.If(opcode(self.head) == cls.opcode):
-                m.d.comb += cycles.eq(one + more * (ceil_div(Fields(cls, self.head).count(LENGTH[cls.__name__]), c.vector) - 1))
+                m.d.comb += cycles.eq(
+                    one + more * (ceil_div(Fields(cls, self.head).count(LENGTH[cls.__name__]), c.vector) - 1)
+                )
         rq, copy, fill = Fields(RQ, self.head), Fields(CPY, self.head), Fields(FIL, self.head)
         groups = rq.count("columns") * ceil_div(rq.count("rows"), c.vector)
         twice = sample(RQ, rows=c.vector, wide=1).cycles(c)[0] - c.vx_fill == 2
@@ -48,7 +560,6 @@ class Vector(Elaboratable):
             m.d.comb += cycles.eq(sample(TAB).cycles(c)[0])
         m.d.comb += [self.ready.eq(left == 0), self.idle.eq(left == 0), self.done.eq(left == 1)]
         with m.If(self.start):
-            m.d.sync += [left.eq(cycles - 1), self.signal.eq(signal_mask(self.head))]
+            m.d.sync += [left.eq(cycles - 1), self.signal.eq(signal_mask(self.head)), word.eq(self.head)]
         with m.Elif(left != 0):
             m.d.sync += left.eq(left - 1)
-        return m

@@ -13,7 +13,7 @@ import pytest
 from nnac.speech import espeak
 from nnac.speech.acoustics import Conditions
 from nnac.speech.audio import load_audio, read_manifest
-from nnac.speech.corpus import CorpusError, CorpusSpec, Recipe, build, load_split, shard_path
+from nnac.speech.corpus import CorpusError, CorpusSpec, Recipe, build, load_split, shard_path, train_sentence
 from nnac.speech.features import log_mel
 from nnac.speech.home import sentences
 from nnac.speech.sentences import NAMES, THINGS, held_out, sentence
@@ -41,6 +41,10 @@ def test_any_number_of_workers_and_of_utterances_gives_the_same_bytes(corpus, tm
         assert few.texts == many.texts[:count]
         assert all(np.array_equal(x, y) for x, y in zip(few.features, many.features, strict=False))
     assert (tmp_path / "a/wav/voice-0001.wav").read_bytes() == (directory / "wav/voice-0001.wav").read_bytes()
+
+
+def test_the_text_of_training_begins_with_what_the_split_says(corpus):
+    assert load_split(corpus[0], "train").texts == [train_sentence(1, i) for i in range(60)]
 
 
 def test_another_seed_gives_another_corpus(corpus, tmp_path):
@@ -153,6 +157,7 @@ def test_a_household_is_a_domain_of_its_own_that_no_other_sentence_reaches(tmp_p
     spec = CorpusSpec(train=0, dev=0, sent=0, voice=0, wavs=1, home_dev=3, home=5, text=300)
     made = build(tmp_path, spec, workers=1, quiet=True)
     assert {k: v["utterances"] for k, v in made.items()} == {"home_dev": 3, "home": 5}
+    assert len((tmp_path / "train.txt").read_text().splitlines()) == 300
     test, dev = load_split(tmp_path, "home"), load_split(tmp_path, "home_dev")
     text = (tmp_path / "home.txt").read_text().splitlines()
     assert len(text) == 300 and not any(map(held_out, text)), "what the language model reads, no test says"

@@ -26,7 +26,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--home-dev", type=whole(0), default=120, metavar="N",
                    help="of the same household, to tune on (120)")
     p.add_argument("--text", type=whole(0), default=20000, metavar="N",
-                   help="sentences of its text, for a language model (20000)")
+                   help="sentences of its text and of the training's, for language models (20000)")
     p.add_argument("--seed", type=SEED, default=1)
     p.add_argument("--processes", type=whole(1, 256), metavar="N")
     p.add_argument("--json", action="store_true", help="the summary as JSON")

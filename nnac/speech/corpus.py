@@ -12,6 +12,7 @@ Files of a corpus directory
                                        "speech_end": seconds to the end of the last word}]}
   SPLIT.jsonl, wav/    on request: 16-bit WAV files of the first utterances of a split, and their manifest
   home.txt             the household's text, a sentence a line: none of it is in a split
+  train.txt            as many sentences as training says, those of the split ``train`` first
   shards/              while it is being made: one file per 50 utterances, each whole or absent; making resumes from these
 """
 
@@ -40,11 +41,12 @@ from . import home
 from .acoustics import Conditions
 from .audio import Utterance, write_manifest
 from .features import FeatureSpec, Normalisation
+from .sentences import allowed
 
 VERSION = 1
 # the number enters the seed of every utterance
 SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4, "home_dev": 5, "home": 6}
-TEXT = "home.txt"
+TEXTS = ("home.txt", "train.txt")
 SHARD = 50  # utterances
 
 
@@ -81,7 +83,7 @@ class CorpusSpec:
     wavs: int = field(default=60, validator=ge(0))
     home_dev: int = field(default=0, validator=ge(0))
     home: int = field(default=0, validator=ge(0))
-    text: int = field(default=0, validator=ge(0))  # sentences of the household's text
+    text: int = field(default=0, validator=ge(0))  # sentences of each text
 
     def count(self, split: str) -> int:
         return getattr(self, split)
@@ -215,17 +217,23 @@ def build(
         counts = {s: spec.count(s) if s == "home" else min(spec.wavs, spec.count(s)) for s in wanted}
         list(_run(directory, spec.recipe, [("wav", s, 0, n) for s, n in counts.items()], workers or 1))
     if spec.text:
-        _write_text(directory, spec)
+        _write_texts(directory, spec)
     return {split: _summary(directory, split) for split in SPLITS if spec.count(split)}
 
 
-def _write_text(directory: Path, spec: CorpusSpec) -> None:
-    """The household's text, unless it is there with as many sentences."""
-    path = directory / TEXT
-    if path.is_file() and path.read_text("utf-8").count("\n") == spec.text:
-        return
-    with atomic(path, "w") as out:
-        out.write("".join(f"{line}\n" for line in home.sentences("text", spec.recipe.seed, spec.text)))
+def train_sentence(seed: int, index: int) -> str:
+    """What utterance ``index`` of the split ``train`` says."""
+    return allowed(np.random.default_rng([seed, SPLITS["train"], index]), True)
+
+
+def _write_texts(directory: Path, spec: CorpusSpec) -> None:
+    """The texts for language models, unless they are there with as many sentences."""
+    seed, count = spec.recipe.seed, spec.text
+    makers = (lambda: home.sentences("text", seed, count), lambda: [train_sentence(seed, i) for i in range(count)])
+    for path, make in zip((directory / name for name in TEXTS), makers, strict=True):
+        if not path.is_file() or path.read_text("utf-8").count("\n") != count:
+            with atomic(path, "w") as out:
+                out.write("".join(f"{line}\n" for line in make()))
 
 
 def _claim(directory: Path, recipe: Recipe) -> None:

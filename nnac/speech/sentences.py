@@ -30,6 +30,14 @@ def held_out(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] % 8 == 0
 
 
+def allowed(r: Generator, train: bool) -> str:
+    """The next sentence that may be said in training, or outside it."""
+    while True:
+        text = sentence(r)
+        if held_out(text) != train:
+            return text
+
+
 def number(r: Generator, low: int = 1, high: int = 99) -> str:
     """A number from ``low`` to ``high`` in words."""
     n = int(r.integers(low, high + 1))

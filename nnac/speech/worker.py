@@ -21,7 +21,7 @@ from . import acoustics, espeak, home
 from .audio import Utterance, write_wav
 from .corpus import SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
 from .features import log_mel
-from .sentences import held_out, sentence
+from .sentences import allowed
 
 _TALKERS, _TALKER_SEED = 40, 1000  # clean utterances that babble is made of, and what is added to the seed for them
 
@@ -60,9 +60,7 @@ class Speaker:
         self._talkers = [x / np.float32(acoustics.root_mean_square(x)) for x in clean]
 
     def _clean(self, r: Generator, split: str, index: int) -> tuple[NDArray, str, str]:
-        text = self._at_home(split, index) if split in home.STREAMS else sentence(r)
-        while held_out(text) != (split != "train"):
-            text = sentence(r)
+        text = self._at_home(split, index) if split in home.STREAMS else allowed(r, split == "train")
         voice = draw_voice(r, split)
         samples = self._engine.speak(text, voice, int(r.integers(135, 215)), int(r.integers(15, 85)))
         conditions = self.recipe.conditions

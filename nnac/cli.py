@@ -23,8 +23,9 @@ from nnac.files import check_destination, clash, real, same
 
 
 def commands() -> list[str]:
-    """The names of all commands."""
-    return sorted(f.stem for f in (Path(__file__).parent / "commands").glob("*.py") if not f.stem.startswith("_"))
+    """The names of all commands; `tune-fusion` is the file ``tune_fusion.py``."""
+    files = (Path(__file__).parent / "commands").glob("*.py")
+    return sorted(f.stem.replace("_", "-") for f in files if not f.stem.startswith("_"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +84,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"nnac {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in [word] if word in known and arguments[0] == word else known:
-        importlib.import_module(f"nnac.commands.{name}").register(subparsers)
+        importlib.import_module(f"nnac.commands.{name.replace('-', '_')}").register(subparsers)
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help()

@@ -223,3 +223,21 @@ def test_search_options_that_do_not_go_together_are_said_in_one_line(demo, arpa,
         assert message in err and err.count("\n") == 1
     with pytest.raises(SystemExit):
         main([*command, "--search", "bean"])
+
+
+def test_tuning_of_weights_takes_any_network_and_resumes(demo, arpa, tmp_path, capsys):
+    out, _, _ = demo
+    found = {}
+    for name in ("float.nnc", "tiny_int8.nnc", "tiny_int8.nnp"):
+        command = ["tune-fusion", str(out / name), "--corpus", str(out / "corpus"), "--split", "sent", "--lm", arpa[1],
+                   "--source-lm", arpa[0], "--weights", "0.3", "--shares", "0.5", "--bonuses", "0", "--beam", "2",
+                   "--out", str(tmp_path / f"{name}.jsonl"), "--json"]
+        assert main(command) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+        before = (tmp_path / f"{name}.jsonl").read_bytes()
+        assert main(command) == 0 and json.loads(capsys.readouterr().out) == found[name]
+        assert (tmp_path / f"{name}.jsonl").read_bytes() == before
+    assert set(found["float.nnc"]) == {"none", "shallow", "density_ratio", "internal"}
+    assert found["tiny_int8.nnc"] == found["tiny_int8.nnp"], "training module and emulator"
+    assert main([*command[:2], *command[2:6], "--fusion", "shallow", "--out", str(tmp_path / "x")]) == 1
+    assert "shallow needs --lm" in capsys.readouterr().err

@@ -7,6 +7,8 @@ The training module has its own (`nnac.train.families.rnnt.ModuleScorer`), an ex
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,23 +30,33 @@ class RealScorer:
     network: Any
 
     def encode(self, features: Any, lengths: Any) -> tuple[Any, NDArray]:
-        frames, lengths = self.network.encode(features, lengths)
+        with _no_gradients():
+            frames, lengths = self.network.encode(features, lengths)
         return frames, _numpy(lengths)
 
     def start(self, batch: int) -> tuple[Any, tuple]:
-        return self.network.start(batch)
+        with _no_gradients():
+            return self.network.start(batch)
 
     def predict(self, tokens: NDArray, state: tuple) -> tuple[Any, tuple]:
-        return self.network.predict(tokens, state)
+        with _no_gradients():
+            return self.network.predict(tokens, state)
 
     def joint(self, frames: Any, prediction: Any) -> Any:
-        return self.network.joint(frames, prediction)
+        with _no_gradients():
+            return self.network.joint(frames, prediction)
 
     def scores(self, frames: Any, prediction: Any) -> NDArray:
-        return real_rows(_numpy(self.network.joint(frames, prediction)))
+        return real_rows(_numpy(self.joint(frames, prediction)))
 
     def internal(self, prediction: Any) -> NDArray:
-        return labels_alone(np.asarray(_numpy(self.network.joint(prediction * 0, prediction)), np.float64))
+        return labels_alone(np.asarray(_numpy(self.joint(prediction * 0, prediction)), np.float64))
+
+
+def _no_gradients() -> AbstractContextManager[Any]:
+    """Search remembers much: it must not keep what torch would need to go back through it."""
+    torch = sys.modules.get("torch")
+    return nullcontext() if torch is None else torch.no_grad()
 
 
 def scorer(model: Any) -> Any:

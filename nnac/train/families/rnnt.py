@@ -45,14 +45,17 @@ class ModuleScorer:
     module: Transducer
 
     def encode(self, features: Any, lengths: Any) -> tuple[Tensor, NDArray]:
-        frames, lengths = self.module.encode(features, lengths)
+        with torch.no_grad():
+            frames, lengths = self.module.encode(features, lengths)
         return frames, lengths.cpu().numpy()
 
     def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.module.start(batch)
+        with torch.no_grad():
+            return self.module.start(batch)
 
     def predict(self, tokens: NDArray, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.module.predict(tokens, state)
+        with torch.no_grad():
+            return self.module.predict(tokens, state)
 
     def joint(self, frames: Tensor, prediction: Tensor) -> Tensor:
         return self.module.joint(frames, prediction)

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Name -> module.  Loaded when asked for, so that `import nnac` costs nothing.
-_LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy", "Plan": "nnac.plan", "Target": "nnac.target",
-         "Diagnostic": "nnac.diagnostics", "DiagnosticError": "nnac.diagnostics", "Problem": "nnac.diagnostics", "prepare": "nnac.train.prepare"}
+_LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy", "Plan": "nnac.plan",
+         "Target": "nnac.target",
+         "Diagnostic": "nnac.diagnostics", "DiagnosticError": "nnac.diagnostics", "Problem": "nnac.diagnostics",
+         "prepare": "nnac.train.prepare", "check": "nnac.train.prepare"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,52 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "nnac"
 # from the ground up: a room may import from itself and from rooms before it
-ROOMS = ("errors files console progress units diagnostics rendering formats entry arith ir ops verify bind evaluate model target "
-         "vectors placement compression plan lower checkpoint speech codec isa language policy program emulator rtl schedule "
-         "decode train executors compare runtime report compiler cli demo sweep commands").split()
+ROOMS = """
+errors
+files
+console
+progress
+units
+diagnostics
+rendering
+formats
+entry
+arith
+ir
+ops
+verify
+bind
+evaluate
+model
+target
+vectors
+placement
+compression
+plan
+lower
+checkpoint
+speech
+codec
+isa
+language
+policy
+program
+emulator
+rtl
+schedule
+decode
+capture
+train
+executors
+compare
+runtime
+report
+compiler
+cli
+demo
+sweep
+commands
+""".split()
 
 
 def imports(path: Path) -> set[str]:

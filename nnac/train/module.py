@@ -80,12 +80,13 @@ class GraphModule(nn.Module):
         super().__init__()
         self.graph, self.plan = graph, plan
         self.inputs = Group()
+        self.dropouts: dict[tuple[str, int], float] = {}
         self._paths: dict[str, list[str]] = {}
         for node in graph.nodes:
             if node.op not in _layers.Layer.registry:
                 raise NotImplementedError(f"{node.path}: no training layer for the operator {node.op}")
-            self._place(attribute_path(node.path), _layers.Layer.registry[node.op](node, graph))
-            self._paths[node.path] = attribute_path(node.path)
+            self._paths[node.path] = self.names_of(node.path)
+            self._place(self._paths[node.path], _layers.Layer.registry[node.op](node, graph))
         self.tie()
         for name, value in graph.values.items():
             maker = graph.producers.get(name)              # None: an input
@@ -114,6 +115,10 @@ class GraphModule(nn.Module):
         self._observe = False
 
     # ------------------------------------------------------------------------------------------------- construction
+
+    def names_of(self, path: str) -> list[str]:
+        """The names of the modules that lead to a layer."""
+        return attribute_path(path)
 
     def group(self, name: str) -> Group:
         """What the outermost groups are; a family that calls one of them makes it here."""
@@ -153,6 +158,12 @@ class GraphModule(nn.Module):
         if self.plan is None:
             return WeightQuantiser(Settings(MinMax(), bits), weight, name=kernel)
         return quantiser_for(self.plan, kernel, weight)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
+        kind = fn(torch.zeros(1)).dtype
+        if kind != torch.float32:
+            raise TypeError(f"a training module computes its integers in float32; in {str(kind).removeprefix('torch.')} they would be rounded")
+        return super()._apply(fn, recurse)
 
     def load_float(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights of a float network of the same names.  FloatWeightsError if they do not fit."""
@@ -276,17 +287,31 @@ class GraphModule(nn.Module):
                 for name in node.inputs:
                     if not integer[name]:
                         self._make_integers(name, values, integer, forms[name])
-                y = layer.integers([values[n] for n in node.inputs], [forms[n] for n in node.inputs], forms[node.output], state, lengths)
+                xs = [self._dropped(node, i, values[n], forms[n]) for i, n in enumerate(node.inputs)]
+                y = layer.integers(xs, [forms[n] for n in node.inputs], forms[node.output], state, lengths)
             else:
                 xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32 else dequantise(values[n], (forms or self.formats())[n])
                       for n in node.inputs]
-                y = layer.reals(xs, state, lengths)
+                y = layer.reals([self._dropped(node, i, x) for i, x in enumerate(xs)], state, lengths)
                 if self._observe and (quantiser := self._activation(node.output)) is not None:
                     quantiser.observe(valid(y, lengths))
             values[node.output], integer[node.output] = y, layer.quantised
             if self._watch and layer.quantised:
                 self._watch(node.output, y)
         return values
+
+    def _dropped(self, node: Node, number: int, x: Tensor, form: Format | None = None) -> Tensor:
+        """An input of a layer with dropout, in training: what is kept is scaled; integers are rounded and saturated again.
+
+        ``dropouts`` maps (layer path, input number) to the probability that an element is kept.  Source: our choice for integers.
+        """
+        keeps = self.dropouts.get((node.path, number), 1.0)
+        if keeps >= 1 or not self.training:
+            return x
+        mask = torch.empty_like(x).bernoulli_(keeps) / keeps
+        if form is None:
+            return x * mask
+        return quantise(((x - form.zero_point) * mask) * form.scale, form)
 
     def _make_integers(self, name: str, values: dict[str, Tensor], integer: dict[str, bool], form: Format) -> None:
         """Quantise a real value where it stands."""

@@ -1,264 +1,338 @@
-"""A user's own PyTorch model under a policy: traced with torch.fx into a model graph, then trained in exact integers like ours.
+"""A user's own PyTorch model under a policy: read into a model graph (`nnac.capture`), then trained in exact integers
+like ours.
 
+    print(nnac.check(model, example))                        # what is supported, before anything is changed
     module = nnac.prepare(model, "policy.nnac", example)     # the policy says `model module`
     module.calibrate([batch, …])                             # tuples of the model's inputs
-    y = module(x)                                            # real numbers out, integers inside
+    y = module(x)                                            # called as the model is: real numbers out, integers inside
     graph = module.bind()
+    model.load_state_dict(module.original_state_dict())
 
-Understood: nn.LSTM and nn.GRU (one or more layers, LSTM also bidirectional or with projection), nn.Linear, nn.Embedding, nn.LayerNorm,
-tanh, sigmoid, log_softmax, addition and multiplication of two values; dropout and identity are left out.  Layers keep the names
-they have in the model, so policies address them by these (``encoder.rnn``; of several layers, ``encoder.rnn.layer[0]``).
-Sequences are [T, B, C], or [B, T, C] where the recurrent layers say ``batch_first``.
+Layers keep the names they have in the model, so policies address them by these (``encoder.rnn``; of several layers,
+``encoder.rnn.layer[0]``).  Sequences are [T, B, C], or [B, T, C] where the recurrent layers say ``batch_first``.  Tied
+weights stay tied, frozen ones frozen, and dropout acts in training.
+
+**Read twice, or refused.**  `prepare` runs the example through the model and through its own reading in real numbers,
+at two lengths, and refuses on any difference, naming the first layer that differs: what nnac trains is what the model
+computes, or nothing.
 """
 
 from __future__ import annotations
 
-import operator
+import inspect
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from attrs import define, field
-from torch import Tensor, fx, nn
+from attrs import frozen
+from torch import Tensor, nn
+from torch.utils import _pytree
 
-from nnac.entry import EntryPoint
+from nnac.capture import Captured, PrepareError, Problem, capture
+from nnac.capture.captured import FORWARD
+from nnac.capture.exported import as_it_was, unwrapped
 from nnac.lower import lower_plan
-from nnac.model.graph import GATES, GRU_GATES, Kernel, Layer, ModelGraph, lent
+from nnac.model.graph import ModelGraph, lent
 from nnac.plan import Plan
 from nnac.train.integers import dequantise
-from nnac.train.module import GraphModule
+from nnac.train.module import GraphModule, attribute_path
 
 BUILDER = "module"             # what a policy for a user's own model calls it
-FORWARD = EntryPoint("encoder", per_frame=1, frames=True)      # a call of the model: sequences, one step a frame
-_TRANSPARENT = (nn.Dropout, nn.Identity)
-_LEAVES = (nn.LSTM, nn.GRU, nn.Linear, nn.Embedding, nn.LayerNorm, nn.Tanh, nn.Sigmoid, nn.LogSoftmax, *_TRANSPARENT)
-_ELEMENTWISE: dict[Any, str] = {operator.add: "add", torch.add: "add", operator.mul: "multiply", torch.mul: "multiply", torch.tanh: "tanh",
-                                torch.sigmoid: "sigmoid", nn.functional.tanh: "tanh", nn.functional.sigmoid: "sigmoid",
-                                torch.log_softmax: "log_softmax", nn.functional.log_softmax: "log_softmax"}
-_METHODS = {"tanh": "tanh", "sigmoid": "sigmoid", "log_softmax": "log_softmax", "add": "add", "mul": "multiply"}
-
-
-class PrepareError(ValueError):
-    """The model has parts that cannot become integer operators: all of them, one a line."""
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
-
-
-def site_path(name: str) -> str:
-    """``blocks.0.rnn`` -> ``blocks[0].rnn``."""
-    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", name)
-
-
-@define
-class _Reading:
-    """What has been read of a traced model so far."""
-
-    root: nn.Module
-    layers: list[Layer] = field(factory=list)
-    inputs: dict[str, int] = field(factory=dict)
-    names: dict[fx.Node, str] = field(factory=dict)              # node -> value
-    parameters: dict[str, str] = field(factory=dict)             # the user's parameter name -> ours
-    problems: list[str] = field(factory=list)
-    batch_first: set[bool] = field(factory=set)
-
-    def width(self, value: str) -> int:
-        return self.inputs[value] if value in self.inputs else next(x.width for x in self.layers if x.path == value)
-
-    def put(self, path: str, kind: str, sources: tuple[str, ...], width: int, kernels: tuple[Kernel, ...] = (), **attributes: Any) -> str:
-        """A layer; returns its value."""
-        self.layers.append(Layer(path, kind, sources, width, 1, FORWARD.name, kernels, attributes))
-        return path
-
-    def problem(self, node: fx.Node, what: str) -> str:
-        """Remember what cannot be done; a value of that name goes on, so that later problems are found too."""
-        self.problems.append(f"{node.name}: {what}")
-        self.inputs.setdefault(f"?{node.name}", 1)
-        return f"?{node.name}"
-
-    def name_parameters(self, user: str, path: str, names: Mapping[str, str]) -> None:
-        own = re.sub(r"\[(\d+)\]", r".\1", path)
-        self.parameters.update({f"{user}.{theirs}": f"{own}.{ours}" for theirs, ours in names.items()})
-
-    # ------------------------------------------------------------------------------------------------------------ modules
-
-    def module(self, node: fx.Node, user: str, m: nn.Module, sources: tuple[str, ...]) -> str:
-        """The value that a leaf module makes."""
-        path = site_path(user)
-        if isinstance(m, _TRANSPARENT):
-            return sources[0]
-        if isinstance(m, nn.Linear):
-            self.name_parameters(user, path, {k: k for k, _ in m.named_parameters()})
-            return self.put(path, "linear", sources, m.out_features, (Kernel("weight", f"{path}.weight", m.out_features, m.in_features),),
-                            bias=m.bias is not None)
-        if isinstance(m, nn.Embedding):
-            if sources[0] not in self.inputs:
-                return self.problem(node, f"the embedding `{user}` reads something that is not an input of the model")
-            self.inputs[sources[0]] = 1
-            self.name_parameters(user, path, {"weight": "weight"})
-            return self.put(path, "embedding", sources, m.embedding_dim, (Kernel("weight", f"{path}.weight", m.num_embeddings, m.embedding_dim),))
-        if isinstance(m, nn.LayerNorm):
-            if len(m.normalized_shape) != 1 or not m.elementwise_affine or m.bias is None:
-                return self.problem(node, f"`{user}`: layer norm over one axis, with weight and bias, is what the operator does")
-            self.name_parameters(user, path, {"weight": "weight", "bias": "bias"})
-            return self.put(path, "layer_norm", sources, m.normalized_shape[0], epsilon=m.eps)
-        if isinstance(m, (nn.LSTM, nn.GRU)):
-            return self.recurrent(node, user, path, m, sources)
-        kind = {nn.Tanh: "tanh", nn.Sigmoid: "sigmoid", nn.LogSoftmax: "log_softmax"}.get(type(m))  # type: ignore[call-overload]
-        if kind is None:
-            return self.problem(node, f"`{user}` is a {type(m).__name__}, for which there is no integer operator")
-        return self.put(path, kind, sources, self.width(sources[0]))
-
-    def recurrent(self, node: fx.Node, user: str, path: str, m: nn.LSTM | nn.GRU, sources: tuple[str, ...]) -> str:
-        """One layer of the graph for each layer of the module."""
-        if len(sources) > 1:
-            return self.problem(node, f"`{user}` is given an initial state; sequences start from zero here")
-        if not m.bias:
-            return self.problem(node, f"`{user}` has no biases")
-        lstm, project = isinstance(m, nn.LSTM), m.proj_size
-        if not lstm and m.bidirectional:
-            return self.problem(node, f"`{user}`: there is no bidirectional GRU")
-        self.batch_first.add(m.batch_first)
-        value, gates = sources[0], GATES if lstm else GRU_GATES
-        for k in range(m.num_layers):
-            own = path if m.num_layers == 1 else f"{path}.layer[{k}]"
-            hidden, rows, kernels = project or m.hidden_size, len(gates) * m.hidden_size, []
-            for direction in ("forward", "backward") if m.bidirectional else ("",):
-                base = f"{own}.{direction}" if direction else own
-                kernels += [Kernel("input", f"{base}.input", rows, self.width(value), gates),
-                            Kernel("recurrent", f"{base}.recurrent", rows, hidden, gates)]
-                if project:
-                    kernels.append(Kernel("project", f"{base}.project", project, m.hidden_size))
-            names = {f"{p}_l{k}{s}": f"{p}_l0{s}" for p in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *(("weight_hr",) if project else ()))
-                     for s in (("", "_reverse") if m.bidirectional else ("",))}
-            self.name_parameters(user, own, names)
-            value = self.put(own, "lstm" if lstm else "gru", (value,), hidden * (2 if m.bidirectional else 1), tuple(kernels),
-                             cells=m.hidden_size, bidirectional=m.bidirectional, project=project)
-        return value
-
-    # -------------------------------------------------------------------------------------------------------------- nodes
-
-    def elementwise(self, node: fx.Node, kind: str) -> str:
-        """The value of an addition, a table, …"""
-        arguments = [a for a in node.args if isinstance(a, fx.Node)]
-        if kind in ("add", "multiply"):
-            if len(arguments) != 2 or len(node.args) != 2:
-                return self.problem(node, f"to {kind} means two values of the model here")
-            return self.put(node.name, kind, tuple(self.names[a] for a in arguments), self.width(self.names[arguments[0]]))
-        dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else -1)
-        if kind == "log_softmax" and dim not in (-1, 2):
-            return self.problem(node, "log_softmax goes over the last axis")
-        return self.put(node.name, kind, (self.names[arguments[0]],), self.width(self.names[arguments[0]]))
-
-    def read(self, node: fx.Node) -> str | None:
-        """The value a node of the trace makes, None if it makes none."""
-        if node.op == "placeholder":
-            self.inputs[node.name] = 0                     # its width is that of the example
-            return node.name
-        if node.op == "call_module":
-            m = self.root.get_submodule(str(node.target))
-            return self.module(node, str(node.target), m, tuple(self.names[a] for a in node.args if isinstance(a, fx.Node)))
-        if node.op == "call_function" and node.target is operator.getitem:
-            source = node.args[0]
-            recurrent = isinstance(source, fx.Node) and source.op == "call_module" and isinstance(
-                self.root.get_submodule(str(source.target)), (nn.LSTM, nn.GRU))
-            if recurrent and node.args[1] == 0:
-                return self.names[source]                  # type: ignore[index]
-            if recurrent and not node.users:
-                return None
-            return self.problem(node, "only the output sequence of a recurrent layer can be taken apart, not its state or other values")
-        if node.op == "call_function" and node.target in _ELEMENTWISE:
-            return self.elementwise(node, _ELEMENTWISE[node.target])
-        if node.op == "call_function" and node.target in (nn.functional.dropout, torch.dropout):
-            return self.names[node.args[0]]                # type: ignore[index]
-        if node.op == "call_method" and node.target in _METHODS:
-            return self.elementwise(node, _METHODS[str(node.target)])
-        if node.op == "output":
-            return None
-        return self.problem(node, f"{node.op} {getattr(node.target, '__name__', node.target)}: there is no integer operator for it")
-
-
-def trace(model: nn.Module, example: tuple[Tensor, ...], name: str = BUILDER) -> tuple[ModelGraph, dict[str, str], bool]:
-    """(model graph, the model's parameter names -> ours, whether sequences are batch first).  PrepareError with everything that is in the way.
-
-    example  the model's inputs: [T, B, C] real or [T, B] labels (or batch first)
-    """
-    reading = _Reading(model)
-    try:
-        graph = _Tracer().trace(model)
-    except (fx.proxy.TraceError, TypeError, ValueError) as error:
-        raise PrepareError(f"the model's forward cannot be traced: {error}") from error
-    placeholders = [n for n in graph.nodes if n.op == "placeholder"]
-    if len(placeholders) != len(example):
-        raise PrepareError(f"the model takes {len(placeholders)} inputs, the example has {len(example)}")
-    widths = {n.name: x.shape[-1] if x.is_floating_point() else 1 for n, x in zip(placeholders, example, strict=True)}
-    for node in graph.nodes:
-        value = reading.read(node)
-        if node.op == "placeholder":
-            reading.inputs[node.name] = widths[node.name]
-        if value is not None:
-            reading.names[node] = value
-    makers = {layer.path: layer for layer in reading.layers}
-    for layer in reading.layers:
-        source = makers.get(layer.inputs[0])
-        if layer.kind in ("tanh", "sigmoid") and (source is None or source.kind not in ("linear", "layer_norm", "add", "multiply")):
-            reading.problems.append(f"{layer.path}: a table reads a linear layer, a layer norm, a sum or a product, not `{layer.inputs[0]}`")
-    result = next(n for n in graph.nodes if n.op == "output").args[0]
-    if not isinstance(result, fx.Node):
-        reading.problems.append("the model returns one tensor")
-    elif reading.layers and reading.names.get(result) != reading.layers[-1].path:
-        reading.problems.append("what the model returns is not what it computes last")
-    if len(reading.batch_first) > 1:
-        reading.problems.append("some recurrent layers are batch first, some are not")
-    if reading.problems or not reading.layers:
-        raise PrepareError("; ".join(reading.problems) or "the model has no layers")
-    made = ModelGraph(name, {}, tuple(reading.layers), {k: v for k, v in reading.inputs.items() if not k.startswith("?")},
-                      entries=(FORWARD,))
-    return made, reading.parameters, reading.batch_first == {True}
+# relative difference that rounding explains; 1e-4 for others (our choice)
+ROOM = {torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
 class PreparedModule(GraphModule):
     """A user's model in exact integers: called as the model is, real numbers in and out."""
 
-    def __init__(self, model: nn.Module, plan: Plan, parameters: Mapping[str, str], batch_first: bool) -> None:
-        self.original_names = dict(parameters)
-        super().__init__(lower_plan(plan), {ours: model.get_parameter(theirs) for theirs, ours in parameters.items()}, plan)
-        self.batch_first = batch_first
+    def __init__(self, captured: Captured, plan: Plan, signature: inspect.Signature) -> None:
+        self.captured, self.signature = captured, signature
+        weights = {f"{'.'.join(self.names_of(path))}.{name}": w for (path, name), w in captured.weights.items()}
+        super().__init__(lower_plan(plan), weights, plan)
+        self.dropouts = dict(captured.dropouts)
+        for path, name in captured.frozen:
+            self.layer(path).get_parameter(name).requires_grad_(False)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The model's inputs -> its output, real."""
-        names, labels = self.graph.inputs[FORWARD.name], {n for n, v in self.graph.values.items() if v.bits == 32}
-        xs = [x.transpose(0, 1) if self.batch_first else x for x in inputs]
-        values = {n: x[..., None] if n in labels else x.float() for n, x in zip(names, xs, strict=True)}
-        self.run(FORWARD.name, values, {n: n in labels for n in names}, self._state(FORWARD.name, xs[0].shape[1], self._like()))
-        name, = self.graph.outputs[FORWARD.name]
-        node = self.graph.producers[name]
-        y = dequantise(values[name], self.formats()[name]).float() if self.layer(node.path).quantised else values[name]
-        return y.transpose(0, 1) if self.batch_first else y
+    def tie(self) -> None:
+        for first, *others in self.captured.ties:
+            for path, name in others:
+                setattr(self.layer(path), name, self.layer(first[0]).get_parameter(first[1]))
+
+    def load_float(self, weights: Mapping[str, Tensor]) -> None:
+        """As `GraphModule.load_float`; a tied parameter may be given under each of its names."""
+        super().load_float({n: w for n, w in weights.items() if n in self._float_names})
+
+    def names_of(self, path: str) -> list[str]:
+        """A layer that is called as something of this class is kept under another name."""
+        first, *rest = attribute_path(path)
+        return [f"{first}_" if hasattr(GraphModule, first) or first in RESERVED else first, *rest]
+
+    def sequences(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The model's arguments as the graph's sequences.  TypeError: other arguments than the example's."""
+        given = tensors(self.signature, args, kwargs)
+        wanted = self.captured.arguments
+        if len(given) != len(wanted):
+            raise TypeError(f"the model was prepared with {len(wanted)} tensors, and is called with {len(given)}")
+        return {i.name: i.sequence(x) for i, x in zip(wanted, given, strict=True) if i is not None}
+
+    def values(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, bool]]:
+        """(every value of the graph [T, B, width], whether it is integers), for the model's arguments."""
+        values = self.sequences(*args, **kwargs)
+        labels = {n for n, v in self.graph.values.items() if v.bits == 32}
+        integer = {n: n in labels for n in values}
+        batch = next(iter(values.values())).shape[1]
+        self.run(FORWARD.name, values, integer, self._state(FORWARD.name, batch, self._like()))
+        return values, integer
+
+    def real(self, name: str, values: Mapping[str, Tensor], integer: Mapping[str, bool]) -> Tensor:
+        """A value in real numbers."""
+        return dequantise(values[name], self.formats()[name]).float() if integer[name] else values[name]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's inputs -> its output, real, in the model's own type and layout."""
+        values, integer = self.values(*args, **kwargs)
+        made = tuple(o.tensor(self.real(o.name, values, integer)).to(self.captured.dtype)
+                     for o in self.captured.outputs)
+        return made if self.captured.several else made[0]
+
+    @property
+    def original_names(self) -> dict[str, str]:
+        """The model's parameter names -> ours; tied ones once, folded ones not at all."""
+        out: dict[str, str] = {}
+        for (path, name), theirs in self.captured.sources.items():
+            if theirs:
+                out.setdefault(theirs, f"{'.'.join(self.names_of(path))}.{name}")
+        return out
 
     def original_state_dict(self) -> dict[str, Tensor]:
-        """The float weights under the names of the model that was prepared: ``model.load_state_dict(…)`` takes them back."""
-        own = self.float_state_dict()
-        return {theirs: own[ours] for theirs, ours in self.original_names.items()}
+        """The float weights under the names of the model that was prepared: ``model.load_state_dict(…)`` takes them
+        back.
+
+        Tied parameters stand under all their names; what no layer has (a buffer, a parameter that the forward does not
+        read) is as it was. PrepareError where a parameter was folded from others (`nnac.check` names them): then there
+        is no way back.
+        """
+        if folded := [f"{path}.{name}" for (path, name), theirs in self.captured.sources.items()
+                      if not theirs and (path, name) not in self.captured.frozen]:
+            raise PrepareError([Problem(f"{', '.join(f'`{n}`' for n in folded)}: computed from other parameters of the "
+                                        f"model, so that what was "
+                                        "trained has no place there", "use the prepared module's own state")])
+        own = dict(self.named_parameters(remove_duplicate=False))
+        found = {theirs: own[ours].detach().clone().to(self.captured.dtype) for theirs, ours in self.original_names.items()}
+        return found | {n: found[first] for n, first in self.captured.aliases.items()
+                        if first in found} | dict(self.captured.others)
 
 
-def prepare(model: nn.Module, policy: str | os.PathLike | Callable[[], Plan], example: Tensor | tuple[Tensor, ...]) -> PreparedModule:
+RESERVED = ("graph", "plan", "inputs", "captured", "signature", "dropouts", "training")
+
+
+def tensors(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """All tensors of a call, in the order of the forward's arguments."""
+    bound = signature.bind(*args, **kwargs)
+    return [x for x in _pytree.tree_leaves((bound.args, bound.kwargs)) if isinstance(x, Tensor)]
+
+
+# ------------------------------------------------------------------------------------------------------------- checking
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||b||; infinite where shapes differ or one is not a number where the other is."""
+    if a.shape != b.shape or not torch.equal(a.isnan(), b.isnan()):
+        return float("inf")
+    a, b = a.double().nan_to_num(), b.double().nan_to_num()
+    return float((a - b).norm() / b.norm().clamp_min(1e-30)) if b.norm() > 0 else float(a.norm())
+
+
+def results(y: Any) -> list[Tensor]:
+    """The tensors that a call returns."""
+    return [x for x in _pytree.tree_leaves(y) if isinstance(x, Tensor)]
+
+
+@contextmanager
+def listening(model: nn.Module, heard: dict[str, Tensor]) -> Iterator[None]:
+    """Within, the output of every submodule is kept under the path that a policy has for it: the last call's."""
+    from nnac.capture.reading import site_path
+
+    def keep(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, y: Any) -> None:
+            if found := results(y):
+                heard[path] = found[0]
+        return hook
+
+    handles = [m.register_forward_hook(keep(site_path(name))) for name, m in model.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signature, args: tuple[Any, ...],
+            kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The same example one step shorter and one utterance fewer, where it has more than two steps; None where it has
+    not."""
+    of = {id(x): i for x, i in zip(given, captured.arguments, strict=True) if i is not None}
+    cut = False
+
+    def part(x: Any) -> Any:
+        nonlocal cut
+        i = of.get(id(x)) if isinstance(x, Tensor) else None
+        if i is None:
+            return x
+        for axis, role in enumerate(i.roles):
+            if x.shape[axis] > (2 if role == "time" else 1):
+                x, cut = x.narrow(axis, 0, x.shape[axis] - 1), True
+        return x.contiguous()
+
+    bound = signature.bind(*args, **kwargs)
+    made = _pytree.tree_map(part, (bound.args, bound.kwargs))
+    return made if cut else None
+
+
+@torch.no_grad()
+def agree(model: nn.Module, module: PreparedModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse (PrepareError) unless the model and its reading in real numbers give the same, twice, at two lengths."""
+    room = ROOM.get(module.captured.dtype, 1e-4)
+    given = tensors(module.signature, args, kwargs)
+    examples = [("", args, dict(kwargs))]
+    if (other := shorter(module.captured, given, module.signature, args, kwargs)) is not None:
+        examples.append((" at another length than the example's", *other))
+    for where, a, k in examples:
+        heard: dict[str, Tensor] = {}
+        with as_it_was(model):
+            try:
+                with listening(model, heard):
+                    theirs = results(model(*a, **k))
+                again = results(model(*a, **k))
+            except Exception as error:
+                if not where:
+                    raise
+                said = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                raise PrepareError([Problem(f"the model does not run{where}: {said}",
+                                            "no lengths built in, and an example that is not the shortest")]) from error
+        if any(relative(x, y) > room for x, y in zip(theirs, again, strict=True)):
+            raise PrepareError([Problem("a second call of the model with the same inputs gives another answer: it "
+                                        "keeps a state, or draws at random",
+                                        "take the state as an argument and return it; draw in training alone")])
+        with module.real_numbers():
+            ours = results(module(*a, **k))
+            if len(ours) == len(theirs) and all(relative(x, y) <= room for x, y in zip(ours, theirs, strict=True)):
+                continue
+            values, integer = module.values(*a, **k)
+            first = differing(module, {n: module.real(n, values, integer) for n in values if not integer[n]}, heard,
+                              room)
+        worst = max((relative(x, y) for x, y in zip(ours, theirs, strict=False)), default=float("inf"))
+        raise PrepareError([Problem(f"nnac reads this model otherwise than it computes{where}: the results differ by "
+                                    f"{worst:.2g} of their size"
+                                    + (f", first in `{first}`" if first else ""),
+                                    "please report it; nothing was changed")])
+
+
+def differing(module: PreparedModule, values: Mapping[str, Tensor], heard: Mapping[str, Tensor], room: float) -> str:
+    """The first layer, in the graph's order, whose output is another than the model's; "" if none that can be
+    compared."""
+    for node in module.graph.nodes:
+        if node.output in values and node.path in heard:
+            ours, theirs = values[node.output], heard[node.path]
+            arranged = [ours, ours.transpose(0, 1), ours[-1:], ours[-1]]
+            if not any(relative(x.reshape(theirs.shape), theirs) <= room for x in arranged
+                       if x.numel() == theirs.numel()):
+                return node.path
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------ preparing
+
+@frozen
+class Report:
+    """What `check` found: the layers, what is good to know, and what is in the way (then there are no layers)."""
+
+    layers: tuple[str, ...]
+    notes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def supported(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        if self.problems:
+            return "\n".join([f"{len(self.problems)} in the way:", *(f"  {p}" for p in self.problems)])
+        return "\n".join([f"{len(self.layers)} layers, all of which become integer operators",
+                          *(f"  {x}" for x in self.layers),
+                          *(f"note: {n}" for n in self.notes)])
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(args, kwargs) of an example: a tensor, a tuple or list of arguments, or a dictionary of them by name."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (tuple(example), {}) if isinstance(example, (tuple, list)) else ((example,), {})
+
+
+def read(model: nn.Module, example: Any) -> tuple[nn.Module, Captured, inspect.Signature, tuple[Any, ...],
+                                                  dict[str, Any]]:
+    """(the model itself, what was read of it, its signature, args, kwargs).  PrepareError with everything that is in
+    the way."""
+    model = unwrapped(model)
+    args, kwargs = arguments(example)
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise PrepareError([Problem(f"the example does not fit the model's forward{signature}: {error}",
+                                    "a tensor, a tuple of its arguments, or a dictionary by name")]) from None
+    for x in _pytree.tree_leaves((bound.args, bound.kwargs)):
+        if hasattr(x, "__array__") and not isinstance(x, Tensor):
+            raise PrepareError([Problem(f"the example holds a {type(x).__name__}",
+                                        "give tensors: `torch.as_tensor(…)`")])
+        if isinstance(x, Tensor) and 0 in x.shape:
+            raise PrepareError([Problem(f"the example holds a tensor of no elements {list(x.shape)}",
+                                        "at least one step of one utterance")])
+    return model, capture(model, bound.args, bound.kwargs, BUILDER), signature, bound.args, bound.kwargs
+
+
+def check(model: nn.Module, example: Any) -> Report:
+    """What of a model becomes integer operators, and everything that is in the way.  Changes nothing, raises nothing
+    about the model."""
+    try:
+        _, captured, _, _, _ = read(model, example)
+    except PrepareError as error:
+        return Report((), (), error.problems)
+    lines = tuple(f"{x.path}: {x.kind}, {x.width} wide" for x in captured.graph)
+    return Report(lines, captured.notes, ())
+
+
+def prepare(model: nn.Module, policy: Any, example: Any) -> PreparedModule:
     """See the module.
 
-    policy   a file, or the text of a policy; its model is ``model module``      example  the model's inputs, one batch
-    PrepareError: the model has parts without an integer operator.  DiagnosticError: everything that is wrong with the policy.
+    policy   a file, the text of a policy, or an `nnac.Policy`; its model is ``model module``
+    example  the model's inputs, one batch: a tensor, a tuple of arguments, or a dictionary of them by name
+    PrepareError: parts without an integer operator, all of them, each with the user's line.  DiagnosticError:
+    everything that is wrong with the policy.
     """
-    from nnac.policy import load, loads
+    model, captured, signature, args, kwargs = read(model, example)
+    plan = _plan(policy, captured.graph)
+    module = PreparedModule(captured, plan, signature)
+    agree(model, module.eval(), args, kwargs)
+    return module.train(model.training)
 
-    example = example if isinstance(example, tuple) else (example,)
-    graph, parameters, batch_first = trace(model, example)
 
-    text = isinstance(policy, str) and ("\n" in policy or "{" in policy)
-    with lent(BUILDER, graph):
-        plan = (loads(policy) if text else load(policy)).plan         # type: ignore[arg-type]
-    assert plan.graph is graph                                         # the plan carries it: the name is free for the next model
-    return PreparedModule(model, plan, parameters, batch_first).train(model.training)  # type: ignore[return-value]
+def _plan(policy: Any, graph: ModelGraph) -> Plan:
+    """The plan of a policy on the graph that was read."""
+    from nnac.policy import Policy, load, loads
+
+    if isinstance(policy, Policy):
+        plan = policy.plan
+        if plan.model.builder == BUILDER and plan.graph is not graph:
+            raise PrepareError([Problem("this policy was resolved for another model", "give its file or its text")])
+    else:
+        text = isinstance(policy, str) and ("\n" in policy or "{" in policy)
+        with lent(BUILDER, graph):
+            plan = (loads(policy) if text else load(os.fspath(policy))).plan
+    if plan.model.builder != BUILDER:
+        raise PrepareError([Problem(f"the policy says `model {plan.model}`",
+                                    f"`model {BUILDER}`: the model is the one that is prepared")])
+    assert plan.graph is graph                                     # the plan carries it: the name is free for the next model
+    return plan

@@ -1,0 +1,231 @@
+"""What has been read of a model: its graph, weights, ties and dropout, and how the user's tensors become the graph's
+sequences and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import evolve, field, frozen
+from torch import Tensor, nn
+
+from nnac.capture.exported import Exported, exported, unwrapped
+from nnac.capture.problems import PrepareError, Problem
+from nnac.capture.reading import ENTRY, Own, Reading
+from nnac.capture.values import FEATURES, Axes, Axis, FinalState, Lost, Sequence
+from nnac.entry import EntryPoint
+from nnac.model.graph import Layer, ModelGraph
+from nnac.ops import operator
+
+FORWARD = EntryPoint(ENTRY, per_frame=1, frames=True)          # a call of the model: sequences, one step a frame
+
+
+@frozen
+class Input:
+    """An argument of the model that it reads.  roles: of each outer axis, ``time`` or ``batch``."""
+
+    name: str
+    label: bool
+    roles: tuple[str, ...]
+
+    def sequence(self, x: Tensor) -> Tensor:
+        """The user's tensor as [T, B, C], real or labels [T, B, 1]."""
+        if self.label:
+            x = x[..., None]
+        if len(self.roles) == 1:
+            x = x[None] if self.roles == ("batch",) else x[:, None]
+        elif self.roles[0] == "batch":
+            x = x.transpose(0, 1)
+        return x if self.label else x.float()
+
+
+@frozen
+class Output:
+    """What the model returns: a value, and the axes of the user's tensor, each the product of ``time``, ``batch`` or
+    features (none: 1)."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    last: bool = False
+
+    def tensor(self, y: Tensor) -> Tensor:
+        """[T, B, C] as the user's tensor."""
+        at = {"time": 0, "batch": 1, FEATURES: 2}
+        named = [a for axis in self.axes for a in axis]
+        if self.last:
+            y = y[-1:]
+        order = [at[a] for a in named]
+        missing = [i for i in range(3) if i not in order]
+        y = y.permute(*missing, *order)
+        sizes = iter(y.shape[len(missing):])
+        return y.reshape([_product([next(sizes) for _ in axis]) for axis in self.axes])
+
+
+def _product(sizes: list[int]) -> int:
+    total = 1
+    for n in sizes:
+        total *= n
+    return total
+
+
+@frozen(eq=False)
+class Captured:
+    """A model as nnac reads it.
+
+    weights   (layer path, parameter) -> value at the start sources  of these: the user's name, "" where it is folded or
+              made
+    frozen    of these: not trained
+    dropouts (layer path, input number) -> probability that an element is kept
+    ties      of these: groups that are one parameter in the model
+    aliases   every name of every parameter of the model -> the first of its names
+    others    the model's parameters and buffers that no layer has: they stay as they are
+    arguments names of the forward's tensors in order, None for one that is not read
+    dtype     of the model's own real numbers               notes    what is good to know
+    """
+
+    graph: ModelGraph
+    weights: Mapping[Own, Tensor]
+    sources: Mapping[Own, str]
+    frozen: frozenset[Own]
+    dropouts: Mapping[tuple[str, int], float]
+    arguments: tuple[Input | None, ...]
+    outputs: tuple[Output, ...]
+    several: bool
+    dtype: torch.dtype
+    notes: tuple[str, ...] = ()
+    ties: tuple[tuple[Own, ...], ...] = ()
+    aliases: Mapping[str, str] = field(factory=dict)
+    others: Mapping[str, Tensor] = field(factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{layer.path}: {layer.kind} of {', '.join(layer.inputs)}, {layer.width} wide" for layer in self.graph]
+        return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
+
+
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None,
+            name: str = "module") -> Captured:
+    """Read a model.  PrepareError with everything that is in the way.
+
+    args, kwargs   of its forward, an example: real sequences [T, B, C] or [B, T, C], labels [T, B] or [B, T]
+    """
+    model = unwrapped(model)
+    reading = Reading(exported(model, args, kwargs or {}))
+    reading.read()
+    found = list(reading.problems)
+    outputs = _outputs(reading, found)
+    # what stands for a lost value has readers of its own
+    if not found:
+        _tables(reading, found)
+    if not reading.layers and not found:
+        found.append(Problem("the model has no layers"))
+    if found:
+        raise PrepareError(found)
+    layers = _needed(reading, outputs)
+    read = {i for layer in layers for i in layer.inputs}
+    graph = ModelGraph(name, {}, tuple(layers), {k: v for k, v in reading.inputs.items() if k in read},
+                       entries=(evolve(FORWARD, outputs=tuple(dict.fromkeys(o.name for o in outputs))),))
+    own = {layer.path for layer in layers}
+    kept = {k: v for k, v in reading.weights.items() if k[0] in own}
+    shared: dict[str, list[Own]] = {}
+    for ours, theirs in reading.sources.items():
+        if theirs and ours in kept:
+            shared.setdefault(theirs, []).append(ours)
+    aliases = reading.exported.aliases
+    used = {reading.sources[k] for k in kept}
+    others = {n: v for n, v in model.state_dict(keep_vars=True).items() if aliases.get(n, n) not in used}
+    real = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return Captured(graph, kept, {k: v for k, v in reading.sources.items() if k in kept},
+                    frozenset(reading.frozen & set(kept)),
+                    {k: v for k, v in reading.dropouts.items() if k[0] in own}, _arguments(reading, read), outputs,
+                    reading.exported.several,
+                    real, tuple(dict.fromkeys(reading.notes)),
+                    tuple(tuple(names) for names in shared.values() if len(names) > 1),
+                    aliases, {n: v.detach().clone() for n, v in others.items()})
+
+
+def roles(axes: Axes, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What each outer axis is: what readers said, then time before batch.  None if two are the same."""
+    known = [axes.role(a) for a in names]
+    for role in ("time", "batch"):
+        if role not in known and None in known and (role == "batch" or len(names) == 2):
+            at = known.index(None)
+            known[at] = role
+            axes.mark(names[at], role)
+    return tuple(map(str, known)) if None not in known and len(set(known)) == len(known) else None
+
+
+def _arguments(reading: Reading, read: set[str]) -> tuple[Input | None, ...]:
+    out: list[Input | None] = []
+    for argument, example in reading.exported.inputs.values():
+        if argument not in read:
+            out.append(None)
+            continue
+        label = not example.is_floating_point()
+        outer = example.ndim - (0 if label else 1)
+        found = roles(reading.axes, tuple(f"{argument}.{i}" for i in range(outer)))
+        assert found is not None, argument
+        out.append(Input(argument, label, found))
+    return tuple(out)
+
+
+def _outputs(reading: Reading, found: list[Problem]) -> tuple[Output, ...]:
+    """What the forward returns, in the user's layout."""
+    for argument, example in reading.exported.inputs.values():         # roles first: outputs are said in them
+        outer = example.ndim - (0 if not example.is_floating_point() else 1)
+        if argument in reading.inputs and roles(reading.axes, tuple(f"{argument}.{i}" for i in range(outer))) is None:
+            found.append(Problem(f"the axes of the input `{argument}` are not one time and one batch"))
+    out = []
+    for i, node in enumerate(reading.exported.outputs):
+        value = reading.values.get(node) if isinstance(node, torch.fx.Node) else node
+        what = f"result {i} of the model" if reading.exported.several else "what the model returns"
+        if isinstance(value, Sequence) and value.name in reading.made:
+            named = tuple(tuple(a if a == FEATURES else str(reading.axes.role(a)) for a in axis) for axis in value.axes)
+            out.append(Output(value.name, named, value.last))
+        elif isinstance(value, FinalState):
+            found.append(Problem(f"{what} is the state of a recurrent layer",
+                                 "return its output sequence, or the last step of it: `y[-1]`"))
+        elif not isinstance(value, Lost):
+            found.append(Problem(f"{what} is not what a layer makes", "return the value of a layer"))
+    return tuple(out)
+
+
+def _tables(reading: Reading, found: list[Problem]) -> None:
+    """What takes one format alone (a table: int16 in Q3.12) must have a value for itself, made by something that can
+    give any."""
+    readers: dict[str, list[Layer]] = {}
+    for layer in reading.layers:
+        for source in layer.inputs:
+            readers.setdefault(source, []).append(layer)
+    for layer in reading.layers:
+        if operator(layer.kind).takes is None:
+            continue
+        maker = reading.made.get(layer.inputs[0])
+        if maker is None or not gives_any(maker):
+            found.append(Problem(f"`{layer.path}`: a table reads a linear layer, a layer norm, a sum or a product, not "
+                                 f"`{layer.inputs[0]}`",
+                                 "put a linear layer between"))
+        elif others := [x.path for x in readers[maker.path] if operator(x.kind).takes is None]:
+            found.append(Problem(f"`{maker.path}` is read by the table `{layer.path}` and by `{others[0]}`: a table's "
+                                 f"input saturates at 8",
+                                 "compute it in a layer of its own for the table"))
+
+
+def gives_any(layer: Layer) -> bool:
+    """Whether a layer's output can have any scale that is asked for."""
+    made = operator(layer.kind)
+    return not (made.recurrent or made.view or made.by_index or made.gives or made.bounded(layer.attributes))
+
+
+def _needed(reading: Reading, outputs: tuple[Output, ...]) -> list[Layer]:
+    """The layers that what is returned depends on."""
+    wanted = {o.name for o in outputs}
+    for layer in reversed(reading.layers):
+        if layer.path in wanted:
+            wanted |= set(layer.inputs)
+    unused = [layer.path for layer in reading.layers if layer.path not in wanted]
+    reading.notes += [f"`{path}` is computed and not returned: left out" for path in unused]
+    return [layer for layer in reading.layers if layer.path in wanted]
+
+
+__all__ = ["Captured", "Exported", "Input", "Output", "capture"]

@@ -1,0 +1,147 @@
+"""A model's forward as a list of ATen calls, by torch.export (non-strict: the user's Python runs once, on shapes
+alone).
+
+The model is left as it was: attributes that its forward sets are put back, also when exporting fails.  Wrappers around
+the model (DataParallel, DistributedDataParallel, torch.compile, averaged models) are seen through.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, fx, nn
+
+from nnac.capture.problems import PrepareError, Problem, place, problem
+
+WRAPPERS: dict[str, str] = {  # class -> the attribute that holds the model
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+}
+SCRIPTED = (torch.jit.ScriptModule, torch.jit.ScriptFunction)
+
+
+@frozen(eq=False)
+class Exported:
+    """The calls in order, and what their placeholders are.
+
+    inputs     placeholder -> (name in the forward's signature, the example's tensor)
+    tensors    placeholder -> (name of the parameter or buffer, "" for a constant; its value)
+    outputs    the nodes that the forward returns, in order; ``several``: whether it returned a tuple
+    aliases    every name of every parameter -> the first of its names: shared ones have several
+    """
+
+    nodes: tuple[fx.Node, ...]
+    inputs: Mapping[str, tuple[str, Tensor]]
+    tensors: Mapping[str, tuple[str, Tensor]]
+    outputs: tuple[Any, ...]
+    several: bool
+    aliases: Mapping[str, str]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside its wrappers.  PrepareError for what holds no Python to read."""
+    while True:
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        if kind in WRAPPERS:
+            model = getattr(model, WRAPPERS[kind])
+            continue
+        if isinstance(model, SCRIPTED):
+            raise PrepareError([Problem("a scripted or traced model (torch.jit) has no forward to read",
+                                        "give the nn.Module that it was made from")])
+        return model
+
+
+@contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Within, the model is in evaluation mode; afterwards every attribute, buffer and mode of every module in it is as
+    before."""
+    held: list[tuple[nn.Module, dict[str, Any], dict[str, dict[str, Any]]]] = []
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    for m in model.modules():
+        held.append((m, dict(m.__dict__), {name: dict(m.__dict__[name])
+                                           for name in ("_parameters", "_buffers", "_modules")}))
+    try:
+        model.eval()
+        yield
+    finally:
+        for m, attributes, tables in held:
+            for name, table in tables.items():
+                attributes[name].clear()
+                attributes[name].update(table)
+            m.__dict__.clear()
+            m.__dict__.update(attributes)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exported:
+    """See the module.  PrepareError: the forward cannot be read, with the user's line."""
+    named = list(model.named_parameters(remove_duplicate=False))
+    names = {id(p): n for n, p in reversed(named)}                 # the first name of what is shared
+    try:
+        with as_it_was(model), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, args, dict(kwargs), strict=False)
+    except PrepareError:
+        raise
+    except Exception as error:
+        raise PrepareError([_refused(error)]) from error
+    signature = program.graph_signature
+    if signature.buffers_to_mutate:
+        changed = ", ".join(f"`{b}`" for b in signature.buffers_to_mutate.values())
+        raise PrepareError([Problem(f"the forward changes {changed}: a model that keeps something between calls has "
+                                    f"states to be named",
+                                    "take the state as an argument and return it")])
+    given = dict(zip((s.arg.name for s in signature.input_specs
+                      if s.kind == torch.export.graph_signature.InputKind.USER_INPUT),
+                     _flat((args, dict(kwargs))), strict=True))
+    nodes = tuple(program.graph.nodes)
+    inputs: dict[str, tuple[str, Tensor]] = {}
+    tensors: dict[str, tuple[str, Tensor]] = {}
+    by_name = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    for node in nodes:
+        if node.op != "placeholder":
+            continue
+        owned = signature.inputs_to_parameters.get(node.name) or signature.inputs_to_buffers.get(node.name)
+        if owned is not None:
+            value = by_name[owned] if owned in by_name else program.state_dict[owned]
+            tensors[node.name] = (names.get(id(value), owned), value)
+        elif node.name in signature.inputs_to_lifted_tensor_constants:
+            tensors[node.name] = ("", program.constants[signature.inputs_to_lifted_tensor_constants[node.name]])
+        elif isinstance(given.get(node.name), Tensor):
+            inputs[node.name] = (node.name, given[node.name])
+    result = next(n for n in nodes if n.op == "output").args[0]
+    spec = program.call_spec.out_spec
+    aliases = {n: names[id(p)] for n, p in named}
+    return Exported(nodes, inputs, tensors, tuple(result), spec is not None and not spec.is_leaf(),
+                    aliases)  # type: ignore[arg-type]
+
+
+def _flat(value: Any) -> list[Any]:
+    from torch.utils import _pytree
+
+    return _pytree.tree_leaves(value, is_leaf=lambda x: x is None)
+
+
+def _refused(error: Exception) -> Problem:
+    """An exporter's error as one line at the user's own."""
+    trace = "".join(traceback.format_exception(error))
+    said = str(error).strip().split("\n")[0] or type(error).__name__
+    if "data-dependent" in said or "DataDependent" in type(error).__name__:
+        return problem("the forward decides by the values of a tensor: an accelerator's program does the same work "
+                       "whatever the values are",
+                       "decide outside of the model, or compute both and select", trace)
+    if "pack" in trace and ("PackedSequence" in trace or "pack_padded_sequence" in trace):
+        return problem("packed sequences are taken apart by length: the machine goes step by step",
+                       "give the padded sequence to the layer", trace)
+    file, line, code = place(trace)
+    return Problem(f"the forward cannot be read: {said[:200]}", "", file, line, code)

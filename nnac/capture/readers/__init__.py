@@ -1,0 +1,1 @@
+"""What ATen calls mean, one family a file."""

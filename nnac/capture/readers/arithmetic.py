@@ -1,0 +1,170 @@
+"""Linear layers, embeddings, norms, sums, products, tables, and what is left out: dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import fx
+
+from nnac.capture.reading import Reading, Refusal, reads, site_path
+from nnac.capture.values import FEATURES, Parts, Sequence, Weights, Zeros
+from nnac.model.graph import Kernel
+
+
+def features_last(value: Sequence, what: str) -> None:
+    """Refusal unless the last axis are the features."""
+    if not value.features_last:
+        raise Refusal(f"{what} goes along another axis than the features",
+                      "bring the features to the end, with `transpose` or `permute`")
+
+
+@reads("aten.linear.default")
+def linear(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, weight, bias = (*args, None, None)[:3]
+    return product(r, value, weight, bias)
+
+
+@reads("aten.matmul.default", "aten.mm.default", "aten.bmm.default")
+def matmul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, weight = args
+    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or weight.value.ndim != 2:
+        raise Refusal("two values of the model are multiplied as matrices",
+                      "matrix products are with weights: `nn.Linear`")
+    return product(r, value, Weights(weight.value.t(), weight.sources), None)
+
+
+@reads("aten.addmm.default")
+def addmm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    bias, value, weight = args
+    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or not isinstance(bias, Weights) or kwargs:
+        raise Refusal("two values of the model are multiplied as matrices",
+                      "matrix products are with weights: `nn.Linear`")
+    return product(r, value, Weights(weight.value.t(), weight.sources), bias)
+
+
+def product(r: Reading, value: Any, weight: Any, bias: Any) -> Sequence:
+    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or not (bias is None
+                                                                                  or isinstance(bias, Weights)):
+        raise Refusal("the weights of a product are values of the model",
+                      "matrix products are with weights: `nn.Linear`")
+    features_last(value, "a linear layer")
+    rows, cols = weight.value.shape
+    own = weight.name.rpartition(".")[0]
+    path = r.fresh(site_path(own)) if own else r.path()
+    r.give(path, {"weight": weight, "bias": bias})
+    return r.layer(path, "linear", [value], rows, (Kernel("weight", f"{path}.weight", rows, cols),),
+                   bias=bias is not None)
+
+
+@reads("aten.embedding.default")
+def embedding(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    table, labels = args[:2]
+    if not isinstance(table, Weights) or not isinstance(labels,
+        Sequence) or labels.name not in r.inputs or r.inputs[labels.name] != 1:
+        raise Refusal("an embedding reads something that is not an input of the model", "labels are inputs")
+    rows, width = table.value.shape
+    own = table.name.rpartition(".")[0]
+    path = r.fresh(site_path(own)) if own else r.path()
+    r.give(path, {"weight": table})
+    with_features = labels.arranged((*labels.axes, (FEATURES,)), (*labels.sizes, width))
+    return r.layer(path, "embedding", [with_features], width, (Kernel("weight", f"{path}.weight", rows, width),))
+
+
+@reads("aten.layer_norm.default")
+def layer_norm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, shape, gain, bias, epsilon = (*args, None, None, 1e-5)[:5] if len(args) < 5 else args[:5]
+    features_last(value, "layer norm")
+    if len(shape) != 1:
+        raise Refusal(f"layer norm over {len(shape)} axes", "normalise the features alone")
+    width = value.sizes[-1]
+    path = r.path()
+    ones, zeros = torch.ones(width), torch.zeros(width)
+    r.give(path, {"weight": ones if gain is None else gain, "bias": zeros if bias is None else bias})
+    return r.layer(path, "layer_norm", [value], width, epsilon=epsilon)
+
+
+@reads("aten.native_layer_norm.default")
+def native_layer_norm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
+    return Parts((layer_norm(r, node, args, kwargs), None, None))
+
+
+def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
+    """A sum or product of two values of the model."""
+    if isinstance(a, Zeros) or isinstance(b, Zeros):
+        return (b if isinstance(a, Zeros) else a) if kind == "add" else Zeros()
+    for x in (a, b):
+        if isinstance(x, (int, float)):
+            raise Refusal(f"to {kind} a number ({x}) is not an operator yet",
+                          "fold it into the weights before or after")
+        if isinstance(x, Weights):
+            raise Refusal(f"to {kind} a parameter or constant is not an operator yet",
+                          "fold it into the bias or weights before or after")
+    features_last(a, f"to {kind}")
+    if a.sizes[-1] != b.sizes[-1]:
+        raise Refusal(f"a vector of {min(a.sizes[-1], b.sizes[-1])} is repeated along one of "
+                      f"{max(a.sizes[-1], b.sizes[-1])}",
+                      "both values have the same width")
+    return r.layer(r.path(own=False), kind, [a, b], a.sizes[-1])
+
+
+@reads("aten.add.Tensor", "aten.add_.Tensor")
+def add(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if (alpha := kwargs.get("alpha", 1)) != 1:
+        raise Refusal(f"a sum with alpha={alpha}", "fold the factor into the weights of the second value")
+    return combined(r, "add", *args[:2])
+
+
+@reads("aten.mul.Tensor", "aten.mul_.Tensor")
+def mul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    for x, y in (args, args[::-1]):
+        if isinstance(y, (int, float)) and y == 1:
+            return x
+    return combined(r, "multiply", *args)
+
+
+def table(r: Reading, kind: str, value: Any) -> Sequence:
+    """A tabulated function.  It reads int16 in Q3.12: that of a value which something makes for it alone."""
+    if not isinstance(value, Sequence):
+        raise Refusal(f"`{kind}` of something that is no value of the model")
+    return r.layer(r.path(), kind, [value], value.sizes[value.axes.index((FEATURES,))])
+
+
+@reads("aten.tanh.default", "aten.tanh_.default")
+def tanh(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    return table(r, "tanh", args[0])
+
+
+@reads("aten.sigmoid.default", "aten.sigmoid_.default")
+def sigmoid(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    return table(r, "sigmoid", args[0])
+
+
+@reads("aten.log_softmax.int", "aten._log_softmax.default")
+def log_softmax(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, dim = args[:2]
+    if value.axes[dim % len(value.axes)] != (FEATURES,):
+        raise Refusal("log-softmax goes along another axis than the features", "`dim=-1`, with the features last")
+    features_last(value, "log-softmax")
+    return r.layer(r.path(), "log_softmax", [value], value.sizes[-1])
+
+
+@reads("aten.dropout.default", "aten.dropout_.default", "aten.feature_dropout.default", "aten.native_dropout.default")
+def dropout(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Acts in training alone; kept on the way from the value to what reads it."""
+    value, p = args[:2]
+    kept = evolve(value, keeps=value.keeps * (1 - p)) if isinstance(value, Sequence) else value
+    return Parts((kept, None)) if "native" in str(node.target) else kept
+
+
+@reads("aten.zeros.default", "aten.new_zeros.default", "aten.zeros_like.default")
+def zeros(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Zeros:
+    return Zeros()
+
+
+@reads("aten.full.default", "aten.full_like.default", "aten.new_full.default")
+def full(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Zeros:
+    if args[1 if "new" not in str(node.target) else 2] != 0:
+        raise Refusal("a constant is not a value yet", "only zeros, as the state that a sequence starts from")
+    return Zeros()

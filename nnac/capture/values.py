@@ -1,0 +1,124 @@
+"""What a tensor of the user's model is, as far as its integers are concerned.
+
+A `Sequence` is a value of the model graph ([T, B, C] there) together with the layout that the user's tensor has: a list
+of axes, each the product of none (size 1), one or several of the user's own: an input ``x`` of three axes has the axes
+``x.0``, ``x.1`` and FEATURES.  Transposing, viewing and squeezing change the list and nothing else.  Which of the
+user's axes is time is found out by what reads it: recurrent layers and convolutions go along it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import define, evolve, field, frozen
+from torch import Tensor
+
+FEATURES = "features"
+Axis = tuple[str, ...]
+
+
+@frozen
+class Sequence:
+    """A value of the graph in the user's layout.
+
+    name   layer path or input name      axes   of the user's tensor      sizes  of these axes, in the example
+    keeps  probability with which dropout keeps an element, on its way from the value to this use
+    last   only the last step in time is meant
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    sizes: tuple[int, ...]
+    keeps: float = 1.0
+    last: bool = False
+
+    def arranged(self, axes: Iterable[Axis], sizes: Iterable[int]) -> Sequence:
+        return evolve(self, axes=tuple(axes), sizes=tuple(sizes))
+
+    @property
+    def features_last(self) -> bool:
+        return bool(self.axes) and self.axes[-1] == (FEATURES,)
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """The user's axes but for the features, in order, those of size 1 left out."""
+        return tuple(a for axis in self.axes for a in axis if a != FEATURES)
+
+
+@frozen(eq=False)
+class Weights:
+    """Parameters, or what the forward computes from parameters alone: its value, and the names of the parameters in it.
+
+    name   of the parameter if it is one as it stands, else ""
+    """
+
+    value: Tensor
+    sources: tuple[str, ...]
+    name: str = ""
+
+
+@frozen
+class Zeros:
+    """A tensor of zeros of any shape: the state that a sequence starts from."""
+
+
+@frozen
+class Parts:
+    """What a call with several results makes: ``layer[i]`` by number."""
+
+    values: tuple[object, ...]
+
+
+@frozen
+class FinalState:
+    """The hidden state of a recurrent layer after the last step, [layers, B, H]: the last step of each layer's
+    output."""
+
+    outputs: tuple[Sequence, ...]
+
+
+@frozen
+class Unread:
+    """A result that no operator can give: reading it is refused, not making it."""
+
+    what: str
+    instead: str
+
+
+@frozen
+class Lost:
+    """Stands for a value that could not be made, so that what reads it is not reported as well."""
+
+
+@define
+class Axes:
+    """Which of the user's axes are the same one (added values have the same axes), and which is time or batch."""
+
+    parents: dict[str, str] = field(factory=dict)
+    roles: dict[str, str] = field(factory=dict)
+
+    def root(self, axis: str) -> str:
+        while (up := self.parents.get(axis, axis)) != axis:
+            axis = up
+        return axis
+
+    def same(self, a: str, b: str) -> bool:
+        """Take two axes for one.  False if one is time and the other batch."""
+        a, b = self.root(a), self.root(b)
+        if a == b:
+            return True
+        roles = {self.roles.get(x) for x in (a, b)} - {None}
+        if len(roles) > 1:
+            return False
+        self.parents[b] = a
+        if roles:
+            self.roles[a] = roles.pop()  # type: ignore[assignment]
+        return True
+
+    def mark(self, axis: str, role: str) -> bool:
+        """Say that an axis is ``time`` or ``batch``.  False if it is the other."""
+        axis = self.root(axis)
+        return self.roles.setdefault(axis, role) == role
+
+    def role(self, axis: str) -> str | None:
+        return self.roles.get(self.root(axis))

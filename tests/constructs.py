@@ -1,0 +1,362 @@
+"""PyTorch constructs that users write: each is read right, or refused with a reason.  ``RIGHT`` and ``REFUSED``: name
+-> (model, example[, words])."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+L = nn.Linear
+
+
+class Of(nn.Module):
+    """A model of submodules and a forward."""
+
+    def __init__(self, body: Callable[..., Any], **modules: Any) -> None:
+        super().__init__()
+        self.body = body
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.body(self, *args, **kwargs)
+
+
+class Two(nn.Module):
+    """Inputs that the body uses in another order than the signature has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = L(6, 8), L(6, 8), L(8, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        second = self.b(y)
+        return self.out(torch.tanh(second + self.a(x)))
+
+
+class Optional_(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.LSTM(6, 8), L(8, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, state: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        return self.out(self.rnn(x, state)[0])
+
+
+class Lengths(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(6, 8)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        assert x.dim() == 3 and x.size(2) == 6, "features"
+        return self.rnn(x)[0]
+
+
+class Scaled(nn.LSTM):
+    """A subclass with a forward of its own (icefall's ScaledLSTM is one)."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor, hx: Any = None) -> Any:
+        flat = [w * self.scale.exp() for w in self._flat_weights]
+        zero = x.new_zeros(1, x.shape[1], self.hidden_size)
+        return torch.lstm(x, (zero, zero), flat, self.bias, 1, 0.0, self.training, False, False)
+
+
+class Backwards(nn.LSTM):
+    def forward(self, x: Tensor, hx: Any = None) -> Any:
+        y, h = super().forward(x.flip(0))
+        return y.flip(0), h
+
+
+class LargerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight + 1, self.bias, self.eps)
+
+
+class LowRank(nn.Linear):
+    """LoRA: a frozen weight and a product of two small ones beside it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.weight.requires_grad_(False)
+        self.down, self.up = nn.Parameter(torch.randn(2, args[0])), nn.Parameter(torch.randn(args[1], 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight + self.up @ self.down, self.bias)
+
+
+class Ell(nn.Module):
+    """Keeps its state on itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.state = nn.GRU(6, 8), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, self.state = self.gru(x, self.state)
+        return y
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = L(6, 8)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return self.a(x + self.seen)
+
+
+class Keyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = L(6, 8), L(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(input=torch.tanh(input=self.a(input=x)))
+
+
+class Taken(nn.Module):
+    """Submodules named as a training module's own attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.inputs, self.run, self.plan = L(6, 8), L(8, 8), L(8, 8), L(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plan(self.run(self.inputs(self.layers(x))))
+
+
+def hooked(model: nn.Module, *, before: bool = False) -> nn.Module:
+    """A linear layer between two, with a hook that adds its own input (or a pre-hook that takes the tanh)."""
+    if before:
+        model.b.register_forward_pre_hook(lambda m, a: (torch.tanh(a[0]),))  # type: ignore[union-attr, operator]
+    else:
+        model.b.register_forward_hook(lambda m, a, y: y + a[0])  # type: ignore[union-attr, operator]
+    return model
+
+
+def tied() -> nn.Module:
+    model = Of(lambda s, i: s.out(s.rnn(s.e(i))[0]), e=nn.Embedding(11, 6), rnn=nn.LSTM(6, 6), out=L(6, 11))
+    model.out.weight = model.e.weight
+    return model
+
+
+def frozen() -> nn.Module:
+    model = Of(lambda s, x: s.out(s.rnn(x)[0]), rnn=nn.LSTM(6, 8), out=L(8, 4))
+    model.rnn.requires_grad_(False)
+    return model
+
+
+def pruned() -> nn.Module:
+    model = nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    return model
+
+
+X, Y, LABELS = torch.randn(12, 3, 6), 3 * torch.randn(12, 3, 6), torch.randint(0, 11, (9, 3))
+FIRST = X.transpose(0, 1).contiguous()
+
+
+def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
+    """Read right."""
+    return {
+        "inputs used in another order": (Two, (X, Y)),
+        "optional arguments left out": (Optional_, (X,)),
+        "an input that is not used, and asserts on sizes": (Lengths, (X, torch.tensor([12, 10, 3]))),
+        "several layers, state taken apart and not read": (lambda: Of(_taken_apart, rnn=nn.LSTM(6, 8, 3, dropout=0.1),
+                                                                      out=L(8, 4)), (X,)),
+        "bidirectional with projection": (lambda: Of(lambda s, x: s.out(s.rnn(x)[0]),
+                                                     rnn=nn.LSTM(6, 8, 2, bidirectional=True, proj_size=4),
+                                                     out=L(8, 4)), (X,)),
+        "no biases": (lambda: Of(lambda s, x: s.out(s.rnn(x)[0]), rnn=nn.LSTM(6, 8, bias=False),
+                                 out=L(8, 4, bias=False)), (X,)),
+        "explicit zero states": (lambda: Of(_zero_states, rnn=nn.LSTM(6, 8), out=L(8, 4)), (X,)),
+        "the last step": (lambda: Of(lambda s, x: s.out(s.rnn(x)[0][-1]), rnn=nn.LSTM(6, 8), out=L(8, 4)), (X,)),
+        "the last step, batch first": (lambda: Of(lambda s, x: s.out(s.rnn(x)[0][:, -1, :]),
+                                                  rnn=nn.LSTM(6, 8, batch_first=True), out=L(8, 4)),
+                                       (FIRST,)),
+        "the last hidden state of a GRU": (lambda: Of(lambda s, x: s.out(s.rnn(x)[1].squeeze(0)), rnn=nn.GRU(6, 8),
+                                                      out=L(8, 4)), (X,)),
+        "the last hidden state of the last layer": (lambda: Of(lambda s, x: s.out(s.rnn(x)[1][0][-1]),
+                                                               rnn=nn.LSTM(6, 8, 2), out=L(8, 4)), (X,)),
+        "layers that are transposed between": (lambda: Of(_transposed, rnn=nn.LSTM(6, 8), out=L(8, 4)), (FIRST,)),
+        "permute and contiguous": (lambda: Of(lambda s, x: s.out(s.rnn(x.permute(1, 0, 2).contiguous())[0]).permute(1,
+            0, 2), rnn=nn.GRU(6, 8),
+                                              out=L(8, 4)), (FIRST,)),
+        "viewed flat": (lambda: Of(lambda s, i: F.log_softmax(s.out(s.rnn(s.e(i))[0]).view(-1, 11), dim=1),
+                                   e=nn.Embedding(11, 6),
+                                   rnn=nn.LSTM(6, 6), out=L(6, 11)), (LABELS,)),
+        "viewed flat and back": (lambda: Of(lambda s, x: s.out(torch.tanh(s.a(x.reshape(-1, 6)))).reshape(x.shape[0],
+            x.shape[1], 4), a=L(6, 8),
+                                            out=L(8, 4)), (X,)),
+        "unsqueezed and squeezed": (lambda: Of(lambda s, x: s.a(x.unsqueeze(1)).squeeze(1), a=L(6, 8)), (X,)),
+        "labels, batch first": (lambda: Of(lambda s, i: s.rnn(s.e(i))[0], e=nn.Embedding(11, 6),
+                                           rnn=nn.LSTM(6, 8, batch_first=True)),
+                                (LABELS.T.contiguous(),)),
+        "labels cast": (lambda: Of(lambda s, i: s.rnn(s.e(i.long()))[0], e=nn.Embedding(11, 6), rnn=nn.LSTM(6, 8)),
+                        (LABELS.int(),)),
+        "two embeddings": (lambda: Of(lambda s, i, j: s.rnn(s.e(i) + s.f(j))[0], e=nn.Embedding(11, 6),
+                                      f=nn.Embedding(5, 6), rnn=nn.LSTM(6, 8)),
+                           (LABELS, LABELS % 5)),
+        "residual stacks": (lambda: Of(_residual, a=nn.LSTM(6, 6), b=nn.LSTM(6, 6), n=nn.LayerNorm(6)), (X,)),
+        "added in place": (lambda: Of(_in_place, a=L(6, 8), b=L(6, 8)), (X,)),
+        "a value added to itself, and times itself": (lambda: Of(lambda s, x: s.out((s.a(x) + s.b(x)) * s.b(x)),
+                                                                 a=L(6, 8), b=L(6, 8), out=L(8, 4)),
+                                                      (X,)),
+        "a gate": (lambda: Of(lambda s, x: s.a(x) * torch.sigmoid(s.b(x)), a=L(6, 8), b=L(6, 8)), (X,)),
+        "dropout everywhere": (lambda: Of(lambda s, x: s.d(s.out(F.dropout(torch.tanh(s.a(s.d(x))), 0.2, s.training))),
+                                          a=L(6, 8), out=L(8, 4),
+                                          d=nn.Dropout(0.3)), (X,)),
+        "identity and sequential": (lambda: nn.Sequential(nn.Identity(), L(6, 8), nn.Tanh(),
+                                                          nn.Sequential(L(8, 8), nn.Sigmoid()), L(8, 4)), (X,)),
+        "a module called twice": (lambda: Of(lambda s, x: s.out(s.a(torch.tanh(s.a(x)))), a=L(6, 6), out=L(6, 4)),
+                                  (X,)),
+        "an LSTM called twice": (lambda: Of(lambda s, x: s.rnn(s.rnn(x)[0])[0], rnn=nn.LSTM(6, 6)), (X,)),
+        "tied weights": (tied, (LABELS,)),
+        "frozen weights": (frozen, (X,)),
+        "a hook that adds": (lambda: hooked(Of(lambda s, x: s.out(s.b(s.a(x))), a=L(6, 8), b=L(8, 8), out=L(8, 4))),
+                             (X,)),
+        "a hook before": (lambda: hooked(Of(lambda s, x: s.out(s.b(s.a(x))), a=L(6, 8), b=L(8, 8), out=L(8, 4)),
+                                         before=True), (X,)),
+        "a subclass that scales its weights": (lambda: Of(lambda s, x: s.out(s.rnn(x)[0]), rnn=Scaled(6, 8),
+                                                          out=L(8, 4)), (X,)),
+        "a subclass of layer norm": (lambda: Of(lambda s, x: s.n(s.a(x)), a=L(6, 8), n=LargerNorm(8)), (X,)),
+        "low-rank adapters": (lambda: Of(lambda s, x: s.out(torch.tanh(s.a(x))), a=LowRank(6, 8), out=L(8, 4)), (X,)),
+        "weight norm": (lambda: Of(lambda s, x: s.out(s.a(x)), a=parametrizations.weight_norm(L(6, 8)), out=L(8, 4)),
+                        (X,)),
+        "spectral norm": (lambda: Of(lambda s, x: s.a(x), a=parametrizations.spectral_norm(L(6, 8))), (X,)),
+        "pruned weights": (pruned, (X,)),
+        "layer norm without weights": (lambda: Of(lambda s, x: s.n(s.a(x)), a=L(6, 8),
+                                                  n=nn.LayerNorm(8, elementwise_affine=False)), (X,)),
+        "layer norm without bias": (lambda: Of(lambda s, x: s.n(s.a(x)), a=L(6, 8), n=nn.LayerNorm(8, bias=False)),
+                                    (X,)),
+        "matrix products with parameters": (lambda: Of(lambda s, x: torch.matmul(x, s.w) @ s.v,
+                                                       w=nn.Parameter(torch.randn(6, 8)),
+                                                       v=nn.Parameter(torch.randn(8, 4))), (X,)),
+        "a transposed weight": (lambda: Of(lambda s, x: F.linear(x, s.a.weight.t()), a=L(8, 6)), (X,)),
+        "arguments by keyword": (Keyword, (X,)),
+        "names that a training module has itself": (Taken, (X,)),
+        "an input called as a layer": (lambda: Of(_called_as, a=L(6, 8)), (X,)),
+        "vectors without time": (lambda: nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4)), (X[0],)),
+        "one step": (lambda: Of(lambda s, x: s.rnn(x)[0], rnn=nn.LSTM(6, 8)), (X[:1],)),
+        "DataParallel": (lambda: nn.DataParallel(nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4))), (X,)),
+        "torch.compile": (lambda: torch.compile(nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4))), (X,)),
+        "averaged weights": (lambda: torch.optim.swa_utils.AveragedModel(nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4))),
+                             (X,)),
+        "double precision": (lambda: nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4)).double(), (X.double(),)),
+        "bfloat16": (lambda: nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4)).bfloat16(), (X.bfloat16(),)),
+        "a dead branch": (lambda: Of(_dead, a=L(6, 8), b=L(6, 8)), (X,)),
+        "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
+    }
+
+
+def _taken_apart(s: Any, x: Tensor) -> Tensor:
+    y, (_h, _c) = s.rnn(x)
+    return s.out(y)
+
+
+def _zero_states(s: Any, x: Tensor) -> Tensor:
+    h = torch.zeros(1, x.size(1), 8)
+    return s.out(s.rnn(x, (h, h.clone()))[0])
+
+
+def _transposed(s: Any, x: Tensor) -> Tensor:
+    y, _ = s.rnn(x.transpose(0, 1))
+    return s.out(y.transpose(0, 1))
+
+
+def _residual(s: Any, x: Tensor) -> Tensor:
+    y = x + s.a(x)[0]
+    return s.n(y + s.b(y)[0])
+
+
+def _in_place(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    y += s.b(x)
+    return y
+
+
+def _called_as(s: Any, a: Tensor) -> Tensor:
+    return s.a(a)
+
+
+def _dead(s: Any, x: Tensor) -> Tensor:
+    torch.tanh(s.b(x))
+    return s.a(x)
+
+
+def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]:
+    """Refused, each with words of its reason."""
+    return {
+        "an initial state in a tuple": (lambda: Of(lambda s, z, x: s.rnn(x, (torch.tanh(s.i(z)),) * 2)[0], i=L(6, 8),
+                                                   rnn=nn.LSTM(6, 8)), (Y[:1], X),
+                                        "initial state"),
+        "an initial state by keyword": (lambda: Of(lambda s, z, x: s.rnn(x, hx=torch.tanh(s.i(z)))[0], i=L(6, 8),
+                                                   rnn=nn.GRU(6, 8)), (Y[:1], X),
+                                        "initial state"),
+        "a subclass that goes backwards": (lambda: Of(lambda s, x: s.rnn(x)[0], rnn=Backwards(6, 8)), (X,), "flip"),
+        "an embedding times a number": (lambda: Of(lambda s, i: s.e(i) * 8.0, e=nn.Embedding(11, 6)), (LABELS,),
+                                        "number"),
+        "alpha": (lambda: Of(lambda s, x: torch.add(s.a(x), s.b(x), alpha=0.25), a=L(6, 8), b=L(6, 8)), (X,), "alpha"),
+        "alpha of a method": (lambda: Of(lambda s, x: s.a(x).add(s.b(x), alpha=-1), a=L(6, 8), b=L(6, 8)), (X,),
+                              "alpha"),
+        "log-softmax along time": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(0)), (X,),
+                                   "another axis"),
+        "log-softmax along the batch": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(1)), (X,),
+                                        "another axis"),
+        "a table's input that something else reads": (lambda: Of(lambda s, x: (lambda y: y * torch.sigmoid(y))(s.a(x)),
+                                                                 a=L(6, 8)), (X,), "saturates"),
+        "the table of an LSTM's output": (lambda: Of(lambda s, x: torch.tanh(s.rnn(x)[0]), rnn=nn.LSTM(6, 8)), (X,),
+                                          "a table reads"),
+        "state kept on the model": (Ell, (X,), "keeps a state"),
+        "a buffer that counts": (Counting, (X,), "keeps something between calls"),
+        "a decision by values": (lambda: Of(lambda s, x: s.a(x) if x.sum() > 0 else -s.a(x), a=L(6, 8)), (X,),
+                                 "decides by the values"),
+        "packed sequences": (lambda: Of(_packed, rnn=nn.LSTM(6, 8)), (X,), "packed"),
+        "scripted": (lambda: torch.jit.trace(nn.Sequential(L(6, 8)), X), (X,), "torch.jit"),
+        "ReLU": (lambda: nn.Sequential(L(6, 8), nn.ReLU()), (X,), "relu"),
+        "convolution": (lambda: Of(lambda s, x: s.c(x.permute(1, 2, 0)), c=nn.Conv1d(6, 8, 3)), (X,), "conv1d"),
+        "a plain recurrent layer": (lambda: Of(lambda s, x: s.r(x)[0], r=nn.RNN(6, 8)), (X,), "plain recurrent"),
+        "a bidirectional GRU": (lambda: Of(lambda s, x: s.r(x)[0], r=nn.GRU(6, 8, bidirectional=True)), (X,),
+                                "bidirectional GRU"),
+        "the cell state": (lambda: Of(lambda s, x: s.out(s.r(x)[1][1][-1]), r=nn.LSTM(6, 8), out=L(8, 4)), (X,),
+                           "cell state"),
+        "the final state of both directions": (lambda: Of(lambda s, x: s.out(s.r(x)[1][0][0]),
+                                                          r=nn.LSTM(6, 8, bidirectional=True), out=L(8, 4)), (X,),
+                                               "bidirectional"),
+        "the first step": (lambda: Of(lambda s, x: s.out(s.r(x)[0][0]), r=nn.LSTM(6, 8), out=L(8, 4)), (X,),
+                           "last step"),
+        "half of the features": (lambda: Of(lambda s, x: s.out(s.a(x)[..., :4]), a=L(6, 8), out=L(4, 4)), (X,),
+                                 "part of an axis"),
+        "concatenation": (lambda: Of(lambda s, x: torch.cat([s.a(x), s.b(x)], -1), a=L(6, 8), b=L(6, 8)), (X,), "cat"),
+        "subtraction": (lambda: Of(lambda s, x: s.a(x) - s.b(x), a=L(6, 8), b=L(6, 8)), (X,), "sub"),
+        "a mean over time": (lambda: Of(lambda s, x: s.a(x).mean(0), a=L(6, 8)), (X,), "mean"),
+        "a gate of width one": (lambda: Of(lambda s, x: s.a(x) * torch.sigmoid(s.b(x)), a=L(6, 8), b=L(6, 1)), (X,),
+                                "repeated"),
+        "one is batch first, one is not": (lambda: Of(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 6),
+                                                      b=nn.LSTM(6, 6, batch_first=True)), (X,),
+                                           "batch for another"),
+        "time and features exchanged": (lambda: Of(lambda s, x: s.b(s.a(x).transpose(0, 2)), a=L(6, 8), b=L(12, 4)),
+                                        (X,), "features"),
+        "attention": (lambda: Of(lambda s, x: s.m(x, x, x)[0], m=nn.MultiheadAttention(6, 2)), (X,), ""),
+        "random numbers": (lambda: Of(lambda s, x: s.a(x + torch.rand_like(x)), a=L(6, 8)), (X,), "rand"),
+        "nothing at all": (lambda: nn.Identity(), (X,), ""),
+        "a length built in": (lambda: Of(lambda s, x: s.a(x.reshape(12, 3, 6)), a=L(6, 8)), (X,), "length"),
+        "the whole sequence and its last step": (lambda: Of(lambda s, x: s.a(x) + s.a(x)[-1], a=L(6, 8)), (X,), ""),
+    }
+
+
+def _packed(s: Any, x: Tensor) -> Tensor:
+    return pad_packed_sequence(s.rnn(pack_padded_sequence(x, torch.tensor([12, 10, 4])))[0])[0]

@@ -52,4 +52,4 @@ def program(module: Trained) -> Program:
     from nnac.schedule.compile import Settings, compile_graph
 
     return compile_graph(bind(module), module.plan.target, Settings.of(module.plan), plan=module.plan.to_json(),
-                         metadata=dict(front_end=module.front.to_json(), training=module.training))
+                         metadata=dict(front_end=module.end.to_json(), training=module.training))

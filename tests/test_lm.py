@@ -1,21 +1,30 @@
 """The language model: the second family.  Built, linted, trained, compiled, emulated; its names are nobody else's business."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from nnac import checkpoint
+from nnac.cli import main
+from nnac.compiler import trained
 from nnac.emulator.executor import Emulator
 from nnac.evaluate import evaluate
 from nnac.lower import lower_plan
 from nnac.model import ModelError, build
 from nnac.model.lm_torch import LanguageNetwork, LmConfig, cross_entropy, from_edge, to_edge
 from nnac.policy import loads
+from nnac.program import Program
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.train.families import module_of
 from nnac.train.families.lm import LanguageModel
+from nnac.train.language import load_float, perplexity
 from nnac.train.module import FloatWeightsError
+from nnac.train.processes import TrainingError
 from nnac.train.schedule import Compression
+from nnac.train.sentences import Sentences, divided, read_sentences
 
 POLICY = """
 import "targets/edge.nnac"
@@ -136,3 +145,77 @@ def test_sizes():
     assert {size: build("lm", size=size).weights for size in ("tiny", "small", "large")} == dict(
         tiny=12 * 8 + 64 * (8 + 16) + 12 * 16, small=64 * 64 + 1024 * (64 + 256) + 64 * 256,
         large=2 * 1024 * 512 + 2 * (8192 * (512 + 512) + 512 * 2048))
+
+
+# ------------------------------------------------------------------------------------------------------------ from text
+
+TEXT_POLICY = """
+import "targets/edge.nnac"
+policy text {
+  model lm(size="small", vocabulary=12, cells=16)
+  target edge
+  layers ** { weights int8 per_channel; activations int8 minmax }
+  layers lm.lstm[*].{input, recurrent} { weights gq(5, anneal=exponential(1 -> 300, over=4 steps)) }
+  layers lm.output { activations int16 minmax }
+  training { steps 9 steps; batch 8; learning_rate 1e-3 }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A folder with sentences of the letters a to e, and a float network trained on them."""
+    folder = tmp_path_factory.mktemp("text")
+    r = np.random.default_rng(0)
+    words = ["abcde"[i:j] for i in range(5) for j in range(i + 1, 6)]                       # alphabetic runs: learned soon
+    (folder / "text.txt").write_text("\n\n".join(" ".join(r.choice(words, r.integers(1, 9))) for _ in range(500)))
+    (folder / "policy.nnac").write_text(TEXT_POLICY)
+    arguments = ["--text", str(folder / "text.txt"), "--steps", "100", "--cells", "16", "--vocabulary", "12", "--json", "--processes", "1"]
+    assert main(["baseline", "--out", str(folder / "float.nnc"), *arguments]) == 0
+    return folder
+
+
+def test_from_text_to_program_by_the_command_line(text, capsys):
+    out = str(text / "module.nnc")
+    assert main(["train", str(text / "policy.nnac"), "--text", str(text / "text.txt"), "--float", str(text / "float.nnc"), "--out", out,
+                 "--processes", "1"]) == 0
+    assert "9 steps, dev perplexity" in capsys.readouterr().out
+    assert main(["compile", out, "--out", str(text / "lm.nna")]) == 0
+    made = trained(out)
+    assert made.end.text([1]) and "language model" not in str(made)
+    sentences = Sentences(divided(read_sentences(text / "text.txt"))[1], made.end.tokens)
+    batch = sentences.batch(np.arange(len(sentences)))
+    with torch.no_grad():
+        scores = made.module(batch.labels)
+    emulator = Emulator(Program.load(text / "lm.nna"))
+    got, _ = emulator.run("lm", dict(label=from_edge(batch.labels)[..., None].numpy()), emulator.initial_state("lm", len(batch)))
+    assert np.array_equal(np.float32(got["lm.scores"] * 2.0**-11), scores.numpy())
+    assert perplexity(made.module, sentences) == pytest.approx(checkpoint.load(out).metadata["training"]["dev_perplexity"], abs=1e-4)
+    with pytest.raises(TrainingError, match="hears no audio"):
+        made.front  # noqa: B018
+
+
+def test_the_float_network_learns_from_text(text):
+    network = load_float(text / "float.nnc")
+    held = Sentences(divided(read_sentences(text / "text.txt"))[1], network.tokens)
+    assert perplexity(network.model, held) < 0.8 * network.tokens.count
+
+
+@pytest.mark.parametrize("content, message", [
+    ("one\ntwo\n", "2 sentences .one a line. are too few"), ("ab\n" * 100 + "xyz\n" * 40, "the word pieces cannot spell"),
+    (b"\xff\xfe\n" * 50, "UTF-8")])
+def test_a_text_that_cannot_be_learned_from_is_one_line(text, tmp_path, capsys, content, message):
+    file = tmp_path / "bad.txt"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    arguments = ["--text", str(file), "--float", str(text / "float.nnc"), "--out", str(tmp_path / "o.nnc"),
+                 "--processes", "1"]
+    assert main(["train", str(text / "policy.nnac"), *arguments]) != 0
+    said = capsys.readouterr().err.strip()
+    assert re.search(message, said) and len(said.splitlines()) == 1
+
+
+def test_text_under_a_policy_of_a_recogniser_is_one_line(text, tmp_path, capsys):
+    arguments = ["--text", str(text / "text.txt"), "--float", str(text / "float.nnc"), "--out", str(tmp_path / "o.nnc"),
+                 "--processes", "1"]
+    assert main(["train", "tests/tiny.nnac", *arguments]) == 1
+    assert "is no language model" in capsys.readouterr().err

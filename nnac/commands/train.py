@@ -1,6 +1,6 @@
-"""``nnac train POLICY --float FILE --corpus DIR --out FILE``: train under a policy.
+"""``nnac train POLICY --float FILE --corpus DIR --out FILE``: train under a policy; ``--text FILE`` where it is a language model's.
 
-The training module starts from a float recogniser (``nnac baseline``), finds its scales on real data, and computes the NNA's own
+The training module starts from a float network (``nnac baseline``), finds its scales on real data, and computes the NNA's own
 integers in every forward pass.  Stop it at any time: called again it goes on, and ends with the same weights.  Curves: OUT.log.jsonl.
 Several GPUs or machines: see --job.
 """
@@ -10,7 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnac.plan import Plan
+    from nnac.train.pace import Run
 
 
 def register(subparsers: Any) -> None:
@@ -20,8 +24,10 @@ def register(subparsers: Any) -> None:
     p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=source, metavar="POLICY")
     p.add_argument("--float", dest="float_path", type=source, required=True, metavar="FILE",
-                   help="the float recogniser to start from")
-    p.add_argument("--corpus", type=corpus, required=True, metavar="DIR")
+                   help="the float network to start from")
+    data = p.add_mutually_exclusive_group(required=True)
+    data.add_argument("--corpus", type=corpus, metavar="DIR", help="what a recogniser learns from")
+    data.add_argument("--text", type=source, metavar="FILE", help="what a language model learns from: sentences, one a line")
     p.add_argument("--out", type=sink(".part", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
     p.add_argument("--learning-rate", type=rate)
@@ -42,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     how, given = run_of(args), pace_of(args, "steps", "learning_rate", "seed", "distil")
     plan = resolve(args.file, args.policy, **definitions(args.define))
+    if args.text:
+        return _language(args, plan, given, how)
     config = PolicyConfig.of(plan, **given)
     if args.job:
         write_job(task(plan, args.float_path, args.corpus, args.out, config), how, args.job)
@@ -52,4 +60,22 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(last))
     else:
         sys.stdout.write(f"{args.out}: {plan.name}, {last['step']} steps, dev WER {last['dev']:.2f} %\n")
+    return 0
+
+
+def _language(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Run) -> int:
+    """The same of a language model."""
+    from nnac.commands._training import misuse, torchrun
+    from nnac.train.language import LmPolicyConfig, policy_task, train
+    from nnac.train.loop import write_job
+
+    if args.distil is not None:
+        return misuse(args, "--distil needs a recogniser's corpus, and this is a language model")
+    task = policy_task(plan, args.float_path, args.text, args.out, LmPolicyConfig.of(plan, **given))
+    if args.job:
+        write_job(task, how, args.job)
+        print(torchrun(args.job))
+        return 0
+    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
+    print(json.dumps(last) if args.json else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
     return 0

@@ -66,6 +66,24 @@ def front_end_of(program: Program) -> FrontEnd:
         raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): {error}") from None
 
 
+@frozen(eq=False)
+class TextEnd:
+    """What stands between text and a model that hears nothing.  Travels as a front end does."""
+
+    tokens: Tokens
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(tokens=self.tokens.to_json())
+
+    def text(self, ids: Iterable[int]) -> str:
+        return self.tokens.decode(ids)
+
+
+def end_from_json(data: dict[str, Any]) -> FrontEnd | TextEnd:
+    """Whichever ``to_json`` described."""
+    return FrontEnd.from_json(data) if "features" in data else TextEnd(Tokens.from_json(data["tokens"]))
+
+
 def pad(sequences: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
     """[T_i, bins] each -> ([T, B, bins] with zeros at the end, lengths [B])."""
     lengths = np.array([len(s) for s in sequences])

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from .. import checkpoint
 from ..decode.recogniser import Recogniser, save_recogniser
 from ..model.rnnt_torch import Rnnt, RnntConfig
-from ..speech.corpus import Split, load_split
+from ..speech.corpus import load_split
 from ..speech.tokens import LETTERS, Tokens, word_pieces
 from . import loop
 from .batches import Batch, Examples
+from .evaluate import WORD_ERRORS, Heard
 from .joint_loss import joint_loss
 from .loop import TrainingError
 from .pace import Pace, Run, settings
@@ -100,6 +101,9 @@ class FloatLearner:
         total = loss + self.config.ctc * self.side(encoded.float(), lengths, batch) if self.config.ctc else loss
         return total, float(loss.detach())
 
+    def evaluate(self, dev: Heard) -> float:
+        return dev.word_error_rate(self.model)
+
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
@@ -122,6 +126,7 @@ class FloatTask:
     corpus: str
     out: str
     kind: ClassVar[str] = "float"
+    measure: ClassVar[str] = WORD_ERRORS
 
     @property
     def pace(self) -> Pace:
@@ -137,7 +142,7 @@ class FloatTask:
     def identity(self) -> dict:
         return {"config": self.config.to_json()}
 
-    def prepare(self) -> tuple[FloatLearner, Examples, Split]:
+    def prepare(self) -> tuple[FloatLearner, Examples, Heard]:
         config = self.config
         train = load_split(self.corpus, "train")
         if config.train_utterances is not None:
@@ -146,11 +151,11 @@ class FloatTask:
         if tokens.count != config.model.vocabulary:
             raise TrainingError(f"the network has {config.model.vocabulary} tokens, {config.tokens} are {tokens.count}")
         examples = Examples(train, tokens, train.normalisation())
-        return FloatLearner(config), examples, load_split(self.corpus, "dev").first(DEV_UTTERANCES)
+        return FloatLearner(config), examples, Heard(load_split(self.corpus, "dev").first(DEV_UTTERANCES), examples.normalisation, tokens)
 
     def finish(self, learner: FloatLearner, examples: Examples, report: dict) -> dict:
         training = {"config": self.config.to_json(), "steps": report["step"], "dev_wer": round(report["dev"], 3),
-                    "corpus": loop.corpus_of(examples)}
+                    "corpus": examples.description()}
         save_recogniser(self.out, Recogniser(learner.model, examples.split.recipe.features, examples.normalisation, examples.tokens, training))
         return {}
 

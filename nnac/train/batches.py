@@ -6,7 +6,9 @@ that processes which take one shard each finish together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +64,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.split)
 
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says of the corpus it was trained on."""
+        return {"utterances": len(self), "frames": int(self.frames.sum()), "recipe": self.split.recipe.to_json()}
+
     def batch(self, rows: NDArray, augment: Generator | None = None) -> Batch:
         """Utterances ``rows`` as tensors; ``augment``: draw a SpecAugment mask for each from this generator."""
         features = np.zeros((int(self.frames[rows].max()), len(rows), self.split.features[rows[0]].shape[1]), np.float32)
@@ -70,12 +76,13 @@ class Examples:
             if augment is not None:
                 mask(x, augment)
             features[: len(x), b] = x
-        tokens, token_counts = _padded([self.token_ids[i] for i in rows])
-        letters, letter_counts = _padded([self.letter_ids[i] for i in rows])
+        tokens, token_counts = padded([self.token_ids[i] for i in rows])
+        letters, letter_counts = padded([self.letter_ids[i] for i in rows])
         return Batch(torch.from_numpy(features), torch.from_numpy(self.frames[rows]), tokens, token_counts, letters, letter_counts)
 
 
-def _padded(ids: list[list[int]]) -> tuple[Tensor, Tensor]:
+def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of ids as [B, U], zero where padded, and how many of each are its own [B]."""
     out = np.zeros((len(ids), max(map(len, ids))), np.int64)
     for b, row in enumerate(ids):
         out[b, : len(row)] = row

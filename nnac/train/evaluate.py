@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from attrs import frozen
 
 from ..decode.front_end import recognise
 from ..speech.corpus import Split
@@ -13,6 +14,21 @@ from ..speech.tokens import Tokens
 from ..speech.wer import WordErrors, word_errors
 from .batches import Examples, grouped
 from .rnnt_loss import rnnt_loss
+
+WORD_ERRORS = "dev WER {:.1f} %"
+
+
+@frozen(eq=False)
+class Heard:
+    """A dev split and how it is heard: what trainings of recognisers are judged by on the way."""
+
+    split: Split
+    normalisation: Normalisation
+    tokens: Tokens
+
+    def word_error_rate(self, model: Any) -> float:
+        """In per cent, of greedy decoding."""
+        return evaluate(model, self.split, self.normalisation, self.tokens)[0].rate
 
 
 @torch.no_grad()

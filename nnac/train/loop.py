@@ -35,9 +35,7 @@ from .. import checkpoint
 from ..errors import UserError
 from ..files import atomic
 from ..progress import progress
-from ..speech.corpus import Split
-from .batches import Batch, Examples, epoch_order
-from .evaluate import evaluate
+from .batches import epoch_order
 from .journal import Journal, check_tensorboard
 from .pace import Pace, Run
 from .processes import Stopped, TrainingError, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
@@ -45,14 +43,42 @@ from .processes import Stopped, TrainingError, device_of, interruptible, keep_fr
 Report = Callable[[dict], None]
 
 
+class Portion(Protocol):
+    """What a learner learns from at once."""
+
+    def __len__(self) -> int: ...
+    def to(self, device: torch.device | str) -> Any:
+        """The same on another device."""
+        ...
+
+
+class Examples(Protocol):
+    """What is learned from."""
+
+    frames: NDArray                            # the size of each example, in what a batch is measured by
+
+    def __len__(self) -> int: ...
+    def batch(self, rows: NDArray, augment: np.random.Generator | None = None) -> Portion:
+        """Examples ``rows`` as tensors; ``augment``: draw what is random about them from this generator."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says of them: a training of others is not gone on with."""
+        ...
+
+
 class Learner(Protocol):
     """What the loop needs of that which learns."""
 
-    model: nn.Module                           # evaluated on the dev split; keeps the protocol of greedy decoding
+    model: nn.Module                           # put into training mode before every batch
     named: dict[str, nn.Parameter]             # everything the optimiser changes
 
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        """(to minimise, to report), both summed over the batch."""
+    def loss(self, batch: Any) -> tuple[Tensor, float]:
+        """(to minimise, to report), both summed over the batch (of what its `Examples` make)."""
+        ...
+
+    def evaluate(self, dev: Any) -> float:
+        """How well it does on the dev split, in the task's ``measure``.  Leaves no trace."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -76,13 +102,14 @@ class Task(Protocol):
     """What is trained.  ``kind`` finds the class again in a worker process (`TASKS`)."""
 
     kind: str
+    measure: str                               # what `Learner.evaluate` returns, as people read it: ``dev WER {:.1f} %``
     out: str
     pace: Pace
 
     def to_json(self) -> dict: ...
     @classmethod
     def from_json(cls, data: dict) -> Task: ...
-    def prepare(self) -> tuple[Learner, Examples, Split]:
+    def prepare(self) -> tuple[Learner, Examples, Any]:
         """(learner, training examples, dev split).  Deterministic: every process prepares the same."""
         ...
 
@@ -95,7 +122,8 @@ class Task(Protocol):
         ...
 
 
-TASKS = {"float": "nnac.train.baseline:FloatTask", "policy": "nnac.train.policy:PolicyTask"}
+TASKS = {"float": "nnac.train.baseline:FloatTask", "policy": "nnac.train.policy:PolicyTask",
+         "lm-float": "nnac.train.language:FloatTask", "lm-policy": "nnac.train.language:PolicyTask"}
 
 
 def task_from_json(data: dict) -> Any:
@@ -108,7 +136,7 @@ class Trainer:
 
     def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict, device: torch.device | str = "cpu") -> None:
         self.learner, self.pace, self.examples, self.device = learner, pace, examples, torch.device(device)
-        self.identity = identity | {"corpus": corpus_of(examples)}
+        self.identity = identity | {"corpus": examples.description()}
         learner.to(self.device)
         named = learner.named
         # weights decay; biases, gains, and what quantisers learn (clips, sizes) do not
@@ -135,7 +163,7 @@ class Trainer:
             pace = self.pace
             self._epoch = epoch, epoch_order(self.examples.frames, pace.batch_frames, pace.shards, pace.seed, epoch)
             if not self._epoch[1]:
-                raise TrainingError(f"{len(self.examples)} utterances do not fill one step of {pace.shards} x {pace.batch_frames} frames")
+                raise TrainingError(f"{len(self.examples)} examples do not fill one step of {pace.shards} x {pace.batch_frames} frames")
         return self._epoch[1]
 
     def _rows(self, shard: int) -> np.ndarray:
@@ -195,9 +223,6 @@ class Trainer:
                 for p, own in zip(self.parameters, kept, strict=False):
                     p.copy_(own)
 
-    def word_error_rate(self, dev: Split) -> float:
-        return evaluate(self.learner.model, dev, self.examples.normalisation, self.examples.tokens)[0].rate
-
     def save(self, path: Path) -> None:
         tensors: dict[str, Any] = {f"parameter.{name}": p for name, p in self.learner.named.items()}
         tensors |= {f"learner.{name}": value for name, value in self.learner.tensors().items()}
@@ -234,11 +259,6 @@ class Trainer:
         self.step = state.metadata["step"]
 
 
-def corpus_of(examples: Examples) -> dict:
-    """What a checkpoint says of the corpus it was trained on."""
-    return {"utterances": len(examples), "frames": int(examples.frames.sum()), "recipe": examples.split.recipe.to_json()}
-
-
 def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None:
     """Train as one of ``world`` processes.  ``report`` is told of every step (rank 0 only).  Stopped: after a Ctrl-C, with the state saved."""
     torch.set_num_threads(1)
@@ -263,12 +283,12 @@ def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None
 
         tell({"parameters": sum(p.numel() for p in learner.named.values()), "step": trainer.step, "epoch_steps": trainer.steps_per_epoch()})
         _steps(trainer, rank, world, run, dev, part, tell)
-        line = {"step": trainer.step, "dev": trainer.word_error_rate(dev)}
+        line = {"step": trainer.step, "dev": learner.evaluate(dev)}
         tell(line | task.finish(learner, examples, line | {"identity": trainer.identity}))
     part.unlink(missing_ok=True)
 
 
-def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Split, part: Path, tell: Report) -> None:
+def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Any, part: Path, tell: Report) -> None:
     """All steps that are left.  Afterwards the learner holds what is kept: the averaged weights, compressed for the last time."""
     pace, learner = trainer.pace, trainer.learner
     dev_every = run.dev_every or max(100, pace.steps // 8)
@@ -290,7 +310,7 @@ def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Split, part: 
                 line = {"step": trainer.step, "loss": loss / utterances, "rate": rate, "gradient": norm}
                 if trainer.step % dev_every == 0 and trainer.step < pace.steps and not stop:
                     with trainer.averaged():
-                        line["dev"] = trainer.word_error_rate(dev)
+                        line["dev"] = learner.evaluate(dev)
                 if trainer.step % run.every == 0 or stop:
                     trainer.save(part)
                 tell(line)
@@ -325,7 +345,7 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
             if "loss" in line:
                 loss = line["loss"] if not loss else 0.98 * loss + 0.02 * line["loss"]
             if "dev" in line:
-                dev = f", dev WER {line['dev']:.1f} % at step {line['step']}"
+                dev = f", {task.measure.format(line['dev'])} at step {line['step']}"
             advance(line["step"] - seen, f"loss {loss:.2f}{dev}" if loss else "")
             seen = line["step"]
 
@@ -355,7 +375,8 @@ def job_of(task: Any, run: Run) -> dict:
 
 def write_job(task: Any, run: Run, path: str | os.PathLike) -> None:
     """What ``torchrun -m nnac.train.loop PATH`` does.  Paths become absolute: torchrun may be started elsewhere."""
-    whole = {name: str(Path(getattr(task, name)).absolute()) for name in ("corpus", "out", "float_path") if hasattr(task, name)}
+    paths = ("corpus", "text", "out", "float_path", "tokens")
+    whole = {name: str(Path(getattr(task, name)).absolute()) for name in paths if getattr(task, name, None)}
     with atomic(path, "w") as file:
         json.dump(job_of(evolve(task, **whole), run), file)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from attrs import field, frozen
@@ -20,15 +20,16 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
-from ..decode.front_end import FrontEnd
+from ..decode.front_end import FrontEnd, TextEnd, end_from_json
 from ..decode.recogniser import Recogniser, load_recogniser
 from ..lower import lower_plan
 from ..plan import Plan, PlanError
-from ..speech.corpus import Split, load_split
+from ..speech.corpus import load_split
 from . import loop
 from .baseline import DEV_UTTERANCES
 from .batches import Batch, Examples, grouped
 from .distil import divergence
+from .evaluate import WORD_ERRORS, Heard
 from .families import module_of
 from .families.rnnt import Transducer
 from .loop import TrainingError
@@ -52,7 +53,7 @@ class PolicyConfig(Pace):
     distil: float = field(default=0.0, validator=ge(0.0), metadata=OPTION)    # weight of the float network's word (`distil.divergence`)
 
     @classmethod
-    def of(cls, plan: Plan, **given: Any) -> PolicyConfig:
+    def of(cls, plan: Plan, **given: Any) -> Self:
         """The plan's own pace, with what is ``given`` (not None) in its place."""
         t = plan.training
         said: dict[str, Any] = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
@@ -60,14 +61,39 @@ class PolicyConfig(Pace):
         return cls(**dict(known))
 
 
-class PolicyLearner:
-    """The training module and its compression schedule; ``teacher``: a float network to learn from besides, with this weight."""
+class ModuleLearner:
+    """A training module and its compression schedule: what policies of all families share.  A family adds its loss and its measure."""
 
-    def __init__(self, module: Transducer, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None, distil: float = 0.0) -> None:
+    def __init__(self, module: GraphModule, steps: int, steps_per_epoch: int) -> None:
         self.model, self.steps = module, steps
-        self.teacher, self.distil = teacher, distil
         self.named = dict(module.named_parameters())
         self.compression = Compression(module, steps, steps_per_epoch)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {k: v for k, v in self.model.state_dict().items() if k not in self.named and isinstance(v, Tensor)}
+
+    def restore(self, tensors: Mapping[str, NDArray]) -> None:
+        state = {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}
+        self.model.load_state_dict(state, strict=False)
+
+    def to(self, device: torch.device) -> None:
+        self.model.to(device)
+
+    def before_step(self, step: int) -> None:
+        if step:
+            self.compression.on_step(step)
+        if step == self.steps:
+            self.compression.finish()
+
+
+class PolicyLearner(ModuleLearner):
+    """A recogniser under a policy; ``teacher``: a float network to learn from besides, with this weight."""
+
+    model: Transducer
+
+    def __init__(self, module: Transducer, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None, distil: float = 0.0) -> None:
+        super().__init__(module, steps, steps_per_epoch)
+        self.teacher, self.distil = teacher, distil
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         logits, lengths = self.model(batch.features, batch.lengths, batch.tokens.T)
@@ -80,23 +106,13 @@ class PolicyLearner:
             total = total + self.distil * divergence(logits, taught.float(), batch.tokens, lengths, batch.token_counts).sum()
         return total, float(loss.detach())
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {k: v for k, v in self.model.state_dict().items() if k not in self.named and isinstance(v, Tensor)}
-
-    def restore(self, tensors: Mapping[str, NDArray]) -> None:
-        state = {k: torch.from_numpy(v.copy()) for k, v in tensors.items()}
-        self.model.load_state_dict(state, strict=False)
+    def evaluate(self, dev: Heard) -> float:
+        return dev.word_error_rate(self.model)
 
     def to(self, device: torch.device) -> None:
-        self.model.to(device)
+        super().to(device)
         if self.teacher is not None:
             self.teacher.to(device)
-
-    def before_step(self, step: int) -> None:
-        if step:
-            self.compression.on_step(step)
-        if step == self.steps:
-            self.compression.finish()
 
 
 def front_end(recogniser: Recogniser) -> FrontEnd:
@@ -128,6 +144,7 @@ class PolicyTask:
     corpus: str
     out: str
     kind: ClassVar[str] = "policy"
+    measure: ClassVar[str] = WORD_ERRORS
 
     @property
     def pace(self) -> Pace:
@@ -143,7 +160,7 @@ class PolicyTask:
     def identity(self) -> dict:
         return {"config": settings(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}
 
-    def prepare(self) -> tuple[PolicyLearner, Examples, Split]:
+    def prepare(self) -> tuple[PolicyLearner, Examples, Heard]:
         torch.manual_seed(self.config.seed)
         recogniser = load_recogniser(self.float_path)
         train = load_split(self.corpus, "train")
@@ -153,7 +170,7 @@ class PolicyTask:
         module = build_module(self.plan, recogniser)
         calibrate(module, examples, self.config.calibration)
         per_epoch = max(1, int(examples.frames.sum()) // (self.config.batch_frames * self.config.shards))
-        dev = load_split(self.corpus, "dev").first(DEV_UTTERANCES)
+        dev = Heard(load_split(self.corpus, "dev").first(DEV_UTTERANCES), examples.normalisation, examples.tokens)
         teacher = recogniser.model.eval().requires_grad_(False) if self.config.distil else None
         return PolicyLearner(module, self.config.steps, per_epoch, teacher, self.config.distil), examples, dev
 
@@ -164,9 +181,9 @@ class PolicyTask:
         return {}
 
 
-def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, front: FrontEnd, training: dict) -> None:
+def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, end: FrontEnd | TextEnd, training: dict) -> None:
     """The trained module with its plan and front end, as one checkpoint."""
-    checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=front.to_json(), training=training))
+    checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=end.to_json(), training=training))
 
 
 @frozen(eq=False)
@@ -175,8 +192,15 @@ class Trained:
 
     module: GraphModule
     plan: Plan
-    front: FrontEnd
+    end: FrontEnd | TextEnd                     # what stands between the model and the world
     training: dict[str, Any]
+
+    @property
+    def front(self) -> FrontEnd:
+        """The front end of a model that hears.  TrainingError: this one reads text."""
+        if not isinstance(self.end, FrontEnd):
+            raise TrainingError(f"the model of policy {self.plan.name} is a language model: it hears no audio")
+        return self.end
 
     def __str__(self) -> str:
         said = ", ".join(f"{k} {v}" for k, v in self.training.items() if isinstance(v, (int, float, str)))
@@ -191,7 +215,7 @@ def load_module(path: str | os.PathLike) -> Trained:
         plan = Plan.from_json(meta["plan"])
         module = module_of(plan.model.builder)(lower_plan(plan), None, plan)
         module.load_state_dict(file.state_dict())
-        return Trained(module.eval(), plan, FrontEnd.from_json(meta["front_end"]), meta.get("training", {}))
+        return Trained(module.eval(), plan, end_from_json(meta["front_end"]), meta.get("training", {}))
     except (PlanError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: does not describe a training module: {' '.join(str(error).split())[:200]}") from None
 

@@ -14,9 +14,9 @@ from nnac.emulator.analysis import RESOURCES, WORK, analyse
 from nnac.emulator.debug import Debugger
 from nnac.emulator.image import image
 from nnac.emulator.trace import write_trace
-from nnac.isa import FIL, HALT, LDT, LDW, MVM, MachineConfig
+from nnac.isa import FIL, HALT, LDT, LDW, MVM, RQ, MachineConfig
 from nnac.isa.base import bits
-from nnac.isa.text import assemble
+from nnac.isa.text import Assembly, assemble
 from nnac.target import Dram, Target
 from tests.machine_programs import compiled, stress
 
@@ -71,11 +71,30 @@ def test_a_unit_that_waits_for_a_semaphore_could_not_have_started(seed):
 def test_work_is_what_the_formulas_say():
     a = analysis(3)
     busy = sum(i.cycles(a.config)[0] for i in a.entry.code if isinstance(i, MVM))
-    assert a.reasons["MV"][WORK] == busy == a.roofline.compute_cycles
+    assert a.reasons["MV"][WORK] == busy == a.roofline.matrix_cycles
     moved = {u: sum(int(n) for n, i in zip(a.entry.timing.bursts, a.entry.code, strict=True) if i.unit == u) for u in ("DW", "DA")}
     held = a.reasons["DRAM"].get("DW", 0) + a.reasons["DRAM"].get("DA", 0)
     assert held >= a.config.burst_cycles * sum(moved.values())
     assert a.roofline.dram_bytes == a.config.burst * sum(moved.values())
+
+
+@pytest.mark.parametrize("rows, columns, weights, act16, cycles", [
+    (64, 4, 0, 0, 10), (64, 1, 0, 0, 10 / 4), (1, 4, 0, 0, 10 / 64), (16, 2, 0, 1, 10 * 2 / 8), (64, 4, 1, 0, 10)])
+def test_the_roof_is_lanes_times_columns_and_what_idles_is_no_mac_and_no_joule(rows, columns, weights, act16, cycles):
+    """Ten words of `edge`, 64 lanes and 4 columns, of which so many rows and columns are used."""
+    code = (MVM(words=10, act=0, span=20, stride=64, columns=columns, bank=1, clear=1, weights=weights, act16=act16, signal=1),
+            RQ(dst=4096, params=1024, rows=rows, bank=1, columns=columns, stride=128, wait=1), HALT())
+    a = analyse(image(Assembly({"main": code}), target=EDGE))
+    macs = (5 if weights == 1 else 10) * rows * columns
+    (cost,) = a.layers
+    assert (a.roofline.macs, cost.macs) == (macs, macs)
+    assert float(a.roofline.compute_cycles) == cycles <= a.roofline.matrix_cycles
+    assert cost.vector_lanes == rows * columns
+    # ten words of `rows` lanes; parameters; what the product reads and the requantisation writes
+    span = 20 * (2 if act16 else 1)
+    assert cost.sram_bytes == 10 * rows + columns * (span + rows) + 8 + 8 * rows
+    joules = macs * (2 if act16 or weights == 1 else 1) * EDGE.energy.mac + cost.sram_bytes * EDGE.energy.sram + rows * columns * EDGE.energy.vector
+    assert cost.energy == pytest.approx(float(joules))
 
 
 def test_energy_is_counted_from_the_table():

@@ -281,3 +281,20 @@ def test_broken_programs_are_noticed():
     for kind in ("drop_semaphore", "drop_wait", "drop_signal"):
         assert set(score[kind]) == {"verifier"}, f"{kind} is the verifier's"
     assert caught + total["harmless"] == all_ and caught >= 0.85 * all_
+
+
+def test_the_tap_of_an_embedding_waits_for_its_row_whatever_else_is_loaded_first():
+    """Two embeddings in one entry: each value is whole when its own row has come, not when the first instruction is done."""
+    from nnac import bind
+
+    rng = np.random.default_rng(0)
+    formats = dict(a=(1, 32, 1.0), b=(1, 32, 1.0), ea=(24, 8, 0.03), eb=(24, 8, 0.05), y=(24, 8, 0.06))
+    values = {n: Value(n, width, bits, 1, scale) for n, (width, bits, scale) in formats.items()}
+    rows = dict(weight=rng.integers(-128, 128, (9, 24)).astype(np.int8))
+    nodes = (Node("ea", "embedding", ("a",), "ea", "encoder", {}, rows), Node("eb", "embedding", ("b",), "eb", "encoder", {}, rows),
+             Node("y", "add", ("ea", "eb"), "y", "encoder", {}, bind.add((0.03, 0.05), 0.06)))
+    graph = verify(QGraph("two", values, nodes, {"encoder": ("a", "b")}, {"encoder": ("y",)}, metadata=dict(vocabulary=9)))
+    program = compile_graph(graph, TINY, Settings())
+    code = decoded(program.entries["encoder.step"])
+    assert [type(code[t.after]) for t in program.entries["encoder.step"].taps] == [isa.GTH, isa.GTH, isa.ADD]
+    assert compare(graph, program) == (2 * 2 * 3 * 24, 0)

@@ -71,5 +71,6 @@ def plain(run: Any) -> dict[str, Any]:
 
     r = run.roofline
     return dict(cycles=r.cycles, seconds=r.cycles / run.config.clock, macs=r.macs, dram_bytes=r.dram_bytes, roofline=r.ratio,
-                compute_cycles=float(r.compute_cycles), memory_cycles=float(r.memory_cycles), utilisation=run.utilisation, reasons=run.reasons,
+                compute_cycles=float(r.compute_cycles), memory_cycles=float(r.memory_cycles),
+                matrix_cycles=r.matrix_cycles, utilisation=run.utilisation, reasons=run.reasons,
                 layers=[asdict(layer) for layer in run.layers])

@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from nnac.emulator.hazards import ranges
 from nnac.emulator.image import Entry
-from nnac.isa import MVM, UNITS, Instruction, MachineConfig, VectorInstruction
+from nnac.isa import LDW, MVM, UNITS, MachineConfig, VectorInstruction
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORES
+from nnac.isa.operands import Accumulators
 from nnac.target import Target
 
 WORK, EMPTY, END = "work", "empty queue", "finished"
@@ -59,13 +59,19 @@ class LayerCost:
 
 @frozen
 class Roofline:
-    """One run against the two limits of the machine, computed from operations and bytes alone."""
+    """One run against the two limits of the machine.
+
+    compute_cycles   its MACs over those that lanes x columns do in a cycle, at the rate of their formats: with every lane and column busy
+    memory_cycles    its DRAM bytes over the bandwidth
+    matrix_cycles    what its MVMs take without any wait: more than compute_cycles where lanes or columns idle
+    """
 
     cycles: int
     macs: int
     dram_bytes: int
     compute_cycles: Fraction
     memory_cycles: Fraction
+    matrix_cycles: int
 
     @property
     def bound(self) -> Fraction:
@@ -218,33 +224,59 @@ class Analysis:
 
     # ---- costs
 
-    def macs(self, i: Instruction) -> int:
-        """Multiply-accumulates of lanes that hold outputs are not told from those that do not: lanes x words x columns."""
+    @cached_property
+    def outputs(self) -> dict[int, int]:
+        """By MVM, the lanes whose sums are read afterwards: its rows.  All of them where nobody in this entry reads."""
+        read: dict[tuple[int, int], int] = {}
+        out = {}
+        for at, i in reversed(list(enumerate(self.entry.code))):
+            if isinstance(i, MVM):
+                columns = [(i.bank, c) for c in range(i.columns)]
+                out[at] = max([read[c] for c in columns if c in read], default=self.config.lanes)
+                read = {c: n for c, n in read.items() if not (i.clear and c in columns)}
+            else:
+                for o in i.inputs(self.config):
+                    if isinstance(o, Accumulators):
+                        read |= {(o.bank, c): max(o.lanes, read.get((o.bank, c), 0)) for c in range(o.columns)}
+        return out
+
+    def macs(self, at: int) -> int:
+        """Multiply-accumulates of an instruction: rows x weights of a row x columns.  Lanes without an output do none."""
+        i = self.entry.code[at]
+        return (i.words >> 1 if i.weights == 1 else i.words) * self.outputs[at] * i.columns if isinstance(i, MVM) else 0
+
+    def mac_cycles(self, at: int) -> Fraction:
+        """Cycles that its MACs would take with every lane and column busy."""
+        i, c = self.entry.code[at], self.config
         if not isinstance(i, MVM):
-            return 0
-        return (i.words >> 1 if i.weights == 1 else i.words) * self.config.lanes * i.columns
+            return Fraction(0)
+        passes = (c.act16_factor if i.act16 else 1) * (2 if i.weights == 1 else 1)
+        return self.macs(at) * passes / (c.rates[i.weights] * c.lanes * c.columns)
 
     def dram_bytes(self, at: int) -> int:
         return int(self.entry.timing.bursts[at]) * self.config.burst
 
-    def sram_bytes(self, i: Instruction) -> int:
-        """Bytes of A and of weight words that an instruction reads and writes."""
-        reads, writes = ranges(i, self.config)
-        width = {"A": 1, "W": self.config.lanes}
+    def sram_bytes(self, at: int) -> int:
+        """Bytes of A and of weight words (of the lanes that have an output) that an instruction reads and writes."""
+        i = self.entry.code[at]
         if i.unit == "CT":
             return 0
+        reads, writes = self.entry.touched[at]
+        width = {"A": 1, "W": i.rows if isinstance(i, LDW) else self.outputs.get(at, self.config.lanes)}
         return sum((end - first) * width.get(space, 0) for space, first, end in (*reads, *writes))
 
-    def vector_lanes(self, i: Instruction) -> int:
-        return i.beats(self.config) * self.config.vector if isinstance(i, VectorInstruction) else 0
+    def vector_lanes(self, at: int) -> int:
+        """Lanes of VX times cycles in which they have an element: the beats of a machine with one lane."""
+        i = self.entry.code[at]
+        return i.beats(evolve(self.config, vector=1, lanes=4)) if isinstance(i, VectorInstruction) else 0
 
     def energy(self, at: int) -> Fraction:
         """Joules of an instruction, from the target's table; 0 without a target.  An int16 operand costs as many int8 MACs as cycles."""
         if self.target is None:
             return Fraction(0)
         i, table = self.entry.code[at], self.target.energy
-        macs = self.macs(i) * ((self.config.act16_factor if i.act16 else 1) * (2 if i.weights == 1 else 1) if isinstance(i, MVM) else 1)
-        return (macs * table.mac + self.dram_bytes(at) * table.dram + self.sram_bytes(i) * table.sram + self.vector_lanes(i) * table.vector)
+        macs = self.macs(at) * ((self.config.act16_factor if i.act16 else 1) * (2 if i.weights == 1 else 1) if isinstance(i, MVM) else 1)
+        return macs * table.mac + self.dram_bytes(at) * table.dram + self.sram_bytes(at) * table.sram + self.vector_lanes(at) * table.vector
 
     @cached_property
     def layers(self) -> tuple[LayerCost, ...]:
@@ -259,24 +291,27 @@ class Analysis:
         cycles: dict[str, int] = defaultdict(int)
         for at in group:
             cycles[code[at].unit] += int(t.free[at] - t.start[at])
-        return LayerCost(layer, len(group), dict(cycles), sum(map(self.dram_bytes, group)), sum(self.macs(code[k]) for k in group),
-                         sum(self.sram_bytes(code[k]) for k in group), sum(self.vector_lanes(code[k]) for k in group),
-                         float(sum(map(self.energy, group))), int(t.start[group].min()), int(t.done[group].max()))
+        return LayerCost(layer, len(group), dict(cycles), sum(map(self.dram_bytes, group)), sum(map(self.macs, group)),
+                         sum(map(self.sram_bytes, group)), sum(map(self.vector_lanes, group)), float(sum(map(self.energy, group))),
+                         int(t.start[group].min()), int(t.done[group].max()))
 
     @cached_property
     def roofline(self) -> Roofline:
-        """Against DRAM bytes / bandwidth and MVM cycles without any wait."""
-        t, code, c = self.entry.timing, self.entry.code, self.config
-        read = sum(map(self.dram_bytes, range(len(code))))
+        """Against DRAM bytes over bandwidth and MACs over lanes x columns x rate."""
+        code, c = self.entry.code, self.config
+        every = range(len(code))
+        read = sum(map(self.dram_bytes, every))
         busy = sum(i.cycles(c)[0] for i in code if isinstance(i, MVM))
-        return Roofline(t.cycles, sum(map(self.macs, code)), read, Fraction(busy), Fraction(read, c.burst) * c.burst_cycles)
+        return Roofline(self.entry.timing.cycles, sum(map(self.macs, every)), read, sum(map(self.mac_cycles, every), Fraction(0)),
+                        Fraction(read, c.burst) * c.burst_cycles, busy)
 
     def __str__(self) -> str:
         """The report that people read."""
         t, r = self.entry.timing, self.roofline
         seconds = t.cycles / self.config.clock
         lines = [f"{self.entry.name}: {t.cycles:,} cycles = {1e3 * seconds:.3f} ms at {self.config.clock / 1e6:g} MHz; {r.ratio:.4f} x roofline "
-                 f"(DRAM {float(r.memory_cycles):,.0f}, MV {float(r.compute_cycles):,.0f}); {r.dram_bytes:,} bytes, {r.macs:,} MACs", ""]
+                 f"(DRAM {float(r.memory_cycles):,.0f}, MACs {float(r.compute_cycles):,.0f}, MV {r.matrix_cycles:,}); {r.dram_bytes:,} bytes, "
+                 f"{r.macs:,} MACs", ""]
         lines.append(f"{'unit':<8} {'busy':>6}  where the other cycles went")
         for name, reasons in self.reasons.items():
             rest = sorted(((n, why) for why, n in reasons.items() if why not in (WORK, "DW", "DA")), reverse=True)

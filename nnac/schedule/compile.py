@@ -24,7 +24,7 @@ from nnac.ir import Node, QGraph
 from nnac.isa import MachineConfig
 from nnac.ops import operator
 from nnac.placement import cpu_seconds, cpu_work, moved_bytes, on_cpu
-from nnac.program import INIT, Entry, HostCall, Program, Symbol, Tap
+from nnac.program import INIT, Entry, HostCall, Port, Program, Symbol, Tap
 from nnac.schedule import budget, pins
 from nnac.schedule import layout as place
 from nnac.schedule.emit import Emitter, Item
@@ -285,7 +285,8 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     graph = layout.graph
     ports = {n: v.port(n) for n, v in plan.views.items()}
     makers = {n.output: n.path for n in graph.entry(plan.entry)}
-    taps = tuple(Tap(ports[n.output], _last_write(ordered, makers.get(layout.forms[n.output].base))) for n in graph.entry(plan.entry))
+    taps = tuple(Tap(ports[n.output], _whole_after(ordered, ports[n.output], makers.get(layout.forms[n.output].base)))
+                 for n in graph.entry(plan.entry))
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
                  tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare,
                  any(n.attributes.get("reversed") for n in graph.entry(plan.entry))), lines, facts
@@ -338,9 +339,17 @@ def unread(layout: Layout, plan: EntryPlan) -> tuple[tuple[int, int], ...]:
     return tuple(out)
 
 
-def _last_write(items: Sequence[Item], path: str | None) -> int:
-    """Index of the last instruction of a layer: its value is whole then.  A value that the host wrote (None) is whole from the start."""
-    return max((i for i, item in enumerate(items) if item.path == path and item.unit not in LOADS), default=0) if path else 0
+def _whole_after(items: Sequence[Item], port: Port, path: str | None) -> int:
+    """Index of the last instruction of a layer that writes its value, of whatever unit.
+
+    A value that the host wrote (None) is whole from the start.
+    """
+    if path is None:
+        return 0
+
+    def writes(item: Item) -> bool:
+        return item.path == path and any(s == "A" and first < e and f < end for s, first, end in item.writes for f, e in port.ranges)
+    return max((i for i, item in enumerate(items) if writes(item)), default=0)
 
 
 # ----------------------------------------------------------------------------------------------------------------- report

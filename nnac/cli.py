@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnac import __version__
+from nnac import __version__, shipped
 from nnac.diagnostics import DiagnosticError, did_you_mean
 from nnac.errors import UserError
 from nnac.files import check_destination, clash, real, same
@@ -232,6 +232,18 @@ def _named(text: str) -> str:
 def source(text: str) -> Source:
     """An argument's type: a file that is read."""
     return Source(_named(text))
+
+
+def network(text: str) -> Source:
+    """An argument's type: a float network that is read: a file, or the name of one that comes with nnac (``demo``)."""
+    return Source(shipped.network(_named(text)))
+
+
+def named_network(text: str) -> NamedSource:
+    """An argument's type: ``NAME=NETWORK``, or as `network`."""
+    given = named_source(text)
+    name, equals, _ = given.rpartition("=")
+    return NamedSource(name + equals + shipped.network(given.path))
 
 
 def named_source(text: str) -> NamedSource:

@@ -1,4 +1,4 @@
-"""The whole path on real speech, from nothing: corpus, float network, policy, training, program, emulator.
+"""The whole path on real speech: corpus, float network (the one that comes with nnac, or trained here), policy, training, program, emulator.
 
 Each stage keeps its result under the output folder and is not repeated; stop at any time and call again.  Held-out audio is read from WAV
 files, as a device would hear it, by all three: float network, training module in evaluation mode, emulator.
@@ -6,12 +6,14 @@ files, as a device would hear it, by all three: float network, training module i
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from nnac import compiler
 from nnac.cli import main as cli
@@ -22,10 +24,11 @@ from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
 from nnac.program import Program
 from nnac.progress import progress
+from nnac.shipped import network, specification
 from nnac.speech.audio import read_manifest
 from nnac.speech.corpus import CorpusSpec, build, manifest_path
 from nnac.speech.wer import WordErrors, word_errors
-from nnac.train import baseline, policy
+from nnac.train import baseline, native, policy
 from nnac.train.baseline import TrainConfig
 from nnac.train.policy import PolicyConfig
 
@@ -35,14 +38,22 @@ HELD_OUT = ("sent", "voice")
 
 @frozen
 class Recipe:
-    """What a demo makes.  ``policy_steps`` None: as many as the policy says."""
+    """What a demo makes.
 
-    corpus: CorpusSpec = CorpusSpec(train=9000, dev=200, sent=200, voice=200, wavs=200)
-    config: TrainConfig = field(factory=TrainConfig)
+    config  of the float network's training; None: there is one already      network  its file, or a name that comes with nnac
+    policy_steps  None: as many as the policy says      policy_utterances  how many of the training split, None: all
+    """
+
+    corpus: CorpusSpec = CorpusSpec(train=1500, dev=100, sent=200, voice=200, wavs=200)      # what 100 steps and the held-out speech need
+    config: TrainConfig | None = None
     policy: str = "specs/rnnt_int8.nnac"
     policy_steps: int | None = 100
     policy_rate: float | None = 5e-5          # a brief fine-tune must not undo what the float training settled
-    policy_utterances: int | None = None
+    policy_utterances: int | None = 1500
+    network: str = "demo"
+
+
+FROM_NOTHING = Recipe(CorpusSpec(train=9000, dev=200, sent=200, voice=200, wavs=200), TrainConfig())
 
 
 @frozen(eq=False)
@@ -67,29 +78,40 @@ class Heard:
         return self.cycles / max(1, self.comparison.steps["encoder"])
 
 
-def specification(name: str) -> Path:
-    """A policy file: of the working folder if it is there, else the one in the package."""
-    local = Path(name)
-    if local.is_file():
-        return local
-    packaged = Path(__file__).parent / "_data" / name
-    return packaged if packaged.is_file() else Path(__file__).parent.parent / name
+def processor() -> str:
+    """The processor's name, its cores, and what the native kernels use of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, native kernels: {native.kind() if native.library() else 'none'}"
 
 
-def run(out: Path, recipe: Recipe, say: Say, quiet: bool = False) -> dict[str, Any]:
-    """Do all of it in ``out``; returns the figures.  UserError, DiagnosticError: what is wrong."""
+def run(out: Path, recipe: Recipe, say: Say, quiet: bool = False, setup_s: float | None = None) -> dict[str, Any]:
+    """Do all of it in ``out``; returns the figures.  ``setup_s``: how long installing took, if that is known.
+
+    UserError, DiagnosticError: what is wrong.
+    """
     begun = time.monotonic()
 
     def stage(title: str) -> None:
         say(f"\n== {title}  [{time.monotonic() - begun:.0f} s]")
 
-    corpus, float_path, spec = out / "corpus", out / "float.nnc", specification(recipe.policy)
+    corpus, spec = out / "corpus", specification(recipe.policy)
     stage("speech corpus: a voice assistant's sentences in many voices, with noise and rooms")
     made = build(corpus, recipe.corpus, quiet=quiet)
     say("\n".join(f"{s}: {m['utterances']} utterances, {m['hours']:.2f} h, {m['voices']} voices" for s, m in made.items()))
 
-    stage("float RNN-T, trained from nothing")
-    say(f"dev WER {baseline.train(corpus, float_path, recipe.config, quiet=quiet)[-1]['dev']:.2f} %")
+    if recipe.config is None:
+        float_path = Path(network(recipe.network))
+        stage(f"float RNN-T: {float_path}")
+        training = load_recogniser(float_path).training
+        say(f"trained in {training['steps']} steps, dev WER {training['dev_wer']:.2f} %, {float_path.stat().st_size:,} bytes")
+    else:
+        float_path = out / "float.nnc"
+        stage("float RNN-T, trained from nothing")
+        say(f"dev WER {baseline.train(corpus, float_path, recipe.config, quiet=quiet)[-1]['dev']:.2f} %")
 
     stage(f"policy {spec.name}: lint, explain")
     if not quiet:
@@ -120,7 +142,7 @@ def run(out: Path, recipe: Recipe, say: Say, quiet: bool = False) -> dict[str, A
         "model_bytes": weight_bytes(program), "float_bytes": 4 * sum(p.numel() for p in weights.parameters()),
         "program_bytes": program_path.stat().st_size, "cycles_per_frame": round(heard.cycles_per_frame), "rtf": heard.rtf,
         "cycles": {n: e.cycles for n, e in program.entries.items()}, "audio_s": round(heard.seconds, 1),
-        "wall_s": round(time.monotonic() - begun, 1)}
+        "wall_s": round(time.monotonic() - begun, 1), "setup_s": setup_s, "processor": processor()}
 
 
 def weight_bytes(program: Program) -> int:

@@ -1,4 +1,6 @@
-"""Progress of long work: a live bar on a terminal, a plain line now and then in a log, nothing when told to be quiet."""
+"""Progress of long work: a live bar on a terminal, one line a stage in a log (and one
+every five minutes of a stage as long as that), nothing when told to be quiet.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ Advance = Callable[..., None]  # advance(amount=1, note="loss 3.2")
 
 
 @contextmanager
-def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s: float = 15.0) -> Iterator[Advance]:
+def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s: float = 300.0) -> Iterator[Advance]:
     """Yields ``advance(amount, note)``.  Writes to stderr, so that stdout stays the result's."""
     if quiet:
         yield lambda amount=1, note="": None
@@ -40,16 +42,23 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
             yield advance
     else:
         start = last = time.monotonic()
-        begun, kept = done, ""
+        kept = ""
+
+        def say(rest: str) -> None:
+            print(f"{title}: {done}/{total}, {time.monotonic() - start:.0f} s{rest}  {kept}".rstrip(), file=sys.stderr, flush=True)
+
+        begun = done
 
         def advance(amount: int = 1, note: str = "") -> None:
             nonlocal done, last, kept
             done, kept, now = done + amount, note or kept, time.monotonic()
-            if done >= total or now - last >= every_s:
+            if done < total and now - last >= every_s:
                 last = now
-                left = (now - start) / max(1, done - begun) * (total - done)
-                print(
-                    f"{title}: {done}/{total}, {now - start:.0f} s, {left:.0f} s left  {kept}".rstrip(), file=sys.stderr, flush=True
-                )
+                say(f", {(now - start) / max(1, done - begun) * (total - done):.0f} s left")
 
-        yield advance
+        try:
+            yield advance
+        except BaseException:
+            say(", stopped")
+            raise
+        say("")

@@ -17,12 +17,12 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import corpus, folder, named_source, sink, source, whole
+    from nnac.cli import corpus, folder, named_network, sink, source, whole
 
     p = subparsers.add_parser("sweep", help="compare many policies on a corpus", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("experiments", type=source, metavar="EXPERIMENTS.toml")
-    p.add_argument("--float", dest="floats", type=named_source, action="append", default=[], metavar="[NAME=]FILE",
+    p.add_argument("--float", dest="floats", type=named_network, action="append", default=[], metavar="[NAME=]FILE",
                    help="float network to start from")
     p.add_argument("--corpus", type=corpus, metavar="DIR")
     p.add_argument("--results", type=folder, default="results", metavar="DIR",

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import SEED, add_policy_arguments, corpus, positive, rate, sink, source, whole
+    from nnac.cli import SEED, add_policy_arguments, corpus, network, positive, rate, sink, source, whole
     from nnac.commands._training import add_training_arguments
 
     p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=source, metavar="POLICY")
-    p.add_argument("--float", dest="float_path", type=source, required=True, metavar="FILE",
-                   help="the float network to start from")
+    p.add_argument("--float", dest="float_path", type=network, required=True, metavar="FILE",
+                   help="the float network to start from (`demo`: the recogniser that comes with nnac)")
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="what a recogniser learns from")
     data.add_argument("--text", type=source, metavar="FILE", help="what a language model learns from: sentences, one a line")

@@ -6,7 +6,9 @@ import os
 from typing import Any
 
 import numpy as np
+import torch
 from attrs import field, frozen
+from numpy.typing import NDArray
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
@@ -38,12 +40,25 @@ class Recogniser:
             )
 
 
-def save_recogniser(path: str | os.PathLike, recogniser: Recogniser) -> None:
+def bfloat16(x: NDArray) -> NDArray[np.uint16]:
+    """float32 rounded to nearest, ties to even: the upper half of its 32 bits."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(x: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (x.astype(np.uint32) << 16).view(np.float32)
+
+
+def save_recogniser(path: str | os.PathLike, recogniser: Recogniser, coding: str | None = None) -> None:
+    """``coding``: None, float32; or bf16, all weights rounded to bfloat16 and kept as its 16 bits."""
+    weights = {name: value.detach().cpu().numpy() for name, value in recogniser.model.state_dict().items()}
     checkpoint.save(
         path,
-        recogniser.model.state_dict(),
+        weights if coding is None else {name: bfloat16(value) for name, value in weights.items()},
         {
             "kind": KIND,
+            **({} if coding is None else {"coding": coding}),
             "model": recogniser.model.config.to_json(),
             "features": recogniser.features.to_json(),
             "normalisation": recogniser.normalisation.to_json(),
@@ -59,9 +74,16 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
     try:
         meta = file.metadata
         model = Rnnt(RnntConfig.from_json(meta["model"]))
-        if not all(np.isfinite(v).all() for v in file.tensors.values()):
+        weights = file.tensors
+        if (coding := meta.get("coding")) == "bf16":
+            if odd := [name for name, v in weights.items() if v.dtype != np.uint16]:
+                raise ValueError(f"{odd[0]} is not coded in bf16")
+            weights = {name: from_bfloat16(v) for name, v in weights.items()}
+        elif coding is not None:
+            raise ValueError(f"weights coded as {coding!r}, which this nnac does not know")
+        if not all(np.isfinite(v).all() for v in weights.values()):
             raise ValueError("weights that are not finite numbers")
-        model.load_state_dict(file.state_dict())
+        model.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in weights.items()})
         return Recogniser(
             model.eval(),
             FeatureSpec.from_json(meta["features"]),

@@ -5,26 +5,33 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 TORCH  ?= torch==2.13.0
 RUNS   ?= runs
+CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-language bench-house fuzz grammar
+.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-language bench-house fuzz grammar
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-$(VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet "$(TORCH)"
+# what the demo needs; the file holds how many seconds that took
+$(VENV)/.demo: pyproject.toml
+	@set -e; begun=$$(date +%s); $(PYTHON) -m venv $(VENV); \
+	echo 'pip install "$(TORCH)" -e ".[speech,fast]"'; $(BIN)/pip install --quiet "$(TORCH)" -e ".[speech,fast]"; \
+	echo $$(( $$(date +%s) - begun + 1 )) > $@
+
+$(VENV)/.ready: $(VENV)/.demo
 	$(BIN)/pip install --quiet -e ".[speech,audio,lsp,plot,fast,log,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
 
-demo: setup                ## speech in, transcript out: corpus, training, policy, program, emulator (8 to 12 minutes)
-	$(BIN)/nnac demo --out $(RUNS)/demo
+demo: $(VENV)/.demo        ## speech in, transcript out: policy, training, program, emulator, 400 utterances (4 minutes, installing included)
+	$(BIN)/nnac demo --out $(RUNS)/demo --setup-s "$$(cat $<)"
+
+demo-from-nothing: $(VENV)/.demo    ## the same, and the float network is trained first (15 to 25 minutes)
+	$(BIN)/nnac demo --from-nothing --out $(RUNS)/demo-from-nothing --setup-s "$$(cat $<)"
 
 $(RUNS)/corpus/train.json: | setup
 	$(BIN)/nnac corpus --out $(RUNS)/corpus
@@ -35,14 +42,17 @@ $(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
 $(RUNS)/float%.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells $*
 
+network: $(RUNS)/float.nnc   ## the float network that comes with nnac, trained again (networks/README.md)
+	$(BIN)/nnac pack $< --out networks/demo.nnc
+
 results: $(RUNS)/float.nnc $(RUNS)/float192.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
 	$(SWEEP) --float $(RUNS)/float.nnc --float small=$(RUNS)/float192.nnc --float large=$(RUNS)/float336.nnc
 
 results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
 	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md
 
-test: setup                ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: setup                ## the tests, a process for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal
 
 test-slow: setup           ## hundreds of random programs, and the 57 M-weight INT4 RNN-T from training to the emulator (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -154,6 +154,7 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
     """Transcribe the held-out WAV files with all three, comparing every integer of the last two."""
     import torch
 
+    torch.set_num_threads(1)          # steps of a search are small: a second thread only waits, and waiting for it costs more than it does
     utterances = [u for split in HELD_OUT for u in read_manifest(manifest_path(corpus, split))]
     recogniser, trained = load_recogniser(float_path), compiler.trained(trained_path)
     front: FrontEnd = trained.front
@@ -164,7 +165,7 @@ def listen(corpus: Path, float_path: Path, trained_path: Path, program: Program,
         float_texts = recognise(recogniser.model, front.text, features, carry=torch.from_numpy, advance=advance)
     emulator = Emulator(program)
     with progress("emulator and training module", len(features), quiet) as advance:
-        comparison = compare(trained.module, emulator, front, features, advance=advance)
+        comparison = compare(trained.module, emulator, front, features, batch=64, advance=advance)
     errors = {"float": word_errors(references, float_texts), "training": word_errors(references, comparison.expected_texts),
               "emulator": word_errors(references, comparison.texts)}
     return Heard([Path(u.audio).name for u in utterances], references, float_texts, comparison, errors,

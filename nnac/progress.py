@@ -59,6 +59,7 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
         try:
             yield advance
         except BaseException:
-            say(", stopped")
+            if done > begun:                         # else nothing of it has happened, and the error says why
+                say(", stopped")
             raise
         say("")

@@ -82,7 +82,7 @@ def test_training_under_a_policy_takes_the_network_by_its_name(tmp_path):
     pytest.importorskip("espeakng_loader")
     from nnac.speech.corpus import CorpusSpec, build
 
-    build(tmp_path / "corpus", CorpusSpec(train=8, dev=2, sent=0, voice=0, wavs=0), quiet=True)
+    build(tmp_path / "corpus", CorpusSpec(train=60, dev=2, sent=0, voice=0, wavs=0), quiet=True)
     command = ["train", str(specification("specs/rnnt_int8.nnac").resolve()), "--float", "demo", "--corpus", str(tmp_path / "corpus"), "--steps", "0",
                "--out", str(tmp_path / "int8.nnc"), "--processes", "1"]
     done = subprocess.run([sys.executable, "-m", "nnac", *command], capture_output=True, text=True, cwd=tmp_path, timeout=120)

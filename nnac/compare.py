@@ -115,7 +115,7 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
         if backwards:                                    # what follows a row's end is computed by both, heard by neither
             ends = {n: lengths // rate * v.rate for n, v in one.values.items()}
             expected, got = expected.until(ends), got.until(ends)
-        _tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
+        tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
         if advance:
             advance(len(rows))
     return out
@@ -159,7 +159,7 @@ def _until(event: Event, ends: Mapping[str, NDArray]) -> Event:
     return (name, v * (np.arange(len(v))[:, None] < ends[name])[:, :, None]) if name in ends else event
 
 
-def _tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:
+def tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:
     """Compare event by event, in the order of the first.  A value that the second never makes counts as different, all of
     it."""
     theirs: dict[str, list[NDArray]] = {}

@@ -49,6 +49,7 @@ train
 executors
 compare
 runtime
+tensors
 report
 compiler
 cli

@@ -13,60 +13,13 @@ from torch import Tensor, nn
 from nnac.capture.exported import Exported, exported, unwrapped
 from nnac.capture.problems import PrepareError, Problem
 from nnac.capture.reading import ENTRY, Own, Reading
-from nnac.capture.values import FEATURES, Axes, Axis, FinalState, Lost, Sequence
+from nnac.capture.values import FEATURES, Axes, FinalState, Lost, Sequence
+from nnac.decode.tensors import Argument, Result, TensorEnd
 from nnac.entry import EntryPoint
 from nnac.model.graph import Layer, ModelGraph
 from nnac.ops import operator
 
 FORWARD = EntryPoint(ENTRY, per_frame=1, frames=True)          # a call of the model: sequences, one step a frame
-
-
-@frozen
-class Input:
-    """An argument of the model that it reads.  roles: of each outer axis, ``time`` or ``batch``."""
-
-    name: str
-    label: bool
-    roles: tuple[str, ...]
-
-    def sequence(self, x: Tensor) -> Tensor:
-        """The user's tensor as [T, B, C], real or labels [T, B, 1]."""
-        if self.label:
-            x = x[..., None]
-        if len(self.roles) == 1:
-            x = x[None] if self.roles == ("batch",) else x[:, None]
-        elif self.roles[0] == "batch":
-            x = x.transpose(0, 1)
-        return x if self.label else x.float()
-
-
-@frozen
-class Output:
-    """What the model returns: a value, and the axes of the user's tensor, each the product of ``time``, ``batch`` or
-    features (none: 1)."""
-
-    name: str
-    axes: tuple[Axis, ...]
-    last: bool = False
-
-    def tensor(self, y: Tensor) -> Tensor:
-        """[T, B, C] as the user's tensor."""
-        at = {"time": 0, "batch": 1, FEATURES: 2}
-        named = [a for axis in self.axes for a in axis]
-        if self.last:
-            y = y[-1:]
-        order = [at[a] for a in named]
-        missing = [i for i in range(3) if i not in order]
-        y = y.permute(*missing, *order)
-        sizes = iter(y.shape[len(missing):])
-        return y.reshape([_product([next(sizes) for _ in axis]) for axis in self.axes])
-
-
-def _product(sizes: list[int]) -> int:
-    total = 1
-    for n in sizes:
-        total *= n
-    return total
 
 
 @frozen(eq=False)
@@ -80,7 +33,7 @@ class Captured:
     ties      of these: groups that are one parameter in the model
     aliases   every name of every parameter of the model -> the first of its names
     others    the model's parameters and buffers that no layer has: they stay as they are
-    arguments names of the forward's tensors in order, None for one that is not read
+    end       how the forward's tensors lie, in and out
     dtype     of the model's own real numbers               notes    what is good to know
     """
 
@@ -89,9 +42,7 @@ class Captured:
     sources: Mapping[Own, str]
     frozen: frozenset[Own]
     dropouts: Mapping[tuple[str, int], float]
-    arguments: tuple[Input | None, ...]
-    outputs: tuple[Output, ...]
-    several: bool
+    end: TensorEnd
     dtype: torch.dtype
     notes: tuple[str, ...] = ()
     ties: tuple[tuple[Own, ...], ...] = ()
@@ -137,9 +88,9 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     real = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     return Captured(graph, kept, {k: v for k, v in reading.sources.items() if k in kept},
                     frozenset(reading.frozen & set(kept)),
-                    {k: v for k, v in reading.dropouts.items() if k[0] in own}, _arguments(reading, read), outputs,
-                    reading.exported.several,
-                    real, tuple(dict.fromkeys(reading.notes)),
+                    {k: v for k, v in reading.dropouts.items() if k[0] in own},
+                    TensorEnd(_arguments(reading, read), outputs, reading.exported.several),
+                                       real, tuple(dict.fromkeys(reading.notes)),
                     tuple(tuple(names) for names in shared.values() if len(names) > 1),
                     aliases, {n: v.detach().clone() for n, v in others.items()})
 
@@ -155,8 +106,8 @@ def roles(axes: Axes, names: tuple[str, ...]) -> tuple[str, ...] | None:
     return tuple(map(str, known)) if None not in known and len(set(known)) == len(known) else None
 
 
-def _arguments(reading: Reading, read: set[str]) -> tuple[Input | None, ...]:
-    out: list[Input | None] = []
+def _arguments(reading: Reading, read: set[str]) -> tuple[Argument | None, ...]:
+    out: list[Argument | None] = []
     for argument, example in reading.exported.inputs.values():
         if argument not in read:
             out.append(None)
@@ -165,11 +116,11 @@ def _arguments(reading: Reading, read: set[str]) -> tuple[Input | None, ...]:
         outer = example.ndim - (0 if label else 1)
         found = roles(reading.axes, tuple(f"{argument}.{i}" for i in range(outer)))
         assert found is not None, argument
-        out.append(Input(argument, label, found))
+        out.append(Argument(argument, label, found, 1 if label else example.shape[-1]))
     return tuple(out)
 
 
-def _outputs(reading: Reading, found: list[Problem]) -> tuple[Output, ...]:
+def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result, ...]:
     """What the forward returns, in the user's layout."""
     for argument, example in reading.exported.inputs.values():         # roles first: outputs are said in them
         outer = example.ndim - (0 if not example.is_floating_point() else 1)
@@ -181,7 +132,7 @@ def _outputs(reading: Reading, found: list[Problem]) -> tuple[Output, ...]:
         what = f"result {i} of the model" if reading.exported.several else "what the model returns"
         if isinstance(value, Sequence) and value.name in reading.made:
             named = tuple(tuple(a if a == FEATURES else str(reading.axes.role(a)) for a in axis) for axis in value.axes)
-            out.append(Output(value.name, named, value.last))
+            out.append(Result(value.name, named, value.last))
         elif isinstance(value, FinalState):
             found.append(Problem(f"{what} is the state of a recurrent layer",
                                  "return its output sequence, or the last step of it: `y[-1]`"))
@@ -217,7 +168,7 @@ def gives_any(layer: Layer) -> bool:
     return not (made.recurrent or made.view or made.by_index or made.gives or made.bounded(layer.attributes))
 
 
-def _needed(reading: Reading, outputs: tuple[Output, ...]) -> list[Layer]:
+def _needed(reading: Reading, outputs: tuple[Result, ...]) -> list[Layer]:
     """The layers that what is returned depends on."""
     wanted = {o.name for o in outputs}
     for layer in reversed(reading.layers):
@@ -228,4 +179,4 @@ def _needed(reading: Reading, outputs: tuple[Output, ...]) -> list[Layer]:
     return [layer for layer in reading.layers if layer.path in wanted]
 
 
-__all__ = ["Captured", "Exported", "Input", "Output", "capture"]
+__all__ = ["Captured", "Exported", "capture"]

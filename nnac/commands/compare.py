@@ -36,6 +36,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
                    help="may be given several times")
     p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
+    p.add_argument("--tensors", type=source, metavar="FILE.npz", help="the arguments of a prepared model, by name")
     p.add_argument("--first", type=whole(1), metavar="N", help="no more than the first N utterances")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true",
@@ -48,8 +49,8 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.audio and not args.manifest:
-        sys.stderr.write("nnac compare: give --audio FILE.wav or --manifest FILE.jsonl\n")
+    if not args.audio and not args.manifest and not args.tensors:
+        sys.stderr.write("nnac compare: give --audio FILE.wav, --manifest FILE.jsonl, or --tensors FILE.npz\n")
         return 2
     if len(args.engine) not in (0, 2):
         sys.stderr.write("nnac compare: give --engine twice, or not at all: two are compared\n")
@@ -63,6 +64,16 @@ def run(args: argparse.Namespace) -> int:
     engines = args.engine or ["torch", "emulator"]
     subject = load(args.checkpoint, args.program, args.interpret)
     other, planted = comparing.with_fault(subject, args.plant) if args.plant else (subject, None)
+    if args.tensors:
+        from nnac import tensors
+
+        arrays = tensors.read_arrays(args.tensors, subject.tensors)
+        result = tensors.compare(subject, other, arrays, (engines[0], engines[1]))
+        if args.json:
+            print(json.dumps(figures(result, [args.tensors], planted) | {"engines": engines}))
+        else:
+            report(result, [args.tensors], planted, engines)
+        return 0 if result.equal else 1
     one, two = executor(engines[0], subject), executor(engines[1], other)
     files = ([u.audio for u in read_manifest(args.manifest)] if args.manifest else []) + args.audio
     files = files[: args.first]

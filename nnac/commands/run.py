@@ -1,5 +1,8 @@
 """``nnac run FILE --audio FILE.wav`` or ``--manifest FILE.jsonl``: transcribe, on the emulator or another engine.
 
+``nnac run FILE --tensors IN.npz [--out OUT.npz]``: the same for a model of your own (`nnac.prepare`): arrays in, arrays
+out.
+
 FILE is a program, or a checkpoint: it is compiled first where the engine wants a program.
 
 Greedy search, or beam search in exact integers (--search beam), alone or with language models beside it: --lm and
@@ -36,6 +39,9 @@ def register(subparsers: Any) -> None:
     p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
                    help="may be given several times")
     p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
+    p.add_argument("--tensors", type=source, metavar="FILE.npz",
+                   help="the arguments of a prepared model, by name (.npz), or the only one (.npy)")
+    p.add_argument("--out", metavar="FILE.npz", help="where its results go (with --tensors)")
     p.add_argument("--engine", default="emulator", metavar="NAME", help=f"{', '.join(names())} (emulator)")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
     p.add_argument("--interpret", action="store_true", help="instruction by instruction, instead of translated plans")
@@ -45,8 +51,10 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.tensors:
+        return run_tensors(args)
     if not args.audio and not args.manifest:
-        sys.stderr.write("nnac run: give --audio FILE.wav or --manifest FILE.jsonl\n")
+        sys.stderr.write("nnac run: give --audio FILE.wav, --manifest FILE.jsonl, or --tensors FILE.npz\n")
         return 2
     from nnac.commands._search import search_of
     from nnac.executors import Subject
@@ -59,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     subject = Subject.load(args.file, interpret=args.interpret)
     front = subject.front
     search = search_of(args, front.tokens)
-    done = recognise_files(subject, files, references, engine=args.engine, batch=args.batch, quiet=args.json, search=search)
+    done = recognise_files(subject, files, references, engine=args.engine, batch=args.batch, quiet=args.json,
+                           search=search)
     shown = args.nbest or 1
     for i, (name, text, nbest) in enumerate(zip(files, done.texts, done.nbest, strict=True)):
         reference = listed[i].text if i < len(listed) else None
@@ -75,6 +84,33 @@ def run(args: argparse.Namespace) -> int:
             for h in nbest:
                 print(f"    {(h.score or 0) / LOG_UNIT:10.3f}  {front.text(h.tokens)}")
     print(json.dumps(done.totals()) if args.json else done)
+    return 0
+
+
+def run_tensors(args: argparse.Namespace) -> int:
+    """Arrays in, arrays out."""
+    from nnac import tensors
+    from nnac.executors import Subject
+    from nnac.files import clash
+
+    if args.out and (problem := clash(args.out, [args.file, args.tensors])):
+        sys.stderr.write(f"nnac run: {problem}\n")
+        return 2
+    subject = Subject.load(args.file, interpret=args.interpret)
+    made = tensors.run(subject, tensors.read_arrays(args.tensors, subject.tensors), args.engine)
+    if args.out:
+        tensors.write_arrays(args.out, made.results)
+    facts = {"shapes": [list(r.shape) for r in made.results], "steps": made.steps} | (
+        {} if made.cycles is None else {"cycles": made.cycles})
+    if args.json:
+        print(json.dumps(facts | ({} if args.out else {"results": [r.tolist() for r in made.results]})))
+        return 0
+    for i, r in enumerate(made.results):
+        of = f" {i}" if len(made.results) > 1 else ""
+        print(f"result{of} {list(r.shape)}: {float(r.min()):.6g} … {float(r.max()):.6g}" +
+              (f", in {args.out}" if args.out else ""))
+    if made.cycles is not None:
+        print(f"{made.steps:,} steps: {made.cycles:,} cycles")
     return 0
 
 

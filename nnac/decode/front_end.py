@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nnac.decode.scorers import scorer
 from nnac.decode.search import Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
+from nnac.decode.tensors import TensorEnd
 from nnac.speech.audio import audio_blocks
 from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
 from nnac.speech.tokens import Tokens
@@ -79,8 +80,10 @@ class TextEnd:
         return self.tokens.decode(ids)
 
 
-def end_from_json(data: dict[str, Any]) -> FrontEnd | TextEnd:
+def end_from_json(data: dict[str, Any]) -> FrontEnd | TextEnd | TensorEnd:
     """Whichever ``to_json`` described."""
+    if "arguments" in data:
+        return TensorEnd.from_json(data)
     return FrontEnd.from_json(data) if "features" in data else TextEnd(Tokens.from_json(data["tokens"]))
 
 

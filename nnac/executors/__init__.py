@@ -21,6 +21,7 @@ from nnac.errors import UserError
 
 if TYPE_CHECKING:
     from nnac.decode.front_end import FrontEnd
+    from nnac.decode.tensors import TensorEnd
     from nnac.evaluate import Executor
     from nnac.ir import QGraph
     from nnac.program import Program
@@ -102,6 +103,20 @@ class Subject:
 
         plan = self.module.plan
         return compile_graph(self.graph, plan.target, Settings.of(plan))
+
+    @cached_property
+    def tensors(self) -> TensorEnd:
+        """How the arrays of a model of a user's own lie.  EngineError: this one hears audio or reads text."""
+        from nnac.decode.front_end import end_from_json
+        from nnac.decode.tensors import TensorEnd
+
+        try:
+            end = self.trained.end if self.trained is not None else end_from_json(self.program.metadata["front_end"])
+        except (KeyError, TypeError, ValueError):
+            end = None
+        if not isinstance(end, TensorEnd):
+            raise EngineError(f"{self.called} takes no tensors: it is not a model that `nnac.prepare` made")
+        return end
 
     @cached_property
     def front(self) -> FrontEnd:

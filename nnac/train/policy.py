@@ -22,6 +22,7 @@ from .. import checkpoint
 from ..checkpoint import CheckpointError
 from ..decode.front_end import FrontEnd, TextEnd, end_from_json
 from ..decode.recogniser import Recogniser, load_recogniser
+from ..decode.tensors import TensorEnd
 from ..lower import lower_plan
 from ..plan import Plan, PlanError
 from ..speech.corpus import load_split
@@ -181,7 +182,7 @@ class PolicyTask:
         return {}
 
 
-def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, end: FrontEnd | TextEnd, training: dict) -> None:
+def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, end: FrontEnd | TextEnd | TensorEnd, training: dict) -> None:
     """The trained module with its plan and front end, as one checkpoint."""
     checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=end.to_json(), training=training))
 
@@ -192,14 +193,15 @@ class Trained:
 
     module: GraphModule
     plan: Plan
-    end: FrontEnd | TextEnd                     # what stands between the model and the world
+    end: FrontEnd | TextEnd | TensorEnd         # what stands between the model and the world
     training: dict[str, Any]
 
     @property
     def front(self) -> FrontEnd:
         """The front end of a model that hears.  TrainingError: this one reads text."""
         if not isinstance(self.end, FrontEnd):
-            raise TrainingError(f"the model of policy {self.plan.name} is a language model: it hears no audio")
+            takes = "text" if isinstance(self.end, TextEnd) else "tensors"
+            raise TrainingError(f"the model of policy {self.plan.name} takes {takes}: it hears no audio")
         return self.end
 
     def __str__(self) -> str:

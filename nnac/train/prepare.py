@@ -5,6 +5,8 @@ like ours.
     module = nnac.prepare(model, "policy.nnac", example)     # the policy says `model module`
     module.calibrate([batch, …])                             # tuples of the model's inputs
     y = module(x)                                            # called as the model is: real numbers out, integers inside
+    module.save("mine.nnc")
+    # nnac compile mine.nnc --out mine.nnp; nnac run mine.nnp --tensors x.npz
     graph = module.bind()
     model.load_state_dict(module.original_state_dict())
 
@@ -36,15 +38,15 @@ from nnac.capture.exported import as_it_was, unwrapped
 from nnac.lower import lower_plan
 from nnac.model.graph import ModelGraph, lent
 from nnac.plan import Plan
+from nnac.train.families.module import Named
 from nnac.train.integers import dequantise
-from nnac.train.module import GraphModule, attribute_path
 
 BUILDER = "module"             # what a policy for a user's own model calls it
 # relative difference that rounding explains; 1e-4 for others (our choice)
 ROOM = {torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
-class PreparedModule(GraphModule):
+class PreparedModule(Named):
     """A user's model in exact integers: called as the model is, real numbers in and out."""
 
     def __init__(self, captured: Captured, plan: Plan, signature: inspect.Signature) -> None:
@@ -64,18 +66,14 @@ class PreparedModule(GraphModule):
         """As `GraphModule.load_float`; a tied parameter may be given under each of its names."""
         super().load_float({n: w for n, w in weights.items() if n in self._float_names})
 
-    def names_of(self, path: str) -> list[str]:
-        """A layer that is called as something of this class is kept under another name."""
-        first, *rest = attribute_path(path)
-        return [f"{first}_" if hasattr(GraphModule, first) or first in RESERVED else first, *rest]
-
     def sequences(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The model's arguments as the graph's sequences.  TypeError: other arguments than the example's."""
         given = tensors(self.signature, args, kwargs)
-        wanted = self.captured.arguments
+        wanted = self.captured.end.arguments
         if len(given) != len(wanted):
             raise TypeError(f"the model was prepared with {len(wanted)} tensors, and is called with {len(given)}")
-        return {i.name: i.sequence(x) for i, x in zip(wanted, given, strict=True) if i is not None}
+        return {a.name: a.sequence(x) if a.label else a.sequence(x.float())
+                for a, x in zip(wanted, given, strict=True) if a is not None}
 
     def values(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, bool]]:
         """(every value of the graph [T, B, width], whether it is integers), for the model's arguments."""
@@ -93,9 +91,16 @@ class PreparedModule(GraphModule):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's inputs -> its output, real, in the model's own type and layout."""
         values, integer = self.values(*args, **kwargs)
-        made = tuple(o.tensor(self.real(o.name, values, integer)).to(self.captured.dtype)
-                     for o in self.captured.outputs)
-        return made if self.captured.several else made[0]
+        end = self.captured.end
+        made = tuple(r.arranged(self.real(r.name, values, integer)).to(self.captured.dtype) for r in end.results)
+        return made if end.several else made[0]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """One checkpoint that `nnac compile`, `run` and `compare` take: the plan with its graph, weights, scales, and
+        how the arrays lie."""
+        from nnac.train.policy import save_module
+
+        save_module(path, self, self.plan, self.captured.end, {})
 
     @property
     def original_names(self) -> dict[str, str]:
@@ -120,12 +125,10 @@ class PreparedModule(GraphModule):
                                         f"model, so that what was "
                                         "trained has no place there", "use the prepared module's own state")])
         own = dict(self.named_parameters(remove_duplicate=False))
-        found = {theirs: own[ours].detach().clone().to(self.captured.dtype) for theirs, ours in self.original_names.items()}
+        found = {theirs: own[ours].detach().clone().to(self.captured.dtype) for theirs,
+                 ours in self.original_names.items()}
         return found | {n: found[first] for n, first in self.captured.aliases.items()
                         if first in found} | dict(self.captured.others)
-
-
-RESERVED = ("graph", "plan", "inputs", "captured", "signature", "dropouts", "training")
 
 
 def tensors(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -172,7 +175,7 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
             kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The same example one step shorter and one utterance fewer, where it has more than two steps; None where it has
     not."""
-    of = {id(x): i for x, i in zip(given, captured.arguments, strict=True) if i is not None}
+    of = {id(x): i for x, i in zip(given, captured.end.arguments, strict=True) if i is not None}
     cut = False
 
     def part(x: Any) -> Any:
@@ -334,5 +337,6 @@ def _plan(policy: Any, graph: ModelGraph) -> Plan:
     if plan.model.builder != BUILDER:
         raise PrepareError([Problem(f"the policy says `model {plan.model}`",
                                     f"`model {BUILDER}`: the model is the one that is prepared")])
-    assert plan.graph is graph                                     # the plan carries it: the name is free for the next model
+    # the plan carries it: the name is free for the next model
+    assert plan.graph is graph
     return plan

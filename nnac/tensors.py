@@ -1,0 +1,80 @@
+"""Arrays in, arrays out, on any engine: what `nnac run --tensors` and `nnac compare --tensors` do with a user's own
+model."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from nnac.compare import Comparison, recorder, tally
+from nnac.decode.tensors import TensorEnd, TensorError
+from nnac.executors import Subject, executor
+from nnac.files import atomic, read
+
+LIMIT = 1 << 32                # bytes of a file of arrays
+
+
+@frozen(eq=False)
+class Made:
+    """The results, in the model's order; cycles of the machine, None for an engine that is none; steps in time."""
+
+    results: list[NDArray]
+    cycles: int | None
+    steps: int
+
+
+def read_arrays(path: str | os.PathLike[str], end: TensorEnd) -> dict[str, NDArray]:
+    """A ``.npz`` of arrays by argument, or a ``.npy`` where the model reads one.  TensorError: it is neither."""
+    data = io.BytesIO(read(path, LIMIT))
+    try:
+        found = np.load(data, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            if len(end.read) != 1:
+                names = ", ".join(f"`{a.name}`" for a in end.read)
+                raise TensorError(f"{path}: one array, but the model reads {len(end.read)}: {names}; give them as .npz")
+            return {end.read[0].name: found}
+        return {name: found[name] for name in found.files}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise TensorError(f"{path}: no file of arrays (.npy, .npz): "
+                          f"{str(error).splitlines()[0] if str(error) else 'empty'}") from None
+
+
+def write_arrays(path: str | os.PathLike[str], results: list[NDArray]) -> None:
+    """The results as a ``.npz``: ``result``, or ``result_0`` … of several."""
+    named = {"result": results[0]} if len(results) == 1 else {f"result_{i}": r for i, r in enumerate(results)}
+    with atomic(path) as out:
+        np.savez(out, **named)      # type: ignore[arg-type]
+
+
+def run(subject: Subject, arrays: Mapping[str, NDArray], engine: str = "emulator") -> Made:
+    """The model's results for its arguments.  TensorError, EngineError."""
+    chosen, end = executor(engine, subject), subject.tensors
+    entry, = chosen.inputs                                       # a user's model is one call
+    inputs = end.integers(arrays, chosen.values)
+    batch = next(iter(inputs.values())).shape[1]
+    steps = next(iter(inputs.values())).shape[0]
+    made, _ = chosen.run(entry, inputs, chosen.initial_state(entry, batch))
+    priced = getattr(chosen, "cycles", None)
+    cycles = None if priced is None else steps * batch * priced(entry)
+    return Made(end.real(made, chosen.values), cycles, steps * batch)
+
+
+def compare(subject: Subject, other: Subject, arrays: Mapping[str, NDArray], engines: tuple[str, str]) -> Comparison:
+    """Every integer that two engines make of the same arguments."""
+    one, two = executor(engines[0], subject), executor(engines[1], other)
+    inputs = subject.tensors.integers(arrays, one.values)
+    batch = next(iter(inputs.values())).shape[1]
+    out, (entry,) = Comparison(), one.inputs
+    seen: list[list[tuple[str, NDArray]]] = []
+    for each in (one, two):
+        events: list[tuple[str, NDArray]] = []
+        made, _ = each.run(entry, inputs, each.initial_state(entry, batch), recorder(events))
+        seen.append([*events, *((f"{name} (returned)", v) for name, v in made.items())])
+    tally(out, seen[0], seen[1], list(range(batch)))
+    return out

@@ -122,8 +122,12 @@ def accumulator_bound(x_bits: int, weight: NDArray, bias: NDArray | int = 0) -> 
 def matmul(x: Array, weight: Array) -> Array:
     """``x @ weight.T``, exact.  x [..., cols], weight [rows, cols], int64 in and out.
 
-    Carried by a float64 GEMM, which is exact while cols * max|x| * max|w| < 2^53 (int8 x int16 with 2^30 inputs).
+    Carried by a float64 GEMM, which is exact while cols * max|x| * max|w| < 2^53 (int8 x int16 with 2^30 inputs).  A weight
+    may be a kernel that multiplies in its own exact way: ``weight.product(x)``.
     """
+    product = getattr(weight, "product", None)
+    if product is not None:
+        return product(x)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return (x.to(torch.float64) @ weight.to(torch.float64).T).to(torch.int64)

@@ -106,6 +106,28 @@ def test_compare_finds_no_difference_and_exits_0(demo, capsys):
     assert figures["different_integers"] == 0 and figures["compared_integers"] == sum(v["compared"] for v in figures["values"].values()) > 10_000
 
 
+@pytest.mark.parametrize("engines", [("torch", "reference"), ("reference", "graphblas"), ("graphblas", "emulator")], ids="-".join)
+def test_any_two_engines_are_compared_and_any_one_transcribes(demo, engines, capsys):
+    if "graphblas" in engines:
+        pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is not installed")
+    out, _, _ = demo
+    wav, checkpoint = str(next((out / "corpus").rglob("sent-0000.wav"))), str(out / "tiny_int8.nnc")
+    both = [w for e in engines for w in ("--engine", e)]
+    assert main(["compare", checkpoint, *both, "--audio", wav, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["engines"] == [*engines] and figures["different_integers"] == 0 and figures["compared_integers"] > 10_000
+    assert main(["compare", checkpoint, *both, "--audio", wav, "--plant", "joint.encoder", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["first"]["value"] == "joint.encoder"
+    texts = []
+    for engine in engines:
+        assert main(["run", checkpoint, "--audio", wav, "--engine", engine, "--json"]) == 0
+        texts.append(json.loads(capsys.readouterr().out.splitlines()[0])["text"])
+    assert texts[0] == texts[1]
+    assert main(["compare", checkpoint, "--engine", engines[0], "--audio", wav]) == 2
+    assert main(["run", str(out / "tiny_int8.nnp"), "--audio", wav, "--engine", "reference"]) == 1
+    assert "tiny_int8.nnp is no checkpoint" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("layer", ["encoder.lstm[1]", "prediction.embedding", "joint.encoder"])
 def test_compare_names_the_layer_a_fault_was_planted_in_and_exits_1(demo, layer, capsys):
     out, _, _ = demo

@@ -1,6 +1,7 @@
 """``nnac explain FILE [LAYER]``: what a policy decides for each layer, and the line that each decision came from.
 
 LAYER is a selector such as `encoder.lstm[0]` or `**.gate.f`; with it, the whole chain of rules behind each setting is shown.
+With --engine graphblas, FILE is a checkpoint: its kernels, how dense they are, and what multiplies them at each batch.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("layer", nargs="?", metavar="LAYER", help="a selector")
     add_policy_arguments(p)
     p.add_argument("--json", action="store_true", help="the resolved plan as JSON, origins included")
+    p.add_argument("--engine", metavar="NAME", help="of a checkpoint: what this engine chose for each kernel (graphblas)")
     p.add_argument("--schema", action="store_true", help="the JSON Schema of that, and nothing else")
     p.add_argument("--methods", action="store_true",
                    help="every compression method with its arguments, and nothing else")
@@ -46,7 +48,30 @@ def run(args: argparse.Namespace) -> int:
     if args.file is None:
         sys.stderr.write("nnac explain: which file?  (nnac explain specs/rnnt_int8.nnac)\n")
         return 2
-    return _explain(args)
+    return _engine(args) if args.engine else _explain(args)
+
+
+def _engine(args: argparse.Namespace) -> int:
+    """What an engine chose: a row a kernel."""
+    from nnac.errors import UserError
+    from nnac.executors import Subject, executor
+
+    choices = getattr(executor(args.engine, Subject.load(args.file)), "choices", None)
+    if choices is None:
+        raise UserError(f"the engine `{args.engine}` has nothing to choose; graphblas has")
+    rows = choices()
+    if args.json:
+        print(json.dumps(rows))
+        return 0
+    from rich.table import Table
+
+    from nnac.console import console
+
+    table = Table(*rows[0], title=f"{args.file} on {args.engine}")
+    for row in rows:
+        table.add_row(*(f"{v:.2%}" if isinstance(v, float) else v for v in row.values()))
+    console().print(table)
+    return 0
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -41,6 +41,7 @@ language
 policy
 program
 emulator
+graphblas
 rtl
 schedule
 decode

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-from attrs import evolve
+from collections.abc import Callable
 
-from nnac import bind
+import numpy as np
+from attrs import evolve, frozen
+
+from nnac import arith, bind
 from nnac.formats import unit_scale
-from nnac.ir import QGraph
+from nnac.ir import Node, QGraph, Value
 from nnac.lower import Precision, lower
 from nnac.model import ModelGraph, build
+from nnac.ops import operator
 from nnac.ops._table import table_operator
 from nnac.verify import verify
 
@@ -20,6 +23,94 @@ def random_weights(rng: np.random.Generator, rows: int, cols: int, bits: int = 8
     w[rng.random((rows, cols)) < sparsity] = 0
     scale = np.maximum(np.abs(w).max(1), 1e-3) / ((1 << (bits - 1)) - 1)
     return np.floor(w / scale[:, None] + 0.5).astype(np.int64), scale
+
+
+@frozen(eq=False)
+class Random:
+    """A node to be bound: formats of its inputs and of its output, and what random weights are to be like."""
+
+    node: Node
+    ins: list[Value]
+    out: Value
+    rng: np.random.Generator
+    bits: int
+    sparsity: float
+    vocabulary: int
+
+    def weights(self, rows: int, cols: int) -> tuple[np.ndarray, np.ndarray]:
+        return random_weights(self.rng, rows, cols, self.bits, self.sparsity)
+
+    def bias(self, rows: int) -> np.ndarray:
+        return self.rng.standard_normal(rows) * 0.5
+
+
+def random_linear(r: Random) -> dict[str, np.ndarray]:
+    codes, scale = r.weights(r.out.width, r.ins[0].width)
+    return bind.linear(codes, scale, r.rng.standard_normal(r.out.width) * 0.1, r.ins[0].scale, r.ins[0].zero_point, r.out.scale)
+
+
+def random_lstm(r: Random) -> dict[str, np.ndarray]:
+    a, c, x_in = r.node.attributes, {}, r.ins[0]
+    for d in ("forward.", "backward.") if a["bidirectional"] else ("",):
+        width = a["project"] or a["cells"]
+        x, xs = r.weights(4 * a["cells"], x_in.width)
+        h, hs = r.weights(4 * a["cells"], width)
+        b = r.bias(4 * a["cells"])
+        raw = unit_scale(a["cell_output_bits"]) if a["project"] else r.out.scale
+        if a["variant"] == "acc32":
+            part = bind.lstm_acc32(x, h, np.maximum(xs * x_in.scale, hs * r.out.scale), b, x_in.zero_point, raw)
+        else:
+            part = bind.lstm_sum16(x, xs, h, hs, b, x_in.scale, x_in.zero_point, r.out.scale)
+            part |= bind.hidden(raw)
+        if a["project"]:
+            codes, scale = r.weights(width, a["cells"])
+            part |= {f"project_{k}".replace("project_weight", "project"): v
+                     for k, v in bind.linear(codes, scale, None, raw, 0, r.out.scale).items()}
+        c |= {d + k: v for k, v in part.items()}
+    return c | bind.lstm_tables(a["fraction"])
+
+
+def random_products(r: Random, gates: int, *, recurrent_bias: bool = False) -> dict[str, np.ndarray]:
+    """Two products, each requantised by itself."""
+    rows, x_in = gates * r.node.attributes["cells"], r.ins[0]
+    (x, xs), (h, hs) = r.weights(rows, x_in.width), r.weights(rows, r.node.attributes["cells"])
+    scales = bind.separate_scales(rows, xs, hs, r.bias(rows), r.bias(rows) if recurrent_bias else None, x_in.scale, x_in.zero_point,
+                                  r.out.scale, x.sum(1))
+    return scales | dict(input=bind.storage(x), recurrent=bind.storage(h))
+
+
+def random_gru(r: Random) -> dict[str, np.ndarray]:
+    tables = dict(sigmoid=arith.sigmoid_table().entries, tanh=arith.tanh_table().entries)
+    return random_products(r, 3, recurrent_bias=True) | bind.blend(r.out.scale) | tables
+
+
+def random_coupled(r: Random, gates: int = 3) -> dict[str, np.ndarray]:
+    return random_products(r, gates) | bind.hidden(r.out.scale) | bind.lstm_tables(r.node.attributes["fraction"])
+
+
+def random_normed(r: Random) -> dict[str, np.ndarray]:
+    shape = 4, r.node.attributes["cells"]
+    return random_coupled(r, 4) | bind.gate_norm(r.rng.uniform(0.5, 1.5, shape), r.rng.standard_normal(shape) * 0.2, 1e-5)
+
+
+def random_layer_norm(r: Random) -> dict[str, np.ndarray]:
+    return bind.layer_norm(r.rng.uniform(0.5, 1.5, r.out.width), r.rng.standard_normal(r.out.width) * 0.2, 1e-5, r.ins[0].scale, r.out.scale)
+
+
+def random_embedding(r: Random) -> dict[str, np.ndarray]:
+    low, high = -(1 << (r.out.bits - 1)), (1 << (r.out.bits - 1)) - 1
+    return dict(weight=r.rng.integers(low, high + 1, (r.vocabulary, r.out.width)).astype(np.int8 if r.out.bits <= 8 else np.int16))
+
+
+def random_table(r: Random) -> dict[str, np.ndarray]:
+    return bind.lookup(table_operator(r.node.op).table(), r.out.scale)
+
+
+RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
+    stack=lambda r: {}, linear=random_linear, lstm=random_lstm, gru=random_gru, lstm_coupled=random_coupled, lstm_normed=random_normed,
+    layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
+    add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale),
+    multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale), log_softmax=lambda r: bind.log_softmax(r.ins[0].scale))
 
 
 def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, sparsity: float = 0.0) -> QGraph:
@@ -33,44 +124,10 @@ def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, spa
         out = values[node.output]
         ins = [values[n] for n in node.inputs]
         if out.scale is None:
-            scale = ins[0].scale if node.op == "stack" else unit_scale(out.bits, 4.0)
-            out = values[node.output] = evolve(out, scale=scale)
-        a, c, states = node.attributes, {}, node.states
-        if node.op == "linear":
-            codes, scale = random_weights(rng, out.width, ins[0].width, bits, sparsity)
-            c = bind.linear(codes, scale, rng.standard_normal(out.width) * 0.1, ins[0].scale, ins[0].zero_point, out.scale)
-        elif node.op == "lstm":
-            for d in ("forward.", "backward.") if a["bidirectional"] else ("",):
-                width = a["project"] or a["cells"]
-                x, xs = random_weights(rng, 4 * a["cells"], ins[0].width, bits, sparsity)
-                h, hs = random_weights(rng, 4 * a["cells"], width, bits, sparsity)
-                b = rng.standard_normal(4 * a["cells"]) * 0.5
-                raw = unit_scale(a["cell_output_bits"]) if a["project"] else out.scale
-                if a["variant"] == "acc32":
-                    part = bind.lstm_acc32(x, h, np.maximum(xs * ins[0].scale, hs * out.scale), b, ins[0].zero_point, raw)
-                else:
-                    part = bind.lstm_sum16(x, xs, h, hs, b, ins[0].scale, ins[0].zero_point, out.scale)
-                    part |= bind.hidden(raw)
-                if a["project"]:
-                    codes, scale = random_weights(rng, width, a["cells"], bits, sparsity)
-                    part |= {f"project_{k}".replace("project_weight", "project"): v
-                             for k, v in bind.linear(codes, scale, None, raw, 0, out.scale).items()}
-                c |= {d + k: v for k, v in part.items()}
-            c |= bind.lstm_tables(a["fraction"])
-            states = tuple(evolve(s, scale=out.scale) if s.scale is None else s for s in states)
-        elif node.op == "layer_norm":
-            c = bind.layer_norm(rng.uniform(0.5, 1.5, out.width), rng.standard_normal(out.width) * 0.2, 1e-5, ins[0].scale, out.scale)
-        elif node.op == "embedding":
-            rows = graph.metadata["vocabulary"]
-            low, high = -(1 << (out.bits - 1)), (1 << (out.bits - 1)) - 1
-            c = dict(weight=rng.integers(low, high + 1, (rows, out.width)).astype(np.int8 if out.bits <= 8 else np.int16))
-        elif node.op == "add":
-            c = bind.add((ins[0].scale, ins[1].scale), out.scale)
-        elif node.op == "multiply":
-            c = bind.multiply((ins[0].scale, ins[1].scale), out.scale)
-        elif node.op in ("tanh", "sigmoid"):
-            c = bind.lookup(table_operator(node.op).table(), out.scale)
-        nodes.append(evolve(node, constants=c, states=states))
+            out = values[node.output] = evolve(out, scale=ins[0].scale if operator(node.op).view else unit_scale(out.bits, 4.0))
+        constants = RANDOM[node.op](Random(node, ins, out, rng, bits, sparsity, graph.metadata.get("vocabulary", 0)))
+        states = tuple(evolve(s, scale=out.scale) if s.scale is None else s for s in node.states)
+        nodes.append(evolve(node, constants=constants, states=states))
     return verify(evolve(graph, nodes=tuple(nodes), values=values))
 
 
@@ -107,7 +164,7 @@ def with_codebook(graph: QGraph, bits: int) -> QGraph:
     for node in graph.nodes:
         constants = dict(node.constants)
         for name, v in constants.items():
-            if v.ndim == 2 and node.op in ("linear", "lstm"):
+            if v.ndim == 2 and not operator(node.op).by_index:
                 at = (np.arange(1 << bits) + 0.5) / (1 << bits)
                 levels = np.unique(np.round(np.quantile(v[:256].ravel(), at))).astype(np.int64)
                 nearest = levels[np.abs(np.arange(-128, 128)[:, None] - levels[None]).argmin(1)].astype(np.int8)

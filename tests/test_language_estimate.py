@@ -6,19 +6,24 @@ import numpy as np
 import pytest
 from attrs import evolve
 
+from nnac import isa
 from nnac.isa import MachineConfig
 from nnac.isa.base import decode_all
 from nnac.language import cycles, estimate
 from nnac.language.check import check_file, check_text
 from nnac.language.coded import expected_bits
+from nnac.language.machine import machine_of
 from nnac.language.tables import data_file
+from nnac.language.widths import value_bits
 from nnac.lower import lower_plan
-from nnac.ops import emitted, kinds
+from nnac.ops import MOST_ELEMENTS
+from nnac.ops.lstm import MOST_UNITS
 from nnac.schedule.budget import measured
 from nnac.schedule.compile import CompileError, Settings, compile_graph
 from nnac.target import OPERATORS
 from tests.graphs import bind_randomly, vocabulary, with_codebook
 
+POLICY = 'import "targets/edge.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target edge\n}\n'
 QUANTITIES = ("weights", "bits_per_weight", "sram", "cycles", "latency")
 
 
@@ -128,18 +133,31 @@ def test_the_expected_step_is_close_to_the_compiled_one(name, most):
         assert row["sound"] and abs(row["cycles_error"]) < most and abs(row["weights_error"]) < 0.04 and abs(row["sram_error"]) < 0.05
 
 
-def test_the_estimate_knows_the_machine_as_it_is():
-    config = MachineConfig()
-    assert (cycles.MV_DRAIN, cycles.VX_FILL, cycles.BANKS) == (config.mv_drain, config.vx_fill, config.banks)
-    for name in ("edge", "large", "rapid", "tiny"):
-        t = check_file(data_file("specs", "targets", f"{name}.nnac")).scope.targets[name]
-        from nnac.language.machine import machine_of
+TARGETS = {name: machine_of(checked.scope, checked.scope.targets[name], [])
+           for name in ("edge", "large", "rapid", "tiny") for checked in (check_file(data_file("specs", "targets", f"{name}.nnac")),)}
 
-        target = machine_of(check_file(data_file("specs", "targets", f"{name}.nnac")).scope, t, [])
-        c = MachineConfig.of(target)
-        assert c.stream_words == target.stream_buffers * cycles.TILE_WORDS and c.vector == max(1, target.lanes // 4)
-        assert c.ring_bytes + c.stream_words * c.lanes == 2 * target.stream_buffers * cycles.TILE_WORDS * target.lanes
-    assert set(estimate.EMITTED) - {"stack"} == {k for k in kinds() if emitted(k)}
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_estimate_asks_the_machine_as_it_is(name):
+    target = TARGETS[name]
+    config = MachineConfig.of(target)
+    assert cycles.machine(target) == config
+    cost = estimate.estimate(evolve(resolved(POLICY).plan, target=target), resolved(POLICY).plan.graph)
+    assert cost.stream_bytes == config.ring_bytes + config.stream_words * config.lanes
+
+
+def test_a_machine_that_cannot_be_built_has_cycles_all_the_same():
+    small = evolve(TARGETS["edge"], sram=1 << 16, pinned=0)
+    with pytest.raises(ValueError, match="leave"):
+        MachineConfig.of(small)
+    assert evolve(cycles.machine(small), a_bytes=64, pinned_words=0) == evolve(MachineConfig.of(TARGETS["edge"]), a_bytes=64, pinned_words=0)
+
+
+def test_limits_of_instructions_are_those_of_their_fields():
+    def most(instruction, operand):
+        return next(f.greatest for f in instruction.fields if f.name == operand)
+
+    assert {most(i, "n") for i in (isa.ADD, isa.MUL, isa.LUT, isa.LN)} == {MOST_ELEMENTS} and most(isa.LSTM, "units") == MOST_UNITS
 
 
 def test_vector_time_is_that_of_the_emitted_instructions():
@@ -163,9 +181,8 @@ def test_vector_time_is_that_of_the_emitted_instructions():
         values = {"activations": {k: s.activations for k, s in enumerate(sites)}, "hidden": {k: s.hidden for k, s in enumerate(sites)}}
         for layer in model:
             if layer.path in emitted:
-                width_in = sum(model.by_path[i].width if i in model.by_path else model.inputs[i] for i in layer.inputs)
-                bits = estimate._in_bits(model, values, numbers, layer)
-                expected = cycles.work(r.plan, layer, width_in, bits, 8).vector
+                bits = value_bits(model, values, numbers, layer.inputs[0])
+                expected = cycles.work(r.plan, layer, bits, config).vector
                 # vectors that lie at odd addresses are not met together: then more instructions are filled
                 assert expected <= emitted[layer.path] <= 1.35 * expected, (seed, layer.path)
                 seen += expected == emitted[layer.path]

@@ -17,15 +17,17 @@ from functools import cached_property
 
 from attrs import evolve, field, frozen
 
+from nnac.entry import steps_per_second
+from nnac.isa.config import TILE_WORDS, MachineConfig
 from nnac.language.coded import by_blocks, codecs, expected_bits, least_bits, sparsity
-from nnac.language.cycles import BANKS, TILE_WORDS, Work, read_passes, stays, vectors_of, work
-from nnac.language.widths import output_bits
+from nnac.language.cycles import frames, machine, read_passes, vectors_of, work
+from nnac.language.placed import cpu_layers, seconds
+from nnac.language.widths import output_bits, value_bits
 from nnac.model.graph import Kernel, Layer, ModelGraph
+from nnac.ops._work import Work
 from nnac.plan import Plan
-from nnac.target import Target
 
-EMITTED = ("stack", "linear", "lstm", "layer_norm", "embedding", "add", "multiply", "tanh", "sigmoid")      # what the compiler emits
-HOST_OPERATIONS = 8                    # of a CPU per element of an elementwise operator, as the compiler prices them
+RQ_PARAMETERS = 8              # bytes a row: a bias, a multiplier and a shift
 
 
 @frozen
@@ -97,8 +99,8 @@ class Estimate:
     @property
     def sram_bytes(self) -> int:
         largest = max((c.buffer_bytes for c in self.layers.values()), default=0)
-        parameters = 8 * sum(k.rows for layer in self.plan.graph for k in layer.kernels if layer.kind != "embedding" and (
-            k.name != "recurrent" or self.plan[layer.path].accumulate == "sum16"))          # a bias, a multiplier and a shift for every row
+        parameters = RQ_PARAMETERS * sum(k.rows for layer in self.plan.graph for k in layer.kernels if not layer.operator.by_index and not (
+            self.plan[layer.path].accumulate == "acc32" and k.name in layer.operator.shares_sum[1:]))     # one set for kernels that share a sum
         return self.pinned_bytes + self.stream_bytes + largest + self.state_bytes + parameters
 
     @property
@@ -114,10 +116,11 @@ class Estimate:
     @property
     def call_seconds(self) -> float:
         """Computing from the last frame of a call to the result of its last step: all its encoder steps, then one of prediction and joint."""
-        frames, t = self.plan.frames("encoder"), self.plan.target
-        inside = [c for c in self.layers.values() if c.entry == "encoder"]
-        encoder = sum(c.cycles + float((c.cpu_seconds or 0) * t.clock) for c in inside) + self.fill.get("encoder", 0)
-        return (self.cycles + (frames - 1) * encoder) / t.clock
+        pace = self.plan.graph.entries[0].name
+        steps, t = next((frames(self.plan, x) for x in self.plan.graph if x.entry == pace), 1), self.plan.target
+        inside = [c for c in self.layers.values() if c.entry == pace]
+        first = sum(c.cycles + float((c.cpu_seconds or 0) * t.clock) for c in inside) + self.fill.get(pace, 0)
+        return (self.cycles + (steps - 1) * first) / t.clock
 
     def quantity(self, name: str) -> float:
         """What is expected of a budget's quantity."""
@@ -148,43 +151,41 @@ class Estimate:
 
 def estimate(plan: Plan, model: ModelGraph) -> Estimate:
     """The cost of ``plan`` on its own target."""
-    kernels = {k.path: _kernel(plan, k, layer) for layer in model for k in layer.kernels}
-    kernels = _kept(plan, model, kernels)
+    m = machine(plan.target)
     number = {layer.path: i for i, layer in enumerate(model)}
     sites = [plan[layer.path] for layer in model]
-    values = {"activations": {i: s.activations for i, s in enumerate(sites)}, "hidden": {i: s.hidden for i, s in enumerate(sites)}}
+    values = {name: {i: getattr(s, name) for i, s in enumerate(sites)} for name in ("activations", "hidden", "place")}
+    host = cpu_layers(model, values, number, plan.target)
+    kernels = _kept(plan, model, {k.path: _kernel(plan, k, layer) for layer in model for k in layer.kernels}, host, m)
     layers, fill, least = {}, {}, Fraction(0)
     for entry in dict.fromkeys(layer.entry for layer in model):
         inside = [layer for layer in model if layer.entry == entry]
-        steps = plan.frames("encoder") if entry == "encoder" else 1
+        steps = frames(plan, inside[0])
         works, cpus, streams = {}, {}, {}
         for layer in inside:
+            site, vectors, here = plan[layer.path], vectors_of(plan, layer), layer.path not in host
             out_bits = output_bits(model, values, number, layer)
-            in_bits = _in_bits(model, values, number, layer)
-            width_in = _width_in(model, layer)
-            cpu = _host_seconds(plan.target, layer, width_in, vectors_of(plan, layer), -(-out_bits // 8))
-            cpus[layer.path] = cpu
-            works[layer.path] = Work() if on_cpu(plan, layer) else work(plan, layer, width_in, in_bits, out_bits)
-            streams[layer.path] = Fraction(0) if on_cpu(plan, layer) else _streamed(plan, layer, kernels)
-            layers[layer.path] = LayerCost(layer.path, entry, sum(kernels[k.path].bytes for k in layer.kernels), 0,
-                                           *_memory(plan, layer, width_in, out_bits), cpu / steps if on_cpu(plan, layer) else None)
+            ins = [(_width(model, name), value_bits(model, values, number, name)) for name in layer.inputs]
+            hidden_bits = site.hidden.bits if site.hidden else 8
+            works[layer.path] = work(plan, layer, ins[0][1], m) if here else Work()
+            streams[layer.path] = _streamed(plan, layer, kernels, m) if here else Fraction(0)
+            if not here:
+                cpus[layer.path] = seconds(plan.target, layer, ins, out_bits, hidden_bits, vectors)
+            buffers = (sum(w for w, _ in ins) + layer.width) * vectors * -(-out_bits // 8) + works[layer.path].buffer_bytes
+            state = layer.operator.state_bytes(layer.attributes, layer.width, hidden_bits)
+            layers[layer.path] = LayerCost(layer.path, entry, sum(kernels[k.path].bytes for k in layer.kernels), 0, buffers, state,
+                                           None if here else cpus[layer.path] / steps)
         per_byte = Fraction(plan.target.clock, plan.target.dram.bandwidth)
         # the units run side by side and weights are loaded ahead: the longest of the sums is what counts, not the sum of the longest
         bound = sum(streams.values()) * per_byte > sum(w.compute for w in works.values())
         for layer in inside:
             cost = streams[layer.path] * per_byte if bound else Fraction(works[layer.path].compute)
-            c = layers[layer.path]
-            layers[layer.path] = LayerCost(c.path, c.entry, c.bytes, math.ceil(cost / steps), c.buffer_bytes, c.state_bytes, c.cpu_seconds)
+            layers[layer.path] = evolve(layers[layer.path], cycles=math.ceil(cost / steps))
         last = next((works[layer.path] for layer in reversed(inside) if layer.kernels), Work())
         fill[entry] = (plan.target.dram.latency + last.tail if bound else 0) // steps
         least += _least(plan, inside, works, cpus, kernels) / steps
-    wait = (plan.frames("encoder") - 1) * (model.frame_ms or 0.0) / 1000
+    wait = (frames(plan, model.layers[0]) - 1) * (model.frame_ms or 0.0) / 1000
     return Estimate(plan, kernels, layers, fill, math.floor(least), wait)
-
-
-def on_cpu(plan: Plan, layer: Layer) -> bool:
-    """Whether a layer runs on the CPU: asked for, unknown to the target, or nothing that the compiler emits."""
-    return layer.kind != "stack" and (plan[layer.path].place == "cpu" or layer.kind not in plan.target.operators or layer.kind not in EMITTED)
 
 
 def _kernel(plan: Plan, kernel: Kernel, layer: Layer) -> KernelCost:
@@ -193,13 +194,14 @@ def _kernel(plan: Plan, kernel: Kernel, layer: Layer) -> KernelCost:
     if all(s.settings == whole.settings for s in sites):
         sites = (whole,)
     rows = kernel.rows // len(sites)
-    if layer.kind == "embedding":                                  # held as rows of its output's integers, whatever its weights are
+    if layer.operator.by_index:                                    # held as rows of its output's integers, whatever its weights are
         given = plan[layer.path].activations
         bits = 8 * kernel.weights * -(-(given.bits if given else 8) // 8)
         return KernelCost(kernel.path, kernel.weights, bits, 8 * kernel.weights, 0)
-    finer = kernel.name == "recurrent" and layer.kind == "lstm" and plan[layer.path].accumulate == "acc32"
+    joint = layer.operator.shares_sum
+    finer = kernel.name in joint[1:] and plan[layer.path].accumulate == "acc32"
     if finer:                                                      # kernels settled alike are quantised as one matrix, on one scale
-        other = kernel.path.removesuffix("recurrent") + "input"
+        other = kernel.path.removesuffix(kernel.name) + joint[0]
         finer = [s.weights for s in plan.gates(other)] == [s.weights for s in plan.gates(kernel.path)]
     able = codecs(whole.codec, t.codecs)                           # a stream is encoded in one way, whatever its gates say
     expected, least, live = 0.0, 0, Fraction(0)
@@ -216,20 +218,20 @@ def _kernel(plan: Plan, kernel: Kernel, layer: Layer) -> KernelCost:
     return KernelCost(kernel.path, kernel.weights, math.ceil(expected), least, math.ceil(held) * (2 if wide else 1))
 
 
-def _kept(plan: Plan, model: ModelGraph, kernels: dict[str, KernelCost]) -> dict[str, KernelCost]:
+def _kept(plan: Plan, model: ModelGraph, kernels: dict[str, KernelCost], host: frozenset[str], m: MachineConfig) -> dict[str, KernelCost]:
     """The kernels with the share of each that stays on chip: those pinned, then those worth most traffic a second for a byte of SRAM."""
     free, out = plan.target.pinned, dict(kernels)
-    calls = {"encoder": 1000 / (model.frame_ms or 30.0), "prediction": 12.0}          # a second, as the compiler has it
-    calls["joint"] = calls["encoder"] + calls["prediction"]
+    steps = steps_per_second(model.entries, model.frame_ms)
     ranked = []
     for layer in model:
         for k in layer.kernels:
             site, cost = plan[k.path], kernels[k.path]
-            if layer.kind == "embedding" or on_cpu(plan, layer) or site.pin == "never" or not cost.held_bytes:
+            if layer.operator.by_index or layer.path in host or site.pin == "never" or not cost.held_bytes:
                 continue
             vectors = vectors_of(plan, layer)
-            passes = vectors if layer.recurrent and k.name != "input" else Fraction(vectors, min(vectors, plan.target.columns * BANKS))
-            rate = calls.get(layer.entry, 1.0) / (plan.frames("encoder") if layer.entry == "encoder" else 1)
+            alone = layer.operator.meets[k.name] == "hidden"
+            passes = Fraction(vectors) if alone else Fraction(vectors, min(vectors, m.columns * m.banks))
+            rate = steps[layer.entry] / frames(plan, layer)
             ranked.append((site.pin != "always", -float(passes) * rate * cost.bytes / cost.held_bytes, k.path))
     for _, _, path in sorted(ranked):
         share = min(Fraction(1), Fraction(free, out[path].held_bytes))
@@ -238,62 +240,32 @@ def _kept(plan: Plan, model: ModelGraph, kernels: dict[str, KernelCost]) -> dict
     return out
 
 
-def _streamed(plan: Plan, layer: Layer, kernels: dict[str, KernelCost]) -> Fraction:
+def _streamed(plan: Plan, layer: Layer, kernels: dict[str, KernelCost], m: MachineConfig) -> Fraction:
     """Bytes that one call reads for a layer."""
-    t, vectors = plan.target, vectors_of(plan, layer)
-    if layer.kind == "embedding":
-        return Fraction(layer.width + t.dram.burst) * vectors
+    vectors = vectors_of(plan, layer)
+    if layer.operator.by_index:
+        return Fraction(layer.width + m.burst) * vectors
     total = Fraction(0)
     for k in layer.kernels:
         cost = kernels[k.path]
         moving = cost.bytes * (1 - cost.kept)
-        once = stays(t, math.ceil(cost.held_bytes * (1 - cost.kept) / t.lanes))
-        total += moving * (1 if once else read_passes(t, layer, k, vectors))
+        # words that are read again: the stream buffers still hold all of them or, read in a ring, none
+        stays = math.ceil(cost.held_bytes * (1 - cost.kept) / m.lanes) <= m.stream_words
+        total += moving * (1 if stays else read_passes(m, layer, k, vectors))
     return total
 
 
 def _least(plan: Plan, inside: list[Layer], works: dict[str, Work], cpus: dict[str, Fraction], kernels: dict[str, KernelCost]) -> Fraction:
     """Cycles that a call of an entry takes whatever the weights are: the longest of what its units cannot avoid."""
     t = plan.target
-    cpu = sum((cpus[x.path] for x in inside if on_cpu(plan, x)), Fraction(0)) * t.clock
-    here = [x for x in inside if not on_cpu(plan, x)]
-    # the compiler may send a layer to the CPU whose shape no instruction takes: then it costs that instead
-    vector = sum((min(Fraction(works[x.path].vector), cpus[x.path] * t.clock) for x in here), Fraction(0))
-    matrix = sum(works[x.path].matrix_least for x in here if x.kind == "linear" or t.lanes % 16 == 0)
-    streams = [kernels[k.path] for x in here if x.kind != "embedding" for k in x.kernels]
+    cpu = sum(cpus.values(), Fraction(0)) * t.clock
+    here = [x for x in inside if x.path not in cpus]
+    vector, matrix = (sum(getattr(works[x.path], unit) for x in here) for unit in ("vector", "matrix_least"))
+    streams = [kernels[k.path] for x in here if not x.operator.by_index for k in x.kernels]
     most = max((Fraction(k.least_bits, k.weights) for k in streams), default=Fraction(0))
     unread = Fraction(sum(k.least_bits for k in streams)) - most * t.pinned
-    return max(unread / 8 * t.clock / t.dram.bandwidth, cpu + max(vector, Fraction(matrix)), Fraction(0))
+    return max(unread / 8 * t.clock / t.dram.bandwidth, cpu + max(vector, matrix), Fraction(0))
 
 
-def _width_in(model: ModelGraph, layer: Layer) -> int:
-    return sum(model.by_path[i].width if i in model.by_path else model.inputs.get(i, 0) for i in layer.inputs)
-
-
-def _in_bits(model: ModelGraph, values: dict, number: dict[str, int], layer: Layer) -> int:
-    source = model.by_path.get(layer.inputs[0]) if layer.inputs else None
-    return output_bits(model, values, number, source) if source is not None else int(values["activations"][number[layer.path]].bits)
-
-
-def _memory(plan: Plan, layer: Layer, width_in: int, out_bits: int) -> tuple[int, int]:
-    """(bytes of a layer's buffers, bytes of its states)."""
-    site, size, vectors = plan[layer.path], -(-out_bits // 8), vectors_of(plan, layer)
-    directions = 2 if layer.attributes.get("bidirectional") else 1
-    cells = layer.attributes.get("cells", 0) * directions if layer.recurrent else 0
-    hidden = (site.hidden.bits if site.hidden else 8) if layer.recurrent else 8
-    state = 2 * cells + layer.width * -(-hidden // 8) if layer.recurrent else 0
-    parked = cells // directions * 4 * vectors * 4 if vectors > 1 and layer.kind == "lstm" else 0
-    return (width_in + layer.width) * vectors * size + parked, state
-
-
-def _host_seconds(t: Target, layer: Layer, width_in: int, vectors: int, size: int) -> Fraction:
-    """A layer's time on the CPU in one call: waking it, moving values there and back, computing.  Never more than the compiler's price."""
-    moved = Fraction((width_in + layer.width) * vectors * size)
-    weights = sum(k.weights for k in layer.kernels)
-    work = vectors * (weights if weights and layer.kind != "embedding" else HOST_OPERATIONS * layer.width)
-    return t.cpu.wake + moved / t.cpu.transfer + Fraction(work, t.cpu.macs)
-
-
-def cpu_seconds(t: Target, layer: Layer, width_in: int, bits: int) -> Fraction:
-    """What one step of a layer costs on the CPU."""
-    return _host_seconds(t, layer, width_in, layer.rate, -(-bits // 8))
+def _width(model: ModelGraph, name: str) -> int:
+    return model.by_path[name].width if name in model.by_path else model.inputs[name]

@@ -122,6 +122,7 @@ class Resolution:
     problems: list[Diagnostic] = field(factory=list)
     plan: Plan | None = None
     estimate: Any = None                                           # of its cost, once a rule has asked for it
+    on_cpu: frozenset[str] | None = None                           # layers that run there, once a rule has asked
 
     @property
     def policy(self) -> s.Policy:

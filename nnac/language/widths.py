@@ -14,12 +14,21 @@ from nnac.model.graph import Kernel, Layer, ModelGraph
 Values = Mapping[str, Mapping[int, Any]]             # setting -> site number -> value
 
 
+INDEX_BITS = 32                                       # of the number of a row
+
+
+def entering_bits(model: ModelGraph, values: Values, number: Mapping[str, int], name: str) -> int:
+    """Bits of what enters the model: held like the first layer that reads it."""
+    reader = next(layer for layer in model if name in layer.inputs)
+    return INDEX_BITS if reader.operator.by_index else int(values["activations"][number[reader.path]].bits)
+
+
 def output_bits(model: ModelGraph, values: Values, number: Mapping[str, int], layer: Layer) -> int:
     """Bits of a layer's output integers."""
     while layer.operator.view:                        # what it joins keeps its width
         source = model.by_path.get(layer.inputs[0])
         if source is None:
-            return int(values["activations"][number[layer.path]].bits)
+            return entering_bits(model, values, number, layer.inputs[0])
         layer = source
     i = number[layer.path]
     if layer.recurrent:
@@ -34,8 +43,13 @@ def input_bits(model: ModelGraph, values: Values, number: Mapping[str, int], lay
     """Bits of the integers that meet a kernel.  What enters the model is held like the first layer that reads it."""
     if layer.operator.meets[kernel.name] == "hidden":
         return int(values["hidden"][number[layer.path]].bits)
-    source = model.by_path.get(layer.inputs[0])
-    return output_bits(model, values, number, source) if source is not None else int(values["activations"][number[layer.path]].bits)
+    return value_bits(model, values, number, layer.inputs[0])
+
+
+def value_bits(model: ModelGraph, values: Values, number: Mapping[str, int], name: str) -> int:
+    """Bits of a value: what a layer gives, or what enters the model."""
+    layer = model.by_path.get(name)
+    return output_bits(model, values, number, layer) if layer is not None else entering_bits(model, values, number, name)
 
 
 def decided_elsewhere(model: ModelGraph, layer: Layer) -> str | None:

@@ -21,11 +21,14 @@ from nnac.formats import FixedPoint, unit_scale
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
+    from nnac.isa.config import MachineConfig
     from nnac.lower import Precision
     from nnac.model.graph import Layer
+    from nnac.ops._work import Job, Work
 
 Array = Any                    # numpy.ndarray or torch.Tensor of int64
 State = dict[str, Array]
+MOST_ELEMENTS = 4096           # of one vector instruction
 _OPERATORS: dict[str, Operator] = {}
 _EMITTED: set[str] = set()      # beside those with a file
 
@@ -69,6 +72,10 @@ class Operator:
         """What the node keeps from step to step."""
         return ()
 
+    def state_bytes(self, attributes: Mapping[str, Any], width: int, hidden_bits: int) -> int:
+        """Bytes of `states` in memory; ``width`` of the output."""
+        return 0
+
     def output(self, layer: Layer, p: Precision, source: Value) -> Value:
         """The format of the output, given that of the (first) input; its scale where arithmetic decides it."""
         from nnac.ir import Value
@@ -86,6 +93,12 @@ class Operator:
         whole  every vector that it reads or makes lies in one piece      width  elements of an input vector      lanes  of the machine
         """
         return True
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        """What one call takes of the machine's units.  Exact for VX where all products are there; what weights could save is in `matrix_least`."""
+        from nnac.ops._work import Work
+
+        return Work()
 
     # ---- integers
 

@@ -26,6 +26,10 @@ class RecurrentOperator(Operator):
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
         return not attributes.get("project")           # h = o tanh(c); a projection may be anything
 
+    def state_bytes(self, attributes: Mapping[str, Any], width: int, hidden_bits: int) -> int:
+        """Bytes of `states`: an int16 for each cell, and the hidden state."""
+        return 2 * attributes["cells"] * (2 if attributes.get("bidirectional") else 1) + width * -(-hidden_bits // 8)
+
     def output(self, layer: Layer, p: Precision, source: Value) -> Value:
         from nnac.ir import Value
 

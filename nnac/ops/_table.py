@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnac.formats import PRE
-from nnac.ops import Array, Operator, State, operator, require
+from nnac.ops import MOST_ELEMENTS, Array, Operator, State, operator, require
 
 if TYPE_CHECKING:
     from nnac import arith
     from nnac.ir import Node, QGraph, Value
+    from nnac.isa.config import MachineConfig
+    from nnac.ops._work import Job, Work
 
 
 class TableOperator(Operator):
@@ -32,6 +34,12 @@ class TableOperator(Operator):
 
     def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
         return whole
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.isa import beats
+        from nnac.ops._work import Work, pieces
+
+        return Work(vector=job.vectors * sum(m.vx_fill + beats.elementwise(m, n) for n in pieces(job.width, MOST_ELEMENTS)))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

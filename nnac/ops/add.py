@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nnac.ops import Array, Operator, State
+from nnac.ops import MOST_ELEMENTS, Array, Operator, State
 from nnac.ops._pair import symmetric_pair
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph
+    from nnac.isa.config import MachineConfig
+    from nnac.ops._work import Job, Work
 
 
 class Add(Operator):
@@ -21,6 +23,12 @@ class Add(Operator):
 
     def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
         return whole
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.isa import beats
+        from nnac.ops._work import Work, pieces
+
+        return Work(vector=job.vectors * sum(m.vx_fill + beats.add(m, n) for n in pieces(job.width, MOST_ELEMENTS)))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

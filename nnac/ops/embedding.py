@@ -9,8 +9,10 @@ from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.isa.config import MachineConfig
     from nnac.lower import Precision
     from nnac.model.graph import Layer
+    from nnac.ops._work import Job, Work
 
 
 class Embedding(Operator):
@@ -23,6 +25,11 @@ class Embedding(Operator):
 
     def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
         return dict(rows=layer.kernels[0].rows)
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.ops._work import Work
+
+        return Work(tail=m.latency)                    # nobody reads ahead of an index
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         return constants["weight"][inputs[0][..., 0]]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nnac.ops import Array, Operator, State, require
+from nnac.ops import MOST_ELEMENTS, Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.isa.config import MachineConfig
     from nnac.lower import Precision
     from nnac.model.graph import Layer
-
-WIDEST = 4096                  # elements of LN
+    from nnac.ops._work import Job, Work
 
 
 class LayerNorm(Operator):
@@ -26,7 +26,13 @@ class LayerNorm(Operator):
         return dict(epsilon=layer.attributes.get("epsilon", 1e-5))
 
     def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
-        return whole and width <= WIDEST
+        return whole and width <= MOST_ELEMENTS
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.isa import beats
+        from nnac.ops._work import Work
+
+        return Work(vector=job.vectors * (m.vx_fill + beats.normalise(m, job.width)))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

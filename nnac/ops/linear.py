@@ -9,8 +9,10 @@ from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.isa.config import MachineConfig
     from nnac.lower import Precision
     from nnac.model.graph import Layer
+    from nnac.ops._work import Job, Work
 
 
 class Linear(Operator):
@@ -27,6 +29,16 @@ class Linear(Operator):
 
     def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
         return dict(weight_bits=p.weights, bias=layer.attributes.get("bias", True))
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.isa import beats
+        from nnac.ops._work import Work, bands, groups, requantised, words
+
+        p, = (p for kernels in job.products for p in kernels.values())
+        wide = job.in_bits > 8 or p.bits > 8
+        together, (expected, least) = groups(job.vectors, m.columns), words(m, p, job.in_bits)
+        last = beats.requantise(m, bands(p.rows, m.lanes)[-1])
+        return Work(requantised(m, p.rows, together, wide), len(together) * expected, len(together) * least, m.mv_drain + m.vx_fill + last)
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

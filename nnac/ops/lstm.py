@@ -13,8 +13,10 @@ from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
+    from nnac.isa.config import MachineConfig
     from nnac.lower import Precision
     from nnac.model.graph import Layer
+    from nnac.ops._work import Job, Product, Work
 
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 MOST_UNITS = 1024              # of one LSTM instruction
@@ -63,6 +65,37 @@ class Lstm(RecurrentOperator):
 
     def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
         return interleaved(lanes) or attributes["cells"] <= MOST_UNITS
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.ops._work import Work
+
+        cells, directions = job.attributes["cells"], [self._direction_work(job, kernels, m) for kernels in job.products]
+        vector, matrix, least, tail = (sum(d[k] for d in directions) for k in range(4))
+        return Work(vector, matrix, least, tail, 16 * cells * job.vectors if job.vectors > 1 else 0)
+
+    def _direction_work(self, job: Job, kernels: Mapping[str, Product], m: MachineConfig) -> tuple[int, int, int, int]:
+        """(vector, matrix, matrix at the least, tail) of one direction."""
+        from nnac.isa import beats
+        from nnac.ops._work import bands, groups, requantised, words
+
+        cells, vectors = job.attributes["cells"], job.vectors
+        rows, by_band = bands(4 * cells, m.lanes), interleaved(m.lanes)
+        updates = [n // 4 for n in rows] if by_band else [cells]
+        update = sum(m.vx_fill + beats.lstm(m, n) for n in updates)
+        parked = vectors > 1
+        together = groups(vectors, m.columns)
+        park = requantised(m, 4 * cells, together) if parked else 0
+        x, h = words(m, kernels["input"], job.in_bits), words(m, kernels["recurrent"], job.hidden_bits)
+        extra, project = 0, (0, 0)
+        if "project" in kernels:
+            project, extra = words(m, kernels["project"], 8), requantised(m, kernels["project"].rows, [1])
+        step = requantised(m, 4 * cells, [1]) * (2 if job.separate and not parked else 1) + update + extra
+        each, n = h[0] + project[0], len(together) if parked else 1
+        drain = m.mv_drain + 2 * m.vx_fill + beats.requantise(m, rows[-1]) + beats.lstm(m, max(1, updates[-1])) + extra
+        # frames follow each other: each waits for the hidden state of the one before
+        matrix, vector = n * x[0] + vectors * each, park + vectors * step
+        bound = max(n * x[0], park) + vectors * (max(each, step) + drain) if parked else max(matrix, vector) + vectors * drain
+        return vector, matrix, n * x[1] + vectors * (h[1] + project[1]), bound - max(matrix, vector)
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         (x,) = inputs

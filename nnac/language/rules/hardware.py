@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 from nnac.diagnostics import Diagnostic
-from nnac.language.estimate import cpu_seconds
+from nnac.language.placed import cpu_layers, seconds
 from nnac.language.rules.base import HEADER, CompiledRule, Entry, Label, Resolution, Rule, by_entry, example, place, problem, where
-from nnac.language.widths import decided_elsewhere, input_bits
+from nnac.language.widths import decided_elsewhere, input_bits, output_bits, value_bits
 from nnac.model.graph import Kernel, Layer
+from nnac.ops import emitted
 from nnac.plan import Weights, Width
 from nnac.target import Target
 
 
 def on_cpu(r: Resolution, layer: Layer) -> bool:
-    """Whether a layer runs on the CPU, by the policy or because the target lacks its operator."""
-    assert r.sites is not None and r.target is not None
-    return r.values["place"][number(r, layer.path)] == "cpu" or layer.kind not in r.target.operators
+    """Whether a layer runs on the CPU: by the policy, or because the target or the compiler lacks its operator (in this form)."""
+    assert r.model is not None and r.target is not None
+    if r.on_cpu is None:
+        r.on_cpu = cpu_layers(r.model, r.values, numbers(r), r.target)
+    return layer.path in r.on_cpu
 
 
 def number(r: Resolution, path: str) -> int:
@@ -239,23 +243,35 @@ class CpuFallback(Rule):
             return
         t = r.target
         for decided, sites, value in by_entry(r, "place"):
-            layers = [r.model.layer_of(r.sites.paths[i]) for i in sites]  # type: ignore[union-attr]
-            missing = [layer for layer in layers if layer.kind not in t.operators]
-            here = layers if value == "cpu" else missing
+            here = [layer for i in sites if on_cpu(r, layer := r.model.layer_of(r.sites.paths[i]))]  # type: ignore[union-attr]
             if not here:
                 continue
-            seconds = sum(float(cpu_seconds(t, layer, self.width_in(r, layer), r.values["activations"][number(r, layer.path)].bits))
-                          for layer in here)
+            cost = sum(float(self.seconds(r, t, layer)) for layer in here)
             names = where(r, [number(r, layer.path) for layer in here])
-            why = "" if value == "cpu" else f": `{t.name}` has no `{missing[0].kind}`"
-            help = "`place nna`: the target has the operator" if value == "cpu" and not missing else "choose a target that has the operator"
-            yield problem(self.code, place(r, decided), f"{names} on the CPU costs about {seconds * 1e6:.0f} us per step{why}",
+            lacking = [found for layer in here if (found := self.lacking(t, layer)) is not None]
+            asked = value == "cpu" and not lacking
+            why = "" if asked else f": {lacking[0]}" if lacking else ": no instruction takes vectors of this form"
+            help = ("`place nna`: the target has the operator" if asked else "choose a target that has the operator"
+                    if lacking and emitted(here[0].kind) else "compare its price with what the layer is for")
+            yield problem(self.code, place(r, decided), f"{names} on the CPU costs about {cost * 1e6:.0f} us per step{why}",
                           f"waking it takes {float(t.cpu.wake) * 1e6:.0f} us each time", help, severity="warning")
 
     @staticmethod
-    def width_in(r: Resolution, layer: Layer) -> int:
-        assert r.model is not None
-        return sum(r.model.by_path[i].width if i in r.model.by_path else r.model.inputs.get(i, 0) for i in layer.inputs)
+    def lacking(t: Target, layer: Layer) -> str | None:
+        """What there is not, to run a layer on the machine."""
+        if not emitted(layer.kind):
+            return f"nnac has no instructions for `{layer.kind}`"
+        return None if layer.kind in t.operators else f"`{t.name}` has no `{layer.kind}`"
+
+    @staticmethod
+    def seconds(r: Resolution, t: Target, layer: Layer) -> Fraction:
+        """What one step of a layer costs on the CPU."""
+        model = r.model
+        assert model is not None
+        ins = [(model.by_path[i].width if i in model.by_path else model.inputs[i], value_bits(model, r.values, numbers(r), i))
+               for i in layer.inputs]
+        hidden = r.values["hidden"].get(number(r, layer.path))
+        return seconds(t, layer, ins, output_bits(model, r.values, numbers(r), layer), hidden.bits if hidden is not None else 8, layer.rate)
 
 
 class PinOverflow(Rule):

@@ -1,0 +1,42 @@
+"""How long instructions take, as functions of their sizes: each formula once, for the instruction's own class and for lint, which makes none.
+
+Cycles of VX beyond the ``vx_fill`` that fill its pipeline, and cycles in which MV is busy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnac.isa.config import MachineConfig
+
+
+def requantise(config: MachineConfig, rows: int, columns: int = 1, slow: bool = False) -> int:
+    """RQ; ``slow``: wide accumulators or double rounding."""
+    return columns * -(-rows // config.vector) * (2 if slow else 1)
+
+
+def lstm(config: MachineConfig, units: int) -> int:
+    """LSTM: five table reads a unit."""
+    return 5 * -(-units // config.vector)
+
+
+def add(config: MachineConfig, n: int) -> int:
+    """ADD: both operands are requantised."""
+    return 2 * -(-n // config.vector)
+
+
+def elementwise(config: MachineConfig, n: int) -> int:
+    """MUL, LUT: V elements a cycle."""
+    return -(-n // config.vector)
+
+
+def normalise(config: MachineConfig, n: int) -> int:
+    """LN, SMAX: three passes over the vector, and 24 cycles for the square root or the reciprocal."""
+    return 24 + 3 * -(-n // config.vector)
+
+
+def multiply(config: MachineConfig, words: int, weights: int, act16: bool) -> int:
+    """MVM over weight words of a format (its code)."""
+    rate = config.rates[weights]
+    return max(1, -(-words * (config.act16_factor if act16 else 1) * rate.denominator // rate.numerator))

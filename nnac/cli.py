@@ -13,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,35 @@ from nnac import __version__, shipped
 from nnac.diagnostics import DiagnosticError, did_you_mean
 from nnac.errors import UserError
 from nnac.files import check_destination, clash, real, same
+
+
+class Help(argparse.HelpFormatter):
+    """As wide as the terminal: argparse asks for a formatter at every option, and its own imports shutil for the width, 2 ms of every start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
+
+class RawHelp(Help, argparse.RawDescriptionHelpFormatter):
+    """The same, with the lines of a description as they are."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of nnac and, since argparse makes them alike, of each of its commands."""
+
+    def __init__(self, *, formatter_class: type[argparse.HelpFormatter] = argparse.HelpFormatter, **kwargs: Any) -> None:
+        raw = issubclass(formatter_class, argparse.RawDescriptionHelpFormatter)
+        super().__init__(formatter_class=RawHelp if raw else Help, **kwargs)
+
+
+@cache
+def columns() -> int:
+    """Columns of the terminal: what COLUMNS says, what the terminal says, or 80; as `shutil.get_terminal_size` has it."""
+    said = os.environ.get("COLUMNS", "")
+    try:
+        return int(said) if said.isdigit() and int(said) else os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def commands() -> list[str]:
@@ -80,7 +110,7 @@ def _run(arguments: list[str]) -> int:
     if word is not None and arguments[0] == word and word not in known:
         sys.stderr.write(f"nnac: no command is called `{word}`\nhelp: {did_you_mean(word, known)}\n")
         return 2
-    parser = argparse.ArgumentParser(prog="nnac", description="From a compression policy to a program for a neural network accelerator.")
+    parser = Parser(prog="nnac", description="From a compression policy to a program for a neural network accelerator.")
     parser.add_argument("--version", action="version", version=f"nnac {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in [word] if word in known and arguments[0] == word else known:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
 from nnac.ops import Operator, emitted
 from nnac.target import Cpu, Target
-from nnac.vectors import Form
 
 CPU_OPERATIONS = 8             # of a CPU per element of an operator without weights (our choice)
 
 
-def on_cpu(op: Operator, attributes: Mapping[str, Any], place: str | None, target: Target, ins: Sequence[Form], out: Form) -> bool:
+def on_cpu(op: Operator, attributes: Mapping[str, Any], place: str | None, target: Target, width: int, whole: bool) -> bool:
     """Whether an operator runs on the CPU: asked for, not in the target's list, without instructions, or in a form that none of them takes.
 
-    place  what the policy says, ``nna`` or ``cpu``      ins, out  forms of its inputs and of its output
+    place  what the policy says, ``nna`` or ``cpu``      width  elements of an input vector      whole  all vectors lie in one piece
     """
     if op.view:
         return False                                   # nothing runs
     if place == "cpu" or op.kind not in target.operators or not emitted(op.kind):
         return True
-    whole = all(f.whole for f in (*ins, out))
-    return not op.fits(attributes, whole, ins[0].width, target.lanes)
+    return (op.in_one_piece and not whole) or not op.fits(attributes, width, target.lanes)
 
 
 def cpu_work(op: Operator, weights: int, width: int) -> int:

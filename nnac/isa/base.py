@@ -8,7 +8,10 @@ the interpreter and the fast path of the emulator both follow from that, and so 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import attrs
@@ -21,11 +24,15 @@ from nnac.isa.records import BadData
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    registry: dict[str, type[Instruction]]
+    by_opcode: dict[int, type[Instruction]]
+
 INSTRUCTION_BYTES = 16
 OPCODE_BITS = 6
 FIRST_FIELD = OPCODE_BITS + 2 * SEMAPHORES
-registry: dict[str, type[Instruction]] = {}
-by_opcode: dict[int, type[Instruction]] = {}
+FILES = ("control", "dma", "matrix", "move", "vector", "weights")         # where instructions are; imported when the first is asked for
+_registry: dict[str, type[Instruction]] = {}
+_by_opcode: dict[int, type[Instruction]] = {}
 Constants = Mapping[str, Any]             # what a `compute` takes besides its operands: numbers, arrays, tables; the same for every utterance
 
 
@@ -226,13 +233,27 @@ def instruction(unit: str, opcode: int):
                 fields.append(Field(name=a.name, low=low, **a.metadata))
                 low += a.metadata["bits"]
         assert low <= 128, f"{cls.__name__} needs {low} bits"
-        assert opcode not in by_opcode and 0 < opcode < 64, f"opcode {opcode:#x} of {cls.__name__}"
+        assert opcode not in _by_opcode and 0 < opcode < 64, f"opcode {opcode:#x} of {cls.__name__}"
         made.unit, made.opcode, made.fields = unit, opcode, tuple(fields)
         made.reserved = ((1 << 128) - 1) ^ ((1 << low) - 1)
-        registry[cls.__name__] = by_opcode[opcode] = made
+        _registry[cls.__name__] = _by_opcode[opcode] = made
         return made
 
     return make
+
+
+@cache
+def load() -> tuple[ModuleType, ...]:
+    """The modules that define instructions: all are registered from now on."""
+    return tuple(importlib.import_module(f"nnac.isa.{name}") for name in FILES)
+
+
+def __getattr__(name: str) -> Any:
+    """``registry`` (by name) and ``by_opcode``: whole, whoever asks first."""
+    if name not in ("registry", "by_opcode"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load()
+    return _registry if name == "registry" else _by_opcode
 
 
 def decode(data: bytes) -> Instruction:
@@ -240,7 +261,8 @@ def decode(data: bytes) -> Instruction:
     if len(data) != INSTRUCTION_BYTES:
         raise EncodingError(f"an instruction has {INSTRUCTION_BYTES} bytes, not {len(data)}")
     word = int.from_bytes(data, "little")
-    cls = by_opcode.get(word & 63)
+    load()
+    cls = _by_opcode.get(word & 63)
     if cls is None:
         raise EncodingError(f"undefined opcode {word & 63:#04x}")
     if word & cls.reserved:

@@ -27,7 +27,7 @@ def add(config: MachineConfig, n: int) -> int:
 
 
 def elementwise(config: MachineConfig, n: int) -> int:
-    """MUL, LUT: V elements a cycle."""
+    """MUL, LUT, AMAX: V elements a cycle."""
     return -(-n // config.vector)
 
 

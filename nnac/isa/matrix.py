@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nnac.isa import beats
 from nnac.isa.base import BadData, Constants, Instruction, Memory, Rule, instruction, operand
 from nnac.isa.config import FORMATS, MachineConfig
 from nnac.isa.operands import Accumulators, Integers, Operand, Words
@@ -44,9 +45,7 @@ class MVM(Instruction):
     rules = (COLUMNS, Rule("MVM: weights <= 4", lambda i, c: f"weight format {i.weights} is undefined" if i.weights >= len(FORMATS) else ""))
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
-        slow = config.act16_factor if self.act16 else 1
-        rate = config.rates[self.weights]
-        busy = max(1, -(-self.words * slow * rate.denominator // rate.numerator))
+        busy = beats.multiply(config, self.words, self.weights, bool(self.act16))
         return busy, busy + config.mv_drain
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nnac.isa import beats
 from nnac.isa.base import Constants, Memory, Range, instruction, operand
 from nnac.isa.config import MachineConfig
 from nnac.isa.operands import Integers, Operand
@@ -101,7 +102,7 @@ class AMAX(VectorInstruction):
     a16: int = operand(1, "elements are int16")
 
     def beats(self, config: MachineConfig) -> int:
-        return -(-self.n // config.vector)
+        return beats.elementwise(config, self.n)
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
         return (Integers(self.src, self.n, 1 << self.a16),)

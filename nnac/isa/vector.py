@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
+from nnac.isa import beats
 from nnac.isa.base import Constants, Instruction, Memory, Rule, instruction, operand
 from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, MachineConfig
 from nnac.isa.operands import Accumulators, Integers, Operand, Range
@@ -118,7 +119,7 @@ class RQ(VectorInstruction):
     each = ("bias", "multiplier", "shift")
 
     def beats(self, config: MachineConfig) -> int:
-        return self.columns * -(-self.rows // config.vector) * (2 if self.wide or self.double else 1)
+        return beats.requantise(config, self.rows, self.columns, bool(self.wide or self.double))
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
         sums = Accumulators(self.bank, self.columns, self.rows)
@@ -185,7 +186,7 @@ class LSTM(VectorInstruction):
     by_element = True
 
     def beats(self, config: MachineConfig) -> int:
-        return 5 * -(-self.units // config.vector)
+        return beats.lstm(config, self.units)
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
         return Integers(self.pre, self.units, 2, 4, 2 * self.units), Integers(self.cell, self.units, 2)
@@ -254,7 +255,7 @@ class ADD(_Binary):
     block = Record("u32 m0 0..2147483647, u32 m1 0..2147483647, u8 s0 0..62, u8 s1 0..62, u8 bits, u8 0")
 
     def beats(self, config: MachineConfig) -> int:
-        return 2 * -(-self.n // config.vector)
+        return beats.add(config, self.n)
 
     @staticmethod
     def compute(p: Constants, a: NDArray, b: NDArray) -> tuple[NDArray, ...]:
@@ -281,7 +282,7 @@ class MUL(_Binary):
     block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, i16 zero_point")
 
     def beats(self, config: MachineConfig) -> int:
-        return -(-self.n // config.vector)
+        return beats.elementwise(config, self.n)
 
     @staticmethod
     def compute(p: Constants, a: NDArray, b: NDArray) -> tuple[NDArray, ...]:
@@ -327,7 +328,7 @@ class LUT(_Unary):
     a16 = 1
 
     def beats(self, config: MachineConfig) -> int:
-        return -(-self.n // config.vector)
+        return beats.elementwise(config, self.n)
 
     def may_read(self, config: MachineConfig) -> Iterator[Range]:
         yield "LUT", 0, config.luts
@@ -370,7 +371,7 @@ class LN(_Unary):
     rules = (Rule("LN: n^3 * 4^(w-1) < 2^61 for elements of w bits (int16: n <= 1290): sum d^2 + epsilon stays below 2^62", _ln_domain),)
 
     def beats(self, config: MachineConfig) -> int:
-        return 24 + 3 * -(-self.n // config.vector)
+        return beats.normalise(config, self.n)
 
     def layout(self) -> tuple[int, int, int, int]:
         """Offsets of rsqrt, gain, bias in the parameters, and their length."""
@@ -413,7 +414,7 @@ class SMAX(_Unary):
                    "i16 zero_point, u16 0")
 
     def beats(self, config: MachineConfig) -> int:
-        return 24 + 3 * -(-self.n // config.vector)
+        return beats.normalise(config, self.n)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         yield self.params, self.block.bytes + RSQRT_BYTES

@@ -21,7 +21,7 @@ from nnac.entry import steps_per_second
 from nnac.isa.config import TILE_WORDS, MachineConfig
 from nnac.language.coded import by_blocks, codecs, expected_bits, least_bits, sparsity
 from nnac.language.cycles import frames, machine, read_passes, vectors_of, work
-from nnac.language.placed import cpu_layers, seconds
+from nnac.language.placed import cpu_layers, seconds, width_of
 from nnac.language.widths import output_bits, value_bits
 from nnac.model.graph import Kernel, Layer, ModelGraph
 from nnac.ops._work import Work
@@ -165,7 +165,7 @@ def estimate(plan: Plan, model: ModelGraph) -> Estimate:
         for layer in inside:
             site, vectors, here = plan[layer.path], vectors_of(plan, layer), layer.path not in host
             out_bits = output_bits(model, values, number, layer)
-            ins = [(_width(model, name), value_bits(model, values, number, name)) for name in layer.inputs]
+            ins = [(width_of(model, name), value_bits(model, values, number, name)) for name in layer.inputs]
             hidden_bits = site.hidden.bits if site.hidden else 8
             works[layer.path] = work(plan, layer, ins[0][1], m) if here else Work()
             streams[layer.path] = _streamed(plan, layer, kernels, m) if here else Fraction(0)
@@ -265,7 +265,3 @@ def _least(plan: Plan, inside: list[Layer], works: dict[str, Work], cpus: dict[s
     most = max((Fraction(k.least_bits, k.weights) for k in streams), default=Fraction(0))
     unread = Fraction(sum(k.least_bits for k in streams)) - most * t.pinned
     return max(unread / 8 * t.clock / t.dram.bandwidth, cpu + max(vector, matrix), Fraction(0))
-
-
-def _width(model: ModelGraph, name: str) -> int:
-    return model.by_path[name].width if name in model.by_path else model.inputs[name]

@@ -49,6 +49,7 @@ class Operator:
     gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
     weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
     meets: ClassVar[Mapping[str, str]] = {"weight": "input"}   # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
+    in_one_piece: ClassVar[bool] = False               # its instructions read and write vectors that lie in one piece
     shares_sum: ClassVar[tuple[str, ...]] = ()         # kernels whose products may meet in one sum, on one scale (`accumulate acc32`)
 
     def __init_subclass__(cls) -> None:
@@ -87,11 +88,8 @@ class Operator:
 
     # ---- the machine
 
-    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
-        """Whether the machine's instructions take it in this form.
-
-        whole  every vector that it reads or makes lies in one piece      width  elements of an input vector      lanes  of the machine
-        """
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
+        """Whether the machine's instructions take inputs of ``width`` elements; ``lanes`` of the machine."""
         return True
 
     def work(self, job: Job, m: MachineConfig) -> Work:

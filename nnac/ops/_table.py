@@ -23,6 +23,7 @@ class TableOperator(Operator):
 
     constants = ("table", "multiplier", "shift")
     takes = PRE
+    in_one_piece = True
     symmetry: ClassVar[str]                            # of the function around zero: ``odd`` or ``complement`` (f(-x) = 1 - f(x))
 
     def table(self) -> arith.Table:
@@ -31,9 +32,6 @@ class TableOperator(Operator):
 
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
         return True
-
-    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
-        return whole
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.isa import beats

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nnac.isa.config import MachineConfig
 
 
-@frozen
+@frozen(eq=False)
 class Work:
     """Cycles of one layer in one call of its entry, of each unit.
 
@@ -32,7 +32,7 @@ class Work:
         return max(self.vector, self.matrix) + self.tail
 
 
-@frozen
+@frozen(eq=False)
 class Product:
     """A weight matrix: integers of ``bits`` bits; ``skips``: its codec finds zeros, and the multipliers skip words of them."""
 
@@ -42,7 +42,7 @@ class Product:
     skips: bool = False
 
 
-@frozen
+@frozen(eq=False)
 class Job:
     """One layer in one call of its entry.
 

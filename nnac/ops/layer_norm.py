@@ -19,14 +19,15 @@ class LayerNorm(Operator):
     """`arith.layer_norm`.  constants  gain int16 [C], bias int64 [C], epsilon, root_width, multiplier, shift (scalars), rsqrt [385]."""
 
     constants = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
+    in_one_piece = True
     folds_zero_point = True                            # a shift of all inputs changes nothing
     makes_zero_point = True
 
     def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
         return dict(epsilon=layer.attributes.get("epsilon", 1e-5))
 
-    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
-        return whole and width <= MOST_ELEMENTS
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
+        return width <= MOST_ELEMENTS
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.isa import beats

@@ -63,7 +63,7 @@ class Lstm(RecurrentOperator):
         directions = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
         return (*(d + n for d in directions for n in names), "sigmoid", "tanh", "tanh_cell")
 
-    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
         return interleaved(lanes) or attributes["cells"] <= MOST_UNITS
 
     def work(self, job: Job, m: MachineConfig) -> Work:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnac.ops import MOST_ELEMENTS, Array, Operator, State
 from nnac.ops._pair import symmetric_pair
@@ -19,10 +19,8 @@ class Multiply(Operator):
 
     inputs = 2
     constants = ("multiplier", "shift")
+    in_one_piece = True
     verify_more = symmetric_pair
-
-    def fits(self, attributes: Mapping[str, Any], whole: bool, width: int, lanes: int) -> bool:
-        return whole
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.isa import beats

@@ -152,7 +152,7 @@ def batched(graph: QGraph, entry: str, settings: Settings) -> int:
 def host_layers(graph: QGraph, target: Target, settings: Settings, shape: Mapping[str, Form]) -> frozenset[str]:
     """Layers that run on the CPU."""
     return frozenset(n.path for n in graph.nodes if on_cpu(operator(n.op), n.attributes, settings.places.get(n.path), target,
-                                                           [shape[v] for v in n.inputs], shape[n.output]))
+                                                           shape[n.inputs[0]].width, all(shape[v].whole for v in (*n.inputs, n.output))))
 
 
 def machine_nodes(graph: QGraph, host: frozenset[str]) -> list[Node]:

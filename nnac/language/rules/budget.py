@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from nnac.diagnostics import Diagnostic, Span
-from nnac.language.estimate import Estimate, estimate
 from nnac.language.planning import plan_of
 from nnac.language.rules.base import Label, Resolution, Rule, example, problem
 from nnac.units import BYTES, TIME, Quantity, show
+
+if TYPE_CHECKING:
+    from nnac.language.estimate import Estimate
 
 
 def estimated(r: Resolution) -> Estimate | None:
@@ -17,6 +20,8 @@ def estimated(r: Resolution) -> Estimate | None:
     if r.model is None or r.target is None or r.sites is None:
         return None
     if r.estimate is None:
+        from nnac.language.estimate import estimate  # milliseconds that a policy without budgets does not need
+
         r.estimate = estimate(plan_of(r), r.model)
     return r.estimate
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from nnac.diagnostics import Diagnostic
-from nnac.language.placed import cpu_layers, seconds
+from nnac.language.placed import cpu_layers, seconds, width_of
 from nnac.language.rules.base import HEADER, CompiledRule, Entry, Label, Resolution, Rule, by_entry, example, place, problem, where
 from nnac.language.widths import decided_elsewhere, input_bits, output_bits, value_bits
 from nnac.model.graph import Kernel, Layer
@@ -268,8 +268,7 @@ class CpuFallback(Rule):
         """What one step of a layer costs on the CPU."""
         model = r.model
         assert model is not None
-        ins = [(model.by_path[i].width if i in model.by_path else model.inputs[i], value_bits(model, r.values, numbers(r), i))
-               for i in layer.inputs]
+        ins = [(width_of(model, i), value_bits(model, r.values, numbers(r), i)) for i in layer.inputs]
         hidden = r.values["hidden"].get(number(r, layer.path))
         return seconds(t, layer, ins, output_bits(model, r.values, numbers(r), layer), hidden.bits if hidden is not None else 8, layer.rate)
 

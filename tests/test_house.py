@@ -9,7 +9,6 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "nnac"
 # from the ground up: a room may import from itself and from rooms before it
-<<<<<<< HEAD
 ROOMS = """
 errors
 files
@@ -22,6 +21,8 @@ rendering
 formats
 entry
 arith
+codec
+isa
 ir
 ops
 verify
@@ -36,8 +37,6 @@ plan
 lower
 checkpoint
 speech
-codec
-isa
 language
 policy
 program
@@ -59,11 +58,6 @@ demo
 sweep
 commands
 """.split()
-=======
-ROOMS = ("errors files console progress units diagnostics rendering formats entry arith codec isa ir ops verify bind evaluate "
-         "model target vectors placement compression plan lower checkpoint speech language policy program emulator rtl schedule "
-         "decode train executors compare runtime report compiler cli demo sweep commands").split()
->>>>>>> 3255937 (One machine for lint and compiler: where a layer runs, the price of a CPU call and each instruction's cycles are said once; lint warns of a GRU on the CPU, with the compiler's own price)
 
 
 def imports(path: Path) -> set[str]:

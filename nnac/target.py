@@ -12,11 +12,11 @@ from typing import Any
 from attrs import Factory, asdict, evolve, field, frozen
 from attrs import fields as attrs_fields
 
+from nnac.limits import MOST
 from nnac.ops import kinds
 
 CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
 OPERATORS = kinds()
-MOST = dict(lanes=256, columns=16, semaphores=12)              # of each that the instruction words have room for
 
 
 @frozen

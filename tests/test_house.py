@@ -19,6 +19,7 @@ units
 diagnostics
 rendering
 formats
+limits
 entry
 arith
 codec

@@ -15,9 +15,8 @@ from nnac.language.coded import expected_bits
 from nnac.language.machine import machine_of
 from nnac.language.tables import data_file
 from nnac.language.widths import value_bits
+from nnac.limits import MOST_ELEMENTS, MOST_UNITS
 from nnac.lower import lower_plan
-from nnac.ops import MOST_ELEMENTS
-from nnac.ops.lstm import MOST_UNITS
 from nnac.schedule.budget import measured
 from nnac.schedule.compile import CompileError, Settings, compile_graph
 from nnac.target import OPERATORS

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import field, frozen
 from attrs.validators import ge
 
-from nnac.target import MOST
+from nnac.limits import MOST
 
 UNITS = ("DW", "DA", "MV", "VX", "CT")
 SEMAPHORES = MOST["semaphores"]

@@ -10,7 +10,8 @@ from nnac.language import syntax as s
 from nnac.language.resolution import Reporter
 from nnac.language.values import UNKNOWN, Report, describe, evaluate
 from nnac.language.workspace import Declared, Scope
-from nnac.target import FIELDS, MOST, Field, Target, Word, from_values
+from nnac.limits import MOST
+from nnac.target import FIELDS, Field, Target, Word, from_values
 from nnac.units import BANDWIDTH, BYTES, CYCLES, ENERGY, FREQUENCY, NUMBER, PER_SECOND, TIME, Quantity, dimension_name
 
 DIMENSIONS = {"frequency": FREQUENCY, "bytes": BYTES, "bandwidth": BANDWIDTH, "cycles": CYCLES, "time": TIME, "energy": ENERGY,

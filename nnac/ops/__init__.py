@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 Array = Any                    # numpy.ndarray or torch.Tensor of int64
 State = dict[str, Array]
-MOST_ELEMENTS = 4096           # of one vector instruction
 _OPERATORS: dict[str, Operator] = {}
 _EMITTED: set[str] = set()      # beside those with a file
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnac.formats import PRE
-from nnac.ops import MOST_ELEMENTS, Array, Operator, State, operator, require
+from nnac.limits import MOST_ELEMENTS
+from nnac.ops import Array, Operator, State, operator, require
 
 if TYPE_CHECKING:
     from nnac import arith

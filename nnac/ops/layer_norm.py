@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nnac.ops import MOST_ELEMENTS, Array, Operator, State, require
+from nnac.limits import MOST_ELEMENTS
+from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value

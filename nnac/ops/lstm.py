@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nnac.formats import unit_scale
+from nnac.limits import MOST_UNITS
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import join, reverse, stacked
 from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Product, Work
 
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
-MOST_UNITS = 1024              # of one LSTM instruction
 
 
 def interleaved(lanes: int) -> bool:

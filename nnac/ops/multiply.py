@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nnac.ops import MOST_ELEMENTS, Array, Operator, State
+from nnac.limits import MOST_ELEMENTS
+from nnac.ops import Array, Operator, State
 from nnac.ops._pair import symmetric_pair
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from nnac.language.check import Checked, check_text
 from nnac.language.estimate import estimate
 from nnac.language.rules.hardware import on_cpu
 from nnac.lower import lower_plan
-from nnac.model import EntryPoint, Kernel, Layer, ModelGraph, builder
+from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
+from nnac.model import graph as graph_module
 from nnac.schedule.compile import Settings, compile_graph, host_layers
 from nnac.schedule.forms import forms
 from nnac.schedule.passes import split
@@ -21,13 +22,11 @@ from tests.test_ops import model
 TARGETS = ("edge", "large", "rapid", "tiny")
 
 
-@builder
 def one_operator(kind: str = "linear") -> ModelGraph:
     """A model around one operator."""
     return model(kind)
 
 
-@builder
 def ragged(size: str = "tiny") -> ModelGraph:
     """Frames of 3 int8 joined by a stack in the middle of a model: no vector of theirs is in one piece."""
     def linear(path: str, source: str, cols: int, rows: int) -> Layer:
@@ -36,6 +35,13 @@ def ragged(size: str = "tiny") -> ModelGraph:
     layers = (linear("first", "x", 4, 3), Layer("joined", "stack", ("first",), 6, 1, "e", (), dict(frames=2)),
               Layer("norm", "layer_norm", ("joined",), 6, 1, "e"), linear("last", "norm", 6, 8))
     return ModelGraph("ragged", {}, layers, dict(x=4), entries=(EntryPoint("e"),))
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch):
+    """The language knows these two while the tests here run."""
+    for function in (one_operator, ragged):
+        monkeypatch.setitem(graph_module._REGISTERED, function.__name__, function)
 
 
 def checked(call: str, target: str, rules: str = "") -> Checked:

@@ -36,9 +36,9 @@ from torch import Tensor
 from nnac import arith
 from nnac.compression.minmax import MinMax
 from nnac.evaluate import evaluate
-from nnac.formats import unit_scale
+from nnac.formats import Precision, unit_scale
 from nnac.ir import Node, QGraph, Value
-from nnac.lower import Precision, lower
+from nnac.lower import lower
 from nnac.model import build
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
 from nnac.train import kernels, layers, native

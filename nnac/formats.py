@@ -30,6 +30,19 @@ LOG = FixedPoint(16, 11)               # log-probabilities
 CELL = FixedPoint(16, 11)              # an LSTM's cell unless the policy says otherwise, +-16: saturating, trained through (docs/methods.md §1)
 
 
+@frozen
+class Precision:
+    """What a plan decides about the integers of one layer."""
+
+    activations: int = 8           # bits of the layer's output
+    weights: int = 8               # bits of the container that the products read: 8 or 16
+    hidden: int = 8                # bits of an LSTM's hidden state (= its output)
+    hidden_clip: float = 1.0       # real value of the largest code
+    cell_fraction: int = CELL.fraction
+    variant: str = "acc32"
+    origins: tuple[str, ...] = ()
+
+
 def unit_scale(bits: int, clip: float = 1.0) -> float:
     """Scale of a symmetric signed format whose largest code stands for ``clip``: ``clip / (2^(bits-1) - 1)``, zero an exact level."""
     return clip / ((1 << (bits - 1)) - 1)

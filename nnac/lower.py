@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from nnac.formats import CELL
+from nnac.formats import Precision
 from nnac.ir import Node, QGraph, Value, taken
 from nnac.model.graph import Layer, ModelGraph
 from nnac.ops import operator
@@ -19,19 +19,6 @@ from nnac.verify import verify
 
 if TYPE_CHECKING:
     from nnac.plan import Plan
-
-
-@frozen
-class Precision:
-    """What a plan decides about the integers of one layer."""
-
-    activations: int = 8           # bits of the layer's output
-    weights: int = 8               # bits of the container that the products read: 8 or 16
-    hidden: int = 8                # bits of an LSTM's hidden state (= its output)
-    hidden_clip: float = 1.0       # real value of the largest code
-    cell_fraction: int = CELL.fraction
-    variant: str = "acc32"
-    origins: tuple[str, ...] = ()
 
 
 def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:

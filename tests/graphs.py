@@ -8,9 +8,9 @@ import numpy as np
 from attrs import evolve, frozen
 
 from nnac import arith, bind
-from nnac.formats import unit_scale
+from nnac.formats import Precision, unit_scale
 from nnac.ir import Node, QGraph, Value
-from nnac.lower import Precision, lower
+from nnac.lower import lower
 from nnac.model import ModelGraph, build
 from nnac.ops import operator
 from nnac.ops._table import table_operator

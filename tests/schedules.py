@@ -9,8 +9,8 @@ from attrs import frozen
 
 from nnac.emulator.machine import Machine
 from nnac.evaluate import evaluate, initial_state
+from nnac.formats import Precision
 from nnac.ir import QGraph
-from nnac.lower import Precision
 from nnac.program import INIT, Program
 from nnac.schedule.compile import Settings
 from nnac.schedule.passes import split

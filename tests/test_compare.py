@@ -11,7 +11,8 @@ from nnac.decode.fusion import Fusion
 from nnac.decode.search.beam import Beam
 from nnac.emulator.executor import Emulator
 from nnac.executors.reference import Reference
-from nnac.lower import Precision, lower
+from nnac.formats import Precision
+from nnac.lower import lower
 from nnac.model import build
 from nnac.schedule.compile import compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation

@@ -7,8 +7,8 @@ from attrs import evolve
 
 from nnac import arith
 from nnac.evaluate import evaluate, initial_state
+from nnac.formats import Precision
 from nnac.ir import GraphError
-from nnac.lower import Precision
 from nnac.ops import operator
 from nnac.verify import verify
 from tests.graphs import random_graph, random_inputs

@@ -8,8 +8,9 @@ from attrs import evolve
 from nnac.errors import UserError
 from nnac.executors import Subject, executor, names, summaries
 from nnac.executors.torch import Torch
+from nnac.formats import Precision
 from nnac.ir import QGraph
-from nnac.lower import Precision, lower
+from nnac.lower import lower
 from nnac.model import build
 from nnac.schedule.compile import compile_graph
 from nnac.train.families.rnnt import Transducer

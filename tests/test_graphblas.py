@@ -16,10 +16,11 @@ from nnac.executors import Subject, executor
 from nnac.executors.graphblas import GraphBlas
 from nnac.executors.reference import Reference
 from nnac.executors.torch import Torch
+from nnac.formats import Precision
 from nnac.graphblas import library as grb
 from nnac.graphblas.kernel import Kernel, carrier, crossover, width
 from nnac.graphblas.library import GraphBlasError, Matrix, Vector, library
-from nnac.lower import Precision, lower
+from nnac.lower import lower
 from nnac.schedule.compile import compile_graph
 from nnac.train.module import GraphModule
 from tests.graphs import random_graph

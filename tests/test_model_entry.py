@@ -4,7 +4,8 @@ import pytest
 from attrs import evolve
 
 from nnac.entry import steps_per_second
-from nnac.lower import Precision, lower
+from nnac.formats import Precision
+from nnac.lower import lower
 from nnac.model import EntryPoint, Layer, ModelError, ModelGraph, build, builders
 
 

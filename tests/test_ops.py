@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from nnac import ops
-from nnac.formats import LOG, PRE
+from nnac.formats import LOG, PRE, Precision
 from nnac.ir import GraphError
 from nnac.language.check import check_text
-from nnac.lower import Precision, lower
+from nnac.lower import lower
 from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
 from nnac.model.graph import GATES, GRU_GATES
 

@@ -9,7 +9,8 @@ import torch
 from attrs import evolve
 
 from nnac.evaluate import evaluate
-from nnac.lower import Precision, lower
+from nnac.formats import Precision
+from nnac.lower import lower
 from nnac.model import build
 from nnac.train.activation import UncalibratedError
 from nnac.train.families import module_of

@@ -6,7 +6,8 @@ import torch
 
 from nnac import arith
 from nnac.evaluate import evaluate, initial_state
-from nnac.lower import Precision, lower
+from nnac.formats import Precision
+from nnac.lower import lower
 from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
 from nnac.train.module import GraphModule
 

@@ -11,25 +11,45 @@ named.  Code that compares a kind with a string lacks a fact here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from nnac.formats import FixedPoint, unit_scale
+from nnac.formats import FixedPoint, Precision, unit_scale
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
     from nnac.isa.config import MachineConfig
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
     from nnac.ops._work import Job, Work
 
 Array = Any                    # numpy.ndarray or torch.Tensor of int64
 State = dict[str, Array]
 _OPERATORS: dict[str, Operator] = {}
 _EMITTED: set[str] = set()      # beside those with a file
+
+
+class KernelShape(Protocol):
+    """What an operator reads of a weight matrix of a layer (`nnac.model.graph.Kernel`)."""
+
+    @property
+    def rows(self) -> int: ...
+
+
+class LayerShape(Protocol):
+    """What an operator reads of a layer (`nnac.model.graph.Layer`)."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def rate(self) -> int: ...
+    @property
+    def kernels(self) -> Sequence[KernelShape]: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
 
 
 class Operator:
@@ -64,11 +84,11 @@ class Operator:
 
     # ---- lowering: a layer and what a plan decides about its integers become a node
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         """What the node says about itself beside its inputs and constants."""
         return {}
 
-    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+    def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         """What the node keeps from step to step."""
         return ()
 
@@ -76,7 +96,7 @@ class Operator:
         """Bytes of `states` in memory; ``width`` of the output."""
         return 0
 
-    def output(self, layer: Layer, p: Precision, source: Value) -> Value:
+    def output(self, layer: LayerShape, p: Precision, source: Value) -> Value:
         """The format of the output, given that of the (first) input; its scale where arithmetic decides it."""
         from nnac.ir import Value
 

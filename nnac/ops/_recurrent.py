@@ -9,10 +9,10 @@ from nnac.formats import unit_scale
 from nnac.ops import Operator, require
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, Value
     from nnac.ir import State as StateVector
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
 
 
 class RecurrentOperator(Operator):
@@ -30,7 +30,7 @@ class RecurrentOperator(Operator):
         """Bytes of `states`: an int16 for each cell, and the hidden state."""
         return 2 * attributes["cells"] * (2 if attributes.get("bidirectional") else 1) + width * -(-hidden_bits // 8)
 
-    def output(self, layer: Layer, p: Precision, source: Value) -> Value:
+    def output(self, layer: LayerShape, p: Precision, source: Value) -> Value:
         from nnac.ir import Value
 
         scale = unit_scale(p.hidden, p.hidden_clip) if self.bounded(layer.attributes) else None

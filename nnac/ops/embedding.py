@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.isa.config import MachineConfig
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
     from nnac.ops._work import Job, Work
 
 
@@ -23,7 +23,7 @@ class Embedding(Operator):
     makes_zero_point = True
     weight_bits = 8
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         return dict(rows=layer.kernels[0].rows)
 
     def work(self, job: Job, m: MachineConfig) -> Work:

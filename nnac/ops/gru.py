@@ -11,10 +11,10 @@ from nnac.ops._carriers import stacked
 from nnac.ops._recurrent import RecurrentOperator, require_sums
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
 
 
 class Gru(RecurrentOperator):
@@ -28,10 +28,10 @@ class Gru(RecurrentOperator):
     constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh")
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         return dict(cells=layer.attributes["cells"], hidden_bits=p.hidden)
 
-    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+    def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         from nnac.ir import State as StateVector
 
         cells = layer.attributes["cells"]

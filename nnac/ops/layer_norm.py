@@ -9,10 +9,10 @@ from nnac.limits import MOST_ELEMENTS
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.isa.config import MachineConfig
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
     from nnac.ops._work import Job, Work
 
 
@@ -24,7 +24,7 @@ class LayerNorm(Operator):
     folds_zero_point = True                            # a shift of all inputs changes nothing
     makes_zero_point = True
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         return dict(epsilon=layer.attributes.get("epsilon", 1e-5))
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.isa.config import MachineConfig
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
     from nnac.ops._work import Job, Work
 
 
@@ -27,7 +27,7 @@ class Linear(Operator):
     folds_zero_point = True
     makes_zero_point = True
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         return dict(weight_bits=p.weights, bias=layer.attributes.get("bias", True))
 
     def work(self, job: Job, m: MachineConfig) -> Work:

@@ -12,11 +12,11 @@ from nnac.ops._carriers import join, reverse, stacked
 from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
     from nnac.isa.config import MachineConfig
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
     from nnac.ops._work import Job, Product, Work
 
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
@@ -43,12 +43,12 @@ class Lstm(RecurrentOperator):
     meets = {**RecurrentOperator.meets, "project": "hidden"}  # noqa: RUF012
     shares_sum = ("input", "recurrent")
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         a = layer.attributes
         return dict(cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden, bidirectional=a["bidirectional"],
                     project=a["project"], cell_output_bits=8)
 
-    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+    def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         a = layer.attributes
         scale = unit_scale(p.hidden, p.hidden_clip) if self.bounded(a) else None
         return tuple(s for d in DIRECTIONS[a["bidirectional"]]

@@ -11,10 +11,10 @@ from nnac.ops._carriers import stacked
 from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
 
 
 class CoupledLstm(RecurrentOperator):
@@ -30,10 +30,10 @@ class CoupledLstm(RecurrentOperator):
         "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift", "hidden_multiplier",
         "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         return dict(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)
 
-    def states(self, layer: Layer, p: Precision) -> tuple[StateVector, ...]:
+    def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         return cell_states(layer.path, layer.attributes["cells"], layer.attributes["cells"], p, unit_scale(p.hidden, p.hidden_clip))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:

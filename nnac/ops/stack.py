@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
+    from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
-    from nnac.lower import Precision
-    from nnac.model.graph import Layer
+    from nnac.ops import LayerShape
 
 
 class Stack(Operator):
@@ -18,10 +18,10 @@ class Stack(Operator):
 
     view = True
 
-    def attributes(self, layer: Layer, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
         return dict(frames=layer.attributes["frames"])
 
-    def output(self, layer: Layer, p: Precision, source: Value) -> Value:
+    def output(self, layer: LayerShape, p: Precision, source: Value) -> Value:
         from attrs import evolve
 
         return evolve(source, name=layer.path, width=layer.width, rate=layer.rate)

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,13 +132,18 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
     kernels = encode_kernels(graph, target, settings, config, shape, host)
     parameters = parameter_sets(graph, Made(config.lanes, kernels, luts), host)
     pages = place.paginate(parameters, config)
-    entries = [place.scratch(graph, shape, e, n, config, host) for e in graph.inputs for n in dict.fromkeys((1, batched(graph, e, settings)))]
+    here = machine_nodes(graph, host)
+    entries = [place.scratch(graph, shape, e, n, config, node_buffers(graph, here, n, config))
+               for e in graph.inputs for n in dict.fromkeys((1, batched(graph, e, settings)))]
     scratch_bytes = max([max(s.bytes, place.LUT_IMAGE if luts else 0) for s in entries], default=0)
     rates = steps_per_second(graph.entries, graph.metadata.get("frame_ms"), settings.labels_per_second, settings.hypotheses)
     loads = {p.key: rates[graph.declared(graph.by_path[p.path].entry).name] if p.path else 0.0 for p in parameters}
     residents = place.settle(graph, pages, scratch_bytes, loads, config)
     held = place.hold(kernels, pinnable(graph, kernels, settings, rates, config), config)
-    image = place.image(graph, shape, kernels, luts, pages, residents, held, config, host, settings.frames > 1)
+    tables = {n.path: t for n in here if (t := emission(n.op).rows(n, shape[n.output].size)) is not None}
+    # where frames are batched, input products are made ahead of the recurrence: kernels are read one after the other, not band by band
+    together = {} if settings.frames > 1 else {n.path: emission(n.op).streamed_together for n in here}
+    image = place.image(graph, kernels, luts, pages, residents, held, config, tables, together)
     ids = iter(range(1 << 16))
     plans = {s.name: entry_plan(graph, s, residents, target, host, ids) for s in entries}
     return Layout(config, graph, shape, kernels, host, luts, pages, scratch_bytes, residents, held, image, plans)
@@ -158,6 +163,11 @@ def host_layers(graph: QGraph, target: Target, settings: Settings, shape: Mappin
 def machine_nodes(graph: QGraph, host: frozenset[str]) -> list[Node]:
     """The nodes that have instructions."""
     return [n for n in graph.nodes if not of_view(n) and n.path not in host]
+
+
+def node_buffers(graph: QGraph, nodes: Iterable[Node], steps: int, config: MachineConfig) -> dict[str, Mapping[str, int]]:
+    """Node path -> name -> bytes of the buffers that live within a node."""
+    return {n.path: emission(n.op).buffers(n, graph.values[n.output].rate * steps, config.lanes) for n in nodes}
 
 
 def entry_plan(graph: QGraph, s: Scratch, residents: Residents, target: Target, host: frozenset[str], ids: Iterator[int]) -> EntryPlan:
@@ -232,7 +242,11 @@ def emit(layout: Layout, plan: EntryPlan) -> list[Item]:
     """One entry in program order, without semaphores."""
     emitter = Emitter(layout, plan)
     for node in layout.graph.entry(plan.entry):
-        emitter.node(node)
+        emitter.path = node.path
+        if node.path in layout.on_host:
+            emitter.host(node)
+        elif not of_view(node):
+            emission(node.op).emit(node, emitter)
     return emitter.halt()
 
 

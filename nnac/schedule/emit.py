@@ -16,7 +16,6 @@ from nnac.isa import Instruction, MachineConfig
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel
 from nnac.schedule.layout import EntryPlan, Layout
-from nnac.schedule.ops import emission, of_view
 from nnac.schedule.order import Range
 from nnac.schedule.tiling import Band
 from nnac.vectors import align
@@ -180,14 +179,6 @@ class Emitter:
         return [groups[i:i + self.config.banks] for i in range(0, len(groups), self.config.banks)]
 
     # ------------------------------------------------------------------------------------------------ layers
-
-    def node(self, node: Node) -> None:
-        """The instructions of one node."""
-        self.path = node.path
-        if node.path in self.layout.on_host:
-            self.host(node)
-        elif not of_view(node):
-            emission(node.op).emit(node, self)
 
     def views(self, node: Node) -> list[View]:
         """Where its inputs and its output lie."""

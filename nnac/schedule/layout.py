@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from attrs import define, field, frozen
+from numpy.typing import NDArray
 
 from nnac.codec import Tile
 from nnac.ir import Node, QGraph
@@ -19,7 +20,6 @@ from nnac.program import HostCall, Slot
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel, Parameters
 from nnac.schedule.memory import Buffer, MemoryError_, allocate
-from nnac.schedule.ops import emission, of_view
 from nnac.schedule.pins import Item, choose
 from nnac.vectors import Form, align, element_bytes
 
@@ -153,8 +153,11 @@ def tile_of(kernels: Mapping[str, Kernel], key: TileKey) -> Tile:
 # -------------------------------------------------------------------------------------------------------------- scratch
 
 def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, config: MachineConfig,
-            on_host: frozenset[str]) -> Scratch:
-    """Addresses for one entry, by live ranges in node positions.  MemoryError_ if they do not fit."""
+            own: Mapping[str, Mapping[str, int]]) -> Scratch:
+    """Addresses for one entry, by live ranges in node positions.  MemoryError_ if they do not fit.
+
+    own  node path -> name -> bytes of what lives within a node
+    """
     nodes = graph.entry(entry)
     first: dict[str, int] = {}
     last: dict[str, int] = {}
@@ -165,7 +168,7 @@ def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, co
         for value in node.inputs:
             base = forms[value].base
             last[base] = max(last.get(base, i), i)
-        if not of_view(node):
+        if forms[node.output].base == node.output:             # no view
             first[node.output] = i
             last[node.output] = max(last.get(node.output, i), i)
     for value in graph.outputs[entry]:
@@ -179,9 +182,7 @@ def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, co
         extent = max(o + w * form.size for o, w in form.segments)
         buffers.append(Buffer(value, align((vectors - 1) * form.stride + extent, 16), first[value], last[value]))
     for i, node in enumerate(nodes):
-        if of_view(node) or node.path in on_host:
-            continue
-        for name, size in emission(node.op).buffers(node, graph.values[node.output].rate * steps, config.lanes).items():
+        for name, size in own.get(node.path, {}).items():
             buffers.append(Buffer(f"{node.path}.{name}", align(size, 16), i, i))
     name = f"{entry}.step" if steps == 1 else f"{entry}.steps"
     addresses = allocate(buffers, config.a_bytes, what=f"activation memory of {name}")
@@ -302,11 +303,11 @@ class _Writer:
         self.size += gap + len(data)
 
 
-def image(graph: QGraph, forms: Mapping[str, Form], kernels: Mapping[str, Kernel], luts: Iterable[bytes], pages: Pages, residents: Residents,
-          held: Held, config: MachineConfig, on_host: frozenset[str], batched: bool) -> Image:
+def image(graph: QGraph, kernels: Mapping[str, Kernel], luts: Iterable[bytes], pages: Pages, residents: Residents,
+          held: Held, config: MachineConfig, rows: Mapping[str, NDArray], together: Mapping[str, Sequence[str]]) -> Image:
     """The DRAM image: what is loaded once, then parameter pages, then weights in streaming order.
 
-    batched  input products are computed ahead of the recurrence, so that a layer's kernels are read one after the other, not band by band
+    rows  node path -> table that is read by index      together  node path -> kernels that are read band by band; others one after the other
     """
     out = _Writer()
     for lut in luts:
@@ -320,23 +321,21 @@ def image(graph: QGraph, forms: Mapping[str, Form], kernels: Mapping[str, Kernel
     for p in pages:
         if (p.key, p.index) not in residents.pages:
             out.store((p.key, p.index), p.data.ljust(align(len(p.data)), b"\0"))
-    here = [node for node in graph.nodes if not of_view(node) and node.path not in on_host]
     pitch: dict[str, int] = {}
-    for node in here:
-        if (rows := emission(node.op).rows(node, forms[node.output].size)) is not None:
-            row = rows.shape[1] * rows.itemsize
-            pitch[node.path] = align(row, 16)
-            table = np.zeros((len(rows), pitch[node.path]), np.uint8)
-            table[:, :row] = np.ascontiguousarray(rows).view(np.uint8)
-            out.store(node.path, table.tobytes())
+    for path, values in rows.items():
+        row = values.shape[1] * values.itemsize
+        pitch[path] = align(row, 16)
+        table = np.zeros((len(values), pitch[path]), np.uint8)
+        table[:, :row] = np.ascontiguousarray(values).view(np.uint8)
+        out.store(path, table.tobytes())
     pinned = []
-    for node in here:
+    for node in graph.nodes:
         own = [k for k in kernels.values() if k.layer == node.path]
         for k in own:
             for header, _ in k.headers:
                 if ("header", header) not in out.addresses:
                     out.store(("header", header), header)
-        joint = [] if batched else [k for k in own if k.name in emission(node.op).streamed_together]
+        joint = [k for k in own if k.name in together.get(node.path, ())]
         runs: list[list[Kernel]] = [joint] if joint else []
         runs += [[k] for k in own if k not in joint]
         for run in runs:

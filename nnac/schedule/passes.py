@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from attrs import evolve, field, frozen
 
 from nnac.ir import Node, QGraph, Value, taken
+from nnac.ops import operator
 from nnac.ops.lstm import DIRECTIONS
 from nnac.verify import verify
 
@@ -82,7 +83,7 @@ def one_direction(node: Node, direction: str, entry: str) -> Node:
 def own_stacks(half: Node, waiting: list[Node], values: dict[str, Value]) -> tuple[Node, list[Node]]:
     """The backward half with copies of the stacks that it reads through."""
     made, stacks, source = {n.output: n for n in waiting}, [], half.inputs[0]
-    while source in made and made[source].op == "stack":
+    while source in made and operator(made[source].op).view:
         stacks.append(made[source])
         source = made[source].inputs[0]
     copies = []

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from nnac.ir import QGraph
 from nnac.isa import MachineConfig
+from nnac.ops import operator
 from nnac.target import Target
 
 
@@ -52,7 +53,7 @@ def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, A
         for path, k in kernels.items():
             if k["layer"] != node.path:
                 continue
-            alone = node.op == "lstm" and not path.endswith(".input")
+            alone = operator(node.op).meets[path.rpartition(".")[2]] == "hidden"
             free = k["bytes"] - k["pinned_bytes"]
             dram += free
             if alone:

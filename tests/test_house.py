@@ -51,6 +51,7 @@ train
 executors
 compare
 runtime
+latency
 tensors
 report
 compiler

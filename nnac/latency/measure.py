@@ -1,0 +1,132 @@
+"""Utterances of a manifest on a program: what was heard, how much the search asked for, and when the text was there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from numpy.typing import NDArray
+
+from nnac.decode.front_end import FrontEnd, front_end_of
+from nnac.decode.search import Search
+from nnac.errors import UserError
+from nnac.executors import Subject
+from nnac.latency.simulate import Calls, Costs, Quantiles, Scenario, Timeline, change, quantiles, simulate
+from nnac.program import INIT, Program
+from nnac.runtime import recognise
+from nnac.speech.audio import Utterance
+from nnac.speech.wer import WordErrors
+
+
+class LatencyError(UserError):
+    """What stands in the way of a latency: one line."""
+
+
+@frozen(eq=False)
+class Heard:
+    """An utterance up to its endpoint: normalised features, and the seconds of audio that they are of."""
+
+    name: str
+    text: str
+    features: NDArray
+    seconds: float
+    speech_end: float
+
+
+@frozen(eq=False)
+class Latencies:
+    """Of all utterances, in order."""
+
+    timelines: list[Timeline]
+    errors: WordErrors
+    texts: list[str]
+    costs: Costs
+    scenario: Scenario
+
+    @property
+    def upl(self) -> list[float]:
+        return [t.upl for t in self.timelines]
+
+    @property
+    def engine(self) -> list[float]:
+        return [t.engine for t in self.timelines]
+
+    @property
+    def rtf(self) -> float:
+        """Work, host's and accelerator's, over audio."""
+        audio = sum(t.closed + self.scenario.waiting_s for t in self.timelines)
+        return sum(t.busy for t in self.timelines) / audio
+
+    def quantiles(self) -> dict[str, Quantiles]:
+        return dict(upl=quantiles(self.upl), engine=quantiles(self.engine))
+
+    def plain(self) -> dict[str, Any]:
+        """Milliseconds, for JSON."""
+        count = len(self.timelines)
+        out: dict[str, Any] = dict(utterances=count, wer=round(self.errors.rate, 3), rtf=round(self.rtf, 6))
+        for name, q in self.quantiles().items():
+            for p, value, interval in (("p50", q.p50, q.p50_interval), ("p90", q.p90, q.p90_interval)):
+                out[f"{name}_{p}_ms"] = round(1e3 * value, 4)
+                out[f"{name}_{p}_interval_ms"] = [round(1e3 * v, 4) for v in interval]
+        return out
+
+
+def costs_of(program: Program, search: Search) -> Costs:
+    """A program's cycles.  LatencyError: it has no streaming encoder, or is no recogniser."""
+    front = front_end_of(program)
+    fusion = getattr(search, "fusion", None)
+    encoder, prediction, joint = (_calls(program, name) for name in ("encoder", "prediction", "joint"))
+    port = next((p for e in program.entries.values() if e.name == "encoder.step" for p in e.inputs), None)
+    assert port is not None, "an encoder hears features"
+    f = front.features
+    step_s, first_s = port.vectors * f.hop / f.rate, (f.window - f.hop) / f.rate
+    init = program.entries[INIT].cycles if INIT in program.entries else 0
+    return Costs(program.target.clock, step_s, first_s, port.vectors, encoder, prediction, joint,
+                 internal=bool(fusion and fusion.internal), init=init)
+
+
+def _calls(program: Program, name: str) -> Calls:
+    """The calls of an entry: ``encoder.step``, and ``encoder.steps`` if there is one."""
+    entries = [e for n, e in program.entries.items() if n != INIT and e.model_entry == name]
+    if f"{name}.step" not in program.entries:
+        why = "hears an utterance from its end as well, so it answers after the endpoint" if entries else "is absent"
+        raise LatencyError(f"no latency of a stream: `{name}` of this program {why}")
+    return Calls(tuple(sorted((e.steps, e.cycles) for e in entries)))
+
+
+def listen(front: FrontEnd, utterances: Sequence[Utterance], hangover_s: float) -> list[Heard]:
+    """Audio as far as the engine hears it: up to the endpoint.  LatencyError: a line without `speech_end`, or one
+    that lies elsewhere."""
+    out = []
+    for u in utterances:
+        if u.speech_end is None:
+            raise LatencyError(f"{u.audio}: the manifest does not say where its last word ends (`speech_end`, in "
+                               "seconds; `nnac corpus` writes it)")
+        features, seconds = front.hear(u.audio)
+        if u.speech_end > seconds + 1e-3:
+            raise LatencyError(f"{u.audio}: `speech_end` is {u.speech_end:g} s, the file holds {seconds:g} s")
+        close = min(seconds, u.speech_end + hangover_s)
+        f = front.features
+        vectors = max(0, int((close * f.rate - f.window) / f.hop + 1e-6) + 1) if close * f.rate >= f.window else 0
+        out.append(Heard(u.audio, u.text, features[:vectors], close, u.speech_end))
+    return out
+
+
+def measure(program: Program, heard: Sequence[Heard], scenario: Scenario, search: Search, *, batch: int = 16,
+            quiet: bool = False, keep: bool = False) -> Latencies:
+    """Recognise on the emulator, then run each utterance in time.  A file that ends before its endpoint is followed
+    by silence, of which every step is taken to be one blank."""
+    seconds, references = sum(h.seconds for h in heard), [h.text for h in heard]
+    done = recognise(Subject(compiled=program), [h.features for h in heard], seconds, references, batch=batch,
+                     quiet=quiet, search=search)
+    costs = costs_of(program, search)
+    assert done.errors is not None
+    timelines = [simulate(costs, scenario, h.speech_end, r, keep) for h, r in zip(heard, done.rounds, strict=True)]
+    return Latencies(timelines, done.errors, done.texts, costs, scenario)
+
+
+def compared(a: Latencies, b: Latencies) -> dict[str, tuple[float, tuple[float, float]]]:
+    """The change from a to b of each quantile, as a share, with its paired 95 % interval."""
+    pairs = dict(upl=(a.upl, b.upl), engine=(a.engine, b.engine))
+    return {f"{name}_p{round(100 * q)}": change(*values, q) for name, values in pairs.items() for q in (0.5, 0.9)}

@@ -58,7 +58,7 @@ def _digest(tensors: Mapping[str, NDArray], content: str) -> str:
 def _array(value: Any) -> NDArray:
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
-    return np.ascontiguousarray(value)
+    return np.asarray(value, order="C")            # ascontiguousarray would make a number a vector of one
 
 
 def save(path: str | os.PathLike, tensors: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:

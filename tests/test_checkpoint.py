@@ -122,3 +122,9 @@ def test_a_recogniser_that_does_not_fit_together_is_refused(tmp_path, change, wo
     with pytest.raises(CheckpointError, match=words) as error:
         load_recogniser(tmp_path / "bad.nnc")
     assert "\n" not in str(error.value)
+
+
+def test_a_number_stays_a_number(tmp_path):
+    checkpoint.save(tmp_path / "x.nnc", {"clip": np.float32(1.5), "vector": np.ones(1, np.float32), "turned": np.arange(6.0).reshape(2, 3).T}, {})
+    tensors = checkpoint.load(tmp_path / "x.nnc").tensors
+    assert tensors["clip"].shape == () and tensors["vector"].shape == (1,) and np.array_equal(tensors["turned"], np.arange(6.0).reshape(2, 3).T)

@@ -176,6 +176,7 @@ class Method(Described):
     granularity: ClassVar[str] = "channel"       # when the policy does not say
     fixed_bits: ClassVar[int | None] = None      # ternary: 2, binary: 1; otherwise the policy's `intN`, or an argument `bits`
     codebook: ClassVar[bool] = False             # values come from a table of centroids, not from a uniform grid
+    own_bounds: ClassVar[bool] = False           # a weight's level is not the nearest one: the bounds between levels are the method's own
     widths: ClassVar[tuple[int, ...]] = ()       # widths it is defined for; () for all
 
     @classmethod

@@ -19,6 +19,7 @@ class Ternary(WeightRule, Method):
     """
 
     fixed_bits: ClassVar[int | None] = 2
+    own_bounds: ClassVar[bool] = True
 
     threshold: float = argument("number", default=0.7, low=0.0, high=4.0, positional=True, doc="of zero, in units of mean |w|")
 

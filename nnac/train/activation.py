@@ -164,11 +164,12 @@ class ActivationQuantiser(nn.Module):
             self.histogram = Histogram(self.method.bins)
         self.histogram.add(x)
 
-    def settle(self) -> None:
-        """Set the scale from what was seen (nothing seen: leave it)."""
+    def settle(self, alike: bool = False) -> None:
+        """Set the scale from what was seen (nothing seen: leave it), here or by all processes; ``alike``: they have all seen the same."""
         if self.histogram is None:
             return
-        self.histogram.reduce()
+        if not alike:                                      # counts of several times the same are no finer, and round otherwise
+            self.histogram.reduce()
         self.set(self.method.clip_of(self.histogram, self.bits), self.method.low_clip_of(self.histogram, self.bits))
         self.histogram = None
 

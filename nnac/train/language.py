@@ -240,7 +240,7 @@ class PolicyTask:
         except FloatWeightsError as error:
             raise TrainingError(f"{error}; the policy says `model {self.plan.model}`") from None
         some = Sentences(train[:self.config.calibration], source.tokens, self.text)
-        module.calibrate([(some.batch(rows).labels,) for rows in grouped(some.frames, BATCH)])
+        module.calibrate([(some.batch(rows).labels,) for rows in grouped(some.frames, BATCH)], alike=True)
         per_epoch = max(1, examples.labels // (self.config.batch_frames * self.config.shards))
         return LmLearner(module, self.config.steps, per_epoch), examples, dev
 

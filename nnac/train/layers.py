@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from nnac.ir import Node, QGraph
 from nnac.ops._table import table_operator
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts
-from nnac.train.activation import learned
+from nnac.train.activation import UncalibratedError, learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.quantiser import WeightQuantiser
@@ -52,6 +52,13 @@ class Constants:
         return {k: bind.storage(numbers(v), 8 if fits8(v) else 16) for k, v in self.codes.items()} | self.graph
 
 
+class Formatted(Protocol):
+    """What knows the format that a value has now."""
+
+    def format(self, name: str) -> Format:
+        """The format.  UncalibratedError if it is unset."""
+
+
 class Layer(nn.Module):
     """Base.  A subclass names the operator ``kind`` it trains."""
 
@@ -68,6 +75,7 @@ class Layer(nn.Module):
         self.widths = [graph.values[n].width for n in node.inputs]
         self.width = graph.values[node.output].width
         self.quantised = True
+        self.formats_of: tuple[tuple[Formatted, ...], Formatted] | None = None      # of its inputs and its output: they are asked, not kept
         self._kept: tuple[Any, Constants] | None = None
 
     def compressed_weights(self) -> Iterator[Slot]:
@@ -308,7 +316,17 @@ class Lstm(Layer):
         for name, parameter in made.named_parameters():
             self.register_parameter(name, parameter)
         self.quantisers: Any = nn.ModuleDict()           # by torch's suffixes: l0 (both kernels, acc32), or ih_l0 and hh_l0; hr_l0
-        self.ratio: Any = 1.0                            # input scale over hidden scale, as of the last pass (acc32)
+
+    @property
+    def ratio(self) -> float:
+        """Input scale over hidden scale (acc32), as both are now: never remembered, so that nothing that computes in between changes it."""
+        if self.formats_of is None:
+            return 1.0
+        (x, *_), out = self.formats_of
+        try:
+            return x.format(self.node.inputs[0]).scale / out.format(self.node.output).scale
+        except UncalibratedError:
+            return 1.0
 
     def _weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
         get = lambda name: getattr(self, f"{name}_l0{suffix}")  # noqa: E731
@@ -339,10 +357,10 @@ class Lstm(Layer):
                     weight = getattr(self, f"weight_{name}_l0{suffix}")
                     yield Slot.of_parameter(base + kernel, self.quantisers[f"{name}_l0{suffix}"], weight)
 
-    def _shared(self, suffix: str) -> Tensor:
+    def _shared(self, suffix: str, ratio: float | None = None) -> Tensor:
         """Both kernels side by side, in units of one accumulator: what the shared quantiser sees."""
         w_x, w_h, _ = self._weights(suffix)
-        return torch.cat([w_x * self.ratio, w_h], 1)
+        return torch.cat([w_x * (self.ratio if ratio is None else ratio), w_h], 1)
 
     def _take(self, suffix: str, both: Tensor) -> None:
         w_x, w_h, _ = self._weights(suffix)
@@ -351,7 +369,6 @@ class Lstm(Layer):
 
     def constants(self, ins, out):
         x, a = ins[0], self.node.attributes
-        self.ratio = x.scale / out.scale
         graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
@@ -364,7 +381,7 @@ class Lstm(Layer):
             reach_x, reach_h = w_x.shape[1] << (x.bits + 6), w_h.shape[1] << (out.bits + 6)
             if self.variant == "acc32":
                 whole = self.quantisers[f"l0{suffix}"].exact
-                both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix))
+                both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix, x.scale / out.scale))
                 c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
                 acc = (scale.double() * out.scale).expand(rows)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0

@@ -223,6 +223,13 @@ class Trainer:
                 for p, own in zip(self.parameters, kept, strict=False):
                     p.copy_(own)
 
+    @torch.no_grad()
+    def agree(self) -> None:
+        """All processes begin with what the first prepared: on unlike processors its real numbers may differ in a last bit."""
+        for value in (*self.parameters, *(self.average or ()), *self.learner.tensors().values()):
+            if value.is_floating_point():
+                torch.distributed.broadcast(value, 0)
+
     def save(self, path: Path) -> None:
         tensors: dict[str, Any] = {f"parameter.{name}": p for name, p in self.learner.named.items()}
         tensors |= {f"learner.{name}": value for name, value in self.learner.tensors().items()}
@@ -241,17 +248,18 @@ class Trainer:
             raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or choose another output")
         named = {id(p): name for name, p in self.learner.named.items()}
 
-        def kept(name: str) -> Tensor:
-            return torch.from_numpy(state.tensors[name].copy()).to(self.device)
+        def kept(name: str, like: Tensor) -> Tensor:
+            return torch.from_numpy(state.tensors[name].copy()).to(self.device).view_as(like)      # copy_ alone would broadcast
 
         try:
             with torch.no_grad():
                 for i, p in enumerate(self.parameters):
                     name = named[id(p)]
-                    p.copy_(kept(f"parameter.{name}").view_as(p))       # copy_ alone would broadcast
-                    self.optimiser.state[p] = {key: kept(f"optimiser.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+                    p.copy_(kept(f"parameter.{name}", p))
+                    own = {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p}
+                    self.optimiser.state[p] = {key: kept(f"optimiser.{key}.{name}", like) for key, like in own.items()}
                     if self.average is not None:
-                        self.average[i] = kept(f"average.{name}")
+                        self.average[i] = kept(f"average.{name}", p)
             self.learner.restore(state.under("learner."))
         except (KeyError, RuntimeError) as error:                      # its tensors are not ours: their names or shapes have changed
             what = " ".join(str(error).split())[:120]
@@ -273,6 +281,8 @@ def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None
     part = Path(task.out + ".part")
     if part.exists():
         trainer.restore(part)
+    elif world > 1:
+        trainer.agree()
     if rank:
         _steps(trainer, rank, world, run, dev, part, lambda line: None)
         return
@@ -288,6 +298,25 @@ def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None
     part.unlink(missing_ok=True)
 
 
+def sum_in_order(own: list[Tensor], total: Tensor, world: int, portion: int = 1 << 20) -> None:
+    """Add the gradients of all shards to ``total`` (zeros), in the order of the shards: so every number of processes rounds alike.
+
+    own  of shards rank, rank + world, …        portion  numbers of each process that travel at once: what bounds the memory
+    """
+    if len(own) == 1 and world == 2:                   # two numbers have one sum
+        torch.distributed.all_reduce(own[0])
+        total.add_(own[0])
+        return
+    for start in range(0, len(total), portion):
+        part = slice(start, start + portion)
+        for gradient in own:
+            piece = gradient[part].contiguous()
+            pieces = [torch.empty_like(piece) for _ in range(world)]
+            torch.distributed.all_gather(pieces, piece)
+            for each in pieces:
+                total[part].add_(each)
+
+
 def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Any, part: Path, tell: Report) -> None:
     """All steps that are left.  Afterwards the learner holds what is kept: the averaged weights, compressed for the last time."""
     pace, learner = trainer.pace, trainer.learner
@@ -296,11 +325,15 @@ def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Any, part: Pa
         while trainer.step < pace.steps:
             learner.before_step(trainer.step)
             sums = torch.zeros(3, dtype=torch.float64)                 # reported loss, utterances, processes that were told to stop
+            own: list[Tensor] = []
             for shard in range(rank, pace.shards, world):
                 sums[:2] += torch.tensor(trainer.accumulate(shard), dtype=torch.float64)
+                if world > 1:
+                    own.append(trainer.gradient.clone())
+                    trainer.gradient.zero_()
             sums[2] = float(asked())
             if world > 1:
-                torch.distributed.all_reduce(trainer.gradient)
+                sum_in_order(own, trainer.gradient, world)
                 sums = sums.to(trainer.device)
                 torch.distributed.all_reduce(sums)
             rate = pace.rate(trainer.step)

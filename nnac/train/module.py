@@ -108,9 +108,11 @@ class GraphModule(nn.Module):
         self._float_names = [name for name, _ in self.named_parameters() if ".activation." not in name and not name.startswith("inputs.")]
         if weights is not None:
             self.load_float(weights)
-        for layer in self.layers():
+        for node in graph.nodes:
+            layer = self.layer(node.path)
             layer.make_quantisers(self._weight_quantiser)
             layer.quantised = layer.can_be_integer
+            layer.formats_of = tuple(map(self._formatted, node.inputs)), self._formatted(node.output)
         self._watch: Watch | None = None
         self._observe = False
 
@@ -220,18 +222,19 @@ class GraphModule(nn.Module):
 
     def formats(self) -> dict[str, Format]:
         """The format of every value now.  UncalibratedError names the first that has none."""
-        out: dict[str, Format] = {}
-        made = {n.output: n for n in self.graph.nodes}
-        for name in [*(n for names in self.graph.inputs.values() for n in names if n not in made), *(n.output for n in self.graph.nodes)]:
-            value, node, quantiser = self.graph.values[name], made.get(name), self._activation(name)
-            if quantiser is not None:
-                out[name] = quantiser.format(name)
-            elif node is not None and operator(node.op).view:
-                out[name] = out[node.inputs[0]]
-            else:
-                assert value.scale is not None, f"nothing gives {name} a scale"
-                out[name] = Format(value.scale, value.zero_point, value.bits)
-        return out
+        made = self.graph.producers
+        names = [*(n for names in self.graph.inputs.values() for n in names if n not in made), *made]
+        return {name: self._formatted(name).format(name) for name in names}
+
+    def _formatted(self, name: str) -> _layers.Formatted:
+        """Who knows the format of a value."""
+        value, node, quantiser = self.graph.values[name], self.graph.producers.get(name), self._activation(name)
+        if quantiser is not None:
+            return quantiser
+        if node is not None and operator(node.op).view:
+            return self._formatted(node.inputs[0])
+        assert value.scale is not None, f"nothing gives {name} a scale"
+        return Format(value.scale, value.zero_point, value.bits)
 
     def _activation(self, name: str) -> ActivationQuantiser | None:
         node = self.graph.producers.get(name)
@@ -344,11 +347,11 @@ class GraphModule(nn.Module):
                 self.layer(path).quantised = on
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None) -> None:
+    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None, *, alike: bool = False) -> None:
         """Find the scales of the values that are data: run batches on real numbers, and look.
 
         ``run``  what is done with a batch (default: ``forward(*batch)``).
-        Under torch.distributed every process sees its own batches and all end with the same scales.
+        Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see the same ones.
         """
         self._observe = True
         try:
@@ -358,7 +361,7 @@ class GraphModule(nn.Module):
         finally:
             self._observe = False
         for _, quantiser in self.activations():
-            quantiser.settle()
+            quantiser.settle(alike)
         self._restart_quantisers()
 
     def _restart_quantisers(self) -> None:

@@ -132,7 +132,7 @@ def calibrate(module: Transducer, examples: Examples, utterances: int) -> None:
     """Find the module's scales on the first ``utterances`` of ``examples``."""
     some = Examples(examples.split.first(utterances), examples.tokens, examples.normalisation)
     batches = [some.batch(rows) for rows in grouped(some.frames, 8000)]
-    module.calibrate((b.features, b.lengths, b.tokens.T) for b in batches)
+    module.calibrate(((b.features, b.lengths, b.tokens.T) for b in batches), alike=True)
 
 
 @frozen

@@ -66,6 +66,9 @@ def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
             "use `acosr`, its uniform case, or a codebook: `weights lloyd_max(4)`"
     if how.keyword == "acosr" and codebook:
         return f"`acosr` pulls to a uniform grid, but `{w.method.keyword}` has centroids", "use `mracos`"
+    if how.keyword == "acosr" and type(w.method).own_bounds:
+        return f"`acosr` pulls to the nearest level of a uniform grid, but `{w.method.keyword}` has bounds of its own", \
+            "leave it out, or use a codebook and `mracos`: `weights lloyd_max(2)`"
     return None
 
 

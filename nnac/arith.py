@@ -48,7 +48,7 @@ def round_shift(x: Array, n: Any) -> Array:
 
     The shift is arithmetic: a floor, not a truncation: the shifter drops bits towards minus infinity.  ``n`` an int or an array, 0..62.
     """
-    if isinstance(n, int):
+    if isinstance(n, int):  # the same
         return x if n == 0 else (x + (1 << (n - 1))) >> n
     return (x + ((n * 0 + 1) << n >> 1)) >> n
 
@@ -72,7 +72,7 @@ def requantise_double(acc: Array, multiplier: Any, shift: Any, zero_point: int, 
     nudge = (product >= 0) * ((1 << 30) + (1 << 30) - 1) + (1 - (1 << 30))       # 2^30 if positive, 1 - 2^30 if negative
     total = product + nudge
     high = (total + (total < 0) * ((1 << 31) - 1)) >> 31                          # division by 2^31 towards zero
-    mask = (1 << shift) - 1 if isinstance(shift, int) else ((shift * 0 + 1) << shift) - 1
+    mask = ((shift * 0 + 1) << shift) - 1
     remainder, threshold = high & mask, (mask >> 1) + (high < 0) * 1
     return saturate((high >> shift) + (remainder > threshold) * 1 + zero_point, bits)
 
@@ -161,10 +161,10 @@ class Table:
 def lookup(entries: Array, symmetry: str, x: Array) -> Array:
     """Interpolated table value.  entries int64 [513], x int64 in int16 range; returns int64 in Q0.15.
 
-    ``entries`` may be all 65,536 values of the table and symmetry already, those of negative x after the others: the same by one gather.
     ``y = e[s] + ((e[s+1] - e[s]) * r + 32 >> 6)`` with s = |x| >> 6, r = |x| & 63; |-32768| counts as 32767.
     """
-    if len(entries) > SEGMENTS + 1:
+    # all 65,536 values of the table and symmetry already, those of negative x after the others
+    if len(entries) > SEGMENTS + 1:  # the same
         return entries[x]
     magnitude = abs(x).clip(0, 32767)
     segment, rest = magnitude >> _STEP_BITS, magnitude & ((1 << _STEP_BITS) - 1)
@@ -302,7 +302,9 @@ def _ordered(a: Array, b: Array) -> tuple[Array, Array]:
 
 def max_of(x: Array) -> Array:
     """The largest of the last axis, kept as an axis of one, on either carrier."""
-    return x.amax(-1)[..., None] if hasattr(x, "amax") else x.max(-1)[..., None]
+    if hasattr(x, "amax"):  # the same
+        return x.amax(-1)[..., None]
+    return x.max(-1)[..., None]
 
 
 # ----------------------------------------------------------------------------------------------------------- layer norm
@@ -349,7 +351,7 @@ def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int | Array, root_wi
 
     x  [..., C] ints      gain  int16 [C]      bias  int32 [C], in units of gain * 2^-12      root_width = round(sqrt(C) * 2^8)
     epsilon  integer added to ``sum d^2`` (that is eps * C^3 / scale^2, at least 1), d = C x - sum x
-    ``n = sat16(d / sqrt(sum d^2 / C))`` in Q3.12, then ``requantise(n gain + bias)``.   C^3 4^bits < 2^62 must hold.
+    ``n = sat16(d / sqrt(sum d^2 / C))`` in Q3.12, then ``requantise(n gain + bias)``.   C^3 4^(bits-1) + epsilon < 2^62 must hold.
     """
     width = x.shape[-1]
     d = width * x - x.sum(-1)[..., None]

@@ -392,3 +392,24 @@ def test_steps_are_a_closed_form_of_words_and_blocks():
     matrix = np.where(np.repeat(rng.random((100, 10)) < 0.9, 16, 1), 0, rng.integers(-9, 9, (100, 160))).astype(np.int8)
     for tile in C.encode(matrix, "block_bitmap[1x16]+entropy", 64).tiles:
         assert tile.steps == math.ceil(tile.rows * 10 / tile.rows) + tile.live_words
+
+
+@pytest.mark.parametrize("payload", ["raw", "packed", "codebook", "zero_run", "entropy"])
+@pytest.mark.parametrize("shape", [(16, 1), (1, 16), (3, 5)])
+def test_a_live_block_without_a_weight_is_an_error(payload, shape):
+    """Else a decoder that goes by the bits and one that goes by the values would find different words dead."""
+    from nnac.codec.base import Stream, Words, read_header
+
+    matrix = np.random.default_rng(3).integers(-5, 5, (16, 32)).astype(np.int8)
+    matrix[:, :16] = 0
+    header = C.encode(matrix, f"block_bitmap[{shape[0]}x{shape[1]}]+{payload}", 16).header
+    codec, blocks, table = read_header(header)
+
+    class Lying(Words):
+        live = property(lambda self: np.ones_like(C.base.block_bits(self.blocks, self.words, self.rows)))
+
+    honest, lying = (kind(np.ascontiguousarray(matrix.T), 16, blocks) for kind in (Words, Lying))
+    (words,) = codec.decode(table, blocks, [Stream(codec.encode(table, [honest])[0], 16, 32)], 16)
+    assert (words == matrix.T).all()
+    with pytest.raises(C.CodecError, match=r"live and has no weight|damaged|beyond|bytes"):
+        codec.decode(table, blocks, [Stream(codec.encode(table, [lying])[0], 16, 32)], 16)

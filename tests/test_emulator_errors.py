@@ -11,8 +11,9 @@ from attrs import evolve
 from nnac.emulator import AddressError, DataError, HazardError, Machine, MachineError
 from nnac.emulator.hazards import check_races
 from nnac.emulator.timing import Timing
-from nnac.isa import CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LSTM, MVM, RQ, STA, TAB, MachineConfig
+from nnac.isa import CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, MVM, RQ, STA, TAB, MachineConfig
 from nnac.isa.text import Assembly, assemble
+from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from tests import machine_by_hand as by_hand
 from tests.graphs import random_graph
 
@@ -53,7 +54,7 @@ DATA = ONE + bytes(15) + bytes(range(64))
     ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=5)], "takes 4 decoder steps, the instruction says 5"),
     ([*load(), MVM(words=4, span=3, clear=1, wait=1)], "input 3, the span is 3"),
     ([*load(), MVM(words=4, span=4, clear=1, weights=2, wait=1)], "do not fit int4"),
-    ([*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(rows=16, wait=2)], "0 bits do not fit int8"),
+    ([*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(dst=256, rows=16, wait=2)], "0 bits do not fit int8"),
     ([GTH(index=0, dram=0, pitch=16, bytes=128)], "does not lie in the image"),
     ([HOST(id=3)], "calls part 3 of the host")])
 def test_bad_data_is_found_when_it_is_met(code, words):
@@ -64,8 +65,6 @@ def test_bad_data_is_found_when_it_is_met(code, words):
 
 
 def test_an_accumulator_that_overflows_32_bits_is_an_error_in_both_executors():
-    from nnac.isa.vector import RQ_HEAD, RQ_ROW
-
     data = DATA + RQ_HEAD.pack(zero_point=0, bits=8) + RQ_ROW.pack(bias=np.full(16, 2**31 - 1), multiplier=1, shift=8)
     code = [LDA(dram=80, dst=256, bytes=136), FIL(dst=0, bytes=4, value=0x01010101, signal=2), *load(),
             MVM(words=4, span=4, clear=1, wait=3, signal=4), RQ(params=256, dst=512, rows=16, wait=4)]
@@ -79,6 +78,52 @@ def test_parameters_that_differ_between_utterances_are_an_error():
     m.memories.a[1, 2] = 8
     with pytest.raises(DataError, match="differ between utterances"):
         m.run()
+
+
+@pytest.mark.parametrize("code, words", [
+    (RQ(dst=256, params=256, rows=8), "which it has still to read"), (RQ(dst=256, params=0, addend=192, add=2, rows=8, columns=2, stride=64),
+                                                                      "column 0 of the result lies over the addend of column 1"),
+    (CPY(src=0, dst=0, bytes=16), "which it has still to read"), (CPY(src=0, dst=64, bytes=64, count=2, sstride=64, dstride=64), "still to read"),
+    (LN(src=0, dst=4096, n=1291, a16=1), "may leave 62 bits"), (RQ(out=3), "out=3"), (RQ(columns=5), "the machine has 4")])
+def test_what_could_be_read_in_two_ways_is_refused(code, words):
+    """Parameters and other columns' addends under a result, a copy over itself, a norm beyond its integers."""
+    with pytest.raises(MachineError, match=words):
+        machine(code, config=evolve(C, a_bytes=16384))
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(shift=63), "shift=63 is not in 0 … 62"), (dict(multiplier=1 << 31), "multiplier=2147483648 is not in 0 … 2147483647"),
+    (dict(fraction=16), "fraction=16 is not in 0 … 15"), (dict(bits=9), "9 bits do not fit int8"), (dict(tanh=8), "no LUT slot 8"),
+    (dict(sigmoid=1), "LUT slot 1 has an entry of -5; a table of symmetry complement has none below 0")])
+def test_parameters_that_mean_nothing_are_errors_and_no_exceptions(change, words):
+    values = dict(multiplier=1 << 15, shift=38, bits=8, fraction=11, sigmoid=0, tanh=1, tanh_cell=1) | change
+    block = b"".join(int(values.get(f.name, 0)).to_bytes(f.bits // 8, "little") for f in LSTM.block.fields)
+    for fast in (False, True):
+        m = machine(LSTM(pre=0, cell=64, dst=128, params=256, units=4), fast=fast)
+        m.memories.a[0, 256:268] = np.frombuffer(block, np.uint8)
+        m.memories.luts[1] = -5
+        with pytest.raises(DataError, match=words):
+            m.run()
+
+
+@pytest.mark.parametrize("wide, multiplier, bias, words", [
+    (0, 1 << 23, (1 << 31) - 1, ""), (1, (1 << 15) - 1, (1 << 47) - 1, ""), (1, 1 << 15, (1 << 31) - 1, ""), (1, (1 << 31) - 1, -(1 << 31), ""),
+    (1, 1 << 15, 1 << 31, "more than 32 bits"), (1, (1 << 31) - 1, -(1 << 31) - 1, "more than 32 bits")])
+def test_a_wide_product_is_exact_or_refused(wide, multiplier, bias, words):
+    """A 48-bit sum takes 15 bits of multiplier, a 32-bit one 31; beyond that the emulator used to wrap."""
+    row = RQ_WIDE_ROW if wide else RQ_ROW
+    for shift, fast in ((62, True), (0, False), (40, True)):
+        m = machine(*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(params=256, dst=512, rows=1, wide=wide, out=1, wait=2),
+                    data=DATA, fast=fast)
+        m.memories.a[0, 256: 264 + row.bytes] = np.frombuffer(RQ_HEAD.pack(zero_point=0, bits=16) + row.pack(
+            bias=bias, multiplier=multiplier, shift=shift), np.uint8)
+        if words:
+            with pytest.raises(DataError, match=words):
+                m.run()
+            continue
+        m.run()
+        exact = (bias * multiplier + (1 << shift >> 1)) >> shift
+        assert int(m.memories.a[0, 512:514].view("<i2")[0]) == max(-32768, min(32767, exact))
 
 
 @pytest.mark.parametrize("code, words", [

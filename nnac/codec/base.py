@@ -1,27 +1,36 @@
 """Weight streams: what every codec shares.
 
-**Words and tiles.**  An int8 matrix [rows, cols] (rows = outputs, cols = inputs) is cut into tiles of at most ``lanes`` rows
-and ``tile_cols`` columns (all columns unless said otherwise).  A *weight word* is one column of a tile: ``lanes`` outputs of one
-input.  A tile holds its words in order of the input.  Lanes beyond the tile's rows take no bits and decode to zero.
-Each tile is encoded alone: random access, its byte length and its decode steps are known when the program is made.
+**Words and tiles.**  An int8 matrix [rows, cols] (rows = outputs, cols = inputs) is cut into tiles of at most L rows (L lanes) and some
+columns.  A *weight word* is one column of a tile: L outputs of one input.  A tile holds its words in order of the input, and in a word the
+weights of lanes 0, 1, ... rows-1.  Lanes beyond the tile's rows take no bits and decode to zero.  Each tile is encoded alone: random access,
+its byte length and its decoder steps are known when the program is made.
+
+**Bits.**  Little-endian throughout: the first bit is bit 0 of byte 0, every field has its least significant bit first.
 
 **The stream header** of a tensor (once; the decoder's registers and tables are loaded from it):
 
     byte 0      bits 0-3 payload codec (0 raw, 1 packed, 2 codebook, 3 zero_run, 4 entropy), bit 7 block bitmap, others zero
-    if bit 7:   u16 block rows, u8 block cols   (little-endian)
-    then        the payload codec's table (its module says how)
+    if bit 7:   u16 block rows, u8 block cols   (little-endian, 1 at least)
+    then        the payload codec's table, as its page says, to the end of the header
 
-**Block bitmap.**  A tile is covered by blocks of block rows x block cols weights, from the corner (0, 0); blocks that stick out
-are cut off.  One bit a block, 1 = live; number = strip * blocks_per_strip + block row, where a strip is block cols
-columns wide.  A dead block's weights are zero and take no bits.  A word without a live weight is dead: the decoder reports it,
-writes nothing, and the MV unit skips it.  The useful shapes: 1x16 (one output, 16 inputs: saves bytes), 16x1, and lanes x 1
-(whole words: saves bytes and MV cycles).  The bits come before the tile's values: `lanes`-wide mask buffer in the decoder,
-words * lanes / (block rows * block cols) bits long (512 bytes for 64 x 1024 in blocks of 16).
+**Block bitmap.**  A tile is covered by blocks of block rows x block cols weights, from the corner (0, 0); blocks that stick out are cut off.
+One bit a block, 1 = live; number = strip * blocks_per_strip + block row, where a strip is block cols columns wide and
+blocks_per_strip = ceil(rows / block rows).  A dead block's weights are zero and take no bits.  Any shape is legal, also 1x1 and 3x5; the useful
+ones: 1x16 (one output, 16 inputs: saves bytes), 16x1, and L x 1 (whole words: saves bytes and MV cycles).  The bits come before the tile's
+values: with raw, packed, codebook and zero_run as they are, filled up with zeros to whole bytes; entropy codes them.  The decoder keeps them:
+ceil(rows / block rows) * ceil(cols / block cols) bits, at worst rows * cols.
+
+**Dead words.**  With a block bitmap a word none of whose blocks is live is dead, and with zero_run (bitmap or not) a word whose weights are
+all zero.  The decoder writes nothing for it and MVM does not see it.  All others are live, whatever their values.
 
 The byte length of a tile stands in the instruction that loads it, not in the stream.
 
-**Time.**  A decoder makes one *step* a cycle (one word), so a tile takes ``steps`` cycles: mask steps (rows bits each) + value
-steps (live words; zero_run: see there).  With fewer decoders than lanes every step takes ceil(lanes / decoders) cycles.
+**Steps.**  The decoder makes one word a step.  A tile takes its mask steps, ceil(blocks / rows) with a bitmap and 0 without, and one value step
+for each live word; zero_run and entropy say where they differ.  A header (LDT) takes 2^n steps with entropy and 0 with every other codec.
+A step takes F cycles: 1, or ceil(L / weights that the decoder takes in a cycle).
+
+**Errors.**  A header that names no codec, has a reserved bit or another length than its table; a tile of another length than its weights need,
+or with bits that are not zero after the last; a live block without a weight that is not zero.
 """
 
 from __future__ import annotations
@@ -236,6 +245,7 @@ class FixedWidth(Codec):
             if values.size < 1 << width and count and int(symbols.max()) >= values.size:
                 raise CodecError(f"{self.name}: index {int(symbols.max())} in a table of {values.size} values")
             out.append(place(np.frombuffer(symbols.tobytes().translate(lookup.tobytes()), np.int8), active, tile, lanes))
+            check_live(blocks, active, out[-1], tile.rows)
         return out
 
 
@@ -252,6 +262,13 @@ def read_mask(blocks: Blocks | None, tile: Stream) -> tuple[NDArray[np.bool_] | 
 def expect_length(tile: Stream, size: int) -> None:
     if len(tile.data) != size:
         raise CodecError(f"tile of {tile.rows} rows x {tile.cols} words needs {size} bytes, has {len(tile.data)}")
+
+
+def check_live(blocks: Blocks | None, active: NDArray[np.bool_] | None, words: NDArray[np.int8], rows: int) -> None:
+    """CodecError: a block that is said to be live (``active`` [cols, rows]) has no weight, so the bits and the values disagree on dead words."""
+    if blocks is None or active is None: return
+    if (spread_bits(blocks, block_bits(blocks, words, rows), rows, len(words)) != active).any():
+        raise CodecError(f"a block of {blocks} is said to be live and has no weight that is not zero")
 
 
 def place(values: NDArray[np.int8], active: NDArray[np.bool_] | None, tile: Stream, lanes: int) -> NDArray[np.int8]:

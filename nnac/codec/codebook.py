@@ -1,7 +1,8 @@
 """codebook: k-bit indices into a table of at most 2^k int8 values, k = 0..6.
 
 Table: u8 number of values - 1, then the values (int8, increasing).  k = ceil(log2(number)); k = 0: a constant tensor, no bits.
-Tile: [block bits] then k bits a weight.   Throughput: one word a cycle; decoder: 64 bytes, as registers, a 64:1 multiplexer a lane.
+Tile: block bits, if there is a bitmap; then k bits a weight, the place of its value in the table, filled up with zeros to whole bytes.
+An index beyond the table is an error.   One word a cycle; decoder: 64 bytes, as registers, a 64:1 multiplexer a lane.
 """
 
 from __future__ import annotations

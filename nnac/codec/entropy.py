@@ -3,7 +3,7 @@
 **Model.**  A weight's *rank* is its place in the order 0, -1, 1, -2, 2 ... -128, or in -128 ... 127, or in a list of the values
 that occur.  A *token* is a range of 2^e ranks from a base; the token is entropy-coded, its e low bits follow as they are (in the
 first order the sign is one of them).  So tails and smooth histograms need few tokens (at most 64) and a small table of 2^n
-states, n = 5..10; the split is chosen by dynamic programming over all ranges.
+states, n = 5..10.
 With a block bitmap the block bits are coded by the same lanes and states with a second table of two tokens.
 
 **Table** (header), a bit string, least significant bit first:
@@ -16,19 +16,21 @@ With a block bitmap the block bits are coded by the same lanes and states with a
 
 **States.**  State x in 0..2^n-1.  Tokens are spread over the states in bit-reversed order: token 0 takes the states reverse(0),
 reverse(1), ... reverse(f0 - 1), token 1 the next f1, and so on (block bits likewise: dead, then live).  The k-th smallest state of
-a token with frequency f decodes as: y = f + k; b = n - floor(log2 y); next state = (y << b) - 2^n + the next b bits of the stream.
+a token (k from 0) with frequency f decodes as: y = f + k; b = n - floor(log2 y); next state = (y << b) - 2^n + the next b bits of the stream.
 
 **Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps (each lane in
 use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for each live word
 (lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then their extra
 bits, lowest lane first.  At most 7 zero bits at the end.
 The last m = floor(n / k) live words (or all, if there are fewer) read nothing: the states left after the words before them hold
-their ranks, counted from the first rank, in fields of k bits, the earliest word lowest; k is the width of the largest such rank (k = 0:
-m = 0).  A field of a lane that idles in its word, and all bits above, are zero.
-A decoder notices a tile that takes more or fewer bytes than it has, and states that cannot be: nine flipped state bits of ten.
+their ranks, counted from the first rank, in fields of k bits, the earliest word lowest; k = bits of (last rank of the last token - first
+rank), and if that is 0, m = 0 and all of these weights have the first rank.  A field of a lane that idles in its word, and all bits above, are zero.
+n = 0: every weight of a live block has the first rank, every block is live if the frequency of "live" is 1 and dead if it is 0, a tile has no
+bytes, and it takes no mask steps.
+Errors besides: a tile that takes more or fewer bytes than it has, and last states that cannot be.
 
 **Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two lanes share
-a dual-port RAM).  One sequencer fills all lanes' tables, one state a cycle (`table_steps` = 2^n): the token of state x is the one
+a dual-port RAM).  One sequencer fills all lanes' tables, one state a step (2^n steps): the token of state x is the one
 whose range of cumulative frequencies holds reverse(x), y comes from a counter a token.  The loop of a cycle: table read, prefix sum
 over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the state bits,
 outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
@@ -61,7 +63,7 @@ from nnac.codec.ans import (
     information,
     model,
 )
-from nnac.codec.base import Codec, Stream, Survey, Words, block_count, spread_bits
+from nnac.codec.base import Codec, Stream, Survey, Words, block_count, check_live, spread_bits
 from nnac.codec.bits import pack_streams
 from nnac.codec.names import Blocks, CodecError
 
@@ -354,6 +356,7 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
         if any(tile.data for tile in tiles): raise CodecError("entropy: bytes in a tile of a constant tensor")
         constant = at.value[at.rank[0]: at.rank[0] + 1].view(np.int8)[0]
         if at.blocks is not None and not at.blocks.token[0]: constant = np.int8(0)     # the only block bit there is says dead
+        elif at.blocks is not None and not constant: raise CodecError("entropy: every block is said to be live and every weight is zero")
         out = [np.zeros((tile.cols, lanes), np.int8) for tile in tiles]
         for tile, words in zip(tiles, out, strict=True): words[:, : tile.rows] = constant
         return out
@@ -390,6 +393,7 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
         tail = _tail(at, last[i, : tile.rows], active[keep][reads[i]:])
         words = np.zeros((tile.cols, lanes), np.int8)
         words[keep, : tile.rows] = np.where(active[keep], np.concatenate([values[: reads[i], i, : tile.rows], tail]), 0)
+        check_live(blocks, active, words, tile.rows)
         out.append(words)
     return out
 

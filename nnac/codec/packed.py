@@ -1,6 +1,7 @@
 """packed: n-bit two's complement, n = 1..7, the smallest that holds the range.
 
-Table: one byte, n.   Tile: [block bits] then n bits a weight.   Throughput: one word a cycle; sign extension only, no tables.
+Table: one byte, n.   Tile: block bits, if there is a bitmap; then n bits a weight, filled up with zeros to whole bytes.
+One word a cycle; sign extension only.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """raw: int8 as it is.
 
-Table: none.   Tile: [block bits] then one byte a weight, two's complement.   Throughput: one word a cycle; no tables.
+Table: none.   Tile: block bits, if there is a bitmap; then one byte a weight, two's complement.   One word a cycle.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 Table: u8 r (run bits, 1..8) + 16 * mode; mode 0: values are int8 (v = 8 bits); mode 1: u8 number of values - 1, then the values
 (int8, increasing, at most 63, none of them zero): a value is an index of v = ceil(log2(1 + number)) bits, 0 means zero.
-Tile: [block bits] then pairs of r + v bits, run in the low bits: "skip `run` zeros, then this value".  A run of 2^r or more is
+Tile: block bits, if there is a bitmap; then pairs of r + v bits, run in the low bits: "skip so many zeros, then this value".  A run of 2^r or more is
 broken by pairs (2^r - 1, 0).  Zeros after the last pair are not stored.  Pairs go over the weights that take bits, in stream
 order.  The number of pairs is floor(8 * bytes / (r + v)); so the zero bits that fill the last byte may read as pairs (0, 0): they
 count, unless they lie beyond the last weight.
-Throughput: 16 pairs a cycle (a prefix sum over 16 runs), all landing in one word; a word in which no pair lands costs nothing:
-steps = mask steps + sum over words of ceil(pairs landing in the word / 16).   A word that is all zero is dead.
+Steps: 16 pairs a step, so 16 a cycle (a prefix sum over 16 runs), all landing in one word; a word in which no pair lands costs nothing:
+mask steps + sum over words of ceil(pairs landing in the word / 16), where a pair lands at the weight that its value is, zero or not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.codec.base import Codec, Stream, Survey, Words, place, read_mask
+from nnac.codec.base import Codec, Stream, Survey, Words, check_live, place, read_mask
 from nnac.codec.bits import pack_fixed, pack_streams
 from nnac.codec.names import Blocks, CodecError
 
@@ -123,6 +123,7 @@ class ZeroRun(Codec):
             symbols = np.zeros(count, np.uint8)
             symbols[at[inside]] = lookup[index[inside]]
             out.append(place(symbols.view(np.int8), active, tile, lanes))
+            check_live(blocks, active, out[-1], tile.rows)
         return out
 
     def cost(self, table: ZeroRunTable, tile: Words) -> tuple[int, int]:

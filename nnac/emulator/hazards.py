@@ -14,6 +14,7 @@ from nnac.emulator.errors import AddressError, HazardError
 from nnac.emulator.timing import Timing
 from nnac.isa import HOST, UNITS, Instruction, MachineConfig
 from nnac.isa.base import Range
+from nnac.isa.rules import ADDRESSES, Case, overlapping
 
 Touched = tuple[tuple[Range, ...], tuple[Range, ...]]                # what an instruction reads, and what it writes
 
@@ -27,43 +28,18 @@ def ranges(i: Instruction, config: MachineConfig) -> Touched:
 
 
 def overlap(i: Instruction, config: MachineConfig) -> Range | None:
-    """Where the result of a VX instruction lies partly over an operand."""
-    return _overlap(i, *ranges(i, config))
+    """Where the result of an instruction lies partly over an operand (`nnac.isa.rules`)."""
+    return overlapping(i, *ranges(i, config))
 
 
-def _overlap(i: Instruction, reads: tuple[Range, ...], writes: tuple[Range, ...]) -> Range | None:
-    """Where the result of a VX instruction lies partly over an operand, so that it would write what it has still to read.
-
-    Working in place is allowed (but for instructions that say no): the result begins where the operand begins and is not longer, for elements
-    are written after they were read.
-    """
-    for space, first, end in writes:
-        for s, f, e in reads:
-            if s == space and f < end and first < e and not (i.in_place and f == first and end <= e):
-                return space, max(f, first), min(e, end)
-    return None
-
-
-def check_addresses(code: Sequence[Instruction], config: MachineConfig, sizes: dict[str, int],
+def check_addresses(code: Sequence[Instruction], config: MachineConfig, sizes: dict[str, int], writable: tuple[int, int] | None = None,
                     ranges_of: Sequence[Touched] | None = None) -> None:
-    """AddressError unless every operand lies in its memory, and no result partly over an operand.  ``ranges_of``: if known."""
+    """AddressError at the first instruction that the rules of addresses forbid (`nnac.isa.rules`).  ``ranges_of``: if known."""
     for at, (i, (reads, writes)) in enumerate(zip(code, ranges_of or [ranges(i, config) for i in code], strict=True)):
-        for group, verb in ((reads, "reads"), (writes, "writes")):
-            for space, first, end in group:
-                if end > sizes[space]:
-                    raise AddressError(f"{verb} {space}[{first:#x} … {end:#x}]; {space} ends at {sizes[space]:#x}").at("", at, i)
-        if i.unit == "VX" and (place := _overlap(i, reads, writes)):
-            raise AddressError(f"writes {place[0]}[{place[1]:#x} … {place[2]:#x}], which it has still to read").at("", at, i)
-
-
-def check_stores(code: Sequence[Instruction], ranges_of: Sequence[Touched], writable: tuple[int, int] | None) -> None:
-    """AddressError unless what is written to DRAM lies in the part that the program may write."""
-    low, high = writable or (0, 0)
-    for at, (i, (_, writes)) in enumerate(zip(code, ranges_of, strict=True)):
-        for space, first, end in writes:
-            if space == "DRAM" and not low <= first <= end <= high:
-                may = f"the program may write {low:#x} … {high:#x}" if writable else "the program declares no writable part"
-                raise AddressError(f"writes DRAM[{first:#x} … {end:#x}]; {may}").at("", at, i)
+        case = Case(i, config, False, reads, writes, sizes, writable)
+        for rule in ADDRESSES:
+            if wrong := rule.broken(case):
+                raise AddressError(wrong).at("", at, i)
 
 
 def check_races(code: Sequence[Instruction], timing: Timing, config: MachineConfig, sizes: dict[str, int],

@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, MachineError
-from nnac.emulator.hazards import Touched, check_addresses, check_races, check_stores, ranges
+from nnac.emulator.hazards import Touched, check_addresses, check_races, ranges
 from nnac.emulator.memory import DecodedStreams
 from nnac.emulator.timing import Timing, check_code, simulate
 from nnac.isa import EncodingError, Instruction, MachineConfig, decode_all, encode_all
@@ -68,8 +68,7 @@ class Entry:
     def check(self) -> None:
         try:
             check_code(self.code, self.config)
-            check_addresses(self.code, self.config, self.sizes, self.touched)
-            check_stores(self.code, self.touched, self.writable)
+            check_addresses(self.code, self.config, self.sizes, self.writable, self.touched)
         except MachineError as error:
             raise self.locate(error) from None
 

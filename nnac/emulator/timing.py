@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from nnac.emulator.errors import CodeError, DeadlockError, MachineError, SemaphoreError
 from nnac.emulator.jit import njit
-from nnac.isa import HALT, UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
+from nnac.isa import UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
 from nnac.isa.base import bits
 from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
+from nnac.isa.rules import CODE, Case
 
 DW, DA, MV, VX, CT = range(5)
 _NUMBER = {name: k for k, name in enumerate(UNITS)}
@@ -71,18 +72,14 @@ def stream_bursts(code: Sequence[Instruction], config: MachineConfig) -> list[in
 
 
 def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
-    """CodeError unless the entry ends in its only HALT and no operand exceeds this machine."""
-    if not code or not isinstance(code[-1], HALT):
+    """CodeError at the first instruction that the rules of code, or its own, forbid (`nnac.isa.rules`)."""
+    if not code:
         raise CodeError("an entry ends in HALT")
-    last = len(code) - 1
     for at, i in enumerate(code):
-        rule = next((wrong for r in i.rules if (wrong := r.broken(i, config))), "")
-        if (i.wait | i.signal) >> config.semaphores:
-            rule = f"semaphore s{(i.wait | i.signal).bit_length() - 1}; the machine has {config.semaphores}"
-        if isinstance(i, HALT) and at < last:
-            rule = "HALT before the end"
-        if rule:
-            raise CodeError(rule).at("", at, i)
+        case = Case(i, config, at == len(code) - 1)
+        wrong = next((w for r in i.rules if (w := r.broken(i, config))), "") or next((w for r in CODE if (w := r.broken(case))), "")
+        if wrong:
+            raise CodeError(wrong).at("", at, i)
 
 
 def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bool | None = None, checked: bool = False) -> Timing:

@@ -27,41 +27,39 @@ RSQRT_ENTRIES = 385            # of the table of 1/sqrt (`nnac.arith.RSQRT_SEGME
 FORMATS = ("int8", "int16", "int4", "int2", "int1")          # by the code in MVM's field ``weights``
 
 
+def number(default: Any, doc: str, least: Any = None) -> Any:
+    """A number of a machine: what it is, as the manual says it; ``least`` it can be."""
+    return field(default=default, validator=[] if least is None else ge(least), metadata=dict(doc=doc))
+
+
 @frozen
 class MachineConfig:
-    """One machine.  Bytes, cycles, words; ``burst_cycles`` exact.
-
-    lanes, columns    outputs of a weight word; activation vectors that meet it       vector   elements a cycle in VX
-    stream_words, pinned_words    the two parts of W                ring_bytes  compressed bytes between DRAM and decoder
-    a_bytes           activation SRAM                               latency     cycles from a read's request to its first byte
-    burst_cycles      cycles of one DRAM burst (a fraction)         decode_factor   cycles of one decoder step
-    rates             weights of each format that a lane takes in a cycle (format -> fraction)
-    """
+    """One machine.  Bytes, cycles, words; ``burst_cycles`` and ``rates`` are exact fractions."""
 
     name: str = "edge"
-    lanes: int = field(default=64, validator=ge(1))
-    columns: int = field(default=4, validator=ge(1))
-    vector: int = field(default=16, validator=ge(1))
-    stream_words: int = field(default=512, validator=ge(1))
-    pinned_words: int = field(default=2048, validator=ge(0))
-    ring_bytes: int = field(default=32768, validator=ge(16))
-    a_bytes: int = field(default=311296, validator=ge(4))
-    latency: int = field(default=250, validator=ge(0))
-    burst: int = field(default=128, validator=ge(16))
-    burst_cycles: Fraction = field(default=Fraction(256, 15), validator=ge(Fraction(1)))
-    decode_factor: int = field(default=1, validator=ge(1))
-    queue: int = field(default=8, validator=ge(1))
-    semaphores: int = SEMAPHORES
-    rates: tuple[Fraction, ...] = field(default=(Fraction(1),) * 5)
-    act16_factor: int = 2
-    clock: int = 500_000_000
-    banks: int = BANKS
-    luts: int = 8
-    decoder_tables: int = 4
-    outstanding: int = 8           # LDW/LDT started and not done
-    mv_drain: int = MV_DRAIN
-    vx_fill: int = VX_FILL
-    decode_drain: int = DECODE_DRAIN
+    lanes: int = number(64, "L: outputs of a weight word", 1)
+    columns: int = number(4, "C: activation vectors that meet a weight word", 1)
+    vector: int = number(16, "V: elements a cycle in VX", 1)
+    stream_words: int = number(512, "words of W, from 0, that carry the stream", 1)
+    pinned_words: int = number(2048, "words of W after those, for pinned weights", 0)
+    ring_bytes: int = number(32768, "bytes of RING", 16)
+    a_bytes: int = number(311296, "bytes of A", 4)
+    latency: int = number(250, "cycles from a read's request to its first byte", 0)
+    burst: int = number(128, "bytes of a DRAM burst", 16)
+    burst_cycles: Fraction = number(Fraction(256, 15), "cycles of a burst: the delivered bandwidth of a read or write that goes on", Fraction(1))
+    decode_factor: int = number(1, "F: cycles of a decoder step, ceil(L / weights that the decoder takes in a cycle)", 1)
+    queue: int = number(8, "entries of each instruction queue", 1)
+    semaphores: int = number(SEMAPHORES, "semaphores s0, s1, ...", 1)
+    rates: tuple[Fraction, ...] = number((Fraction(1),) * 5, "words a cycle in MV, by MVM's ``weights``")
+    act16_factor: int = number(2, "times as long an MVM takes with int16 activations", 1)
+    clock: int = number(500_000_000, "Hz", 1)
+    banks: int = number(BANKS, "banks of accumulators")
+    luts: int = number(8, "look-up tables")
+    decoder_tables: int = number(4, "decoder tables")
+    outstanding: int = number(8, "streams (LDW, LDT) started and not done, at most")
+    mv_drain: int = number(MV_DRAIN, "cycles from the last word's issue to the accumulator's last write")
+    vx_fill: int = number(VX_FILL, "cycles of every VX instruction on top of its elements")
+    decode_drain: int = number(DECODE_DRAIN, "cycles of every stream in the decoder on top of its steps")
 
     @property
     def words(self) -> int:

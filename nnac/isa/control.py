@@ -25,7 +25,7 @@ class PROF(_Control):
 
 @instruction("CT", 0x31)
 class HOST(_Control):
-    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).  It takes ``time`` cycles, at least 1.
+    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).    Cycles: max(1, time).
 
     The host may read and write all of A meanwhile; so the program waits, by semaphores, until no unit uses what the host uses.
     """

@@ -28,8 +28,8 @@ class MVM(Instruction):
     ``weights`` says how words are read: 0 int8; 1 int16, two words a weight, the input being index >> 1: a word of even index holds the
     low bytes, unsigned, one of odd index the high bytes; 2 int4, 3 int2, 4 int1: the values must fit, and the multipliers take them at the
     machine's rate for that width.
-    Busy ``ceil(words * (act16 ? act16_factor : 1) / rate)`` cycles; the last accumulator is written ``mv_drain`` cycles after the last word
-    was taken.  The next MVM follows without a gap.
+    Cycles: ceil(words * (act16_factor if act16 else 1) / rate), in which it is busy, with the rate of ``weights``; the last accumulator is written
+    mv_drain cycles after the last word was taken.  The next MVM follows without a gap.
     """
 
     word: int = operand(14, "first word of W")

@@ -83,6 +83,17 @@ def _rq_formats(i: RQ, config: MachineConfig) -> str:
     return f"out={i.out} with add={i.add} is undefined" if i.out > 2 or i.add > 2 or (i.out == 2 and i.add == 2) else ""
 
 
+def _rq_columns(i: RQ, config: MachineConfig) -> str:
+    if i.add and i.columns > 1:
+        width, more = i.rows << i.out, i.rows * (4 if i.add == 1 else 2)
+        for k in range(i.columns):
+            for c in range(i.columns):
+                first, addend = i.dst + k * i.stride, i.addend + c * i.stride
+                if k != c and first < addend + more and addend < first + width:
+                    return f"column {k} of the result lies over the addend of column {c}"
+    return ""
+
+
 ROWS = Rule("LDW, RQ: rows <= L", lambda i, c: f"{i.rows} rows; the machine has {c.lanes} lanes" if i.rows > c.lanes else "")
 COLUMNS = Rule("MVM, RQ: columns <= C", lambda i, c: f"{i.columns} columns; the machine has {c.columns}" if i.columns > c.columns else "")
 
@@ -93,13 +104,15 @@ class RQ(VectorInstruction):
 
         v = ACC[bank][c][r] + bias[r]                         ``add`` = 1: v += int32 at A[addend + c*stride + 4r]
         ``out`` = 2: int32 at A[dst + c*stride + 4r] = v
-        otherwise  y = requantise(v, multiplier[r], shift[r], zero_point, bits)     ``add`` = 2: y = sat(y + int16 at A[addend + c*stride + 2r], bits)
+        otherwise  y = requantise(v, multiplier[r], shift[r], zero_point, bits)
+                   ``add`` = 2: y = saturate(y + int16 at A[addend + c*stride + 2r], bits)
                    int8 (``out`` = 0) or int16 (1) at A[dst + c*stride + r or 2r] = y
 
     Parameters: {head}, then per row {row}; v must fit 32 bits.
-    ``wide``: per row {wide_row}; v must fit 48 bits in rows whose multiplier is below 32768, unless ``out`` = 2 or ``double``; 32 bits elsewhere.
-    ``double``: requantise_double (TFLite's double rounding) in the place of requantise.
-    Cycles: vx_fill + columns * ceil(rows / V), the second term twice that if ``wide`` or ``double``.
+    ``wide``: per row {wide_row};
+    v must fit 48 bits in rows whose multiplier is below 32768, unless ``out`` = 2 or ``double``; 32 bits elsewhere.
+    ``double``: requantise_double (TFLite's double rounding) in the place of requantise.   Columns are done in order.
+    Cycles: vx_fill + columns * ceil(rows / V) * (2 if wide or double else 1).
     """
 
     dst: int = operand(18, "A address of row 0, column 0", times=4)
@@ -113,7 +126,8 @@ class RQ(VectorInstruction):
     add: int = operand(2, "0 nothing, 1 int32 before, 2 int16 after")
     wide: int = operand(1, "48-bit accumulators")
     double: int = operand(1, "double rounding")
-    rules = (COLUMNS, ROWS, Rule("RQ: out <= 2, add <= 2, and not both 2", _rq_formats))
+    rules = (COLUMNS, ROWS, Rule("RQ: out <= 2, add <= 2, and not both 2", _rq_formats),
+             Rule("RQ: no column of the result lies over the addend of another column", _rq_columns))
     records: ClassVar[dict[str, Record]] = dict(head=RQ_HEAD, row=RQ_ROW, wide_row=RQ_WIDE_ROW)
     by_element = True
     each = ("bias", "multiplier", "shift")
@@ -169,11 +183,13 @@ class RQ(VectorInstruction):
 
 @instruction("VX", 0x21)
 class LSTM(VectorInstruction):
-    """One LSTM step of ``units`` units after the products, lstm_cell: pre-activations int16 Q3.12 in blocks i, f, g, o.
+    """One LSTM step of ``units`` units after the products: pre-activations int16 Q3.12 in blocks i, f, g, o.
+
+        hidden, cell = lstm_cell(pre, cell, LUT[sigmoid], LUT[tanh], LUT[tanh_cell], fraction, multiplier, shift, bits)
 
     The cell state (int16) is replaced in place; the hidden state goes to ``dst``, int8 or, if bits > 8, int16.
     sigmoid (complement), tanh and tanh_cell (odd) are LUT slots.
-    Five table reads a unit: vx_fill + 5 * ceil(units / V) cycles.
+    Cycles: vx_fill + 5 * ceil(units / V), for five table reads a unit.
     """
 
     pre: int = operand(18, "A address of 4 x units pre-activations", times=4)
@@ -239,7 +255,8 @@ class _Binary(VectorInstruction):
 
 @instruction("VX", 0x22)
 class ADD(_Binary):
-    """``sat(requantise(a, m0, s0, 0, bits) + requantise(b, m1, s1, 0, bits), bits)``, element by element: each term is saturated, then the sum.
+    """``saturate(requantise(a, m0, s0, 0, bits) + requantise(b, m1, s1, 0, bits), bits)``, element by element: each term is saturated, then the
+    sum.
 
     Cycles: vx_fill + 2 * ceil(n / V).
     """
@@ -311,7 +328,7 @@ class _Unary(VectorInstruction):
 
 @instruction("VX", 0x24)
 class LUT(_Unary):
-    """A tabulated function of int16s, lookup, then requantised from Q0.15:
+    """A tabulated function of int16s, then requantised from Q0.15:
 
         ``y = requantise(lookup(LUT[slot], symmetry, x), multiplier, shift, zero_point, bits)``
 
@@ -354,10 +371,13 @@ def _ln_domain(i: LN, config: MachineConfig) -> str:
 
 @instruction("VX", 0x25)
 class LN(_Unary):
-    """Layer norm of one vector, layer_norm.
+    """Layer norm of one vector:
 
-    Parameters: {block}, then u16 rsqrt[385] and 2 bytes of nothing, i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
-    Three passes over the vector and 24 cycles for the square root: vx_fill + 24 + 3 * ceil(n / V).
+        y = layer_norm(x, gain, bias, epsilon, root_width, rsqrt, multiplier, shift, zero_point, bits)
+
+    Parameters: {block},
+    then u16 rsqrt[385] and 2 bytes of nothing, i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
+    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes over the vector and 24 for the square root.
     """
 
     src: int = operand(18, "A address", times=4)
@@ -398,10 +418,13 @@ class LN(_Unary):
 
 @instruction("VX", 0x26)
 class SMAX(_Unary):
-    """Softmax of one vector, softmax.
+    """Softmax of one vector:
 
-    Parameters: {block}, then u16 rsqrt[385] and 2 bytes of nothing.  slot: a LUT with exp; the exponentials must add up to 1 at least.
-    Three passes (maximum; exponentials and sum; quotients) and 24 cycles for the reciprocal: vx_fill + 24 + 3 * ceil(n / V).
+        y = softmax(x, LUT[slot], rsqrt, multiplier, shift, out_multiplier, out_shift, zero_point, bits)
+
+    Parameters: {block},
+    then u16 rsqrt[385] and 2 bytes of nothing.  slot: a LUT with exp, odd, without an entry below 0.
+    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; quotients) and 24 for the reciprocal.
     """
 
     src: int = operand(18, "A address", times=4)

@@ -36,9 +36,9 @@ class StreamInstruction(Instruction):
 class LDW(StreamInstruction):
     """Load one weight tile: read ``bytes`` bytes at ``dram``, decode them with decoder table ``table``, write the live words.
 
-    The stream is a tile of `nnac.codec` (rows x cols weights).  Word k of W[word .. word+live) gets the L weights of the k-th live input,
-    and that input's number (0 .. cols-1) as its 16-bit index.  Lanes from ``rows`` up are zero.  Codecs with a block bitmap, and zero_run, find
-    dead words (`nnac.codec.live_mask`): these are not written and take no place, and MVM does not see them.  With other codecs all are live.
+    The stream is a tile of rows x cols weights, see *Weight streams*.  Word k of W[word .. word+live) gets the L weights of the k-th live input,
+    and that input's number (0 .. cols-1) as its 16-bit index.  Lanes from ``rows`` up are zero.  Dead words
+    (codecs with a block bitmap, and zero_run, find them) are not written and take no place, and MVM does not see them.
     ``live`` and ``steps`` are what the decoder will find; a stream that gives other numbers is an error.
     Time: see *DRAM*, *Decoder*.
     """
@@ -66,14 +66,15 @@ class LDW(StreamInstruction):
 
 @instruction("DW", 0x02)
 class LDT(StreamInstruction):
-    """Load a decoder table: ``bytes`` bytes at ``dram`` are a stream header of `nnac.codec`; ``steps`` cycles to fill the tables from it.
+    """Load a decoder table: ``bytes`` bytes at ``dram`` are a stream header, see *Weight streams*.
 
-    Takes its turn in the decoder, so tiles before it still use the old table and tiles after it the new one.
+    Takes its turn in the decoder for ``steps`` steps (2^n with entropy, else 0; of F cycles each, as of a tile), so tiles before it still use the
+    old table and tiles after it the new one.   Time: see *DRAM*, *Decoder*.
     """
 
     dram: int = operand(25, "DRAM address", times=16)
     bytes: int = operand(16, "length of the header")
-    steps: int = operand(12, "cycles to fill the table")
+    steps: int = operand(12, "decoder steps to fill the table")
     table: int = operand(2, "decoder table")
     rules = (RING,)
 

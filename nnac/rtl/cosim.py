@@ -43,7 +43,7 @@ def emulated(case: Case, time: Callable[[Sequence[Instruction], MachineConfig], 
     memories = Memories(case.config, case.dram, 1, (len(case.dram) - case.scratch, len(case.dram)))
     memories.a[0], memories.w[:], memories.index[:], memories.luts[:] = case.a, case.w, case.index, case.luts
     check_code(code, case.config)
-    check_addresses(code, case.config, memories.sizes)
+    check_addresses(code, case.config, memories.sizes, memories.scratch_range)
     timing = time(code, case.config)
     check_races(code, timing, case.config, memories.sizes)
     for i in code:

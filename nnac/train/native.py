@@ -63,7 +63,11 @@ def kind() -> str | None:
 
     ``plain`` is taken by itself where it means NEON; an x86 without AVX2 is better served by PyTorch.
     """
-    wanted = os.environ.get("NNAC_NATIVE", "1")
+    return _chosen(os.environ.get("NNAC_NATIVE", "1"))
+
+
+@cache
+def _chosen(wanted: str) -> str | None:
     if wanted == "0":
         return None
     if wanted not in ("", "1"):

@@ -23,7 +23,9 @@ def specification(name: str) -> Path:
 
 
 def network(name: str) -> str:
-    """A float network's file: ``name`` itself if there is such a file, else the one of this name that comes with nnac (``demo``)."""
+    """A float network's file: ``name`` itself if there is such a file, else the one of this name that comes with nnac
+    (``demo``).
+    """
     if Path(name).exists() or not name.isidentifier():
         return name
     found = shipped(f"{_NETWORKS}/{name}.nnc")

@@ -22,7 +22,8 @@ NETWORK = Path(__file__).parent.parent / "networks" / "demo.nnc"
 def test_the_demo_network_is_the_file_that_its_description_names():
     told = json.loads(Path(f"{NETWORK}.json").read_text("utf-8"))
     data = NETWORK.read_bytes()
-    assert hashlib.sha256(data).hexdigest() == told["sha256"] and told["sha256"] in (NETWORK.parent / "README.md").read_text("utf-8")
+    assert hashlib.sha256(data).hexdigest() == told["sha256"]
+    assert told["sha256"] in (NETWORK.parent / "README.md").read_text("utf-8")
     assert len(data) == told["bytes"] <= 5_000_000 and checkpoint.digest_of(NETWORK) == told["checkpoint"]
     recogniser = load_recogniser(NETWORK)
     assert recogniser.tokens.to_json() == told["tokens"] and recogniser.training == told["training"]
@@ -47,14 +48,23 @@ def test_the_demo_network_understands_sentences_and_voices_it_never_heard(tmp_pa
 
 def test_a_name_is_a_shipped_network_only_where_no_file_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Path(network("demo")).samefile(NETWORK) and network("runs/float.nnc") == "runs/float.nnc" and network("dmeo") == "dmeo"
+    assert (
+        Path(network("demo")).samefile(NETWORK)
+        and network("runs/float.nnc") == "runs/float.nnc"
+        and network("dmeo") == "dmeo"
+    )
     (tmp_path / "demo").write_bytes(b"mine")
     assert network("demo") == "demo"
     assert specification("specs/rnnt_int8.nnac").is_file() and str(specification("absent.nnac")) == "absent.nnac"
 
 
 def test_bfloat16_is_that_of_torch_ties_and_all():
-    x = torch.cat([torch.randn(10_000, generator=torch.Generator().manual_seed(0)), torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 3e38, 1e-40])])
+    x = torch.cat(
+        [
+            torch.randn(10_000, generator=torch.Generator().manual_seed(0)),
+            torch.tensor([0.0, -0.0, 1.00390625, 1.01171875, 3e38, 1e-40]),
+        ]
+    )
     assert np.array_equal(from_bfloat16(bfloat16(x.numpy())), x.bfloat16().float().numpy())
 
 
@@ -83,8 +93,10 @@ def test_training_under_a_policy_takes_the_network_by_its_name(tmp_path):
     from nnac.speech.corpus import CorpusSpec, build
 
     build(tmp_path / "corpus", CorpusSpec(train=60, dev=2, sent=0, voice=0, wavs=0), quiet=True)
-    command = ["train", str(specification("specs/rnnt_int8.nnac").resolve()), "--float", "demo", "--corpus", str(tmp_path / "corpus"), "--steps", "0",
-               "--out", str(tmp_path / "int8.nnc"), "--processes", "1"]
-    done = subprocess.run([sys.executable, "-m", "nnac", *command], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    command = ["train", str(specification("specs/rnnt_int8.nnac").resolve()), "--float", "demo", "--steps", "0",
+               "--corpus", str(tmp_path / "corpus"), "--out", str(tmp_path / "int8.nnc"), "--processes", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nnac", *command], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(tmp_path / "int8.nnc").metadata["training"]["float"] == checkpoint.digest_of(NETWORK)

@@ -1,4 +1,6 @@
-"""The fast LSTM gives the integers of ops.lstm, natively (on every instruction set) and in PyTorch, and the gradients of the obvious spelling."""
+"""The fast LSTM gives the integers of ops.lstm, natively (on every instruction set) and in PyTorch, and the gradients
+of the obvious spelling.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from nnac.train.integers import Rescale
 
 
 def force(monkeypatch, kind):
-    """The native library of this kind from here on; the test is skipped where the processor or a compiler is missing."""
+    """The native library of this kind from here on; the test is skipped where the processor or a compiler is
+    missing.
+    """
     if kind not in native.kinds():
         pytest.skip(f"this processor has no {kind}: it can do {', '.join(native.kinds())}")
     monkeypatch.setenv("NNAC_NATIVE", kind)
@@ -33,7 +37,9 @@ def kind(request, monkeypatch):
 
 @pytest.fixture(params=[*native.KINDS, "int8", "float"])
 def route(request, monkeypatch):
-    """Each way the products can be computed: by the native library, by PyTorch in int8 (with VNNI only) and in floats."""
+    """Each way the products can be computed: by the native library, by PyTorch in int8 (with VNNI only) and in
+    floats.
+    """
     if request.param in native.KINDS:
         force(monkeypatch, request.param)
     else:
@@ -57,7 +63,15 @@ def problem(seed, variant, *, inputs=24, cells=20, steps=9, batch=5, fraction=11
     s_h = rng.uniform(0.5, 2.0, 4 * cells) * gain / (127 * np.sqrt(cells))
     bias = rng.standard_normal(4 * cells) * gain
     states = (State("l.hidden", cells, 8, hidden_scale), State("l.cell", cells, 16, 2.0**-fraction))
-    attributes = dict(cells=cells, variant=variant, fraction=fraction, hidden_bits=8, bidirectional=False, project=0, cell_output_bits=8)
+    attributes = dict(
+        cells=cells,
+        variant=variant,
+        fraction=fraction,
+        hidden_bits=8,
+        bidirectional=False,
+        project=0,
+        cell_output_bits=8,
+    )
     if variant == "acc32":
         scale_x = scale_h = s_x * in_scale
         c = bind.lstm_acc32(c_x, c_h, scale_x, bias, 0, hidden_scale)
@@ -69,12 +83,18 @@ def problem(seed, variant, *, inputs=24, cells=20, steps=9, batch=5, fraction=11
         first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], inputs << 14, 0, 16, torch.device("cpu"))
         second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], 0, cells << 14, 0, 16, torch.device("cpu"))
     node = Node("l", "lstm", ("x",), "l", "encoder", attributes, c | bind.lstm_tables(fraction), states)
-    graph = QGraph("one", {"x": Value("x", inputs, 8, scale=in_scale), "l": Value("l", cells, 8, scale=hidden_scale)}, (node,),
-                   {"encoder": ("x",)}, {"encoder": ("l",)})
+    graph = QGraph(
+        "one",
+        {"x": Value("x", inputs, 8, scale=in_scale), "l": Value("l", cells, 8, scale=hidden_scale)},
+        (node,),
+        {"encoder": ("x",)},
+        {"encoder": ("l",)},
+    )
     x = rng.choice([-128, 127], (steps, batch, inputs)) if extreme else rng.integers(-128, 128, (steps, batch, inputs))
     codes = [torch.as_tensor(v).float() for v in (c_x, c_h)]
-    direction = lstm_parts.Direction.of(variant, *codes, 8, 8, first, second, kernels.hidden_rescale(c, 8, torch.device("cpu")), fraction,
-                                     hidden_scale)
+    direction = lstm_parts.Direction.of(
+        variant, *codes, 8, 8, first, second, kernels.hidden_rescale(c, 8, torch.device("cpu")), fraction, hidden_scale
+    )
     reals = [torch.as_tensor(v, dtype=torch.float32) for v in (bias, scale_x, scale_h)]
     return graph, x, direction, (*codes, *reals), Format(hidden_scale, 0, 8)
 
@@ -86,8 +106,21 @@ def run(x, direction, operands, form, cells, batch):
 
 
 @pytest.mark.parametrize("variant", ["acc32", "sum16"])
-@pytest.mark.parametrize("case", [dict(), dict(cells=16), dict(cells=33, inputs=7, batch=1), dict(gain=8.0), dict(extreme=True),
-                                  dict(fraction=15), dict(fraction=8, gain=3.0), dict(clip=0.25), dict(steps=1, batch=17)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        dict(),
+        dict(cells=16),
+        dict(cells=33, inputs=7, batch=1),
+        dict(gain=8.0),
+        dict(extreme=True),
+        dict(fraction=15),
+        dict(fraction=8, gain=3.0),
+        dict(clip=0.25),
+        dict(steps=1, batch=17),
+    ],
+    ids=str,
+)
 def test_every_route_gives_the_integers_of_the_oracle(route, variant, case):
     for seed in range(3):
         graph, x, direction, operands, form = problem(seed, variant, **case)
@@ -97,12 +130,27 @@ def test_every_route_gives_the_integers_of_the_oracle(route, variant, case):
 
 
 def test_every_table_entry_of_the_native_loop_is_that_of_arith(kind):
-    """Through the cell: with i = f = o fixed, the table outputs are visible in the state; here all 65,536 pre-activations of each gate."""
+    """Through the cell: with i = f = o fixed, the table outputs are visible in the state; here all 65,536
+    pre-activations of each gate.
+    """
     cells, batch = 16, 4096
     everything = torch.arange(-32768, 32768).view(batch, cells)
-    identity = Rescale.of(np.full(4 * cells, 2), np.full(4 * cells, 1), np.zeros(4 * cells), 1 << 20, 0, 16, torch.device("cpu"))
+    identity = Rescale.of(
+        np.full(4 * cells, 2), np.full(4 * cells, 1), np.zeros(4 * cells), 1 << 20, 0, 16, torch.device("cpu")
+    )
     hidden = kernels.hidden_rescale(bind.hidden(unit_scale(8)), 8, torch.device("cpu"))
-    d = lstm_parts.Direction.of("acc32", torch.zeros(4 * cells, 4), torch.zeros(4 * cells, cells), 8, 8, identity, None, hidden, 11, unit_scale(8))
+    d = lstm_parts.Direction.of(
+        "acc32",
+        torch.zeros(4 * cells, 4),
+        torch.zeros(4 * cells, cells),
+        8,
+        8,
+        identity,
+        None,
+        hidden,
+        11,
+        unit_scale(8),
+    )
     for gate in range(4):
         pre = torch.full((1, batch, 4, cells), 9000)
         pre[0, :, gate] = everything
@@ -110,9 +158,16 @@ def test_every_table_entry_of_the_native_loop_is_that_of_arith(kind):
         before = torch.randint(-32768, 32768, (batch, cells), generator=torch.Generator().manual_seed(gate))
         trace = lstm_parts.Trace.empty(pre, cells, d)
         native_lstm.forward(pre.to(torch.int32), torch.zeros(batch, cells), before, d, trace)
-        tables = [torch.as_tensor(t.entries.astype(np.int64)) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))]
+        tables = [
+            torch.as_tensor(t.entries.astype(np.int64))
+            for t in (arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11))
+        ]
         h, c = arith.lstm_cell(pre[0].long(), before, *tables, 11, int(hidden.multiplier), int(hidden.shift), 8)
-        assert torch.equal(trace.hidden[0].long(), h) and torch.equal(trace.cells[0].long(), c) and torch.equal(trace.pre[0].long(), pre[0])
+        assert (
+            torch.equal(trace.hidden[0].long(), h)
+            and torch.equal(trace.cells[0].long(), c)
+            and torch.equal(trace.pre[0].long(), pre[0])
+        )
 
 
 def everything(kind, monkeypatch, variant, case):
@@ -131,7 +186,11 @@ def everything(kind, monkeypatch, variant, case):
 
 
 @pytest.mark.parametrize("variant", ["acc32", "sum16"])
-@pytest.mark.parametrize("case", [dict(), dict(cells=33, batch=7, gain=8.0), dict(cells=64, batch=13, clip=0.25), dict(extreme=True)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [dict(), dict(cells=33, batch=7, gain=8.0), dict(cells=64, batch=13, clip=0.25), dict(extreme=True)],
+    ids=str,
+)
 def test_all_instruction_sets_leave_the_same_bits_gradients_too(monkeypatch, variant, case):
     possible = native.kinds()
     if len(possible) < 2:
@@ -151,17 +210,23 @@ def test_tables_and_their_slopes_are_the_same_bits_on_all_instruction_sets(monke
             by = native.Lookup(native.words(entries), odd, 1 << 30, 38, -3, -100, 90, -20000, 25000, 0.7)
             made = (by.forward(x).numpy().tobytes(), by.backward(x, g).numpy().tobytes())
             assert seen.setdefault(name, made) == made
-            assert (by.forward(x).numpy() == arith.requantise(t.full().astype(np.int64), 1 << 30, 38, -3, 32).clip(-100, 90)).all()
+            assert (
+                by.forward(x).numpy() == arith.requantise(t.full().astype(np.int64), 1 << 30, 38, -3, 32).clip(-100, 90)
+            ).all()
 
 
 @pytest.mark.parametrize("kind", [k for k in native.KINDS if k != "vnni"])                  # PyTorch multiplies there
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1025, 33), (97, 64, 16), (100, 2049, 31), (5, 7, 200), (0, 4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (3, 1025, 33), (97, 64, 16), (100, 2049, 31), (5, 7, 200), (0, 4, 4)], ids=str
+)
 def test_native_products_are_those_of_int64(kind, shape, monkeypatch):
     force(monkeypatch, kind)
     count, cols, outputs = shape
     generator = torch.Generator().manual_seed(0)
-    for high in (128, -127):                                                # anything; then the most negative alone
-        x, w = (torch.randint(-128, high, s, generator=generator).to(torch.int8) for s in ((count, cols), (cols, outputs)))
+    for high in (128, -127):  # anything; then the most negative alone
+        x, w = (
+            torch.randint(-128, high, s, generator=generator).to(torch.int8) for s in ((count, cols), (cols, outputs))
+        )
         assert torch.equal(native.product(x, w).long(), x.long() @ w.long())
 
 
@@ -172,12 +237,17 @@ def test_an_instruction_set_that_is_not_there_is_refused_in_one_line(monkeypatch
 
 
 def saturating(x, low, high):
-    """Slope one strictly inside (low, high), none at or beyond: the mask the kernels state for 16-bit pre-activations and cells."""
+    """Slope one strictly inside (low, high), none at or beyond: the mask the kernels state for 16-bit pre-activations
+    and cells.
+    """
     return torch.where((x > low) & (x < high), x, x.detach().clamp(low, high))
 
 
 def naive(x, c_x, c_h, bias, scale_x, scale_h, c_p, scale_p, d, form, trace):
-    """The same network by autograd, one obvious line an equation, with the integers of ``trace`` put in by `exactly`."""
+    """The same network by autograd, one obvious line an equation, with the integers of ``trace`` put in by
+    `exactly`.
+    """
+
     class Exactly(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x, value):
@@ -189,7 +259,10 @@ def naive(x, c_x, c_h, bias, scale_x, scale_h, c_p, scale_p, d, form, trace):
 
     unit, cells = 2.0**-d.fraction, len(c_h) // 4
     x = x.double()
-    h, c = torch.zeros(x.shape[1], c_h.shape[1], dtype=torch.float64), torch.zeros(x.shape[1], cells, dtype=torch.float64)
+    h, c = (
+        torch.zeros(x.shape[1], c_h.shape[1], dtype=torch.float64),
+        torch.zeros(x.shape[1], cells, dtype=torch.float64),
+    )
     outputs = []
     for t in range(len(x)):
         a, b = scale_x * (x[t] @ c_x.t()) + bias, scale_h * (h @ c_h.t())
@@ -199,7 +272,10 @@ def naive(x, c_x, c_h, bias, scale_x, scale_h, c_p, scale_p, d, form, trace):
         tables = kernels.tables(d.fraction, x.device)
         i, f, g, o = pre.view(-1, 4, cells).unbind(1)
         index = trace.pre[t].view(-1, 4, cells).long() + 32768
-        i, f, o = (Exactly.apply(torch.sigmoid(v), tables.integers[index[:, k]].double() / 32768) for k, v in ((0, i), (1, f), (3, o)))
+        i, f, o = (
+            Exactly.apply(torch.sigmoid(v), tables.integers[index[:, k]].double() / 32768)
+            for k, v in ((0, i), (1, f), (3, o))
+        )
         g = Exactly.apply(torch.tanh(g), tables.integers[index[:, 2] + 65536].double() / 32768)
         c = saturating(Exactly.apply(f * c + i * g, trace.cells[t].double() * unit), -32768 * unit, 32767 * unit)
         u = Exactly.apply(torch.tanh(c), tables.cell[trace.cells[t].long() + 32768].double() / 32768)
@@ -220,7 +296,10 @@ def test_gradients_are_those_of_naive_autograd(route, variant, case):
     graph, x, direction, operands, form = problem(5, variant, **case)
     cells, batch = graph.values["l"].width, x.shape[1]
     generator = torch.Generator().manual_seed(0)
-    weight, weight_c = torch.randn(len(x), batch, cells, generator=generator), torch.randn(batch, cells, generator=generator) * 1e-3
+    weight, weight_c = (
+        torch.randn(len(x), batch, cells, generator=generator),
+        torch.randn(batch, cells, generator=generator) * 1e-3,
+    )
     leaves = [torch.as_tensor(x).float().requires_grad_(), *(v.clone().requires_grad_() for v in operands)]
     zero = torch.zeros(batch, cells)
     y, c = kernels.lstm(*leaves, zero, zero, direction, 0, form)
@@ -245,9 +324,15 @@ def test_gradients_through_a_projection_are_those_of_naive_autograd(route, out_s
     c = bind.lstm_acc32(c_x.numpy(), c_h.numpy(), scale_x.double().numpy(), bias.double().numpy(), 0, unit_scale(8))
     p = bind.linear_scales(width, scale_p.double().numpy(), None, 1.0, 0, out_scale)
     first = Rescale.of(c["multiplier"], c["shift"], c["bias"], 1 << 24, 0, 16, device)
-    project = lstm_parts.Projection(exact.packed(c_p, 8, 8), Rescale.of(p["multiplier"], p["shift"], p["bias"], 1 << 20, 0, 8, device), out_scale)
-    d = lstm_parts.Direction.of("acc32", c_x, c_h, 8, 8, first, None, kernels.hidden_rescale(c, 8, device), 11, unit_scale(8), True, project)
-    leaves = [v.clone().requires_grad_() for v in (torch.as_tensor(x).float(), c_x, c_h, bias, scale_x, scale_x, c_p, scale_p)]
+    project = lstm_parts.Projection(
+        exact.packed(c_p, 8, 8), Rescale.of(p["multiplier"], p["shift"], p["bias"], 1 << 20, 0, 8, device), out_scale
+    )
+    d = lstm_parts.Direction.of(
+        "acc32", c_x, c_h, 8, 8, first, None, kernels.hidden_rescale(c, 8, device), 11, unit_scale(8), True, project
+    )
+    leaves = [
+        v.clone().requires_grad_() for v in (torch.as_tensor(x).float(), c_x, c_h, bias, scale_x, scale_x, c_p, scale_p)
+    ]
     start = torch.zeros(batch, width), torch.zeros(batch, cells)
     weight = torch.randn(len(x), batch, width, generator=torch.Generator().manual_seed(0))
     y, _ = kernels.lstm(*leaves[:6], *start, d, 0, form, *leaves[6:])
@@ -268,7 +353,10 @@ def test_the_carrier_is_proved_from_the_weights(monkeypatch):
     assert exact.carrier(1024, 8, 8, heavy) == torch.float32               # 1024 * 2^14 = 2^24: by width alone
     assert exact.carrier(2048, 8, 8, narrow) == torch.float32              # by the rows' own sums
     assert exact.carrier(2048, 8, 8, heavy) == torch.float64
-    assert exact.carrier(64, 16, 8, narrow[:, :64]) == torch.float32 and exact.carrier(2048, 16, 16, heavy) == torch.float64
+    assert (
+        exact.carrier(64, 16, 8, narrow[:, :64]) == torch.float32
+        and exact.carrier(2048, 16, 16, heavy) == torch.float64
+    )
 
 
 def test_products_are_exact_at_their_extremes(route):

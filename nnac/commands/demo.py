@@ -1,8 +1,8 @@
 """``nnac demo --out DIR``: the whole path on real speech, in some minutes.
 
-Speaks utterances, takes the float RNN-T that comes with nnac (or, --from-nothing, speaks hours and trains one), lints and explains a policy,
-trains under it, compiles, and runs held-out speech on the emulator, comparing every integer with the training module.
-Stop it at any time; called again it goes on.  The last line is one JSON object.
+Speaks utterances, takes the float RNN-T that comes with nnac (or, --from-nothing, speaks hours and trains one), lints
+and explains a policy, trains under it, compiles, and runs held-out speech on the emulator, comparing every integer
+with the training module. Stop it at any time; called again it goes on.  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ def register(subparsers: Any) -> None:
     start = p.add_mutually_exclusive_group()
     start.add_argument("--float", dest="float_path", type=network, default="demo", metavar="FILE",
                        help="the float recogniser to start from (`demo`: the one that comes with nnac)")
-    start.add_argument("--from-nothing", action="store_true", help="train the float recogniser too (a quarter of an hour)")
+    start.add_argument(
+        "--from-nothing", action="store_true", help="train the float recogniser too (a quarter of an hour)"
+    )
     p.add_argument("--steps", type=whole(1), help="of the float training (1800); implies --from-nothing")
-    p.add_argument("--setup-s", type=positive, metavar="SECONDS", help="how long installing took: reported among the figures")
+    p.add_argument(
+        "--setup-s", type=positive, metavar="SECONDS", help="how long installing took: reported among the figures"
+    )
     p.add_argument("--json", action="store_true", help="nothing but the JSON object")
     p.set_defaults(run=run)
 

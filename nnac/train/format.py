@@ -1,6 +1,7 @@
 """The integers a value has at run time.
 
-A record that knows nothing of modules: what trains its clips stands in it as a `Learner`, which `nnac.train.activation` provides.
+A record that knows nothing of modules: what trains its clips stands in it as a `Learner`, which
+`nnac.train.activation` provides.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Learner(Protocol):
 
 @frozen
 class Format:
-    """A value's integers at run time: real = scale (integer - zero_point).  ``learner``: the quantiser whose clips are learned, or None."""
+    """A value's integers at run time: real = scale (integer - zero_point).  ``learner``: the quantiser whose clips
+    are learned, or None.
+    """
 
     scale: float
     zero_point: int

@@ -1,11 +1,14 @@
-"""Exact integers on floating-point tensors: which carrier a product may use, and requantisation without a rounding error.
+"""Exact integers on floating-point tensors: which carrier a product may use, and requantisation without a rounding
+error.
 
-Between the layers of the training module a value is a float32 tensor that holds integers, |x| < 2^24, so every one of them is exact.
-Gradients are those of a function of these integers: d loss / d integer.  Scales are constants to them; a learned clip gets its gradient where
-its value is made (`activation.learned`), since all that depends on it passes there.
+Between the layers of the training module a value is a float32 tensor that holds integers, |x| < 2^24, so every one of
+them is exact. Gradients are those of a function of these integers: d loss / d integer.  Scales are constants to them;
+a learned clip gets its gradient where its value is made (`activation.learned`), since all that depends on it passes
+there.
 
-Straight-through, everywhere: rounding has slope one; saturation has slope zero outside the range.  Functions that were tabulated have
-the slope of the smooth function at the quantised input.  Source: docs/methods.md §1; the masks and carriers are our choice.
+Straight-through, everywhere: rounding has slope one; saturation has slope zero outside the range.  Functions that
+were tabulated have the slope of the smooth function at the quantised input.  Source: docs/methods.md §1; the masks
+and carriers are our choice.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from nnac import arith
 from nnac.train import native
 from nnac.train.format import Format
 
-EXACT_FLOAT32 = 1 << 24        # every integer up to here, and every partial sum of a product that stays below, is a float32
+EXACT_FLOAT32 = 1 << 24  # every integer up to here, and every partial sum of a product that stays below, is a float32
 EXACT_FLOAT64 = 1 << 52        # one bit of head room below 2^53 for the half that rounding adds
 
 
@@ -37,10 +40,13 @@ def int8_products(kind: str) -> bool:
 def _exact_in_torch() -> bool:
     """Whether `torch._int_mm` is fast and exact on this processor.
 
-    Only with the VNNI instructions: without them oneDNN goes through vpmaddubsw, which saturates the sum of two products at 16 bits.  That the
-    processor has them is not enough (ONEDNN_MAX_CPU_ISA may forbid them): the largest products are tried.
+    Only with the VNNI instructions: without them oneDNN goes through vpmaddubsw, which saturates the sum of two
+    products at 16 bits.  That the processor has them is not enough (ONEDNN_MAX_CPU_ISA may forbid them): the largest
+    products are tried.
     """
-    capable = getattr(torch.cpu, "_is_vnni_supported", None) or getattr(torch._C._cpu, "_is_avx512_vnni_supported", None)
+    capable = getattr(torch.cpu, "_is_vnni_supported", None) or getattr(
+        torch._C._cpu, "_is_avx512_vnni_supported", None
+    )
     if not hasattr(torch, "_int_mm") or not (capable and capable()):
         return False
     extremes = torch.tensor([-128, -127, 127], dtype=torch.int8)
@@ -56,10 +62,12 @@ def int8_product(x: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor
 
 
 def carrier(cols: int, x_bits: int, weight_bits: int, codes: Tensor) -> torch.dtype:
-    """The narrowest type in which ``codes`` [rows, cols] times integers of ``x_bits`` bits are exact: int8, float32 or float64.
+    """The narrowest type in which ``codes`` [rows, cols] times integers of ``x_bits`` bits are exact: int8, float32
+    or float64.
 
-    float32 by the width alone where cols * 2^(x_bits + weight_bits - 2) <= 2^24, else by the largest row's own sum of magnitudes.
-    Where torch may round float32 operands to bfloat16 or TF32 (`torch.set_float32_matmul_precision`), only 8-bit integers stay exact.
+    float32 by the width alone where cols * 2^(x_bits + weight_bits - 2) <= 2^24, else by the largest row's own sum of
+    magnitudes. Where torch may round float32 operands to bfloat16 or TF32 (`torch.set_float32_matmul_precision`),
+    only 8-bit integers stay exact.
     """
     if x_bits <= 8 and weight_bits <= 8 and int8_products(codes.device.type):
         return torch.int8
@@ -81,26 +89,31 @@ def packed(codes: Tensor, x_bits: int, weight_bits: int, whole: bool = True) -> 
 
 
 def plain(x: Tensor) -> Tensor:
-    """A matrix with the strides (columns, 1) even where a dimension of one leaves them free: `torch._int_mm` on processors believes such
-    strides and then returns uninitialised memory (pytorch issue 195066).
+    """A matrix with the strides (columns, 1) even where a dimension of one leaves them free: `torch._int_mm` on
+    processors believes such strides and then returns uninitialised memory (pytorch issue 195066).
     """
     return x.contiguous().as_strided(x.shape, (x.shape[1], 1))
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """``x @ matrix`` for integers; x [..., cols] of any type, matrix from `packed`.  int32, float32 or float64, exact in each."""
+    """``x @ matrix`` for integers; x [..., cols] of any type, matrix from `packed`.  int32, float32 or float64, exact
+    in each.
+    """
     flat = x.reshape(-1, x.shape[-1]).to(matrix.dtype)
     out = int8_product(flat, matrix) if matrix.dtype == torch.int8 else flat @ matrix
     return out.view(*x.shape[:-1], matrix.shape[1])
 
 
-# -------------------------------------------------------------------------------------------------------- requantisation
+# ---------------------------------------------------------------------------------------------------- requantisation
+
 
 @frozen(eq=False)
 class Rescale:
-    """Requantisation of an accumulator, one multiplier and shift a row, with the bias inside: the constants of `arith.requantise`.
+    """Requantisation of an accumulator, one multiplier and shift a row, with the bias inside: the constants of
+    `arith.requantise`.
 
-    factor, offset   float64: m 2^-s, and bias m 2^-s + 1/2, both exact      wide   the int64 spelling, where a product may pass 2^52
+    factor, offset   float64: m 2^-s, and bias m 2^-s + 1/2, both exact
+    wide             the int64 spelling, where a product may pass 2^52
     """
 
     factor: Tensor
@@ -113,7 +126,9 @@ class Rescale:
     wide: bool
 
     @classmethod
-    def of(cls, multiplier: Any, shift: Any, bias: Any, reach: int, zero_point: int, bits: int, device: torch.device) -> Rescale:
+    def of(
+        cls, multiplier: Any, shift: Any, bias: Any, reach: int, zero_point: int, bits: int, device: torch.device
+    ) -> Rescale:
         """From NumPy constants; ``reach`` is a bound of |accumulator| without the bias."""
         m, s, b = (np.asarray(v, np.int64) for v in (multiplier, shift, bias))
         wide = bool((reach + int(np.abs(b).max(initial=0))) * int(m.max()) >= EXACT_FLOAT64)
@@ -153,7 +168,8 @@ def masked(g: Tensor, inside: Tensor | None) -> Tensor:
     return g if inside is None else g * inside
 
 
-# ------------------------------------------------------------------------------------------------- one layer, one function
+# -------------------------------------------------------------------------------------------- one layer, one function
+
 
 class _Quantise(torch.autograd.Function):
     @staticmethod
@@ -181,8 +197,17 @@ def dequantise(x: Tensor, form: Format) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, matrix: Tensor, rescale: Rescale, zero_point: int,
-                scale: float) -> Tensor:
+    def forward(
+        ctx,
+        x: Tensor,
+        codes: Tensor,
+        bias: Tensor | None,
+        acc_scale: Tensor,
+        matrix: Tensor,
+        rescale: Rescale,
+        zero_point: int,
+        scale: float,
+    ) -> Tensor:
         y, inside = rescale(product(x, matrix))
         ctx.save_for_backward(x, codes, acc_scale, inside)
         ctx.biased, ctx.zero_point, ctx.scale = bias is not None, zero_point, scale
@@ -198,12 +223,21 @@ class _Linear(torch.autograd.Function):
         return gx, slope.mul_(acc_scale[:, None]), g.sum(0) if ctx.biased else None, None, None, None, None, None
 
 
-def linear(x: Tensor, codes: Tensor, bias: Tensor | None, acc_scale: Tensor, matrix: Tensor, rescale: Rescale, zero_point: int,
-           out: Format) -> Tensor:
+def linear(
+    x: Tensor,
+    codes: Tensor,
+    bias: Tensor | None,
+    acc_scale: Tensor,
+    matrix: Tensor,
+    rescale: Rescale,
+    zero_point: int,
+    out: Format,
+) -> Tensor:
     """``y = requantise(codes x + b)``, integers in and out.
 
     x [..., cols]    codes [rows, cols]    bias real [rows]    acc_scale [rows] real value of one accumulator unit
-    matrix  `packed` codes       rescale   multipliers, shifts and the bias in integers      zero_point  of x      out  the output's format
+    matrix  `packed` codes       rescale   multipliers, shifts and the bias in integers
+    zero_point  of x             out       the output's format
     """
     return _Linear.apply(x, codes, bias, acc_scale, matrix, rescale, zero_point, out.scale)
 
@@ -213,7 +247,8 @@ class _Add(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, slopes: tuple[float, float], rescales: tuple[Rescale, Rescale]) -> Tensor:
         (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
         ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
-        total = torch.empty(torch.broadcast_shapes(a.shape, b.shape), dtype=a.dtype, device=a.device)      # contiguous, whatever a and b are
+        shape = torch.broadcast_shapes(a.shape, b.shape)
+        total = torch.empty(shape, dtype=a.dtype, device=a.device)                   # contiguous, whatever a and b are
         y, inside = limited(torch.add(a, b, out=total), rescales[0].bits)
         ctx.save_for_backward(inside, inside_a, inside_b)
         return y
@@ -265,7 +300,9 @@ class _Lookup(torch.autograd.Function):
 
 @frozen(eq=False)
 class Table:
-    """A table and the requantisation behind it as one gather: ``outputs`` and ``slopes`` float32 [65536], indexed by x + 32768."""
+    """A table and the requantisation behind it as one gather: ``outputs`` and ``slopes`` float32 [65536], indexed by
+    x + 32768.
+    """
 
     outputs: Tensor
     slopes: Tensor
@@ -280,7 +317,9 @@ class Table:
         return g * torch.index_select(self.slopes, 0, self._at(x)).view(x.shape)
 
 
-def table(constants: dict[str, Any], symmetry: str, x: Format, out: Format, device: torch.device) -> Table | native.Lookup:
+def table(
+    constants: dict[str, Any], symmetry: str, x: Format, out: Format, device: torch.device
+) -> Table | native.Lookup:
     """The lookup of `bind.lookup`'s constants, for `lookup`.
 
     Slope: y (1 - y) or 1 - y^2 of the table's own output y, in real numbers; none where the output is cut.
@@ -292,8 +331,17 @@ def table(constants: dict[str, Any], symmetry: str, x: Format, out: Format, devi
     uncut, ratio = y == free, x.scale / out.scale
     if device.type == "cpu" and native.library() is not None and bool(uncut.any()):
         kept = full[uncut]
-        return native.Lookup(native.words(torch.as_tensor(constants["table"])), symmetry == "odd", m, s, out.zero_point, *out.limits,
-                             int(kept.min()), int(kept.max()), ratio)
+        return native.Lookup(
+            native.words(torch.as_tensor(constants["table"])),
+            symmetry == "odd",
+            m,
+            s,
+            out.zero_point,
+            *out.limits,
+            int(kept.min()),
+            int(kept.max()),
+            ratio,
+        )
     t = full.double() / (1 << arith.UNIT_FRACTION)
     slope = (1 - t * t if symmetry == "odd" else t * (1 - t)) * uncut * ratio
     return Table(y.float().to(device), slope.float().to(device))
@@ -306,10 +354,22 @@ def lookup(x: Tensor, by: Table | native.Lookup) -> Tensor:
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format) -> Tensor:
+    def forward(
+        ctx, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format
+    ) -> Tensor:
         c = constants
-        free = arith.layer_norm(x.to(torch.int64), c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"], c["multiplier"],
-                                c["shift"], form.zero_point, 32)
+        free = arith.layer_norm(
+            x.to(torch.int64),
+            c["gain"],
+            c["bias"],
+            c["epsilon"],
+            c["root_width"],
+            c["rsqrt"],
+            c["multiplier"],
+            c["shift"],
+            form.zero_point,
+            32,
+        )
         y, inside = limited(free, form.bits)
         ctx.save_for_backward(x, gain, bias, inside)
         ctx.epsilon, ctx.scale = epsilon, form.scale
@@ -321,10 +381,16 @@ class _LayerNorm(torch.autograd.Function):
         g = masked(g, inside) * (1.0 / ctx.scale)
         shape = (x.shape[-1],)
         _, mean, deviation = torch.native_layer_norm(x, shape, gain, bias, ctx.epsilon)
-        gx, g_gain, g_bias = torch.ops.aten.native_layer_norm_backward(g, x, shape, mean, deviation, gain, bias, [True, True, True])
+        gx, g_gain, g_bias = torch.ops.aten.native_layer_norm_backward(
+            g, x, shape, mean, deviation, gain, bias, [True, True, True]
+        )
         return gx, g_gain, g_bias, None, None, None
 
 
-def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, out: Format) -> Tensor:
-    """`arith.layer_norm` forward; backward that of the real layer norm of the integers.  ``epsilon`` in units of x squared."""
+def layer_norm(
+    x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, out: Format
+) -> Tensor:
+    """`arith.layer_norm` forward; backward that of the real layer norm of the integers.  ``epsilon`` in units of x
+    squared.
+    """
     return _LayerNorm.apply(x, gain, bias, constants, epsilon, out)

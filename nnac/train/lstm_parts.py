@@ -1,4 +1,6 @@
-"""What an LSTM of integers runs on, as records: its packed constants (`Direction`), and what a pass over a sequence leaves (`Trace`)."""
+"""What an LSTM of integers runs on, as records: its packed constants (`Direction`), and what a pass over a sequence
+leaves (`Trace`).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def there(value: T | None) -> T:
 
 @frozen(eq=False)
 class Tiles:
-    """A recurrent kernel as the native loop reads it: tiles of 16 cells, their four gates side by side.  Row constants [tiles, 4, 16] int64."""
+    """A recurrent kernel as the native loop reads it: tiles of 16 cells, their four gates side by side.  Row
+    constants [tiles, 4, 16] int64.
+    """
 
     library: ctypes.CDLL
     weights: Tensor
@@ -39,7 +43,9 @@ class Tiles:
 
     @classmethod
     def of(cls, codes: Tensor, first: Rescale, second: Rescale | None) -> Tiles:
-        """codes [4H, R] integers of int8 range.  Some processors multiply h + 128: what that adds to a row goes off its bias."""
+        """codes [4H, R] integers of int8 range.  Some processors multiply h + 128: what that adds to a row goes off
+        its bias.
+        """
         rows, width = codes.shape
         tiles = -(-rows // (4 * _LANES))
         library, sizes = native.loaded(), (ctypes.c_int64(rows // 4), ctypes.c_int64(width))
@@ -53,15 +59,25 @@ class Tiles:
             return room.view(4, tiles, _LANES).transpose(0, 1).contiguous()
 
         other = first if second is None else second
-        return cls(library, packed, width, tiled(first.multiplier, 0), tiled(first.shift, 1), tiled(first.bias + (fold if second is None else 0), 0),
-                   tiled(other.multiplier, 0), tiled(other.shift, 1), tiled(other.bias + fold, 0))
+        return cls(
+            library,
+            packed,
+            width,
+            tiled(first.multiplier, 0),
+            tiled(first.shift, 1),
+            tiled(first.bias + (fold if second is None else 0), 0),
+            tiled(other.multiplier, 0),
+            tiled(other.shift, 1),
+            tiled(other.bias + fold, 0),
+        )
 
 
 @frozen(eq=False)
 class Projection:
     """The recurrent projection of an LSTMP: ``requantise(codes h + bias)``.
 
-    matrix  `packed` codes      rescale  to the fed-back format      hidden_scale  real value of one code of what is fed back
+    matrix  `packed` codes      rescale  to the fed-back format
+    hidden_scale  real value of one code of what is fed back
     """
 
     matrix: Tensor
@@ -74,8 +90,9 @@ class Direction:
     """All the integers of one direction of an LSTM, ready to run.
 
     variant   acc32 | sum16      input  `packed` matrix      recurrent  `packed` matrix, or what the native loop wants
-    first     acc32: the one rescaling, bias included; sum16: that of the input product          second   sum16: the recurrent one
-    hidden    rescaling of o tanh(c')        fraction  of the cell        hidden_scale  real value of one code of o tanh(c')
+    first     acc32: the one rescaling, bias included; sum16: that of the input product
+    second    sum16: the recurrent one       hidden    rescaling of o tanh(c')        fraction  of the cell
+    hidden_scale  real value of one code of o tanh(c')
     project   what stands between o tanh(c') and the hidden state that is fed back, or None
     """
 
@@ -100,12 +117,32 @@ class Direction:
         return torch.int8 if isinstance(self.recurrent, Tiles) else self.recurrent.dtype
 
     @classmethod
-    def of(cls, variant: str, input_codes: Tensor, recurrent_codes: Tensor, input_bits: int, hidden_bits: int, first: Rescale,
-           second: Rescale | None, hidden: Rescale, fraction: int, hidden_scale: float, whole: bool = True,
-           project: Projection | None = None) -> Direction:
-        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in `packed`."""
+    def of(
+        cls,
+        variant: str,
+        input_codes: Tensor,
+        recurrent_codes: Tensor,
+        input_bits: int,
+        hidden_bits: int,
+        first: Rescale,
+        second: Rescale | None,
+        hidden: Rescale,
+        fraction: int,
+        hidden_scale: float,
+        whole: bool = True,
+        project: Projection | None = None,
+    ) -> Direction:
+        """From codes (float32 integers of int8 range); takes the native loop where there is one.  ``whole`` as in
+        `packed`.
+        """
         matrix = packed(input_codes, input_bits, 8, whole)
-        fast = whole and input_codes.device.type == "cpu" and hidden_bits <= 8 and hidden.bits <= 8 and native.library() is not None
+        fast = (
+            whole
+            and input_codes.device.type == "cpu"
+            and hidden_bits <= 8
+            and hidden.bits <= 8
+            and native.library() is not None
+        )
         recurrent = Tiles.of(recurrent_codes, first, second) if fast else packed(recurrent_codes, hidden_bits, 8, whole)
         return cls(variant, matrix, recurrent, first, second, hidden, fraction, hidden_scale, project)
 
@@ -114,10 +151,12 @@ class Direction:
 class Trace:
     """What a forward pass leaves behind for the backward one.
 
-    cell_outputs   [T, B, H] integers o tanh(c') (int8, or the carrier of the recurrent product)      cells  int16 [T, B, H]
+    cell_outputs   [T, B, H] integers o tanh(c') (int8, or the carrier of the recurrent product)
+    cells          int16 [T, B, H]
     pre            int16 [T, B, 4H]      uncut  which cell outputs were not cut, bool, or None if none can be
     cut_input, cut_recurrent    sum16: where a product saturated
-    projected, projected_uncut  [T, B, R] the projections, float32, and which of them were not cut; None without projection
+    projected, projected_uncut  [T, B, R] the projections, float32, and which of them were not cut; None without
+    projection
     """
 
     cell_outputs: Tensor
@@ -146,6 +185,8 @@ class Trace:
         make = lambda width, of: torch.empty(*at.shape[:2], width, dtype=of, device=at.device)  # noqa: E731
         never_cut = d.hidden_scale * arith.limits(d.hidden.bits)[1] >= 1.0           # |o tanh(c')| < 1
         cuts = [make(4 * cells, torch.bool) if d.variant == "sum16" else None for _ in range(2)]
-        projected = [] if d.project is None else [make(d.project.matrix.shape[1], of) for of in (torch.float32, torch.bool)]
+        projected = (
+            [] if d.project is None else [make(d.project.matrix.shape[1], of) for of in (torch.float32, torch.bool)]
+        )
         return cls(make(cells, d.carrier), make(cells, torch.int16), make(4 * cells, torch.int16),
                    None if never_cut else make(cells, torch.bool), *cuts, *projected)

@@ -1,13 +1,17 @@
-/* The time loop of an LSTM in integers, the elementwise half of its backward step, integer products, requantisation and tables.
+/* The time loop of an LSTM in integers, the elementwise half of its backward step, integer products, requantisation and
+   tables.
 
-   The same integers as nnac/arith.py and nnac/ops/lstm.py, bit for bit: tests compare them.  Everything but the products is spelled once,
-   in the vectors of GCC and clang, as wide as the processor's: int64 products and arithmetic shifts, as there.  Floats are not contracted
-   (-ffp-contract=off), so the gradients, too, are the same bits on every processor.
+   The same integers as nnac/arith.py and nnac/ops/lstm.py, bit for bit: tests compare them.  Everything but the
+   products is spelled once, in the vectors of GCC and clang, as wide as the processor's: int64 products and arithmetic
+   shifts, as there.  Floats are not contracted (-ffp-contract=off), so the gradients, too, are the same bits on every
+   processor.
 
-   The products have three spellings, chosen by how this file is compiled (nnac/train/native.py compiles it for the processor it finds):
-     AVX-512 VNNI   vpdpbusd multiplies unsigned by signed bytes: the operand enters as x + 128, and 128 * (row sum of the weights) is taken
-                    off the bias (`fold`)
-     AVX2           vpmaddwd on 16-bit values: two exact products, added in 32 bits.  Not vpmaddubsw, which saturates the sum of two at 16 bits
+   The products have three spellings, chosen by how this file is compiled (nnac/train/native.py compiles it for the
+   processor it finds):
+     AVX-512 VNNI   vpdpbusd multiplies unsigned by signed bytes: the operand enters as x + 128, and 128 * (row sum of
+                    the weights) is taken off the bias (`fold`)
+     AVX2           vpmaddwd on 16-bit values: two exact products, added in 32 bits.  Not vpmaddubsw, which saturates
+                    the sum of two at 16 bits
      else           the same pairs in plain C (NEON: smlal)
    A sum is int32: at most 2^14 for a product, so exact up to 131,071 columns.
 */
@@ -16,7 +20,7 @@
 
 #if defined(__AVX512VNNI__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define VNNI 1
-#define LANES 16                        /* 32-bit lanes of a vector */
+#define LANES 16 /* 32-bit lanes of a vector */
 #elif defined(__AVX2__)
 #define LANES 8
 #else
@@ -26,7 +30,7 @@
 #include <immintrin.h>
 #endif
 
-#define TILE 16                         /* cells that are finished together, outputs of a panel; a multiple of LANES */
+#define TILE 16 /* cells that are finished together, outputs of a panel; a multiple of LANES */
 #define INLINE static inline __attribute__((always_inline))
 #define VECTOR(type, lanes) type __attribute__((vector_size(sizeof(type) * (lanes))))
 
@@ -36,11 +40,13 @@ typedef VECTOR(int16_t, LANES) Shorts;
 typedef VECTOR(int8_t, LANES) Bytes;
 typedef VECTOR(int32_t, LANES / 2) Half;
 typedef VECTOR(int64_t, LANES / 2) Longs;
-typedef struct { Longs low, high; } Wide;
+typedef struct {
+    Longs low, high;
+} Wide;
 
 typedef struct {
-    int64_t steps, batch, cells, width;          /* width: of the hidden state that is fed back */
-    int64_t separate;                            /* sum16: two requantised sums; else acc32 */
+    int64_t steps, batch, cells, width; /* width: of the hidden state that is fed back */
+    int64_t separate;                   /* sum16: two requantised sums; else acc32 */
     int64_t fraction, hidden_multiplier, hidden_shift, hidden_low, hidden_high;
     const int32_t *input;                        /* [steps, batch, 4 cells] the input product, without bias */
     const void *weights;                         /* from nnac_pack */
@@ -55,24 +61,32 @@ typedef struct {
     uint8_t *scratch;                            /* nnac_scratch bytes */
 } Forward;
 
-/* ------------------------------------------------------------------------------------------------------- vectors, whole or cut off */
+/* --------------------------------------------------------------------------------------- vectors, whole or cut off */
 
 /* The first n of them; the other lanes are zero. */
-#define LOADED(name, type, element) \
-    INLINE type name(const element *p, int n) { type v = {0}; memcpy(&v, p, n == LANES ? sizeof v : (size_t)n * sizeof(element)); return v; }
+#define LOADED(name, type, element)                                                                                    \
+    INLINE type name(const element *p, int n) {                                                                        \
+        type v = {0};                                                                                                  \
+        memcpy(&v, p, n == LANES ? sizeof v : (size_t)n * sizeof(element));                                            \
+        return v;                                                                                                      \
+    }
 LOADED(ints_at, Ints, int32_t)
 LOADED(floats_at, Floats, float)
 LOADED(shorts_at, Shorts, int16_t)
 LOADED(bytes_at, Bytes, uint8_t)
 
-#define STORED(name, type, element) \
+#define STORED(name, type, element)                                                                                    \
     INLINE void name(element *p, type v, int n) { memcpy(p, &v, n == LANES ? sizeof v : (size_t)n * sizeof(element)); }
 STORED(store_ints, Ints, int32_t)
 STORED(store_floats, Floats, float)
 STORED(store_shorts, Shorts, int16_t)
 STORED(store_bytes, Bytes, int8_t)
 
-INLINE Longs longs_at(const int64_t *p) { Longs v; memcpy(&v, p, sizeof v); return v; }
+INLINE Longs longs_at(const int64_t *p) {
+    Longs v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
 INLINE Ints ints(int32_t x) { return x - (Ints){0}; }
 INLINE Longs longs(int64_t x) { return x - (Longs){0}; }
 INLINE Floats floats(float x) { return x - (Floats){0}; }
@@ -91,10 +105,12 @@ INLINE Longs most64(Longs a, Longs b) { return (Longs)_mm512_max_epi64((__m512i)
 INLINE Longs times(Longs x, Longs m) { return x * m; }
 INLINE Ints gather(const int32_t *table, Ints at) { return (Ints)_mm512_i32gather_epi32((__m512i)at, table, 4); }
 INLINE Wide widened(Ints x) {
-    return (Wide){(Longs)_mm512_cvtepi32_epi64(_mm512_castsi512_si256((__m512i)x)), (Longs)_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64((__m512i)x, 1))};
+    return (Wide){(Longs)_mm512_cvtepi32_epi64(_mm512_castsi512_si256((__m512i)x)),
+                  (Longs)_mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64((__m512i)x, 1))};
 }
 INLINE Ints narrowed(Wide x) {
-    return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32((__m512i)x.low)), _mm512_cvtepi64_epi32((__m512i)x.high), 1);
+    return (Ints)_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32((__m512i)x.low)),
+                                    _mm512_cvtepi64_epi32((__m512i)x.high), 1);
 }
 #elif defined(__AVX2__)
 INLINE Ints least(Ints a, Ints b) { return (Ints)_mm256_min_epi32((__m256i)a, (__m256i)b); }
@@ -108,17 +124,30 @@ INLINE Longs times(Longs x, Longs m) {
 }
 INLINE Ints gather(const int32_t *table, Ints at) { return (Ints)_mm256_i32gather_epi32(table, (__m256i)at, 4); }
 INLINE Wide widened(Ints x) {
-    return (Wide){(Longs)_mm256_cvtepi32_epi64(_mm256_castsi256_si128((__m256i)x)), (Longs)_mm256_cvtepi32_epi64(_mm256_extracti128_si256((__m256i)x, 1))};
+    return (Wide){(Longs)_mm256_cvtepi32_epi64(_mm256_castsi256_si128((__m256i)x)),
+                  (Longs)_mm256_cvtepi32_epi64(_mm256_extracti128_si256((__m256i)x, 1))};
 }
 INLINE Ints narrowed(Wide x) {
     __m256 both = _mm256_shuffle_ps((__m256)x.low, (__m256)x.high, 0x88);
     return (Ints)_mm256_permute4x64_epi64((__m256i)both, 0xD8);
 }
 #else
-INLINE Ints least(Ints a, Ints b) { Ints m = a < b; return (a & m) | (b & ~m); }
-INLINE Ints most(Ints a, Ints b) { Ints m = a > b; return (a & m) | (b & ~m); }
-INLINE Longs least64(Longs a, Longs b) { Longs m = a < b; return (a & m) | (b & ~m); }
-INLINE Longs most64(Longs a, Longs b) { Longs m = a > b; return (a & m) | (b & ~m); }
+INLINE Ints least(Ints a, Ints b) {
+    Ints m = a < b;
+    return (a & m) | (b & ~m);
+}
+INLINE Ints most(Ints a, Ints b) {
+    Ints m = a > b;
+    return (a & m) | (b & ~m);
+}
+INLINE Longs least64(Longs a, Longs b) {
+    Longs m = a < b;
+    return (a & m) | (b & ~m);
+}
+INLINE Longs most64(Longs a, Longs b) {
+    Longs m = a > b;
+    return (a & m) | (b & ~m);
+}
 INLINE Longs times(Longs x, Longs m) { return x * m; }
 INLINE Ints gather(const int32_t *table, Ints at) {
     Ints v;
@@ -157,7 +186,8 @@ INLINE Ints narrow(Wide x, int64_t low, int64_t high) {
     return narrowed((Wide){limited64(x.low, low, high), limited64(x.high, low, high)});
 }
 
-/* arith.lookup.  A table is 512 words: value at the segment's left end in the low half, rise over the segment in the high half. */
+/* arith.lookup.  A table is 512 words: value at the segment's left end in the low half, rise over the segment in the
+ * high half. */
 INLINE Ints look(const int32_t *table, Ints x, int odd) {
     Ints negative = x >> 31, magnitude = least((x ^ negative) - negative, ints(32767));
     Ints word = gather(table, magnitude >> 6), rest = magnitude & 63;
@@ -165,7 +195,7 @@ INLINE Ints look(const int32_t *table, Ints x, int odd) {
     return (y ^ negative) - negative + (negative & (odd ? 0 : 32768));
 }
 
-/* ---------------------------------------------------------------------------------------------------------------------- products */
+/* -------------------------------------------------------------------------------------------------------- products */
 
 #if defined(VNNI)
 typedef uint8_t Operand;
@@ -176,14 +206,15 @@ typedef int16_t Operand;
 typedef int16_t Weight;
 enum { GROUP = 2, SIDES = 1, MOST = 4, SHIFTED = 0 };
 #endif
-enum { WIDE = SIDES * TILE };           /* outputs of a panel */
+enum { WIDE = SIDES * TILE }; /* outputs of a panel */
 
 /* rows operands [rows, pitch] times a panel [pitch / GROUP][WIDE outputs][GROUP] into out [rows, next]. */
-INLINE void panel(const Operand *x, int64_t pitch, const Weight *w, int64_t groups, int32_t *out, int64_t next, const int rows) {
+INLINE void panel(const Operand *x, int64_t pitch, const Weight *w, int64_t groups, int32_t *out, int64_t next,
+                  const int rows) {
 #if defined(VNNI)
     __m512i sum[MOST][SIDES];
-    for (int b = 0; b < rows; b++) for (int s = 0; s < SIDES; s++)
-        sum[b][s] = _mm512_setzero_si512();
+    for (int b = 0; b < rows; b++)
+        for (int s = 0; s < SIDES; s++) sum[b][s] = _mm512_setzero_si512();
     for (int64_t k = 0; k < groups; k++, w += WIDE * GROUP) {
         __m512i v[SIDES];
         for (int s = 0; s < SIDES; s++) v[s] = _mm512_loadu_si512(w + TILE * GROUP * s);
@@ -193,11 +224,12 @@ INLINE void panel(const Operand *x, int64_t pitch, const Weight *w, int64_t grou
             for (int s = 0; s < SIDES; s++) sum[b][s] = _mm512_dpbusd_epi32(sum[b][s], _mm512_set1_epi32(four), v[s]);
         }
     }
-    for (int b = 0; b < rows; b++) for (int s = 0; s < SIDES; s++) _mm512_storeu_si512(out + b * next + TILE * s, sum[b][s]);
+    for (int b = 0; b < rows; b++)
+        for (int s = 0; s < SIDES; s++) _mm512_storeu_si512(out + b * next + TILE * s, sum[b][s]);
 #elif defined(__AVX2__)
     __m256i sum[MOST][2];
-    for (int b = 0; b < rows; b++) for (int h = 0; h < 2; h++)
-        sum[b][h] = _mm256_setzero_si256();
+    for (int b = 0; b < rows; b++)
+        for (int h = 0; h < 2; h++) sum[b][h] = _mm256_setzero_si256();
     for (int64_t k = 0; k < groups; k++, w += WIDE * GROUP) {
         __m256i low = _mm256_loadu_si256((const __m256i *)w), high = _mm256_loadu_si256((const __m256i *)(w + TILE));
         for (int b = 0; b < rows; b++) {
@@ -208,22 +240,27 @@ INLINE void panel(const Operand *x, int64_t pitch, const Weight *w, int64_t grou
             sum[b][1] = _mm256_add_epi32(sum[b][1], _mm256_madd_epi16(v, high));
         }
     }
-    for (int b = 0; b < rows; b++) for (int h = 0; h < 2; h++) _mm256_storeu_si256((__m256i *)(out + b * next + 8 * h), sum[b][h]);
+    for (int b = 0; b < rows; b++)
+        for (int h = 0; h < 2; h++) _mm256_storeu_si256((__m256i *)(out + b * next + 8 * h), sum[b][h]);
 #else
     int32_t sum[MOST][TILE];
-    for (int b = 0; b < rows; b++) for (int j = 0; j < TILE; j++) sum[b][j] = 0;
+    for (int b = 0; b < rows; b++)
+        for (int j = 0; j < TILE; j++) sum[b][j] = 0;
     for (int64_t k = 0; k < groups; k++, w += WIDE * GROUP)
         for (int b = 0; b < rows; b++) {
             const Operand *two = x + b * pitch + GROUP * k;
             for (int j = 0; j < TILE; j++) sum[b][j] += (int32_t)two[0] * w[2 * j] + (int32_t)two[1] * w[2 * j + 1];
         }
-    for (int b = 0; b < rows; b++) for (int j = 0; j < TILE; j++) out[b * next + j] = sum[b][j];
+    for (int b = 0; b < rows; b++)
+        for (int j = 0; j < TILE; j++) out[b * next + j] = sum[b][j];
 #endif
 }
 
 /* Any number of rows. */
-INLINE void panels(const Operand *x, int64_t pitch, int64_t rows, const Weight *w, int64_t groups, int32_t *out, int64_t next) {
-    for (; rows >= MOST; rows -= MOST, x += MOST * pitch, out += MOST * next) panel(x, pitch, w, groups, out, next, MOST);
+INLINE void panels(const Operand *x, int64_t pitch, int64_t rows, const Weight *w, int64_t groups, int32_t *out,
+                   int64_t next) {
+    for (; rows >= MOST; rows -= MOST, x += MOST * pitch, out += MOST * next)
+        panel(x, pitch, w, groups, out, next, MOST);
     if (rows >= 4) panel(x, pitch, w, groups, out, next, 4), rows -= 4, x += 4 * pitch, out += 4 * next;
     if (rows >= 2) panel(x, pitch, w, groups, out, next, 2), rows -= 2, x += 2 * pitch, out += 2 * next;
     if (rows) panel(x, pitch, w, groups, out, next, 1);
@@ -237,8 +274,8 @@ int64_t nnac_packed(int64_t cells, int64_t width) {
     return tiles_of(cells) * 4 * groups_of(width) * TILE * GROUP * (int64_t)sizeof(Weight);
 }
 
-/* Weights [4 cells, width] row by row -> [tile][4 / SIDES][width / GROUP][SIDES gates][16 cells][GROUP], zeros where nothing is;
-   fold [4 cells]: what each row's sum has too much of, negated. */
+/* Weights [4 cells, width] row by row -> [tile][4 / SIDES][width / GROUP][SIDES gates][16 cells][GROUP], zeros where
+   nothing is; fold [4 cells]: what each row's sum has too much of, negated. */
 void nnac_pack(const int8_t *w, void *packed, int32_t *fold, int64_t cells, int64_t width) {
     int64_t groups = groups_of(width);
     Weight *out = packed;
@@ -258,7 +295,10 @@ void nnac_pack(const int8_t *w, void *packed, int32_t *fold, int64_t cells, int6
 }
 
 #if !defined(VNNI)
-enum { BLOCK_ROWS = 96, BLOCK_COLS = 1024 };     /* operands and a panel of these stay in the second-level cache (measured) */
+enum {
+    BLOCK_ROWS = 96,
+    BLOCK_COLS = 1024
+}; /* operands and a panel of these stay in the second-level cache (measured) */
 
 /* GROUP rows of weights side by side, as a panel has them. */
 INLINE void interleave(const int8_t (*row)[WIDE], Weight *to) {
@@ -267,7 +307,8 @@ INLINE void interleave(const int8_t (*row)[WIDE], Weight *to) {
     _mm256_storeu_si256((__m256i *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(a, b)));
     _mm256_storeu_si256((__m256i *)(to + TILE), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(a, b)));
 #else
-    for (int j = 0; j < WIDE; j++) for (int i = 0; i < GROUP; i++) to[j * GROUP + i] = row[i][j];
+    for (int j = 0; j < WIDE; j++)
+        for (int i = 0; i < GROUP; i++) to[j * GROUP + i] = row[i][j];
 #endif
 }
 
@@ -278,7 +319,8 @@ void nnac_product(int64_t count, int64_t cols, int64_t outputs, const int8_t *x,
     int32_t sums[BLOCK_ROWS * WIDE];
     if (!cols) memset(out, 0, (size_t)(count * outputs) * 4);
     for (int64_t k0 = 0; k0 < cols; k0 += BLOCK_COLS) {
-        int64_t width = cols - k0 < BLOCK_COLS ? cols - k0 : BLOCK_COLS, groups = groups_of(width), pitch = groups * GROUP;
+        int64_t width = cols - k0 < BLOCK_COLS ? cols - k0 : BLOCK_COLS, groups = groups_of(width),
+                pitch = groups * GROUP;
         for (int64_t first = 0; first < count; first += BLOCK_ROWS) {
             int64_t rows = count - first < BLOCK_ROWS ? count - first : BLOCK_ROWS;
             for (int64_t b = 0; b < rows; b++) {
@@ -308,7 +350,7 @@ void nnac_product(int64_t count, int64_t cols, int64_t outputs, const int8_t *x,
 }
 #endif
 
-/* ---------------------------------------------------------------------------------------------------------------------- the LSTM */
+/* -------------------------------------------------------------------------------------------------------- the LSTM */
 
 /* n cells from `cell` on: their gates from both products, the new cell and hidden state. */
 INLINE void some_cells(const Forward *p, int64_t step, int64_t b, int64_t cell, const int32_t *acc, const int n) {
@@ -323,7 +365,8 @@ INLINE void some_cells(const Forward *p, int64_t step, int64_t b, int64_t cell, 
             gate[g] = narrow(requantised(x + a, bias, m, s), -32768, 32767);
         } else {
             Ints v = narrow(requantised(x, bias, m, s), INT32_MIN, INT32_MAX), lv = limited(v, -32768, 32767);
-            Ints w = narrow(requantised(a, p->bias2 + row, p->multiplier2 + row, p->shift2 + row), INT32_MIN, INT32_MAX);
+            Ints w =
+                narrow(requantised(a, p->bias2 + row, p->multiplier2 + row, p->shift2 + row), INT32_MIN, INT32_MAX);
             Ints lw = limited(w, -32768, 32767);
             store_flags(p->cut_input + to, v != lv, n);
             store_flags(p->cut_recurrent + to, w != lw, n);
@@ -340,7 +383,8 @@ INLINE void some_cells(const Forward *p, int64_t step, int64_t b, int64_t cell, 
     Wide product = widened(output * look(p->tanh_cell, c, 1));
     Longs m = longs(p->hidden_multiplier), s = longs(p->hidden_shift);
     Wide rounded = {round_shift(times(product.low, m), s), round_shift(times(product.high, m), s)};
-    Ints free = narrow(rounded, INT32_MIN, INT32_MAX), h = limited(free, (int32_t)p->hidden_low, (int32_t)p->hidden_high);
+    Ints free = narrow(rounded, INT32_MIN, INT32_MAX),
+         h = limited(free, (int32_t)p->hidden_low, (int32_t)p->hidden_high);
     store_bytes_of(p->hs + out, h, n);
     if (p->uncut) store_flags(p->uncut + out, h == free, n);
 }
@@ -357,10 +401,12 @@ void nnac_forward(const Forward *p) {
     for (int64_t k = 0; k < B * pitch; k++) x[k] = SHIFTED;
     for (int64_t step = 0; step < p->steps; step++) {
         const int8_t *h = step ? p->hs + (step - 1) * B * H : p->hidden;
-        for (int64_t b = 0; b < B; b++) for (int64_t k = 0; k < p->width; k++) x[b * pitch + k] = (Operand)(h[b * p->width + k] + SHIFTED);
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t k = 0; k < p->width; k++) x[b * pitch + k] = (Operand)(h[b * p->width + k] + SHIFTED);
         for (int64_t tile = 0; tile < tiles; tile++) {
             for (int g = 0; g < 4; g += SIDES)
-                panels(x, pitch, B, (const Weight *)p->weights + (tile * 4 + g) * groups * TILE * GROUP, groups, acc + g * TILE, 4 * TILE);
+                panels(x, pitch, B, (const Weight *)p->weights + (tile * 4 + g) * groups * TILE * GROUP, groups,
+                       acc + g * TILE, 4 * TILE);
             for (int64_t b = 0; b < B; b++)
                 for (int64_t cell = tile * TILE; cell < H && cell < (tile + 1) * TILE; cell += LANES) {
                     const int32_t *a = acc + b * 4 * TILE + cell % TILE;
@@ -377,12 +423,15 @@ INLINE Floats where(Ints mask, Floats x) { return (Floats)((Ints)x & mask); }
 /* Where a 16-bit integer does not stand at a limit of its format. */
 INLINE Ints free16(Ints x) { return (x < 32767) & (x > -32768); }
 
-INLINE void some_slopes(int64_t at, int64_t cells, float inverse, float unit, const float *dy, const float *dh, float *dc, float *z,
-                        const int16_t *p, const int16_t *after, const int16_t *before, const uint8_t *uncut, const int32_t *sigmoid,
-                        const int32_t *tanh, const int32_t *tanh_cell, const int n) {
+INLINE void some_slopes(int64_t at, int64_t cells, float inverse, float unit, const float *dy, const float *dh,
+                        float *dc, float *z, const int16_t *p, const int16_t *after, const int16_t *before,
+                        const uint8_t *uncut, const int32_t *sigmoid, const int32_t *tanh, const int32_t *tanh_cell,
+                        const int n) {
     const Floats one = floats(1.0f);
-    Ints pi = shorts(p, n), pf = shorts(p + cells, n), pg = shorts(p + 2 * cells, n), po = shorts(p + 3 * cells, n), pc = shorts(after + at, n);
-    Floats i = real(look(sigmoid, pi, 0)), f = real(look(sigmoid, pf, 0)), g = real(look(tanh, pg, 1)), o = real(look(sigmoid, po, 0));
+    Ints pi = shorts(p, n), pf = shorts(p + cells, n), pg = shorts(p + 2 * cells, n), po = shorts(p + 3 * cells, n),
+         pc = shorts(after + at, n);
+    Floats i = real(look(sigmoid, pi, 0)), f = real(look(sigmoid, pf, 0)), g = real(look(tanh, pg, 1)),
+           o = real(look(sigmoid, po, 0));
     Floats t = real(look(tanh_cell, pc, 1)), old = __builtin_convertvector(shorts(before + at, n), Floats) * unit;
     Floats d = (floats_at(dy + at, n) + floats_at(dh + at, n)) * inverse;
     if (uncut) d = where(__builtin_convertvector(bytes_at(uncut + at, n), Ints) != 0, d);
@@ -394,23 +443,26 @@ INLINE void some_slopes(int64_t at, int64_t cells, float inverse, float unit, co
     store_floats(dc + at, d_cell * f, n);
 }
 
-/* One backward step without its product.  dh: d loss / d hidden integer from the later step; dc: d loss / d cell, real: both read, dc replaced.
-   dz [batch, 4 cells]: d loss / d real pre-activation. */
-void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, const float *dy, const float *dh, float *dc, float *dz,
-                   const int16_t *pre, const int16_t *after, const int16_t *before, const uint8_t *uncut, const int32_t *sigmoid,
-                   const int32_t *tanh, const int32_t *tanh_cell) {
+/* One backward step without its product.  dh: d loss / d hidden integer from the later step; dc: d loss / d cell, real:
+   both read, dc replaced. dz [batch, 4 cells]: d loss / d real pre-activation. */
+void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, const float *dy, const float *dh, float *dc,
+                   float *dz, const int16_t *pre, const int16_t *after, const int16_t *before, const uint8_t *uncut,
+                   const int32_t *sigmoid, const int32_t *tanh, const int32_t *tanh_cell) {
     for (int64_t b = 0; b < batch; b++)
         for (int64_t j = 0; j < cells; j += LANES) {
             int64_t at = b * cells + j, row = b * 4 * cells + j;
-            #define SLOPES(n) some_slopes(at, cells, inverse, unit, dy, dh, dc, dz + row, pre + row, after, before, uncut, sigmoid, tanh, tanh_cell, n)
+#define SLOPES(n)                                                                                                      \
+    some_slopes(at, cells, inverse, unit, dy, dh, dc, dz + row, pre + row, after, before, uncut, sigmoid, tanh,        \
+                tanh_cell, n)
             if (cells - j >= LANES) SLOPES(LANES);
             else SLOPES((int)(cells - j));
         }
 }
 
 /* n columns of nnac_requantise. */
-INLINE int64_t some_rows(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
-                         int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside, const int n) {
+INLINE int64_t some_rows(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias,
+                         const int64_t *multiplier, const int64_t *shift, int64_t zero_point, int64_t low, int64_t high,
+                         float *out, uint8_t *inside, const int n) {
     int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES], cut = 0;
     for (int k = 0; k < LANES; k++) s[k] = 1;
     memcpy(b, bias, (size_t)n * 8), memcpy(m, multiplier, (size_t)n * 8), memcpy(s, shift, (size_t)n * 8);
@@ -428,19 +480,21 @@ INLINE int64_t some_rows(int64_t count, int64_t rows, const int32_t *acc, const 
     return cut;
 }
 
-/* Requantise accumulators [count, rows] with constants [rows] to floats that hold the integers.  inside [count, rows] is 1 where nothing was
-   cut.  Returns how many were cut. */
-int64_t nnac_requantise(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
-                        int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
+/* Requantise accumulators [count, rows] with constants [rows] to floats that hold the integers.  inside [count, rows]
+   is 1 where nothing was cut.  Returns how many were cut. */
+int64_t nnac_requantise(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier,
+                        const int64_t *shift, int64_t zero_point, int64_t low, int64_t high, float *out,
+                        uint8_t *inside) {
     int64_t cut = 0, j = 0;
-    #define ROWS(n) some_rows(count, rows, acc + j, bias + j, multiplier + j, shift + j, zero_point, low, high, out + j, inside + j, n)
+#define ROWS(n)                                                                                                        \
+    some_rows(count, rows, acc + j, bias + j, multiplier + j, shift + j, zero_point, low, high, out + j, inside + j, n)
     for (; j + LANES <= rows; j += LANES) cut += ROWS(LANES);
     if (j < rows) cut += ROWS((int)(rows - j));
     return cut;
 }
 
-INLINE void some_lookups(const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift, int64_t zero_point,
-                         int64_t low, int64_t high, float *out, const int n) {
+INLINE void some_lookups(const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift,
+                         int64_t zero_point, int64_t low, int64_t high, float *out, const int n) {
     Longs m = longs(multiplier), s = longs(shift);
     Ints at = __builtin_convertvector(floats_at(x, n), Ints);
     Wide y = widened(odd ? look(table, at, 1) : look(table, at, 0));
@@ -449,15 +503,16 @@ INLINE void some_lookups(const float *x, const int32_t *table, int64_t odd, int6
 }
 
 /* A table of x (floats that hold 16-bit integers), requantised to [low, high]; odd: f(-x) = -f(x), else 1 - f(x). */
-void nnac_lookup(int64_t count, const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift, int64_t zero_point,
-                 int64_t low, int64_t high, float *out) {
+void nnac_lookup(int64_t count, const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift,
+                 int64_t zero_point, int64_t low, int64_t high, float *out) {
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, LANES);
+    for (; i + LANES <= count; i += LANES)
+        some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, LANES);
     if (i < count) some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, (int)(count - i));
 }
 
-INLINE void some_lookup_slopes(const float *x, const float *g, const int32_t *table, int64_t odd, float ratio, int64_t smallest,
-                               int64_t largest, float *out, const int n) {
+INLINE void some_lookup_slopes(const float *x, const float *g, const int32_t *table, int64_t odd, float ratio,
+                               int64_t smallest, int64_t largest, float *out, const int n) {
     const Floats one = floats(1.0f);
     Ints at = __builtin_convertvector(floats_at(x, n), Ints), y = odd ? look(table, at, 1) : look(table, at, 0);
     Floats t = real(y), slope = odd ? one - t * t : t * (one - t);
@@ -465,11 +520,13 @@ INLINE void some_lookup_slopes(const float *x, const float *g, const int32_t *ta
     store_floats(out, where(inside, floats_at(g, n) * slope * ratio), n);
 }
 
-/* Its gradient: g * ratio * slope, slope 1 - t^2 (odd: tanh) or t (1 - t) (sigmoid) of the table's own output t, none where the output is cut:
-   where |multiplier t + ...| leaves [low, high], that is t outside [smallest, largest] (in Q0.15). */
-void nnac_lookup_backward(int64_t count, const float *x, const float *g, const int32_t *table, int64_t odd, float ratio, int64_t smallest,
-                          int64_t largest, float *out) {
+/* Its gradient: g * ratio * slope, slope 1 - t^2 (odd: tanh) or t (1 - t) (sigmoid) of the table's own output t, none
+   where the output is cut: where |multiplier t + ...| leaves [low, high], that is t outside [smallest, largest] (in
+   Q0.15). */
+void nnac_lookup_backward(int64_t count, const float *x, const float *g, const int32_t *table, int64_t odd, float ratio,
+                          int64_t smallest, int64_t largest, float *out) {
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, LANES);
+    for (; i + LANES <= count; i += LANES)
+        some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, LANES);
     if (i < count) some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, (int)(count - i));
 }

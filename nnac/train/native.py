@@ -1,11 +1,12 @@
-"""The native library: `native.c`, compiled at first use for the processor that is found, where there is a C compiler; else nothing.
+"""The native library: `native.c`, compiled at first use for the processor that is found, where there is a C compiler;
+else nothing.
 
-Here: the library itself, int8 products, requantisation and tables; the LSTM's time loop is in `native_lstm`.  All give the same integers as
-their PyTorch spelling (tests compare them bit for bit), in a third of the time.
+Here: the library itself, int8 products, requantisation and tables; the LSTM's time loop is in `native_lstm`.  All
+give the same integers as their PyTorch spelling (tests compare them bit for bit), in a third of the time.
 
-One source, compiled in one of the ways of `KINDS`; all give the same bits.  The environment variable NNAC_NATIVE forces one (so that a machine
-that can do several tests them all), and 0 switches the library off.  A compiled library is kept in the user's cache directory under the hash of
-source, compiler, flags and processor.
+One source, compiled in one of the ways of `KINDS`; all give the same bits.  The environment variable NNAC_NATIVE
+forces one (so that a machine that can do several tests them all), and 0 switches the library off.  A compiled library
+is kept in the user's cache directory under the hash of source, compiler, flags and processor.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ def _features() -> frozenset[str]:
 
 def kinds() -> list[str]:
     """The ways in which the library can be compiled for this processor, best first."""
-    return [kind for kind, needs in _NEEDS.items() if needs <= _features() and (kind == "plain" or platform.machine() in _X86)]
+    return [
+        kind
+        for kind, needs in _NEEDS.items()
+        if needs <= _features() and (kind == "plain" or platform.machine() in _X86)
+    ]
 
 
 def kind() -> str | None:
@@ -146,7 +151,9 @@ def usable(*tensors: Tensor) -> bool:
     return all(t.device.type == "cpu" for t in tensors) and library() is not None
 
 
-def requantise(acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor, zero_point: int, bits: int) -> tuple[Tensor, Tensor | None]:
+def requantise(
+    acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor, zero_point: int, bits: int
+) -> tuple[Tensor, Tensor | None]:
     """`arith.requantise` of int32 accumulators [..., rows] plus bias; constants int64 [rows] or one number.
 
     returns  (integers float32, which of them were not cut, or None if none was)
@@ -158,14 +165,25 @@ def requantise(acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor, zer
     constants = [v.expand(rows).contiguous() for v in (bias, multiplier, shift)]
     i, p = ctypes.c_int64, ctypes.c_void_p
     cut = loaded().nnac_requantise
-    n = cut(i(acc.numel() // max(rows, 1)), i(rows), p(acc.data_ptr()), *(p(v.data_ptr()) for v in constants), i(zero_point), i(low), i(high),
-            p(out.data_ptr()), p(inside.data_ptr()))
+    n = cut(
+        i(acc.numel() // max(rows, 1)),
+        i(rows),
+        p(acc.data_ptr()),
+        *(p(v.data_ptr()) for v in constants),
+        i(zero_point),
+        i(low),
+        i(high),
+        p(out.data_ptr()),
+        p(inside.data_ptr()),
+    )
     return out, inside if n else None
 
 
 @frozen(eq=False)
 class Lookup:
-    """A table and what follows it.  words  int32 [512], see native.c      least, most  of the table's outputs that are not cut, Q0.15
+    """A table and what follows it.
+
+    words   int32 [512], see native.c      least, most  of the table's outputs that are not cut, Q0.15
     ratio   input scale over output scale
     """
 
@@ -185,8 +203,18 @@ class Lookup:
         x = x.contiguous()
         out = torch.empty_like(x)
         i, p = ctypes.c_int64, ctypes.c_void_p
-        loaded().nnac_lookup(i(x.numel()), p(x.data_ptr()), p(self.words.data_ptr()), i(self.odd), i(self.multiplier), i(self.shift),
-                              i(self.zero_point), i(self.low), i(self.high), p(out.data_ptr()))
+        loaded().nnac_lookup(
+            i(x.numel()),
+            p(x.data_ptr()),
+            p(self.words.data_ptr()),
+            i(self.odd),
+            i(self.multiplier),
+            i(self.shift),
+            i(self.zero_point),
+            i(self.low),
+            i(self.high),
+            p(out.data_ptr()),
+        )
         return out
 
     def backward(self, x: Tensor, g: Tensor) -> Tensor:
@@ -194,8 +222,17 @@ class Lookup:
         x, g = x.contiguous(), g.contiguous()
         out = torch.empty_like(x)
         i, p = ctypes.c_int64, ctypes.c_void_p
-        loaded().nnac_lookup_backward(i(x.numel()), p(x.data_ptr()), p(g.data_ptr()), p(self.words.data_ptr()), i(self.odd),
-                                       ctypes.c_float(self.ratio), i(self.least), i(self.most), p(out.data_ptr()))
+        loaded().nnac_lookup_backward(
+            i(x.numel()),
+            p(x.data_ptr()),
+            p(g.data_ptr()),
+            p(self.words.data_ptr()),
+            i(self.odd),
+            ctypes.c_float(self.ratio),
+            i(self.least),
+            i(self.most),
+            p(out.data_ptr()),
+        )
         return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from nnac import arith, evaluate
 from nnac.emulator import Machine
@@ -13,7 +14,7 @@ from nnac.emulator.kernels import Matrix
 from nnac.emulator.machine import interpret, stretches
 from nnac.emulator.memory import Memories
 from nnac.emulator.translate import translate
-from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSTM, LUT, MUL, MVM, RQ, SMAX, TAB, MachineConfig
+from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSM, LSTM, LUT, MUL, MVM, RQ, SMAX, TAB, MachineConfig
 from nnac.isa.text import Assembly
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.compile import Settings, compile_graph
@@ -48,8 +49,10 @@ def blocks(rng):
         arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"), rng.integers(-9, 9, 24).astype("<i4"))
     put("smax", SMAX.block.pack(multiplier=30000, shift=15, out_multiplier=255, out_shift=15, bits=8, slot=3, zero_point=-128),
         arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
+    put("lsm", LSM.block.pack(multiplier=20000, shift=13, exp=3, log=4))
     for k, table in enumerate((arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11), arith.exp_table())):
         put(f"table{k}", table.entries.astype("<i2"))
+    put("table4", arith.log_table().astype("<i2"))
     return out
 
 
@@ -61,7 +64,7 @@ def random_code(rng, where):
     def widths():
         return {k: int(rng.integers(2)) for k in ("a16", "b16", "out16")}
 
-    code = [TAB(src=where[f"table{k}"][0], slot=k) for k in range(4)] if rng.random() < 0.7 else []
+    code = [TAB(src=where[f"table{k}"][0], slot=k) for k in range(5)] if rng.random() < 0.7 else []
     code.append(LDT(dram=0, bytes=1))
     loaded = 0
     for _ in range(int(rng.integers(5, 60))):
@@ -83,6 +86,7 @@ def random_code(rng, where):
             code.append(LN(src=a(48), dst=a(48), params=where["ln"][0], n=24, a16=0, out16=int(rng.integers(2))))
         elif kind == 6 and rng.random() < 0.5 and isinstance(code[0], TAB):           # exp of a table that is 0 is refused
             code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], n=n, a16=int(rng.integers(2)), out16=int(rng.integers(2))))
+            code.append(LSM(src=a(2 * n), dst=a(2 * n), params=where["lsm"][0], n=n, a16=int(rng.integers(2))))
         elif kind == 6:
             code.append(AMAX(src=a(2 * n), dst=a(8), n=n, a16=int(rng.integers(2))))
         elif kind == 7:
@@ -218,6 +222,38 @@ def test_products_are_exact_at_the_limits_of_every_carrier(kind, bits, native, b
         x = rng.choice([-(1 << bits - 1), (1 << bits - 1) - 1, 1], (batch, cols)).astype(np.int16)
         expected = x.astype(object) @ w.astype(object).T
         assert (Matrix(w, bits, native=native)(x) == expected).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 30, 4096])
+@pytest.mark.parametrize("a16", [0, 1])
+def test_log_softmax_on_the_machine_is_that_of_the_arithmetic(size, a16):
+    """From the text, interpreted and translated, and close to the real one."""
+    from nnac.isa.text import assemble
+
+    m, s = arith.multiplier_and_shift(np.float64(0.05 * 2**arith.LOG_FRACTION), 24)
+    text = f"""
+    LDA dram=0 dst=0x8000 bytes=8 signal=s0
+    LDA dram=16 dst=0x8010 bytes=1028 signal=s0
+    LDA dram=2048 dst=0x8420 bytes=1028 signal=s0
+    FIL dst=0x9000 bytes=0 wait=s0
+    FIL dst=0x9000 bytes=0 wait=s0
+    TAB src=0x8010 slot=5 wait=s0
+    TAB src=0x8420 slot=6
+    LSM src=0 dst=0x4000 params=0x8000 n={size} a16={a16}
+    HALT"""
+    pieces = ((0, LSM.block.pack(multiplier=m, shift=s, exp=5, log=6)), (16, arith.exp_table().entries.astype("<i2").tobytes() + bytes(2)),
+              (2048, arith.log_table().astype("<i2").tobytes() + bytes(2)))
+    x = np.random.default_rng(size).integers(-128, 128, (3, size)) << (3 * a16)
+    want = arith.log_softmax(x, arith.exp_table().entries.astype(np.int64), arith.log_table(), int(m), int(s))
+    for fast in (True, False):
+        machine = Machine(evolve(assemble(text), data=pieces), MachineConfig(), batch=3, fast=fast)
+        machine.memories.a[:, : size << a16] = x.astype("<i2" if a16 else "i1").view(np.uint8)
+        machine.run()
+        got = machine.memories.a[:, 0x4000: 0x4000 + 2 * size].copy().view("<i2")
+        assert (got == want).all()
+        assert all(not t.reason for t in machine.translations())
+    real = 0.05 * x - np.log(np.exp(0.05 * x).sum(-1, keepdims=True))
+    assert np.abs(want / 2**arith.LOG_FRACTION - real)[real > -15].max(initial=0) < 2**-8
 
 
 @pytest.mark.parametrize("size", [1, 2, 30, 4096])

@@ -96,6 +96,7 @@ def test_the_arithmetic_runs_from_the_page():
         bit_length=(abs(numbers(62, 64)),),
         lstm_cell=(numbers(16, 64), numbers(16, 16), sigmoid, tanh, tanh, 11, 1 << 15, 38, 8), rsqrt=(1 + abs(numbers(61, 64)), root),
         layer_norm=(numbers(16, 5, 64), numbers(16, 64), numbers(31, 64), 100, 2048, root, 1 << 20, 40, 1, 16),
+        log_softmax=(numbers(16, 5, 64), exp, arith.log_table(), 30000, 15),
         softmax=(numbers(16, 5, 64), exp, root, 30000, 15, 255, 15, -128, 8))
     for _ in range(20):
         for name, arguments in cases.items():

@@ -234,12 +234,14 @@ class Dataflow:
         return (values - 1).astype(np.uint8)
 
     def lut(self, slot: int, symmetry: str) -> NDArray:
-        """All 65,536 values of a look-up table, those of negative x at the end, as `arith.lookup` takes them too."""
+        """All 65,536 values of a look-up table, those of negative x at the end, as `arith.lookup` takes them too; or its ``entries``."""
         if slot >= len(self.luts):
             raise Untranslatable("a LUT slot that does not exist")
         if slot not in self.luts_inside:
             self.luts_assumed.add(slot)
         check_table(slot, symmetry, self.luts[slot])
+        if symmetry == "entries":
+            return self.luts[slot].copy()
         key = self.luts[slot].tobytes() + symmetry.encode()
         if key not in self.lut_full:
             self.lut_full[key] = arith.lookup(self.luts[slot], symmetry, all_integers(2))

@@ -241,8 +241,11 @@ class Memories:
 
 
 def check_table(slot: int, symmetry: str, entries: NDArray) -> None:
-    """BadData unless a table's entries can have this symmetry: ``complement`` gives 0 … 32768; an ``exp`` is positive and not 0 at 0."""
-    if symmetry != "odd" and (least := int(entries.min())) < 0:
+    """BadData unless a table's entries can have this symmetry: ``complement`` gives 0 … 32768; an ``exp`` is positive and not 0 at 0.
+
+    ``odd`` takes any, and so do ``entries`` that are read as they are.
+    """
+    if symmetry in ("complement", "exp") and (least := int(entries.min())) < 0:
         raise BadData(f"LUT slot {slot} has an entry of {least}; a table of symmetry {symmetry} has none below 0")
     if symmetry == "exp" and entries[0] < 1:
         raise BadData(f"LUT slot {slot} is 0 at 0; an exponential is not")

@@ -55,7 +55,10 @@ class Memory(Protocol):
         """Bytes of A that all utterances share: uint8 [size].  BadData: they differ."""
 
     def lut(self, slot: int, symmetry: str) -> NDArray:
-        """A look-up table, as `nnac.arith.lookup` takes it.  BadData: there is none, or it cannot have this symmetry."""
+        """A look-up table, as `nnac.arith.lookup` takes it, or (``entries``) its 513 integers.  BadData: there is none, or not of this symmetry.
+
+        symmetry  odd, complement, exp (odd, and positive), entries
+        """
 
     def load_lut(self, slot: int, entries: NDArray) -> None:
         """Fill a look-up table with int64 [513]."""

@@ -32,7 +32,7 @@ def elementwise(config: MachineConfig, n: int) -> int:
 
 
 def normalise(config: MachineConfig, n: int) -> int:
-    """LN, SMAX: three passes over the vector, and 24 cycles for the square root or the reciprocal."""
+    """LN, SMAX, LSM: three passes over the vector, and 24 cycles for the square root, the reciprocal or the logarithm."""
     return 24 + 3 * -(-n // config.vector)
 
 

@@ -126,8 +126,8 @@ sat16 saturate to 16 bits, rs round_shift.
 
 CONSTANTS = ("PRE_FRACTION", "UNIT_FRACTION", "SEGMENTS", "_STEP_BITS", "RSQRT_SEGMENTS", "LOG_FRACTION", "_LN2")
 FUNCTIONS = ("limits", "saturate", "round_shift", "requantise", "requantise_double", "add", "lookup", "lstm_cell", "max_of", "bit_length", "rsqrt",
-             "layer_norm", "softmax")
-TABLES = ("sigmoid_table", "tanh_table", "exp_table", "rsqrt_table")
+             "layer_norm", "softmax", "log_softmax")
+TABLES = ("sigmoid_table", "tanh_table", "exp_table", "log_table", "rsqrt_table")
 CODECS = ("base", "raw", "packed", "codebook", "zero_run", "entropy")
 TITLES = dict(DW="DW: the weight stream", DA="DA: the DMA", MV="MV: weight words times activations", VX="VX: the vector unit", CT="CT: fetch")
 

@@ -96,7 +96,8 @@ RUNNING = (
 DATA = (
     "Parameters are the same for all utterances that run in lockstep, and within the limits that their records print.",
     "bits of a result is 2 to 8, or to 16 where the result is int16.",
-    "LUT slots that parameters name exist.  A table of symmetry complement has no entry below 0; SMAX's neither, and its first is 1 at least.",
+    "LUT slots that parameters name exist.  A table of symmetry complement has no entry below 0; exp of SMAX and LSM neither, and its first is 1 "
+    "at least.",
     "Entries of a parameter block's rsqrt are 32768 at least.",
     "Weights of an MVM fit its format; the input numbers of its words are below its span (with int16 weights, half of them are).",
     "Accumulators fit 48 bits, and v of RQ the width that its page says.",

@@ -456,3 +456,38 @@ class SMAX(_Unary):
 
         return (arith.softmax(x, p["exp"], p["rsqrt"], p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"], p["zero_point"],
                               p["bits"]),)
+
+
+@instruction("VX", 0x27)
+class LSM(_Unary):
+    """Logarithm of the softmax of one vector, int16 Q4.11:
+
+        y = log_softmax(x, LUT[exp], LUT[log], multiplier, shift)
+
+    exp: a LUT with exp, odd, without an entry below 0; log: a LUT with ln(1 + k / 512), of which the entries are read as they are.
+    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; differences) and 24 for the logarithm.
+    """
+
+    src: int = operand(18, "A address", times=4)
+    dst: int = operand(18, "A address of int16", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    a16: int = operand(1, "elements are int16")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 exp, u8 log, u8 0")
+    out16 = 1
+
+    def beats(self, config: MachineConfig) -> int:
+        return beats.normalise(config, self.n)
+
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "LUT", 0, config.luts
+
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        return {**p, "exp": m.lut(p["exp"], "exp"), "log": m.lut(p["log"], "entries")}
+
+    @staticmethod
+    def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
+        from nnac import arith
+
+        return (arith.log_softmax(x, p["exp"], p["log"], p["multiplier"], p["shift"]),)

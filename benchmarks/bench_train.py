@@ -41,10 +41,11 @@ from nnac.ir import Node, QGraph, Value
 from nnac.lower import lower
 from nnac.model import build
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
-from nnac.train import kernels, layers, native
+from nnac.train import kernels, native
 from nnac.train.families.rnnt import Transducer
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, int8_products, quantise
+from nnac.train.ops.lstm import Lstm
 from nnac.train.quantiser import Settings, WeightQuantiser
 from nnac.train.rnnt_loss import rnnt_loss
 
@@ -66,7 +67,7 @@ class ExactLstm(torch.nn.Module):
             values = {"x": Value("x", inputs if i == 0 else cells, 8), name: Value(name, cells, 8, scale=HIDDEN.scale)}
             node = Node(name, "lstm", ("x",), name, "encoder", dict(cells=cells, variant=variant, fraction=11, hidden_bits=8,
                                                                     bidirectional=False, project=0, cell_output_bits=8))
-            layer = layers.Lstm(node, QGraph("stack", values, (node,), {"encoder": ("x",)}, {"encoder": (name,)}))
+            layer = Lstm(node, QGraph("stack", values, (node,), {"encoder": ("x",)}, {"encoder": (name,)}))
             layer.make_quantisers(lambda kernel, w, bits: WeightQuantiser(Settings(MinMax(), bits), w, name=kernel))
             self.layers.append(layer)
 

@@ -25,10 +25,10 @@ from nnac.schedule import ops as emissions
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Parameters
-from nnac.train import layers
+from nnac.train import ops as layers
 from nnac.train.integers import dequantise
 from nnac.train.module import GraphModule
-from nnac.train.recurrent import Number
+from nnac.train.ops._numbers import Number
 from nnac.vectors import Form, align
 from tests.schedules import compare
 
@@ -131,7 +131,7 @@ def gelu(monkeypatch) -> Iterator[None]:
     monkeypatch.setitem(model_graph._REGISTERED, "two_layers", two_layers)
     define()
     yield
-    for registry in (ops._OPERATORS, emissions._EMISSIONS, layers.Layer.registry):
+    for registry in (ops._OPERATORS, emissions._EMISSIONS, layers._LAYERS):
         registry.pop("gelu", None)
     ops._EMITTED.discard("gelu")
 

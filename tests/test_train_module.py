@@ -12,10 +12,12 @@ from nnac.evaluate import evaluate
 from nnac.formats import Precision
 from nnac.lower import lower
 from nnac.model import build
+from nnac.ops import kinds
 from nnac.train.activation import UncalibratedError
 from nnac.train.families import module_of
 from nnac.train.families.rnnt import Transducer
 from nnac.train.module import FloatWeightsError, GraphModule
+from nnac.train.ops import layer_of
 
 SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8), dict(project=12, bidirectional=True),
           dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
@@ -265,3 +267,9 @@ def test_a_graph_without_a_family_is_run_by_its_entries():
     with module.real_numbers(), family.real_numbers():
         out = module.run("encoder", dict(features=x), dict(features=False), module._state("encoder", 2, x))
         assert torch.equal(out["joint.encoder"], family.encode(x, [16, 16])[0])
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_operator_is_trained_by_the_class_in_the_file_of_its_name(kind):
+    layer = layer_of(kind)
+    assert layer is not None and layer.kind == kind and layer.__module__ == f"nnac.train.ops.{kind}"

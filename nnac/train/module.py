@@ -31,11 +31,10 @@ from nnac.compression.percentile import Percentile
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph
 from nnac.ops import may_have_zero_point, operator
-from nnac.train import layers as _layers
-from nnac.train import recurrent as _recurrent  # noqa: F401  (its layers register)
 from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
+from nnac.train.ops import Formatted, Layer, layer_of
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.units import UnitError
 from nnac.verify import verify
@@ -83,10 +82,11 @@ class GraphModule(nn.Module):
         self.dropouts: dict[tuple[str, int], float] = {}
         self._paths: dict[str, list[str]] = {}
         for node in graph.nodes:
-            if node.op not in _layers.Layer.registry:
+            kind = layer_of(node.op)
+            if kind is None:
                 raise NotImplementedError(f"{node.path}: no training layer for the operator {node.op}")
             self._paths[node.path] = self.names_of(node.path)
-            self._place(self._paths[node.path], _layers.Layer.registry[node.op](node, graph))
+            self._place(self._paths[node.path], kind(node, graph))
         self.tie()
         for name, value in graph.values.items():
             maker = graph.producers.get(name)              # None: an input
@@ -187,14 +187,14 @@ class GraphModule(nn.Module):
 
     # ----------------------------------------------------------------------------------------------------- looking in
 
-    def layer(self, path: str) -> _layers.Layer:
+    def layer(self, path: str) -> Layer:
         """The layer of a node's path.  KeyError if there is none."""
         where: Any = self
         for name in self._paths[path]:
             where = where._modules[name]
         return where
 
-    def layers(self) -> Iterator[_layers.Layer]:
+    def layers(self) -> Iterator[Layer]:
         """All layers, in the graph's order."""
         return (self.layer(n.path) for n in self.graph.nodes)
 
@@ -226,7 +226,7 @@ class GraphModule(nn.Module):
         names = [*(n for names in self.graph.inputs.values() for n in names if n not in made), *made]
         return {name: self._formatted(name).format(name) for name in names}
 
-    def _formatted(self, name: str) -> _layers.Formatted:
+    def _formatted(self, name: str) -> Formatted:
         """Who knows the format of a value."""
         value, node, quantiser = self.graph.values[name], self.graph.producers.get(name), self._activation(name)
         if quantiser is not None:

@@ -1,0 +1,38 @@
+"""Layer norm."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nnac import bind
+from nnac.ir import Node, QGraph
+from nnac.train import integers as exact
+from nnac.train.activation import learned
+from nnac.train.format import Format
+from nnac.train.ops import Constants, Layer, State, numbers
+
+
+class LayerNorm(Layer):
+    """See `nnac.ops.layer_norm`."""
+
+    def __init__(self, node: Node, graph: QGraph) -> None:
+        super().__init__(node, graph)
+        self.epsilon = node.attributes.get("epsilon", 1e-5)
+        made = nn.LayerNorm(self.width)
+        self.weight, self.bias = made.weight, made.bias
+
+    def constants(self, ins: list[Format], out: Format) -> Constants:
+        c = bind.layer_norm(numbers(self.weight), numbers(self.bias), self.epsilon, ins[0].scale, out.scale)
+        return Constants(c, {}, {k: torch.as_tensor(v.astype(np.int64)).to(self.weight.device) for k, v in c.items()})
+
+    def integers(
+        self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
+    ) -> Tensor:
+        c = self.kept_constants(ins, out)
+        y = exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale ** 2, out)
+        return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
+
+    def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
+        return nn.functional.layer_norm(xs[0], (self.width,), self.weight, self.bias, self.epsilon)

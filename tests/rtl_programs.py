@@ -90,6 +90,7 @@ class Draw:
         self.headers: list[bytes | None] = [None] * config.decoder_tables
         self.touched: dict[str, list[tuple[str, int, int, int, bool]]] = {u: [] for u in QUEUED}
         self.waited: dict[tuple[str, str], int] = {}
+        self.bound = [0] * config.banks  # of the magnitude of accumulators
 
     # ---- places
 
@@ -287,9 +288,12 @@ class Draw:
         )
         if out == 2 and add == 2:
             add = 1
-        wide, double = int(rng.random() < 0.3), int(rng.random() < 0.2)
+        bank, wide, double = int(rng.integers(c.banks)), int(rng.random() < 0.3), int(rng.random() < 0.2)
+        if self.bound[bank] + (1 << 31 if add == 1 else 0) + (1 << 21) >= 1 << 31:  # only 48 bits will do
+            wide, double, out, add = 1, 0, out % 2, add
         head = RQ_HEAD.pack(zero_point=self.zero(), bits=self.bits(int(out == 1)))
-        bias = rng.integers(-(1 << 30), 1 << 30, rows) if wide else rng.integers(-(1 << 20), 1 << 20, rows)
+        far = wide and not double and out != 2
+        bias = rng.integers(-(1 << 40), 1 << 40, rows) if far else rng.integers(-(1 << 20), 1 << 20, rows)
         scales = np.array([self.scale() for _ in range(rows)])
         if double:
             scales = np.stack([rng.integers(1 << 30, 1 << 31, rows), rng.integers(0, 32, rows)], 1)
@@ -302,7 +306,7 @@ class Draw:
             params=self.block(head + table),
             addend=self.place(columns * stride + 4 * rows),
             rows=rows,
-            bank=int(rng.integers(c.banks)),
+            bank=bank,
             columns=columns,
             stride=stride,
             out=out,
@@ -469,6 +473,10 @@ class Draw:
                 wait |= bit
                 self.code[latest] = evolve(self.code[latest], signal=self.code[latest].signal | bit)
         self.code.append(evolve(i, wait=wait))
+        if isinstance(i, MVM):
+            most = i.words * (1 << (15 if i.weights else 7)) * (1 << (15 if i.act16 else 7))
+            whole = i.clear and i.columns == self.c.columns
+            self.bound[i.bank] = most if whole else self.bound[i.bank] + most
         for (space, first, end), writing in mine:
             self.touched[i.unit].append((space, first, end, at, writing))
 

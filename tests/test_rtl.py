@@ -23,7 +23,7 @@ if build.compiler() is None:
 from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreMachine  # noqa: E402
 from nnac.rtl.params import CoreError, check  # noqa: E402
-from tests.rtl_programs import ALL, Draw  # noqa: E402
+from tests.rtl_programs import ALL, CODECS, Draw  # noqa: E402
 
 TINY = MachineConfig.of(find_target("tiny"))
 
@@ -60,9 +60,14 @@ def test_random_programs_of_one_instruction_leave_the_same_memories(kind, tiny):
     assert compared > 60
 
 
-def test_random_programs_of_all_instructions_but_the_decoder_s_leave_the_same_memories(tiny):
-    kinds = {k: v for k, v in ALL.items() if k not in (LDT, LDW)}
-    assert sum(same(tiny, Draw(seed, TINY, kinds).program(60)) for seed in range(40)) > 1500
+@pytest.mark.parametrize("name", CODECS)
+def test_weight_streams_of_every_codec_become_the_words_and_inputs_the_emulator_decodes(name, tiny):
+    """Tiles of all sizes follow each other in the ring, their tables reloaded, bitmaps in blocks of any shape."""
+    assert sum(same(tiny, Draw(seed, TINY, {LDW: 1.0}, (name,)).program(24)) for seed in range(12)) > 200
+
+
+def test_random_programs_of_all_instructions_leave_the_same_memories(tiny):
+    assert sum(same(tiny, Draw(seed, TINY, ALL).program(80)) for seed in range(40)) > 2000
 
 
 def same(core, case) -> int:

@@ -265,7 +265,16 @@ def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
         objects.append(f"{k}.o")
         running.append(
             subprocess.Popen(
-                [tool, *FLAGS, *flags, "-c", str(source), "-o", objects[-1]],
+                [
+                    tool,
+                    *FLAGS,
+                    *flags,
+                    *(["-O0"] if "__Slow" in source.name else []),
+                    "-c",
+                    str(source),
+                    "-o",
+                    objects[-1],
+                ],
                 cwd=work,
                 stderr=subprocess.PIPE,
                 text=True,

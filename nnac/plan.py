@@ -317,12 +317,14 @@ class Plan:
         """The plan that ``to_json`` described.  PlanError if it is not one."""
         if not isinstance(data, dict) or data.get("nnac_plan") != VERSION:
             raise PlanError(f"not an nnac plan of version {VERSION}")
+        from nnac.checked import fitting
+
         try:
-            return cls(
+            return fitting(cls(
                 data["name"], _model(data["model"]), Target.from_json(data["target"]),
                 tuple(_site(s) for s in data["sites"]), Training(**data["training"]), tuple(Budget(**b) for b in data["budgets"]),
                 dict(data["parameters"]),
-                {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"]) for o in data.get("origins", ()) for site in o["sites"]})
+                {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"]) for o in data.get("origins", ()) for site in o["sites"]}))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
             raise PlanError(f"not a valid nnac plan: {type(e).__name__}: {e}") from e
 

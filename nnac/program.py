@@ -16,16 +16,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from attrs import asdict, field, frozen
+from attrs.validators import ge, le
 from numpy.typing import NDArray
 
 from nnac.entry import EntryPoint
-from nnac.errors import UserError
-from nnac.files import atomic
+from nnac.errors import ABSURD, UserError
+from nnac.files import FileError, atomic, read
 from nnac.ir import Value
 from nnac.target import Target
 
@@ -293,10 +294,9 @@ class Program:
     def load(cls, path: str | os.PathLike, target: Target | None = None) -> Program:
         """Read and check a file; ``target``: the machine it must be for.  ProgramError: one clear line."""
         try:
-            with open(path, "rb") as f:
-                data = f.read()
-        except OSError as error:
-            raise ProgramError(f"{path}: {error.strerror}") from None
+            data = read(path)
+        except FileError as error:
+            raise ProgramError(str(error)) from None
         return cls.from_bytes(data, str(path), target)
 
     @classmethod
@@ -304,58 +304,189 @@ class Program:
         from safetensors import SafetensorError
         from safetensors.numpy import load as parse
 
+        from nnac.checked import parse_json
+
         try:
             tensors = parse(data)
             size = int.from_bytes(data[:8], "little")
-            header = json.loads(json.loads(data[8:8 + size])["__metadata__"]["nnac"])
+            header = parse_json(parse_json(data[8:8 + size])["__metadata__"]["nnac"])
             if header["format"] != FORMAT:
                 raise ProgramError(f"{name}: not an nnac program")
             if header["version"] != VERSION:
-                raise ProgramError(f"{name}: program version {header['version']}; this nnac reads version {VERSION}")
+                raise ProgramError(f"{name}: program version {str(header['version'])[:40]}; this nnac reads version {VERSION}")
             content = header["content"]
             if _digest(tensors, content) != header["sha256"]:
                 raise ProgramError(f"{name}: altered or damaged: its contents do not match its checksum")
-            program = cls._of(tensors, json.loads(content))
-        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
+            program = _program(tensors, parse_json(content))
+        except ProgramError:
+            raise
+        except (SafetensorError, *ABSURD) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ProgramError(f"{name}: not a whole program file ({reason})") from None
+            raise ProgramError(f"{name}: not a whole program file ({reason[:400]})") from None
         if target is not None and program.target != target:
             raise ProgramError(f"{name}: compiled for target `{program.target.name}`{_difference(program.target, target)}")
         return program
 
-    @classmethod
-    def _of(cls, tensors: Mapping[str, NDArray], c: dict[str, Any]) -> Program:
-        entries = {}
-        for e in c["entries"]:
-            words, lines = tensors[f"words.{e['name']}"], tensors[f"lines.{e['name']}"]
-            if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != 2 or lines.shape != words.shape[:1]:
-                raise ValueError(f"instruction words of {e['name']} have the wrong shape")
-            ports = {k: tuple(_port(p) for p in e[k]) for k in ("inputs", "outputs")}
-            taps = tuple(Tap(_port(t["port"]), t["after"]) for t in e["taps"])
-            entries[e["name"]] = Entry(e["name"], words, lines, ports["inputs"], ports["outputs"], taps, e["steps"], e["cycles"],
-                                       tuple((a, b) for a, b in e["unread"]), e["backward"])
-        host = tuple(HostCall(h["id"], h["path"], h["op"], h["attributes"], tuple(map(_port, h["inputs"])), _port(h["output"]),
-                              tuple(map(_port, h["states"])), h["cycles"], tuple(Value(**v) for v in h["values"]),
-                              {k.removeprefix(f"host.{h['id']}."): v for k, v in tensors.items() if k.startswith(f"host.{h['id']}.")})
-                     for h in c["host"])
-        states = tuple(Slot(**(s | dict(initial=None if s["initial"] is None else tuple(s["initial"])))) for s in c["states"])
-        return cls(Target.from_json(c["target"]), entries, tensors["dram"], states, tuple(Symbol(**s) for s in c["symbols"]),
-                   {v["name"]: Value(**v) for v in c["values"]}, tuple(tuple(d) for d in c["debug"]),
-                   host, c["isa"], c["plan"], c["metadata"], c["report"], {k: tuple(v) for k, v in c["joins"].items()},
-                   tuple(map(EntryPoint.from_json, c.get("model_entries", ()))), _writable(c.get("writable")))
+
+# ------------------------------------------------------------------------------------------------ what a file says
+
+@frozen
+class _Entry:
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    taps: tuple[Tap, ...]
+    steps: int = field(validator=[ge(1), le(1 << 16)])
+    cycles: int = field(validator=ge(0))
+    unread: tuple[tuple[int, int], ...]
+    backward: bool
 
 
-def _writable(given: Any) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    first, end = given
-    if not 0 <= first <= end <= DRAM_BYTES:
-        raise ValueError(f"the writable part of DRAM is {first} … {end}")
-    return first, end
+@frozen
+class _Host:
+    id: int = field(validator=ge(0))
+    path: str
+    op: str
+    attributes: dict[str, Any]
+    inputs: tuple[Port, ...]
+    output: Port
+    states: tuple[Port, ...]
+    cycles: int = field(validator=ge(0))
+    values: tuple[Value, ...]
 
 
-def _port(p: dict[str, Any]) -> Port:
-    return Port(**(p | dict(segments=tuple((o, w) for o, w in p["segments"]))))
+@frozen
+class _Kernel:
+    OPEN: ClassVar = True              # what else a report says of a kernel is for people
+    weights: int
+    bytes: int
+    bits: float
+    codec: str
+
+
+@frozen
+class _Sram:
+    OPEN: ClassVar = True
+    used: int
+    size: int
+
+
+@frozen
+class _Report:
+    OPEN: ClassVar = True
+    layers: dict[str, _Kernel] = field(factory=dict)
+    sram: _Sram | None = None
+
+
+@frozen
+class _Content:
+    isa: str
+    target: dict[str, Any]
+    plan: dict[str, Any]
+    metadata: dict[str, Any]
+    report: dict[str, Any]
+    debug: tuple[tuple[str, str, str], ...]
+    entries: tuple[_Entry, ...]
+    host: tuple[_Host, ...]
+    joins: dict[str, tuple[str, ...]]
+    states: tuple[Slot, ...]
+    symbols: tuple[Symbol, ...]
+    values: tuple[Value, ...]
+    model_entries: tuple[EntryPoint, ...] = ()
+    writable: tuple[int, int] | None = None
+
+
+def _program(tensors: Mapping[str, NDArray], content: Any) -> Program:
+    """The program that a file describes.  ValueError: it is none, with everything that is wrong."""
+    from nnac.checked import checked
+
+    c = checked(_Content, content)
+    checked(_Report, c.report, "report")
+    policy = c.plan.get("name", "")
+    if not isinstance(policy, str) or not policy.isprintable():
+        raise ValueError("plan.name: a text is expected")
+    entries = {}
+    for e in c.entries:
+        words, lines = tensors[f"words.{e.name}"], tensors[f"lines.{e.name}"]
+        if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != 2 or lines.dtype != np.uint32 or lines.shape != words.shape[:1]:
+            raise ValueError(f"instruction words of {e.name} have the wrong shape")
+        if e.name in entries:
+            raise ValueError(f"two entries are called {e.name}")
+        entries[e.name] = Entry(e.name, words, lines, e.inputs, e.outputs, e.taps, e.steps, e.cycles, e.unread, e.backward)
+    host = tuple(HostCall(h.id, h.path, h.op, h.attributes, h.inputs, h.output, h.states, h.cycles, h.values,
+                          {k.removeprefix(f"host.{h.id}."): v for k, v in tensors.items() if k.startswith(f"host.{h.id}.")})
+                 for h in c.host)
+    made = Program(Target.from_json(c.target), entries, tensors["dram"], c.states, c.symbols, {v.name: v for v in c.values}, c.debug,
+                   host, c.isa, c.plan, c.metadata, c.report, c.joins, c.model_entries, c.writable)
+    if problems := list(_absurd(made)):
+        raise ValueError("; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else ""))
+    return made
+
+
+def _absurd(program: Program) -> Iterator[str]:
+    """What cannot be: addresses outside their memory, names of nothing, numbers out of bounds."""
+    from nnac.isa import MachineConfig
+    from nnac.ops import kinds
+
+    memory = MachineConfig.of(program.target).a_bytes
+    if program.dram.dtype != np.uint8 or program.dram.ndim != 1:
+        yield "the DRAM image is not a row of bytes"
+    if program.writable is not None and not 0 <= program.writable[0] <= program.writable[1] <= DRAM_BYTES:
+        yield f"the writable part of DRAM is {program.writable[0]} … {program.writable[1]}"
+    for v in program.values.values():
+        if not 1 <= v.width <= 1 << 24 or not 1 <= v.bits <= 32 or not 1 <= v.rate <= 1 << 16:
+            yield f"value {v.name} has {v.width} elements of {v.bits} bits, {v.rate} a step"
+        if v.scale is not None and not 0 < v.scale < 1e30:
+            yield f"value {v.name} has the scale {v.scale:g}"
+        if abs(v.zero_point) > 1 << 32:
+            yield f"value {v.name} has the zero point {v.zero_point}"
+    for e in program.entries.values():
+        if e.lines.size and int(e.lines.max()) >= len(program.debug):
+            yield f"entry {e.name} names a line that is not there"
+        for p in (*e.inputs, *e.outputs, *(t.port for t in e.taps)):
+            yield from _misplaced(p, memory, f"entry {e.name}", program.values)
+        for t in e.taps:
+            if not 0 <= t.after < len(e.words):
+                yield f"entry {e.name}: {t.port.value} is whole after instruction {t.after}, of {len(e.words)}"
+        for first, end in e.unread:
+            if not 0 <= first <= end <= memory:
+                yield f"entry {e.name}: {first} to {end} is no stretch of its memory"
+    for s in program.states:
+        yield from _misplaced(s.port, memory, "state")
+        top = 1 << (8 * s.size - 1) if s.size in (1, 2, 4) else 0
+        if s.initial is not None and (len(s.initial) != s.width or not all(-top <= k < top for k in s.initial)):
+            yield f"state {s.name} starts at what it cannot hold"
+        if s.scale is not None and not 0 < s.scale < 1e30:
+            yield f"state {s.name} has the scale {s.scale:g}"
+    for symbol in program.symbols:
+        if symbol.address < 0 or symbol.bytes < 0:
+            yield f"{symbol.name} lies at {symbol.address}, {symbol.bytes} bytes"
+    if len({h.id for h in program.host}) < len(program.host):
+        yield "two host calls have one number"
+    for h in program.host:
+        if h.op not in kinds():
+            yield f"the host has no operator `{h.op}`"
+        held = {v.name: v for v in h.values}
+        for p in (*h.inputs, h.output):
+            yield from _misplaced(p, memory, f"host call {h.path}", held)
+        for p in h.states:
+            yield from _misplaced(p, memory, f"host call {h.path}")
+    for name, halves in program.joins.items():
+        if not halves or any(h not in program.values for h in (name, *halves)):
+            yield f"{name} is joined of values that are not there"
+
+
+def _misplaced(p: Port, memory: int, where: str, values: Mapping[str, Value] | None = None) -> Iterator[str]:
+    """What is wrong with a port; ``values``: those that are described."""
+    if p.size not in (1, 2, 4) or not 1 <= p.vectors <= memory or p.stride < 0 or p.address < 0 or not p.segments or any(
+            offset < 0 or width < 1 for offset, width in p.segments):
+        yield f"{where}: {p.value} has an impossible shape"
+        return
+    end = p.address + (p.vectors - 1) * p.stride + max(offset + width * p.size for offset, width in p.segments)
+    if end > memory:
+        yield f"{where}: {p.value} ends at {end:#x}, beyond the {memory:,} bytes of activation memory"
+    if values is not None and p.value in values and values[p.value].width != p.width:
+        yield f"{where}: {p.value} is {p.width} wide, not {values[p.value].width}"
 
 
 def _digest(tensors: Mapping[str, NDArray], content: str) -> str:

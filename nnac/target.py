@@ -17,6 +17,8 @@ from nnac.ops import kinds
 
 CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
 OPERATORS = kinds()
+# no machine has more, and emulating one that said so would take the memory of the one that emulates
+LARGEST = MOST | dict(sram=1 << 30, decoder=1 << 16, queue=1 << 16, stream_buffers=1 << 16, burst=1 << 20, clock=10**12)
 
 
 @frozen
@@ -77,6 +79,10 @@ class Target:
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"`{name}` of target `{self.name}` is at least 1, not {value}")
+            if value > (most := LARGEST.get(name, 10**15)):
+                raise ValueError(f"`{name}` of target `{self.name}` is at most {most:,}, not {value:,}")
+        if not 0 <= self.dram.latency <= 10**9:
+            raise ValueError(f"`latency` of target `{self.name}` is from 0 to 1,000,000,000 cycles, not {self.dram.latency:,}")
         if not 0 <= self.pinned <= self.sram:
             raise ValueError(f"`pinned` of target `{self.name}` is part of its SRAM: from 0 to {self.sram} bytes, not {self.pinned}")
         if not self.multiply:
@@ -111,17 +117,10 @@ class Target:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Target:
-        """The target that ``to_json`` described.  ValueError, KeyError or TypeError if it is not one."""
-        known = {a.name for a in attrs_fields(cls)}
-        if unknown := set(data) - known:
-            raise ValueError(f"a target has no {', '.join(sorted(unknown))}")
-        d = dict(data)
-        d["dram"], d["cpu"] = Dram(**d["dram"]), Cpu(d["cpu"]["transfer"], Fraction(d["cpu"]["wake"]), d["cpu"]["macs"])
-        d["energy"] = Energy(**{k: Fraction(v) for k, v in d["energy"].items()})
-        d["multiply"] = {k: Fraction(v) for k, v in d["multiply"].items()}
-        for name in ("activations", "accumulators", "codecs", "operators"):
-            d[name] = tuple(d[name])
-        return cls(**d)
+        """The target that ``to_json`` described.  ValueError if it is not one, with everything that is wrong."""
+        from nnac.checked import checked
+
+        return checked(cls, data, "target")
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ errors
 files
 shipped
 console
+checked
 progress
 units
 diagnostics

@@ -13,6 +13,7 @@ import numpy as np
 from attrs import Factory, define, field
 from numpy.typing import NDArray
 
+from nnac.emulator.errors import MachineError
 from nnac.emulator.image import Image, image
 from nnac.emulator.machine import Machine
 from nnac.evaluate import State, Watch
@@ -31,6 +32,12 @@ class Emulator:
     fast: bool = True
     _machines: dict[int, Machine] = field(factory=dict, init=False)
     _image: Image = field(init=False, default=Factory(lambda self: image(self.program), takes_self=True))
+
+    def __attrs_post_init__(self) -> None:
+        for e in self.program.entries.values():
+            for p in (*e.inputs, *e.outputs):
+                if p.value not in self.program.values and p.value not in self.program.joins:
+                    raise MachineError(f"entry {e.name} has the port `{p.value}`, and the program does not say what that is")
 
     @property
     def values(self) -> Mapping[str, Value]:
@@ -80,7 +87,7 @@ class Emulator:
 
     def cycles(self, entry: str) -> int:
         """Cycles of one step of ``entry``, for one row: they depend on no data."""
-        return sum(e.cycles for e in self.passes(entry))
+        return sum(self._image.entry(e.name).timing.cycles for e in self.passes(entry))
 
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:

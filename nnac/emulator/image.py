@@ -38,7 +38,7 @@ class Entry:
     outputs: tuple[Port, ...] = ()
     taps: tuple[Any, ...] = ()
     steps: int = 1
-    predicted: int = 0
+    predicted: int | None = None
     whats: Sequence[str] = ()
     writable: tuple[int, int] | None = None
 
@@ -61,6 +61,8 @@ class Entry:
         try:
             timing = simulate(self.code, self.config, checked=True)
             check_races(self.code, timing, self.config, self.sizes, self.touched)
+            if self.predicted not in (None, timing.cycles):
+                raise MachineError(f"the program promises {self.predicted:,} cycles of {self.name}; it takes {timing.cycles:,}")
         except MachineError as error:
             raise self.locate(error) from None
         return timing

@@ -18,8 +18,9 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .errors import UserError
-from .files import atomic
+from .checked import parse_json
+from .errors import ABSURD, UserError
+from .files import FileError, atomic, check_source
 
 FORMAT, VERSION = "nnac-checkpoint", 1
 
@@ -76,27 +77,37 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     """Read and check.  ``kind``: what ``metadata["kind"]`` must be.  CheckpointError: one clear line."""
     from safetensors import SafetensorError, safe_open
 
-    if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: no such file")
+    try:
+        check_source(path)
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
     try:
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get(FORMAT)
             if text is None:
                 raise CheckpointError(f"{path}: not an nnac checkpoint")
-            header = json.loads(text)
+            header = parse_json(text)
             if header["version"] != VERSION:
-                raise CheckpointError(f"{path}: checkpoint version {header['version']}; this nnac reads version {VERSION}")
+                raise CheckpointError(f"{path}: checkpoint version {str(header['version'])[:40]}; this nnac reads version {VERSION}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         content = header["content"]
         if _digest(tensors, content) != header["sha256"]:
             raise CheckpointError(f"{path}: altered or damaged: its contents do not match its checksum")
-        metadata = json.loads(content)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        metadata = parse_json(content)
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no table")
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, *ABSURD) as error:
         raise CheckpointError(
             f"{path}: not a whole checkpoint file ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
     if kind is not None and metadata.get("kind") != kind:
-        raise CheckpointError(f"{path}: holds {metadata.get('kind')!r}, expected {kind!r}")
+        raise CheckpointError(f"{path}: holds {str(metadata.get('kind'))[:60]!r}, expected {kind!r}")
+    for name, value in tensors.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            at = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+            raise CheckpointError(f"{path}: {name}{list(at) if at else ''} is {value[at]}, not finite: no checkpoint holds such numbers")
     return Checkpoint(tensors, metadata)
 
 
@@ -104,8 +115,10 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
     """Whether a file calls itself a checkpoint; it may be damaged, or of another kind.  CheckpointError: there is none."""
     from safetensors import SafetensorError, safe_open
 
-    if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: no such file")
+    try:
+        check_source(path)
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
     try:
         with safe_open(path, "numpy") as file:
             return FORMAT in (file.metadata() or {})
@@ -118,6 +131,9 @@ def digest_of(path: str | os.PathLike) -> str:
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, "numpy") as file:
-            return json.loads((file.metadata() or {})[FORMAT])["sha256"]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            digest = parse_json((file.metadata() or {})[FORMAT])["sha256"]
+        if not isinstance(digest, str):
+            raise ValueError("its checksum is no text")
+        return digest
+    except (SafetensorError, OSError, *ABSURD) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint file ({error})") from None

@@ -39,7 +39,10 @@ class FrontEnd:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FrontEnd:
-        return cls(FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"]), Tokens.from_json(data["tokens"]))
+        made = cls(FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"]), Tokens.from_json(data["tokens"]))
+        if len(made.normalisation.mean) != made.features.bins:
+            raise ValueError(f"normalisation of {len(made.normalisation.mean)} bins for features of {made.features.bins}")
+        return made
 
     def prepare(self, samples: NDArray) -> NDArray:
         """Samples at ``features.rate`` -> normalised features [T, bins]."""
@@ -62,9 +65,17 @@ def front_end_of(program: Program) -> FrontEnd:
     from nnac.program import ProgramError
 
     try:
-        return FrontEnd.from_json(program.metadata["front_end"])
+        front = FrontEnd.from_json(program.metadata["front_end"])
+        ports = {e.model_entry: e for e in program.entries.values() if e.inputs and e.outputs and e.steps == 1}
+        heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]), front.features.bins)
+        chosen = ports["joint"].outputs[-1].width if "joint" in ports else front.tokens.count
+        if (heard, chosen) != (front.features.bins, front.tokens.count):
+            raise ValueError(f"its model hears {heard} features and chooses from {chosen} outputs, its front end has {front.features.bins} "
+                             f"and {front.tokens.count}")
+        return front
     except (KeyError, TypeError, ValueError) as error:
-        raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): {error}") from None
+        what = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): {what}") from None
 
 
 @frozen(eq=False)

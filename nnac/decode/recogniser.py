@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
+from ..errors import ABSURD
 from ..model.rnnt_torch import Rnnt, RnntConfig
 from ..speech.features import FeatureSpec, Normalisation
 from ..speech.tokens import Tokens
@@ -73,8 +74,14 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
     file = checkpoint.load(path, KIND)
     try:
         meta = file.metadata
-        model = Rnnt(RnntConfig.from_json(meta["model"]))
+        config = RnntConfig.from_json(meta["model"])
+        with torch.device("meta"):                           # shapes without memory: the sizes may be absurd
+            shapes = {k: tuple(v.shape) for k, v in Rnnt(config).state_dict().items()}
         weights = file.tensors
+        if differ := sorted(k for k in {*shapes, *weights} if k not in shapes or k not in weights):
+            raise ValueError(f"{differ[0]} is {'missing' if differ[0] in shapes else 'no weight of it'}")
+        if differ := sorted(k for k in shapes if shapes[k] != weights[k].shape):
+            raise ValueError(f"size mismatch: {differ[0]} is {list(weights[differ[0]].shape)}, not {list(shapes[differ[0]])}")
         if (coding := meta.get("coding")) == "bf16":
             if odd := [name for name, v in weights.items() if v.dtype != np.uint16]:
                 raise ValueError(f"{odd[0]} is not coded in bf16")
@@ -83,6 +90,7 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
             raise ValueError(f"weights coded as {coding!r}, which this nnac does not know")
         if not all(np.isfinite(v).all() for v in weights.values()):
             raise ValueError("weights that are not finite numbers")
+        model = Rnnt(config)
         model.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in weights.items()})
         return Recogniser(
             model.eval(),
@@ -91,5 +99,5 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
             Tokens.from_json(meta["tokens"]),
             meta.get("training", {}),
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except ABSURD as error:
         raise CheckpointError(f"{path}: does not describe a network: {' '.join(str(error).split())[:200]}") from None

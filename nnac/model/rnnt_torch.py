@@ -14,20 +14,22 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge, le
 from torch import Tensor, nn
 
+from nnac.checked import checked
+
 
 @frozen
 class RnntConfig:
     """Sizes.  ``vocabulary`` counts the blank."""
 
-    features: int = field(default=40, validator=ge(1))
-    stack: int = field(default=3, validator=ge(1))  # feature frames joined before the encoder
-    layers: int = field(default=3, validator=ge(1))
-    hidden: int = field(default=256, validator=ge(1))
-    reduce: int = field(default=2, validator=ge(1))  # frames joined after the first layer
-    embedding: int = field(default=64, validator=ge(1))
-    prediction: int = field(default=256, validator=ge(1))
-    joint: int = field(default=256, validator=ge(1))
-    vocabulary: int = field(default=64, validator=ge(2))
+    features: int = field(default=40, validator=[ge(1), le(4096)])
+    stack: int = field(default=3, validator=[ge(1), le(256)])  # feature frames joined before the encoder
+    layers: int = field(default=3, validator=[ge(1), le(256)])
+    hidden: int = field(default=256, validator=[ge(1), le(65536)])
+    reduce: int = field(default=2, validator=[ge(1), le(256)])  # frames joined after the first layer
+    embedding: int = field(default=64, validator=[ge(1), le(65536)])
+    prediction: int = field(default=256, validator=[ge(1), le(65536)])
+    joint: int = field(default=256, validator=[ge(1), le(65536)])
+    vocabulary: int = field(default=64, validator=[ge(2), le(1048576)])
     dropout: float = field(default=0.1, validator=[ge(0.0), le(1.0)])
 
     def to_json(self) -> dict:
@@ -35,7 +37,8 @@ class RnntConfig:
 
     @classmethod
     def from_json(cls, data: dict) -> RnntConfig:
-        return cls(**data)
+        """ValueError: what is wrong with it."""
+        return checked(cls, data, "model")
 
 
 def join_frames(x: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -13,18 +13,20 @@ from functools import lru_cache
 
 import numpy as np
 from attrs import asdict, field, frozen
-from attrs.validators import ge, gt
+from attrs.validators import ge, gt, le
 from numpy.typing import NDArray
+
+from ..checked import checked
 
 
 @frozen
 class FeatureSpec:
     """What a feature frame is.  Stored with every corpus, checkpoint and program, so that no two of them can disagree."""
-    rate: int = field(default=16000, validator=gt(0))          # Hz
-    bins: int = field(default=40, validator=ge(1))
-    window: int = field(default=400, validator=gt(1))          # samples
-    hop: int = field(default=160, validator=gt(0))             # samples
-    fft: int = field(default=512, validator=gt(1))             # points
+    rate: int = field(default=16000, validator=[gt(0), le(768_000)])        # Hz
+    bins: int = field(default=40, validator=[ge(1), le(4096)])
+    window: int = field(default=400, validator=[gt(1), le(1 << 20)])        # samples
+    hop: int = field(default=160, validator=[gt(0), le(1 << 20)])           # samples
+    fft: int = field(default=512, validator=[gt(1), le(1 << 20)])           # points
     low: float = field(default=20.0, validator=ge(0.0))        # Hz
     high: float = field(default=7600.0, validator=gt(0.0))     # Hz
     preemphasis: float = field(default=0.97, validator=ge(0.0))
@@ -45,7 +47,8 @@ class FeatureSpec:
 
     @classmethod
     def from_json(cls, data: dict) -> FeatureSpec:
-        return cls(**data)
+        """ValueError: what is wrong with it."""
+        return checked(cls, data, "features")
 
 
 @frozen(eq=False)
@@ -69,7 +72,11 @@ class Normalisation:
 
     @classmethod
     def from_json(cls, data: dict) -> Normalisation:
-        return cls(data["mean"], data["deviation"])
+        """ValueError: what is wrong with it."""
+        numbers = checked(dict[str, list[float]], data, "normalisation")
+        if set(numbers) != {"mean", "deviation"}:
+            raise ValueError("normalisation: `mean` and `deviation` are expected")
+        return cls(numbers["mean"], numbers["deviation"])
 
     @classmethod
     def of(cls, features: NDArray) -> Normalisation:

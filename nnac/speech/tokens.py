@@ -6,11 +6,13 @@ need nothing: the Viterbi path over piece scores, the same that sentencepiece ta
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from attrs import field, frozen
 
+from ..checked import checked
 from ..errors import UserError
 
 BLANK = 0
@@ -37,6 +39,9 @@ class Tokens:
     scores: tuple[float, ...] = field(default=(), converter=_numbers)
 
     def __attrs_post_init__(self) -> None:
+        for piece in self.pieces:
+            if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in piece):     # they would command the terminal that shows a text
+                raise TokenError(f"the piece {piece!a} has characters that do not print")
         if not self.pieces or len(set(self.pieces)) != len(self.pieces) or not all(self.pieces):
             raise TokenError("pieces must be distinct texts, at least one, none empty")
         if self.scores and len(self.scores) != len(self.pieces):
@@ -93,7 +98,15 @@ class Tokens:
 
     @classmethod
     def from_json(cls, data: dict) -> Tokens:
-        return cls(data["pieces"], data["scores"])
+        """TokenError, ValueError: what is wrong with it."""
+        lists = checked(_Lists, data, "tokens")
+        return cls(lists.pieces, lists.scores)
+
+
+@frozen
+class _Lists:
+    pieces: tuple[str, ...]
+    scores: tuple[float, ...]
 
 
 LETTERS = Tokens(" abcdefghijklmnopqrstuvwxyz'")

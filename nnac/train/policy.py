@@ -23,8 +23,9 @@ from ..checkpoint import CheckpointError
 from ..decode.front_end import FrontEnd, TextEnd, end_from_json
 from ..decode.recogniser import Recogniser, load_recogniser
 from ..decode.tensors import TensorEnd
+from ..errors import ABSURD
 from ..lower import lower_plan
-from ..plan import Plan, PlanError
+from ..plan import Plan
 from ..speech.corpus import load_split
 from . import loop
 from .baseline import DEV_UTTERANCES
@@ -215,11 +216,18 @@ def load_module(path: str | os.PathLike) -> Trained:
     try:
         meta = file.metadata
         plan = Plan.from_json(meta["plan"])
+        held = sum(v.size for v in file.tensors.values())
+        if plan.graph.weights > held:                            # before the memory for them is asked for
+            raise ValueError(f"its plan is of {plan.graph.weights:,} weights, and its tensors hold {held:,} numbers")
         module = module_of(plan.model.builder)(lower_plan(plan), None, plan)
         module.load_state_dict(file.state_dict())
-        return Trained(module.eval(), plan, end_from_json(meta["front_end"]), meta.get("training", {}))
-    except (PlanError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: does not describe a training module: {' '.join(str(error).split())[:200]}") from None
+        training = meta.get("training", {})
+        if not isinstance(training, dict):
+            raise ValueError("`training` is no table")
+        return Trained(module.eval(), plan, end_from_json(meta["front_end"]), training)
+    except ABSURD as error:
+        what = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{path}: does not describe a training module: {what}") from None
 
 
 def task(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike,

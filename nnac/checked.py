@@ -79,7 +79,7 @@ def shown(value: Any) -> str:
     elif isinstance(value, int):
         text = str(value) if abs(value) < 10**20 else f"a number of {value.bit_length()} bits"
     else:
-        return {dict: "a table", list: "a list"}.get(type(value), f"a {type(value).__name__}")
+        return "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
     return text if len(text) <= 40 else text[:36] + "…" + text[:1]
 
 
@@ -154,7 +154,8 @@ def _converter() -> Converter:
         _OUTSIDE.update({a.name: a.metadata["key"] for a in fields(kind) if a.metadata.get("key")})
         absent = {a.name: override(omit=True) for a in fields(kind) if a.metadata.get("key", "") is None or not a.init}
         # a name may be `self`, `cls` or the like: extra names are looked at before they could be arguments
-        inner = make_dict_structure_fn(kind, made, _cattrs_forbid_extra_keys=not getattr(kind, "OPEN", False), **(renamed | absent))
+        strict = not getattr(kind, "OPEN", False)
+        inner = make_dict_structure_fn(kind, made, _cattrs_forbid_extra_keys=strict, **(renamed | absent))  # type: ignore[arg-type]
 
         def structure(value: Any, wanted: Any) -> Any:
             if not isinstance(value, Mapping):

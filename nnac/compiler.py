@@ -6,12 +6,14 @@
     bind(trained)         -> bound QGraph: the integers                               (train, bind)
     program(trained)      tile, encode weights, allocate, order, prove -> Program     (schedule)
 
-and `nnac.emulator.machine.Machine(program)` runs it.  ``nnac show FILE --stage plan|graph|bound|program`` prints any of them.
+and `nnac.emulator.machine.Machine(program)` runs it.  ``nnac show FILE --stage plan|graph|bound|program`` prints any
+of them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,9 +49,18 @@ def bind(module: Trained) -> QGraph:
     return module.module.bind()
 
 
-def program(module: Trained) -> Program:
-    """The scheduled program of a trained module for its plan's target, with its front end inside.  CompileError: it does not fit."""
-    from nnac.schedule.compile import Settings, compile_graph
+def program(module: Trained, languages: Mapping[str, Trained] | None = None) -> Program:
+    """The scheduled program of a trained module for its plan's target, with its front end inside.
 
-    return compile_graph(bind(module), module.plan.target, Settings.of(module.plan), plan=module.plan.to_json(),
-                         metadata=dict(front_end=module.end.to_json(), training=module.training))
+    languages  language models beside it, by the names of `nnac.companions.NAMES`: entries of the same program
+    CompileError: it does not fit.  CompanionError: a language model of other tokens, or for another machine.
+    """
+    from nnac.companions import assembled
+    from nnac.schedule.compile import compile_graph
+
+    languages = languages or {}
+    graph, settings = assembled(bind(module), module.plan, languages)
+    beside = {name: dict(plan=t.plan.digest, training=t.training) for name, t in languages.items()}
+    more = dict(languages=beside) if beside else {}
+    return compile_graph(graph, module.plan.target, settings, plan=module.plan.to_json(),
+                         metadata=dict(front_end=module.end.to_json(), training=module.training) | more)

@@ -10,7 +10,8 @@ from nnac.cli import main
 from nnac.demo import Recipe, run
 from nnac.model.rnnt_torch import RnntConfig
 from nnac.program import Program
-from nnac.speech.corpus import CorpusSpec
+from nnac.speech import home
+from nnac.speech.corpus import CorpusSpec, train_sentence
 from nnac.speech.tokens import LETTERS
 from nnac.train.baseline import TrainConfig
 
@@ -263,3 +264,76 @@ def test_tuning_of_weights_takes_any_network_and_resumes(demo, arpa, tmp_path, c
     assert found["tiny_int8.nnc"] == found["tiny_int8.nnp"], "training module and emulator"
     assert main([*command[:2], *command[2:6], "--fusion", "shallow", "--out", str(tmp_path / "x")]) == 1
     assert "shallow needs --lm" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def languages(demo):
+    """(target, source): two tiny LSTM language models on the demo's letters, trained for the demo's machine."""
+    out, _, _ = demo
+    policy = out / "lm.nnac"
+    policy.write_text("""import "targets/edge.nnac"
+policy tiny_lm {
+  model lm(size="small", vocabulary=29, cells=16)
+  target edge
+  layers ** { weights int8 per_channel; activations int8 percentile(99.99) }
+}
+""")
+    found = []
+    said = dict(target=home.sentences("text", 1, 300), source=[train_sentence(1, i) for i in range(300)])
+    for name, lines in said.items():
+        (out / f"{name}-lm.txt").write_text("\n".join(lines))
+        start, made, text = (str(out / f"{name}-lm{ending}") for ending in ("-float.nnc", ".nnc", ".txt"))
+        how = ["--processes", "1", "--json"]
+        assert main(["baseline", "--text", text, "--tokens", str(out / "float.nnc"), "--out", start, "--steps", "3",
+                     "--cells", "16", *how]) == 0
+        assert main(["train", str(policy), "--float", start, "--text", text, "--out", made, "--steps", "0", *how]) == 0
+        found.append(made)
+    return found
+
+
+def test_language_models_in_the_program_give_the_same_nbest_lists_on_every_executor(demo, languages, tmp_path, capsys):
+    out, _, _ = demo
+    target, source = languages
+    checkpoint, manifest = str(out / "tiny_int8.nnc"), str(out / "corpus" / "sent.jsonl")
+    program = str(tmp_path / "all.nnp")
+    assert main(["compile", checkpoint, "--lm", target, "--source-lm", source, "--out", program]) == 0
+    assert {"lm.step", "source_lm.step"} < set(Program.load(program).entries)
+    scales = ["--search", "beam", "--beam", "4", "--nbest", "4", "--lm-scale", "0.4", "--source-scale", "0.3"]
+    given = [*scales, "--lm", target, "--source-lm", source]
+    capsys.readouterr()
+    for pair in (("torch", "emulator"), ("reference", "emulator"), ("emulator", "torch")):
+        engines = [word for engine in pair for word in ("--engine", engine)]
+        assert main(["compare", checkpoint, program, "--manifest", manifest, *given, *engines, "--json"]) == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert figures["different_nbest"] == figures["different_integers"] == 0
+        assert figures["values"]["lm.scores"]["compared"] == figures["values"]["source_lm.scores"]["compared"] > 100
+    said = {}
+    plain = [program, "--search=beam", "--beam=4"]
+    for name, words in dict(program=[program, *scales], checkpoint=[checkpoint, *given], plain=plain).items():
+        assert main(["run", *words, "--manifest", manifest, "--json"]) == 0
+        said[name] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("nbest") for line in said["program"]] == [line.get("nbest") for line in said["checkpoint"]]
+    steps = said["program"][-1]["steps"]
+    assert steps["lm"] == steps["source_lm"] == steps["prediction"] and "lm" not in said["plain"][-1]["steps"]
+    entries = Program.load(program).entries
+    assert set(steps) == {"encoder", "prediction", "joint", "lm", "source_lm"}
+    assert said["program"][-1]["cycles"] == sum(n * entries[f"{e}.step"].cycles for e, n in steps.items())
+    swapped = ["--lm", source, "--source-lm", target]
+    assert main(["compare", checkpoint, program, "--manifest", manifest, *scales, *swapped]) == 1
+    assert "compiled with another --lm: compile it again" in capsys.readouterr().err
+
+
+def test_a_language_model_that_does_not_belong_is_refused_in_one_line(demo, languages, arpa, tmp_path, capsys):
+    out, _, _ = demo
+    manifest, plain = str(out / "corpus" / "sent.jsonl"), str(out / "tiny_int8.nnp")
+    beam = ["--manifest", manifest, "--search", "beam", "--lm-scale", "0.4"]
+    for command, message in ((["run", plain, *beam, "--lm", languages[0]], "compiled without --lm"),
+                             (["run", plain, *beam], "--lm and --lm-scale go together"),
+                             (["compile", str(out / "tiny_int8.nnc"), "--lm", arpa[0], "--out", str(tmp_path / "x")],
+                              "n-gram models stay on the host"),
+                             (["compile", str(out / "tiny_int8.nnc"), "--lm", str(out / "tiny_int8.nnc"), "--out",
+                               str(tmp_path / "x")], "is no language model")):
+        capsys.readouterr()
+        assert main(command) == 1
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1, err

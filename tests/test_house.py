@@ -46,6 +46,7 @@ emulator
 graphblas
 rtl
 schedule
+companions
 decode
 capture
 train

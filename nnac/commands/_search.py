@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from nnac.errors import UserError
 
 if TYPE_CHECKING:
-    from nnac.decode.fusion import Fusion
+    from nnac.decode.fusion import Fusion, LanguageModel
     from nnac.decode.search import Search
+    from nnac.executors import Subject
     from nnac.speech.tokens import Tokens
+    from nnac.train.policy import Trained
 
 
 class SearchOptionError(UserError):
@@ -40,7 +42,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
         return dict(type=real(low, high), metavar=metavar)
 
     put = parser.add_argument_group("search").add_argument
-    file: dict[str, Any] = dict(type=source, metavar="FILE.arpa")
+    file: dict[str, Any] = dict(type=source, metavar="FILE")
     put("--search", choices=("beam", "greedy"), help="how outputs become words (greedy)")
     put("--max-symbols", type=whole(1), metavar="N", help="labels that one frame may emit (6)")
     put("--beam", type=whole(1), metavar="K", help="hypotheses kept (8)")
@@ -48,7 +50,8 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     put("--nbest", type=whole(1), metavar="N", help="show the N best hypotheses (1)")
     put("--blank-penalty", **nats(-16, 16), help="taken from the blank at every frame (0)")
     put("--length-bonus", **nats(-16, 16), help="given for every label (0)")
-    put("--lm", **file, help="language model of the target's domain, on the model's own tokens")
+    put("--lm", **file, help="language model of the target's domain, on the model's own tokens: ARPA, or what "
+        "`nnac train` wrote; without it, the entry `lm` of the program")
     put("--lm-scale", **nats(0, 4, "W"), help="its weight")
     put("--source-lm", **file, help="language model of the training text, taken off: density ratio")
     put("--source-scale", **nats(0, 4, "W"), help="its weight, taken off")
@@ -59,8 +62,50 @@ _BEAM_ONLY = ("beam", "delta", "nbest", "blank_penalty", "length_bonus", "lm", "
               "ilm_scale")
 
 
-def search_of(args: argparse.Namespace, tokens: Tokens) -> Search:
-    """The search that the options ask for.  SearchOptionError, LanguageModelError, FusionError: one line."""
+def languages_of(args: argparse.Namespace, tokens: Tokens) -> dict[str, Trained]:
+    """The neural language models among --lm and --source-lm, by their names beside a recogniser.  SearchOptionError:
+    other tokens."""
+    from nnac.checkpoint import is_checkpoint
+
+    found = {}
+    for name in ("lm", "source_lm"):
+        path = getattr(args, name)
+        if path is not None and is_checkpoint(path):
+            from nnac.train.policy import load_module
+
+            found[name] = load_module(path)
+            if getattr(found[name].end, "tokens", None) != tokens:
+                raise SearchOptionError(f"{path}: not a language model of the recogniser's own tokens")
+    return found
+
+
+def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Search]:
+    """What is searched, with its neural language models beside it, and how.
+
+    SearchOptionError: a program that was compiled without the language model that it is given, or with another.
+    """
+    from attrs import evolve
+
+    tokens, compiled = subject.front.tokens, subject.compiled
+    languages = languages_of(args, tokens)
+    inside = {} if compiled is None else compiled.metadata.get("languages", {})
+    if compiled is not None:
+        for name, language in languages.items():
+            option = f"--{name.replace('_', '-')}"
+            if name not in inside:
+                raise SearchOptionError(f"{subject.called}: compiled without {option}: a neural language model is "
+                                        "part of the program that asks it")
+            if inside[name] != dict(plan=language.plan.digest, training=language.training):
+                raise SearchOptionError(f"{subject.called}: compiled with another {option}: compile it again")
+    there = languages if subject.trained is not None else inside
+    return evolve(subject, languages=languages), search_of(args, tokens, there)
+
+
+def search_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str] = ()) -> Search:
+    """The search that the options ask for; ``entries``: language models that are there already, beside the recogniser.
+
+    SearchOptionError, LanguageModelError, FusionError: one line.
+    """
     from nnac.decode.search import MAX_SYMBOLS, search
 
     cap = args.max_symbols or MAX_SYMBOLS
@@ -69,25 +114,28 @@ def search_of(args: argparse.Namespace, tokens: Tokens) -> Search:
             raise SearchOptionError(f"--{idle[0].replace('_', '-')} is an option of --search beam")
         made: Any = search("greedy")
         return made(cap)
-    for model, scale in (("lm", "lm_scale"), ("source_lm", "source_scale")):
-        if (getattr(args, model) is None) != (getattr(args, scale) is None):
-            dashed = [f"--{o.replace('_', '-')}" for o in (model, scale)]
-            raise SearchOptionError(f"{dashed[0]} and {dashed[1]} go together: weights are found by `nnac tune-fusion`")
     beam: Any = search("beam")
     given = {o: getattr(args, o) for o in ("beam", "delta", "blank_penalty", "nbest") if getattr(args, o) is not None}
-    made = beam(max_symbols=cap, fusion=fusion_of(args, tokens), **given)
+    made = beam(max_symbols=cap, fusion=fusion_of(args, tokens, entries), **given)
     if made.nbest > made.beam:
         raise SearchOptionError(f"--nbest {made.nbest} of a beam of {made.beam}: there are no more than the beam keeps")
     return made
 
 
-def fusion_of(args: argparse.Namespace, tokens: Tokens) -> Fusion:
+def fusion_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str]) -> Fusion:
     """The language models that the options name, with their signed weights."""
     from nnac.decode.fusion import Fusion
     from nnac.decode.ngram import automaton, read_arpa
 
-    named = [(args.lm, args.lm_scale), (args.source_lm, None if args.source_scale is None else -args.source_scale)]
-    used = [(path, float(weight)) for path, weight in named if path is not None]
-    models = tuple(automaton(read_arpa(path, tokens)) for path, _ in used)
-    return Fusion(models, tuple(w for _, w in used), -(args.ilm_scale or 0.0), args.length_bonus or 0.0,
-                  names=tuple(path for path, _ in used))
+    models: list[LanguageModel | str] = []
+    weights = []
+    for name, option, sign in (("lm", "lm_scale", 1.0), ("source_lm", "source_scale", -1.0)):
+        path, weight = getattr(args, name), getattr(args, option)
+        if weight is None and path is None:
+            continue
+        if weight is None or (path is None and name not in entries):
+            dashed = [f"--{o.replace('_', '-')}" for o in (name, option)]
+            raise SearchOptionError(f"{dashed[0]} and {dashed[1]} go together: weights are found by `nnac tune-fusion`")
+        models.append(name if name in entries else automaton(read_arpa(path, tokens)))
+        weights.append(sign * float(weight))
+    return Fusion(tuple(models), tuple(weights), -(args.ilm_scale or 0.0), args.length_bonus or 0.0)

@@ -55,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     if len(args.engine) not in (0, 2):
         sys.stderr.write("nnac compare: give --engine twice, or not at all: two are compared\n")
         return 2
+    from attrs import evolve
+
     from nnac import compare as comparing
-    from nnac.commands._search import search_of
+    from nnac.commands._search import searched
     from nnac.executors import executor
     from nnac.progress import progress
     from nnac.speech.audio import read_manifest
@@ -74,12 +76,13 @@ def run(args: argparse.Namespace) -> int:
         else:
             report(result, [args.tensors], planted, engines)
         return 0 if result.equal else 1
+    subject, search = searched(args, subject)
+    other = evolve(other, languages=subject.languages)
     one, two = executor(engines[0], subject), executor(engines[1], other)
     files = ([u.audio for u in read_manifest(args.manifest)] if args.manifest else []) + args.audio
     files = files[: args.first]
     front = subject.front
     features = [front.hear(f)[0] for f in files]
-    search = search_of(args, front.tokens)
     with progress("comparing", len(features), args.json) as advance:
         result = comparing.compare(one, two, front, features, args.batch, advance, search)
     if args.json:

@@ -1,6 +1,9 @@
 """``nnac compile CHECKPOINT --out PROGRAM``: a trained module becomes a scheduled program for its policy's machine.
 
-The program is proved free of races and deadlock before it is written, and carries everything that running it needs.
+Language models beside it (--lm, --source-lm: what `nnac train` made of a `model lm(...)` policy for the same machine
+and the recogniser's own tokens) become entries of the same program; `nnac run --search beam --lm-scale W` then asks
+them.  The program is proved free of races and deadlock before it is written, and carries everything that running it
+       needs.
 """
 
 from __future__ import annotations
@@ -8,6 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 from typing import Any
+
+from nnac.errors import UserError
+
+
+class CompileOptionError(UserError):
+    """An option that names the wrong kind of file; one line."""
 
 
 def register(subparsers: Any) -> None:
@@ -17,14 +26,25 @@ def register(subparsers: Any) -> None:
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint", type=source, metavar="CHECKPOINT", help="what `nnac train` wrote")
     p.add_argument("--out", type=sink(), required=True, metavar="PROGRAM")
+    p.add_argument("--lm", type=source, metavar="CHECKPOINT",
+                   help="language model of the target's domain: the entry `lm`")
+    p.add_argument("--source-lm", type=source, metavar="CHECKPOINT",
+                   help="language model of the training text: the entry `source_lm`")
     p.add_argument("--json", action="store_true", help="the report as JSON")
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnac.commands._search import languages_of
     from nnac.compiler import program, trained
 
-    made = program(trained(args.checkpoint))
+    recogniser = trained(args.checkpoint)
+    languages = languages_of(args, recogniser.front.tokens) if args.lm or args.source_lm else {}
+    for name, path in (("lm", args.lm), ("source_lm", args.source_lm)):
+        if path is not None and name not in languages:
+            raise CompileOptionError(f"{path}: not what `nnac train` wrote; n-gram models stay on the host: give it to "
+                                     "`nnac run`")
+    made = program(recogniser, languages)
     made.save(args.out)
     if args.json:
         print(json.dumps({"program": args.out, **summary(made)}))

@@ -57,8 +57,9 @@ _UNITS = {option: (f"{option.removesuffix('_us')}_s", 1e-6 if option.endswith("_
 
 
 def run(args: argparse.Namespace) -> int:
-    from nnac.commands._search import search_of
+    from nnac.commands._search import searched
     from nnac.decode.front_end import front_end_of
+    from nnac.executors import Subject
     from nnac.latency.measure import compared, listen, measure
     from nnac.latency.simulate import Scenario
     from nnac.program import Program
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         program = Program.load(path)
         front = front_end_of(program)
         heard[path] = listen(front, listed, scenario.hangover_s)
-        search = search_of(args, front.tokens)
+        search = searched(args, Subject(compiled=program, called=path))[1]
         done[path] = measure(program, heard[path], scenario, search, batch=args.batch, quiet=args.json,
                              keep=args.picture is not None and path == args.programs[0])
     first = done[args.programs[0]]

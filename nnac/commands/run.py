@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.audio and not args.manifest:
         sys.stderr.write("nnac run: give --audio FILE.wav, --manifest FILE.jsonl, or --tensors FILE.npz\n")
         return 2
-    from nnac.commands._search import search_of
+    from nnac.commands._search import searched
     from nnac.executors import Subject
     from nnac.runtime import recognise_files
     from nnac.speech.audio import read_manifest
@@ -64,9 +64,8 @@ def run(args: argparse.Namespace) -> int:
     listed = read_manifest(args.manifest) if args.manifest else []
     files = [u.audio for u in listed] + args.audio
     references = [u.text for u in listed] if listed and not args.audio else None
-    subject = Subject.load(args.file, interpret=args.interpret)
+    subject, search = searched(args, Subject.load(args.file, interpret=args.interpret))
     front = subject.front
-    search = search_of(args, front.tokens)
     done = recognise_files(subject, files, references, engine=args.engine, batch=args.batch, quiet=args.json,
                            search=search)
     shown = args.nbest or 1

@@ -54,7 +54,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--weights", type=numbers(0, 4), metavar="W,…", help="of the target's model (0.1,0.2,0.3,0.4,0.6)")
     p.add_argument("--shares", type=numbers(0, 4), metavar="S,…",
                    help="of that, taken off for the other model (0.5,0.75,1)")
-    p.add_argument("--bonuses", type=numbers(-16, 16), metavar="B,…", help="nats a label (0,0.2)")
+    p.add_argument("--bonuses", type=numbers(-16, 16), metavar="B,…", help="nats a label (0,0.2,0.4,0.6)")
     p.add_argument("--beam", type=whole(1), default=4, metavar="K", help="hypotheses kept (4)")
     p.add_argument("--max-symbols", type=whole(1), default=6, metavar="N", help="labels that one frame may emit (6)")
     p.add_argument("--delta", type=real(0, 1e6), default=5.0, metavar="NATS", help="how far behind the best (5)")

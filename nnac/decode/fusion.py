@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac import arith
@@ -58,13 +58,15 @@ def fixed(value: float, fraction: int) -> int:
 @frozen(eq=False)
 class Fusion:
     """Language models with their signed weights, and the weight of the transducer's own (`internal`, subtracted: so <
-    0); a bonus a label, in nats."""
+    0); a bonus a label, in nats.
 
-    models: tuple[LanguageModel, ...] = ()
+    A model that is a text is an entry of what is searched: ``lm`` or ``source_lm`` beside the recogniser.
+    """
+
+    models: tuple[LanguageModel | str, ...] = ()
     weights: tuple[float, ...] = ()
     internal: float = 0.0
     bonus: float = 0.0
-    names: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if len(self.models) != len(self.weights):
@@ -76,6 +78,11 @@ class Fusion:
                 raise FusionError(f"a language model's weight is at most {MOST_WEIGHT:g} in magnitude, not {w:g}")
         if not abs(self.bonus) <= MOST_BONUS:
             raise FusionError(f"a bonus of {self.bonus:g} nats a label: at most {MOST_BONUS:g}")
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The entries that are asked, beside the recogniser's own."""
+        return tuple(m for m in self.models if isinstance(m, str))
 
     def __bool__(self) -> bool:
         return bool(self.models or self.internal or self.bonus)

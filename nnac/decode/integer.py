@@ -1,9 +1,9 @@
 """An RNN-T in integers, as searches want it: the same host code drives the reference evaluator and the emulator.
 
-An *executor* runs an entry point on integers (`nnac.evaluate.Executor`).  `IntegerStepper` is the host's side: features are
-quantised once, labels go in as indices, frames and predictions pass between entry points as the integers they are,
-and the joint's integers are compared as they are: one scale for all outputs, so the greatest integer is the greatest
-score.  Beam search takes their log-softmax, in integers as well.
+An *executor* runs an entry point on integers (`nnac.evaluate.Executor`).  `IntegerStepper` is the host's side:
+features are quantised once, labels go in as indices, frames and predictions pass between entry points as the integers
+they are, and the joint's integers are compared as they are: one scale for all outputs, so the greatest integer is the
+greatest score.  Beam search takes their log-softmax, in integers as well.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from attrs import define, field
+from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.decode.fusion import IntegerRows, labels_alone
+from nnac.decode.fusion import FusionError, IntegerRows, labels_alone
 from nnac.evaluate import Executor, State, Watch
 
 
@@ -77,6 +77,9 @@ class IntegerStepper:
     def scores(self, frames: NDArray, prediction: NDArray) -> NDArray:
         return self._log_softmax(self.joint(frames, prediction))
 
+    def language(self, entry: str) -> EntryModel:
+        return EntryModel.of(self.executor, entry, self.watch)
+
     def internal(self, prediction: NDArray) -> NDArray:
         v = self.executor.values[self.executor.inputs["joint"][0]]
         nothing = np.full((len(prediction), v.width), v.zero_point, np.int64)
@@ -93,10 +96,40 @@ def _numpy(x: Any) -> NDArray:
     return x.detach().cpu().numpy() if hasattr(x, "detach") else np.asarray(x)
 
 
+@frozen(eq=False)
+class EntryModel:
+    """Keeps the protocol of `nnac.decode.fusion.LanguageModel` over an entry of an executor."""
+
+    executor: Executor
+    entry: str
+    watch: Watch | None = None
+
+    @classmethod
+    def of(cls, executor: Executor, entry: str, watch: Watch | None = None) -> EntryModel:
+        """FusionError: the executor has no such entry."""
+        if entry not in executor.inputs:
+            raise FusionError(f"there is no entry `{entry}` beside the recogniser: compile its language model in")
+        return cls(executor, entry, watch)
+
+    def start(self) -> tuple[NDArray, tuple[NDArray, ...]]:
+        state = self.executor.initial_state(self.entry, 1)
+        return self._run(np.zeros(1, np.int64), state)
+
+    def step(self, tokens: NDArray, state: tuple[NDArray, ...]) -> tuple[NDArray, tuple[NDArray, ...]]:
+        names = sorted(self.executor.initial_state(self.entry, 1))
+        return self._run(tokens, dict(zip(names, state, strict=True)))
+
+    def _run(self, tokens: NDArray, state: State) -> tuple[NDArray, tuple[NDArray, ...]]:
+        taken, = self.executor.inputs[self.entry]
+        given = {taken: np.asarray(tokens, np.int64)[None, :, None]}
+        out, after = self.executor.run(self.entry, given, state, self.watch)
+        return out[self.executor.outputs[self.entry][0]][0], tuple(after[k] for k in sorted(after))
+
+
 @contextmanager
 def stepping(executor: Executor, watch: Watch | None = None) -> Iterator[Any]:
-    """The host's side of an executor, as `nnac.decode.search.beam.Scorer`: its own, where it has one (the training module
-    quantises in PyTorch), or `IntegerStepper`."""
+    """The host's side of an executor, as `nnac.decode.search.beam.Scorer`: its own, where it has one (the training
+    module quantises in PyTorch), or `IntegerStepper`."""
     own = getattr(executor, "stepper", None)
     if own is None:
         yield IntegerStepper(executor, watch)

@@ -15,7 +15,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.decode.fusion import labels_alone, real_rows
+from nnac.decode.fusion import FusionError, LanguageModel, labels_alone, real_rows
 from nnac.decode.search import numpy as _numpy
 
 
@@ -48,6 +48,9 @@ class RealScorer:
 
     def scores(self, frames: Any, prediction: Any) -> NDArray:
         return real_rows(_numpy(self.joint(frames, prediction)))
+
+    def language(self, entry: str) -> LanguageModel:
+        raise FusionError(f"a float network has no entry `{entry}`: give its language model as an ARPA file")
 
     def internal(self, prediction: Any) -> NDArray:
         return labels_alone(np.asarray(_numpy(self.joint(prediction * 0, prediction)), np.float64))

@@ -33,7 +33,7 @@ from nnac.speech.wer import WordErrors, word_errors
 FUSIONS = ("none", "shallow", "density_ratio", "internal")
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.6)          # of the target's language model
 SHARES = (0.5, 0.75, 1.0)                    # of that weight, taken off for the source's or the internal one
-BONUSES = (0.0, 0.2)                         # nats a label
+BONUSES = (0.0, 0.2, 0.4, 0.6)                       # nats a label
 
 
 class TuningError(UserError):

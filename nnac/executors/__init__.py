@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ class Subject:
 
     trained    a trained module, with its plan and front end       bound    its graph (default: the module's own)
     compiled   its program (default: compiled when asked for)      called   what to call it in a message: a file's name
+    languages  language models beside it, by the names of `nnac.companions.NAMES`: entries of graph and program
     interpret  machines go instruction by instruction, instead of by translated plans
     """
 
@@ -68,6 +70,7 @@ class Subject:
     bound: QGraph | None = None
     compiled: Program | None = None
     called: str = "the model"
+    languages: Mapping[str, Trained] = field(factory=dict, kw_only=True)
     interpret: bool = field(default=False, kw_only=True)
 
     @classmethod
@@ -92,17 +95,22 @@ class Subject:
     @cached_property
     def graph(self) -> QGraph:
         """The bound graph.  EngineError: only a program is at hand, and programs hold instructions."""
-        return self.module.module.bind() if self.bound is None else self.bound
+        from nnac.companions import assembled
+
+        graph = self.module.module.bind() if self.bound is None else self.bound
+        return assembled(graph, self.module.plan, self.languages)[0] if self.languages else graph
 
     @cached_property
     def program(self) -> Program:
         """The program: as given, or compiled now for the plan's target.  CompileError: it does not fit."""
         if self.compiled is not None:
             return self.compiled
-        from nnac.schedule.compile import Settings, compile_graph
+        from nnac.companions import assembled
+        from nnac.schedule.compile import compile_graph
 
         plan = self.module.plan
-        return compile_graph(self.graph, plan.target, Settings.of(plan))
+        graph, settings = assembled(self.graph, plan, self.languages)
+        return compile_graph(graph, plan.target, settings)
 
     @cached_property
     def tensors(self) -> TensorEnd:

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
+from nnac.companions import renamed
+from nnac.decode.fusion import FusionError
+from nnac.decode.integer import EntryModel
 from nnac.decode.scorers import scorer
 from nnac.evaluate import State, Watch
 from nnac.executors import Subject
@@ -20,7 +23,7 @@ from nnac.train.module import GraphModule
 
 
 def executor(subject: Subject) -> Torch:
-    return Torch(subject.module.module)
+    return Torch(subject.module.module, {name: Torch(t.module) for name, t in subject.languages.items()})
 
 
 @frozen(eq=False)
@@ -28,6 +31,7 @@ class Torch:
     """A calibrated training module, in evaluation mode.  Between layers its integers are carried by float32."""
 
     module: GraphModule
+    languages: Mapping[str, Torch] = field(factory=dict)       # beside it, by the names of `nnac.companions.NAMES`
 
     @cached_property
     def values(self) -> Mapping[str, Value]:
@@ -52,7 +56,8 @@ class Torch:
     @torch.no_grad()
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
-        """As the protocol says.  Layers that the plan leaves in real numbers have no integers to give: AssertionError."""
+        """As the protocol says.  Layers that the plan leaves in real numbers have no integers to give:
+        AssertionError."""
         if any(len(v) < self.values[k].rate for k, v in inputs.items()):          # shorter than a step: nothing is computed
             batch = next(iter(inputs.values())).shape[1]
             return {k: np.zeros((0, batch, self.values[k].width), np.int64) for k in self.outputs[entry]}, dict(state)
@@ -75,7 +80,7 @@ class Torch:
     def stepper(self, watch: Watch | None = None) -> Iterator[Any]:
         """The host's side as the module has it: features are quantised, frames handed on, inside PyTorch."""
         with torch.no_grad(), self.module.watching(lambda name, v: watch(name, _integers(v)) if watch else None):
-            yield _Hearing(scorer(self.module))
+            yield _Hearing(scorer(self.module), self.languages, watch)
 
 
 @frozen(eq=False)
@@ -83,6 +88,17 @@ class _Hearing:
     """A module's scorer, fed with arrays; the rest is the scorer's own."""
 
     scorer: Any
+    languages: Mapping[str, Torch]
+    watch: Watch | None
+
+    def language(self, entry: str) -> EntryModel:
+        """A language model is a module of its own here; its values have the names they have beside the recogniser."""
+        if entry not in self.languages:
+            raise FusionError(f"there is no entry `{entry}` beside the recogniser: give its language model")
+        one, seen = self.languages[entry], self.watch
+        own, = one.inputs
+        to = renamed(entry, own)
+        return EntryModel.of(one, own, seen and (lambda name, v: seen(to(name), v)))
 
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
         return self.scorer.encode(torch.from_numpy(np.asarray(features, np.float32)), torch.from_numpy(np.asarray(lengths)))

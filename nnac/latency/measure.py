@@ -36,9 +36,10 @@ class Heard:
 
 @frozen(eq=False)
 class Latencies:
-    """Of all utterances, in order."""
+    """Of all utterances, in order; ``rounds``: what the search asked for each."""
 
     timelines: list[Timeline]
+    rounds: list[NDArray]
     errors: WordErrors
     texts: list[str]
     costs: Costs
@@ -82,7 +83,8 @@ def costs_of(program: Program, search: Search) -> Costs:
     f = front.features
     step_s, first_s = port.vectors * f.hop / f.rate, (f.window - f.hop) / f.rate
     init = program.entries[INIT].cycles if INIT in program.entries else 0
-    return Costs(program.target.clock, step_s, first_s, port.vectors, encoder, prediction, joint,
+    languages = tuple(_calls(program, name) for name in (fusion.entries if fusion else ()))
+    return Costs(program.target.clock, step_s, first_s, port.vectors, encoder, prediction, joint, languages,
                  internal=bool(fusion and fusion.internal), init=init)
 
 
@@ -123,7 +125,7 @@ def measure(program: Program, heard: Sequence[Heard], scenario: Scenario, search
     costs = costs_of(program, search)
     assert done.errors is not None
     timelines = [simulate(costs, scenario, h.speech_end, r, keep) for h, r in zip(heard, done.rounds, strict=True)]
-    return Latencies(timelines, done.errors, done.texts, costs, scenario)
+    return Latencies(timelines, done.rounds, done.errors, done.texts, costs, scenario)
 
 
 def compared(a: Latencies, b: Latencies) -> dict[str, tuple[float, tuple[float, float]]]:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,12 +80,25 @@ class Settings:
                 lines[site.path] = f"{chain[-1].file}:{chain[-1].line}" if chain[-1].file else chain[-1].rule
         return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines, budgets=tuple(plan.budgets))
 
+    def moved(self, to: Callable[[str], str]) -> Settings:
+        """The same under other names of layers and kernels."""
+        changes: Any = {k: {to(path): v for path, v in getattr(self, k).items()} for k in _BY_PATH}
+        return evolve(self, **changes)
+
+    def joined(self, other: Settings) -> Settings:
+        """What is said of other layers as well; frames, rates and budgets stay these."""
+        changes: Any = {k: dict(getattr(self, k)) | dict(getattr(other, k)) for k in _BY_PATH}
+        return evolve(self, **changes)
+
     def of_directions(self, layers: Mapping[str, str]) -> Settings:
         """What is said of a bidirectional layer holds for its directions: ``layers`` maps their paths to its own."""
         def both(said: Mapping[str, str]) -> dict[str, str]:
             return {d: said[layer] for d, layer in layers.items() if layer in said} | dict(said)
 
         return evolve(self, places=both(self.places), lines=both(self.lines))
+
+
+_BY_PATH = ("codecs", "pins", "places", "lines")
 
 
 def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *, plan: Mapping[str, Any] | None = None,

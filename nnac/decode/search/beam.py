@@ -36,7 +36,7 @@ from attrs.validators import ge, le
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.decode.fusion import Fusion, fixed
+from nnac.decode.fusion import Fusion, LanguageModel, fixed
 from nnac.decode.search import MAX_SYMBOLS, ROUNDS, Found, Hypothesis, Search
 
 SCORE_BITS = 32
@@ -51,6 +51,10 @@ class Scorer(Protocol):
     def scores(self, frames: Any, prediction: Any) -> NDArray:
         """Log-probabilities int64 [n, vocabulary], in int16 Q4.11, of n encoder frames and predictions; column 0 is
         the blank."""
+        ...
+
+    def language(self, entry: str) -> LanguageModel:
+        """The language model beside the recogniser that has this name.  FusionError: there is none."""
         ...
 
     def internal(self, prediction: Any) -> NDArray:
@@ -77,7 +81,9 @@ class Beam(Search):
 
     def steps(self, rounds: NDArray) -> dict[str, int]:
         n = super().steps(rounds)
-        return n | dict(joint=n["joint"] + n["prediction"]) if self.fusion.internal else n     # the joint once more
+        if self.fusion.internal:                                                               # the joint once more
+            n["joint"] += n["prediction"]
+        return n | dict.fromkeys(self.fusion.entries, n["prediction"])
 
     def over(self, model: Scorer, frames: Any, lengths: NDArray) -> Found:
         rows = len(lengths)
@@ -206,6 +212,7 @@ class _Prefixes:
 
     def __init__(self, model: Scorer, fusion: Fusion) -> None:
         self._model, self._fusion = model, fusion
+        self._models = [model.language(m) if isinstance(m, str) else m for m in fusion.models]
         self._parent, self._token = [-1], [0]
         self._child: dict[tuple[int, int], int] = {}
         self._known: set[tuple[int, int]] = set()                              # (utterance, prefix)
@@ -244,13 +251,13 @@ class _Prefixes:
         if nodes[0] == 0:                                     # the empty prefix comes first, and alone
             assert len(nodes) == 1, "a prefix is asked for before its parent"
             prediction, state = self._model.start(1)
-            said = [m.start() for m in self._fusion.models]
+            said = [m.start() for m in self._models]
         else:
             parents = np.array([self._parent[n] for n in nodes.tolist()], np.int64)
             tokens = np.array([self._token[n] for n in nodes.tolist()], np.int64)
             prediction, state = self._model.predict(tokens, tuple(self._kept.get(parents)[1:]))
             said = [m.step(tokens, tuple(kept.get(parents)))
-                    for m, kept in zip(self._fusion.models, self._languages, strict=True)]
+                    for m, kept in zip(self._models, self._languages, strict=True)]
         self._kept.put(nodes, [prediction, *state])
         for kept, (_, after) in zip(self._languages, said, strict=True):
             kept.put(nodes, list(after))

@@ -1,0 +1,347 @@
+"""Search and latency in one run: word errors by beam and fusion, n-best lists of three executors, what search costs,
+when the text is there.
+
+    python -m benchmarks.bench_search --float FILE --corpus DIR [--runs DIR] [--utterances N] [--compared N] [--only
+    PART,…] [--json FILE]
+
+    wer       float network and int8 training module, on `home` and `sent`: greedy, and beams 1 to 16 without fusion
+              and with each one, weights from `nnac tune-fusion` on `home_dev` (the float network's; every fusion on
+              one grid); intervals are paired with beam search without fusion at the same beam
+    compared  n-best lists (4 best of beam 4, density ratio) of training module, reference and emulator, label times
+              and scores included
+    cost      cycles a frame and host's share of the wall time on the emulator: greedy against beam 8 (n-gram models,
+              on the host)
+    latency   UPL and engine latency, int8 against 5-bit codebooks, from real time to much audio that waits; the
+              machine is also slowed down, since only a backlog lets compression change what a user waits for: the
+              whole curve is printed
+
+Parts keep their results under --runs and are not done again.  The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import evolve, frozen
+from rich.console import Console
+from rich.table import Table
+
+from nnac import compiler
+from nnac.cli import main as nnac
+from nnac.commands._network import Listener, listener
+from nnac.decode import tuning
+from nnac.decode.front_end import front_end_of
+from nnac.decode.fusion import Fusion
+from nnac.decode.ngram import Automaton, automaton, read_arpa
+from nnac.decode.search import Search
+from nnac.decode.search.beam import Beam
+from nnac.decode.search.greedy import Greedy
+from nnac.executors import Subject
+from nnac.files import atomic
+from nnac.latency.measure import Latencies, compared, listen, measure
+from nnac.latency.simulate import Scenario, simulate
+from nnac.program import Program
+from nnac.runtime import recognise
+from nnac.speech.audio import read_manifest
+from nnac.speech.corpus import load_split, manifest_path
+from nnac.speech.wer import WordErrors, difference_interval, word_errors
+
+BEAMS = (1, 2, 4, 8, 16)
+PARTS = ("wer", "compared", "cost", "latency")
+POLICIES = {"int8": ("specs/rnnt_int8.nnac", {}), "gq5": ("specs/papers/gq5.nnac", {"bits": "5"})}
+WAITING = (0.0, 0.5, 1.0, 1.5)         # seconds of audio that are there when the engine is woken
+# the machine's clock is divided by these: the small model takes 1 % of real time at 1
+SLOWER = (1, 8, 32, 64, 96, 112, 128)
+
+
+@frozen(eq=False)
+class Stage:
+    """What all parts need."""
+
+    runs: Path
+    corpus: Path
+    float_path: Path
+    utterances: int | None
+    compared: int
+    say: Callable[[Any], None]
+
+    def arpa(self, name: str) -> Path:
+        """An n-gram model of ``home`` or ``train``, counted once."""
+        path = self.runs / f"{name}.arpa"
+        if not path.is_file():
+            run("ngram", "--tokens", self.float_path, "--text", self.corpus / f"{name}.txt", "--out", path)
+        return path
+
+    def trained(self, name: str) -> Path:
+        """The training module of a policy, calibrated on real speech (no steps of training), and its program beside
+        it."""
+        path, (policy, define) = self.runs / f"{name}.nnc", POLICIES[name]
+        if not path.is_file():
+            defined = [a for k, v in define.items() for a in ("-D", f"{k}={v}")]
+            run("train", policy, "--float", self.float_path, "--corpus", self.corpus, "--out", path, "--steps", "0",
+                "--json", *defined)
+        return path
+
+    def language(self, name: str) -> Path:
+        """An LSTM language model of ``home`` or ``train`` at int8: 400 steps of a float network, then calibrated."""
+        path, start = self.runs / f"{name}-lm.nnc", self.runs / f"{name}-lm-float.nnc"
+        text = self.corpus / f"{name}.txt"
+        if not path.is_file():
+            run("baseline", "--text", text, "--tokens", self.float_path, "--out", start, "--steps", "400", "--json")
+            run("train", "specs/lm_int8.nnac", "--float", start, "--text", text, "--out", path, "--steps", "0",
+                "--json")
+        return path
+
+    def whole_program(self) -> Path:
+        """The int8 recogniser with both LSTM language models in one program."""
+        path = self.runs / "int8-lms.nnp"
+        if not path.is_file():
+            target, source = (compiler.trained(self.language(n)) for n in ("home", "train"))
+            languages = dict(lm=target, source_lm=source)
+            compiler.program(compiler.trained(self.trained("int8")), languages).save(path)
+        return path
+
+    def program(self, name: str) -> Path:
+        path = self.runs / f"{name}.nnp"
+        if not path.is_file():
+            compiler.program(compiler.trained(self.trained(name))).save(path)
+        return path
+
+    def models(self, heard: Listener) -> tuple[Automaton, Automaton]:
+        """(the target's, the source's)."""
+        target, source = (automaton(read_arpa(self.arpa(n), heard.front.tokens)) for n in ("home", "train"))
+        return target, source
+
+    def tuned(self) -> dict[str, tuning.Point]:
+        """The best point of each fusion on `home_dev`, with the float network."""
+        path = self.runs / "tune.jsonl"
+        run("tune-fusion", self.float_path, "--corpus", self.corpus, "--lm", self.arpa("home"), "--source-lm",
+            self.arpa("train"), "--out", path, "--json")
+        first = json.loads(path.read_text().splitlines()[0])["of"]
+        return {f: r.point for f, r in tuning.best(list(tuning.load(path, first).values())).items()}
+
+
+def run(*words: object) -> None:
+    """A command of nnac, its output on standard error.  SystemExit if it fails."""
+    kept, sys.stdout = sys.stdout, sys.stderr
+    try:
+        if nnac([str(w) for w in words]) != 0:
+            raise SystemExit(f"nnac {' '.join(map(str, words))} failed")
+    finally:
+        sys.stdout = kept
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """The JSON of a file, made if it is absent."""
+    if not path.is_file():
+        made = make()
+        with atomic(path, "w") as out:
+            json.dump(made, out)
+    return json.loads(path.read_text())
+
+
+# --------------------------------------------------------------------------------------------------------- word errors
+
+def wer(stage: Stage) -> dict[str, Any]:
+    """network -> domain -> fusion -> beam -> rate; with intervals."""
+    points = {"none": tuning.Point("none")} | {f: p for f, p in stage.tuned().items() if f != "none"}
+    table = Table("network", "domain", "search", *(f"beam {k}" for k in BEAMS),
+                  title="word errors, %, and the difference from no fusion at the same beam with its 95 % interval")
+    out: dict[str, Any] = {}
+    for name, path in (("float", stage.float_path), ("int8", stage.trained("int8"))):
+        heard = listener(str(path))
+        models = stage.models(heard)
+        for domain in ("home", "sent"):
+            split = load_split(stage.corpus, domain)
+            split = split if stage.utterances is None else split.first(stage.utterances)
+            encoded: list[tuning.Encoded] = []
+
+            def errors(search: Search, label: str, name: str = name, domain: str = domain, heard: Listener = heard,
+                       split: Any = split, encoded: list[tuning.Encoded] = encoded) -> WordErrors:
+                def make() -> list[str]:
+                    if not encoded:
+                        features = [heard.front.normalisation.apply(np.asarray(f, np.float32)) for f in split.features]
+                        encoded.append(tuning.Encoded.of(heard.model, features, carry=heard.carry))
+                    return encoded[0].texts(heard.model, search, heard.front.text)
+                path = stage.runs / "wer" / f"{name}-{domain}-{len(split)}-{label}.json"
+                return word_errors(split.texts, kept(path, make))
+
+            greedy = errors(Greedy(), "greedy")
+            found: dict[str, Any] = {"greedy": round(greedy.rate, 2)}
+            table.add_row(name, f"{domain} ({len(split)})", "greedy", f"{greedy.rate:.2f}")
+            plain = {k: errors(Beam(k), f"none-{k}") for k in BEAMS}
+            for fusion, point in points.items():
+                cells, found[fusion] = [], {}
+                weights = "" if fusion == "none" else f"-{point.weight:g}-{point.less:g}-{point.bonus:g}"
+                for k in BEAMS:
+                    e = errors(Beam(k, fusion=point.build(*models)), f"{fusion}{weights}-{k}")
+                    low, high = difference_interval(plain[k], e)
+                    less = e.rate - plain[k].rate
+                    found[fusion][str(k)] = dict(rate=round(e.rate, 2), difference=round(less, 2),
+                                                 interval=[round(low, 2), round(high, 2)])
+                    cells.append(f"{e.rate:.2f}" + (f"\n{less:+.1f} ({low:+.1f} … {high:+.1f})" if weights else ""))
+                options = point.options().removeprefix("--search beam ") if weights else ""
+                table.add_row("", "", f"{fusion}\n{options}".strip(), *cells)
+            out.setdefault(name, {})[domain] = found
+    stage.say(table)
+    return dict(wer=out, weights={f: p.options() for f, p in points.items()})
+
+
+# -------------------------------------------------------------------------------------------------------- n-best lists
+
+def nbest(stage: Stage) -> dict[str, Any]:
+    """The same lists from three executors."""
+    def make() -> dict[str, Any]:
+        trained = compiler.trained(stage.trained("int8"))
+        heard = listener(str(stage.trained("int8")))
+        target, source = stage.models(heard)
+        point = stage.tuned()["density_ratio"]
+        how = Beam(4, nbest=4, fusion=Fusion((target, source), (point.weight, -point.less), bonus=point.bonus))
+        features: list[Any] = []
+        for name in ("home", "sent", "voice", "train"):
+            split = load_split(stage.corpus, name)
+            features += [trained.front.normalisation.apply(np.asarray(f, np.float32)) for f in split.features]
+        features = features[: stage.compared]
+        subject = Subject(trained, compiled=Program.load(stage.program("int8")))
+        lists: dict[str, Any] = {}
+        for engine in ("torch", "emulator", "reference"):
+            begun = time.monotonic()
+            lists[engine] = recognise(subject, features, 1.0, engine=engine, batch=64, quiet=False, search=how).nbest
+            print(f"{engine}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        different = sum(any(lists[e][i] != lists["torch"][i] for e in lists) for i in range(len(features)))
+        return dict(compared_nbest=len(features) * len(lists), compared_utterances=len(features),
+                    different_nbest=different)
+
+    found = kept(stage.runs / f"nbest-{stage.compared}.json", make)
+    stage.say(f"n-best lists of {found['compared_utterances']} utterances on training module, emulator and reference: "
+              f"{found['different_nbest']} differ")
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- cost of searching
+
+@contextmanager
+def timed(owner: type, names: tuple[str, ...], spent: dict[str, float]) -> Iterator[None]:
+    """Add up the seconds inside some methods of a class, ``spent["inside"]``."""
+    before = {n: getattr(owner, n) for n in names}
+
+    def around(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                spent["inside"] = spent.get("inside", 0.0) + time.perf_counter() - begun
+        return call
+
+    for n, method in before.items():
+        setattr(owner, n, around(method))
+    try:
+        yield
+    finally:
+        for n, method in before.items():
+            setattr(owner, n, method)
+
+
+def cost(stage: Stage) -> dict[str, Any]:
+    """Cycles a frame and the host's share, one utterance alone as on a device; 60 sentences of `home`."""
+    from nnac.decode.integer import EntryModel, IntegerStepper
+
+    program = Program.load(stage.whole_program())
+    front = front_end_of(program)
+    split = load_split(stage.corpus, "home").first(60)
+    features = [front.normalisation.apply(np.asarray(f, np.float32)) for f in split.features]
+    point = stage.tuned()["density_ratio"]
+    searches: dict[str, Search] = dict(greedy=Greedy(), beam4=Beam(4), beam8=Beam(8))
+    pairs: dict[str, Any] = dict(beam8_two_ngrams=stage.models(listener(str(stage.program("int8")))),
+                                 beam8_two_lms=("lm", "source_lm"))
+    for name, pair in pairs.items():
+        searches[name] = Beam(8, fusion=Fusion(pair, (point.weight, -point.less), bonus=point.bonus))
+    table = Table("search", "cycles a frame", "joint a frame", "prediction a frame", "host's share of wall",
+                  title="int8 on edge, every hypothesis a call of its own")
+    found: dict[str, Any] = {}
+    for name, how in searches.items():
+        spent: dict[str, float] = {}
+        recognise(Subject(compiled=program), features[:4], 1.0, quiet=True, search=how)      # plans are translated once
+        with timed(IntegerStepper, ("_run", "encode"), spent), timed(EntryModel, ("_run",), spent):
+            done = recognise(Subject(compiled=program), features, sum(split.seconds), quiet=True, search=how)
+        frames, cycles = done.steps["encoder"], done.cycles_per_frame or 0.0
+        share = 1 - spent["inside"] / done.wall_s
+        found[name] = dict(cycles=round(cycles), joint=round(done.steps["joint"] / frames, 2), share=round(share, 3),
+                           prediction=round(done.steps["prediction"] / frames, 2))
+        each = [f"{done.steps[e] / frames:.2f}" for e in ("joint", "prediction")]
+        table.add_row(name, f"{cycles:,.0f}", *each, f"{share:.1%}")
+    stage.say(table)
+    over = found["beam8_two_lms"]["cycles"] / found["greedy"]["cycles"]
+    return dict(cost=found, beam8_two_lms_over_greedy_cycles=round(over, 3),
+                search_share_of_wall=found["beam8_two_lms"]["share"])
+
+
+# ------------------------------------------------------------------------------------------------------------- latency
+
+def latency(stage: Stage) -> dict[str, Any]:
+    """UPL of two policies: as it is, and along the curve where a backlog grows."""
+    listed = read_manifest(manifest_path(stage.corpus, "sent"))
+    programs = {name: Program.load(stage.program(name)) for name in POLICIES}
+    heard = listen(front_end_of(programs["int8"]), listed, Scenario().hangover_s)
+    done = {name: measure(p, heard, Scenario(), Greedy(), quiet=True) for name, p in programs.items()}
+    table = Table("clock", "audio waiting", "work/audio", "UPL P90 int8", "gq5", "change, 95 % interval",
+                  title=f"{len(heard)} sentences, small model on edge, greedy, hangover 200 ms")
+    curve = []
+    for slower in SLOWER:
+        for waiting in WAITING:
+            moved = {name: again(d, slower, waiting, heard) for name, d in done.items()}
+            share, (low, high) = compared(moved["int8"], moved["gq5"])["upl_p90"]
+            p90 = {n: 1e3 * m.quantiles()["upl"].p90 for n, m in moved.items()}
+            rtf = moved["int8"].rtf
+            point = dict(clock_divided_by=slower, waiting_s=waiting, rtf=round(rtf, 4), share=round(share, 4),
+                         interval=[round(low, 4), round(high, 4)])
+            curve.append(point | {f"{n}_ms": round(v, 2) for n, v in p90.items()})
+            changed = f"{100 * share:+.1f} % ({100 * low:+.1f} … {100 * high:+.1f})"
+            ms = [f"{p90[n]:.1f} ms" for n in ("int8", "gq5")]
+            table.add_row(f"/ {slower}", f"{waiting:g} s", f"{rtf:.3f}", *ms, changed)
+    stage.say(table)
+    p90s = {name: {n: round(1e3 * d.quantiles()[name].p90, 3) for n, d in done.items()} for name in ("upl", "engine")}
+    return dict(upl_p90_ms={"small": p90s["upl"]}, engine_p90_ms={"small": p90s["engine"]}, upl_curve=curve)
+
+
+def again(done: Latencies, slower: float, waiting: float, heard: list[Any]) -> Latencies:
+    """The same utterances and rounds on a slower machine, with audio waiting."""
+    costs, scenario = evolve(done.costs, clock=done.costs.clock / slower), evolve(done.scenario, waiting_s=waiting)
+    lines = [simulate(costs, scenario, h.speech_end, r) for h, r in zip(heard, done.rounds, strict=True)]
+    return evolve(done, timelines=lines, costs=costs, scenario=scenario)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--float", dest="float_path", type=Path, default=Path("networks/demo.nnc"))
+    p.add_argument("--corpus", type=Path, required=True)
+    p.add_argument("--runs", type=Path, default=Path("runs/search"))
+    p.add_argument("--utterances", type=int, help="of each domain, for the word errors (all)")
+    p.add_argument("--compared", type=int, default=1000, help="utterances of which n-best lists are compared (1000)")
+    p.add_argument("--only", default=",".join(PARTS), help=f"parts, with commas between ({','.join(PARTS)})")
+    p.add_argument("--json", type=Path, help="also write the JSON object here")
+    args = p.parse_args()
+    console = Console(width=150)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    stage = Stage(args.runs, args.corpus, args.float_path, args.utterances, args.compared, console.print)
+    parts = dict(wer=wer, compared=nbest, cost=cost, latency=latency)
+    found: dict[str, Any] = {}
+    for name in args.only.split(","):
+        found |= parts[name](stage)
+    line = json.dumps(found)
+    if args.json:
+        args.json.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ def register(subparsers: Any) -> None:
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="speech: an RNN-T")
     data.add_argument("--text", type=source, metavar="FILE", help="sentences, one a line: a language model")
     p.add_argument("--tokens", type=source, metavar="FILE", help="the recogniser whose word pieces a language model takes (default: its own)")
-    p.add_argument("--out", type=sink(".part", ".log.jsonl"), required=True, metavar="FILE")
+    p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(1), help="optimiser steps (default: the demo's 1800; 1000 of a language model)")
     p.add_argument("--longer", action="store_true", help="the longer run: 2600 steps")
     p.add_argument("--cells", type=whole(1, 1 << 16), metavar="N", help="of every LSTM, and width of the joint (256)")

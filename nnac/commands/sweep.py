@@ -116,8 +116,10 @@ def _passed(args: argparse.Namespace) -> list[str]:
 
 
 def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
+    from nnac.children import end_with_parent
     from nnac.report import outcomes, runs
 
+    end_with_parent()
     name, _, seed = args.one.rpartition(":")
     row = next((r for r in experiments.rows if r.name == name), None)
     if row is None or not seed.isdigit():

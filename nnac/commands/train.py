@@ -28,7 +28,7 @@ def register(subparsers: Any) -> None:
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="what a recogniser learns from")
     data.add_argument("--text", type=source, metavar="FILE", help="what a language model learns from: sentences, one a line")
-    p.add_argument("--out", type=sink(".part", ".log.jsonl"), required=True, metavar="FILE")
+    p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
     p.add_argument("--learning-rate", type=rate)
     p.add_argument("--seed", type=SEED)

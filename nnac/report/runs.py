@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from nnac import children
 from nnac.errors import UserError
 from nnac.progress import progress
 from nnac.report.experiments import Experiments, Row
@@ -82,7 +83,7 @@ def missing(experiments: Experiments, results: Path, only: Sequence[str] = (), u
 def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once: int = 1, quiet: bool = False) -> list[str]:
     """Run ``command`` for each job as a process of its own, ``at_once`` at a time; names of those that failed.
 
-    Output goes to ``logs/ROW-sSEED.log``.  When this process is interrupted its children are ended too; they resume next time.
+    Output goes to ``logs/ROW-sSEED.log``.  When this process ends, by whatever, its children end too; they resume next time.
     """
     waiting, failed = list(jobs), []
     running: dict[str, subprocess.Popen] = {}
@@ -96,7 +97,7 @@ def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once:
                     row, seed = waiting.pop(0)
                     name = f"{row.name}-s{seed}"
                     with open(logs / f"{name}.log", "ab") as log:
-                        running[name] = subprocess.Popen(command(row, seed), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+                        running[name] = children.start(command(row, seed), stdout=log, stderr=log, env=environment)
                 time.sleep(0.2)
                 for name, process in list(running.items()):
                     if process.poll() is not None:

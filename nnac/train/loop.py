@@ -21,7 +21,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,13 +32,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..children import end_with_parent
 from ..errors import UserError
 from ..files import atomic
 from ..progress import progress
 from .batches import epoch_order
 from .journal import Journal, check_tensorboard
 from .pace import Pace, Run
-from .processes import Stopped, TrainingError, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
+from .processes import Stopped, TrainingError, alone, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
 
 Report = Callable[[dict], None]
 
@@ -276,26 +277,28 @@ def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None
         raise TrainingError(f"{pace.shards} shards cannot be shared by {world} processes")
     if run.tensorboard:
         check_tensorboard()                                            # before the minutes of preparation, not after
-    learner, examples, dev = task.prepare()
-    trainer = Trainer(learner, pace, examples, task.identity(), device)
-    part = Path(task.out + ".part")
-    if part.exists():
-        trainer.restore(part)
-    elif world > 1:
-        trainer.agree()
-    if rank:
-        _steps(trainer, rank, world, run, dev, part, lambda line: None)
-        return
-    with Journal(task.out, trainer.step, run.tensorboard) as journal:
-        def tell(line: dict) -> None:
-            journal.write(line)
-            report(line)
+    with alone(task.out) if rank == 0 else nullcontext():
+        learner, examples, dev = task.prepare()
+        trainer = Trainer(learner, pace, examples, task.identity(), device)
+        part = Path(task.out + ".part")
+        if part.exists():
+            trainer.restore(part)
+        elif world > 1:
+            trainer.agree()
+        if rank:
+            _steps(trainer, rank, world, run, dev, part, lambda line: None)
+            return
+        with Journal(task.out, trainer.step, run.tensorboard) as journal:
+            def tell(line: dict) -> None:
+                journal.write(line)
+                report(line)
 
-        tell({"parameters": sum(p.numel() for p in learner.named.values()), "step": trainer.step, "epoch_steps": trainer.steps_per_epoch()})
-        _steps(trainer, rank, world, run, dev, part, tell)
-        line = {"step": trainer.step, "dev": learner.evaluate(dev)}
-        tell(line | task.finish(learner, examples, line | {"identity": trainer.identity}))
-    part.unlink(missing_ok=True)
+            parameters = sum(p.numel() for p in learner.named.values())
+            tell({"parameters": parameters, "step": trainer.step, "epoch_steps": trainer.steps_per_epoch()})
+            _steps(trainer, rank, world, run, dev, part, tell)
+            line = {"step": trainer.step, "dev": learner.evaluate(dev)}
+            tell(line | task.finish(learner, examples, line | {"identity": trainer.identity}))
+        part.unlink(missing_ok=True)
 
 
 def sum_in_order(own: list[Tensor], total: Tensor, world: int, portion: int = 1 << 20) -> None:
@@ -428,6 +431,7 @@ def main(path: str) -> int:
     def say(line: dict) -> None:
         print(json.dumps(line), flush=True)
 
+    end_with_parent()
     try:
         task, run = read_job(path)
         with rank_of_group(run.device) as (rank, world):

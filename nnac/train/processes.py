@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
+from .. import children
 from ..errors import UserError
 
 Report = Callable[[dict], None]
@@ -84,7 +86,7 @@ def keep_freed_memory() -> None:
 
 
 def run_processes(job: dict, world: int, report: Report) -> None:
-    """``world`` fresh programs; rank 0 reports JSON lines on its stdout.  When this one dies, so do they: at the broken pipe."""
+    """``world`` fresh programs; rank 0 reports JSON lines on its stdout.  When this one dies, so do they."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "job.json").write_text(json.dumps(job))
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
@@ -104,8 +106,7 @@ def run_processes(job: dict, world: int, report: Report) -> None:
                     out = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
                     own = {**environment, "RANK": str(rank)}
                     # a session of their own: a terminal's Ctrl-C reaches them once, through this program
-                    ranks.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=own, text=True,
-                                                  start_new_session=True))
+                    ranks.append(children.start(command, stdout=out, stderr=log, env=own, start_new_session=True))
             assert ranks[0].stdout is not None
             with interruptible(pass_on) as asked:
                 for line in ranks[0].stdout:
@@ -127,6 +128,28 @@ def run_processes(job: dict, world: int, report: Report) -> None:
                 process.terminate()
             for process in ranks:
                 process.wait()
+
+
+@contextmanager
+def alone(out: str, wait_s: float = 5.0) -> Iterator[None]:
+    """Within: no other process trains into ``out``; its lock is the file OUT.lock.  TrainingError: another one does.
+
+    wait_s  for one that is just ending, as those do whose parent was killed
+    """
+    lock = FileLock(f"{out}.lock")
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        raise TrainingError(f"another run is training into {out}: wait for it, or choose another output") from None
+    except OSError as error:
+        raise TrainingError(f"{out}.lock: {error.strerror}") from None
+    try:
+        if Path(out).exists():
+            raise TrainingError(f"{out} is there already; remove it or choose another output")
+        yield
+        Path(lock.lock_file).unlink(missing_ok=True)   # whoever waits for it finds the output
+    finally:
+        lock.release()
 
 
 @contextmanager

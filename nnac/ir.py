@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, evolve, field, frozen
 
+from nnac.attributes import Attributes
 from nnac.entry import EntryPoint
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Node:
     inputs: tuple[str, ...]
     output: str
     entry: str
-    attributes: Mapping[str, Any] = field(factory=dict)
+    attributes: Attributes = field(factory=Attributes)
     constants: Mapping[str, NDArray] = field(factory=dict)
     states: tuple[State, ...] = ()
     origins: tuple[str, ...] = ()

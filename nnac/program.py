@@ -24,10 +24,12 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge, le
 from numpy.typing import NDArray
 
+from nnac.attributes import Attributes
 from nnac.entry import EntryPoint
 from nnac.errors import ABSURD, UserError
 from nnac.files import FileError, atomic, read
 from nnac.ir import Value
+from nnac.ops import kinds, operator
 from nnac.target import Target
 
 FORMAT, VERSION = "nnac-program", 3
@@ -141,7 +143,7 @@ class HostCall:
     id: int
     path: str
     op: str
-    attributes: Mapping[str, Any]
+    attributes: Attributes
     inputs: tuple[Port, ...]
     output: Port
     states: tuple[Port, ...]
@@ -152,7 +154,6 @@ class HostCall:
     def run(self, memory: NDArray) -> None:
         """Read inputs and states from ``memory`` uint8 [batch, bytes], write output and new states."""
         from nnac.ir import Node, QGraph
-        from nnac.ops import operator
 
         node = Node(self.path, self.op, tuple(p.value for p in self.inputs), self.output.value, "", self.attributes, self.constants)
         graph = QGraph(self.path, {v.name: v for v in self.values}, (node,), {}, {})
@@ -413,7 +414,7 @@ def _program(tensors: Mapping[str, NDArray], content: Any) -> Program:
         if e.name in entries:
             raise ValueError(f"two entries are called {e.name}")
         entries[e.name] = Entry(e.name, words, lines, e.inputs, e.outputs, e.taps, e.steps, e.cycles, e.unread, e.backward)
-    host = tuple(HostCall(h.id, h.path, h.op, h.attributes, h.inputs, h.output, h.states, h.cycles, h.values,
+    host = tuple(HostCall(h.id, h.path, h.op, operator(h.op).attributes_type(**h.attributes), h.inputs, h.output, h.states, h.cycles, h.values,
                           {k.removeprefix(f"host.{h.id}."): v for k, v in tensors.items() if k.startswith(f"host.{h.id}.")})
                  for h in c.host)
     made = Program(Target.from_json(c.target), entries, tensors["dram"], c.states, c.symbols, {v.name: v for v in c.values}, c.debug,
@@ -426,7 +427,6 @@ def _program(tensors: Mapping[str, NDArray], content: Any) -> Program:
 def _absurd(program: Program) -> Iterator[str]:
     """What cannot be: addresses outside their memory, names of nothing, numbers out of bounds."""
     from nnac.isa import MachineConfig
-    from nnac.ops import kinds
 
     memory = MachineConfig.of(program.target).a_bytes
     if program.dram.dtype != np.uint8 or program.dram.ndim != 1:

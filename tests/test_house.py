@@ -20,6 +20,7 @@ progress
 units
 diagnostics
 rendering
+attributes
 formats
 limits
 entry

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
 import nnac
 from nnac import arith, isa, ops
+from nnac.attributes import Attributes, record
 from nnac.evaluate import evaluate
 from nnac.formats import PRE, UNIT
 from nnac.ir import Node, QGraph
@@ -45,6 +47,10 @@ policy p {
 def define() -> None:
     """The three classes, each of which would be a file ``gelu.py`` in ``nnac/ops``, ``nnac/train/ops`` and ``nnac/schedule/ops``."""
 
+    @frozen(eq=False)
+    class GeluAttributes(Attributes):
+        width: int
+
     class Gelu(ops.Operator):
         """``x Phi(x)``: Phi, the normal distribution's integral, by table; its product with x is requantised.
 
@@ -52,11 +58,12 @@ def define() -> None:
         """
 
         kind = "gelu"
+        attributes_type = GeluAttributes
         constants = ("table", "multiplier", "shift")
         takes, in_one_piece = PRE, True
 
         def attributes(self, layer, p):
-            return dict(width=layer.width)
+            return GeluAttributes(layer.width)
 
         def integers(self, node, graph, inputs, state, constants):
             phi = arith.lookup(constants["table"], "complement", inputs[0])
@@ -106,7 +113,7 @@ def define() -> None:
             return Parameters(f"{node.path}.table", (look,), node.path), Parameters(f"{node.path}.product", (product,), node.path)
 
         def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
-            return dict(phi=vectors * align(2 * node.attributes["width"]))
+            return dict(phi=vectors * align(2 * record(node.attributes, GeluAttributes).width))
 
         def emit(self, node, e):
             x, y = e.views(node)

@@ -1,9 +1,11 @@
 """Operators: one file each, found by name, light at import; their facts are what lint, lowering and targets ask."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from nnac import ops
@@ -86,3 +88,16 @@ def test_a_target_claims_only_operators_that_exist():
     (found,) = check_text(text, "t.nnac").diagnostics
     assert found.code == "unknown-choice" and "`operators` has no `convolution`" in found.message
     assert not check_text(text.replace(" convolution", " gru"), "t.nnac").diagnostics
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_attributes_are_a_record_that_reads_as_a_mapping_and_survives_plain_data(kind):
+    fact = ops.operator(kind)
+    made = lower(model(kind), lambda path: Precision()).by_path[kind].attributes
+    assert type(made) is fact.attributes_type
+    assert dict(made) == (attrs.asdict(made) if attrs.has(type(made)) else {})
+    assert fact.attributes_type(**json.loads(json.dumps(dict(made)))) == made and "no such" not in made
+    for name in made:
+        assert made[name] == getattr(made, name)
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(made, name, 0)

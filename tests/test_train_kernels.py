@@ -11,6 +11,7 @@ from nnac.errors import UserError
 from nnac.evaluate import evaluate
 from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph, State, Value
+from nnac.ops.lstm import LstmAttributes
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts, native, native_lstm
 from nnac.train.format import Format
@@ -63,7 +64,7 @@ def problem(seed, variant, *, inputs=24, cells=20, steps=9, batch=5, fraction=11
     s_h = rng.uniform(0.5, 2.0, 4 * cells) * gain / (127 * np.sqrt(cells))
     bias = rng.standard_normal(4 * cells) * gain
     states = (State("l.hidden", cells, 8, hidden_scale), State("l.cell", cells, 16, 2.0**-fraction))
-    attributes = dict(
+    attributes = LstmAttributes(
         cells=cells,
         variant=variant,
         fraction=fraction,

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from nnac.attributes import Attributes
 from nnac.formats import FixedPoint, Precision, unit_scale
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Operator:
     makes_zero_point: ClassVar[bool] = False           # its output may have a zero point (a view's has what its input has)
     takes: ClassVar[FixedPoint | None] = None          # the format that its input has, whatever the policy says
     gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
+    attributes_type: ClassVar[type[Attributes]] = Attributes  # of its nodes' attributes
     weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
     meets: ClassVar[Mapping[str, str]] = {"weight": "input"}   # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
     in_one_piece: ClassVar[bool] = False               # its instructions read and write vectors that lie in one piece
@@ -84,9 +86,9 @@ class Operator:
 
     # ---- lowering: a layer and what a plan decides about its integers become a node
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> Attributes:
         """What the node says about itself beside its inputs and constants."""
-        return {}
+        return Attributes()
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         """What the node keeps from step to step."""

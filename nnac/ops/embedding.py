@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from attrs import frozen
+
+from nnac.attributes import Attributes
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
@@ -15,16 +18,24 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
+@frozen(eq=False)
+class EmbeddingAttributes(Attributes):
+    """Rows of the table."""
+
+    rows: int
+
+
 class Embedding(Operator):
     """Row ``x[..., 0]`` of the table.  constants  weight int8 [rows, width] in the output's own format.  The index is a 32-bit value."""
 
+    attributes_type = EmbeddingAttributes
     constants = ("weight",)
     by_index = True
     makes_zero_point = True
     weight_bits = 8
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
-        return dict(rows=layer.kernels[0].rows)
+    def attributes(self, layer: LayerShape, p: Precision) -> EmbeddingAttributes:
+        return EmbeddingAttributes(rows=layer.kernels[0].rows)
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.ops._work import Work

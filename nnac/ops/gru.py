@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from attrs import frozen
+
+from nnac.attributes import Attributes, record
 from nnac.formats import UNIT, unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import stacked
@@ -17,6 +20,14 @@ if TYPE_CHECKING:
     from nnac.ops import LayerShape
 
 
+@frozen(eq=False)
+class GruAttributes(Attributes):
+    """Cells, and bits of the hidden state."""
+
+    cells: int
+    hidden_bits: int = 8
+
+
 class Gru(RecurrentOperator):
     """`arith.gru_cell`, then ``hidden = requantise(blend)``.
 
@@ -25,11 +36,12 @@ class Gru(RecurrentOperator):
     attributes cells, hidden_bits
     """
 
+    attributes_type = GruAttributes
     constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh")
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
-        return dict(cells=layer.attributes["cells"], hidden_bits=p.hidden)
+    def attributes(self, layer: LayerShape, p: Precision) -> GruAttributes:
+        return GruAttributes(cells=layer.attributes["cells"], hidden_bits=p.hidden)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         from nnac.ir import State as StateVector
@@ -41,7 +53,7 @@ class Gru(RecurrentOperator):
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
-        c, a = constants, node.attributes
+        c, a = constants, record(node.attributes, GruAttributes)
         names = f"{node.path}.hidden", f"{node.path}.blend"
         hidden, blend = (state[n] for n in names)
         from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"], c["input_shift"], 0, 16)
@@ -50,13 +62,13 @@ class Gru(RecurrentOperator):
             product = arith.matmul(hidden, c["recurrent"]) + c["recurrent_bias"]
             from_hidden = arith.requantise(product, c["recurrent_multiplier"], c["recurrent_shift"], 0, 16)
             blend = arith.gru_cell(step, from_hidden, blend, c["sigmoid"], c["tanh"])
-            hidden = arith.requantise(blend, c["hidden_multiplier"], c["hidden_shift"], 0, a["hidden_bits"])
+            hidden = arith.requantise(blend, c["hidden_multiplier"], c["hidden_shift"], 0, a.hidden_bits)
             outputs.append(hidden)
         state[names[0]], state[names[1]] = hidden, blend
         return stacked(outputs, inputs[0])
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
-        a = node.attributes
-        require(output.width == a["cells"] and output.rate == inputs[0].rate, node, f"makes {a['cells']} values a frame")
+        a = record(node.attributes, GruAttributes)
+        require(output.width == a.cells and output.rate == inputs[0].rate, node, f"makes {a.cells} values a frame")
         if node.constants:
-            require_sums(node, (("input", inputs[0].bits, "bias"), ("recurrent", a["hidden_bits"], "recurrent_bias")), 32)
+            require_sums(node, (("input", inputs[0].bits, "bias"), ("recurrent", a.hidden_bits, "recurrent_bias")), 32)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
+from nnac.attributes import Attributes
 from nnac.limits import MOST_ELEMENTS
 from nnac.ops import Array, Operator, State, require
 
@@ -16,16 +19,24 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
+@frozen(eq=False)
+class LayerNormAttributes(Attributes):
+    """What is added to the variance."""
+
+    epsilon: float = 1e-5
+
+
 class LayerNorm(Operator):
     """`arith.layer_norm`.  constants  gain int16 [C], bias int64 [C], epsilon, root_width, multiplier, shift (scalars), rsqrt [385]."""
 
+    attributes_type = LayerNormAttributes
     constants = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
     in_one_piece = True
     folds_zero_point = True                            # a shift of all inputs changes nothing
     makes_zero_point = True
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
-        return dict(epsilon=layer.attributes.get("epsilon", 1e-5))
+    def attributes(self, layer: LayerShape, p: Precision) -> LayerNormAttributes:
+        return LayerNormAttributes(epsilon=layer.attributes.get("epsilon", 1e-5))
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
         return width <= MOST_ELEMENTS

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from attrs import frozen
+
+from nnac.attributes import Attributes, record
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
@@ -15,6 +18,14 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
+@frozen(eq=False)
+class LinearAttributes(Attributes):
+    """Bits of the container that the products read; whether there is a bias."""
+
+    weight_bits: int = 8
+    bias: bool = True
+
+
 class Linear(Operator):
     """``y = requantise(W x + b)``.
 
@@ -23,12 +34,13 @@ class Linear(Operator):
     attributes weight_bits
     """
 
+    attributes_type = LinearAttributes
     constants = ("weight", "bias", "multiplier", "shift")
     folds_zero_point = True
     makes_zero_point = True
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
-        return dict(weight_bits=p.weights, bias=layer.attributes.get("bias", True))
+    def attributes(self, layer: LayerShape, p: Precision) -> LinearAttributes:
+        return LinearAttributes(weight_bits=p.weights, bias=layer.attributes.get("bias", True))
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.isa import beats
@@ -54,6 +66,6 @@ class Linear(Operator):
             w = node.constants["weight"]
             require(w.shape == (output.width, inputs[0].width), node, f"weight {w.shape} fits [{output.width}, {inputs[0].width}]")
             bound = int(arith.accumulator_bound(inputs[0].bits, w, node.constants["bias"]).max())
-            limit = 47 if max(inputs[0].bits, node.attributes.get("weight_bits", 8)) > 8 else 31
+            limit = 47 if max(inputs[0].bits, record(node.attributes, LinearAttributes).weight_bits) > 8 else 31
             require(bound < 1 << limit, node, f"the accumulator reaches {bound}, more than {limit + 1} bits")
             require(bound * int(node.constants["multiplier"].max()) < 1 << 62, node, "accumulator times multiplier stays below 2^62")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
+from nnac.attributes import Attributes, record
 from nnac.formats import unit_scale
 from nnac.limits import MOST_UNITS
 from nnac.ops import Array, State, require
@@ -27,6 +30,23 @@ def interleaved(lanes: int) -> bool:
     return lanes % 16 == 0
 
 
+@frozen(eq=False)
+class LstmAttributes(Attributes):
+    """Cells; variant ``acc32`` or ``sum16``; fraction bits of the cell; bits of the hidden state and, before a projection, of the cells' outputs.
+
+    project   width of the projection, 0 for none      reversed   one direction that goes from the sequence's end (`nnac.schedule.passes`)
+    """
+
+    cells: int
+    variant: str
+    fraction: int
+    hidden_bits: int = 8
+    bidirectional: bool = False
+    project: int = 0
+    cell_output_bits: int = 8
+    reversed: bool = False
+
+
 class Lstm(RecurrentOperator):
     """The LSTM of docs/design.md §5.  Constants and states carry the prefix ``forward.``/``backward.`` when bidirectional.
 
@@ -40,12 +60,13 @@ class Lstm(RecurrentOperator):
     The backward half of a bidirectional layer has no streaming state: it starts at zero at the end of the sequence it is given.
     """
 
+    attributes_type = LstmAttributes
     meets = {**RecurrentOperator.meets, "project": "hidden"}  # noqa: RUF012
     shares_sum = ("input", "recurrent")
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
+    def attributes(self, layer: LayerShape, p: Precision) -> LstmAttributes:
         a = layer.attributes
-        return dict(cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden, bidirectional=a["bidirectional"],
+        return LstmAttributes(cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden, bidirectional=a["bidirectional"],
                     project=a["project"], cell_output_bits=8)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
@@ -56,11 +77,11 @@ class Lstm(RecurrentOperator):
 
     def constants_of(self, node: Node) -> tuple[str, ...]:
         names = ["input", "recurrent", "bias", "hidden_multiplier", "hidden_shift"]
-        names += ["multiplier", "shift"] if node.attributes["variant"] == "acc32" else [
+        names += ["multiplier", "shift"] if record(node.attributes, LstmAttributes).variant == "acc32" else [
             "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift"]
-        if node.attributes.get("project"):
+        if record(node.attributes, LstmAttributes).project:
             names += ["project", "project_bias", "project_multiplier", "project_shift"]
-        directions = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
+        directions = DIRECTIONS[bool(record(node.attributes, LstmAttributes).bidirectional)]
         return (*(d + n for d in directions for n in names), "sigmoid", "tanh", "tanh_cell")
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
@@ -99,8 +120,8 @@ class Lstm(RecurrentOperator):
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         (x,) = inputs
-        if not node.attributes.get("bidirectional"):
-            backwards = bool(node.attributes.get("reversed"))
+        if not record(node.attributes, LstmAttributes).bidirectional:
+            backwards = bool(record(node.attributes, LstmAttributes).reversed)
             made = self.direction(node, reverse(x) if backwards else x, "", state, constants)
             return reverse(made) if backwards else made
         forward = self.direction(node, x, "forward.", state, constants)
@@ -113,35 +134,35 @@ class Lstm(RecurrentOperator):
 
         c = {k[len(prefix):]: v for k, v in constants.items() if k.startswith(prefix)} | {
             k: constants[k] for k in ("sigmoid", "tanh", "tanh_cell")}
-        a = node.attributes
+        a = record(node.attributes, LstmAttributes)
         hidden_name, cell_name = (f"{node.path}.{prefix}{s}" for s in ("hidden", "cell"))
         hidden, cell = state[hidden_name], state[cell_name]
-        out_bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
+        out_bits = a.cell_output_bits if a.project else a.hidden_bits
         from_input = arith.matmul(x, c["input"]) + c["bias"]
-        if a["variant"] == "sum16":
+        if a.variant == "sum16":
             from_input = arith.requantise(from_input, c["input_multiplier"], c["input_shift"], 0, 16)
         outputs = []
         for step in from_input:
             product = arith.matmul(hidden, c["recurrent"])
-            if a["variant"] == "sum16":
+            if a.variant == "sum16":
                 pre = arith.saturate(step + arith.requantise(product, c["recurrent_multiplier"], c["recurrent_shift"], 0, 16), 16)
             else:
                 pre = arith.requantise(step + product, c["multiplier"], c["shift"], 0, 16)
-            hidden, cell = arith.lstm_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a["fraction"],
+            hidden, cell = arith.lstm_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a.fraction,
                                            c["hidden_multiplier"], c["hidden_shift"], out_bits)
-            if a.get("project"):
+            if a.project:
                 acc = arith.matmul(hidden, c["project"]) + c["project_bias"]
-                hidden = arith.requantise(acc, c["project_multiplier"], c["project_shift"], 0, a["hidden_bits"])
+                hidden = arith.requantise(acc, c["project_multiplier"], c["project_shift"], 0, a.hidden_bits)
             outputs.append(hidden)
         state[hidden_name], state[cell_name] = hidden, cell
         return stacked(outputs, x)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
-        a = node.attributes
-        require(a["variant"] in ("acc32", "sum16"), node, f"variant {a['variant']} is acc32 or sum16")
-        require(0 < a["fraction"] < 16, node, "the cell has 1 to 15 fraction bits")
-        width = (a.get("project") or a["cells"]) * (2 if a.get("bidirectional") else 1)
+        a = record(node.attributes, LstmAttributes)
+        require(a.variant in ("acc32", "sum16"), node, f"variant {a.variant} is acc32 or sum16")
+        require(0 < a.fraction < 16, node, "the cell has 1 to 15 fraction bits")
+        width = (a.project or a.cells) * (2 if a.bidirectional else 1)
         require(output.width == width and output.rate == inputs[0].rate, node, f"makes {width} values a frame")
         if node.constants:
-            for d in DIRECTIONS[bool(a.get("bidirectional"))]:
-                require_sums(node, ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a["hidden_bits"], None)), 31)
+            for d in DIRECTIONS[bool(a.bidirectional)]:
+                require_sums(node, ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a.hidden_bits, None)), 31)

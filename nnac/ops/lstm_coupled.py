@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from attrs import frozen
+
+from nnac.attributes import Attributes, record
 from nnac.formats import unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import stacked
@@ -17,6 +20,15 @@ if TYPE_CHECKING:
     from nnac.ops import LayerShape
 
 
+@frozen(eq=False)
+class CoupledLstmAttributes(Attributes):
+    """Cells, fraction bits of the cell, bits of the hidden state."""
+
+    cells: int
+    fraction: int
+    hidden_bits: int = 8
+
+
 class CoupledLstm(RecurrentOperator):
     """CIFG: `arith.coupled_cell`; gates f, g, o.
 
@@ -25,13 +37,14 @@ class CoupledLstm(RecurrentOperator):
     attributes cells, fraction (of the cell), hidden_bits
     """
 
+    attributes_type = CoupledLstmAttributes
     gates: ClassVar[int] = 3
     constants: ClassVar[tuple[str, ...]] = (
         "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift", "hidden_multiplier",
         "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
-        return dict(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)
+    def attributes(self, layer: LayerShape, p: Precision) -> CoupledLstmAttributes:
+        return CoupledLstmAttributes(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         return cell_states(layer.path, layer.attributes["cells"], layer.attributes["cells"], p, unit_scale(p.hidden, p.hidden_clip))
@@ -39,7 +52,7 @@ class CoupledLstm(RecurrentOperator):
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
-        c, a = constants, node.attributes
+        c, a = constants, record(node.attributes, CoupledLstmAttributes)
         names = f"{node.path}.hidden", f"{node.path}.cell"
         hidden, cell = (state[n] for n in names)
         from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"], c["input_shift"], 0, 16)
@@ -51,17 +64,17 @@ class CoupledLstm(RecurrentOperator):
         state[names[0]], state[names[1]] = hidden, cell
         return stacked(outputs, inputs[0])
 
-    def cell(self, pre: Array, cell: Array, c: Mapping[str, Array], a: Mapping[str, Any]) -> tuple[Array, Array]:
+    def cell(self, pre: Array, cell: Array, c: Mapping[str, Array], a: CoupledLstmAttributes) -> tuple[Array, Array]:
         """(hidden, cell) after one frame."""
         from nnac import arith
 
-        return arith.coupled_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a["fraction"], c["hidden_multiplier"], c["hidden_shift"],
-                                  a["hidden_bits"])
+        return arith.coupled_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a.fraction, c["hidden_multiplier"], c["hidden_shift"],
+                                  a.hidden_bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
-        a = node.attributes
-        require(0 < a["fraction"] < 16, node, "the cell has 1 to 15 fraction bits")
-        require(output.width == a["cells"] and output.rate == inputs[0].rate, node, f"makes {a['cells']} values a frame")
+        a = record(node.attributes, CoupledLstmAttributes)
+        require(0 < a.fraction < 16, node, "the cell has 1 to 15 fraction bits")
+        require(output.width == a.cells and output.rate == inputs[0].rate, node, f"makes {a.cells} values a frame")
         if node.constants:
-            require(node.constants["input"].shape[0] == self.gates * a["cells"], node, f"has {self.gates} gates")
-            require_sums(node, (("input", inputs[0].bits, "bias"), ("recurrent", a["hidden_bits"], None)), 32)
+            require(node.constants["input"].shape[0] == self.gates * a.cells, node, f"has {self.gates} gates")
+            require_sums(node, (("input", inputs[0].bits, "bias"), ("recurrent", a.hidden_bits, None)), 32)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nnac.attributes import record
 from nnac.ops import Array, require
 from nnac.ops._carriers import join
-from nnac.ops.lstm_coupled import CoupledLstm
+from nnac.ops.lstm_coupled import CoupledLstm, CoupledLstmAttributes
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
@@ -24,17 +25,17 @@ class NormedLstm(CoupledLstm):
     gates = 4
     constants = (*CoupledLstm.constants, "gate_gain", "gate_bias", "gate_multiplier", "gate_shift", "gate_epsilon", "gate_root_width", "rsqrt")
 
-    def cell(self, pre: Array, cell: Array, c: Mapping[str, Array], a: Mapping[str, Any]) -> tuple[Array, Array]:
+    def cell(self, pre: Array, cell: Array, c: Mapping[str, Array], a: CoupledLstmAttributes) -> tuple[Array, Array]:
         from nnac import arith
 
-        h = a["cells"]
+        h = a.cells
         normed = [arith.layer_norm(pre[..., g * h:(g + 1) * h], c["gate_gain"][g * h:(g + 1) * h], c["gate_bias"][g * h:(g + 1) * h],
                                    c["gate_epsilon"], c["gate_root_width"], c["rsqrt"], c["gate_multiplier"][g], c["gate_shift"][g], 0, 16)
                   for g in range(4)]
-        return arith.lstm_cell(join(*normed), cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a["fraction"], c["hidden_multiplier"],
-                               c["hidden_shift"], a["hidden_bits"])
+        return arith.lstm_cell(join(*normed), cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a.fraction, c["hidden_multiplier"],
+                               c["hidden_shift"], a.hidden_bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         super().verify_more(node, graph, inputs, output)
-        cells = node.attributes["cells"]
+        cells = record(node.attributes, CoupledLstmAttributes).cells
         require(cells**3 << 32 < 1 << 62, node, f"{cells} values of 16 bits overflow the sum of squares (at most 1023 cells)")

@@ -199,7 +199,7 @@ def host_call(graph: QGraph, views: Mapping[str, View], residents: Residents, no
     weights = sum(v.size for v in node.constants.values() if v.ndim == 2)
     seconds = cpu_seconds(target.cpu, moved, output.vectors * cpu_work(operator(node.op), weights, output.width))
     formats = tuple(graph.values[v] for v in dict.fromkeys((*node.inputs, node.output)))
-    return HostCall(id, node.path, node.op, dict(node.attributes), inputs, output, states, math.ceil(seconds * target.clock), formats,
+    return HostCall(id, node.path, node.op, node.attributes, inputs, output, states, math.ceil(seconds * target.clock), formats,
                     dict(node.constants))
 
 

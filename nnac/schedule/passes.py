@@ -22,9 +22,10 @@ from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
+from nnac.attributes import record
 from nnac.ir import Node, QGraph, Value, taken
 from nnac.ops import operator
-from nnac.ops.lstm import DIRECTIONS
+from nnac.ops.lstm import DIRECTIONS, LstmAttributes
 from nnac.verify import verify
 
 
@@ -77,7 +78,7 @@ def one_direction(node: Node, direction: str, entry: str) -> Node:
     own = {k.removeprefix(direction): v for k, v in node.constants.items() if not k.startswith(DIRECTIONS[True]) or k.startswith(direction)}
     states = tuple(s for s in node.states if s.name.startswith(f"{node.path}.{direction}"))
     return evolve(node, path=f"{node.path}.{direction[:-1]}", output=f"{node.output}.{direction[:-1]}", entry=entry, constants=own, states=states,
-                  attributes=dict(node.attributes) | dict(bidirectional=False, reversed=direction == "backward."))
+                  attributes=evolve(record(node.attributes, LstmAttributes), bidirectional=False, reversed=direction == "backward."))
 
 
 def own_stacks(half: Node, waiting: list[Node], values: dict[str, Value]) -> tuple[Node, list[Node]]:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnac import isa
+from nnac.attributes import record
 from nnac.ir import Node, QGraph
-from nnac.ops.lstm import interleaved
+from nnac.ops.lstm import LstmAttributes, interleaved
 from nnac.schedule.emit import Emitter, Source
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel, Parameters, bands_of, requantise_blocks
@@ -27,43 +28,43 @@ class LstmEmission(Emission):
     streamed_together = ("input", "recurrent")
 
     def matrices(self, node: Node, graph: QGraph, forms: Mapping[str, Form], lanes: int) -> Sequence[Matrix]:
-        c, a, order = node.constants, node.attributes, row_order(node, lanes)
+        c, a, order = node.constants, record(node.attributes, LstmAttributes), row_order(node, lanes)
         source = node.inputs[0]
         out = [Matrix("input", c["input"], forms[source].segments, graph.values[source].bits, order),
-               Matrix("recurrent", c["recurrent"], ((0, c["recurrent"].shape[1]),), a["hidden_bits"], order)]
-        if a.get("project"):
-            out.append(Matrix("project", c["project"], ((0, a["cells"]),), a["cell_output_bits"]))
+               Matrix("recurrent", c["recurrent"], ((0, c["recurrent"].shape[1]),), a.hidden_bits, order)]
+        if a.project:
+            out.append(Matrix("project", c["project"], ((0, a.cells),), a.cell_output_bits))
         return out
 
     def parameters(self, node: Node, graph: QGraph, made: Made) -> Sequence[Parameters]:
         """``gates`` (acc32) or ``input``, ``recurrent`` (sum16); ``cell``, ``project``."""
-        a, c, out = node.attributes, node.constants, {}
+        a, c, out = record(node.attributes, LstmAttributes), node.constants, {}
         order = row_order(node, made.lanes)
         bands = bands_of(len(order), made.lanes)
         zero = np.zeros(len(order), np.int64)
-        if a["variant"] == "acc32":
+        if a.variant == "acc32":
             sets = dict(gates=(c["bias"], c["multiplier"], c["shift"]))
         else:
             sets = dict(input=(c["bias"], c["input_multiplier"], c["input_shift"]),
                         recurrent=(zero, c["recurrent_multiplier"], c["recurrent_shift"]))
         for role, (b, m, s) in sets.items():
             out[role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
-        bits = a["cell_output_bits"] if a.get("project") else a["hidden_bits"]
+        bits = a.cell_output_bits if a.project else a.hidden_bits
         slots = {t: made.slot(c[t]) for t in self.tables}
-        out["cell"] = (isa.LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=bits, fraction=a["fraction"], **slots),)
-        if a.get("project"):
+        out["cell"] = (isa.LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=bits, fraction=a.fraction, **slots),)
+        if a.project:
             out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), made.lanes), c["project_bias"], c["project_multiplier"],
-                                               c["project_shift"], 0, a["hidden_bits"], False)
+                                               c["project_shift"], 0, a.hidden_bits, False)
         return [Parameters(f"{node.path}.{role}.parameters", blocks, node.path) for role, blocks in out.items()]
 
     def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
         """``pre``: pre-activations that cells are computed from; ``raw``: cell outputs before their projection; ``parked``: input products."""
-        a = node.attributes
-        out = dict(pre=2 * (bands_of(4 * a["cells"], lanes)[0].count if interleaved(lanes) else 4 * a["cells"]))
-        if a.get("project"):
-            out["raw"] = align(a["cells"] * element_bytes(a["cell_output_bits"]))
+        a = record(node.attributes, LstmAttributes)
+        out = dict(pre=2 * (bands_of(4 * a.cells, lanes)[0].count if interleaved(lanes) else 4 * a.cells))
+        if a.project:
+            out["raw"] = align(a.cells * element_bytes(a.cell_output_bits))
         if vectors > 1:
-            out["parked"] = 4 * a["cells"] * vectors * parked_size(node)
+            out["parked"] = 4 * a.cells * vectors * parked_size(node)
         return out
 
     def read_at(self, node: Node, kernel: str, plan: EntryPlan) -> Sequence[int]:
@@ -80,11 +81,11 @@ class LstmEmission(Emission):
 
     def emit(self, node: Node, e: Emitter) -> None:
         """Over all vectors of this call, from the last one where the node is reversed."""
-        a = node.attributes
+        a = record(node.attributes, LstmAttributes)
         x, y = e.views(node)
         h_in, h_rec = e.kernel(node, "input"), e.kernel(node, "recurrent")
-        separate = a["variant"] == "sum16"
-        frames: Sequence[int] = range(y.vectors)[::-1] if a.get("reversed") else range(y.vectors)
+        separate = a.variant == "sum16"
+        frames: Sequence[int] = range(y.vectors)[::-1] if a.reversed else range(y.vectors)
         state, cell = e.plan.states[f"{node.path}.hidden"], e.plan.states[f"{node.path}.cell"]
         previous = state
         parked = e.plan.buffers.get(f"{node.path}.parked")
@@ -113,12 +114,12 @@ class LstmEmission(Emission):
                 if by_band:
                     self.cells(node, e, pre, band.first // 4, band.count // 4, cell, y.at(t))
             if not by_band:
-                self.cells(node, e, pre, 0, a["cells"], cell, y.at(t))
-            if a.get("project"):
+                self.cells(node, e, pre, 0, a.cells, cell, y.at(t))
+            if a.project:
                 self.project(node, e, y.at(t))
             previous = y.at(t)
-        width = a.get("project") or a["cells"]
-        e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a["hidden_bits"]), count=1, sstride=0, dstride=0), "keep state")
+        width = a.project or a.cells
+        e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a.hidden_bits), count=1, sstride=0, dstride=0), "keep state")
 
     def park(self, node: Node, e: Emitter, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
         """The input products of all frames, before the recurrence begins: each weight is read once for as many frames as fit the banks.
@@ -126,7 +127,7 @@ class LstmEmission(Emission):
         acc32 parks int32 sums (the bias joins later, with the multiplier); sum16 parks requantised int16 sums.
         """
         size = parked_size(node)
-        separate = node.attributes["variant"] == "sum16"
+        separate = record(node.attributes, LstmAttributes).variant == "sum16"
         for groups in e.passes(e.groups(vectors, (x.form.stride,))):
             for band in kernel.bands:
                 banks = e.sums(band, [Source(kernel, x.address, x.form.stride)], groups)
@@ -137,16 +138,16 @@ class LstmEmission(Emission):
 
     def cells(self, node: Node, e: Emitter, pre: int, first: int, count: int, cell: int, dst: int) -> None:
         """The step of ``count`` cells, the first being ``first``."""
-        a = node.attributes
-        size = element_bytes(a["cell_output_bits"] if a.get("project") else a["hidden_bits"])
-        base = e.plan.buffers[f"{node.path}.raw"] if a.get("project") else dst
+        a = record(node.attributes, LstmAttributes)
+        size = element_bytes(a.cell_output_bits if a.project else a.hidden_bits)
+        base = e.plan.buffers[f"{node.path}.raw"] if a.project else dst
         e.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first, params=e.parameters(f"{node.path}.cell.parameters"),
                        units=count, out16=int(size == 2)), "cells")
 
     def project(self, node: Node, e: Emitter, dst: int) -> None:
         """The hidden state from the cells' outputs."""
         kernel = e.kernel(node, "project")
-        size = element_bytes(node.attributes["hidden_bits"])
+        size = element_bytes(record(node.attributes, LstmAttributes).hidden_bits)
         for band in kernel.bands:
             (bank,) = e.sums(band, [Source(kernel, e.plan.buffers[f"{node.path}.raw"])], [(0, 1)])
             e.requantise(band, bank, 1, dst + size * band.first, 0, e.parameters(f"{node.path}.project.parameters", band.index), int(size == 2))
@@ -154,10 +155,10 @@ class LstmEmission(Emission):
 
 def row_order(node: Node, lanes: int) -> NDArray:
     """Order of the gate rows of the kernels."""
-    cells = node.attributes["cells"]
+    cells = record(node.attributes, LstmAttributes).cells
     return gate_order(cells, lanes) if interleaved(lanes) else np.arange(4 * cells)
 
 
 def parked_size(node: Node) -> int:
     """Bytes of a parked sum."""
-    return 2 if node.attributes["variant"] == "sum16" else 4
+    return 2 if record(node.attributes, LstmAttributes).variant == "sum16" else 4

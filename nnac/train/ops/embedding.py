@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from nnac.attributes import record
 from nnac.ir import Node, QGraph
+from nnac.ops.embedding import EmbeddingAttributes
 from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
@@ -21,7 +23,7 @@ class Embedding(Layer):
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
-        self.weight = nn.Embedding(node.attributes["rows"], self.width).weight
+        self.weight = nn.Embedding(record(node.attributes, EmbeddingAttributes).rows, self.width).weight
 
     def make_quantisers(self, make: MakeQuantiser) -> None:
         self.quantiser = make(f"{self.node.path}.weight", self.weight, 8)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from nnac import bind
+from nnac.attributes import record
 from nnac.ir import Node, QGraph
+from nnac.ops.layer_norm import LayerNormAttributes
 from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
@@ -19,7 +21,7 @@ class LayerNorm(Layer):
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
-        self.epsilon = node.attributes.get("epsilon", 1e-5)
+        self.epsilon = record(node.attributes, LayerNormAttributes).epsilon
         made = nn.LayerNorm(self.width)
         self.weight, self.bias = made.weight, made.bias
 

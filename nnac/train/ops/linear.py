@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from nnac import bind
+from nnac.attributes import record
 from nnac.ir import Node, QGraph
+from nnac.ops.linear import LinearAttributes
 from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
@@ -23,9 +25,9 @@ class Linear(Layer):
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
-        made = nn.Linear(self.widths[0], self.width, bias=node.attributes.get("bias", True))
+        made = nn.Linear(self.widths[0], self.width, bias=record(node.attributes, LinearAttributes).bias)
         self.weight, self.bias = made.weight, made.bias
-        self.weight_bits = node.attributes.get("weight_bits", 8)
+        self.weight_bits = record(node.attributes, LinearAttributes).weight_bits
 
     def make_quantisers(self, make: MakeQuantiser) -> None:
         self.quantiser = make(f"{self.node.path}.weight", self.weight, self.weight_bits)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nnac import bind
+from nnac.attributes import record
 from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph
+from nnac.ops.lstm import LstmAttributes
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts
 from nnac.train.activation import UncalibratedError
@@ -29,10 +31,10 @@ class Lstm(Layer):
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
-        a = node.attributes
-        self.cells, self.project, self.variant = a["cells"], a.get("project") or 0, a["variant"]
-        self.directions = (("forward.", ""), ("backward.", "_reverse")) if a.get("bidirectional") else (("", ""),)
-        made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.get("bidirectional")), proj_size=self.project)
+        a = record(node.attributes, LstmAttributes)
+        self.cells, self.project, self.variant = a.cells, a.project or 0, a.variant
+        self.directions = (("forward.", ""), ("backward.", "_reverse")) if a.bidirectional else (("", ""),)
+        made = nn.LSTM(self.widths[0], self.cells, bidirectional=bool(a.bidirectional), proj_size=self.project)
         for name, parameter in made.named_parameters():
             self.register_parameter(name, parameter)
         self.quantisers: Any = (
@@ -102,8 +104,8 @@ class Lstm(Layer):
         w_h.copy_(both[:, w_x.shape[1] :])
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        x, a = ins[0], self.node.attributes
-        graph: dict[str, Any] = dict(bind.lstm_tables(a["fraction"]))
+        x, a = ins[0], record(self.node.attributes, LstmAttributes)
+        graph: dict[str, Any] = dict(bind.lstm_tables(a.fraction))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
         scales: list[Tensor]
@@ -145,7 +147,7 @@ class Lstm(Layer):
             codes |= {f"{prefix}input": c_x, f"{prefix}recurrent": c_h}
             projection = None
             if self.project:
-                raw = unit_scale(a["cell_output_bits"])
+                raw = unit_scale(a.cell_output_bits)
                 graph |= {prefix + k: v for k, v in bind.hidden(raw).items()}
                 quantiser = self.quantisers[f"hr_l0{suffix}"]
                 c_p, scale_p = quantiser(getattr(self, f"weight_hr_l0{suffix}"))
@@ -153,12 +155,12 @@ class Lstm(Layer):
                 graph |= {f"{prefix}project_{k}": v for k, v in p.items()}
                 codes[f"{prefix}project"] = c_p
                 projection = lstm_parts.Projection(
-                    exact.packed(c_p.detach(), a["cell_output_bits"], 8, quantiser.exact),
+                    exact.packed(c_p.detach(), a.cell_output_bits, 8, quantiser.exact),
                     Rescale.of(
                         p["multiplier"],
                         p["shift"],
                         p["bias"],
-                        self.cells << (a["cell_output_bits"] + 6),
+                        self.cells << (a.cell_output_bits + 6),
                         0,
                         out.bits,
                         w_x.device,
@@ -166,7 +168,7 @@ class Lstm(Layer):
                     out.scale,
                 )
                 scales.append((scale_p * raw).expand(self.project).float())
-            hidden_bits = a["cell_output_bits"] if self.project else a["hidden_bits"]
+            hidden_bits = a.cell_output_bits if self.project else a.hidden_bits
             direction = lstm_parts.Direction.of(
                 self.variant,
                 c_x.detach(),
@@ -178,7 +180,7 @@ class Lstm(Layer):
                 kernels.hidden_rescale(
                     {k: graph[prefix + k] for k in ("hidden_multiplier", "hidden_shift")}, hidden_bits, w_x.device
                 ),
-                a["fraction"],
+                a.fraction,
                 raw if self.project else out.scale,
                 whole,
                 projection,

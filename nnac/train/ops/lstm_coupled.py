@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from nnac import arith, bind
+from nnac.attributes import record
+from nnac.ops.lstm_coupled import CoupledLstmAttributes
 from nnac.train.format import Format
 from nnac.train.ops._numbers import PRE_UNIT, UNIT, Number, saturated
 from nnac.train.ops._recurrent import Recurrent
@@ -20,10 +22,10 @@ class CoupledLstm(Recurrent):
 
     @property
     def unit(self) -> float:
-        return 2.0 ** -self.node.attributes["fraction"]
+        return 2.0 ** -record(self.node.attributes, CoupledLstmAttributes).fraction
 
     def after(self, out: Format) -> dict[str, Any]:
-        return bind.hidden(out.scale) | bind.lstm_tables(self.node.attributes["fraction"])
+        return bind.hidden(out.scale) | bind.lstm_tables(record(self.node.attributes, CoupledLstmAttributes).fraction)
 
     def pre(self, from_input: Number, from_hidden: Number, c: dict[str, Tensor]) -> Number:
         return saturated(from_input.real + from_hidden.real, from_input.integers + from_hidden.integers, PRE_UNIT)
@@ -44,7 +46,7 @@ class CoupledLstm(Recurrent):
     ) -> tuple[Number, Number]:
         i, f, g, o = self.gates_of(self.pre(from_input, from_hidden, c), c)
         new = arith.round_shift(f.integers * memory.integers, arith.UNIT_FRACTION) + arith.round_shift(
-            i.integers * g.integers, 2 * arith.UNIT_FRACTION - self.node.attributes["fraction"]
+            i.integers * g.integers, 2 * arith.UNIT_FRACTION - record(self.node.attributes, CoupledLstmAttributes).fraction
         )
         cell = saturated(f.real * memory.real + i.real * g.real, new, self.unit)
         t = Number.put(torch.tanh(cell.real), arith.lookup(c["tanh_cell"], "odd", cell.integers), UNIT)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from nnac.attributes import record
+from nnac.ops.stack import StackAttributes
 from nnac.train.format import Format
 from nnac.train.ops import Layer, State
 
@@ -12,10 +14,10 @@ class Stack(Layer):
     """See `nnac.ops.stack`."""
 
     def lengths(self, lengths: Tensor) -> Tensor:
-        return lengths // self.node.attributes["frames"]
+        return lengths // record(self.node.attributes, StackAttributes).frames
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
-        k, x = self.node.attributes["frames"], xs[0]
+        k, x = record(self.node.attributes, StackAttributes).frames, xs[0]
         steps = x.shape[0] // k
         return x[: steps * k].unflatten(0, (steps, k)).transpose(1, 2).flatten(2)
 

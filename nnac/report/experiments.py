@@ -33,13 +33,16 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, field, frozen
-from attrs.validators import ge, gt, optional
+from attrs.validators import ge, gt, le, optional
 
+from nnac.checked import Wrong, checked
 from nnac.errors import UserError
+from nnac.files import read_text
 
 MEASURES = {
     "wer_points": "word error rate, difference in points",
@@ -54,6 +57,9 @@ class ExperimentError(UserError):
     """An experiments file that cannot be used; one line."""
 
 
+_Real = float                  # `Row` has a field of that name
+
+
 @frozen
 class Row:
     """One way to compress, with its seeds."""
@@ -62,8 +68,8 @@ class Row:
     label: str = ""
     policy: str | None = None
     policy_name: str | None = None
-    define: dict[str, Any] = field(factory=dict, hash=False)
-    seeds: int = field(default=1, validator=ge(1))
+    define: dict[str, bool | int | _Real | str] = field(factory=dict, hash=False)
+    seeds: int = field(default=1, validator=[ge(1), le(1000)])
     steps: int | None = field(default=None, validator=optional(ge(0)))
     float: str = ""
     quick: bool = False
@@ -76,7 +82,7 @@ class Row:
 @frozen
 class Table:
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(default=(), metadata={"key": "row"})
     note: str = ""
 
 
@@ -126,39 +132,49 @@ class Experiments:
         return found
 
 
-def _table_of(cls: type, data: Any, where: str, **converted: Any) -> Any:
-    """An attrs object from a TOML table.  ExperimentError for unknown or missing keys, or values out of bounds."""
-    if not isinstance(data, dict):
-        raise ExperimentError(f"{where}: a table is expected")
-    known = {a.name: a for a in cls.__attrs_attrs__}  # type: ignore[attr-defined]
-    if unknown := set(data) - set(known):
-        raise ExperimentError(f"{where}: unknown `{min(unknown)}` (there are: {', '.join(known)})")
-    try:
-        return cls(**(data | converted))
-    except (TypeError, ValueError) as error:
-        raise ExperimentError(f"{where}: {error}") from None
+@frozen
+class _File:
+    """An experiments file as it is written."""
+
+    title: str
+    splits: tuple[str, ...] = ("sent", "voice")
+    tables: tuple[Table, ...] = field(default=(), metadata={"key": "table"})
+    claims: tuple[Claim, ...] = field(default=(), metadata={"key": "claim"})
+    note: str = ""
 
 
 def load(path: str | Path) -> Experiments:
-    """Read and check an experiments file.  ExperimentError, OSError."""
+    """Read and check an experiments file.  ExperimentError: everything that is wrong with it, one line."""
     path = Path(path)
+    text = read_text(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: {error}") from None
-    tables = []
-    for t in data.pop("table", []):
-        where = f"{path}: table `{t.get('title', '?')}`"
-        rows = tuple(_table_of(Row, r, f"{where}, row `{r.get('name', '?')}`") for r in t.get("row", []))
-        tables.append(_table_of(Table, {k: v for k, v in t.items() if k != "row"}, where, rows=rows))
-    claims = tuple(_table_of(Claim, c, f"{path}: claim `{c.get('text', '?')}`") for c in data.pop("claim", []))
-    splits = tuple(data.pop("splits", ("sent", "voice")))
-    made = _table_of(Experiments, data, str(path), path=path, splits=splits, tables=tuple(tables), claims=claims)
-    return _checked(made)
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise ExperimentError(f"{path}: brackets are nested absurdly deep") from None
+    except ValueError as error:                            # TOMLDecodeError, and numbers of thousands of digits
+        words = "a number of thousands of digits" if "digits" in str(error) else str(error)
+        raise ExperimentError(f"{path}: {words}") from None
+    try:
+        file = checked(_File, data)
+    except Wrong as error:
+        raise ExperimentError(f"{path}: {'; '.join(_named(line, data) for line in error.problems)}") from None
+    return _checked(Experiments(path, file.title, file.splits, file.tables, file.claims, file.note))
+
+
+def _named(line: str, data: dict[str, Any]) -> str:
+    """A problem with the name of its row beside the row's number."""
+    if found := re.match(r"table\[(\d+)\]\.row\[(\d+)\]", line):
+        with suppress(LookupError, TypeError, AttributeError):
+            name = data["table"][int(found[1]) - 1]["row"][int(found[2]) - 1].get("name")
+            if isinstance(name, str):
+                return f"{line[:found.end()]} `{name[:40]}`{line[found.end():]}"
+    return line
 
 
 def _checked(made: Experiments) -> Experiments:
     names = [r.name for r in made.rows]
+    if bad := [n for n in made.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", n)] or ([""] if not made.splits else []):
+        raise ExperimentError(f"{made.path}: splits: `{bad[0][:40]}` is no name of a split")
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise ExperimentError(f"{made.path}: row `{name}`: a name is letters, digits and - _ . (it names files)")

@@ -13,8 +13,9 @@ from typing import Any
 
 from attrs import asdict, field, frozen
 
+from nnac.checked import checked, parse_json
 from nnac.errors import UserError
-from nnac.files import atomic
+from nnac.files import TEXT_LIMIT, FileError, atomic, read
 from nnac.speech.wer import WordErrors
 
 VERSION = 1
@@ -149,18 +150,27 @@ def path_of(folder: Path, row: str, seed: int) -> Path:
 def load(path: Path) -> Outcome:
     """OutcomeError if it is not a result file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("nnac_result", None) != VERSION:
+        data = parse_json(read(path, TEXT_LIMIT))
+        if not isinstance(data, dict) or data.pop("nnac_result", None) != VERSION:
             raise ValueError(f"not a result of version {VERSION}")
-        data["heard"] = {k: Heard(**(v | dict(losses=tuple(v.get("losses", ()))))) for k, v in data["heard"].items()}
-        outcome = Outcome(**data)
+        outcome = checked(Outcome, data)
         for split, h in outcome.heard.items():
             if len(h.errors) != len(h.lengths) or not set(h.errors + h.lengths + h.speakers) <= set(DIGITS) or (
                     h.speakers and len(h.speakers) != 2 * len(h.errors)) or (h.losses
                                                                              and len(h.losses) != len(h.errors)):
                 raise ValueError(f"split {split}: damaged counts")
+            counts = (h.substitutions, h.deletions, h.insertions, h.words)
+            if min(counts) < 0 or sum(unpacked(h.lengths)) != h.words or sum(unpacked(h.errors)) > sum(counts[:3]):
+                raise ValueError(f"split {split}: damaged counts: {h.words} words and {sum(counts[:3])} errors are not those of its utterances")
+        if not outcome.heard or not all(h.lengths for h in outcome.heard.values()):
+            raise ValueError("it heard no utterances")
+        if min(outcome.weights, outcome.bytes, outcome.seed, outcome.checked, outcome.different, outcome.steps, outcome.wall_s,
+               outcome.program_bytes or 0, outcome.cycles_per_frame or 0, outcome.frame_ms or 0, outcome.clock or 0) < 0:
+            raise ValueError("a count below zero")
         return outcome
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except FileError as error:
+        raise OutcomeError(str(error)) from None
+    except ValueError as error:
         raise OutcomeError(f"{path}: {error}") from None
 
 

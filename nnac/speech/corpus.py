@@ -22,20 +22,23 @@ import hashlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from attrs import asdict, field, frozen
 from attrs.validators import ge
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import atomic
+from ..checked import checked, parse_json
+from ..errors import ABSURD, UserError
+from ..files import FileError, atomic, memory, read
 from ..progress import progress
 from . import home
 from .acoustics import Conditions
@@ -48,6 +51,8 @@ VERSION = 1
 SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4, "home_dev": 5, "home": 6}
 TEXTS = ("home.txt", "train.txt")
 SHARD = 50  # utterances
+INDEX_LIMIT = 1 << 30  # bytes
+UTTERANCE_BYTES = 30_000  # of features of a usual utterance, twice: shards, then the whole
 
 
 class CorpusError(UserError):
@@ -67,7 +72,8 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: dict) -> Recipe:
-        return cls(data["seed"], Conditions(**data["conditions"]), FeatureSpec.from_json(data["features"]))
+        """ValueError: what is wrong with it."""
+        return checked(cls, data, "recipe")
 
 
 @frozen
@@ -140,12 +146,34 @@ def _index(directory: Path, split: str) -> dict | None:
     if not path.is_file():
         return None
     try:
-        index = json.loads(path.read_text("utf-8"))
-        if index["version"] != VERSION:
-            raise CorpusError(f"{path}: version {index['version']}, this nnac reads version {VERSION}")
+        index = parse_json(read(path, INDEX_LIMIT))
+        if isinstance(index, dict) and index.get("version") != VERSION:
+            raise CorpusError(f"{path}: version {str(index.get('version'))[:40]}, this nnac reads version {VERSION}")
+        checked(_Index, index)
         return index
-    except (ValueError, KeyError, TypeError):
-        raise CorpusError(f"{path}: not a corpus index; remove it and make the corpus again") from None
+    except FileError as error:
+        raise CorpusError(str(error)) from None
+    except ValueError as error:
+        raise CorpusError(f"{path}: not a corpus index ({error}); remove it and make the corpus again") from None
+
+
+@frozen
+class _Utterance:
+    OPEN: ClassVar = True
+    frames: int = field(validator=ge(0))
+    text: str
+    voice: str
+    seconds: float = field(validator=ge(0))
+    speech_end: float | None = None
+
+
+@frozen
+class _Index:
+    OPEN: ClassVar = True
+    recipe: dict[str, Any]
+    count: int
+    sha256: str
+    utterances: tuple[_Utterance, ...]
 
 
 def _absent(directory: str | os.PathLike, split: str) -> CorpusError:
@@ -171,10 +199,11 @@ def load_split(directory: str | os.PathLike, split: str) -> Split:
         features = np.load(path, mmap_mode="r", allow_pickle=False)
         rows, recipe = index["utterances"], Recipe.from_json(index["recipe"])
         ends = np.cumsum([r["frames"] for r in rows])
-    except (ValueError, OSError, KeyError, TypeError):
+    except (OSError, *ABSURD):
         raise CorpusError(f"{path}: damaged; remove it and make the corpus again") from None
     if (
         features.ndim != 2
+        or features.dtype != np.float16
         or len(features) != (ends[-1] if len(ends) else 0)
         or hashlib.sha256(features.data).hexdigest() != index["sha256"]
     ):
@@ -202,6 +231,11 @@ def build(
     """
     spec, directory = spec or CorpusSpec(), Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    asked = sum(spec.count(split) for split in SPLITS)
+    room = min(2 * shutil.disk_usage(directory).free // 3, memory())
+    if asked * UTTERANCE_BYTES > room + sum(f.stat().st_size for f in directory.glob("*.npy")):
+        raise CorpusError(f"{directory}: {asked:,} utterances take about {2 * asked * UTTERANCE_BYTES / 1e9:,.1f} GB while they are made, and "
+                          f"there is room for {room / 1e9:,.1f}")
     _claim(directory, spec.recipe)
     jobs = list(_missing(directory, spec))
     total = sum(high - low for _, _, low, high in jobs)
@@ -246,7 +280,7 @@ def _claim(directory: Path, recipe: Recipe) -> None:
         return
     try:
         theirs = json.loads(path.read_text("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         theirs = None
     if theirs != mine:
         raise CorpusError(

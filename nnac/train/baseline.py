@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..checked import checked
 from ..decode.recogniser import Recogniser, save_recogniser
 from ..model.rnnt_torch import Rnnt, RnntConfig
 from ..speech.corpus import load_split
@@ -48,7 +49,8 @@ class TrainConfig(Pace):
 
     @classmethod
     def from_json(cls, data: dict) -> TrainConfig:
-        return cls(**{**data, "model": RnntConfig.from_json(data["model"])})
+        """ValueError: what is wrong with it."""
+        return checked(cls, data, "config")
 
 
 LONGER = TrainConfig(steps=2600)  # the documented longer run: 5.9 % on unheard sentences, 7.0 % on unheard voices
@@ -137,7 +139,7 @@ class FloatTask:
 
     @classmethod
     def from_json(cls, data: dict) -> FloatTask:
-        return cls(TrainConfig.from_json(data["config"]), data["corpus"], data["out"])
+        return cls(TrainConfig.from_json(data["config"]), checked(str, data["corpus"], "corpus"), checked(str, data["out"], "out"))
 
     def identity(self) -> dict:
         return {"config": self.config.to_json()}

@@ -24,7 +24,7 @@ class Journal:
 
     def __init__(self, out: str, step: int, tensorboard: str | None = None) -> None:
         self.path = Path(out + ".log.jsonl")
-        kept = "".join(line + "\n" for line in _lines(self.path) if json.loads(line).get("step", 0) <= step) if step else ""
+        kept = "".join(json.dumps(line) + "\n" for line in _lines(self.path) if line.get("step", 0) <= step) if step else ""
         with atomic(self.path, "w") as file:
             file.write(kept)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the training)
@@ -50,14 +50,22 @@ class Journal:
         self.close()
 
 
-def _lines(path: Path) -> list[str]:
-    """The whole lines of an earlier journal; a last one cut short by a kill is left out."""
-    return [line for line in path.read_text("utf-8").split("\n")[:-1] if line.startswith("{")] if path.exists() else []
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of an earlier journal; what is no line of one (cut short by a kill, damaged) is left out: curves are not worth a stop."""
+    out = []
+    for text in path.read_text("utf-8", errors="replace").split("\n")[:-1] if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and all(isinstance(line.get(k, 0), int | float) for k in ("step", "time")):
+            out.append(line)
+    return out
 
 
 def seconds(out: str | Path) -> float:
     """How long a training took, all its sittings, pauses between them left out: from the times in its journal."""
-    lines = [json.loads(line) for line in _lines(Path(f"{out}.log.jsonl"))]
+    lines = [line for line in _lines(Path(f"{out}.log.jsonl")) if "time" in line]
     return sum(b["time"] - a["time"] for a, b in pairwise(lines) if "parameters" not in b)      # the line that begins a sitting
 
 

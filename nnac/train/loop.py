@@ -27,14 +27,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from attrs import asdict, evolve
+from attrs import asdict, evolve, frozen
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..checked import checked, parse_json
 from ..children import end_with_parent
-from ..errors import UserError
-from ..files import atomic
+from ..errors import ABSURD, UserError
+from ..files import FileError, atomic, read
 from ..progress import progress
 from .batches import epoch_order
 from .journal import Journal, check_tensorboard
@@ -245,7 +246,7 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Go on from ``path``.  CheckpointError: unreadable; TrainingError: of another configuration, corpus or version."""
         state = checkpoint.load(path, "training-state")
-        if state.metadata["identity"] != self.identity:
+        if state.metadata.get("identity") != self.identity:
             raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or choose another output")
         named = {id(p): name for name, p in self.learner.named.items()}
 
@@ -265,7 +266,10 @@ class Trainer:
         except (KeyError, RuntimeError) as error:                      # its tensors are not ours: their names or shapes have changed
             what = " ".join(str(error).split())[:120]
             raise TrainingError(f"{path} was saved by another version of nnac ({what}); remove it to begin again") from None
-        self.step = state.metadata["step"]
+        step = state.metadata.get("step")
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= self.pace.steps:
+            raise TrainingError(f"{path}: says that step {str(step)[:40]} of {self.pace.steps} is done; remove it to begin again")
+        self.step = step
 
 
 def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None:
@@ -399,8 +403,9 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
 def steps_done(task: Any) -> int:
     """How far an earlier call came: the steps in OUT.part, 0 where there is none (or none that can be read: `Trainer.restore` says so)."""
     try:
-        return checkpoint.load(task.out + ".part", "training-state").metadata["step"]
-    except checkpoint.CheckpointError:
+        step = checkpoint.load(task.out + ".part", "training-state").metadata["step"]
+        return step if isinstance(step, int) and 0 <= step else 0
+    except (checkpoint.CheckpointError, KeyError):
         return 0
 
 
@@ -417,13 +422,26 @@ def write_job(task: Any, run: Run, path: str | os.PathLike) -> None:
         json.dump(job_of(evolve(task, **whole), run), file)
 
 
+JOB_LIMIT = 1 << 30            # bytes: a job carries its whole plan
+
+
 def read_job(path: str | os.PathLike) -> tuple[Any, Run]:
     """(task, run).  TrainingError: the file is absent or no job."""
     try:
-        job = json.loads(Path(path).read_text())
-        return task_from_json(job), Run(**job["run"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path}: not a training job (`nnac train … --job {path}` writes one): {error}") from None
+        job = checked(_Job, parse_json(read(path, JOB_LIMIT)), "job")
+        return task_from_json({"kind": job.kind, "task": job.task}), job.run
+    except FileError as error:
+        raise TrainingError(str(error)) from None
+    except ABSURD as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise TrainingError(f"{path}: not a training job (`nnac train … --job {path}` writes one): {what}") from None
+
+
+@frozen
+class _Job:
+    kind: str
+    task: dict[str, Any]
+    run: Run
 
 
 def main(path: str) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import checkpoint
+from ..checked import checked
 from ..checkpoint import CheckpointError
 from ..decode.front_end import FrontEnd, TextEnd, end_from_json
 from ..decode.recogniser import Recogniser, load_recogniser
@@ -157,7 +158,8 @@ class PolicyTask:
 
     @classmethod
     def from_json(cls, data: dict) -> PolicyTask:
-        return cls(Plan.from_json(data["plan"]), PolicyConfig(**data["config"]), data["float_path"], data["corpus"], data["out"])
+        return cls(Plan.from_json(data["plan"]), checked(PolicyConfig, data["config"], "config"),
+                   *(checked(str, data[k], k) for k in ("float_path", "corpus", "out")))
 
     def identity(self) -> dict:
         return {"config": settings(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}

@@ -27,6 +27,7 @@ from nnac.errors import UserError
 from nnac.evaluate import Executor
 from nnac.executors.torch import Torch
 from nnac.ir import Node, QGraph
+from nnac.model.lm import STEP
 
 if TYPE_CHECKING:
     from nnac.executors import Subject
@@ -116,6 +117,27 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
             ends = {n: lengths // rate * v.rate for n, v in one.values.items()}
             expected, got = expected.until(ends), got.until(ends)
         tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
+        if advance:
+            advance(len(rows))
+    return out
+
+
+def compare_labels(first: Executor, second: Executor, sentences: Sequence[Sequence[int]], batch: int = 32,
+                   advance: Callable[[int], None] | None = None) -> Comparison:
+    """Score sentences (the labels of each) with a language model on both, and compare all that they make; ``first`` is
+    the reference."""
+    out, entry = Comparison(), STEP.name
+    name, = first.inputs[entry]
+    for rows in by_length([len(s) for s in sentences], batch):
+        labels = np.zeros((1 + max(len(sentences[i]) for i in rows), len(rows), 1), np.int64)      # the edge stands before each
+        for b, i in enumerate(rows):
+            labels[1: 1 + len(sentences[i]), b, 0] = sentences[i]
+        expected: list[Event] = []
+        got: list[Event] = []
+        for one, events in ((first, expected), (second, got)):
+            one.run(entry, {name: labels}, one.initial_state(entry, len(rows)), recorder(events))
+        tally(out, expected, got, rows)
+        out.steps[entry] += labels.size
         if advance:
             advance(len(rows))
     return out

@@ -286,7 +286,7 @@ class Program:
         return dict(
             isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
-            host=[asdict(h, filter=lambda a, _: a.name != "constants") for h in self.host],
+            host=[asdict(h, filter=lambda a, _: a.name not in ("constants", "attributes")) | dict(attributes=dict(h.attributes)) for h in self.host],
             joins=self.joins, model_entries=[e.to_json() for e in self.model_entries],
             states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()], **({"writable": self.writable} if self.writable else {}))

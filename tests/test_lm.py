@@ -1,5 +1,6 @@
 """The language model: the second family.  Built, linted, trained, compiled, emulated; its names are nobody else's business."""
 
+import json
 import re
 
 import numpy as np
@@ -181,6 +182,14 @@ def test_from_text_to_program_by_the_command_line(text, capsys):
                  "--processes", "1"]) == 0
     assert "9 steps, dev perplexity" in capsys.readouterr().out
     assert main(["compile", out, "--out", str(text / "lm.nna")]) == 0
+    capsys.readouterr()
+    assert main(["compare", out, str(text / "lm.nna"), "--text", str(text / "text.txt"), "--first", "40", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["different_integers"] == 0 and set(said["values"]) == {"lm.embedding", "lm.lstm[0]", "lm.output", "lm.scores"}
+    labels = sum(len(trained(out).end.tokens.encode(line)) for line in read_sentences(text / "text.txt")[:40])
+    assert said["values"]["lm.scores"]["compared"] >= 12 * (labels + 40)
+    assert main(["compare", out, str(text / "lm.nna"), "--text", str(text / "text.txt"), "--first", "9", "--plant", "lm.output", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["first"]["value"] == "lm.output"
     made = trained(out)
     assert made.end.text([1]) and "language model" not in str(made)
     sentences = Sentences(divided(read_sentences(text / "text.txt"))[1], made.end.tokens)

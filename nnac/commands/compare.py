@@ -1,10 +1,11 @@
 """``nnac compare CHECKPOINT [PROGRAM] --audio FILE.wav`` or ``--manifest FILE.jsonl``: two engines, every integer.
 
-Both transcribe the same utterances; every integer of every layer is compared, step by step.  The first that differs
-is named with its layer, step and element: there should be none.  The two are the training module and the emulator, or
-what --engine says, twice; an engine that runs programs takes PROGRAM, or compiles the checkpoint.  With --search beam
-the n-best lists are compared as well: labels, times, scores.  --plant LAYER changes one bias or weight of that layer
-for the second engine: the difference has to be found there.  Exit status: 0 all equal, 1 something differs.
+Both transcribe the same utterances, or score the same sentences (``--text FILE``, of a language model); every integer of
+every layer is compared, step by step.  The first that differs is named with its layer, step and element: there should be
+none.  The two are the training module and the emulator, or what --engine says, twice; an engine that runs programs takes
+PROGRAM, or compiles the checkpoint.  With --search beam the n-best lists are compared as well: labels, times, scores.
+--plant LAYER changes one bias or weight of that layer for the second engine: the difference has to be found there.  Exit
+status: 0 all equal, 1 something differs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--audio", type=source, action="append", default=[], metavar="FILE.wav",
                    help="may be given several times")
     p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
+    p.add_argument("--text", type=source, metavar="FILE", help="sentences, one a line, of a language model")
     p.add_argument("--tensors", type=source, metavar="FILE.npz", help="the arguments of a prepared model, by name")
     p.add_argument("--first", type=whole(1), metavar="N", help="no more than the first N utterances")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
@@ -49,8 +51,8 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.audio and not args.manifest and not args.tensors:
-        sys.stderr.write("nnac compare: give --audio FILE.wav, --manifest FILE.jsonl, or --tensors FILE.npz\n")
+    if not args.audio and not args.manifest and not args.tensors and not args.text:
+        sys.stderr.write("nnac compare: give --audio FILE.wav, --manifest FILE.jsonl, --text FILE or --tensors FILE.npz\n")
         return 2
     if len(args.engine) not in (0, 2):
         sys.stderr.write("nnac compare: give --engine twice, or not at all: two are compared\n")
@@ -76,6 +78,13 @@ def run(args: argparse.Namespace) -> int:
         else:
             report(result, [args.tensors], planted, engines)
         return 0 if result.equal else 1
+    if args.text:
+        result = _read(args, subject, other, engines)
+        if args.json:
+            print(json.dumps(figures(result, [args.text], planted) | {"engines": engines}))
+        else:
+            report(result, [args.text], planted, engines)
+        return 0 if result.equal else 1
     subject, search = searched(args, subject)
     other = evolve(other, languages=subject.languages)
     one, two = executor(engines[0], subject), executor(engines[1], other)
@@ -90,6 +99,23 @@ def run(args: argparse.Namespace) -> int:
     else:
         report(result, files, planted, engines)
     return 0 if result.equal else 1
+
+
+def _read(args: argparse.Namespace, subject: Subject, other: Subject, engines: list[str]) -> Comparison:
+    """The comparison of a language model on sentences."""
+    from nnac.compare import compare_labels
+    from nnac.executors import executor
+    from nnac.files import read_text
+    from nnac.progress import progress
+    from nnac.speech.tokens import TokenError
+
+    lines = [line for line in map(str.strip, read_text(args.text).splitlines()) if line][: args.first]
+    try:
+        sentences = [subject.text.tokens.encode(line) for line in lines]
+    except TokenError as error:
+        raise TokenError(f"{args.text}: {error}") from None
+    with progress("comparing", len(sentences), args.json) as advance:
+        return compare_labels(executor(engines[0], subject), executor(engines[1], other), sentences, args.batch, advance)
 
 
 def load(checkpoint: str, program: str | None, interpret: bool) -> Subject:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nnac import arith
 from nnac.decode.fusion import FusionError, IntegerRows, labels_alone
 from nnac.evaluate import Executor, State, Watch
+from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
 
 
 @define(eq=False, slots=False)
@@ -31,12 +32,12 @@ class IntegerStepper:
 
     executor: Executor
     watch: Watch | None = None
-    steps: dict[str, int] = field(factory=lambda: dict(encoder=0, prediction=0, joint=0))
+    steps: dict[str, int] = field(factory=lambda: dict.fromkeys((ENCODER.name, PREDICTION.name, JOINT.name), 0))
     _states: tuple[str, ...] = ()
 
     def quantise(self, features: NDArray) -> NDArray:
         """Normalised features [T, B, bins] -> the first value's integers."""
-        v = self.executor.values[self.executor.inputs["encoder"][0]]
+        v = self.executor.values[self.executor.inputs[ENCODER.name][0]]
         assert v.scale is not None
         return arith.quantise(features, v.scale, v.zero_point, v.bits)
 
@@ -47,31 +48,31 @@ class IntegerStepper:
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[NDArray, NDArray]:
         """[T, B, bins] real, normalised -> (frames [T', B, joint] integers, lengths).  A rest shorter than a step is
         dropped."""
-        name = self.executor.inputs["encoder"][0]
+        name = self.executor.inputs[ENCODER.name][0]
         rate = self.executor.values[name].rate
         x, lengths = self.quantise(_numpy(features)), _numpy(lengths)
         if self.watch:
             self.watch(name, x)
         steps = len(x) // rate
-        frames, _ = self._run("encoder", {name: x[: steps * rate]}, self.executor.initial_state("encoder", x.shape[1]), lengths // rate)
-        self.steps["encoder"] += int((lengths // rate).sum())
-        return frames, lengths // rate * self.executor.values[self.executor.outputs["encoder"][0]].rate
+        frames, _ = self._run(ENCODER.name, {name: x[: steps * rate]}, self.executor.initial_state(ENCODER.name, x.shape[1]), lengths // rate)
+        self.steps[ENCODER.name] += int((lengths // rate).sum())
+        return frames, lengths // rate * self.executor.values[self.executor.outputs[ENCODER.name][0]].rate
 
     def start(self, batch: int) -> tuple[NDArray, tuple[NDArray, ...]]:
-        state = self.executor.initial_state("prediction", batch)
+        state = self.executor.initial_state(PREDICTION.name, batch)
         self._states = tuple(sorted(state))
         return self.predict(np.zeros(batch, np.int64), tuple(state[k] for k in self._states))
 
     def predict(self, tokens: NDArray, state: tuple[NDArray, ...]) -> tuple[NDArray, tuple[NDArray, ...]]:
-        inputs = {self.executor.inputs["prediction"][0]: np.asarray(tokens, np.int64)[None, :, None]}
-        out, new = self._run("prediction", inputs, dict(zip(self._states, state, strict=True)))
-        self.steps["prediction"] += len(tokens)
+        inputs = {self.executor.inputs[PREDICTION.name][0]: np.asarray(tokens, np.int64)[None, :, None]}
+        out, new = self._run(PREDICTION.name, inputs, dict(zip(self._states, state, strict=True)))
+        self.steps[PREDICTION.name] += len(tokens)
         return out[0], tuple(new[k] for k in self._states)
 
     def joint(self, frames: NDArray, prediction: NDArray) -> NDArray:
-        encoder, predicted = self.executor.inputs["joint"]
-        out, _ = self._run("joint", {encoder: frames[None], predicted: prediction[None]}, {})
-        self.steps["joint"] += len(frames)
+        encoder, predicted = self.executor.inputs[JOINT.name]
+        out, _ = self._run(JOINT.name, {encoder: frames[None], predicted: prediction[None]}, {})
+        self.steps[JOINT.name] += len(frames)
         return out[0]
 
     def scores(self, frames: NDArray, prediction: NDArray) -> NDArray:
@@ -81,13 +82,13 @@ class IntegerStepper:
         return EntryModel.of(self.executor, entry, self.watch)
 
     def internal(self, prediction: NDArray) -> NDArray:
-        v = self.executor.values[self.executor.inputs["joint"][0]]
+        v = self.executor.values[self.executor.inputs[JOINT.name][0]]
         nothing = np.full((len(prediction), v.width), v.zero_point, np.int64)
         return labels_alone(self.joint(nothing, prediction), self._log_softmax)
 
     @cached_property
     def _log_softmax(self) -> IntegerRows:
-        scale = self.executor.values[self.executor.outputs["joint"][0]].scale
+        scale = self.executor.values[self.executor.outputs[JOINT.name][0]].scale
         assert scale is not None
         return IntegerRows.of(scale)
 

@@ -21,7 +21,7 @@ from nnac.diagnostics import did_you_mean
 from nnac.errors import UserError
 
 if TYPE_CHECKING:
-    from nnac.decode.front_end import FrontEnd
+    from nnac.decode.front_end import FrontEnd, TextEnd
     from nnac.decode.tensors import TensorEnd
     from nnac.evaluate import Executor
     from nnac.ir import QGraph
@@ -124,6 +124,19 @@ class Subject:
             end = None
         if not isinstance(end, TensorEnd):
             raise EngineError(f"{self.called} takes no tensors: it is not a model that `nnac.prepare` made")
+        return end
+
+    @cached_property
+    def text(self) -> TextEnd:
+        """The tokens of a language model.  EngineError: this one reads no text."""
+        from nnac.decode.front_end import TextEnd, end_from_json
+
+        try:
+            end = self.trained.end if self.trained is not None else end_from_json(self.program.metadata["front_end"])
+        except (KeyError, TypeError, ValueError):
+            end = None
+        if not isinstance(end, TextEnd):
+            raise EngineError(f"{self.called} reads no text: it is not a language model")
         return end
 
     @cached_property

@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-house fuzz grammar
+.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-house fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -81,6 +81,10 @@ bench-nna: setup           ## schedules against the roofline, emulator speed, co
 
 bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers compared
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_train
+
+bench-sparse: setup        ## sparse layers by GraphBLAS, torch and scipy against dense; the machine's sparse streams; the Graph Challenge
+	$(BIN)/pip install --quiet -e ".[graphblas,images]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_sparse --plot results/sparse_layers.svg
 
 bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/float.nnc --corpus $(RUNS)/corpus --runs $(RUNS)/aat

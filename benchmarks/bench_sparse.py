@@ -1,0 +1,312 @@
+"""Sparse layers: the experiment of Kepner et al. 2017 with several libraries, integers, the machine's own streams, the Graph Challenge.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.bench_sparse [--quick] [--plot FILE.svg] [--parts cross,memory,integers,machine,challenge]
+
+``max(W Y + b, 0)`` in FP32, one thread: dense (the faster of torch and NumPy), torch CSR, scipy CSR, and GraphBLAS as the paper writes
+the layer, as LAGraph does and fused (`nnac.graphblas.layers`).  All forms take turns in one process, least of many turns of the thread's
+CPU time; every result is compared with scipy's.  The crossover is the density at which a form is as fast as dense, interpolated.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import evolve
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy import sparse
+
+from nnac.evaluate import Executor
+from nnac.executors.graphblas import GraphBlas
+from nnac.executors.reference import Reference
+from nnac.graphblas import challenge
+from nnac.graphblas.layers import diagonal, fused, fused_vector, lagraph, paper
+from nnac.graphblas.library import Matrix, Vector, library
+from nnac.ir import QGraph
+from nnac.schedule.compile import Settings, compile_graph
+from tests.graphs import random_graph, random_inputs
+from tests.schedules import EDGE, LARGE
+from tests.test_schedule import matrix_vector
+
+SIZES, BATCHES, INVERSE = (512, 2048, 8192), (64, 8, 1), (1, 2, 4, 8, 16, 32, 64, 128, 256)
+MOST = {"paper": 6e6, "lagraph": 6e6}                    # weights beyond which a form is not worth waiting for
+MOST_WEIGHTS = 35e6
+PARTS = ("cross", "memory", "integers", "machine", "challenge")
+HUGE, HUGE_INVERSE = 32768, 64
+
+
+def least(forms: dict[str, Callable[[], Any]], budget: float) -> dict[str, float]:
+    """Seconds of each: the forms take turns until the budget (seconds in all) is spent, three turns at least."""
+    best = dict.fromkeys(forms, np.inf)
+    for form in forms.values():
+        form()
+    begun, turns = time.perf_counter(), 0
+    while turns < 3 or (time.perf_counter() - begun < budget and turns < 400):
+        for name, form in forms.items():
+            t = time.thread_time()
+            form()
+            best[name] = min(best[name], time.thread_time() - t)
+        turns += 1
+    return best
+
+
+def random_csr(m: int, inverse: int, rng: np.random.Generator) -> sparse.csr_array:
+    """[m, m] FP32 with m / inverse weights a row, one in each of as many equal parts of it."""
+    k = max(1, m // inverse)
+    cols = (np.arange(k) * (m // k))[None] + rng.integers(0, m // k, (m, k))
+    data = rng.standard_normal((m, k), dtype=np.float32) / np.float32(np.sqrt(k))
+    return sparse.csr_array((data.ravel(), cols.ravel(), np.arange(0, m * k + 1, k)), (m, m))
+
+
+def forms_of(w: sparse.csr_array, y: NDArray, b: NDArray, dense: torch.Tensor) -> dict[str, Callable[[], Any]]:
+    """Every form of one layer.  y [m, n], b [m]; ``dense``: a matrix of the same size, whose values do not matter to its speed."""
+    m, n = y.shape
+    g = Matrix.sparse(w.indptr, w.indices, w.data, m)
+    ty, tb = torch.from_numpy(y), torch.from_numpy(b)
+    csr = torch.sparse_csr_tensor(torch.from_numpy(w.indptr), torch.from_numpy(w.indices), torch.from_numpy(w.data), (m, m))
+    array = dense.numpy()
+    if n == 1:
+        y1, by, bb = y[:, 0].copy(), Vector(y[:, 0]), Vector(b)
+        t1 = ty[:, 0].contiguous()
+        return {"torch dense": lambda: torch.addmv(tb, dense, t1).clamp_(min=0), "numpy dense": lambda: np.maximum(array @ y1 + b, 0),
+                "fused": lambda: fused_vector(g, by, bb), "torch csr": lambda: torch.mv(csr, t1).add_(tb).clamp_(min=0),
+                "scipy csr": lambda: np.maximum(w @ y1 + b, 0)}
+    column, wide = b[:, None], np.repeat(b[:, None], n, 1)
+    gy, gb, zero, diag = Matrix.full(y), Matrix.full(wide), Matrix.full(np.zeros((m, n), np.float32)), diagonal(b)
+    tc, tw = tb[:, None], torch.from_numpy(wide)
+    return {"torch dense": lambda: torch.addmm(tc, dense, ty).clamp_(min=0), "numpy dense": lambda: np.maximum(array @ y + column, 0),
+            "fused": lambda: fused(g, gy, gb), "paper": lambda: paper(g, gy, gb, zero), "lagraph": lambda: lagraph(g, gy, diag),
+            "torch csr": lambda: torch.addmm(tw, csr, ty).clamp_(min=0), "scipy csr": lambda: np.maximum(w @ y + column, 0)}
+
+
+def as_array(made: Any, shape: tuple[int, int]) -> NDArray:
+    if isinstance(made, Matrix):
+        return made.dense()
+    found = made.take() if isinstance(made, Vector) else made.numpy() if isinstance(made, torch.Tensor) else made
+    return found.reshape(shape)
+
+
+def cross(sizes: Iterable[int], batches: Iterable[int], budget: float, say: Console) -> list[dict[str, Any]]:
+    """Seconds and bytes of every form, size, batch and density.  AssertionError: a form computes something else."""
+    rows: list[dict[str, Any]] = []
+    rng = np.random.default_rng(1)
+    for m in sizes:
+        dense = torch.empty(m, m).normal_().mul_(m**-0.5)
+        for inverse in INVERSE:
+            if m // inverse < 4 or m * (m // inverse) > MOST_WEIGHTS:
+                continue
+            w = random_csr(m, inverse, rng)
+            for n in batches:
+                y, b = np.abs(rng.standard_normal((m, n), dtype=np.float32)), -0.3 * np.abs(rng.standard_normal(m, dtype=np.float32))
+                forms = {k: f for k, f in forms_of(w, y, b, dense).items() if w.nnz <= MOST.get(k, np.inf)}
+                expected = np.maximum(w @ y + b[:, None], 0)
+                for name, form in forms.items():
+                    if "dense" not in name:
+                        error = float(np.abs(as_array(form(), y.shape) - expected).max())
+                        assert error < 1e-4, f"{name} at {m}, 1/{inverse}, batch {n}: off by {error}"
+                seconds = least(forms, budget)
+                fast = min(v for k, v in seconds.items() if "dense" in k)
+                held = Matrix.sparse(w.indptr, w.indices, w.data, m).size_bytes
+                rows.append(dict(m=m, inverse=inverse, batch=n, dense_s=fast, seconds=seconds, dense_bytes=4 * m * m, bytes=held))
+            say.print(f"m = {m}, density 1/{inverse}: " + ", ".join(f"batch {r['batch']}: {r['dense_s'] / r['seconds']['fused']:.2f}"
+                                                                    for r in rows[-len(list(batches)):]), highlight=False)
+    return rows
+
+
+def crossover(rows: list[dict[str, Any]], form: str) -> float | None:
+    """The density at which a form takes as long as dense, by interpolation of logarithms; None: it never does here."""
+    points = sorted((1 / r["inverse"], r["dense_s"] / r["seconds"][form]) for r in rows if form in r["seconds"])
+    for (d0, r0), (d1, r1) in pairwise(points):
+        if r0 >= 1 > r1:
+            at = np.log(r0) / (np.log(r0) - np.log(r1))
+            return float(np.exp(np.log(d0) + at * (np.log(d1) - np.log(d0))))
+    return points[-1][0] if points and points[-1][1] >= 1 else None
+
+
+def show_cross(rows: list[dict[str, Any]], say: Console) -> dict[str, Any]:
+    """A table a size and batch; the figures."""
+    ratio: dict[str, dict[str, float]] = {}
+    crossings: dict[str, float | None] = {}
+    over: dict[str, float] = {}
+    for m, n in dict.fromkeys((r["m"], r["batch"]) for r in rows):
+        own = [r for r in rows if (r["m"], r["batch"]) == (m, n)]
+        names = list(dict.fromkeys(k for r in own for k in r["seconds"] if "dense" not in k))
+        table = Table("form", *(f"1/{r['inverse']}" for r in own), "crossover", title=f"m = {m:,}, batch {n}: best dense "
+                      f"{1e3 * min(r['dense_s'] for r in own):.3g} ms; dense over each form (above 1: sparse wins)")
+        for name in names:
+            at = crossover(own, name)
+            table.add_row(name, *(f"{r['dense_s'] / r['seconds'][name]:.2f}" if name in r["seconds"] else "" for r in own),
+                          "" if at is None else f"{at:.1%}")
+        say.print(table)
+        ratio[f"{m}/{n}"] = {f"1/{r['inverse']}": round(r["dense_s"] / r["seconds"]["fused"], 3) for r in own}
+        crossings[f"{m}/{n}"] = crossover(own, "fused")
+        over |= {f"{m}/{n}/1/{r['inverse']}": round(r["seconds"]["paper"] / r["seconds"]["fused"], 2) for r in own if "paper" in r["seconds"]}
+    return dict(fused_over_dense=ratio, crossover_density=crossings, fused_over_paper=over)
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    """Time against inverse density, as the paper's figures: a panel a size, batch 64."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "nnac"
+    import matplotlib.pyplot as plt
+
+    own = [r for r in rows if r["batch"] == max(x["batch"] for x in rows)]
+    sizes = list(dict.fromkeys(r["m"] for r in own))
+    figure, panels = plt.subplots(1, len(sizes), figsize=(4 * len(sizes), 3.6), squeeze=False, layout="constrained")
+    for m, panel in zip(sizes, panels[0], strict=True):
+        here = [r for r in own if r["m"] == m]
+        panel.plot([r["inverse"] for r in here], [1e3 * r["dense_s"] for r in here], "k--", label="dense BLAS")
+        for name in dict.fromkeys(k for r in here for k in r["seconds"] if "dense" not in k):
+            with_it = [r for r in here if name in r["seconds"]]
+            panel.plot([r["inverse"] for r in with_it], [1e3 * r["seconds"][name] for r in with_it], marker=".", label=name)
+        panel.set(xscale="log", yscale="log", xlabel="inverse density", ylabel="ms", title=f"m = {m:,}, batch {own[0]['batch']}")
+    panels[0][0].legend(fontsize="small")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def memory(say: Console) -> float:
+    """Bytes of a dense 32,768 x 32,768 over those of GraphBLAS at 1/64."""
+    w = random_csr(HUGE, HUGE_INVERSE, np.random.default_rng(0))
+    held = Matrix.sparse(w.indptr, w.indices, w.data, HUGE).size_bytes
+    say.print(f"{HUGE:,} x {HUGE:,} at 1/{HUGE_INVERSE}: dense {4 * HUGE**2:,} bytes, GraphBLAS {held:,}", highlight=False)
+    return 4 * HUGE**2 / held
+
+
+def integers(size: str, say: Console) -> dict[str, Any]:
+    """An encoder's integers by GraphBLAS against the reference's, and the time of both (one thread)."""
+    compared = different = 0
+    table = Table("zeros", "batch", "integers", "different", "reference ms", "sparse ms", "auto ms", title=f"encoder of rnnt({size}), 8 steps")
+    for zeros in (0.5, 0.75, 0.9, 0.99):
+        graph = random_graph(0, size=size, sparsity=zeros)
+        engines: dict[str, Executor] = {"reference": Reference(graph), "graphblas": GraphBlas.of(graph, "graphblas"),
+                                        "auto": GraphBlas.of(graph)}
+        for batch in (1, 8, 64):
+            inputs = random_inputs(graph, "encoder", np.random.default_rng(1), 8, batch)
+            seen: dict[str, dict[str, NDArray]] = {name: {} for name in engines}
+            for name, e in engines.items():
+                e.run("encoder", inputs, e.initial_state("encoder", batch), seen[name].__setitem__)
+            own = sum(v.size for v in seen["reference"].values())
+            wrong = sum(int((seen[n][k] != v).sum()) for n in ("graphblas", "auto") for k, v in seen["reference"].items())
+            took = least({n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n, e in engines.items()}, 0.3)
+            table.add_row(f"{zeros:.0%}", str(batch), f"{2 * own:,}", str(wrong), *(f"{1e3 * took[n]:.1f}" for n in engines))
+            compared, different = compared + 2 * own, different + wrong
+    say.print(table)
+    return dict(compared_integers=compared, different_integers=different)
+
+
+def machine(say: Console, quick: bool) -> dict[str, Any]:
+    """Cycles of 1 x 1024 x 4096 on the accelerator: the raw stream over every codec, zeros anywhere and in whole words."""
+    graph: QGraph = matrix_vector(4096, 1024)
+    speedups: dict[str, dict[str, float]] = {}
+    worse = 0.0
+    inverses = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
+    for target in (EDGE, LARGE):
+        codecs = ("raw", "zero_run", "entropy", "block_bitmap[64x1]+raw", f"block_bitmap[{target.lanes}x1]+raw", "block_bitmap+entropy", "auto")
+        for kind in ("anywhere", "words"):
+            table = Table("codec", *(f"1/{i}" for i in inverses), title=f"{target.name}, zeros {kind}: raw cycles over codec's")
+            found: dict[str, list[float]] = {c: [] for c in codecs}
+            for inverse in inverses:
+                pruned, raw = with_zeros(graph, inverse, kind), 0
+                cycles: dict[str, int] = {}
+                for codec in dict.fromkeys(codecs):
+                    settings = Settings(codecs={"y.weight": codec}, pins={"y.weight": "never"})
+                    cycles[codec] = compile_graph(pruned, target, settings).entries["encoder.step"].cycles
+                raw = cycles["raw"]
+                for codec in found:
+                    found[codec].append(raw / cycles[codec])
+                worse = max(worse, cycles["auto"] / min(cycles.values()) - 1)
+            for codec, values in found.items():
+                table.add_row(codec, *(f"{v:.2f}" for v in values))
+            say.print(table)
+            speedups[f"{target.name}/{kind}"] = {f"1/{i}": round(v, 3) for i, v in zip(inverses, found["auto"], strict=True)}
+    return dict(nna_speedup=speedups, auto_codec_behind_best=round(worse, 4))
+
+
+def with_zeros(graph: QGraph, inverse: int, kind: str) -> QGraph:
+    """The same product with a share of its weights kept: anywhere, or in words of 64 rows."""
+    rng, nodes = np.random.default_rng(inverse), []
+    for node in graph.nodes:
+        w = node.constants["weight"].copy()
+        keep = rng.random(w.shape) < 1 / inverse if kind == "anywhere" else np.repeat(rng.random((len(w) // 64, w.shape[1])) < 1 / inverse, 64, 0)
+        w[~keep] = 0
+        nodes.append(evolve(node, constants=dict(node.constants) | {"weight": w}))
+    return graph.with_nodes(tuple(nodes))
+
+
+def graph_challenge(images: int, say: Console) -> dict[str, Any]:
+    """The 1,024-neuron network of 120 layers: its layers against the official digests, and its rate."""
+    official = (Path(__file__).parent.parent / "tests" / "challenge_layers_1024.txt").read_text().split()
+    layers = list(challenge.topology(1024, 120))
+    equal = sum(challenge.digest(layer) == digest for layer, digest in zip(layers, official, strict=True))
+    network = [challenge.matrix(layer) for layer in layers]
+    inputs = challenge.digits(1024, images)
+    done = min((challenge.infer(inputs, network, challenge.BIAS[1024]) for _ in range(3)), key=lambda p: p.seconds)
+    edges = len(inputs) * 120 * 1024 * challenge.DEGREE
+    say.print(f"challenge, 1,024 x 120: {equal} of 120 layers are the official ones; {len(inputs):,} digits in {done.seconds:.2f} s: "
+              f"{edges / done.seconds:.3g} edges/s as it counts, {done.touched / done.seconds:.3g} really touched", highlight=False)
+    return dict(challenge_layers_equal=equal, challenge_edges_per_s=edges / done.seconds,
+                challenge_edges_touched_per_s=done.touched / done.seconds)
+
+
+def processor() -> str:
+    """The processor's name, and whether it has AVX-512 VNNI."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), platform.processor())
+    return f"{name}, {'AVX-512 VNNI' if 'avx512_vnni' in text else 'no VNNI'}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one size, short measurements")
+    parser.add_argument("--plot", metavar="FILE.svg", help="time against inverse density")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--sizes", default=None, metavar="M,M", help=f"{','.join(map(str, SIZES))}; 32768 needs 5 GB")
+    args = parser.parse_args(argv)
+    parts = args.parts.split(",")
+    if os.environ.get("OMP_NUM_THREADS") != "1":                     # libraries read it when they are loaded: now is too late
+        parser.error("one thread is measured: set OMP_NUM_THREADS=1, as `make bench-sparse` does")
+    warnings.filterwarnings("ignore", message=".*[Ss]parse.*", module=__name__)      # torch says that its CSR is new
+    torch.set_num_threads(1)
+    say = Console(file=sys.stdout, width=150)
+    sizes = tuple(map(int, args.sizes.split(","))) if args.sizes else SIZES[:1] if args.quick else SIZES
+    out: dict[str, Any] = dict(processor=processor(), graphblas=library().version, torch=torch.__version__)
+    say.print(f"{out['processor']}; SuiteSparse {out['graphblas']}, torch {out['torch']}; one thread", highlight=False)
+    if "cross" in parts:
+        rows = cross(sizes, BATCHES, 0.15 if args.quick else 0.6, say)
+        out |= show_cross(rows, say)
+        if args.plot:
+            plot(rows, args.plot)
+    if "memory" in parts:
+        out["memory_ratio"] = round(memory(say), 2)
+    if "integers" in parts:
+        out |= integers("tiny" if args.quick else "small", say)
+    if "machine" in parts:
+        out |= machine(say, args.quick)
+    if "challenge" in parts:
+        out |= graph_challenge(500 if args.quick else 5000, say)
+    print(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()

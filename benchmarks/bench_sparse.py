@@ -38,6 +38,7 @@ from nnac.graphblas import challenge
 from nnac.graphblas.layers import diagonal, fused, fused_vector, lagraph, paper
 from nnac.graphblas.library import Matrix, Vector, library
 from nnac.ir import QGraph
+from nnac.model.sparse_dnn import BIAS, DEGREE, digest, topology
 from nnac.schedule.compile import Settings, compile_graph
 from tests.graphs import random_graph, random_inputs
 from tests.schedules import EDGE, LARGE
@@ -254,12 +255,12 @@ def with_zeros(graph: QGraph, inverse: int, kind: str) -> QGraph:
 def graph_challenge(images: int, say: Console) -> dict[str, Any]:
     """The 1,024-neuron network of 120 layers: its layers against the official digests, and its rate."""
     official = (Path(__file__).parent.parent / "tests" / "challenge_layers_1024.txt").read_text().split()
-    layers = list(challenge.topology(1024, 120))
-    equal = sum(challenge.digest(layer) == digest for layer, digest in zip(layers, official, strict=True))
+    layers = list(topology(1024, 120))
+    equal = sum(digest(layer) == known for layer, known in zip(layers, official, strict=True))
     network = [challenge.matrix(layer) for layer in layers]
     inputs = challenge.digits(1024, images)
-    done = min((challenge.infer(inputs, network, challenge.BIAS[1024]) for _ in range(3)), key=lambda p: p.seconds)
-    edges = len(inputs) * 120 * 1024 * challenge.DEGREE
+    done = min((challenge.infer(inputs, network, BIAS[1024]) for _ in range(3)), key=lambda p: p.seconds)
+    edges = len(inputs) * 120 * 1024 * DEGREE
     say.print(f"challenge, 1,024 x 120: {equal} of 120 layers are the official ones; {len(inputs):,} digits in {done.seconds:.2f} s: "
               f"{edges / done.seconds:.3g} edges/s as it counts, {done.touched / done.seconds:.3g} really touched", highlight=False)
     return dict(challenge_layers_equal=equal, challenge_edges_per_s=edges / done.seconds,

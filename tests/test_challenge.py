@@ -14,7 +14,8 @@ from nnac.cli import main
 pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is not installed")
 
 from nnac.graphblas import challenge
-from nnac.graphblas.challenge import ChallengeError, Images, digest, infer, matrix, read_categories, read_images, topology
+from nnac.graphblas.challenge import ChallengeError, Images, infer, matrix, read_categories, read_images
+from nnac.model.sparse_dnn import BIAS, digest, topology
 
 OFFICIAL = (Path(__file__).parent / "challenge_layers_1024.txt").read_text().split()
 
@@ -134,7 +135,7 @@ def command(*words):
 
 def test_the_command_checks_the_list_goes_on_and_counts(tmp_path, capsys, monkeypatch):
     images = Images.of(np.random.default_rng(2).random((40, 1024)) < np.linspace(0.02, 0.3, 40)[:, None])
-    active, touched = other_inference(images, list(topology(1024, 12)), challenge.BIAS[1024])
+    active, touched = other_inference(images, list(topology(1024, 12)), BIAS[1024])
     assert 0 < len(active) < 40
     file, listed, out = written(tmp_path, images), tmp_path / "categories.tsv", str(tmp_path / "done")
     listed.write_text("".join(f"{i + 1}\n" for i in active))
@@ -155,7 +156,7 @@ def test_the_command_checks_the_list_goes_on_and_counts(tmp_path, capsys, monkey
 def test_processes_share_the_images_and_find_the_same(tmp_path):
     """Two processes, as torchrun starts them."""
     images = Images.of(np.random.default_rng(3).random((40, 1024)) < np.linspace(0.02, 0.3, 40)[:, None])
-    active, _ = other_inference(images, list(topology(1024, 12)), challenge.BIAS[1024])
+    active, _ = other_inference(images, list(topology(1024, 12)), BIAS[1024])
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "nnac",
                            *command("--images", written(tmp_path, images))], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

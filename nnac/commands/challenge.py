@@ -43,13 +43,14 @@ def run(args: argparse.Namespace) -> int:
 
     from nnac.graphblas import challenge
     from nnac.graphblas.library import library
+    from nnac.model.sparse_dnn import BIAS, DEGREE, topology
     from nnac.progress import progress
     from nnac.train.processes import rank_of_group
 
     library()
     images, expected = inputs(args)
     cut = [(first, min(first + args.part, len(images))) for first in range(0, len(images), args.part)]
-    bias = challenge.BIAS[args.neurons]
+    bias = BIAS[args.neurons]
     begun = time.perf_counter()
     with rank_of_group("cpu") as (rank, world):
         quiet = args.json or rank > 0
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         def compute(first: int, end: int) -> Part:
             if not network:                                          # not made where every part is done already
                 with progress("layers", args.layers, quiet) as advance:
-                    for layer in challenge.topology(args.neurons, args.layers):
+                    for layer in topology(args.neurons, args.layers):
                         network.append(challenge.matrix(layer))
                         advance()
             return challenge.infer(images.part(first, end), network, bias)
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = max(sum(p.seconds for _, p in one) for one in everybody)
     found = sorted(first + i + 1 for one in everybody for first, p in one for i in p.active)
     touched = sum(p.touched for one in everybody for _, p in one)
-    edges = len(images) * args.layers * args.neurons * challenge.DEGREE
+    edges = len(images) * args.layers * args.neurons * DEGREE
     figures = dict(neurons=args.neurons, layers=args.layers, images=len(images), processes=world, categories=len(found),
                    seconds=round(seconds, 3), challenge_edges_per_s=edges / seconds, challenge_edges_touched_per_s=touched / seconds,
                    wall_s=round(time.perf_counter() - begun, 3))

@@ -1,11 +1,6 @@
-"""The Sparse DNN Graph Challenge: its networks from their rule, its images, and its inference in FP32 by GraphBLAS.
+"""The Sparse DNN Graph Challenge: its images, and its inference in FP32 by GraphBLAS.
 
-A network of N = 16 * 2^p neurons has 32 inputs a neuron, all weights 1/16 and one bias.  Layers 0 … p-1 are a RadiX-Net:
-``1[16 x 16] (x) (I + P^(-2^l))`` on 2^p nodes, P the cyclic shift.  Every later group of p layers is the first with its rows
-permuted, one permutation a group: the ranks of N draws of MATLAB's default stream (Mersenne twister, seed 5489).
-Source: Kepner, Alford, Gadepally, Jones, Milechin, Robinett, Samsi, "Sparse Deep Neural Network Graph Challenge", HPEC 2019,
-arXiv 1909.05631; Kepner and Robinett, "RadiX-Net", 2019.  Reconstruction: the permutations are not published; all 120 layers of the
-1,024-neuron network are the official files bit for bit (tests/test_challenge.py), the larger networks follow the same rule, unchecked.
+The networks and where they come from: `nnac.model.sparse_dnn`.
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ import hashlib
 import importlib.util
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,43 +19,11 @@ from numpy.typing import NDArray
 
 from nnac.errors import UserError
 from nnac.graphblas.library import Matrix
-
-BIAS = {1024: -0.30, 4096: -0.35, 16384: -0.40, 65536: -0.45}
-DEGREE, WEIGHT, CAP = 32, np.float32(1 / 16), np.float32(32)
-_SEED = 5489                   # MATLAB's default stream; NumPy's RandomState of that seed draws the same numbers
+from nnac.model.sparse_dnn import CAP, DEGREE, WEIGHT
 
 
 class ChallengeError(UserError):
     """Images or a list of categories that are not what they should be; one line."""
-
-
-# ----------------------------------------------------------------------------------------------------------- the networks
-
-def base_layer(neurons: int, layer: int) -> NDArray[np.int64]:
-    """[neurons, 32]: to which neurons each one goes, increasing, in layer ``layer`` < p of the RadiX-Net."""
-    nodes = neurons // 16
-    i = np.arange(neurons) % nodes
-    two = np.stack([i, (i - (1 << layer)) % nodes], 1)
-    return np.sort((two[:, :, None] + nodes * np.arange(16)).reshape(neurons, DEGREE), 1)
-
-
-def topology(neurons: int, layers: int) -> Iterator[NDArray[np.int64]]:
-    """The layers of a network, each [neurons, 32] as `base_layer`.  ValueError: ``neurons`` is not 16 times a power of two."""
-    period = (neurons // 16).bit_length() - 1
-    if neurons != 16 << period or period < 1:
-        raise ValueError(f"a network has 16 * 2^p neurons, not {neurons}")
-    stream = np.random.RandomState(_SEED)
-    base = [base_layer(neurons, k) for k in range(min(period, layers))]
-    order = np.arange(neurons)
-    for k in range(layers):
-        if k and k % period == 0:
-            order = np.argsort(np.argsort(stream.rand(neurons), kind="stable"), kind="stable")
-        yield base[k % period][order]
-
-
-def digest(layer: NDArray) -> str:
-    """SHA-256 of a layer's columns, row by row, as 32-bit little-endian integers from 0; 16 hex digits."""
-    return hashlib.sha256(np.ascontiguousarray(np.sort(layer, 1), "<u4").tobytes()).hexdigest()[:16]
 
 
 def matrix(layer: NDArray) -> Matrix:
@@ -207,17 +170,17 @@ def infer(images: Images, network: Sequence[Matrix], bias: float) -> Part:
     """
     y = images.matrix()
     g, touched, begun = y.library, 0, time.perf_counter()
-    null, lib, b = g.null, g.lib, np.float32(bias)
+    null, lib, b, weight = g.null, g.lib, np.float32(bias), np.float32(WEIGHT)
     for w in network:
         touched += DEGREE * y.count
         z = Matrix(len(images), images.neurons, np.float32)
         h = z.handle
         g.ok(lib.GrB_mxm(h, null, null, lib.GxB_PLUS_FIRST_FP32, y.handle, w.handle, null), "Y W")
         # z / 16 + b > 0 exactly where z > -16 b: dropped before the rest is computed
-        g.ok(lib.GrB_Matrix_select_FP32(h, null, null, lib.GrB_VALUEGT_FP32, h, -b / WEIGHT, null), "max 0")
-        g.ok(lib.GrB_Matrix_apply_BinaryOp2nd_FP32(h, null, null, lib.GrB_TIMES_FP32, h, WEIGHT, null), "times 1/16")
+        g.ok(lib.GrB_Matrix_select_FP32(h, null, null, lib.GrB_VALUEGT_FP32, h, -b / weight, null), "max 0")
+        g.ok(lib.GrB_Matrix_apply_BinaryOp2nd_FP32(h, null, null, lib.GrB_TIMES_FP32, h, weight, null), "times 1/16")
         g.ok(lib.GrB_Matrix_apply_BinaryOp2nd_FP32(h, null, null, lib.GrB_PLUS_FP32, h, b, null), "+ b")
-        g.ok(lib.GrB_Matrix_apply_BinaryOp2nd_FP32(h, null, null, lib.GrB_MIN_FP32, h, CAP, null), "min 32")
+        g.ok(lib.GrB_Matrix_apply_BinaryOp2nd_FP32(h, null, null, lib.GrB_MIN_FP32, h, np.float32(CAP), null), "min 32")
         y = z.wait()
     rows, _, values = y.entries()
     return Part(tuple(np.unique(rows[values > 0]).tolist()), touched, time.perf_counter() - begun)

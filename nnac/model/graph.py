@@ -201,7 +201,7 @@ class ModelGraph:
         return g
 
 
-_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "lm")}
+_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "lm", "sparse_dnn")}
 _REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
 
 

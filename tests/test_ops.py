@@ -27,8 +27,9 @@ def layer(kind: str, source: str, width: int) -> Layer:
         gates = GATE_NAMES[kind]
         kernels = tuple(Kernel(k, f"{kind}.{k}", len(gates) * 8, width, gates) for k in ("input", "recurrent"))
         return Layer(kind, kind, (source,), 8, 1, "e", kernels, dict(cells=8, bidirectional=False, project=0))
-    kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "embedding") else ()
-    return Layer(kind, kind, (source,) * fact.inputs, width, 1, "e", kernels, dict(frames=1) if fact.view else {})
+    kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu", "embedding") else ()
+    return Layer(kind, kind, (source,) * fact.inputs, width, 1, "e", kernels,
+                 dict(frames=1) if fact.view else dict(cap=8.0) if fact.capped else {})
 
 
 def model(kind: str) -> ModelGraph:
@@ -69,7 +70,9 @@ def test_what_is_said_of_formats_is_what_the_lowering_makes(kind):
         assert (out.bits, out.scale) == (LOG.bits, LOG.scale)
     else:
         assert out.bits == (8 if fact.recurrent else 4)
-        assert (out.scale is not None) == fact.bounded(model(kind).by_path[kind].attributes)
+        assert (out.scale is not None) == (fact.bounded(model(kind).by_path[kind].attributes) or fact.capped)
+    if fact.capped:
+        assert [out.scale * (end - out.zero_point) for end in (-8, 7)] == [0, 8.0]
 
 
 def test_who_may_have_a_zero_point():

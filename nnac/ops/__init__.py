@@ -68,6 +68,7 @@ class Operator:
     takes: ClassVar[FixedPoint | None] = None          # the format that its input has, whatever the policy says
     gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
     attributes_type: ClassVar[type[Attributes]] = Attributes  # of its nodes' attributes
+    capped: ClassVar[bool] = False                     # its output ends at 0 and at its attribute ``cap``, the ends of its format
     weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
     meets: ClassVar[Mapping[str, str]] = {"weight": "input"}   # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
     in_one_piece: ClassVar[bool] = False               # its instructions read and write vectors that lie in one piece

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from attrs import frozen
 
 from nnac.ops import require
-from nnac.ops.linear import Linear
+from nnac.ops.linear import Linear, LinearAttributes
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.ops import LayerShape
+
+
+@frozen(eq=False)
+class LinearReluAttributes(LinearAttributes):
+    """As `linear`'s; the real value that the output is limited to."""
+
+    cap: float = 6.0
 
 
 class LinearRelu(Linear):
@@ -20,8 +29,11 @@ class LinearRelu(Linear):
     constants  as `nnac.ops.linear`'s      attributes  weight_bits, cap
     """
 
-    def attributes(self, layer: LayerShape, p: Precision) -> dict[str, Any]:
-        return super().attributes(layer, p) | dict(cap=layer.attributes["cap"])
+    attributes_type = LinearReluAttributes
+    capped = True
+
+    def attributes(self, layer: LayerShape, p: Precision) -> LinearReluAttributes:
+        return LinearReluAttributes(weight_bits=p.weights, bias=layer.attributes.get("bias", True), cap=layer.attributes["cap"])
 
     def output(self, layer: LayerShape, p: Precision, source: Value) -> Value:
         from nnac.ir import Value

@@ -24,7 +24,7 @@ OWN_ROOMS = ("ops", "train/ops", "schedule/ops")
 # every kind that a layer of a model graph, a node of a graph of integers or a target's list has ever had
 KINDS = frozenset(
     "stack linear lstm lstm_coupled lstm_normed gru layer_norm embedding add multiply tanh sigmoid log_softmax lookup "
-                  "relu concat softmax "
+                  "relu linear_relu concat softmax "
     "convolution attention gelu swish glu".split())
 
 

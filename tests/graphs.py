@@ -107,7 +107,8 @@ def random_table(r: Random) -> dict[str, np.ndarray]:
 
 
 RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
-    stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, lstm=random_lstm, gru=random_gru, lstm_coupled=random_coupled, lstm_normed=random_normed,
+    stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, lstm=random_lstm, gru=random_gru,
+    lstm_coupled=random_coupled, lstm_normed=random_normed,
     layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale),
     multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale), log_softmax=lambda r: bind.log_softmax(r.ins[0].scale))

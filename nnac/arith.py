@@ -2,6 +2,8 @@
 
 The functions take NumPy arrays or torch tensors, integers in int64, and are written with operators that mean the same on
 both; `evaluate`, the training module and the emulator call them, and fast kernels are tested against them for equality.
+The steps of recurrent cells take a third carrier as well, integers with a gradient (`nnac.train.ops._numbers`), which brings its own
+`round_shift` and `lookup`.
 Nothing here rounds twice, wraps, or uses a float scale, except `quantise` and the table builders, which run once, at the border
 between real numbers and integers.
 
@@ -48,6 +50,8 @@ def round_shift(x: Array, n: Any) -> Array:
 
     The shift is arithmetic: a floor, not a truncation: the shifter drops bits towards minus infinity.  ``n`` an int or an array, 0..62.
     """
+    if (own := getattr(x, "round_shift", None)) is not None:
+        return own(n)
     if isinstance(n, int):  # the same
         return x if n == 0 else (x + (1 << (n - 1))) >> n
     return (x + ((n * 0 + 1) << n >> 1)) >> n
@@ -163,6 +167,8 @@ def lookup(entries: Array, symmetry: str, x: Array) -> Array:
 
     ``y = e[s] + ((e[s+1] - e[s]) * r + 32 >> 6)`` with s = |x| >> 6, r = |x| & 63; |-32768| counts as 32767.
     """
+    if (own := getattr(x, "lookup", None)) is not None:
+        return own(entries, symmetry)
     # all 65,536 values of the table and symmetry already, those of negative x after the others
     if len(entries) > SEGMENTS + 1:  # the same
         return entries[x]

@@ -185,7 +185,7 @@ class ModelGraph:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"not a model graph: {type(error).__name__}: {error}") from None
 
-    @cached_property
+    @property
     def graph(self) -> networkx.DiGraph:
         """The same model as a networkx graph: one node a layer (attribute ``layer``), one edge a value."""
         import networkx  # 0.2 s: only who asks for the graph pays

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnac import arith, bind
+from nnac import bind
 from nnac.ir import Node, QGraph
 from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, Layer, MakeQuantiser, State, numbers
-from nnac.train.ops._numbers import PRE_UNIT, UNIT, Number, Put
+from nnac.train.ops._numbers import PRE_UNIT, Number, Put
 from nnac.train.schedule import Slot
 
 
@@ -119,14 +119,14 @@ class Recurrent(Layer):
         biases = self._biases
         names = [s.name for s in self.node.states]
         hidden, kept = state[names[0]], state[names[1]]
-        memory = Number(kept.detach().long(), kept * self.unit)
+        memory = Number(kept.detach().long(), kept * self.unit, self.unit)
         from_input, outputs = self._product(xs[0], "input", c, biases[0], ins[0].zero_point), []
         for t in range(len(xs[0])):
             from_hidden = self._product(hidden, "recurrent", c, biases[1])
-            free, memory = self.step(from_input[t], from_hidden, memory, c.ready["others"], out)
-            y = arith.saturate(free.integers, out.bits)
-            z = free.real / out.scale
-            hidden = learned(Put.apply(z, y, y == free.integers), out, z.detach)
+            y, memory = self.step(from_input[t], from_hidden, memory, c.ready["others"], out.bits)
+            assert y.before is not None, "a hidden state is saturated last"
+            z = y.before / out.scale
+            hidden = learned(Put.apply(z, y.integers, y.inside), out, z.detach)
             outputs.append(hidden)
         state[names[0]], state[names[1]] = hidden, memory.real / self.unit
         return torch.stack(outputs)
@@ -137,17 +137,10 @@ class Recurrent(Layer):
         raise NotImplementedError
 
     def step(
-        self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], out: Format
+        self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], bits: int
     ) -> tuple[Number, Number]:
-        """(hidden: integers before saturation, real; the new 16-bit state)."""
+        """(hidden in ``bits`` bits, the new 16-bit state), by a function of `nnac.arith`."""
         raise NotImplementedError
-
-    @staticmethod
-    def table(x: Number, name: str, c: dict[str, Tensor]) -> Number:
-        """Sigmoid or tanh in Q0.15."""
-        sigmoid = name == "sigmoid"
-        y = arith.lookup(c[name], "complement" if sigmoid else "odd", x.integers)
-        return Number.put(torch.sigmoid(x.real) if sigmoid else torch.tanh(x.real), y, UNIT)
 
     def real_step(self, from_input: Tensor, from_hidden: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """(hidden, new state) in real numbers."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nnac import arith, bind
 from nnac.train.format import Format
-from nnac.train.ops._numbers import PRE_UNIT, UNIT, Number, saturated
+from nnac.train.ops._numbers import UNIT, Number
 from nnac.train.ops._recurrent import Recurrent
 
 
@@ -24,20 +24,10 @@ class Gru(Recurrent):
         return bind.blend(out.scale) | dict(sigmoid=arith.sigmoid_table().entries, tanh=arith.tanh_table().entries)
 
     def step(
-        self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], out: Format
+        self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], bits: int
     ) -> tuple[Number, Number]:
-        (xr, xz, xn), (hr, hz, hn) = from_input.blocks(3), from_hidden.blocks(3)
-        r = self.table(saturated(xr.real + hr.real, xr.integers + hr.integers, PRE_UNIT), "sigmoid", c)
-        z = self.table(saturated(xz.real + hz.real, xz.integers + hz.integers, PRE_UNIT), "sigmoid", c)
-        reset = arith.round_shift(r.integers * hn.integers, arith.UNIT_FRACTION)
-        n = self.table(saturated(xn.real + r.real * hn.real, xn.integers + reset, PRE_UNIT), "tanh", c)
-        blend = arith.round_shift(
-            z.integers * memory.integers + ((1 << arith.UNIT_FRACTION) - z.integers) * n.integers, arith.UNIT_FRACTION
-        )
-        memory = saturated(z.real * memory.real + (1 - z.real) * n.real, blend, UNIT)
-        return Number(
-            arith.round_shift(memory.integers * c["hidden_multiplier"], c["hidden_shift"]), memory.real
-        ), memory
+        memory = arith.gru_cell(from_input, from_hidden, memory, c["sigmoid"], c["tanh"])
+        return arith.requantise(memory, c["hidden_multiplier"], c["hidden_shift"], 0, bits), memory
 
     def real_step(self, from_input: Tensor, from_hidden: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         (xr, xz, xn), (hr, hz, hn) = from_input.chunk(3, -1), from_hidden.chunk(3, -1)

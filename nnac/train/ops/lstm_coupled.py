@@ -11,7 +11,7 @@ from nnac import arith, bind
 from nnac.attributes import record
 from nnac.ops.lstm_coupled import CoupledLstmAttributes
 from nnac.train.format import Format
-from nnac.train.ops._numbers import PRE_UNIT, UNIT, Number, saturated
+from nnac.train.ops._numbers import Number
 from nnac.train.ops._recurrent import Recurrent
 
 
@@ -27,32 +27,19 @@ class CoupledLstm(Recurrent):
     def after(self, out: Format) -> dict[str, Any]:
         return bind.hidden(out.scale) | bind.lstm_tables(record(self.node.attributes, CoupledLstmAttributes).fraction)
 
-    def pre(self, from_input: Number, from_hidden: Number, c: dict[str, Tensor]) -> Number:
-        return saturated(from_input.real + from_hidden.real, from_input.integers + from_hidden.integers, PRE_UNIT)
-
-    def gates_of(self, pre: Number, c: dict[str, Tensor]) -> tuple[Number, Number, Number, Number]:
-        """i, f, g, o."""
-        f, g, o = pre.blocks(3)
-        f = self.table(f, "sigmoid", c)
-        return (
-            Number((1 << arith.UNIT_FRACTION) - f.integers, 1 - f.real),
-            f,
-            self.table(g, "tanh", c),
-            self.table(o, "sigmoid", c),
-        )
-
     def step(
-        self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], out: Format
+        self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], bits: int
     ) -> tuple[Number, Number]:
-        i, f, g, o = self.gates_of(self.pre(from_input, from_hidden, c), c)
-        new = arith.round_shift(f.integers * memory.integers, arith.UNIT_FRACTION) + arith.round_shift(
-            i.integers * g.integers, 2 * arith.UNIT_FRACTION - record(self.node.attributes, CoupledLstmAttributes).fraction
-        )
-        cell = saturated(f.real * memory.real + i.real * g.real, new, self.unit)
-        t = Number.put(torch.tanh(cell.real), arith.lookup(c["tanh_cell"], "odd", cell.integers), UNIT)
-        return Number(
-            arith.round_shift(o.integers * t.integers * c["hidden_multiplier"], c["hidden_shift"]), o.real * t.real
-        ), cell
+        return self.cell(arith.saturate(from_input + from_hidden, 16), memory, c, bits)
+
+    def cell(self, pre: Number, memory: Number, c: dict[str, Tensor], bits: int) -> tuple[Number, Number]:
+        """What follows the sum of the products."""
+        return arith.coupled_cell(pre, memory, *self.tables(c), c["hidden_multiplier"], c["hidden_shift"], bits)
+
+    def tables(self, c: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, int]:
+        """What a cell of `nnac.arith` is told: its tables, and the fraction of its state."""
+        fraction = record(self.node.attributes, CoupledLstmAttributes).fraction
+        return c["sigmoid"], c["tanh"], c["tanh_cell"], fraction
 
     def real_gates(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f, g, o = pre.chunk(3, -1)

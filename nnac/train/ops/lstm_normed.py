@@ -11,7 +11,7 @@ from nnac import arith, bind
 from nnac.ir import Node, QGraph
 from nnac.train.format import Format
 from nnac.train.ops import numbers
-from nnac.train.ops._numbers import PRE_UNIT, Number, saturated
+from nnac.train.ops._numbers import PRE_UNIT, Number
 from nnac.train.ops.lstm_coupled import CoupledLstm
 
 
@@ -40,10 +40,11 @@ class NormedLstm(CoupledLstm):
             gate, (self.cells,), self.gate_norm.weight[index], self.gate_norm.bias[index], self.epsilon
         )
 
-    def gates_of(self, pre: Number, c: dict[str, Tensor]) -> tuple[Number, Number, Number, Number]:
-        out = []
-        for k, gate in enumerate(pre.blocks(4)):
+    def cell(self, pre: Number, memory: Number, c: dict[str, Tensor], bits: int) -> tuple[Number, Number]:
+        gates = []
+        for k in range(4):
             at = slice(k * self.cells, (k + 1) * self.cells)
+            gate = pre[..., at]
             free = arith.layer_norm(
                 gate.integers,
                 c["gate_gain"][at],
@@ -56,11 +57,9 @@ class NormedLstm(CoupledLstm):
                 0,
                 32,
             )
-            out.append(
-                self.table(saturated(self._normed(gate.real, k), free, PRE_UNIT), "tanh" if k == 2 else "sigmoid", c)
-            )
-        i, f, g, o = out
-        return i, f, g, o
+            gates.append(arith.saturate(Number(free, self._normed(gate.real, k), PRE_UNIT), 16))
+        joined = Number.joined(gates)
+        return arith.lstm_cell(joined, memory, *self.tables(c), c["hidden_multiplier"], c["hidden_shift"], bits)
 
     def real_gates(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         i, f, g, o = (self._normed(gate, k) for k, gate in enumerate(pre.chunk(4, -1)))

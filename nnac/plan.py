@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields_dict, frozen
 
 from nnac.compression.base import Method, from_dict
 from nnac.model.graph import Layer, ModelGraph, build, packaged
@@ -191,6 +191,26 @@ class Training:
 
 
 @frozen
+class Decode:
+    """How a program's outputs become words, unless the command line says otherwise: the settings of
+    `nnac.decode.search.beam` (or greedy), and of fusion with the language models beside the recogniser
+    (`nnac.decode.fusion`).
+
+    fusion  none | shallow | density_ratio | internal    weight  of the target's model    less  taken off, of the other
+    """
+
+    search: str = "greedy"
+    beam: int = 8
+    max_symbols: int = 6
+    delta: float = 5.0
+    blank_penalty: float = 0.0
+    length_bonus: float = 0.0
+    fusion: str = "none"
+    weight: float = 0.0
+    less: float = 0.0
+
+
+@frozen
 class Budget:
     """An upper bound: ``quantity`` (weights, sram: bytes; latency: seconds; cycles; bits_per_weight) must not exceed ``limit``."""
 
@@ -239,6 +259,7 @@ class Plan:
     budgets: tuple[Budget, ...] = ()
     parameters: dict[str, Any] = field(factory=dict)              # the `let`s, after overrides: plain values or their printed form
     origins: Mapping[tuple[str, str], tuple[Origin, ...]] = field(factory=dict)
+    decode: Decode | None = None       # not in the digest: a search changes no integer of the model
 
     def __getitem__(self, path: str) -> SitePlan:
         return self.by_path[path]
@@ -310,6 +331,8 @@ class Plan:
         }
         if origins:
             data["origins"] = _grouped(self.origins)
+            if self.decode is not None:
+                data["decode"] = {name: getattr(self.decode, name) for name in fields_dict(Decode)}
         return data
 
     @classmethod
@@ -324,7 +347,9 @@ class Plan:
                 data["name"], _model(data["model"]), Target.from_json(data["target"]),
                 tuple(_site(s) for s in data["sites"]), Training(**data["training"]), tuple(Budget(**b) for b in data["budgets"]),
                 dict(data["parameters"]),
-                {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"]) for o in data.get("origins", ()) for site in o["sites"]}))
+                {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"])
+                 for o in data.get("origins", ()) for site in o["sites"]},
+                Decode(**data["decode"]) if "decode" in data else None))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
             raise PlanError(f"not a valid nnac plan: {type(e).__name__}: {e}") from e
 

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from attrs import asdict, evolve
 
 from nnac.cli import main
 from nnac.demo import Recipe, run
 from nnac.model.rnnt_torch import RnntConfig
+from nnac.plan import Decode
 from nnac.program import Program
 from nnac.speech import home
 from nnac.speech.corpus import CorpusSpec, train_sentence
@@ -337,3 +338,24 @@ def test_a_language_model_that_does_not_belong_is_refused_in_one_line(demo, lang
         assert main(command) == 1
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1, err
+
+
+def test_a_program_searches_as_its_policy_says_unless_told_otherwise(demo, arpa, tmp_path, capsys):
+    out, _, _ = demo
+    program, manifest = Program.load(out / "tiny_int8.nnp"), str(out / "corpus" / "sent.jsonl")
+    said = Decode("beam", 4, length_bonus=0.1, fusion="shallow", weight=0.3)
+    changed = tmp_path / "beam.nnp"
+    evolve(program, plan=dict(program.plan) | {"decode": asdict(said)}).save(changed)
+
+    def heard(path, *options):
+        assert main(["run", str(path), "--manifest", manifest, "--nbest", "2", "--json", *options]) == 0
+        return [json.loads(line).get("nbest") for line in capsys.readouterr().out.splitlines()]
+
+    by_hand = ["--search", "beam", "--beam", "4", "--lm", arpa[1], "--lm-scale", "0.3", "--length-bonus", "0.1"]
+    assert heard(changed, "--lm", arpa[1]) == heard(out / "tiny_int8.nnp", *by_hand)
+    assert heard(changed, "--lm", arpa[1], "--beam", "2") == heard(out / "tiny_int8.nnp", *by_hand, "--beam", "2")
+    aside = ["--search", "beam"]
+    assert heard(changed, *aside) == heard(out / "tiny_int8.nnp", *aside), "the block is set aside as a whole"
+    capsys.readouterr()
+    assert main(["run", str(changed), "--manifest", manifest]) == 1
+    assert "--lm and --lm-scale go together, on the command line or from the policy" in capsys.readouterr().err

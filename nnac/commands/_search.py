@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nnac.errors import UserError
@@ -98,7 +98,23 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
             if inside[name] != dict(plan=language.plan.digest, training=language.training):
                 raise SearchOptionError(f"{subject.called}: compiled with another {option}: compile it again")
     there = languages if subject.trained is not None else inside
-    return evolve(subject, languages=languages), search_of(args, tokens, there)
+    plan: Any = subject.trained.plan.to_json() if subject.trained is not None else getattr(compiled, "plan", {})
+    return evolve(subject, languages=languages), search_of(_with_policy(args, plan.get("decode")), tokens, there)
+
+
+def _with_policy(args: argparse.Namespace, decode: Mapping[str, Any] | None) -> argparse.Namespace:
+    """The options, with what the policy's `decode` block says where the command line says nothing.  --search on the
+    command line sets the block aside as a whole."""
+    if args.search is not None or decode is None:
+        return args
+    said = dict(search=decode["search"], max_symbols=decode["max_symbols"])
+    if decode["search"] == "beam":
+        said |= {k: decode[k] for k in ("beam", "delta", "blank_penalty", "length_bonus")}
+        if decode["fusion"] != "none":
+            said["lm_scale"] = decode["weight"]
+        if decode["fusion"] in ("density_ratio", "internal"):
+            said["source_scale" if decode["fusion"] == "density_ratio" else "ilm_scale"] = decode["less"]
+    return argparse.Namespace(**{k: said.get(k) if v is None else v for k, v in vars(args).items()})
 
 
 def search_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str] = ()) -> Search:
@@ -135,7 +151,8 @@ def fusion_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str]
             continue
         if weight is None or (path is None and name not in entries):
             dashed = [f"--{o.replace('_', '-')}" for o in (name, option)]
-            raise SearchOptionError(f"{dashed[0]} and {dashed[1]} go together: weights are found by `nnac tune-fusion`")
+            raise SearchOptionError(f"{dashed[0]} and {dashed[1]} go together, on the command line or from the policy: "
+                                    "weights are found by `nnac tune-fusion`")
         models.append(name if name in entries else automaton(read_arpa(path, tokens)))
         weights.append(sign * float(weight))
     return Fusion(tuple(models), tuple(weights), -(args.ilm_scale or 0.0), args.length_bonus or 0.0)

@@ -142,6 +142,7 @@ BUILDERS: dict[str, Callable[[Place, list[Any]], Any]] = {
     "rule": lambda p, c: s.Rule(*_extent(p, c), _only(c, s.Selector), _settings(c)),
     "budget": lambda p, c: s.BudgetBlock(*_extent(p, c), _only(c, s.Bound)),
     "training": lambda p, c: s.TrainingBlock(*_extent(p, c), _settings(c)),
+    "decode": lambda p, c: s.DecodeBlock(*_extent(p, c), _settings(c)),
     "block": lambda p, c: _Block(*_extent(p, c), _only(c, s.Setting)),
     "setting": lambda p, c: s.Setting(*_extent(p, c), _name(p, c[0]), tuple(_value(p, x) for x in flat(c[1:]))),
     "bound": lambda p, c: s.Bound(*_extent(p, c), _name(p, c[0]), c[1].text, _value(p, c[2])),

@@ -16,6 +16,7 @@ from nnac.compression.base import find, forms, methods
 from nnac.language import syntax as s
 from nnac.language.blocks import BUDGET_DOCS, BUDGETS, TRAINING
 from nnac.language.check import Checked
+from nnac.language.decoding import DECODE_DOCS, FUSIONS, SEARCHES
 from nnac.language.select import Node, Sites, _advance
 from nnac.language.settings import GRANULARITIES, SETTINGS
 from nnac.language.tables import data_file
@@ -26,7 +27,8 @@ from nnac.units import UNITS, dimension_name
 
 SENTENCES = {"layers": "a rule: settings for the layers that a path selects", "let": "a parameter, overridden by -D", "sweep": "a parameter "
              "with several values, one variant each", "model": "the model that is compressed", "target": "the machine it runs on",
-             "budget": "upper bounds that are checked", "training": "how long training is, for schedules"}
+             "budget": "upper bounds that are checked", "training": "how long training is, for schedules",
+             "decode": "how outputs become words: search and language models"}
 DECLARATIONS = {"import": "declarations of another file", "policy": "how a model is compressed", "target": "a machine"}
 
 
@@ -78,6 +80,9 @@ def _inside(checked: Checked, offset: int, declaration: str, depth: int, opened:
         if word in ("let", "sweep") and len(line) > 2:
             return [*units(line), *names]
         return [Item(k, "keyword", d) for k, d in SENTENCES.items()] if not line else []
+    if opened == "decode":
+        words = {"search": SEARCHES, "fusion": FUSIONS}.get(line[0].text, {}) if line else DECODE_DOCS
+        return [Item(n, "setting" if not line else "method", d) for n, d in words.items()] or [*units(line), *names]
     if opened in ("budget", "training"):
         known: Any = BUDGETS if opened == "budget" else TRAINING
         docs = BUDGET_DOCS if opened == "budget" else {}

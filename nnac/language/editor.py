@@ -259,7 +259,7 @@ def value_names(node: Any) -> Iterator[s.Name]:
         roots = [node.call] if isinstance(node.call, s.Call) else []
     elif isinstance(node, s.BudgetBlock):
         roots = [b.limit for b in node.bounds]
-    elif isinstance(node, s.TrainingBlock):
+    elif isinstance(node, (s.TrainingBlock, s.DecodeBlock)):
         roots = [w for x in node.settings for w in x.words]
     elif isinstance(node, s.Rule):
         roots = [w for x in node.settings for w in x.words if isinstance(w, s.Call)]

@@ -26,7 +26,7 @@ def plan_of(r: Resolution) -> Plan:
     parameters = {k: p if (p := plain(v)) is not UNKNOWN else str(v) for k, v in r.names.items()}
     return Plan(r.name, ModelReference.of(model, arguments), target, tuple(out), r.training, tuple(b for b, _, _ in r.budgets),
                 parameters,
-                Origins(r))
+                Origins(r), decode=r.decode)
 
 
 class Origins(Mapping[tuple[str, str], tuple[Origin, ...]]):

@@ -16,7 +16,7 @@ from nnac.language import syntax as s
 from nnac.language.select import Sites
 from nnac.language.workspace import Declared, Scope
 from nnac.model.graph import ModelGraph
-from nnac.plan import Budget, Plan, Training
+from nnac.plan import Budget, Decode, Plan, Training
 from nnac.target import Target
 
 
@@ -118,6 +118,8 @@ class Resolution:
     training: Training = Training()
     training_nodes: dict[str, tuple[Statement, s.Setting]] = field(factory=dict)
     budgets: list[tuple[Budget, Statement, s.Bound]] = field(factory=list)
+    decode: Decode | None = None
+    decode_nodes: dict[str, tuple[Statement, s.Setting]] = field(factory=dict)
     values: dict[str, dict[int, Any]] = field(factory=dict)        # setting -> site number -> value, defaults included
     problems: list[Diagnostic] = field(factory=list)
     plan: Plan | None = None

@@ -18,6 +18,7 @@ from typing import Any
 from nnac.diagnostics import Diagnostic, Edit, Label, Span, did_you_mean, near
 from nnac.language import syntax as s
 from nnac.language.blocks import settle_budgets, settle_training
+from nnac.language.decoding import settle_decode
 from nnac.language.parameters import settle_parameters
 from nnac.language.planning import plan_of
 from nnac.language.precedence import compile_rules, decide
@@ -50,6 +51,7 @@ def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None,
     settle_target(r)
     settle_training(r)
     settle_budgets(r)
+    settle_decode(r)
     compile_rules(r, memo)
     if r.sites is not None:
         decide(r)

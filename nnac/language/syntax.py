@@ -185,6 +185,11 @@ class TrainingBlock(Node):
 
 
 @define(frozen=True, eq=False, repr=False)
+class DecodeBlock(Node):
+    settings: tuple[Setting, ...]
+
+
+@define(frozen=True, eq=False, repr=False)
 class Item:
     """A sentence of a policy, at ``offset``; positions inside ``node`` count from there."""
 

@@ -18,7 +18,7 @@ from nnac.diagnostics import did_you_mean
 from nnac.language.resolution import Resolution
 from nnac.language.rules.base import REGISTRY, Rule
 
-CHECKED = ("effect", "methods", "schedule", "hardware", "formats", "scales", "budget")
+CHECKED = ("effect", "methods", "schedule", "hardware", "formats", "scales", "budget", "decode")
 MANUAL = (*CHECKED, "stages")
 
 

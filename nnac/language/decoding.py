@@ -1,0 +1,127 @@
+"""The block of a policy that says how outputs become words: `decode { search beam(8); fusion density_ratio(0.3, 0.2)
+}`.
+
+What is said here travels in the program and is what `nnac run` does when it is not told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nnac.diagnostics import did_you_mean, nearest
+from nnac.language import syntax as s
+from nnac.language.resolution import Reporter, Resolution, reporter
+from nnac.language.values import UNKNOWN, describe, evaluate
+from nnac.plan import Decode
+from nnac.units import NUMBER, Quantity
+
+SEARCHES = {"greedy": "the best output of every frame",
+            "beam": "beam(hypotheses): the best sentences, in exact integers"}
+FUSIONS = {"none": "no language model", "shallow": "shallow(weight): the target's language model",
+           "density_ratio": "density_ratio(weight, less): the target's, less that of the training text",
+           "internal": "internal(weight, less): the target's, less the recogniser's own"}
+DECODE_DOCS = {"search": "greedy, or beam(hypotheses)",
+               "fusion": "language models beside the recogniser: weights of `nnac tune-fusion`",
+               "max_symbols": "labels that one frame may emit",
+               "delta": "nats that a hypothesis may lie behind the best",
+               "blank_penalty": "nats taken from the blank at every frame",
+               "length_bonus": "nats given for every label"}
+# lowest and highest value, and whether a whole number is wanted: those of `search.beam.Beam` and `Fusion` in nnac.decode
+LIMITS = {"beam": (1, 1024, True), "max_symbols": (1, 64, True), "delta": (0, 10**6, False), "blank_penalty": (-16, 16, False),
+          "length_bonus": (-16, 16, False), "weight": (0, 4, False), "less": (0, 4, False)}
+ARGUMENTS = {"greedy": (), "beam": ("beam",), "none": (), "shallow": ("weight",), "density_ratio": ("weight", "less"),
+             "internal": ("weight", "less")}
+
+
+def settle_decode(r: Resolution) -> None:
+    """The settings of all `decode` blocks, a later policy's replacing those that it extends, one by one."""
+    values: dict[str, Any] = {}
+    for statement in r.statements:
+        if not isinstance(statement.node, s.DecodeBlock):
+            continue
+        report = reporter(r, statement)
+        for setting in statement.node.settings:
+            name = setting.name.text
+            if name not in DECODE_DOCS:
+                report("unknown-setting", setting.name, f"`decode` has no setting `{name}`", "",
+                       did_you_mean(name, DECODE_DOCS), fix=nearest(name, DECODE_DOCS))
+                continue
+            before = r.decode_nodes.get(name)
+            if before is not None and before[0] is statement:
+                report("duplicate-setting", setting.name, f"`{name}` is said twice")
+                continue
+            r.decode_nodes[name] = (statement, setting)
+            values |= _said(name, setting, r, report)
+    if r.decode_nodes:
+        r.decode = Decode(**values)
+        if "search" in values or "search" not in r.decode_nodes:      # else that has been complained of
+            _together(r, r.decode)
+
+
+def _said(name: str, setting: s.Setting, r: Resolution, report: Reporter) -> dict[str, Any]:
+    """What a setting decides; nothing after a complaint."""
+    if len(setting.words) != 1:
+        report("missing-word" if not setting.words else "too-many-words", setting, f"`{name}` takes one value")
+        return {}
+    word = setting.words[0]
+    if name not in ("search", "fusion"):
+        value = _number(name, word, r, report)
+        return {} if value is UNKNOWN else {name: value}
+    known: Mapping[str, str] = SEARCHES if name == "search" else FUSIONS
+    call = word if isinstance(word, (s.Name, s.Call)) else None
+    chosen = call.text if isinstance(call, s.Name) else call.name.text if isinstance(call, s.Call) else None
+    if call is None or chosen is None:
+        report("wrong-type", word, f"`{name}` is {' or '.join(f'`{k}`' for k in known)}")
+        return {}
+    if chosen not in known:
+        at = call if isinstance(call, s.Name) else call.name
+        report("unknown-choice", at, f"`{name}` is one of {', '.join(f'`{k}`' for k in known)}, not `{chosen}`", "",
+               did_you_mean(chosen, known), fix=nearest(chosen, known))
+        return {}
+    return {name: chosen} | _arguments(chosen, call, r, report)
+
+
+def _arguments(chosen: str, call: s.Name | s.Call, r: Resolution, report: Reporter) -> dict[str, Any]:
+    """The numbers in the brackets, in their order or by name; a search of a bare `beam` is as wide as it is by
+    itself."""
+    wanted, found = ARGUMENTS[chosen], dict[str, Any]()
+    for i, argument in enumerate(call.arguments if isinstance(call, s.Call) else ()):
+        name = argument.name.text if argument.name is not None else wanted[i] if i < len(wanted) else None
+        if name not in wanted:
+            takes = ", ".join(f"`{w}`" for w in wanted) or "no arguments"
+            report("unknown-argument", argument, f"`{chosen}` takes {takes}")
+        elif name in found:
+            report("duplicate-argument", argument, f"`{name}` is given twice")
+        else:
+            found[name] = _number(name, argument.value, r, report)
+    if chosen not in ("beam",) and (lacking := [w for w in wanted if w not in found]):
+        report("missing-argument", call, f"`{chosen}` needs {' and '.join(f'`{w}`' for w in lacking)}", "",
+               "weights are found on a development set: `nnac tune-fusion`")
+    return {k: v for k, v in found.items() if v is not UNKNOWN}
+
+
+def _number(name: str, node: Any, r: Resolution, report: Reporter) -> Any:
+    value = evaluate(node, r.names, report)
+    if value is UNKNOWN:
+        return UNKNOWN
+    low, high, whole = LIMITS[name]
+    if not isinstance(value, Quantity) or value.dimension != NUMBER:
+        report("wrong-unit", node, f"`{name}` is a number, not {describe(value)}")
+        return UNKNOWN
+    if not low <= value.value <= high or (whole and value.value.denominator != 1):
+        kind = "whole number" if whole else "number"
+        report("out-of-range", node, f"`{name}` is a {kind} from {low} to {high}, not {describe(value)}")
+        return UNKNOWN
+    return int(value.value) if whole else float(value.value)
+
+
+def _together(r: Resolution, decode: Decode) -> None:
+    """What only beam search can do."""
+    if decode.search == "beam":
+        return
+    for name in ("fusion", "delta", "blank_penalty", "length_bonus"):
+        if name in r.decode_nodes and (name != "fusion" or decode.fusion != "none"):
+            statement, setting = r.decode_nodes[name]
+            reporter(r, statement)("no-effect", setting, f"`{name}` does nothing: greedy search has no scores", "",
+                                   "add `search beam(8)`", severity="warning")

@@ -154,6 +154,12 @@ def add(scales: tuple[float, float], out_scale: float) -> Constants:
     return dict(multiplier=m, shift=s)
 
 
+def scale(in_scale: float, factor: float, out_scale: float) -> Constants:
+    """Constants of a scale node."""
+    m, s = arith.multiplier_and_shift(np.float64(in_scale * factor / out_scale))
+    return dict(multiplier=np.asarray(m), shift=np.asarray(s))
+
+
 def multiply(scales: tuple[float, float], out_scale: float) -> Constants:
     """Constants of a multiply node."""
     m, s = arith.multiplier_and_shift(np.float64(scales[0] * scales[1] / out_scale))

@@ -1,14 +1,17 @@
-"""Data from outside (JSON, TOML) as the attrs objects that it should be: nothing is believed, everything wrong is said at once, with its place.
+"""Data from outside (JSON, TOML) as the attrs objects that it should be: nothing is believed, everything wrong is said
+at once, with its place.
 
-Types are taken at their word: 1.5 is no whole number, ``true`` is no number, 3 is no text, a name that a class does not have is a mistake.
-A field's metadata may say ``key``: what it is called outside.  A class with ``OPEN`` may
+Types are taken at their word: 1.5 is no whole number, ``true`` is no number, 3 is no text, a name that a class does not
+have is a mistake. A field's metadata may say ``key``: what it is called outside.  A class with ``OPEN`` may
 meet names that it does not have.  Structuring is done by `cattrs`; the strictness and the words are ours.
 """
 
 from __future__ import annotations
 
+import builtins
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
@@ -36,7 +39,8 @@ class Wrong(ValueError):
 
 
 def checked(kind: type[T], data: Any, where: str = "") -> T:
-    """``data`` as an object of ``kind``, an attrs class or a type of such (``list[Row]``).  Wrong: everything that is wrong with it."""
+    """``data`` as an object of ``kind``, an attrs class or a type of such (``list[Row]``).  Wrong: everything that is
+    wrong with it."""
     from cattrs import BaseValidationError, transform_error
 
     try:
@@ -55,7 +59,8 @@ def _placed(line: str, where: str) -> str:
     words, _, place = line.rpartition(" @ ")
     place = re.sub(r"\[(\d+)\]", lambda m: f"[{int(m[1]) + 1}]", place.removeprefix("$")).lstrip(".")
     place = re.sub(r"\['([^']*)'\]", r".\1", place).lstrip(".")
-    place = ".".join(_OUTSIDE.get(p.partition("[")[0], p.partition("[")[0]) + "".join(p.partition("[")[1:]) for p in place.split("."))
+    place = ".".join(_OUTSIDE.get(p.partition("[")[0], p.partition("[")[0]) + "".join(p.partition("[")[1:])
+                     for p in place.split("."))
     whole = ".".join(p for p in (where, place) if p)
     return f"{whole}: {words}" if whole else words
 
@@ -65,7 +70,8 @@ def _words(error: BaseException, kind: Any) -> str:
         return "is missing"
     extra = getattr(error, "extra_fields", None)
     if extra:
-        known = [a.metadata.get("key", a.name) for a in fields(error.cl)] if hasattr(error, "cl") else []     # type: ignore[attr-defined]
+        known = [a.metadata.get("key", a.name) for a in fields(error.cl)] if hasattr(error,
+            "cl") else []     # type: ignore[attr-defined]
         return f"unknown {', '.join(f'`{str(e)[:40]}`' for e in sorted(extra, key=str))} (there are: {', '.join(known)})"
     if isinstance(error, TypeError):
         return f"{_name(kind)} is expected"
@@ -79,7 +85,8 @@ def shown(value: Any) -> str:
     elif isinstance(value, int):
         text = str(value) if abs(value) < 10**20 else f"a number of {value.bit_length()} bits"
     else:
-        return "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
+        return "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list |
+            tuple) else f"a {type(value).__name__}"
     return text if len(text) <= 40 else text[:36] + "…" + text[:1]
 
 
@@ -88,7 +95,8 @@ def _refuse(expected: str, value: Any) -> Any:
 
 
 def _name(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Fraction: "a number or a ratio"}
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+             Fraction: "a number or a ratio"}
     origin = get_origin(kind)
     if kind in names:
         return names[kind]
@@ -122,7 +130,8 @@ def _text(value: Any, _: Any) -> str:
         for c in value:
             if 0xD800 <= ord(c) <= 0xDFFF:
                 raise ValueError("a text with half of a character pair")
-            if (ord(c) < 32 and c not in "\n\t\r") or 127 <= ord(c) < 160:      # they would command the terminal that shows them
+            # they would command the terminal that shows them
+            if (ord(c) < 32 and c not in "\n\t\r") or 127 <= ord(c) < 160:
                 raise ValueError(f"a text with the control character {c!a}")
     return value
 
@@ -155,7 +164,8 @@ def _converter() -> Converter:
         absent = {a.name: override(omit=True) for a in fields(kind) if a.metadata.get("key", "") is None or not a.init}
         # a name may be `self`, `cls` or the like: extra names are looked at before they could be arguments
         strict = not getattr(kind, "OPEN", False)
-        inner = make_dict_structure_fn(kind, made, _cattrs_forbid_extra_keys=strict, **(renamed | absent))  # type: ignore[arg-type]
+        inner = make_dict_structure_fn(kind, made, _cattrs_forbid_extra_keys=strict,
+                                       **(renamed | absent))  # type: ignore[arg-type]
 
         def structure(value: Any, wanted: Any) -> Any:
             if not isinstance(value, Mapping):
@@ -186,7 +196,8 @@ def _converter() -> Converter:
         from cattrs.cols import list_structure_factory
 
         inner = list_structure_factory(kind, made)
-        return lambda value, wanted: inner(value, wanted) if isinstance(value, list | tuple) else _refuse("a list", value)
+        return lambda value, wanted: inner(value, wanted) if isinstance(value, list | tuple) else _refuse("a list",
+            value)
 
     def of_table(kind: Any) -> Callable[[Any, Any], Any]:
         from cattrs.cols import mapping_structure_factory
@@ -206,7 +217,8 @@ def _converter() -> Converter:
             for one in kinds:
                 try:
                     return made.structure(value, one)
-                except Exception:          # cattrs' own groups, and whatever a class's validators raise: the next kind may fit
+                # cattrs' own groups, and whatever a class's validators raise: the next kind may fit
+                except Exception:
                     continue
             return _refuse(_name(kind), value)
 
@@ -214,17 +226,40 @@ def _converter() -> Converter:
 
     made.register_structure_hook_factory(lambda k: get_origin(k) is tuple, of_sequence)
     made.register_structure_hook_factory(lambda k: get_origin(k) is list, of_list)
-    made.register_structure_hook_factory(lambda k: get_origin(k) in (dict, Mapping) or getattr(get_origin(k), "__name__", "") == "Mapping", of_table)
+    made.register_structure_hook_factory(lambda k: get_origin(k) in (dict, Mapping)
+                                         or getattr(get_origin(k), "__name__", "") == "Mapping", of_table)
     made.register_structure_hook_factory(lambda k: get_origin(k) in (UnionType, Union), of_union)
     made.register_structure_hook_factory(has, of_class)
     made.register_structure_hook_func(lambda k: k is Any or isinstance(k, TypeVar), lambda value, _: value)
     return made
 
 
+class _Unknown:
+    """A type, or a module of types, that is not imported here: anything fits it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return Any
+
+    def __getitem__(self, inside: Any) -> Any:
+        return Any
+
+
+class _Known(dict[str, Any]):
+    """The names that a class's types are written in; what its module imports for type checking alone fits anything."""
+
+    def __init__(self, cls: type) -> None:
+        super().__init__()
+        self.module = vars(sys.modules[cls.__module__])
+
+    def __missing__(self, name: str) -> Any:
+        return self.module.get(name, vars(builtins).get(name, _Unknown()))
+
+
 def misfits(value: Any, kind: Any, where: str) -> Iterator[str]:
-    """Where an object that is made already does not keep to its types: for classes that are built by hand from what a file says."""
+    """Where an object that is made already does not keep to its types: for classes that are built by hand from what a
+    file says."""
     origin, inside = get_origin(kind), get_args(kind)
-    if kind is Any or isinstance(kind, TypeVar):
+    if kind is Any or isinstance(kind, TypeVar | _Unknown):
         return
     if origin in (UnionType, Union):
         if all(any(True for _ in misfits(value, k, where)) for k in inside):
@@ -238,10 +273,12 @@ def misfits(value: Any, kind: Any, where: str) -> Iterator[str]:
         except ValueError as error:
             yield f"{where}: {error}"
     elif origin in (tuple, list):
-        if not isinstance(value, tuple | list) or (origin is tuple and inside[-1:] != (Ellipsis,) and len(value) != len(inside)):
+        if not isinstance(value, tuple | list) or (origin is tuple and inside[-1:] != (Ellipsis,)
+                                                   and len(value) != len(inside)):
             yield f"{where}: a list is expected, not {shown(value)}"
         else:
-            kinds = inside if origin is tuple and inside[-1:] != (Ellipsis,) else [inside[0]] * len(value) if inside else [Any] * len(value)
+            kinds = inside if origin is tuple and inside[-1:] != (Ellipsis,
+                ) else [inside[0]] * len(value) if inside else [Any] * len(value)
             for i, (v, k) in enumerate(zip(value, kinds, strict=True), 1):
                 yield from misfits(v, k, f"{where}[{i}]")
     elif origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
@@ -254,7 +291,7 @@ def misfits(value: Any, kind: Any, where: str) -> Iterator[str]:
     elif not isinstance(value, origin or kind):
         yield f"{where}: {_name(kind)} is expected, not {shown(value)}"
     elif has(type(value)):
-        resolve_types(type(value))
+        resolve_types(type(value), localns=_Known(type(value)))
         for a in fields(type(value)):
             yield from misfits(getattr(value, a.name), a.type or Any, f"{where}.{a.name}")
 

@@ -147,6 +147,12 @@ def hooked(model: nn.Module, *, before: bool = False) -> nn.Module:
     return model
 
 
+def large(layer: nn.Linear) -> nn.Linear:
+    """Weights that make values far beyond 8, where a table's input saturates."""
+    layer.weight.data *= 30
+    return layer
+
+
 def tied() -> nn.Module:
     model = Of(lambda s, i: s.out(s.rnn(s.e(i))[0]), e=nn.Embedding(11, 6), rnn=nn.LSTM(6, 6), out=L(6, 11))
     model.out.weight = model.e.weight
@@ -258,6 +264,18 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "double precision": (lambda: nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4)).double(), (X.double(),)),
         "bfloat16": (lambda: nn.Sequential(L(6, 8), nn.Tanh(), L(8, 4)).bfloat16(), (X.bfloat16(),)),
         "a dead branch": (lambda: Of(_dead, a=L(6, 8), b=L(6, 8)), (X,)),
+        "an embedding times a number": (lambda: Of(lambda s, i: s.e(i) * 8.0, e=nn.Embedding(11, 6)), (LABELS,)),
+        "a number times a sum, and a quotient": (lambda: Of(lambda s, x: (0.5 * (s.a(x) + s.b(x))) / 3, a=L(6, 8),
+                                                            b=L(6, 8)), (X,)),
+        "alpha": (lambda: Of(lambda s, x: torch.add(s.a(x), s.b(x), alpha=0.25), a=L(6, 8), b=L(6, 8)), (X,)),
+        "a table's input that something else reads": (lambda: Of(lambda s, x: (lambda y: y * torch.sigmoid(y))(s.a(x)),
+                                                                 a=large(L(6, 8))), (X,)),
+        "SiLU": (lambda: nn.Sequential(large(L(6, 8)), nn.SiLU(), L(8, 4)), (X,)),
+        "the table of an LSTM's output": (lambda: Of(lambda s, x: torch.tanh(s.rnn(x)[0]), rnn=nn.LSTM(6, 8)), (X,)),
+        "the table of an input": (lambda: Of(lambda s, x: s.a(torch.tanh(x)), a=L(6, 8)), (X,)),
+        "a table's input that is returned too": (lambda: Of(lambda s, x: (lambda y: (y, torch.tanh(y)))(s.a(x)),
+                                                            a=large(L(6, 8))),
+                                                 (X,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
     }
 
@@ -307,19 +325,15 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                                    rnn=nn.GRU(6, 8)), (Y[:1], X),
                                         "initial state"),
         "a subclass that goes backwards": (lambda: Of(lambda s, x: s.rnn(x)[0], rnn=Backwards(6, 8)), (X,), "flip"),
-        "an embedding times a number": (lambda: Of(lambda s, i: s.e(i) * 8.0, e=nn.Embedding(11, 6)), (LABELS,),
-                                        "number"),
-        "alpha": (lambda: Of(lambda s, x: torch.add(s.a(x), s.b(x), alpha=0.25), a=L(6, 8), b=L(6, 8)), (X,), "alpha"),
+        "a negative factor": (lambda: Of(lambda s, x: s.a(x) * -2.0, a=L(6, 8)), (X,), "positive"),
+        "divided by a value": (lambda: Of(lambda s, x: s.a(x) / s.b(x), a=L(6, 8), b=L(6, 8)), (X,),
+                               "only numbers divide"),
         "alpha of a method": (lambda: Of(lambda s, x: s.a(x).add(s.b(x), alpha=-1), a=L(6, 8), b=L(6, 8)), (X,),
-                              "alpha"),
+                              "positive"),
         "log-softmax along time": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(0)), (X,),
                                    "another axis"),
         "log-softmax along the batch": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(1)), (X,),
                                         "another axis"),
-        "a table's input that something else reads": (lambda: Of(lambda s, x: (lambda y: y * torch.sigmoid(y))(s.a(x)),
-                                                                 a=L(6, 8)), (X,), "saturates"),
-        "the table of an LSTM's output": (lambda: Of(lambda s, x: torch.tanh(s.rnn(x)[0]), rnn=nn.LSTM(6, 8)), (X,),
-                                          "a table reads"),
         "state kept on the model": (Ell, (X,), "keeps a state"),
         "a buffer that counts": (Counting, (X,), "keeps something between calls"),
         "a decision by values": (lambda: Of(lambda s, x: s.a(x) if x.sum() > 0 else -s.a(x), a=L(6, 8)), (X,),

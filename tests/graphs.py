@@ -111,6 +111,7 @@ RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     lstm_coupled=random_coupled, lstm_normed=random_normed,
     layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale),
+    scale=lambda r: bind.scale(r.ins[0].scale, r.node.attributes["factor"], r.out.scale),
     multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale), log_softmax=lambda r: bind.log_softmax(r.ins[0].scale))
 
 

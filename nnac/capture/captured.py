@@ -3,6 +3,7 @@ sequences and back."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,8 +67,9 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     found = list(reading.problems)
     outputs = _outputs(reading, found)
     # what stands for a lost value has readers of its own
-    if not found:
-        _tables(reading, found)
+    if not found:                                  # what stands for a lost value has readers of its own
+        reading.returned = {o.name for o in outputs}
+        _tables(reading)
     if not reading.layers and not found:
         found.append(Problem("the model has no layers"))
     if found:
@@ -141,25 +143,30 @@ def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result, ...]:
     return tuple(out)
 
 
-def _tables(reading: Reading, found: list[Problem]) -> None:
-    """What takes one format alone (a table: int16 in Q3.12) must have a value for itself, made by something that can
-    give any."""
+def _tables(reading: Reading) -> None:
+    """What takes one format alone (a table: int16 in Q3.12) has a value for itself, made by something that can give
+    any: where it has not, the value is put on another scale for it."""
     readers: dict[str, list[Layer]] = {}
     for layer in reading.layers:
         for source in layer.inputs:
             readers.setdefault(source, []).append(layer)
+    out: list[Layer] = []
     for layer in reading.layers:
-        if operator(layer.kind).takes is None:
-            continue
-        maker = reading.made.get(layer.inputs[0])
-        if maker is None or not gives_any(maker):
-            found.append(Problem(f"`{layer.path}`: a table reads a linear layer, a layer norm, a sum or a product, not "
-                                 f"`{layer.inputs[0]}`",
-                                 "put a linear layer between"))
-        elif others := [x.path for x in readers[maker.path] if operator(x.kind).takes is None]:
-            found.append(Problem(f"`{maker.path}` is read by the table `{layer.path}` and by `{others[0]}`: a table's "
-                                 f"input saturates at 8",
-                                 "compute it in a layer of its own for the table"))
+        source = layer.inputs[0]
+        maker = reading.made.get(source)
+        others = [x for x in readers[source] if operator(x.kind).takes is None] or source in reading.returned
+        if operator(layer.kind).takes is not None and (maker is None or not gives_any(maker) or others):
+            width = reading.inputs[source] if maker is None else maker.width
+            between = Layer(reading.fresh(re.sub(r"((\[\d+\])?)$", r"_input\1", layer.path, count=1)), "scale",
+                            (source,), width, 1, ENTRY, (), {"factor": 1.0})
+            out.append(between)
+            reading.made[between.path] = between
+            if (layer.path, 0) in reading.dropouts:
+                reading.dropouts[between.path, 0] = reading.dropouts.pop((layer.path, 0))
+            layer = evolve(layer, inputs=(between.path,))
+            reading.made[layer.path] = layer
+        out.append(layer)
+    reading.layers[:] = out
 
 
 def gives_any(layer: Layer) -> bool:

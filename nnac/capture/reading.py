@@ -93,6 +93,7 @@ class Reading:
     problems: list[Problem] = field(factory=list)
     notes: list[str] = field(factory=list)
     made: dict[str, Layer] = field(factory=dict)
+    returned: set[str] = field(factory=set)
     node: fx.Node | None = None
 
     # ------------------------------------------------------------------------------------------------------------ names

@@ -94,10 +94,11 @@ def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
     """A sum or product of two values of the model."""
     if isinstance(a, Zeros) or isinstance(b, Zeros):
         return (b if isinstance(a, Zeros) else a) if kind == "add" else Zeros()
-    for x in (a, b):
+    for x, y in ((a, b), (b, a)):
+        if isinstance(x, (int, float)) and kind == "multiply":
+            return scaled(r, y, float(x))
         if isinstance(x, (int, float)):
-            raise Refusal(f"to {kind} a number ({x}) is not an operator yet",
-                          "fold it into the weights before or after")
+            raise Refusal(f"to {kind} a number ({x}) is not an operator yet", "fold it into the bias before or after")
         if isinstance(x, Weights):
             raise Refusal(f"to {kind} a parameter or constant is not an operator yet",
                           "fold it into the bias or weights before or after")
@@ -111,9 +112,10 @@ def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
 
 @reads("aten.add.Tensor", "aten.add_.Tensor")
 def add(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if (alpha := kwargs.get("alpha", 1)) != 1:
-        raise Refusal(f"a sum with alpha={alpha}", "fold the factor into the weights of the second value")
-    return combined(r, "add", *args[:2])
+    a, b = args[:2]
+    if (alpha := kwargs.get("alpha", 1)) != 1 and isinstance(b, Sequence):
+        b = scaled(r, b, float(alpha))
+    return combined(r, "add", a, b)
 
 
 @reads("aten.mul.Tensor", "aten.mul_.Tensor")
@@ -124,11 +126,38 @@ def mul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     return combined(r, "multiply", *args)
 
 
+def scaled(r: Reading, value: Any, factor: float) -> Any:
+    """A value times a number."""
+    if isinstance(value, Zeros) or factor == 1:
+        return value
+    if not isinstance(value, Sequence):
+        raise Refusal(f"a number ({factor:g}) times something that is no value of the model")
+    if not 0 < factor < 1e6:
+        raise Refusal(f"a value times {factor:g}: factors are positive",
+                      "fold the sign into the weights before or after")
+    width = value.sizes[value.axes.index((FEATURES,))]
+    return r.layer(r.path(own=False), "scale", [value], width, factor=factor)
+
+
+@reads("aten.div.Tensor", "aten.div_.Tensor")
+def div(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    value, by = args
+    if not isinstance(by, (int, float)) or by == 0:
+        raise Refusal("a value divided by another value", "only numbers divide")
+    return scaled(r, value, 1 / by)
+
+
 def table(r: Reading, kind: str, value: Any) -> Sequence:
     """A tabulated function.  It reads int16 in Q3.12: that of a value which something makes for it alone."""
     if not isinstance(value, Sequence):
         raise Refusal(f"`{kind}` of something that is no value of the model")
     return r.layer(r.path(), kind, [value], value.sizes[value.axes.index((FEATURES,))])
+
+
+@reads("aten.silu.default", "aten.silu_.default")
+def silu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``x sigmoid(x)``."""
+    return combined(r, "multiply", args[0], table(r, "sigmoid", args[0]))
 
 
 @reads("aten.tanh.default", "aten.tanh_.default")

@@ -84,7 +84,7 @@ def test_a_vector_in_pieces_goes_to_the_cpu_and_lint_knows():
 
 
 @pytest.mark.parametrize("call, rules", [
-    ('one_operator(kind="gru")', ""), ('one_operator(kind="log_softmax")', ""), ("ragged()", ""),
+    ('one_operator(kind="gru")', ""), ('one_operator(kind="log_softmax")', "  layers log_softmax { place cpu }\n"), ("ragged()", ""),
     ('one_operator(kind="lstm")', "  layers lstm { place cpu; hidden int16 }\n"), ('one_operator(kind="add")', "  layers add { place cpu }\n"),
     ('one_operator(kind="embedding")', "  layers embedding { place cpu; activations int16 }\n"),
     ('rnnt(size="tiny", bidirectional=true, project=6)', "  layers encoder.lstm[*] { place cpu }\n")])

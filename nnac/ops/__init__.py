@@ -192,7 +192,8 @@ def declare_emitted(kind: str) -> None:
 
 @cache
 def _emission_files() -> frozenset[str]:
-    return frozenset(f.stem for f in (Path(__file__).parent.parent / "schedule" / "ops").glob("*.py"))
+    folder = Path(__file__).parent.parent / "schedule" / "ops"
+    return frozenset(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_"))
 
 
 def emitted(kind: str) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.formats import LOG
+from nnac.limits import MOST_ELEMENTS
 from nnac.ops import Array, Operator, State, require
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.isa.config import MachineConfig
+    from nnac.ops._work import Job, Work
 
 
 class LogSoftmax(Operator):
@@ -17,6 +20,16 @@ class LogSoftmax(Operator):
 
     constants = ("exp", "log", "multiplier", "shift")
     gives = LOG
+    in_one_piece = True
+
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
+        return width <= MOST_ELEMENTS
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.isa import beats
+        from nnac.ops._work import Work
+
+        return Work(vector=job.vectors * (m.vx_fill + beats.normalise(m, job.width)))
 
     def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
         from nnac import arith

@@ -44,7 +44,7 @@ def test_an_emitted_operator_computes_what_it_means(kind, bits, target):
     assert compared and different == 0
 
 
-@pytest.mark.parametrize("kind", [k for k in EMITTED if not ops.operator(k).recurrent and k not in ("linear", "embedding")])
+@pytest.mark.parametrize("kind", [k for k in EMITTED if not model(k).by_path[k].kernels])
 def test_an_operator_without_weights_takes_the_vector_cycles_that_it_says(kind):
     graph = bound(kind, 8, 3)
     program = compile_graph(split(graph).graph, EDGE, Settings())

@@ -15,10 +15,10 @@ SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-# what the demo needs; the file holds how many seconds that took
+# what the demo needs; the file holds how many seconds that took.  Not compiled ahead: Python does that for the few files that are used
 $(VENV)/.demo: pyproject.toml
 	@set -e; begun=$$(date +%s); $(PYTHON) -m venv $(VENV); \
-	echo 'pip install "$(TORCH)" -e ".[speech,fast]"'; $(BIN)/pip install --quiet "$(TORCH)" -e ".[speech,fast]"; \
+	echo 'pip install "$(TORCH)" -e ".[speech,fast]"'; $(BIN)/pip install --quiet --no-compile "$(TORCH)" -e ".[speech,fast]"; \
 	echo $$(( $$(date +%s) - begun + 1 )) > $@
 
 $(VENV)/.ready: $(VENV)/.demo

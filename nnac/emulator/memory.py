@@ -20,6 +20,8 @@ from nnac.isa import LDT, LDW, Instruction, MachineConfig
 from nnac.isa.base import BadData
 from nnac.isa.operands import Accumulators, Integers, Operand, Words
 
+_KINDS = {size: np.dtype(f"<i{size}") for size in (1, 2, 4)}
+
 
 class DecodedStreams:
     """Words of the weight tiles in one DRAM image, decoded once.  LDW can read only what STA cannot write, so a tile never changes."""
@@ -149,9 +151,11 @@ class Memories:
     def fetch(self, operand: Operand) -> Any:
         """Integers int64 [batch, *shape]; accumulators int64 [batch, columns, lanes]; words: the pair (weights, inputs)."""
         if isinstance(operand, Integers):
-            size = operand.n * operand.size
+            size, kind = operand.n * operand.size, _KINDS[operand.size]
+            if not operand.rows:
+                return np.ascontiguousarray(self.a[:, operand.address: operand.address + size]).view(kind).astype(np.int64)
             raw = np.stack([self.a[:, first: first + size] for first in operand.places], 1)
-            return raw.view(f"<i{operand.size}").astype(np.int64).reshape(self.batch, *operand.shape)
+            return raw.view(kind).astype(np.int64)
         if isinstance(operand, Accumulators):
             return self.acc[:, operand.bank, : operand.columns, : operand.lanes]
         assert isinstance(operand, Words), operand
@@ -164,7 +168,10 @@ class Memories:
             self.acc[:, operand.bank, : operand.columns, : operand.lanes] = values
             return
         assert isinstance(operand, Integers), operand
-        data = np.ascontiguousarray(values.astype(f"<i{operand.size}")).view(np.uint8)
+        data = np.ascontiguousarray(values.astype(_KINDS[operand.size])).view(np.uint8)
+        if not operand.rows:
+            self.a[:, operand.address: operand.address + operand.n * operand.size] = data
+            return
         vectors = data.reshape(*data.shape[: data.ndim - len(operand.shape)], len(operand.places), -1)
         for k, first in enumerate(operand.places):
             self.a[:, first: first + operand.n * operand.size] = vectors[..., k, :]

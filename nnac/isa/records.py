@@ -10,6 +10,7 @@ as zero, ignored by the machine.  Needs NumPy only when something is packed or u
 from __future__ import annotations
 
 from functools import cache
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
@@ -63,7 +64,7 @@ def _fields(text: str) -> tuple[RecordField, ...]:
     return tuple(out)
 
 
-@frozen
+@frozen(eq=False)
 class Record:
     """One record.  ``fields`` from its text, in the order of their bytes; ``bytes`` in all."""
 
@@ -91,12 +92,10 @@ class Record:
 
     def read(self, raw: NDArray) -> dict[str, int]:
         """The values of the one record in bytes uint8 [bytes].  BadData."""
-        data, out = raw.tobytes(), {}
-        for f in self.fields:
-            if f.name != "0":
-                value = int.from_bytes(data[f.offset: f.offset + f.bits // 8], "little", signed=f.signed)
-                f.check(value, value)
-                out[f.name] = value
+        names, layout, limited = _scalars(self)
+        out = dict(zip(names, layout.unpack(raw.tobytes()), strict=True))
+        for f in limited:
+            f.check(out[f.name], out[f.name])
         return out
 
     def columns(self, raw: NDArray) -> dict[str, NDArray]:
@@ -117,6 +116,16 @@ class Record:
 
     def __str__(self) -> str:
         return "{" + ", ".join(map(str, self.fields)) + "}"
+
+
+@cache
+def _scalars(record: Record) -> tuple[list[str], Struct, list[RecordField]]:
+    """Names, how to unpack their values, and the fields whose limits are narrower than their bits."""
+    letters = {8: "b", 16: "h", 32: "i", 64: "q"}
+    assert all(f.bits in letters for f in record.fields), "records with odd fields are read as columns"
+    form = "".join(f"{f.bits // 8}x" if f.name == "0" else letters[f.bits] if f.signed else letters[f.bits].upper() for f in record.fields)
+    limited = [f for f in record.fields if f.name != "0" and (f.least, f.greatest) != f.whole]
+    return [f.name for f in record.fields if f.name != "0"], Struct(f"<{form}"), limited
 
 
 _UPPER = {24: (16, 8), 48: (32, 16)}                   # bits that NumPy has no integer for: of the lower part, of the upper

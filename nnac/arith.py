@@ -6,6 +6,7 @@ The steps of recurrent cells take a third carrier as well, integers with a gradi
 `round_shift` and `lookup`.
 Nothing here rounds twice, wraps, or uses a float scale, except `quantise` and the table builders, which run once, at the border
 between real numbers and integers.
+The machine's manual prints these functions; a branch that begins with ``# the same`` is another way to the same result, and left out there.
 
 Number formats are written Qi.f: f fraction bits.  int16 pre-activations are Q3.12, sigmoid and tanh give Q0.15.
 Source: docs/design.md §5; requantisation equals TOSA SINGLE_ROUND and TFLite single rounding; the LSTM step is TFLite's integer LSTM with the
@@ -50,7 +51,7 @@ def round_shift(x: Array, n: Any) -> Array:
 
     The shift is arithmetic: a floor, not a truncation: the shifter drops bits towards minus infinity.  ``n`` an int or an array, 0..62.
     """
-    if (own := getattr(x, "round_shift", None)) is not None:
+    if (own := getattr(x, "round_shift", None)) is not None:  # the same
         return own(n)
     if isinstance(n, int):  # the same
         return x if n == 0 else (x + (1 << (n - 1))) >> n
@@ -167,7 +168,7 @@ def lookup(entries: Array, symmetry: str, x: Array) -> Array:
 
     ``y = e[s] + ((e[s+1] - e[s]) * r + 32 >> 6)`` with s = |x| >> 6, r = |x| & 63; |-32768| counts as 32767.
     """
-    if (own := getattr(x, "lookup", None)) is not None:
+    if (own := getattr(x, "lookup", None)) is not None:  # the same
         return own(entries, symmetry)
     # all 65,536 values of the table and symmetry already, those of negative x after the others
     if len(entries) > SEGMENTS + 1:  # the same

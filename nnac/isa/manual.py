@@ -205,7 +205,7 @@ def function(f: Callable[..., Any]) -> list[str]:
         if skip >= 0 and indent > skip:
             continue
         skip = indent if line.rstrip().endswith("# the same") else -1
-        if skip < 0:
+        if skip < 0 and not line.lstrip().startswith("#"):
             kept.append(line.split("  # ")[0].rstrip().replace("_STEP_BITS", "STEP_BITS").replace("_LN2", "LN2"))
     text = plain(ast.get_docstring(node) or "")
     return [f"{f.__name__}({', '.join(a.arg for a in node.args.args)})", *(f"    {line}".rstrip() for line in text.splitlines()), "    exactly:",

@@ -212,7 +212,8 @@ class Decode:
 
 @frozen
 class Budget:
-    """An upper bound: ``quantity`` (weights, sram: bytes; latency: seconds; cycles; bits_per_weight) must not exceed ``limit``."""
+    """An upper bound: ``quantity`` (weights, sram: bytes; latency, upl(p90) …: seconds; cycles; bits_per_weight) must
+    not exceed ``limit``."""
 
     quantity: str
     limit: float

@@ -211,3 +211,20 @@ def test_a_manifest_that_does_not_say_where_speech_ends_is_refused_in_one_line(c
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1
     assert issubclass(LatencyError, Exception)
+
+
+def test_a_budget_of_what_a_user_waits_is_decided_on_utterances(compiled, tmp_path, capsys):
+    from nnac.policy import loads
+    from nnac.program import Program
+
+    (path, _), manifest = compiled
+    plan = loads('import "targets/edge.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target edge\n'
+                 "  layers ** { weights int8 }\n  budget { upl(p90) <= 201 ms; engine(p50) <= 90 us }\n}\n").plan
+    assert {b.quantity: b.limit for b in plan.budgets} == {"upl(p90)": 0.201, "engine(p50)": 90e-6}
+    budgets = plan.to_json()["budgets"]
+    program = Program.load(path)
+    evolve(program, plan=dict(program.plan) | {"budgets": budgets}).save(tmp_path / "p.nnp")
+    assert main(["latency", str(tmp_path / "p.nnp"), "--manifest", manifest]) == 1
+    err = capsys.readouterr().err
+    assert "budget `engine(p50) <= 90 us` is exceeded: 0.1 ms on 5 utterances" in err and "upl(p90)" not in err
+    assert main(["latency", str(tmp_path / "p.nnp"), "--manifest", manifest, "--finish-us", "50"]) == 0

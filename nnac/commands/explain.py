@@ -107,6 +107,7 @@ def _explain(args: argparse.Namespace) -> int:
 
 def overview(r: Resolution) -> str:
     """All layers, kernels and (where they differ) gates: setting, value, line."""
+    from nnac.language.blocks import HEARD
     from nnac.language.estimate import estimate
     from nnac.language.rules.budget import shown
 
@@ -135,7 +136,10 @@ def overview(r: Resolution) -> str:
             lines.append(f"{'  ' * depth}  {name:<12} {value!s:<44} {_short(chain[-1])}")
     if plan.budgets:
         lines.append("")
-        lines += [f"budget  {b.text:<28} about {shown(b.quantity, cost.quantity(b.quantity))}" for b in plan.budgets]
+        for b in plan.budgets:
+            later = "`nnac latency` decides"
+            about = later if b.quantity in HEARD else f"about {shown(b.quantity, cost.quantity(b.quantity))}"
+            lines.append(f"budget  {b.text:<28} {about}")
     return "\n".join(lines)
 
 

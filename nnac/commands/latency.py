@@ -5,6 +5,8 @@ Audio arrives in real time; features, encoder, search and host take turns; the l
 have their moments.  UPL is the text's minus the last word's end (the manifest's `speech_end`), engine latency the
 text's minus the endpoint's.  P50 and P90 with 95 % intervals; of several programs each is compared with the first,
 utterance by utterance.  Every constant of host and scenario is an option.
+
+Budgets of the policies (`budget { upl(p90) <= 300 ms }`) are checked: exit status 1 if one is exceeded.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from nnac.commands._search import searched
     from nnac.decode.front_end import front_end_of
     from nnac.executors import Subject
-    from nnac.latency.measure import compared, listen, measure
+    from nnac.latency.measure import compared, listen, measure, over_budget
     from nnac.latency.simulate import Scenario
     from nnac.program import Program
     from nnac.speech.audio import read_manifest
@@ -69,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     scenario = Scenario(**{_UNITS[option][0]: value * _UNITS[option][1] for option, value in given.items()})
     listed = read_manifest(args.manifest)[: args.first]
     done: dict[str, Latencies] = {}
+    broken: list[str] = []
     heard: dict[str, list[Heard]] = {}
     for path in args.programs:
         program = Program.load(path)
@@ -77,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         search = searched(args, Subject(compiled=program, called=path))[1]
         done[path] = measure(program, heard[path], scenario, search, batch=args.batch, quiet=args.json,
                              keep=args.picture is not None and path == args.programs[0])
+        broken += [f"{path}: {words}" for words in over_budget(program, done[path])]
     first = done[args.programs[0]]
     changes = {path: compared(first, d) for path, d in done.items() if d is not first}
     if args.json:
@@ -84,9 +88,10 @@ def run(args: argparse.Namespace) -> int:
                           for path, d in done.items()}))
     else:
         report(done, changes)
-    if args.picture:
-        return draw(args, heard[args.programs[0]], first)
-    return 0
+    status = draw(args, heard[args.programs[0]], first) if args.picture else 0
+    for words in broken:
+        sys.stderr.write(f"nnac latency: {words}\n")
+    return status or int(bool(broken))
 
 
 def _plain(change: Change) -> dict[str, Any]:

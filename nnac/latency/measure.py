@@ -128,6 +128,14 @@ def measure(program: Program, heard: Sequence[Heard], scenario: Scenario, search
     return Latencies(timelines, done.rounds, done.errors, done.texts, costs, scenario)
 
 
+def over_budget(program: Program, done: Latencies) -> list[str]:
+    """One sentence for every budget of the policy, of UPL or engine latency, that these utterances exceed."""
+    q = done.quantiles()
+    have = {f"{name}({p})": getattr(q[name], p) for name in q for p in ("p50", "p90")}
+    return [f"budget `{b['text']}` is exceeded: {1e3 * have[b['quantity']]:.1f} ms on {len(done.timelines)} utterances"
+            for b in program.plan.get("budgets", ()) if b["quantity"] in have and have[b["quantity"]] > b["limit"]]
+
+
 def compared(a: Latencies, b: Latencies) -> dict[str, tuple[float, tuple[float, float]]]:
     """The change from a to b of each quantile, as a share, with its paired 95 % interval."""
     pairs = dict(upl=(a.upl, b.upl), engine=(a.engine, b.engine))

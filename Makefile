@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-house fuzz grammar bench-sparse
+.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -66,6 +66,9 @@ check: setup               ## what CI runs: style, types, then the tests
 	$(MAKE) test
 
 bench: bench-language bench-codec bench-nna bench-train   ## all benchmarks; each ends with one JSON line
+
+bench-cuda: setup          ## a training step on a GPU, exact against float
+	$(BIN)/python -m benchmarks.bench_cuda
 
 bench-house: setup         ## how often a concept is said outside its room: comparisons by name, types, circles, width
 	$(BIN)/python -m benchmarks.bench_house

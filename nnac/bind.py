@@ -16,11 +16,26 @@ from nnac import arith
 Constants = dict[str, NDArray]
 
 
-def _bias(bias: NDArray | None, scale: Any, rows: int) -> NDArray:
-    """A real bias in accumulator units, rounded half up and limited to 31 bits so that the accumulator keeps its head room."""
+def bias_limit(wide: bool) -> int:
+    """The greatest bias, in accumulator units: half of what an accumulator of 32 bits (``wide``: 48) holds, so that it keeps its head room."""
+    return 1 << (46 if wide else 30)
+
+
+def _bias(bias: NDArray | None, scale: Any, rows: int, wide: bool = False) -> NDArray:
+    """A real bias in accumulator units, rounded half up and limited to `bias_limit`.  ValueError: one that is no number."""
     if bias is None:
         return np.zeros(rows, np.int64)
-    return np.clip(np.floor(np.asarray(bias, np.float64) / scale + 0.5), -(1 << 30), (1 << 30) - 1).astype(np.int64)
+    units = np.floor(np.asarray(bias, np.float64) / scale + 0.5)
+    if np.isnan(units).any():
+        raise ValueError(f"the bias of row {int(np.isnan(units).argmax())} is not a number")
+    limit = bias_limit(wide)
+    return np.clip(units, -limit, limit - 1).astype(np.int64)
+
+
+def clipped_biases(bias: NDArray | None, wide: bool = False) -> int:
+    """How many biases, in accumulator units, are at their limit: the rows whose weights are too small beside their bias."""
+    limit = bias_limit(wide)
+    return 0 if bias is None else int(((bias <= -limit) | (bias >= limit - 1)).sum())
 
 
 def storage(codes: NDArray, bits: int = 8) -> NDArray:
@@ -39,7 +54,7 @@ def linear_scales(rows: int, scale: Any, bias: NDArray | None, in_scale: float, 
     """
     acc_scale = np.broadcast_to(np.asarray(scale, np.float64) * in_scale, (rows,))
     m, s = arith.multiplier_and_shift(acc_scale / out_scale, arith.WIDE_MULTIPLIER_BITS if wide else arith.MULTIPLIER_BITS)
-    return dict(bias=_bias(bias, acc_scale, rows) - _folded(in_zero, sums), multiplier=m, shift=s)
+    return dict(bias=_bias(bias, acc_scale, rows, wide) - _folded(in_zero, sums), multiplier=m, shift=s)
 
 
 def _folded(in_zero: int, sums: Any) -> NDArray | int:

@@ -114,7 +114,12 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"nnac {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in [word] if word in known and arguments[0] == word else known:
-        importlib.import_module(f"nnac.commands.{name.replace('-', '_')}").register(subparsers)
+        module = importlib.import_module(f"nnac.commands.{name.replace('-', '_')}")
+        module.register(subparsers)
+        if sys.flags.optimize >= 2:                           # -OO: Python has dropped the words that --help shows
+            from nnac.words import doc
+
+            subparsers.choices[name].description = doc(module)
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help()

@@ -322,3 +322,29 @@ def test_an_import_shows_nothing_of_files_that_are_no_policies(tmp_path, capsys)
         (tmp_path / "p.nnac").write_text(f'import "{name}"\npolicy p {{ }}\n')
         assert main(["lint", str(tmp_path / "p.nnac")]) == 1
         assert "hunter2" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["isa"], ["isa", "MVM"], ["lint", "--explain", "all"], ["lint", "--explain", "syntax"],
+                                   ["explain", "--methods"]], ids=" ".join)
+def test_the_manual_has_its_words_without_docstrings(words):
+    kept, dropped = (subprocess.run([sys.executable, *flags, "-m", "nnac", *words], capture_output=True, text=True, timeout=120)
+                     for flags in ([], ["-OO"]))
+    assert kept.returncode == dropped.returncode == 0 and kept.stdout == dropped.stdout
+
+
+@pytest.mark.parametrize(("line", "words"), [("cell int16 fraction(0)", "at least 1"), ("weights gq(4, anneal=linear(0 -> 300))", "above 0"),
+                                             ("weights gq(4, anneal=exponential(-1 -> 300))", "above 0"), ("weights s8bqat(4)", "lloyd_max(4)"),
+                                             ("weights codebook(values=[1])", "different numbers"),
+                                             ("weights codebook(values=3)", "list of numbers")])
+def test_what_no_training_could_do_is_refused_by_lint(tmp_path, capsys, line, words):
+    (tmp_path / "p.nnac").write_text('import "targets/edge.nnac"\npolicy p { model rnnt(size="small")\n target edge\n'
+                                     f" layers ** {{ weights int8 }}\n layers encoder.lstm[0]{'' if 'cell' in line else '.input'} {{ {line} }} }}\n")
+    assert main(["lint", str(tmp_path / "p.nnac")]) == 1
+    assert words in capsys.readouterr().out
+
+
+def test_named_codebooks_lint(tmp_path):
+    (tmp_path / "p.nnac").write_text('import "targets/edge.nnac"\npolicy p { model rnnt(size="small")\n target edge\n layers ** { weights nf4 }\n'
+                                     " layers encoder.lstm[0].input { weights e2m1 per_group(32) }\n"
+                                     " layers encoder.lstm[1].input { weights codebook(values=[-1, 0, 1/3, 2]) } }\n")
+    assert main(["lint", str(tmp_path / "p.nnac")]) == 0

@@ -231,3 +231,41 @@ async def converse(folder: Path) -> None:
 
 def test_a_real_client_over_stdio(tmp_path):
     asyncio.run(asyncio.wait_for(converse(tmp_path), 120))
+
+
+# -- requests beyond sense
+
+ODD = [{}, {"textDocument": {"uri": "file:///tmp/none.nnac"}}, {"textDocument": 3, "position": {"line": 0, "character": 0}}, None, [], "x",
+       *({"textDocument": {"uri": uri}, "position": position} for uri in ("file:///tmp/none.nnac", "", "\0", "untitled:x", 7)
+         for position in ({"line": -1, "character": -1}, {"line": 10**9, "character": 10**9}, {"line": "a"}, {"line": 1.5, "character": None}, 3))]
+METHODS = ["textDocument/completion", "textDocument/hover", "textDocument/definition", "textDocument/rename", "textDocument/formatting",
+           "textDocument/codeAction", "textDocument/nothing", "", "workspace/symbol"]
+
+
+def test_every_request_is_answered(tmp_path):
+    import json
+    import subprocess
+
+    def framed(message):
+        body = json.dumps(message).encode()
+        return b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, (m, p) in enumerate((m, p) for m in METHODS for p in ODD)]
+    asked += [{"jsonrpc": "2.0", "id": f"n{i}", "method": m} for i, m in enumerate(METHODS)]
+    asked += [{"jsonrpc": "1.0", "id": "old", "method": "textDocument/hover", "params": {}}]
+    first = [{"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {"processId": None, "rootUri": None, "capabilities": {}}},
+             {"jsonrpc": "2.0", "method": "initialized", "params": {}}, {"jsonrpc": "2.0", "method": "textDocument/didOpen", "params": 5},
+             {"jsonrpc": "2.0", "method": "nothing"}]
+    last = [{"jsonrpc": "2.0", "id": "bye", "method": "shutdown"}, {"jsonrpc": "2.0", "id": "late", "method": "textDocument/hover", "params": {}},
+            {"jsonrpc": "2.0", "method": "exit"}]
+    said = b"".join(map(framed, [*first, *asked, *last]))
+    done = subprocess.run([sys.executable, "-m", "nnac", "lsp"], input=said, capture_output=True, timeout=120)
+    answered = set()
+    at = 0
+    while (head := done.stdout.find(b"Content-Length: ", at)) >= 0:
+        start = done.stdout.index(b"\r\n\r\n", head) + 4
+        at = start + int(done.stdout[head + 16:done.stdout.index(b"\r\n", head)])
+        message = json.loads(done.stdout[start:at])
+        if "method" not in message:
+            answered.add(message["id"])
+    assert {m["id"] for m in [*first[:1], *asked, *last[:2]]} <= answered

@@ -487,3 +487,33 @@ def test_places_are_those_of_a_search():
         bounds = torch.cat([torch.randn(groups, k - 1), u[:, :1]], 1).sort(1)[0]           # a weight exactly on a bound
         assert torch.equal(places(bounds, u), torch.searchsorted(bounds, u, right=True))
         assert torch.equal(places(bounds[:1], u), torch.searchsorted(bounds[:1].expand(groups, -1).contiguous(), u, right=True))
+
+
+# ------------------------------------------------------------------------------------------------ codebooks of given values
+
+def test_e2m1_is_exact_and_nf4_within_half_an_integer():
+    from nnac.compression.e2m1 import E2m1
+    from nnac.compression.nf4 import VALUES, Nf4
+
+    assert E2m1().table(False) == (-120, -80, -60, -40, -30, -20, -10, 0, 10, 20, 30, 40, 60, 80, 120)
+    assert len(VALUES) == 16 and all(abs(k - 127 * v) <= 0.5 for k, v in zip(Nf4().table(False), VALUES, strict=True))
+
+
+def test_given_values_are_the_levels_scaled_to_the_greatest_weight():
+    from nnac.compression.codebook import Codebook
+
+    method = Codebook((1.0, -0.5, 0.0, 0.25))
+    assert method.values == (-0.5, 0.0, 0.25, 1.0) and method.bits == 2
+    x = torch.tensor([[0.9, -0.4, 0.1, 0.31, 1.2]])
+    grid = method.grid({}, x, None, 2, False)
+    levels = torch.tensor(method.values, dtype=torch.float64) * 1.2
+    wanted = levels[(x.double()[..., None] - levels).abs().argmin(-1)]
+    assert torch.allclose((grid.nearest(x) * grid.unit).double(), wanted, atol=0.02)
+
+
+@pytest.mark.parametrize("values", [(1.0,), (), (1.0, 1.0), tuple(range(300))])
+def test_values_that_make_no_codebook_are_refused(values):
+    from nnac.compression.codebook import Codebook
+
+    with pytest.raises(ValueError, match="different numbers"):
+        Codebook(values)

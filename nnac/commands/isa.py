@@ -22,15 +22,15 @@ def register(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import inspect
 
     from nnac.diagnostics import did_you_mean
     from nnac.emulator.listing import find_target
     from nnac.isa import MachineConfig, registry, text
     from nnac.isa.manual import manual
+    from nnac.words import doc
 
     if args.text:
-        print(inspect.getdoc(text))
+        print(doc(text))
         return 0
     name = (args.instruction or "").upper()
     if name and name not in registry:

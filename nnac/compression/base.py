@@ -42,6 +42,7 @@ KINDS = {
     "span":      "two moments, `a..b`",         # 0..2k steps             Span
     "change":    "two numbers, `a -> b`",       # 1 -> 300                Change
     "form":      "a form with arguments",       # mu_law(255)             an instance of a Form class
+    "numbers":   "a list of numbers",           # [-1, 0, 1]              tuple of float
 }
 
 SETTINGS_WITH_METHODS = ("weights", "activations", "hidden", "regularise", "harden", "sparsity")
@@ -75,6 +76,8 @@ class Argument:
                 return f"is at least {shown(self.low)}"
             if self.high is not None and value > self.high:
                 return f"is at most {shown(self.high)}"
+        if self.kind == "numbers":
+            return None if all(math.isfinite(v) for v in value) else "is of finite numbers"
         if self.kind == "moment" and (value.amount < 0 or (value.unit == "training" and value.amount > 1)):
             return "is not before the start of training" if value.amount < 0 else "is at most 100% of training"
         if self.kind == "span":
@@ -165,6 +168,8 @@ def _spelled(value: Any, spec: Argument) -> str:
         return "true" if value else "false"
     if spec.kind == "fraction":
         return f"{value * 100:.10g}%"
+    if spec.kind == "numbers":
+        return f"[{', '.join(repr(v) if v != int(v) else str(int(v)) for v in value)}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -266,7 +271,7 @@ def _plain(value: Any) -> Any:
         return {"amount": value.amount, "unit": value.unit}
     if isinstance(value, (Span, Change)):
         return {"start": _plain(value.start), "end": _plain(value.end)}
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def from_dict(data: dict[str, Any]) -> Any:
@@ -289,4 +294,6 @@ def _rebuilt(spec: Argument, value: Any) -> Any:
         return Span(Moment(**value["start"]), Moment(**value["end"]))
     if spec.kind == "change":
         return Change(value["start"], value["end"])
+    if spec.kind == "numbers":
+        return tuple(float(v) for v in value)
     return from_dict(value) if spec.kind == "form" else value

@@ -63,6 +63,9 @@ class Exponential(Form):
     over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
     from_: Moment = argument("moment", default=Moment(0.0, "steps"), doc="when it starts")
 
+    def __attrs_post_init__(self) -> None:
+        _above_zero(self)
+
     def value(self, clock: Any) -> float | None:
         """The value at this moment of training; None when the change is over."""
         progress = clock.progress(self.from_, self.over)
@@ -78,7 +81,17 @@ class Linear(Form):
     over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
     from_: Moment = argument("moment", default=Moment(0.0, "steps"), doc="when it starts")
 
+    def __attrs_post_init__(self) -> None:
+        _above_zero(self)
+
     def value(self, clock: Any) -> float | None:
         """The value at this moment of training; None when the change is over."""
         progress = clock.progress(self.from_, self.over)
         return None if progress >= 1 else self.change.start + (self.change.end - self.change.start) * progress
+
+
+def _above_zero(form: Exponential | Linear) -> None:
+    """A temperature of zero assigns every weight to all centroids alike, and its slope is divided by it.  ValueError."""
+    for value in (form.change.start, form.change.end):
+        if not 0 < value < 1e30:
+            raise ValueError(f"`{form.keyword}` goes between numbers above 0, not {form.change}")

@@ -19,6 +19,7 @@ from nnac.isa import rules
 from nnac.isa.base import Instruction, Rule, registry
 from nnac.isa.config import FORMATS, SEMAPHORE_MAX, SEMAPHORES, UNITS, MachineConfig
 from nnac.isa.records import Record
+from nnac.words import doc
 
 STATE = """\
 L lanes and C columns: each cycle one weight word (L weights, of L outputs, for one input) meets up to C broadcast activations.
@@ -188,7 +189,7 @@ def arithmetic() -> str:
         lines += ["", *function(getattr(arith, name))]
     lines += ["", "Tables that nnac makes (the machine takes any):"]
     for name in TABLES:
-        lines.append(f"    {name[: -len('_table')]:<8} " + " ".join(plain(inspect.getdoc(getattr(arith, name)) or "").split()))
+        lines.append(f"    {name[: -len('_table')]:<8} " + " ".join(plain(doc(getattr(arith, name)) or "").split()))
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +215,7 @@ def function(f: Callable[..., Any]) -> list[str]:
 
 def codecs() -> str:
     """The formats of weight streams."""
-    return "\n\n".join(plain(inspect.getdoc(import_module(f"nnac.codec.{name}")) or "") for name in CODECS) + "\n"
+    return "\n\n".join(plain(doc(import_module(f"nnac.codec.{name}")) or "") for name in CODECS) + "\n"
 
 
 def forbidden(c: MachineConfig) -> str:
@@ -245,7 +246,7 @@ def records(cls: type[Instruction]) -> dict[str, Record]:
 
 def page(cls: type[Instruction]) -> str:
     """One instruction: name, what it does, fields."""
-    text = inspect.getdoc(cls) or ""
+    text = doc(cls) or ""
     if getattr(cls, "block", None) and "{block}" not in text:
         text += "\n\nParameters: {block}."
     for name, record in records(cls).items():

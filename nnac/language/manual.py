@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from attrs import NOTHING
@@ -11,6 +10,7 @@ from nnac.compression.base import KINDS, Argument, Described
 from nnac.compression.base import forms as all_forms
 from nnac.compression.base import methods as all_methods
 from nnac.language.settings import SETTINGS
+from nnac.words import doc
 
 
 def argument(name: str, spec: Argument, default: Any) -> str:
@@ -30,7 +30,7 @@ def argument(name: str, spec: Argument, default: Any) -> str:
 def method(cls: type[Described]) -> str:
     """A method or form with its arguments."""
     where = f"  [{', '.join(cls.settings)}]" if hasattr(cls, "settings") else f"  [{cls.family}]"  # type: ignore[attr-defined]
-    lines = [f"{cls.keyword}{where}", *(f"    {line}".rstrip() for line in (inspect.getdoc(cls) or "").split("\n"))]
+    lines = [f"{cls.keyword}{where}", *(f"    {line}".rstrip() for line in (doc(cls) or "").split("\n"))]
     if cls.arguments():
         lines.append("")
         lines += [f"    {argument(name, spec, default)}" for name, (spec, default) in cls.arguments().items()]

@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from lsprotocol import types as lsp
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidRequest
 from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol
 
 from nnac import __version__
 from nnac.diagnostics import Diagnostic, Source, Span
@@ -30,7 +32,9 @@ def path_of(uri: str) -> Path:
 
 
 def offset_of(source: Source, position: lsp.Position) -> int:
-    """The offset of a position whose columns count UTF-16 units."""
+    """The offset of a position whose columns count UTF-16 units; the nearest one that there is."""
+    if position.line < 0:
+        return 0
     if position.line >= len(source.line_starts):
         return len(source.text)
     start = source.line_starts[position.line]
@@ -65,9 +69,38 @@ def diagnostic(d: Diagnostic, uri: str) -> lsp.Diagnostic:
     return lsp.Diagnostic(place, words, SEVERITY[d.severity], d.code, source="nnac", related_information=related or None, tags=tags)
 
 
+class Protocol(LanguageServerProtocol):
+    """Answers every request: also those that cannot be understood, which pygls only logs, and those after `shutdown`."""
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        try:
+            message = super().structure_message(data)
+        except JsonRpcException as error:
+            if "method" in data and _is_id(data.get("id")):
+                self._send_response(data["id"], None, error.to_response_error())
+                return None
+            raise
+        if data.get("jsonrpc", "2.0") != "2.0" and "method" in data and _is_id(data.get("id")):
+            self._send_response(data["id"], None, JsonRpcInvalidRequest().to_response_error())
+            return None
+        return message
+
+    def handle_message(self, message: Any) -> None:
+        if message is None or not hasattr(message, "jsonrpc"):                 # answered already, or no message at all
+            return
+        if self._shutdown and hasattr(message, "method") and _is_id(getattr(message, "id", None)):
+            self._send_response(message.id, None, JsonRpcInvalidRequest().to_response_error())
+            return
+        super().handle_message(message)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
 def build() -> LanguageServer:
     """The server, its features registered."""
-    server = LanguageServer("nnac", __version__)
+    server = LanguageServer("nnac", __version__, protocol_cls=Protocol)
     session = Session()
 
     def publish(uri: str) -> None:

@@ -176,7 +176,7 @@ def _role(name: str, spec: SettingWords, word: Any, names: Names, report: Report
     if text.startswith("per_") and spec.granularity:
         return "granularity", _granularity(word, text, names, report)
     if text == "fraction" and name == "cell":
-        return "fraction", _one_argument(word, Argument("integer", "fractional bits", low=0, high=15), names, report, "`fraction`")
+        return "fraction", _one_argument(word, Argument("integer", "fractional bits", low=1, high=15), names, report, "`fraction`")
     if not spec.methods:
         wanted = f"takes a width{' and `fraction(n)`' if name == 'cell' else ''}"
         shown = describe(evaluate(word, names, lambda *a, **k: None)) if not text else f"`{text}`"

@@ -163,6 +163,8 @@ def coerce(spec: Argument, node: Any, names: Names, report: Report, what: str) -
             report("unknown-choice", node, f"{what} is one of {_listed(spec.choices)}, not `{node.text}`", "",
                    did_you_mean(node.text, spec.choices), fix=nearest(node.text, spec.choices))
             return UNKNOWN
+    if spec.kind == "numbers":
+        return _numbers(spec, node, names, report, what)
     value = evaluate(node, names, report)
     if value is UNKNOWN:
         return UNKNOWN
@@ -180,6 +182,16 @@ def coerce(spec: Argument, node: Any, names: Names, report: Report, what: str) -
         report("out-of-range", node, f"{what} {problem}, not {describe(value)}")
         return UNKNOWN
     return result
+
+
+def _numbers(spec: Argument, node: Any, names: Names, report: Report, what: str) -> Any:
+    """A list of numbers, each an expression."""
+    if not isinstance(node, s.Values):
+        report("wrong-type", node, f"{what} is a list of numbers", "", "for example `[-1, 0, 1]`")
+        return UNKNOWN
+    one = Argument("number", "")
+    found = tuple(coerce(one, item, names, report, f"a number of {what}") for item in node.items)
+    return UNKNOWN if UNKNOWN in found else found
 
 
 def convert(spec: Argument, value: Any) -> Any:
@@ -297,6 +309,18 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
     return bound, clean
 
 
+# what people call published methods, and how they are written here
+PUBLISHED = {
+    "s8bqat": "S8BQAT is `weights lloyd_max(4)` with `regularise mracos(…)` and `harden every …`: see specs/papers/s8bqat.nnac",
+    "generalquantizer": "GQ is `weights gq(5)`: see specs/papers/gq5.nnac",
+    "kmeans": "k-means of one dimension is `weights lloyd_max(4)`", "mxfp4": "its elements are `weights e2m1`, in groups: `per_group(32)`",
+    "fp4": "four-bit floating point is `weights e2m1`, or `nf4` for normal weights",
+    "xnor": "XNOR-Net's weights are `weights binary`", "twn": "ternary weight networks are `weights ternary`",
+    "twostep": "`weights minmax` is the plain grid", "csp": "CSP prunes: `sparsity csp(75%, …)`", "gmp": "that is `sparsity magnitude(…)`",
+    "lut": "a table of your own is `weights codebook(values=[…])`",
+}
+
+
 def method(setting: str, node: Any, names: Names, report: Report) -> Any:
     """The compression method that a word of ``setting`` names; UNKNOWN after a complaint."""
     name = node if isinstance(node, s.Name) else node.name if isinstance(node, s.Call) else None
@@ -310,7 +334,9 @@ def method(setting: str, node: Any, names: Names, report: Report) -> Any:
         elsewhere = near(name.text, keywords())
         close = near(name.text, known)
         help = did_you_mean(name.text, known)
-        if not close and elsewhere and (other := find(elsewhere[0])) is not None:
+        if (spelled := PUBLISHED.get(name.text.lower().replace("_", "").replace("-", ""))) and setting == "weights":
+            help, close = spelled, []
+        elif not close and elsewhere and (other := find(elsewhere[0])) is not None:
             help = f"`{elsewhere[0]}` is a method of {_listed(other.settings)}; for `{setting}` there are: {', '.join(known)}"
         report("unknown-method", name, f"no method of `{setting}` is called `{name.text}`", "", help, fix=next(iter(close), None))
         return UNKNOWN

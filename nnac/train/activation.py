@@ -19,6 +19,10 @@ from nnac.compression._clips import BINS, ActivationRule
 from nnac.compression.percentile import Percentile
 from nnac.train.format import Format
 
+FINE_BITS = 15                 # of a float32, from the exponent's first: 128 counts an octave
+SMALLEST_CLIP = 1e-6           # that training may reach
+COARSE = 64.0                  # bins: below, their width is more than a hundredth of the magnitude
+
 
 class UncalibratedError(RuntimeError):
     """A scale was asked for that neither calibration nor a checkpoint has set."""
@@ -29,6 +33,7 @@ class Histogram:
 
     def __init__(self, bins: int = BINS) -> None:
         self.bins = bins
+        self.fine = torch.zeros(1 << FINE_BITS, dtype=torch.float64)       # the same magnitudes by their leading bits as float32
         self.signed = torch.zeros(2, bins, dtype=torch.float64)
         self.exponent = -20
         self.largest = 0.0
@@ -45,11 +50,13 @@ class Histogram:
             return
         largest = float(x.abs().max())
         if not math.isfinite(largest):
-            raise ValueError("calibration saw a value that is not finite")
+            bad = x[~x.isfinite()]
+            raise ValueError(f"{bad.numel()} of {x.numel()} numbers are not finite, the first {float(bad[0]):g}")
         self.largest = max(self.largest, largest)
         self._widen(math.frexp(largest)[1])
         at = (x.abs() * (self.bins / 2.0**self.exponent)).to(torch.int64).clamp_(max=self.bins - 1) + self.bins * (x >= 0)
         self.signed += torch.bincount(at, minlength=2 * self.bins).to("cpu", torch.float64).view(2, self.bins)
+        self.fine += torch.bincount(x.abs().view(torch.int32) >> (32 - FINE_BITS - 1), minlength=1 << FINE_BITS).to("cpu", torch.float64)
 
     @property
     def counts(self) -> Tensor:
@@ -65,6 +72,7 @@ class Histogram:
         self._widen(int(limits[0]))
         self.largest = float(limits[1])
         torch.distributed.all_reduce(self.signed)
+        torch.distributed.all_reduce(self.fine)
 
     @property
     def reach(self) -> float:
@@ -72,9 +80,23 @@ class Histogram:
         return self.largest or 1.0
 
     def percentile(self, percent: float) -> float:
-        """The magnitude that ``percent`` % of everything seen lies below, at least a bin's width and at most ``reach``."""
-        width = self._width
-        return min(max(_quantile(self.counts, percent / 100.0) * width, width), self.largest) or 1.0
+        """The magnitude that ``percent`` % of everything seen lies below, at most ``reach``.
+
+        Where it lies among the first bins (one outlier has made them wide), the fine counts say where.  ``reach`` where so many are zero:
+        zeros are exact under any scale, and the others are what it is for.
+        """
+        at = _quantile(self.counts, percent / 100.0)
+        if at >= COARSE:
+            return min(at * self._width, self.largest) or 1.0
+        return min(self._fine_magnitude(percent / 100.0), self.largest) or self.reach
+
+    def _fine_magnitude(self, share: float) -> float:
+        """As `percentile`, from the fine counts: good to 1/128 of the magnitude."""
+        at = _quantile(self.fine, share)
+        if at < 1.0:                                       # zeros
+            return 0.0
+        low, high = (float(torch.tensor(k << (32 - FINE_BITS - 1), dtype=torch.int32).view(torch.float32)) for k in (int(at), int(at) + 1))
+        return low + (at - int(at)) * (min(high, 3.4e38) - low)
 
     def least_square_error(self, bits: int, candidates: int) -> float:
         """See `nnac.compression._clips.Magnitudes`."""
@@ -91,7 +113,23 @@ class Histogram:
     def _least(self, measure: Callable[[float, int, float], float], bits: int, candidates: int) -> float:
         if self.largest == 0.0:
             return self.reach
+        near = self._fine_magnitude(0.9999)
+        if measure == self._divergence and 0.0 < near < self.largest * 32 / self.bins:
+            # a few outliers have made the bins too wide for the rest: the same search over the rest, the outliers in its last bin
+            return self._within(math.frexp(4 * near)[1]).least_divergence(bits, candidates)
         return min((self.reach * (k + 1) / candidates for k in range(candidates)), key=lambda clip: measure(clip, bits, self._width))
+
+    def _within(self, exponent: int) -> Histogram:
+        """The fine counts as a histogram over [0, 2^exponent); whatever lies beyond counts as its largest magnitude."""
+        made = Histogram(self.bins)
+        made.exponent, made.largest = exponent, 2.0**exponent
+        middles = ((torch.arange(1 << FINE_BITS, dtype=torch.int64) << (32 - FINE_BITS - 1)) + (1 << (30 - FINE_BITS))).to(torch.int32)
+        magnitudes = middles.view(torch.float32).double().nan_to_num(float("inf"), float("inf"))
+        magnitudes[0] = 0.0
+        at = (magnitudes * (self.bins / 2.0**exponent)).clamp(max=self.bins - 1).to(torch.int64)
+        made.signed[1].index_add_(0, at, self.fine)
+        made.fine = self.fine
+        return made
 
     def value_at(self, percent: float) -> float:
         """The value (signed) that ``percent`` % of everything seen lies below."""
@@ -107,7 +145,9 @@ class Histogram:
         return float((self.counts * (centre - rounded).square()).sum())
 
     def _divergence(self, clip: float, bits: int, width: float) -> float:
-        bins = max(1, min(self.bins, round(clip / width)))
+        # the greatest candidate leaves nothing out, also where the greatest magnitude is the first of its bin (1.0 of flags)
+        whole = clip >= self.largest
+        bins = max(1, min(self.bins, math.floor(self.largest / width) + 1 if whole else round(clip / width)))
         levels = 1 << (bits - 1)
         if bins < levels:
             return math.inf if clip < self.largest else 0.0
@@ -188,7 +228,8 @@ class ActivationQuantiser(nn.Module):
         if not self.method.learns:
             scale = float(self.scale)
         else:
-            high, low = abs(float(self.high.detach())), min(float(self.low.detach()), 0.0) if self.method.sides == "two" else 0.0
+            high = abs(float(self.high.detach()))          # a clip that training takes through zero comes back as its magnitude
+            high, low = max(high, SMALLEST_CLIP) if high else high, min(float(self.low.detach()), 0.0) if self.method.sides == "two" else 0.0
             scale = (high - low) / self.levels
         if not (scale > 0.0 and math.isfinite(scale)):
             raise UncalibratedError(f"`{name}` has no scale yet: run calibrate() on real data, or load a checkpoint that has one")
@@ -236,6 +277,8 @@ class _Learn(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g: Tensor):
         high, low = ctx.quantiser.gradients(g / ctx.form.scale, ctx.saved_tensors[0].to(g), ctx.form)
+        if float(ctx.quantiser.high) < 0.0:                # the clip is its magnitude: so its slope turns with its sign
+            high = -high
         return g, None, high.float(), None if low is None else low.float(), None, None
 
 

@@ -16,6 +16,7 @@ Source: accelerator-aware training, docs/methods.md §1.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -25,6 +26,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
+from nnac import bind
 from nnac.compression._clips import ActivationRule
 from nnac.compression.minmax import MinMax
 from nnac.compression.percentile import Percentile
@@ -40,6 +42,14 @@ from nnac.units import UnitError
 from nnac.verify import verify
 
 Watch = Callable[[str, Tensor], None]
+
+
+class CalibrationError(UserError, ValueError):
+    """Calibration saw what no scale can be read from; one line that names the value."""
+
+
+class CalibrationWarning(UserWarning):
+    """Calibration found a scale that holds less than it was shown, or was shown nothing."""
 
 
 class FloatWeightsError(ValueError):
@@ -115,6 +125,7 @@ class GraphModule(nn.Module):
             layer.formats_of = tuple(map(self._formatted, node.inputs)), self._formatted(node.output)
         self._watch: Watch | None = None
         self._observe = False
+        self._beyond: dict[str, tuple[int, int, float]] = {}
 
     # ------------------------------------------------------------------------------------------------- construction
 
@@ -272,7 +283,7 @@ class GraphModule(nn.Module):
             if integer[name]:
                 continue
             if self._observe and (quantiser := self._activation(name)) is not None:
-                quantiser.observe(valid(values[name], lengths))
+                self._see(name, quantiser, valid(values[name], lengths))
             if self._wants_integers(name):
                 forms = forms or self.formats()
                 self._make_integers(name, values, integer, forms[name])
@@ -296,8 +307,10 @@ class GraphModule(nn.Module):
                 xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32 else dequantise(values[n], (forms or self.formats())[n])
                       for n in node.inputs]
                 y = layer.reals([self._dropped(node, i, x) for i, x in enumerate(xs)], state, lengths)
+                if self._observe:
+                    self._fixed(node.output, valid(y, lengths))
                 if self._observe and (quantiser := self._activation(node.output)) is not None:
-                    quantiser.observe(valid(y, lengths))
+                    self._see(node.output, quantiser, valid(y, lengths))
             values[node.output], integer[node.output] = y, layer.quantised
             if self._watch and layer.quantised:
                 self._watch(node.output, y)
@@ -315,6 +328,24 @@ class GraphModule(nn.Module):
         if form is None:
             return x * mask
         return quantise(((x - form.zero_point) * mask) * form.scale, form)
+
+    def _fixed(self, name: str, x: Tensor) -> None:
+        """Count the numbers of a value of fixed format (the input of a table, say) that lie beyond it."""
+        v = self.graph.values[name]
+        if v.scale is None or v.bits > 16 or self._activation(name) is not None:
+            return
+        beyond = int((x.abs() > v.scale * (1 << (v.bits - 1))).sum())
+        if beyond or name in self._beyond:
+            before = self._beyond.get(name, (0, 0, 0.0))
+            self._beyond[name] = (before[0] + beyond, before[1] + x.numel(), max(before[2], float(x.abs().max())))
+
+    @staticmethod
+    def _see(name: str, quantiser: ActivationQuantiser, x: Tensor) -> None:
+        """Count ``x`` for the scale of the value ``name``.  CalibrationError: it has numbers that are none."""
+        try:
+            quantiser.observe(x)
+        except ValueError as error:
+            raise CalibrationError(f"calibration: `{name}`: {error}") from None
 
     def _make_integers(self, name: str, values: dict[str, Tensor], integer: dict[str, bool], form: Format) -> None:
         """Quantise a real value where it stands."""
@@ -353,14 +384,30 @@ class GraphModule(nn.Module):
         ``run``  what is done with a batch (default: ``forward(*batch)``).
         Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see the same ones.
         """
-        self._observe = True
+        self._observe, self._beyond = True, {}
         try:
             with self.real_numbers():
                 for batch in batches:
                     self.forward(*batch) if run is None else run(batch)
+        except BaseException:
+            self._beyond = {}
+            for _, quantiser in self.activations():        # what was seen until now must not enter the next calibration
+                quantiser.histogram = None
+            raise
         finally:
             self._observe = False
-        for _, quantiser in self.activations():
+        for name, (beyond, total, largest) in self._beyond.items():
+            v = self.graph.values[name]
+            assert v.scale is not None
+            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of `{name}` ({beyond:,} of {total:,}, the largest "
+                          f"{largest:.3g}) lie beyond {v.scale * (1 << (v.bits - 1)):g}, which is all that its fixed format "
+                          "holds, and saturate: bring the layer's weights down, or normalise before it",
+                          CalibrationWarning, stacklevel=2)
+        self._beyond = {}
+        for name, quantiser in self.activations():
+            if quantiser.histogram is not None and quantiser.histogram.largest == 0.0 and quantiser.method.from_data:
+                warnings.warn(f"calibration: `{name}` was zero in everything that it was shown: its scale says nothing; show it "
+                              "real data", CalibrationWarning, stacklevel=2)
             quantiser.settle(alike)
         self._restart_quantisers()
 
@@ -369,7 +416,12 @@ class GraphModule(nn.Module):
         forms = self.formats()
         for node in self.graph.nodes:
             layer = self.layer(node.path)
-            self._constants(node, forms)                                              # tells the layer those scales
+            c = self._constants(node, forms)                                          # tells the layer those scales
+            for name, held in getattr(c, "graph", {}).items():
+                if name.endswith("bias") and node.op != "layer_norm" and (n := _at_limit(held)):
+                    warnings.warn(f"`{node.path}`: {n} of {held.size} biases do not fit their accumulator and are cut: the "
+                                  "weights of these rows are tiny beside their bias; say `per_tensor`, or a coarser scale",
+                                  CalibrationWarning, stacklevel=3)
             for slot in layer.compressed_weights():
                 slot.quantiser.restart(slot.read())
 
@@ -418,3 +470,9 @@ def valid(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None or x.ndim != 3:
         return x
     return x[torch.arange(x.shape[0], device=x.device)[:, None] < lengths]
+
+
+def _at_limit(bias: Any) -> int:
+    """How many biases are exactly at the limit of either accumulator."""
+    limits = [v for wide in (False, True) for v in (-bind.bias_limit(wide), bind.bias_limit(wide) - 1)]
+    return int(sum((bias == v).sum() for v in limits))

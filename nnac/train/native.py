@@ -11,6 +11,7 @@ is kept in the user's cache directory under the hash of source, compiler, flags 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -18,6 +19,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,8 +42,12 @@ _X86 = ("x86_64", "AMD64")
 
 
 def _cache_directory() -> Path:
+    """OSError: there is none, as for a user without a home."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "nnac"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "nnac"
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
 
 
 @cache
@@ -94,13 +100,30 @@ def _compiled(kind: str) -> Path | None:
     target = folder / f"native-{kind}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if target.exists() and target.stat().st_uid == os.getuid():
         return target
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        made = Path(work) / "native.so"
-        done = subprocess.run([compiler, *flags, str(_SOURCE), "-o", str(made)], capture_output=True, timeout=60)
+    failed = target.with_suffix(".failed")                 # a compiler that could not is not asked again by every process
+    if failed.exists():
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".so")
+        os.close(handle)
+    except OSError:                                        # a read-only home: this process alone has the library
+        handle, name = tempfile.mkstemp(suffix=".so")
+        os.close(handle)
+        atexit.register(Path(name).unlink, missing_ok=True)
+        target = Path(name)
+    made = Path(name)
+    try:
+        done = subprocess.run([compiler, *flags, str(_SOURCE), "-o", name], capture_output=True, timeout=60)
         if done.returncode != 0:
+            with suppress(OSError):
+                failed.write_bytes(done.stderr[-4000:])
             return None
-        os.replace(made, target)                    # whole or not at all: several processes may compile at once
+        if target != made:
+            os.replace(made, target)                       # whole or not at all: several processes may compile at once
+    finally:
+        if target != made:
+            made.unlink(missing_ok=True)
     return target
 
 

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from nnac.diagnostics import did_you_mean
 from nnac.language.resolution import Resolution
 from nnac.language.rules.base import REGISTRY, Rule
+from nnac.words import doc
 
 CHECKED = ("effect", "methods", "schedule", "hardware", "formats", "scales", "budget", "decode")
 MANUAL = (*CHECKED, "stages")
@@ -49,7 +49,7 @@ def rules() -> dict[str, type[Rule]]:
 
 def summaries() -> dict[str, str]:
     """Code -> its first sentence."""
-    return {code: (inspect.getdoc(rule) or code).split("\n")[0] for code, rule in rules().items()}
+    return {code: (doc(rule) or code).split("\n")[0] for code, rule in rules().items()}
 
 
 class Explanation(NamedTuple):
@@ -64,6 +64,6 @@ def explain(code: str) -> Explanation:
     rule = rules().get(code)
     if rule is None:
         return Explanation(f"no diagnostic is called `{code}`\nhelp: {did_you_mean(code, rules())}", False)
-    body = inspect.getdoc(rule) or ""
+    body = doc(rule) or ""
     example = "".join(f"    {line}\n" for line in rule.example.splitlines())
     return Explanation(f"{code}\n\n{body}\n\nFor example:\n\n{example}", True)

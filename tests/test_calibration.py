@@ -1,0 +1,113 @@
+"""Calibration keeps its resolution, says what saturates, and leaves no trace when it is stopped."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import nnac
+from nnac import bind
+from nnac.compression import entropy, percentile
+from nnac.train.activation import ActivationQuantiser, Histogram
+from nnac.train.module import CalibrationError, CalibrationWarning
+
+HEAD = 'import "specs/targets/edge.nnac"\npolicy p {{ model module\n target edge\n' \
+    ' layers ** {{ weights int8 per_channel; activations int{} {} }} }}\n'
+
+
+def seen(values, bins=4096):
+    made = Histogram(bins)
+    for part in np.array_split(np.asarray(values, np.float32), 3):
+        made.add(torch.from_numpy(part))
+    return made
+
+
+@pytest.mark.parametrize("outlier", [10.0, 1e3, 1e6, 1e12, 3.4e38])
+def test_one_outlier_does_not_blunt_the_percentile(outlier):
+    x = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float32)
+    exact = float(np.quantile(np.abs(x), 0.9999))
+    assert abs(seen([*x, outlier]).percentile(99.99) - exact) < 0.02 * exact
+
+
+@pytest.mark.parametrize("outlier", [1e4, 1e6, 1e12])
+def test_one_outlier_does_not_blunt_the_entropy(outlier):
+    x = np.random.default_rng(0).standard_normal(100_000)
+    assert 2.0 < entropy.Entropy().clip_of(seen([*x, outlier], 2048), 8) < 40.0
+
+
+@pytest.mark.parametrize("values", [[0, 1] * 500, [-1, 1] * 500, [1.0] * 999, [0.3] * 999, [0] * 999 + [1], [2.0, 4.0] * 99, [1e-30] * 9, [3e38] * 9])
+@pytest.mark.parametrize("method", [entropy.Entropy(), percentile.Percentile(99.99)], ids=str)
+def test_flags_and_constants_are_held(values, method):
+    clip = method.clip_of(seen(values, method.bins), 8)
+    largest = max(map(abs, values))
+    assert clip == pytest.approx(largest, rel=0.02)
+
+
+def test_what_is_no_number_is_named_with_its_value_and_leaves_no_trace():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), torch.randn(12, 3, 6)
+    module, clean = (nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x) for _ in range(2))
+    bad = x.clone()
+    bad[3, 1, 2] = math.nan
+    with pytest.raises(CalibrationError, match=r"`input.*nan|`x.*nan|`.*`: 1 of 216 numbers are not finite, the first nan"):
+        module.calibrate([(100 * x,), (bad,)])
+    module.calibrate([(x,)])
+    clean.calibrate([(x,)])
+    assert {k: v.tolist() for k, v in module.state_dict().items()} == {k: v.tolist() for k, v in clean.state_dict().items()}
+
+
+def test_nothing_but_zeros_is_said():
+    x = torch.zeros(12, 3, 6)
+    module = nnac.prepare(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), HEAD.format(8, "percentile(99.99)"), torch.randn(12, 3, 6))
+    with pytest.warns(CalibrationWarning, match="was zero in everything"):
+        module.calibrate([(x,)])
+
+
+def test_a_bias_beside_tiny_weights_has_the_room_of_the_wide_accumulator():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), torch.randn(12, 3, 6)
+    with torch.no_grad():
+        model[1].weight[2] *= 1e-6
+        model[1].bias[2] = -8.0
+        module = nnac.prepare(model, HEAD.format(16, "percentile(99.99)"), x)
+        module.calibrate([(x,)])
+        assert torch.allclose(module(x)[..., 2], torch.full((12, 3), -8.0), atol=0.01)
+        graph = module.eval().bind()
+    from nnac.emulator.executor import Emulator
+    from nnac.evaluate import evaluate, initial_state
+    from nnac.schedule.compile import compile_graph
+
+    (entry,) = graph.inputs
+    name = graph.inputs[entry][0]
+    given = {name: np.random.default_rng(1).integers(-32768, 32768, (5, 2, graph.values[name].width))}
+    program = compile_graph(graph, module.plan.target)
+    ours, _ = Emulator(program).run(entry, given, {})
+    theirs, _ = evaluate(graph, entry, given, initial_state(graph, 2))
+    assert all(np.array_equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_a_bias_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="row 1"):
+        bind.linear_scales(2, 1.0, np.array([0.0, np.nan]), 1.0, 0, 1.0)
+
+
+def test_a_learned_clip_that_passes_through_zero_comes_back():
+    from nnac.compression.pact_symmetric import PactSymmetric
+
+    torch.manual_seed(0)
+    x = torch.randn(1000)
+    for start in (3.0, -3.0, 0.02, -0.02):
+        quantiser = ActivationQuantiser(8, PactSymmetric())
+        with torch.no_grad():
+            quantiser.high.fill_(start)
+        optimiser = torch.optim.SGD(quantiser.parameters(), lr=0.5)
+        for _ in range(300):
+            form = quantiser.format("x")
+            z = x / form.scale
+            y = quantiser.learn((z + 0.5).floor().clamp(-127, 127), form, lambda z=z: z) * form.scale
+            ((y - x) ** 2).mean().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        assert 1.5 < abs(float(quantiser.high)) < 6.0, start

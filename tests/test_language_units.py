@@ -117,7 +117,7 @@ def test_a_method_is_declared_completely(keyword):
 
 @pytest.mark.parametrize("cls", [*methods().values(), *forms().values()], ids=lambda c: c.keyword)
 def test_methods_survive_json_and_print_as_the_language(cls):
-    required = {n: {"integer": 2, "number": 0.5, "fraction": 0.5, "moment": Moment(100)}[a.kind]
+    required = {n: {"integer": 2, "number": 0.5, "fraction": 0.5, "moment": Moment(100), "numbers": (-1.0, 0.0, 0.5)}[a.kind]
                 for n, (a, d) in cls.arguments().items() if d is attrs.NOTHING}
     one = cls.make(**required)
     assert from_dict(one.as_dict()) == one and hash(one) == hash(from_dict(one.as_dict()))

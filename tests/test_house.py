@@ -16,6 +16,7 @@ children
 shipped
 console
 checked
+words
 progress
 units
 diagnostics

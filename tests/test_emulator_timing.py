@@ -118,6 +118,11 @@ def test_a_deadlock_names_who_waits_for_what():
 def test_a_semaphore_that_counts_too_far_is_an_error():
     with pytest.raises(SemaphoreError, match="counts beyond 255"):
         simulate([*[FIL(signal=1) for _ in range(256)], HALT()], C)
+    with pytest.raises(SemaphoreError, match="counts beyond 255"):
+        clocked.run([*[FIL(signal=1) for _ in range(256)], HALT()], C)
+    # a token that is taken as the 256th comes does not count
+    code = [*[FIL(signal=1) for _ in range(255)], *[FIL(wait=1, signal=1) for _ in range(3)], HALT()]
+    assert clocked.run(code, C)[1] == simulate(code, C).done.tolist()
 
 
 @pytest.mark.parametrize("code, words", [

@@ -298,3 +298,8 @@ def test_the_tap_of_an_embedding_waits_for_its_row_whatever_else_is_loaded_first
     code = decoded(program.entries["encoder.step"])
     assert [type(code[t.after]) for t in program.entries["encoder.step"].taps] == [isa.GTH, isa.GTH, isa.ADD]
     assert compare(graph, program) == (2 * 2 * 3 * 24, 0)
+
+
+def test_a_machine_with_too_few_semaphores_is_said_in_one_line():
+    with pytest.raises(CompileError, match=r"target `edge` has too few semaphores: 3 pairs of units"):
+        compile_graph(random_graph(0, size="tiny"), evolve(EDGE, semaphores=2), Settings())

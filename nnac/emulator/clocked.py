@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from attrs import define, field
 
+from nnac.emulator.errors import SemaphoreError
 from nnac.isa import UNITS, DmaInstruction, Instruction, MachineConfig, StreamInstruction
 from nnac.isa.base import bits
-from nnac.isa.config import SEMAPHORES
+from nnac.isa.config import SEMAPHORE_MAX, SEMAPHORES
 
 
 @define
@@ -44,7 +45,10 @@ class Registers:
 
 
 def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) -> tuple[list[int], list[int]]:
-    """(start, done) of every instruction; -1 where the program stopped for ever before.  Cycle by cycle."""
+    """(start, done) of every instruction; -1 where the program stopped for ever before.  Cycle by cycle.
+
+    SemaphoreError: a semaphore counts beyond its greatest value.
+    """
     r = Registers()
     streams = {k: i for k, i in enumerate(code) if isinstance(i, StreamInstruction)}
     start, done = [-1] * len(code), [-1] * len(code)
@@ -169,6 +173,9 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
                 r.sem[s] += 1
         for s, k in enumerate(taken):
             r.sem[s] -= k
+            if r.sem[s] > SEMAPHORE_MAX:
+                at = next(i for i in finished if code[i].signal >> s & 1)
+                raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at], cycle=cycle + 1)
         if not (finished or pushed or freed or r.running or r.stream or r.dma or r.fetched or r.granted or any(r.busy.values())):
             break                                      # at rest, or stuck for ever
     return start, done

@@ -295,7 +295,10 @@ def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settin
     from nnac.emulator.timing import simulate, stream_bursts
 
     ordered = [items[i] for i in hoist(items, LOADS)]
-    sync = synchronise(ordered, layout.config.semaphores, OVERLAPPING, FENCE)
+    try:
+        sync = synchronise(ordered, layout.config.semaphores, OVERLAPPING, FENCE)
+    except ValueError as error:
+        raise CompileError(f"target `{layout.config.name}` has too few semaphores: {error}") from None
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     spare = unread(layout, plan) if plan else ()

@@ -15,6 +15,7 @@ from nnac.emulator.machine import Machine
 from nnac.evaluate import evaluate
 from nnac.executors.reference import Reference
 from nnac.ir import Node, QGraph, Value
+from nnac.ops.linear import LinearAttributes
 from nnac.plan import Budget
 from nnac.program import INIT, Program
 from nnac.schedule.compile import CompileError, Settings, compile_graph, emit, lay_out
@@ -149,7 +150,7 @@ def matrix_vector(rows, cols):
 
     codes, scale = random_weights(np.random.default_rng(0), rows, cols)
     values = {"x": Value("x", cols, 8, 1, 0.03), "y": Value("y", rows, 8, 1, 0.05)}
-    node = Node("y", "linear", ("x",), "y", "encoder", dict(weight_bits=8), bind.linear(codes, scale, None, 0.03, 0, 0.05))
+    node = Node("y", "linear", ("x",), "y", "encoder", LinearAttributes(), bind.linear(codes, scale, None, 0.03, 0, 0.05))
     return verify(QGraph("matvec", values, (node,), {"encoder": ("x",)}, {"encoder": ("y",)}))
 
 

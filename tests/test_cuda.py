@@ -65,8 +65,9 @@ def test_training_steps_on_a_gpu_go_where_they_go_on_a_processor(file, name):
         assert (g - grads[1][name_]).norm() <= 1e-3 * g.norm() + 1e-6, name_
 
 
-def test_bound_on_a_gpu_is_bound_on_a_processor():
-    module = module_of(*PAPERS[0]).eval()
+@pytest.mark.parametrize("file, name", PAPERS, ids=lambda x: Path(x).stem)
+def test_bound_on_a_gpu_is_bound_on_a_processor(file, name):
+    module = module_of(file, name).eval()
     a, b = module.bind(), copy.deepcopy(module).to("cuda").bind()
     for m, n in zip(a.nodes, b.nodes, strict=True):
         assert all((m.constants[k] == n.constants[k]).all() for k in m.constants)

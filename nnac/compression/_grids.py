@@ -35,6 +35,11 @@ def places(bounds: Tensor, u: Tensor) -> Tensor:
     return count.long()
 
 
+def over(x: Tensor, n: int) -> Tensor:
+    """``x / n``, rounded as IEEE says on every device: a GPU multiplies by the rounded reciprocal of a plain number."""
+    return x / torch.full_like(x, n)
+
+
 @frozen(eq=False)
 class Uniform:
     """Levels ``step * q``: q every integer in +-top, or every odd one (``odd``: no zero among the levels).
@@ -52,7 +57,7 @@ class Uniform:
         """The grid of ``bits`` bits whose outermost level is ``clip`` [G].  One bit is always odd: +-clip."""
         odd = (odd and bits < 8) or bits == 1              # 256 odd levels would not fit int8
         top = (1 << bits) - 1 if odd else largest(bits)
-        return cls((clip[:, None] / top).clamp_min(SMALLEST_UNIT), top, odd)
+        return cls(over(clip[:, None], top).clamp_min(SMALLEST_UNIT), top, odd)
 
     @property
     def unit(self) -> Tensor:
@@ -156,7 +161,7 @@ Grid = Uniform | Codebook
 def snapped(centroids: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Centroids [..., K] as integers, the largest magnitude 127 (``bits`` 8): (codes float32, unit [..., 1])."""
     top = largest(bits)
-    unit = centroids.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_UNIT * top) / top
+    unit = over(centroids.abs().amax(-1, keepdim=True).clamp_min(SMALLEST_UNIT * top), top)
     return (centroids / unit).round().float(), unit.float()
 
 

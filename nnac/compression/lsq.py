@@ -27,10 +27,10 @@ class Lsq(WeightRule, ActivationRule, Method):
 
     def start(self, x, live, bits):
         """The step of least squared error (our choice; the paper's ``2 E|w| / sqrt(largest level)`` is six times worse at 8 bits)."""
-        from nnac.compression._grids import SMALLEST_UNIT, largest
+        from nnac.compression._grids import SMALLEST_UNIT, largest, over
         from nnac.compression._statistics import least_squares_clip
 
-        return {"step": (least_squares_clip(x, bits) / largest(bits)).clamp_min(SMALLEST_UNIT)}
+        return {"step": over(least_squares_clip(x, bits), largest(bits)).clamp_min(SMALLEST_UNIT)}
 
     def grid(self, state, x, live, bits, training):
         from nnac.compression._grids import Uniform, largest

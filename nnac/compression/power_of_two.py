@@ -24,10 +24,10 @@ class PowerOfTwo(Fitted, ActivationRule, Method):
     def reach(self, x, live, bits):
         import torch
 
-        from nnac.compression._grids import SMALLEST_UNIT, largest
+        from nnac.compression._grids import SMALLEST_UNIT, largest, over
         from nnac.compression._statistics import percentile
 
-        step = (percentile(x, self.p, live) / largest(bits)).clamp_min(SMALLEST_UNIT)
+        step = over(percentile(x, self.p, live), largest(bits)).clamp_min(SMALLEST_UNIT)
         mantissa, exponent = torch.frexp(step)             # step = mantissa 2^exponent, mantissa in [1/2, 1): exact, unlike ceil(log2)
         exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
         return torch.ldexp(torch.ones_like(step), exponent) * largest(bits)

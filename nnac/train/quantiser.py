@@ -16,7 +16,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 
-from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, largest
+from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, largest, over
 from nnac.train.clock import Clock
 from nnac.train.settings import Layout, Settings
 
@@ -182,7 +182,7 @@ class WeightQuantiser(_Scheduled):
         if unit is None and self.layout.granularity != "group":
             return grid, self.layout.rows_of(grid.unit)
         if unit is None:
-            unit = (self.layout.rows_of(grid.reach) / self.top).clamp_min(SMALLEST_UNIT)
+            unit = over(self.layout.rows_of(grid.reach), self.top).clamp_min(SMALLEST_UNIT)
         return grid.on(self.layout.groups_of(unit)), unit
 
     @property

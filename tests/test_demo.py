@@ -301,7 +301,11 @@ def test_language_models_in_the_program_give_the_same_nbest_lists_on_every_execu
     assert {"lm.step", "source_lm.step"} < set(Program.load(program).entries)
     scales = ["--search", "beam", "--beam", "4", "--nbest", "4", "--lm-scale", "0.4", "--source-scale", "0.3"]
     given = [*scales, "--lm", target, "--source-lm", source]
+    tune = ["tune-fusion", program, "--corpus", str(out / "corpus"), "--split", "sent", "--weights=0.3", "--shares=0.5",
+            "--bonuses=0", "--beam=2", "--out", str(tmp_path / "tuned.jsonl"), "--json"]
     capsys.readouterr()
+    assert main(tune) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"none", "shallow", "density_ratio", "internal"}
     for pair in (("torch", "emulator"), ("reference", "emulator"), ("emulator", "torch")):
         engines = [word for engine in pair for word in ("--engine", engine)]
         assert main(["compare", checkpoint, program, "--manifest", manifest, *given, *engines, "--json"]) == 0

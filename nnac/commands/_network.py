@@ -14,12 +14,13 @@ from nnac.decode.front_end import FrontEnd
 @frozen(eq=False)
 class Listener:
     """``model``: as beam search asks it; ``carry``: arrays into what it wants, or None; ``digest``: of the file's
-    contents."""
+    contents; ``entries``: the language models inside."""
 
     model: Any
     front: FrontEnd
     carry: Callable[[NDArray], Any] | None
     digest: str
+    entries: tuple[str, ...] = ()
 
 
 def listener(path: str) -> Listener:
@@ -56,4 +57,5 @@ def _program(path: str) -> Listener:
     from nnac.program import Program
 
     program = Program.load(path)
-    return Listener(IntegerStepper(Emulator(program)), front_end_of(program), None, sha256(read(path)).hexdigest())
+    entries, stepper = tuple(program.metadata.get("languages", {})), IntegerStepper(Emulator(program))
+    return Listener(stepper, front_end_of(program), None, sha256(read(path)).hexdigest(), entries)

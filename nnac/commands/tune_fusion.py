@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnac.decode.ngram import Automaton
     from nnac.decode.tuning import Result
 
 
@@ -47,8 +48,10 @@ def register(subparsers: Any) -> None:
     p.add_argument("--corpus", type=corpus, required=True, metavar="DIR")
     p.add_argument("--split", default="home_dev", help="the development set (home_dev)")
     p.add_argument("--first", type=whole(1), metavar="N", help="no more than its first N utterances")
-    p.add_argument("--lm", type=source, metavar="FILE.arpa", help="language model of the target's domain")
-    p.add_argument("--source-lm", type=source, metavar="FILE.arpa", help="language model of the training text")
+    p.add_argument("--lm", type=source, metavar="FILE.arpa",
+                   help="language model of the target's domain (a program's own)")
+    p.add_argument("--source-lm", type=source, metavar="FILE.arpa",
+                   help="language model of the training text (a program's own)")
     p.add_argument("--fusion", type=names, metavar="NAMES",
                    help="which (none,shallow,density_ratio,internal: what the models allow)")
     p.add_argument("--weights", type=numbers(0, 4), metavar="W,…", help="of the target's model (0.1,0.2,0.3,0.4,0.6)")
@@ -76,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
     heard = listener(args.network)
     split = load_split(args.corpus, args.split)
     split = split if args.first is None else split.first(args.first)
-    target, before = (None if path is None else automaton(read_arpa(path, heard.front.tokens))
-                      for path in (args.lm, args.source_lm))
+    inside = {name: name for name in heard.entries}
+    target, before = (inside.get(name) if path is None else automaton(read_arpa(path, heard.front.tokens))
+                      for name, path in (("lm", args.lm), ("source_lm", args.source_lm)))
     possible = ["none", *(["shallow", "internal"] if target else []), *(["density_ratio"] if target and before else [])]
     wanted = args.fusion or [f for f in tuning.FUSIONS if f in possible]
     if impossible := [f for f in wanted if f not in possible]:
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     given = {k: v for k, v in (("weights", args.weights), ("shares", args.shares), ("bonuses", args.bonuses)) if v}
     points = tuning.grid(wanted, **given)
     belongs = tuning.identity(network=heard.digest, split=args.split, set=tuning.features_digest(split.features),
-                              texts=split.texts, lm=target and target.digest, source=before and before.digest,
+                              texts=split.texts, lm=_digest(target), source=_digest(before),
                               beam=args.beam, max_symbols=args.max_symbols, delta=args.delta)
     tuning.load(args.out, belongs)                         # say what does not belong together before an hour of work
     features = [heard.front.normalisation.apply(np.asarray(f, np.float32)) for f in split.features]
@@ -99,6 +103,11 @@ def run(args: argparse.Namespace) -> int:
             advance(1, f"{r.point.fusion} {r.rate:.1f} %")
     report(results, args.json)
     return 0
+
+
+def _digest(model: Automaton | str | None) -> str | None:
+    """What a language model is: an automaton's contents; an entry's name, since its program is the network."""
+    return model if model is None or isinstance(model, str) else model.digest
 
 
 def report(results: list[Result], as_json: bool) -> None:

@@ -50,7 +50,7 @@ class Point:
     less: float = 0.0
     bonus: float = 0.0
 
-    def build(self, target: LanguageModel | None, source: LanguageModel | None) -> Fusion:
+    def build(self, target: LanguageModel | str | None, source: LanguageModel | str | None) -> Fusion:
         """The fusion; ValueError if a model that it needs is absent."""
         if self.fusion == "none":
             return Fusion(bonus=self.bonus)
@@ -158,7 +158,7 @@ def load(path: str | os.PathLike[str], belongs: str) -> dict[Point, Result]:
 
 
 def tune(model: Any, heard: Encoded, references: Sequence[str], text: Callable[[Sequence[int]], str], beam: Beam,
-         points: Sequence[Point], models: tuple[LanguageModel | None, LanguageModel | None],
+         points: Sequence[Point], models: tuple[LanguageModel | str | None, LanguageModel | str | None],
          path: str | os.PathLike[str], belongs: str) -> Iterator[Result]:
     """The result of every point, in order; those that ``path`` does not have yet are found and kept there."""
     known = load(path, belongs)

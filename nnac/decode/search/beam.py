@@ -194,10 +194,11 @@ def _merged(ended: list[_Hypotheses], count: int) -> _Hypotheses:
 
 def _round(t: int, utterance: NDArray, fresh: NDArray) -> NDArray:
     """What each utterance asks for in one round: ``fresh`` lists the utterance of every prefix that is new to it."""
-    asked, counts = np.unique(utterance, return_counts=True)
+    counts = np.bincount(utterance)
+    asked = np.flatnonzero(counts)
     out = np.zeros(len(asked), ROUNDS)
-    out["utterance"], out["frame"], out["joint"] = asked, t, counts
-    out["prediction"] = np.bincount(fresh, minlength=int(asked[-1]) + 1)[asked]
+    out["utterance"], out["frame"], out["joint"] = asked, t, counts[asked]
+    out["prediction"] = np.bincount(fresh, minlength=len(counts))[asked]
     return out
 
 
@@ -290,7 +291,7 @@ class _Kept:
     _count: int = 0
 
     def put(self, nodes: NDArray, rows: list[Any]) -> None:
-        where = np.arange(self._count, self._count + len(nodes))
+        first = self._count
         self._count += len(nodes)
         if not self._arrays:
             self._arrays = [_room(r, self._count) for r in rows]
@@ -299,10 +300,10 @@ class _Kept:
                 larger = _room(array, 2 * self._count)
                 larger[:len(array)] = array
                 self._arrays[i] = larger
-            self._arrays[i][where] = row
+            self._arrays[i][first:self._count] = row
         if len(self._at) <= nodes.max():
             self._at = np.concatenate([self._at, np.zeros(2 * int(nodes.max()) + 1 - len(self._at), np.int64)])
-        self._at[nodes] = where
+        self._at[nodes] = np.arange(first, self._count)
 
     def get(self, nodes: NDArray) -> list[Any]:
         return [a[self._at[nodes]] for a in self._arrays]

@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -72,6 +72,9 @@ bench-cuda: setup          ## a training step on a GPU, exact against float
 
 bench-house: setup         ## how often a concept is said outside its room: comparisons by name, types, circles, width
 	$(BIN)/python -m benchmarks.bench_house
+
+bench-robust: setup        ## hostile input of every kind, thousands of cases: none may be bad
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_robust
 
 bench-language: setup      ## start-up, 2,000 rules, language server
 	$(BIN)/python -m benchmarks.bench_language

@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
 def commands(path: str | None) -> Iterator[str]:
     """Lines from a file, the terminal, or standard input (these are echoed)."""
     if path:
-        with open(path, encoding="utf-8") as lines:
-            yield from lines
+        from nnac.files import read_text
+
+        yield from read_text(path).splitlines(keepends=True)
     elif sys.stdin.isatty():
         while True:
             try:
@@ -73,15 +74,30 @@ def commands(path: str | None) -> Iterator[str]:
 
 def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
     """Put the integers of .npy files into the input ports.  ValueError: no such port, wrong shape, not a file of integers."""
+    from io import BytesIO
+
     import numpy as np
+
+    from nnac.files import FileError, read
 
     ports = {p.value: p for p in machine.image.entry(entry).inputs}
     for text in given:
         name, _, path = text.partition("=")
         if name not in ports:
             raise ValueError(f"{entry} has no input `{name}` (it has: {', '.join(ports) or 'none'})")
-        values = np.load(path, allow_pickle=False)
+        try:
+            values = np.load(BytesIO(read(path)), allow_pickle=False)
+        except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError) as error:
+            if isinstance(error, FileError):
+                raise ValueError(str(error)) from None
+            raise ValueError(f"{path}: not a file of one NumPy array ({' '.join(str(error).split())[:100]})") from None
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"{path}: several arrays; save the one that is meant with numpy.save")
         if values.dtype.kind not in "iu":
-            raise ValueError(f"{path}: integers, not {values.dtype}")
+            raise ValueError(f"{path}: integers are expected, not {values.dtype}")
+        if values.ndim not in (2, 3):
+            raise ValueError(f"{path}: [vectors, width] or [vectors, batch, width] are expected, not {list(values.shape)}")
+        if values.size and int(values.max()) > np.iinfo(np.int64).max:
+            raise ValueError(f"{path}: {values.max()} is beyond every integer of the machine")
         values = values.astype(np.int64)
         ports[name].scatter(machine.memories.a, values[:, None] if values.ndim == 2 else values)

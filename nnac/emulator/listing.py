@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnac.diagnostics import Diagnostic, DiagnosticError, Label, Source, Span, did_you_mean
+from nnac.files import TEXT_LIMIT, read
 from nnac.isa import Instruction, decode_all, encode_all
 from nnac.isa.text import Assembly, AssemblyError, Symbol, assemble
 from nnac.program import Entry, Port, Program, Slot
@@ -36,7 +37,7 @@ def find_target(name: str) -> Target:
 
 def read_assembly(path: str) -> Assembly:
     """The program in a text file.  DiagnosticError with the place of the first wrong line; OSError."""
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    text = read(path, TEXT_LIMIT).decode("utf-8", errors="replace")
     try:
         return assemble(text)
     except AssemblyError as error:

@@ -1,0 +1,483 @@
+"""Hostile input of every kind, thousands of each where they are cheap: what is right must come out right, everything else refused in one line.
+
+    python -m benchmarks.bench_robust [--share 0.1] [--seed 1] [KIND …]
+
+A case is bad if it ends in an exception of Python's own, hangs, or gives what is wrong.  The first bad case of a kind is printed with its seed.
+Ends with one JSON line: tried and bad by kind; the exit status is 1 if anything was bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.small import Small, make
+from nnac import checkpoint
+from nnac.cli import main as cli
+from nnac.diagnostics import DiagnosticError
+from nnac.errors import UserError
+
+SLOW_S = 20.0                  # of one case: a hang
+VALUES = [None, True, False, -1, 0, 1, 7, 255, 2**31, 2**32, 2**63, 10**30, -(2**40), 0.5, 1.5, -0.0, 1e-300, 1e300, "", "x", "1", "\x1b[2J", "é",
+          "x" * 5000, [], {}, [[]], [1, 2, 3], [None], {"a": 1}, ...]
+KINDS: dict[str, tuple[int, Callable[[Any, random.Random, Path, Small], None]]] = {}
+
+
+def kind(count: int) -> Callable[[Any], Any]:
+    """Register one kind: a function that tries one case, and how many there are."""
+    def register(one: Any) -> Any:
+        KINDS[one.__name__] = (count, one)
+        return one
+    return register
+
+
+def leaves(data: Any, path: tuple = ()) -> Iterator[tuple]:
+    yield path
+    for k, v in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        yield from leaves(v, (*path, k))
+
+
+def changed(data: Any, r: random.Random, keep: tuple[str, ...] = ()) -> Any:
+    """A copy of JSON with one to three values exchanged, taken away or added."""
+    copy = json.loads(json.dumps(data))
+    for _ in range(r.choice([1, 1, 1, 2, 3])):
+        paths = [p for p in leaves(copy) if p and p[0] not in keep]
+        if not paths:
+            return copy
+        path = r.choice(paths)
+        at = copy
+        for k in path[:-1]:
+            at = at[k]
+        value = r.choice(VALUES)
+        if value is ...:
+            del at[path[-1]]
+        elif isinstance(at, dict) and r.random() < 0.1:
+            at[r.choice(["x", "self", "", "name ", "\x00"])] = value
+        else:
+            at[path[-1]] = value
+    return copy
+
+
+def flipped(data: bytes, r: random.Random) -> bytes:
+    """A copy with bytes changed, cut, doubled or put in."""
+    out = bytearray(data)
+    for _ in range(r.randint(1, 4)):
+        at, how = r.randrange(len(out) or 1), r.random()
+        if how < 0.5 and out:
+            out[at] = r.choice([0, 1, 0x7F, 0x80, 0xFF, r.randrange(256)])
+        elif how < 0.7:
+            out = out[:at]
+        elif how < 0.85:
+            out[at:at] = bytes(r.randrange(256) for _ in range(r.randint(1, 9)))
+        else:
+            out[at:at] = out[at:at + r.randint(1, 200)]
+    return bytes(out)
+
+
+# ------------------------------------------------------------------------------------------------ audio
+
+def _wav(r: random.Random) -> tuple[bytes, np.ndarray, int]:
+    """A file that any recorder might write, its samples as they must be read, and its rate."""
+    width, channels, n = r.choice([1, 2, 3, 4]), r.choice([1, 1, 2, 5]), r.choice([0, 1, 2, 255, 1000])
+    floating = width == 4 and r.random() < 0.5
+    order, name = ("<", r.choice([b"RIFF", b"RIFF", b"RF64"])) if r.random() < 0.85 else (">", b"RIFX")
+    top = 2 ** (8 * width - 1)
+    g = np.random.default_rng(r.randrange(2**32))
+    if floating:
+        values = g.uniform(-1, 1, (n, channels)).astype(np.float32)
+        data, expected = values.astype(order + "f4").tobytes(), values.astype(np.float64)
+    else:
+        codes = g.integers(-top, top, (n, channels))
+        raw = np.frombuffer(codes.astype(order + "i8").tobytes(), np.uint8).reshape(-1, 8)
+        data = (codes + 128).astype(np.uint8).tobytes() if width == 1 else (raw[:, :width] if order == "<" else raw[:, 8 - width:]).tobytes()
+        expected = codes / top
+    tag, rate = (3 if floating else 1), r.choice([8000, 16000, 44100])
+    extensible = r.random() < 0.3
+    form = struct.pack(order + "HHIIHH", 0xFFFE if extensible else tag, channels, rate, rate * width * channels, width * channels, 8 * width)
+    if extensible:
+        form += struct.pack(order + "HHIH", 22, 8 * width, 0, tag) + bytes.fromhex("000000001000800000aa00389b71")
+
+    def chunk(key: bytes, content: bytes, size: int | None = None) -> bytes:
+        pad = b"\0" if len(content) % 2 and r.random() < 0.5 else b""
+        return key + struct.pack(order + "I", len(content) if size is None else size) + content + pad
+
+    stray = [chunk(r.choice([b"LIST", b"bext", b"JUNK", b"xyz ", b"fact"]), bytes(r.choice([0, 4, 26, 600]))) for _ in range(r.randint(0, 3))]
+    if r.random() < 0.3:
+        stray.append(b"LIST" + struct.pack(order + "I", 5) + b"abcde")        # no pad byte before `data`
+    streamed = name != b"RF64" and r.random() < 0.3
+    size = r.choice([0xFFFFFFFF, 0x7FFFF000, 0x80000000]) if streamed else 0xFFFFFFFF if name == b"RF64" else len(data)
+    ds64 = chunk(b"ds64", struct.pack("<QQQI", 0, len(data), n, 0)) if name == b"RF64" else b""
+    tail = b"" if streamed else (b"\0" if len(data) % 2 else b"") + b"".join(stray[:1])
+    body = b"WAVE" + ds64 + chunk(b"fmt ", form) + b"".join(stray) + b"data" + struct.pack(order + "I", size) + data + tail
+    return name + struct.pack(order + "I", min(len(body), 0xFFFFFFFF)) + body, expected.mean(1).astype(np.float32), rate
+
+
+@kind(1500)
+def wav_right(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.speech.audio import load_audio
+
+    data, expected, rate = _wav(r)
+    (folder / "x.wav").write_bytes(data)
+    assert np.array_equal(load_audio(folder / "x.wav", rate), expected)
+
+
+@kind(2500)
+def wav_damaged(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.speech.audio import load_audio
+
+    data = _wav(r)[0]
+    head = flipped(data[:120], r) + data[120:]
+    (folder / "x.wav").write_bytes(head if r.random() < 0.8 else flipped(data, r))
+    assert np.isfinite(load_audio(folder / "x.wav", 16000)).all()
+
+
+@kind(40)
+def audio_lengths(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.speech.audio import write_wav
+
+    n = r.choice([0, 1, r.randrange(2000), r.randrange(2000), r.randrange(40_000)])
+    write_wav(folder / "x.wav", np.random.default_rng(n).integers(-9000, 9000, n).astype(np.int16), r.choice([8000, 16000]))
+    assert cli(["compare", str(small.checkpoint), str(small.program), "--json", "--audio", str(folder / "x.wav")]) == 0
+
+
+# ------------------------------------------------------------------------------------------------ programs and checkpoints
+
+@kind(1500)
+def program_bytes(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.program import Program
+
+    whole = small.program.read_bytes()
+    data = flipped(whole, r)
+    with contextlib.suppress(UserError):
+        assert Program.from_bytes(data).to_bytes() == whole
+
+
+@kind(1500)
+def program_contents(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    from safetensors.numpy import save
+
+    from nnac.decode.front_end import front_end_of
+    from nnac.emulator.executor import Emulator
+    from nnac.emulator.image import image
+    from nnac.program import FORMAT, VERSION, Program, _digest
+
+    program = cache.setdefault("program", Program.load(small.program))
+    content = changed(cache.setdefault("content", json.loads(json.dumps(program._content()))), r)
+    tensors = {"dram": program.dram}
+    for e in program.entries.values():
+        words = np.array(e.words)
+        if r.random() < 0.1:
+            words[r.randrange(len(words)), r.randrange(2)] ^= np.uint64(1 << r.randrange(64))
+        tensors[f"words.{e.name}"], tensors[f"lines.{e.name}"] = words, e.lines
+    text = json.dumps(content)
+    data = save(tensors, {"nnac": json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, text), "content": text})})
+    read = Program.from_bytes(data)
+    str(read)
+    front_end_of(read)
+    emulator = Emulator(read)
+    for entry in image(read).entries.values():
+        _ = entry.timing
+    if r.random() < 0.2:
+        from nnac.executors import Subject
+        from nnac.runtime import recognise
+
+        recognise(Subject(compiled=read), [np.zeros((9, read.values["features"].width), np.float32)], 0.1, quiet=True)
+    assert all(emulator.cycles(e) == program_cycles(program, e) for e in ("encoder", "prediction", "joint") if same_words(program, read, e))
+
+
+def same_words(a: Any, b: Any, entry: str) -> bool:
+    return a.target == b.target and all(np.array_equal(e.words, b.entries[n].words) for n, e in a.entries.items() if n in b.entries)\
+        and {n for n in a.entries} == {n for n in b.entries}
+
+
+def program_cycles(program: Any, entry: str) -> int:
+    return sum(e.cycles for n, e in program.entries.items() if n != "init" and e.model_entry == entry and e.steps == 1)
+
+
+@kind(400)
+def checkpoint_bytes(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.train.policy import load_module
+
+    whole = small.checkpoint.read_bytes()
+    data = flipped(whole, r)
+    (folder / "x").write_bytes(data)
+    try:
+        load_module(folder / "x")
+        assert data == whole
+    except UserError:
+        pass
+
+
+@kind(300)
+def checkpoint_contents(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.decode.recogniser import load_recogniser
+    from nnac.train.policy import load_module
+
+    path, load = r.choice([(small.checkpoint, load_module), (small.network, load_recogniser)])
+    file = cache.setdefault(str(path), checkpoint.load(path))
+    tensors = dict(file.tensors)
+    if r.random() < 0.3:
+        name = r.choice(list(tensors))
+        bad = np.array(tensors[name], dtype=np.float32 if tensors[name].dtype.kind == "f" else tensors[name].dtype).reshape(-1)
+        if bad.size and bad.dtype.kind == "f":
+            bad[r.randrange(bad.size)] = r.choice([np.nan, np.inf, 1e38, 0.0])
+        tensors[name] = bad if r.random() < 0.3 else bad.reshape(file.tensors[name].shape)
+        checkpoint.save(folder / "x", tensors, file.metadata)
+    else:
+        checkpoint.save(folder / "x", tensors, changed(file.metadata, r))
+    load(folder / "x")
+
+
+# ------------------------------------------------------------------------------------------------ texts
+
+@kind(600)
+def experiments(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.report import experiments as e
+
+    lines = cache.setdefault("lines", Path("specs/comparison/all.toml").read_text("utf-8").split("\n"))
+    words = ["3", "1.5", "true", "[]", "{}", '"x"', "[[]]", "-1", "nan", "inf", "[1, 2]", "1979-05-27", "9" * 400, "9" * 5000, "[" * 3000,
+             '"\\u001b"', "", "x", '["a", 1]', "{ a = { b = 1 } }", "0x10", "1e400"]
+    at = r.choice([i for i, line in enumerate(lines) if "=" in line and not line.startswith("#")])
+    text = "\n".join([*lines[:at], f"{lines[at].partition('=')[0]}= {r.choice(words)}", *lines[at + 1:]])
+    (folder / "e.toml").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
+    e.load(folder / "e.toml")
+
+
+@kind(600)
+def results(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.report import outcomes
+
+    data = cache.setdefault("data", json.loads(sorted(Path("results").glob("int8-s0*.json"))[0].read_text("utf-8")))
+    text = json.dumps(changed(data, r))
+    (folder / "x.json").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
+    outcomes.load(folder / "x.json")
+
+
+@kind(300)
+def jobs(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.policy import loads
+    from nnac.train.loop import job_of, read_job
+    from nnac.train.pace import Run
+    from nnac.train.policy import PolicyConfig, PolicyTask
+
+    if "job" not in cache:
+        plan = loads(small.policy.read_text("utf-8")).plan
+        cache["job"] = json.loads(json.dumps(job_of(PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"), Run())))
+    text = json.dumps(changed(cache["job"], r))
+    (folder / "j").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
+    read_job(folder / "j")
+
+
+@kind(1000)
+def manifests(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.speech.audio import read_manifest
+
+    rows = [changed({"audio": "a.wav", "text": "turn on the light", "duration": 1.5}, r) for _ in range(3)]
+    text = "\n".join(r.choice([json.dumps(row), json.dumps(row), "[" * 100_000, "9" * 5000, ""]) for row in rows)
+    (folder / "m.jsonl").write_bytes(text.encode() if r.random() < 0.7 else flipped(text.encode(), r))
+    read_manifest(folder / "m.jsonl")
+
+
+@kind(2000)
+def policies(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.language.check import check_text
+    from nnac.language.format import format_text
+
+    texts = cache.setdefault("texts", [p.read_text("utf-8") for p in sorted(Path("specs").rglob("*.nnac"))])
+    words = ["0", "-1", "1e308", "int0", "int99", "9" * 30, "fraction(0)", "codebook(values=[1])", "nf4", "{", "}", "(", "\r", "\0",
+             "->", "..", "%", "é"]
+    text = r.choice(texts)
+    for _ in range(r.randint(1, 3)):
+        at = r.randrange(len(text) + 1)
+        text = text[:at] + r.choice(words) + text[at + r.choice([0, 1, 8]):]
+    check_text(text)
+    once = format_text(text, "p")
+    assert format_text(once, "p") == once
+
+
+@kind(200)
+def inputs_of_debug(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.commands.debug import give_inputs
+    from nnac.emulator import Machine
+    from nnac.program import Program
+
+    out = io.BytesIO()
+    values: Any = np.zeros((4, 8), r.choice([np.int8, np.int64, np.uint64, np.float32, np.bool_, np.complex64, object, "U3"]))
+    if values.dtype == np.uint64:
+        values = values + np.uint64(2**63 + 5)
+    if r.random() < 0.3:
+        np.savez(out, a=values) if values.dtype != object else None
+    elif values.dtype != object:
+        np.save(out, values[r.choice([0, slice(None), np.newaxis])])
+    data = out.getvalue()
+    (folder / "x.npy").write_bytes(data if r.random() < 0.5 or not data else flipped(data, r))
+    with contextlib.suppress(ValueError):
+        give_inputs(Machine(Program.load(small.program), fast=False), "encoder.step", [f"features={folder / 'x.npy'}"])
+
+
+# ------------------------------------------------------------------------------------------------ outputs
+
+@kind(200)
+def outputs(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    """An output that meets another file: never destroyed unless it is a plain, writable file that nothing reads."""
+    from nnac.files import FileError, atomic
+
+    for f in folder.iterdir():
+        f.unlink()
+    path = folder / "x"
+    before = os.urandom(r.randrange(50))
+    how = r.choice(["plain", "absent", "link", "hard", "read-only", "fifo", "folder link", "loop", "dangling", "input", "input link"])
+    mode = r.choice([0o600, 0o644, 0o664, 0o755])
+    target = folder / "target"
+    if how in ("plain", "read-only", "input"):
+        path.write_bytes(before)
+        path.chmod(0o444 if how == "read-only" else mode)
+    elif how in ("link", "hard", "input link"):
+        target.write_bytes(before)
+        target.chmod(mode)
+        os.link(target, path) if how == "hard" else path.symlink_to("target")
+    elif how in ("fifo",):
+        os.mkfifo(path)
+    elif how in ("folder link", "loop", "dangling"):
+        path.symlink_to({"folder link": ".", "loop": "x", "dangling": "target"}[how])
+    if how.startswith("input"):
+        read = target if how == "input link" else path
+        assert cli([r.choice(["compile", "asm"]), str(read), "--out", str(path)]) == 2 and read.read_bytes() == before
+        return
+    wrote, failed = os.urandom(70), r.random() < 0.3
+    try:
+        with atomic(path) as out:
+            out.write(wrote)
+            if failed:
+                raise ZeroDivisionError
+        assert how not in ("read-only", "fifo", "folder link", "loop")
+        assert path.read_bytes() == wrote
+        if how in ("plain", "link", "hard"):
+            assert path.stat().st_mode & 0o777 == mode
+        if how in ("link", "dangling"):
+            assert path.is_symlink() and target.read_bytes() == wrote
+        if how == "hard":
+            assert target.read_bytes() == wrote
+    except (FileError, OSError, ZeroDivisionError):
+        assert failed or how in ("read-only", "fifo", "folder link", "loop")
+        if how in ("plain", "link", "hard", "read-only"):
+            assert path.read_bytes() == before
+    assert not list(folder.glob("*.tmp"))
+
+
+# ------------------------------------------------------------------------------------------------ the process
+
+def _run(words: list[str], shell: str = "", flags: tuple[str, ...] = (), env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, *flags, "-m", "nnac", *words]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command] if shell else command
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, env=os.environ | (env or {}))
+
+
+@kind(30)
+def streams(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    (folder / "pé[bold].nnac").write_text('import "pé[bold].nnac"\npolicy p { wieghts }\n', "utf-8")
+    words = r.choice([["isa"], ["lint", str(folder / "pé[bold].nnac")], ["lint", "--format", "sarif", str(folder / "pé[bold].nnac")],
+                      ["explain", "--settings"], ["--help"], ["show", str(small.program)], ["disasm", str(small.program)]])
+    done = _run(words, r.choice(["", ">&-", "2>&-", "<&-", "<&- >&- 2>&-", "> /dev/full", "2> /dev/full", "| true", "| head -c 10"]),
+                r.choice([(), (), ("-O",), ("-OO",)]),
+                r.choice([{}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "utf-16"},
+                          {"HOME": "/nonexistent"}]))
+    assert "Traceback" not in done.stderr + done.stdout and "Exception ignored" not in done.stderr
+
+
+@kind(25)
+def interrupts(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    (folder / "x.wav").write_bytes(_wav(random.Random(1))[0])
+    words = r.choice([["isa"], ["run", str(small.program), "--audio", str(folder / "x.wav")], ["lint", "specs"], ["profile", str(small.program)]])
+    # the interpreter's own start is not ours: wait for the package
+    code = "import sys; sys.stdout.write('!'); sys.stdout.flush(); from nnac.__main__ import main; sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.read(1) == "!"
+    time.sleep(0.03 + r.random() * 1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err and "Exception ignored" not in err, err[-600:]
+
+
+@kind(60)
+def numbers(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    value = r.choice(["-1", "1e3", "9" * 30, "9" * 5000, "nan", "inf", "", " ", "0x10", "1_000", "٣", "1.5", "-0"])
+    words = r.choice([["corpus", "--out", str(folder / "c"), "--processes", "0", "--seed"], ["baseline", "--corpus", "c", "--out", "o", "--cells"],
+                      ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate"], ["run", "p", "--audio", "a", "--batch"],
+                      ["sweep", "e", "--jobs"], ["corpus", "--out", str(folder / "c"), "--processes", "0", "--train"]])
+    with contextlib.suppress(SystemExit):
+        cli([*words, value])
+
+
+# ------------------------------------------------------------------------------------------------ all of it
+
+class Hang(BaseException):
+    pass
+
+
+def tried(name: str, count: int, seed: int, folder: Path, small: Small) -> int:
+    """Try ``count`` cases of a kind; how many were bad."""
+    one, bad, cache = KINDS[name][1], 0, {}
+    room = folder / name
+    room.mkdir()
+
+    def late(*_: Any) -> None:
+        raise Hang
+
+    signal.signal(signal.SIGALRM, late)
+    for i in range(count):
+        signal.setitimer(signal.ITIMER_REAL, SLOW_S if count > 60 else 130.0)
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                one(cache, random.Random(f"{seed} {name} {i}"), room, small)
+        except (UserError, DiagnosticError) as error:
+            if not str(error).strip():
+                bad += 1
+        except (Exception, Hang) as error:
+            bad += 1
+            if bad <= 3:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                print(f"{name} {i} (seed {seed}): {type(error).__name__}: {str(error)[:300]}  at {where.filename}:{where.lineno}", file=sys.stderr)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    return bad
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
+    p.add_argument("--share", type=float, default=1.0, help="of the cases of each kind (1)")
+    p.add_argument("--seed", type=int, default=1)
+    args = p.parse_args(arguments)
+    begun, out = time.monotonic(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        small = make(Path(folder) / "small")
+        for name in args.kinds or KINDS:
+            count = max(1, round(KINDS[name][0] * args.share))
+            bad = tried(name, count, args.seed, Path(folder), small)
+            out[name] = {"tried": count, "bad": bad}
+            print(f"{name:<22} {count:>6} tried {bad:>4} bad", flush=True)
+    total = {k: sum(v[k] for v in out.values()) for k in ("tried", "bad")}
+    print(json.dumps({"kinds": out, **total, "seed": args.seed, "wall_s": round(time.monotonic() - begun, 1)}))
+    return 1 if total["bad"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -86,13 +86,17 @@ def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
         if name not in ports:
             raise ValueError(f"{entry} has no input `{name}` (it has: {', '.join(ports) or 'none'})")
         try:
-            values = np.load(BytesIO(read(path)), allow_pickle=False)
+            data = read(path)
+        except FileError as error:
+            raise ValueError(str(error)) from None
+        if data[:2] == b"PK":
+            raise ValueError(f"{path}: several arrays (.npz); save the one that is meant with numpy.save")
+        if data[:6] != b"\x93NUMPY":
+            raise ValueError(f"{path}: not a file of one NumPy array (.npy)")
+        try:
+            values = np.load(BytesIO(data), allow_pickle=False)
         except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError) as error:
-            if isinstance(error, FileError):
-                raise ValueError(str(error)) from None
             raise ValueError(f"{path}: not a file of one NumPy array ({' '.join(str(error).split())[:100]})") from None
-        if not isinstance(values, np.ndarray):
-            raise ValueError(f"{path}: several arrays; save the one that is meant with numpy.save")
         if values.dtype.kind not in "iu":
             raise ValueError(f"{path}: integers are expected, not {values.dtype}")
         if values.ndim not in (2, 3):

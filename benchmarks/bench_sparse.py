@@ -1,6 +1,6 @@
 """Sparse layers: the experiment of Kepner et al. 2017 with several libraries, integers, the machine's own streams, the Graph Challenge.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.bench_sparse [--quick] [--plot FILE.svg] [--parts cross,memory,integers,machine,challenge]
+    OMP_NUM_THREADS=1 python -m benchmarks.bench_sparse [--quick] [--plot FILE.svg] [--parts cross,memory,integers,rnnt,machine,challenge]
 
 ``max(W Y + b, 0)`` in FP32, one thread: dense (the faster of torch and NumPy), torch CSR, scipy CSR, and GraphBLAS as the paper writes
 the layer, as LAGraph does and fused (`nnac.graphblas.layers`).  All forms take turns in one process, least of many turns of the thread's
@@ -31,15 +31,22 @@ from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
+from nnac.decode.recogniser import load_recogniser
 from nnac.evaluate import Executor
 from nnac.executors.graphblas import GraphBlas
 from nnac.executors.reference import Reference
+from nnac.executors.torch import Torch
 from nnac.graphblas import challenge
+from nnac.graphblas.kernel import Kernel
 from nnac.graphblas.layers import diagonal, fused, fused_vector, lagraph, paper
 from nnac.graphblas.library import Matrix, Vector, library
 from nnac.ir import QGraph
 from nnac.model.sparse_dnn import BIAS, DEGREE, digest, topology
+from nnac.policy import loads
 from nnac.schedule.compile import Settings, compile_graph
+from nnac.shipped import network
+from nnac.train.policy import build_module
+from nnac.train.schedule import Compression
 from tests.graphs import random_graph, random_inputs
 from tests.schedules import EDGE, LARGE
 from tests.test_schedule import matrix_vector
@@ -47,7 +54,7 @@ from tests.test_schedule import matrix_vector
 SIZES, BATCHES, INVERSE = (512, 2048, 8192), (64, 8, 1), (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MOST = {"paper": 6e6, "lagraph": 6e6}                    # weights beyond which a form is not worth waiting for
 MOST_WEIGHTS = 35e6
-PARTS = ("cross", "memory", "integers", "machine", "challenge")
+PARTS = ("cross", "memory", "integers", "rnnt", "machine", "challenge")
 HUGE, HUGE_INVERSE = 32768, 64
 
 
@@ -213,6 +220,76 @@ def integers(size: str, say: Console) -> dict[str, Any]:
     return dict(compared_integers=compared, different_integers=different)
 
 
+def kernels(say: Console) -> dict[str, float]:
+    """One kernel of 2,560 x 640, int8: GraphBLAS over the dense FP32 product and over nnac's own dense integers."""
+    rng, figures = np.random.default_rng(0), {}
+    table = Table("zeros", "batch", "dense FP32 us", "dense integers us", "GraphBLAS us", "over FP32", "over integers", title="2,560 x 640")
+    for zeros in (0.5, 0.75, 0.9, 0.95, 0.99):
+        w = rng.integers(-127, 128, (2560, 640)).astype(np.int8)
+        w[rng.random(w.shape) < zeros] = 0
+        sparse_one, dense_one, real = Kernel(w, "graphblas"), Kernel(w, "dense"), torch.from_numpy(w).float().T
+        for batch in (1, 8, 64):
+            x = rng.integers(-128, 128, (batch, 640))
+            tx = torch.from_numpy(x).float()
+            assert (sparse_one.product(x) == x @ w.astype(np.int64).T).all() and (dense_one.product(x) == sparse_one.product(x)).all()
+            took = least({"real": partial(torch.mm, tx, real), "dense": partial(dense_one.product, x),
+                          "sparse": partial(sparse_one.product, x)}, 0.2)
+            table.add_row(f"{zeros:.0%}", str(batch), *(f"{1e6 * t:.0f}" for t in took.values()),
+                          *(f"{took[k] / took['sparse']:.2f}" for k in ("real", "dense")))
+            figures[f"{zeros:.0%}/{batch}"] = round(took["real"] / took["sparse"], 3)
+    say.print(table)
+    return figures
+
+
+SPARSE_POLICY = """
+import "targets/edge.nnac"
+policy sparse {{
+  model rnnt(size="small")
+  target edge
+  layers ** {{ weights int8 per_channel; activations int8 minmax }}
+  layers joint.{{encoder, prediction, combine, output}} {{ activations int16 }}
+  layers **.lstm[*] {{ sparsity {how} }}
+  training {{ steps 1k steps }}
+}}
+"""
+
+
+def rnnt(say: Console, quick: bool) -> dict[str, Any]:
+    """The float RNN-T that comes with nnac, its LSTMs pruned at once: wall time of an encoder's 32 steps, and the integers compared.
+
+    Scales come from random features: time does not depend on them, and neither does equality.
+    """
+    recogniser = load_recogniser(network("demo"))
+    rows: list[dict[str, Any]] = []
+    compared = different = 0
+    table = Table("zeros", "by", "batch", "reference ms", "GraphBLAS ms", "auto ms", "torch ms", "different",
+                  title="encoder of the shipped RNN-T, 32 steps")
+    for zeros in (0.5, 0.9) if quick else (0.5, 0.75, 0.9):
+        for method in ("csp", "magnitude"):
+            plan = loads(SPARSE_POLICY.format(how=f"{method}({100 * zeros:g}%, from=0 steps, to=1 steps)")).plan
+            module = build_module(plan, recogniser)
+            schedule = Compression(module, steps=1000)
+            for step in (1, 2):
+                schedule.on_step(step)
+            x = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 4, recogniser.features.bins)).astype(np.float32))
+            module.calibrate([(x, torch.full((4,), 60), torch.zeros(5, 4, dtype=torch.long))])
+            graph = module.eval().bind()
+            engines: dict[str, Executor] = {"reference": Reference(graph), "graphblas": GraphBlas.of(graph, "graphblas"),
+                                            "auto": GraphBlas.of(graph), "torch": Torch(module)}
+            for batch in (1, 8, 64):
+                inputs = random_inputs(graph, "encoder", np.random.default_rng(1), 32, batch)
+                runs = {n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n, e in engines.items()}
+                made = {n: run()[0] for n, run in runs.items()}
+                own = sum(v.size for v in made["reference"].values())
+                wrong = sum(int((made[n][k] != v).sum()) for n in list(runs)[1:] for k, v in made["reference"].items())
+                took = least(runs, 0.3 if quick else 1.0)
+                compared, different = compared + 3 * own, different + wrong
+                table.add_row(f"{zeros:.0%}", method, str(batch), *(f"{1e3 * t:.1f}" for t in took.values()), str(wrong))
+                rows.append(dict(zeros=zeros, method=method, batch=batch, **{f"{n}_ms": round(1e3 * t, 2) for n, t in took.items()}))
+    say.print(table)
+    return dict(rnnt=rows, rnnt_compared=compared, rnnt_different=different)
+
+
 def machine(say: Console, quick: bool) -> dict[str, Any]:
     """Cycles of 1 x 1024 x 4096 on the accelerator: the raw stream over every codec, zeros anywhere and in whole words."""
     graph: QGraph = matrix_vector(4096, 1024)
@@ -302,6 +379,9 @@ def main(argv: list[str] | None = None) -> None:
         out["memory_ratio"] = round(memory(say), 2)
     if "integers" in parts:
         out |= integers("tiny" if args.quick else "small", say)
+        out["kernel_over_dense"] = kernels(say)
+    if "rnnt" in parts:
+        out |= rnnt(say, args.quick)
     if "machine" in parts:
         out |= machine(say, args.quick)
     if "challenge" in parts:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 # each module registers its codec
@@ -191,11 +191,17 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     plans = [] if wish and wish.bitmap else [_plan(matrix, places, None)]
     if BLOCK_BITMAP in can and (not wish or wish.bitmap):
         plans += [_plan(matrix, places, shape) for shape in ([wish.blocks] if wish and wish.blocks else block_shapes(lanes))]
-        # a bitmap that finds next to nothing dead is not worth pricing
-        if not wish: plans = [p for p in plans if p.blocks is None or p.facts.live_blocks < 0.98 * p.facts.blocks]
+        # a bitmap that finds next to nothing dead is not worth pricing; 2 % dead words were worth 1 % of all cycles
+        if not wish: plans = [p for p in plans if p.blocks is None or p.facts.live_blocks < 0.99 * p.facts.blocks]
 
     def score(candidate: Candidate) -> float:
         return candidate.bits if bytes_per_cycle is None else candidate.cycles(matrix.size, bytes_per_cycle)
+
+    some = sum(int(w.words.any(axis=1).sum()) for _, _, w in places)
+
+    def live(facts: Survey, codec: Codec) -> int:
+        """Words that the codec writes, at least: zero_run knows dead ones without a bitmap."""
+        return min(some, facts.live_words) if codec.name == "zero_run" else facts.live_words
 
     size = max(1, matrix.size)
     priced: list[tuple[Candidate, _Plan, Codec, Any]] = []
@@ -205,12 +211,14 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
         facts = plan.facts
         known, table = "at least", None
         bits = floor
-        if score(Candidate("", floor, 0, facts.live_words + facts.mask_steps, "")) <= best * 1.001:
+        written = live(facts, codec)
+        if score(Candidate("", floor, 0, written + facts.mask_steps, "")) <= best * 1.001:
             table = codec.fit(facts)
             bits, known = (math.inf, "cannot carry") if table is None else (codec.estimate(table, facts) / size, "estimated")
-        candidate = Candidate(full_name(codec, plan.blocks), bits, facts.live_words, facts.live_words + facts.mask_steps, known)
+        candidate = Candidate(full_name(codec, plan.blocks), bits, written, written + facts.mask_steps, known)
         priced.append((candidate, plan, codec, table))
-        if table is not None: best = min(best, score(candidate))
+        # what rules others out is no hope: zero_run takes more steps than its live words where a word has many pairs
+        if table is not None: best = min(best, score(evolve(candidate, steps=facts.live_words + facts.mask_steps)))
     usable = sorted((p for p in priced if p[3] is not None), key=lambda p: (score(p[0]), p[0].live_words))
     if not usable:
         raise CodecError(f"none of {', '.join(payloads) or 'no codecs'} can carry these weights: {_spread(matrix)}")
@@ -219,7 +227,7 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     for candidate, plan, codec, table in usable:
         # the estimate of zero_run takes the zeros as independent
         slack = 0.9 if codec.name == "zero_run" else 0.999
-        if tried and (len(tried) > 2 or score(candidate) * slack > min(score(t[0]) for t in tried) + 0.001):
+        if tried and (len(tried) > 4 or score(candidate) * slack > min(score(t[0]) for t in tried) + 0.001):
             others.append(candidate)
             continue
         encoded = _encode(plan, codec, table, matrix.shape, lanes)

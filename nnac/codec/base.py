@@ -344,8 +344,11 @@ def decode_cycles(tile: Tile, lanes: int, weights_per_cycle: int | None = None) 
 
 
 def block_shapes(lanes: int) -> tuple[Blocks, ...]:
-    """The block shapes that are tried: whole words first, since they also save MV cycles."""
-    return tuple(dict.fromkeys([Blocks(lanes, 1), Blocks(1, 16), Blocks(min(16, lanes), 1)]))
+    """The block shapes that are tried: whole words first, since they also save MV cycles.
+
+    Words of 64 are those that networks are pruned in (`csp(…, block=64, along=outputs)`): a machine of more lanes finds them, too.
+    """
+    return tuple(dict.fromkeys([Blocks(lanes, 1), Blocks(min(64, lanes), 1), Blocks(1, 16), Blocks(min(16, lanes), 1)]))
 
 
 def check_matrix(matrix: NDArray[np.int8], lanes: int) -> NDArray[np.int8]:

@@ -6,13 +6,15 @@ gradients: fake quantisation of a float network, and the oracle of the integer p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 class _Clipped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, low, high, levels, plus):
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor, levels: int, plus: bool) -> Tensor:
         step = (high - low) / levels
         z = (x - low) / step
         q = (z + 0.5).floor().clamp(0, levels)
@@ -21,7 +23,7 @@ class _Clipped(torch.autograd.Function):
         return low + step * q
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         z, q = ctx.saved_tensors
         below, above = z < 0, z > ctx.levels
         inside = ~(below | above)

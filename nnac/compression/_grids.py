@@ -176,14 +176,15 @@ class _Exact(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, codes, unit, slope, size, factor, shape, shape_gradient):
+    def forward(ctx: Any, x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None, size: Tensor | None, factor: float,
+                shape: Tensor | None, shape_gradient: Tensor | None) -> Tensor:
         learns = size is not None and size.requires_grad
         ctx.factor = factor
         ctx.save_for_backward(unit, slope, *((x, codes, size) if learns else (None, None, None)), shape_gradient)
         return codes.view_as(codes)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         unit, slope, x, codes, size, shape_gradient = ctx.saved_tensors
         gx = g / unit
         if slope is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Mean(torch.autograd.Function):
     """The mean of ``function(u)`` over the live entries; keeps one tensor for the way back, not the graph of the formula."""
 
     @staticmethod
-    def forward(ctx, u, live, function):
+    def forward(ctx: Any, u: Tensor, live: Tensor | None, function: Any) -> Tensor:
         value, slope = function(u.detach())
         n = u.numel() if live is None else max(1, int(live.sum()))
         if live is not None:
@@ -64,5 +65,5 @@ class Mean(torch.autograd.Function):
         return value.sum() / n
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         return g * ctx.saved_tensors[0], None, None

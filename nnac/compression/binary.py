@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
 from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights")
@@ -20,7 +23,7 @@ class Binary(WeightRule, Method):
 
     fixed_bits: ClassVar[int | None] = 1
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         from nnac.compression._weights import mean_magnitude
 
         return mean_magnitude(x, live)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
 from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights", "activations", "hidden")
@@ -23,7 +26,7 @@ class Fixed(WeightRule, ActivationRule, Method):
 
     clip: float = argument("number", low=1e-6, high=1e6, positional=True, doc="largest magnitude represented")
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         return x.new_full((x.shape[0],), self.clip)
 
     def clip_of(self, seen: Magnitudes, bits: int) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
 from nnac.compression._clips import ActivationRule, Magnitudes
-from nnac.compression._weights import WeightRule
+from nnac.compression._weights import State, WeightRule
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights", "activations", "hidden")
@@ -25,19 +28,19 @@ class Lsq(WeightRule, ActivationRule, Method):
     learns: ClassVar[bool] = True
     from_data: ClassVar[bool] = False
 
-    def start(self, x, live, bits):
+    def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         """The step of least squared error (our choice; the paper's ``2 E|w| / sqrt(largest level)`` is six times worse at 8 bits)."""
         from nnac.compression._grids import SMALLEST_UNIT, largest, over
         from nnac.compression._statistics import least_squares_clip
 
         return {"step": over(least_squares_clip(x, bits), largest(bits)).clamp_min(SMALLEST_UNIT)}
 
-    def grid(self, state, x, live, bits, training):
+    def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         from nnac.compression._grids import Uniform, largest
 
         return Uniform.of_clip(state["step"].detach().abs() * largest(bits), bits)
 
-    def codes(self, state, x, grid, bits, clock):
+    def codes(self, state: State, x: Tensor, grid: Any, bits: int, clock: Any | None) -> Tensor:
         from nnac.compression._grids import exact
 
         x0, factor = x.detach(), (x.shape[1] * grid.top) ** -0.5 if self.gradient_scale else 1.0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
 from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import WeightRule
 from nnac.compression.base import Method, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights", "activations", "hidden")
@@ -17,7 +22,7 @@ class MinMax(WeightRule, ActivationRule, Method):
     Source: background; FMS-MO's MAX quantiser is the same rule (docs/methods.md §6).
     """
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         return x.abs().amax(1)
 
     def clip_of(self, seen: Magnitudes, bits: int) -> float:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
 from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights", "activations", "hidden")
@@ -19,7 +24,7 @@ class Mse(Fitted, ActivationRule, Method):
 
     candidates: int = argument("integer", default=100, low=8, high=4096, doc="clips tried, equally spaced")
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         from nnac.compression._statistics import least_squares_clip
 
         return least_squares_clip(x, bits, self.candidates)

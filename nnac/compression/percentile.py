@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import frozen
 
 from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights", "activations", "hidden")
@@ -19,7 +24,7 @@ class Percentile(Fitted, ActivationRule, Method):
 
     p: float = argument("number", default=99.99, low=50.0, high=100.0, positional=True, doc="percentile of |x| that becomes the clip")
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         from nnac.compression._statistics import percentile
 
         return percentile(x, self.p, live)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from nnac.compression._clips import ActivationRule, Magnitudes
 from nnac.compression._weights import Fitted
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights", "activations", "hidden")
@@ -21,7 +25,7 @@ class PowerOfTwo(Fitted, ActivationRule, Method):
 
     p: float = argument("number", default=100.0, low=50.0, high=100.0, positional=True, doc="percentile of |x| that must be covered")
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         import torch
 
         from nnac.compression._grids import SMALLEST_UNIT, largest, over

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
-from nnac.compression._weights import WeightRule
+from nnac.compression._weights import State, WeightRule
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # (bits, zero aligned) -> c1, c2.  Source: FMS-MO (docs/methods.md §6), seen; a width published for one alignment only serves both.
 COEFFICIENTS = {
@@ -40,7 +43,7 @@ class Sawb(WeightRule, Method):
     zero_aligned: bool = argument("boolean", default=True, doc="zero is an exact level: 15 levels at 4 bits; false has 16 and no zero")
     average: float = argument("number", default=0.1, low=0.0, high=1.0, doc="factor of the clip's moving average used at inference")
 
-    def reach(self, x, live, bits):
+    def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         """``c1 sqrt(E[w^2]) + c2 E|w|``; max|w| where that is not positive."""
         import torch
 
@@ -50,18 +53,18 @@ class Sawb(WeightRule, Method):
         clip = c1 * mean_square(x, live).sqrt() + c2 * mean_magnitude(x, live)
         return torch.where(clip > 0, clip, x.abs().amax(1))
 
-    def start(self, x, live, bits):
+    def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         return {"average": self.reach(x, live, bits)}
 
-    def renew(self, state, x, live, bits, clock):
+    def renew(self, state: State, x: Tensor, live: Tensor | None, bits: int, clock: Any) -> State:
         return {"average": state["average"] + self.average * (self.reach(x, live, bits) - state["average"])}
 
-    def grid(self, state, x, live, bits, training):
+    def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         from nnac.compression._grids import Uniform
 
         return Uniform.of_clip(self.reach(x, live, bits) if training else state["average"], bits, odd=not self.zero_aligned)
 
-    def codes(self, state, x, grid, bits, clock):
+    def codes(self, state: State, x: Tensor, grid: Any, bits: int, clock: Any | None) -> Tensor:
         from nnac.compression._grids import exact
 
         x0 = x.detach()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
-from nnac.compression._weights import WeightRule
+from nnac.compression._weights import State, WeightRule
 from nnac.compression.base import Method, argument, method
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @method("weights")
@@ -23,7 +26,7 @@ class Ternary(WeightRule, Method):
 
     threshold: float = argument("number", default=0.7, low=0.0, high=4.0, positional=True, doc="of zero, in units of mean |w|")
 
-    def grid(self, state, x, live, bits, training):
+    def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         import torch
 
         from nnac.compression._grids import SMALLEST_UNIT, Codebook

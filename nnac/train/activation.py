@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -269,13 +270,13 @@ class ActivationQuantiser(nn.Module):
 
 class _Learn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y: Tensor, z: Tensor, high: Tensor, low: Tensor | None, form: Format, quantiser: ActivationQuantiser) -> Tensor:
+    def forward(ctx: Any, y: Tensor, z: Tensor, high: Tensor, low: Tensor | None, form: Format, quantiser: ActivationQuantiser) -> Tensor:
         ctx.save_for_backward(z)
         ctx.form, ctx.quantiser = form, quantiser
         return y.view_as(y)
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         high, low = ctx.quantiser.gradients(g / ctx.form.scale, ctx.saved_tensors[0].to(g), ctx.form)
         if float(ctx.quantiser.high) < 0.0:                # the clip is its magnitude: so its slope turns with its sign
             high = -high

@@ -173,7 +173,7 @@ def masked(g: Tensor, inside: Tensor | None) -> Tensor:
 
 class _Quantise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, form: Format) -> Tensor:
+    def forward(ctx: Any, x: Tensor, form: Format) -> Tensor:
         free = (x.double() / form.scale + 0.5).floor_() + form.zero_point        # arith.quantise, in its own order
         y, inside = limited(free, form.bits)
         ctx.scale = form.scale
@@ -181,7 +181,7 @@ class _Quantise(torch.autograd.Function):
         return y.to(torch.float32)
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         return masked(g, ctx.saved_tensors[0]) / ctx.scale, None
 
 
@@ -198,7 +198,7 @@ def dequantise(x: Tensor, form: Format) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         x: Tensor,
         codes: Tensor,
         bias: Tensor | None,
@@ -214,7 +214,7 @@ class _Linear(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, codes, acc_scale, inside = ctx.saved_tensors
         g = (masked(g, inside) * (1.0 / ctx.scale)).flatten(0, -2)               # d loss / d real pre-activation
         flat = x.flatten(0, -2)
@@ -244,7 +244,7 @@ def linear(
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, slopes: tuple[float, float], rescales: tuple[Rescale, Rescale]) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, slopes: tuple[float, float], rescales: tuple[Rescale, Rescale]) -> Tensor:
         (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
         ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
         shape = torch.broadcast_shapes(a.shape, b.shape)
@@ -254,7 +254,7 @@ class _Add(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         inside, inside_a, inside_b = ctx.saved_tensors
         g = masked(g, inside)
         return (*(masked(g.sum_to_size(shape), mask) * slope
@@ -268,14 +268,14 @@ def add(a: Tensor, b: Tensor, scales: tuple[float, float], rescales: tuple[Resca
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, slope: float, rescale: Rescale) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, slope: float, rescale: Rescale) -> Tensor:
         y, inside = rescale(a.double() * b)
         ctx.save_for_backward(a, b, inside)
         ctx.slope = slope
         return y
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         a, b, inside = ctx.saved_tensors
         g = masked(g, inside) * ctx.slope
         return (g * b).sum_to_size(a.shape), (g * a).sum_to_size(b.shape), None, None
@@ -288,13 +288,13 @@ def multiply(a: Tensor, b: Tensor, scales: tuple[float, float], rescale: Rescale
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, table: Table | native.Lookup) -> Tensor:
+    def forward(ctx: Any, x: Tensor, table: Table | native.Lookup) -> Tensor:
         ctx.save_for_backward(x)
         ctx.table = table
         return table.forward(x)
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.table.backward(ctx.saved_tensors[0], g), None
 
 
@@ -355,7 +355,7 @@ def lookup(x: Tensor, by: Table | native.Lookup) -> Tensor:
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format
+        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format
     ) -> Tensor:
         c = constants
         free = arith.layer_norm(
@@ -376,7 +376,7 @@ class _LayerNorm(torch.autograd.Function):
         return y.float()
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, bias, inside = ctx.saved_tensors
         g = masked(g, inside) * (1.0 / ctx.scale)
         shape = (x.shape[-1],)

@@ -8,6 +8,8 @@ the occupancies of the lattice.  In bfloat16, where the processor has it, about 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from .rnnt_loss import check_lengths, occupancies
 class _JointLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         frames: Tensor,
         predictions: Tensor,
         weight: Tensor,
@@ -64,7 +66,7 @@ class _JointLoss(torch.autograd.Function):
         return -log_p.to(frames)
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         hidden, logits, normaliser, rows, through_blank, through_label, weight = ctx.saved_tensors
         frame_counts, label_counts, sizes = ctx.counts
         B, T, W, J = ctx.shape

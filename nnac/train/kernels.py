@@ -288,7 +288,7 @@ class _EagerBackward:
 class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         x: Tensor,
         input_codes: Tensor,
         recurrent_codes: Tensor,
@@ -329,7 +329,7 @@ class _Lstm(torch.autograd.Function):
         return t.hidden.float() if d.project is None else there(t.projected).clone(), t.cells[-1].float()
 
     @staticmethod
-    def backward(ctx, dy: Tensor | None, dc: Tensor | None):
+    def backward(ctx: Any, dy: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:
         (
             x,
             input_codes,

@@ -12,6 +12,8 @@ usual rearrangements.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -88,7 +90,7 @@ def occupancies(blank: Tensor, label: Tensor, frames: Tensor, labels: Tensor) ->
 
 class _RnntLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int, fastemit: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int, fastemit: float) -> Tensor:
         normaliser = logits.logsumexp(-1)
         wanted = torch.full(logits.shape[:1] + logits.shape[2:3], blank, dtype=torch.long, device=logits.device)
         wanted[:, :-1] = targets
@@ -101,7 +103,7 @@ class _RnntLoss(torch.autograd.Function):
         return -log_p.to(logits)
 
     @staticmethod
-    def backward(ctx, g: Tensor):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         logits, normaliser, index, through_blank, through_label = ctx.saved_tensors
         grad = (logits - normaliser[..., None]).exp_()
         grad.mul_((through_blank + through_label)[..., None])

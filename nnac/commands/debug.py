@@ -75,6 +75,7 @@ def commands(path: str | None) -> Iterator[str]:
 def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
     """Put the integers of .npy files into the input ports.  ValueError: no such port, wrong shape, not a file of integers."""
     from io import BytesIO
+    from tokenize import TokenError              # of old NumPy headers, which are read as Python literals
 
     import numpy as np
 
@@ -95,7 +96,7 @@ def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
             raise ValueError(f"{path}: not a file of one NumPy array (.npy)")
         try:
             values = np.load(BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError) as error:
+        except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError, TokenError) as error:
             raise ValueError(f"{path}: not a file of one NumPy array ({' '.join(str(error).split())[:100]})") from None
         if values.dtype.kind not in "iu":
             raise ValueError(f"{path}: integers are expected, not {values.dtype}")

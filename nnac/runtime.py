@@ -17,7 +17,7 @@ from nnac.decode.search import ROUNDS, Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
 from nnac.executors import Subject, executor
 from nnac.progress import progress
-from nnac.speech.wer import WordErrors, word_errors
+from nnac.speech.wer import WordErrors, normalised, word_errors
 
 
 @frozen
@@ -68,9 +68,10 @@ class Recognition:
 
 
 def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, references: Sequence[str] | None = None, *,
-              engine: str = "emulator", batch: int = 16, quiet: bool = False, search: Search | None = None) -> Recognition:
-    """Transcribe normalised features [T, bins] each; ``search`` None: greedy.  EngineError: the engine cannot read this form of
-    the model."""
+              engine: str = "emulator", batch: int = 16, quiet: bool = False, search: Search | None = None,
+              normalise: bool = False) -> Recognition:
+    """Transcribe normalised features [T, bins] each; ``search`` None: greedy; ``normalise``: word errors without regard to case
+    and punctuation.  EngineError: the engine cannot read this form of the model."""
     search, chosen = search or Greedy(), executor(engine, subject)
     front, begun = subject.front, time.monotonic()
     rounds: list[NDArray] = [np.zeros(0, ROUNDS) for _ in features]
@@ -88,7 +89,8 @@ def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, ref
     cost = getattr(chosen, "cycles", None)
     cycles = None if cost is None else sum(n * cost(entry) for entry, n in steps.items())
     clock = None if cycles is None else subject.program.target.clock
-    errors = word_errors(references, texts) if references else None
+    alike = normalised if normalise else str
+    errors = word_errors(list(map(alike, references)), list(map(alike, texts))) if references else None
     wall_s = time.monotonic() - begun
     return Recognition(texts, errors, steps, cycles, clock, seconds, wall_s, nbest, rounds)
 

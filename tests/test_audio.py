@@ -340,3 +340,16 @@ def test_a_manifest_line_of_absurd_values_is_named(tmp_path, line):
     (tmp_path / "m.jsonl").write_text(line + "\n")
     with pytest.raises(AudioError, match=r"m.jsonl:1: "):
         read_manifest(tmp_path / "m.jsonl")
+
+
+def test_references_that_no_token_writes_are_said_and_may_be_normalised(tmp_path, small, capsys):
+    write_wav(tmp_path / "a.wav", np.random.default_rng(1).integers(-9000, 9000, 16000).astype(np.int16))
+    main(["run", str(small.program), "--json", "--audio", str(tmp_path / "a.wav")])
+    heard = json.loads(capsys.readouterr().out.splitlines()[0])["text"]
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio": "a.wav", "text": heard.upper() + "!"}) + "\n")
+    main(["run", str(small.program), "--json", "--manifest", str(tmp_path / "m.jsonl")])
+    said = capsys.readouterr()
+    assert "--normalise" in said.err and json.loads(said.out.splitlines()[-1])["errors"] > 0
+    main(["run", str(small.program), "--json", "--normalise", "--manifest", str(tmp_path / "m.jsonl")])
+    said = capsys.readouterr()
+    assert said.err == "" and json.loads(said.out.splitlines()[-1])["errors"] == 0

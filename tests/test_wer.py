@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from nnac.speech.wer import difference_interval, rate_interval, word_errors
+from nnac.speech.wer import difference_interval, normalised, rate_interval, word_errors
 
 
 def test_counts_of_a_case_worked_by_hand():
@@ -76,3 +76,9 @@ def test_a_paired_interval_needs_the_same_utterances():
 def test_intervals_repeat():
     e = word_errors(references(), corrupted(references(), 0.2, 5))
     assert rate_interval(e) == rate_interval(e)
+
+
+@pytest.mark.parametrize(("text", "plain"), [("Turn ON the Light.", "turn on the light"), ("It’s ‘five’ o'clock!", "it's five o'clock"),
+                                             ("half-past\tten — now", "half past ten now"), ("ÉTÉ, 20%", "été 20"), ("", ""), ("'", "")])
+def test_normalised_texts_have_neither_case_nor_punctuation(text, plain):
+    assert normalised(text) == plain == normalised(plain)

@@ -23,7 +23,7 @@ NEURONS = (1024, 4096, 16384, 65536)
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import source, whole
+    from nnac.cli import folder, source, whole
 
     p = subparsers.add_parser("challenge", help="the Sparse DNN Graph Challenge, by GraphBLAS", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -33,7 +33,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--categories", type=source, metavar="FILE", help="neuronN-lM-categories.tsv: what the list must be")
     p.add_argument("--first", type=whole(1), metavar="N", help="no more than the first N images")
     p.add_argument("--part", type=whole(1), default=1000, metavar="N", help="images at a time (1000)")
-    p.add_argument("--out", metavar="DIR", help="keeps finished parts: the same command goes on")
+    p.add_argument("--out", type=folder, metavar="DIR", help="keeps finished parts: the same command goes on")
     p.add_argument("--json", action="store_true", help="one JSON object")
     p.set_defaults(run=run)
 

@@ -75,7 +75,7 @@ def commands(path: str | None) -> Iterator[str]:
 def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
     """Put the integers of .npy files into the input ports.  ValueError: no such port, wrong shape, not a file of integers."""
     from io import BytesIO
-    from tokenize import TokenError              # of old NumPy headers, which are read as Python literals
+    from tokenize import TokenError  # of old NumPy headers, which are read as Python literals
 
     import numpy as np
 

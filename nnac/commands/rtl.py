@@ -11,14 +11,16 @@ from typing import Any
 
 
 def register(subparsers: Any) -> None:
+    from nnac.cli import sink, source
+
     p = subparsers.add_parser(
         "rtl",
         help="write the machine's RTL core as Verilog",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--target", default="edge", metavar="NAME|FILE.nnac", help="the machine to build (edge)")
-    p.add_argument("--out", metavar="FILE.v", help="where to write it (default: standard output)")
+    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac", help="the machine to build (edge)")
+    p.add_argument("--out", type=sink(), metavar="FILE.v", help="where to write it (default: standard output)")
     p.add_argument("--ports", action="store_true", help="list the ports instead")
     p.set_defaults(run=run)
 

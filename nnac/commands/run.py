@@ -29,7 +29,7 @@ LOG_UNIT = 1 << 11             # of a score: 2^-11 nat
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import source, whole
+    from nnac.cli import sink, source, whole
     from nnac.commands._search import add_search_arguments
     from nnac.executors import names
 
@@ -41,9 +41,11 @@ def register(subparsers: Any) -> None:
     p.add_argument("--manifest", type=source, metavar="FILE.jsonl")
     p.add_argument("--tensors", type=source, metavar="FILE.npz",
                    help="the arguments of a prepared model, by name (.npz), or the only one (.npy)")
-    p.add_argument("--out", metavar="FILE.npz", help="where its results go (with --tensors)")
+    p.add_argument("--out", type=sink(), metavar="FILE.npz", help="where its results go (with --tensors)")
     p.add_argument("--engine", default="emulator", metavar="NAME", help=f"{', '.join(names())} (emulator)")
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep (16)")
+    p.add_argument("--normalise", action="store_true",
+                   help="count word errors without regard to case and punctuation, in references and transcripts alike")
     p.add_argument("--interpret", action="store_true", help="instruction by instruction, instead of translated plans")
     p.add_argument("--json", action="store_true", help="one JSON object a line per utterance, then one with the totals")
     add_search_arguments(p)
@@ -58,16 +60,23 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from nnac.commands._search import searched
     from nnac.executors import Subject
+    from nnac.rendering import clean
     from nnac.runtime import recognise_files
     from nnac.speech.audio import read_manifest
+    from nnac.speech.wer import normalised
 
     listed = read_manifest(args.manifest) if args.manifest else []
     files = [u.audio for u in listed] + args.audio
     references = [u.text for u in listed] if listed and not args.audio else None
+    if references and args.normalise:
+        references = list(map(normalised, references))
     subject, search = searched(args, Subject.load(args.file, interpret=args.interpret))
     front = subject.front
     done = recognise_files(subject, files, references, engine=args.engine, batch=args.batch, quiet=args.json,
-                           search=search)
+                           search=search, normalise=args.normalise)
+    if references and (unwritable := front.unwritable(references)):
+        sys.stderr.write(f"nnac run: the references have {unwritable}, which no token writes: words with them count as errors"
+                         f"{'' if args.normalise else '; --normalise counts without case and punctuation'}\n")
     shown = args.nbest or 1
     for i, (name, text, nbest) in enumerate(zip(files, done.texts, done.nbest, strict=True)):
         reference = listed[i].text if i < len(listed) else None
@@ -78,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         elif len(files) == 1:
             print(text)
         else:
-            print(f"{name}: {text}" + (f"\n    reference: {reference}" if reference not in (None, text) else ""))
+            print(f"{clean(name)}: {text}" + (f"\n    reference: {clean(reference or '')}" if reference not in (None, text) else ""))
         if shown > 1 and not args.json:
             for h in nbest:
                 print(f"    {(h.score or 0) / LOG_UNIT:10.3f}  {front.text(h.tokens)}")

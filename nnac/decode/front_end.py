@@ -56,6 +56,13 @@ class FrontEnd:
             parts.append(self.normalisation.apply(stream.feed(block)))
         return np.concatenate(parts), samples / self.features.rate
 
+    def unwritable(self, references: Iterable[str]) -> str:
+        """The characters of references that no token has, and so no transcript; "" where there are none."""
+        known = {c for piece in self.tokens.pieces for c in piece} | set(" \t\n")
+        odd = sorted({c for text in references for c in text} - known)
+        shown = ", ".join(f"{c!a}" if not c.isprintable() else f"`{c}`" for c in odd[:8])
+        return shown + (f" and {len(odd) - 8} more" if len(odd) > 8 else "")
+
     def text(self, ids: Iterable[int]) -> str:
         return self.tokens.decode(ids)
 

@@ -6,6 +6,7 @@ shows differences far smaller than either rate's own interval.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,20 @@ class WordErrors:
     def __str__(self) -> str:
         kinds = f"{self.substitutions} S, {self.deletions} D, {self.insertions} I"
         return f"{self.rate:.2f} % ({self.errors} errors in {self.words} words: {kinds})"
+
+
+def normalised(text: str) -> str:
+    """A text as it is compared where case and punctuation do not matter: lower case, typographic apostrophes as plain ones, no other
+    punctuation than apostrophes and hyphens within words (a hyphen parts them), single spaces.
+
+    Marks of accents and digits stay: to write them otherwise is another language's, or a number's, own matter.  Source: our choice.
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES)
+    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LNM" else " " for c in plain)
+    return " ".join(word for w in kept.split() if (word := w.strip("'")))
+
+
+_APOSTROPHES = {ord(c): "'" for c in "\u2018\u2019\u02bc\u02b9\u00b4`"}
 
 
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> WordErrors:

@@ -17,6 +17,7 @@ from nnac.executors.graphblas import GraphBlas
 from nnac.executors.reference import Reference
 from nnac.executors.torch import Torch
 from nnac.formats import Precision
+from nnac.graphblas import layers
 from nnac.graphblas import library as grb
 from nnac.graphblas.kernel import Kernel, carrier, crossover, width
 from nnac.graphblas.library import GraphBlasError, Matrix, Vector, library
@@ -202,3 +203,67 @@ def test_choices_name_every_kernel_once_with_what_multiplies_it():
     assert len({r["kernel"] for r in rows}) == len(rows) == 9 and all(r["density"] < 0.15 for r in rows)
     assert {r["batch 1"] for r in rows} == {"dense"} and {r["batch 64"] for r in rows} == {"graphblas"}
     assert "prediction.embedding.weight" not in {r["kernel"] for r in rows}, "an embedding multiplies nothing"
+
+
+# ------------------------------------------------------------------------------------------------- layers of real numbers
+
+def real_layer(m=40, n=6, density=0.1, sign=-1.0, seed=0):
+    """(W dense [m, m] with some rows empty, Y [m, n] >= 0, b [m] of one sign)."""
+    rng = np.random.default_rng(seed)
+    w = rng.standard_normal((m, m)).astype(np.float32) * (rng.random((m, m)) < density)
+    w[::5] = 0
+    return w, np.abs(rng.standard_normal((m, n))).astype(np.float32), (sign * np.abs(rng.standard_normal(m))).astype(np.float32)
+
+
+def every_form(w, y, b):
+    g, wide = Matrix.of(w), np.repeat(b[:, None], y.shape[1], 1)
+    gy, gb, zero = Matrix.full(y), Matrix.full(wide), Matrix.full(np.zeros_like(wide))
+    columns = [layers.fused_vector(g, Vector(y[:, k]), Vector(b)).take() for k in range(y.shape[1])]
+    return dict(paper=layers.paper(g, gy, gb, zero).dense(), lagraph=layers.lagraph(g, gy, layers.diagonal(b)).dense(),
+                fused=layers.fused(g, gy, gb).dense(), fused_vector=np.stack(columns, 1))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
+def test_every_form_of_a_layer_is_the_layer_where_biases_are_negative(density):
+    w, y, b = real_layer(density=density)
+    expected = np.maximum(w @ y + b[:, None], 0)
+    for name, got in every_form(w, y, b).items():
+        assert np.allclose(got, expected, atol=1e-5), name
+
+
+def test_a_positive_bias_where_no_sum_is_found_only_by_the_fused_form():
+    """The trap of the paper's form and of LAGraph's: rows 0, 5, 10 … have no weights, so their bias meets no entry."""
+    w, y, b = real_layer(sign=1.0)
+    expected, empty = np.maximum(w @ y + b[:, None], 0), ~w.any(1)
+    made = every_form(w, y, b)
+    for name in ("fused", "fused_vector"):
+        assert np.allclose(made[name], expected, atol=1e-5), name
+    for name in ("paper", "lagraph"):
+        assert np.allclose(made[name][~empty], expected[~empty], atol=1e-5) and (made[name][empty] == 0).all(), name
+    assert (expected[empty] > 0).all()
+
+
+@pytest.mark.parametrize("method", ["csp", "magnitude"])
+def test_masks_of_a_pruned_model_are_the_entries_of_its_matrices(method):
+    from nnac.lower import lower_plan
+    from nnac.policy import loads
+    from nnac.train.families.rnnt import Transducer
+    from nnac.train.schedule import Compression
+
+    plan = loads('import "targets/edge.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target edge\n'
+                 "  layers ** { weights int8 per_channel; activations int8 minmax }\n"
+                 "  layers joint.{encoder, prediction, combine, output} { activations int16 }\n"
+                 f"  layers encoder.lstm[*] {{ sparsity {method}(75%, from=0 steps, to=1 steps) }}\n  training {{ steps 1k steps }}\n}}").plan
+    torch.manual_seed(0)
+    module = Transducer(lower_plan(plan), None, plan)
+    schedule = Compression(module, steps=1000)
+    for step in (1, 2):
+        schedule.on_step(step)
+    module.calibrate([(torch.randn(40, 3, 8), torch.tensor([40, 33, 20]), torch.zeros(4, 3, dtype=torch.long))])
+    graph = module.eval().bind()
+    found = {name: k for name, k in GraphBlas.of(graph, "graphblas").kernels() if name.startswith("encoder.lstm")}
+    assert len(found) == 4
+    for name, k in found.items():
+        assert k.sparse(np.dtype(np.float32)).count == np.count_nonzero(k.weight) and 0.15 < k.density <= 0.26, name
+    graph = evolve(graph, metadata=dict(graph.metadata, vocabulary=12))
+    assert same_integers(Torch(module), GraphBlas.of(graph, "graphblas"), graph) > 2_000

@@ -286,5 +286,6 @@ def accumulate_vector(c: Vector, w: Matrix, x: Vector) -> None:
 
 def same_type(*operands: Matrix | Vector) -> None:
     """AssertionError: operands of different types, which the library would multiply a hundred times slower, and say nothing."""
-    types = {str(o.dtype) for o in operands}
-    assert len(types) == 1, f"operands of {', '.join(sorted(types))}: all of one type are fast"
+    first = operands[0].dtype
+    if any(o.dtype != first for o in operands):
+        raise AssertionError(f"operands of {', '.join(sorted({str(o.dtype) for o in operands}))}: all of one type are fast")

@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml
 	echo $$(( $$(date +%s) - begun + 1 )) > $@
 
 $(VENV)/.ready: $(VENV)/.demo
-	$(BIN)/pip install --quiet -e ".[speech,audio,lsp,plot,fast,log,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,audio,lsp,plot,fast,log,rtl,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
@@ -97,6 +97,16 @@ bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weigh
 
 bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_search --corpus $(RUNS)/corpus --runs $(RUNS)/search
+
+.PHONY: cosim area
+# needs a C++ compiler; with Verilator (apt-get install verilator, 5.006 or later) faults are planted as well, and it is faster;
+# without it CXXRTL simulates, which comes with Amaranth.  COSIM=--short takes two minutes
+cosim: setup               ## the RTL core beside the emulator: random programs, a network, planted faults (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
+
+area: setup                ## cells, memories and megahertz of the core, by Yosys and nextpnr (an hour)
+	$(BIN)/pip install --quiet -e ".[area]"
+	$(BIN)/python -m benchmarks.area
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language
 	$(BIN)/pip install --quiet -e ".[fuzz]"

@@ -1,8 +1,9 @@
-"""Random legal programs with data for the co-simulation: every instruction, every codec, operands drawn at random, races excluded.
+"""Random legal programs with data for the co-simulation: every instruction, every codec, operands drawn at random,
+races excluded.
 
 A program is drawn instruction by instruction.  What an instruction reads and writes says on which earlier ones of other
-units it depends; each ordered pair of units has a semaphore of its own, so that a dependence is one signal and one wait.
-A's first part holds parameter blocks that nobody writes.
+units it depends; each ordered pair of units has a semaphore of its own, so that a dependence is one signal and one
+wait. A's first part holds parameter blocks that nobody writes.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def test_every_instruction_starts_and_is_done_in_the_cycle_the_emulator_says(mak
 
 @pytest.mark.parametrize("kind", [k for k in ALL if k not in (LDT, LDW)], ids=lambda k: k.__name__)
 def test_random_programs_of_one_instruction_leave_the_same_memories(kind, tiny):
-    """Weights lie in W from the start; each program is 25 of one instruction, with accumulations before what reads them."""
+    """Weights lie in W from the start; each program is 25 of one instruction, with accumulations before what reads
+    them.
+    """
     compared = 0
     for seed in range(12):
         compared += same(tiny, Draw(seed, TINY, {kind: 1.0} | ({MVM: 0.5} if kind is RQ else {})).program(25))

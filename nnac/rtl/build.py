@@ -1,7 +1,8 @@
 """The core as a program: Verilog or C++ from Amaranth, a simulator's classes, a shared library.
 
-Two simulators: Verilator, where it is installed (``apt-get install verilator``, 5.006 or later), and CXXRTL, which comes with Amaranth's own Yosys.
-Both need a C++ compiler.  Libraries are kept in a cache, by a digest of everything that they are made from.
+Two simulators: Verilator, where it is installed (``apt-get install verilator``, 5.006 or later), and CXXRTL, which
+comes with Amaranth's own Yosys. Both need a C++ compiler.  Libraries are kept in a cache, by a digest of everything
+that they are made from.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ def sizes(c: MachineConfig) -> dict[str, int]:
     )
 
 
-def header(config: MachineConfig, kind: str) -> str:
+def header(config: MachineConfig, kind: str, mutants: bool = False) -> str:
     """``ports.h``: the sizes, and a class that reads and sets the ports of the simulator's class."""
     out = [f"#define {k} {v}" for k, v in sizes(config).items()]
-    out += ["#include <cstdint>", "#include <cstring>"]
+    out += ["#include <cstdint>", "#include <cstring>", *(["#define MUTANTS"] if mutants else [])]
     out += {
         "verilator": ['#include "Vcore.h"', '#include "verilated.h"', "double sc_time_stamp() { return 0; }"],
         "cxxrtl": [
@@ -96,9 +97,10 @@ def header(config: MachineConfig, kind: str) -> str:
             "  cxxrtl_design::p_core top;",
             "  void settle() { top.p_clk.set(false); top.step(); }",
             "  void edge() { top.p_clk.set(true); top.step(); }",
-            "  void reset() { top.p_rst.set(true); settle(); edge(); settle(); edge(); top.p_rst.set(false); settle(); }",
+            "  void reset() { top.p_rst.set(true); settle(); edge(); settle(); edge(); top.p_rst.set(false);",
+            "    settle(); }",
         ]
-    for name, (way, bits) in ports(config).items():
+    for name, (way, bits) in (ports(config) | ({"mutant": ("in", 8)} if mutants else {})).items():
         size = -(-bits // 32) * 4
         if way == "in":
             if kind == "verilator":
@@ -109,7 +111,8 @@ def header(config: MachineConfig, kind: str) -> str:
             if bits <= 64:
                 out.append(f"  void set_{name}(uint64_t v) {{ {body} }}")
                 out.append(
-                    f"  void put_{name}(const uint8_t *p) {{ uint64_t v = 0; memcpy(&v, p, {-(-bits // 8)}); set_{name}(v); }}"
+                    f"  void put_{name}(const uint8_t *p) "
+                    f"{{ uint64_t v = 0; memcpy(&v, p, {-(-bits // 8)}); set_{name}(v); }}"
                 )
             else:
                 out.append(f"  void put_{name}(const uint8_t *v) {{ {body} }}")
@@ -139,18 +142,20 @@ def build(
     source: str | None = None,
     optimise: str = "-O2",
     coverage: bool = False,
+    mutants: bool = False,
     said: Callable[[str], None] = lambda text: None,
 ) -> Built:
     """A simulator of the core of ``config``; from the cache if nothing has changed.
 
-    source  the Verilog to take instead of the core's own (a mutant)     coverage  count how often each line runs (Verilator)
+    source    the Verilog to take instead of the core's own      coverage  count how often each line runs (Verilator)
+    mutants   the source has an input ``mutant``, which switches planted faults on
     CoreError: the core cannot be this machine, or a tool is missing or fails.
     """
     kind = kind or simulator()
     begun = time.monotonic()
     if source is None:
         source = verilog(config) if kind == "verilator" else cxx(config)
-    parts = [source, header(config, kind), HARNESS.read_text(), kind, optimise, str(coverage), " ".join(FLAGS)]
+    parts = [source, header(config, kind, mutants), HARNESS.read_text(), kind, optimise, str(coverage), " ".join(FLAGS)]
     folder = cache() / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     library = folder / "core.so"
     if library.exists():
@@ -158,7 +163,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
-        (work / "ports.h").write_text(header(config, kind))
+        (work / "ports.h").write_text(header(config, kind, mutants))
         (work / "main.cc").write_text(f'#include "ports.h"\n#include "{HARNESS}"\n')
         (_verilated if kind == "verilator" else _cxxrtl)(work, source, optimise, coverage)
         os.replace(work / "made.so", library)
@@ -289,6 +294,8 @@ def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
 
 _Host = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32)
 
+OPTIONAL = ("core_mutant", "core_coverage")  # of builds that have it
+
 
 class Event(ctypes.Structure):
     _fields_ = [("cycle", ctypes.c_uint64), ("kind", ctypes.c_uint32), ("value", ctypes.c_uint32)]
@@ -313,10 +320,14 @@ def load(built: Built) -> ctypes.CDLL:
         "core_events": (ctypes.c_uint64, [handle, ctypes.POINTER(ctypes.POINTER(Event))]),
         "core_cycles": (ctypes.c_uint64, [handle]),
         "core_seconds": (ctypes.c_double, [handle]),
+        "core_mutant": (None, [handle, ctypes.c_uint32]),
+        "core_coverage": (None, [ctypes.c_char_p]),
         "core_accumulators": (None, [handle, ctypes.c_void_p]),
         "core_run": (ctypes.c_int, [handle, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32, _Host]),
     }
     for name, (result, arguments) in signatures.items():
+        if name in OPTIONAL and not hasattr(lib, name):
+            continue
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     return lib

@@ -1,8 +1,8 @@
 """The DRAM bus: who has it, and when a burst is over.
 
-A burst takes ``burst_cycles`` exactly: a credit grows by the denominator each cycle, and a burst is over when it reaches the numerator, which is then
-subtracted.  Between bursts DA comes before DW; a transfer of DA is not broken, and a stream that was broken goes on with a credit of zero.
-Source: `nnac.emulator.clocked`, rule 1.
+A burst takes ``burst_cycles`` exactly: a credit grows by the denominator each cycle, and a burst is over when it
+reaches the numerator, which is then subtracted.  Between bursts DA comes before DW; a transfer of DA is not broken, and
+a stream that was broken goes on with a credit of zero. Source: `nnac.emulator.clocked`, rule 1.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ NOBODY, DW, DA = 0, 1, 2
 
 
 class Bus(Elaboratable):
-    """``dw_asks``, ``da_asks``: a request whose data phase may begin.  ``dw_last``, ``da_last``: the burst that is moved now is its last.
+    """``dw_asks``, ``da_asks``: a request whose data phase may begin.  ``dw_last``, ``da_last``: the burst that is
+    moved now is its last.
 
-    ``dw``, ``da``  has the bus in this cycle      ``over``  a burst ends in this cycle      ``ended``  and with it the transfer
+    ``dw``, ``da``  has the bus in this cycle      ``over``  a burst ends in this cycle      ``ended``  and with it the
+    transfer
     """
 
     def __init__(self, config: MachineConfig) -> None:

@@ -1,7 +1,8 @@
-"""CT: fetch, the four queues, the semaphores.  Decides when each instruction starts; units say when they can take one and when they are done.
+"""CT: fetch, the four queues, the semaphores.  Decides when each instruction starts; units say when they can take one
+and when they are done.
 
-In cycle c the next instruction goes to its unit's queue or, if it is CT's own, is executed; units start in the order DW, DA, MV, VX, CT, each
-seeing the semaphores that those before it took.  Source: `nnac.emulator.clocked`.
+In cycle c the next instruction goes to its unit's queue or, if it is CT's own, is executed; units start in the order
+DW, DA, MV, VX, CT, each seeing the semaphores that those before it took.  Source: `nnac.emulator.clocked`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ QUEUED = UNITS[:4]
 
 
 class Control(Elaboratable):
-    """Ports by unit (DW, DA, MV, VX): ``head`` the word at its queue's head, ``ready`` it can take it, ``start`` it takes it now,
+    """Ports by unit (DW, DA, MV, VX): ``head`` the word at its queue's head, ``ready`` it can take it, ``start`` it
+    takes it now,
     ``done`` with ``signal``, the mask of the instruction that is done, ``idle`` it has nothing left."""
 
     def __init__(self, config: MachineConfig) -> None:

@@ -1,7 +1,7 @@
 """The core: all units and their wires.  Its ports are clock, reset, go, the traces, and the memories' macros.
 
-Every memory is a macro with registered reads: what stands at an address port in cycle c is at the data port in c + 1, before what is written in c.
-`ports` lists them; `macros` says what memories they belong to.
+Every memory is a macro with registered reads: what stands at an address port in cycle c is at the data port in c + 1,
+before what is written in c. `ports` lists them; `macros` says what memories they belong to.
 """
 
 from __future__ import annotations
@@ -218,9 +218,9 @@ class Core(wiring.Component):
 def tidied(text: str) -> str:
     """Verilog as Yosys writes it, without what slows other tools down or makes them complain.
 
-    Memories are written out as one assignment a row, of memories that nobody reads before they are written.  Yosys lets the
-    left side say how wide an expression is, and assigns a default before a case: Verilog defines both, but Verilator's
-    lint would have them written out.
+    Memories are written out as one assignment a row, of memories that nobody reads before they are written.  Yosys lets
+    the left side say how wide an expression is, and assigns a default before a case: Verilog defines both, but
+    Verilator's lint would have them written out.
     """
     text = text.replace(
         "\nmodule", "\n/* verilator lint_off WIDTH */\n/* verilator lint_off CASEINCOMPLETE */\nmodule", 1

@@ -17,7 +17,9 @@ from nnac.rtl.machine import CoreMachine, Run
 
 @define
 class Case:
-    """One entry and what the memories hold before it runs.  ``scratch``: bytes of DRAM that STA may write, at the end of ``dram``."""
+    """One entry and what the memories hold before it runs.  ``scratch``: bytes of DRAM that STA may write, at the end
+    of ``dram``.
+    """
 
     config: MachineConfig
     code: Sequence[Instruction]
@@ -60,13 +62,14 @@ def on_core(machine: CoreMachine, case: Case, limit: int = 1 << 26) -> Run:
 
 
 def differences(machine: CoreMachine, run: Run, case: Case, want: Result) -> list[str]:
-    """One line for each thing that differs: the first instruction whose time does, and the first place of each memory."""
+    """One line for each thing that differs: the first instruction whose time does, the first place of each memory."""
     out = []
     for what, got, expected in (("starts", run.start, want.timing.start), ("is done", run.done, want.timing.done)):
         if (at := np.flatnonzero(got != expected)).size:
             k = int(at[0])
             out.append(
-                f"[{k}] {type(case.code[k]).__name__} {what} in cycle {got[k]}, not {expected[k]} ({at.size} instructions differ)"
+                f"[{k}] {type(case.code[k]).__name__} {what} in cycle {got[k]}, not {expected[k]} "
+                f"({at.size} instructions differ)"
             )
     m = want.memories
     first = len(case.dram) - case.scratch

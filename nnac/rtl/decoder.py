@@ -1,10 +1,10 @@
-"""DW, second half: weight streams to weight words, one step a cycle, with every codec of `nnac.codec` but a bitmap around
-zero_run.
+"""DW, second half: weight streams to weight words, one step a cycle, with every codec of `nnac.codec` but a bitmap
+around zero_run.
 
 A tile is taken in cycle d.  In d + 1 its first bytes are there (entropy: the lanes' first states); then come the mask
 steps, one cycle of nothing, and the value steps, whose last is one cycle after the tile is done: a word is written one
-cycle later still, before MV, which may start then, reads it.  So a tile's last steps overlap the first cycle of the next.
-Each step says how many bits it took, and with them where the window of the next begins.
+cycle later still, before MV, which may start then, reads it.  So a tile's last steps overlap the first cycle of the
+next. Each step says how many bits it took, and with them where the window of the next begins.
 
 LDT reads a header in one cycle; for entropy the tokens follow, four a cycle, and then two states a cycle are filled in.
 Formats: `nnac.codec`.
@@ -51,7 +51,8 @@ TABLE = dict(
 
 
 def window_bytes(config: MachineConfig) -> int:
-    """Bytes of the ring that the decoder sees in a cycle: the most that a step takes, or a whole header of fixed-width codecs.
+    """Bytes of the ring that the decoder sees in a cycle: the most that a step takes, or a whole header of fixed-width
+    codecs.
 
     A step of every lane takes at most 10 state bits and 7 extra bits, from any bit of a byte on.
     """
@@ -82,7 +83,9 @@ def bit_length(m: Module, name: str, value: Value) -> Signal:
 
 
 class Decoder(Elaboratable):
-    """``whole``, ``word``, ``base``: the next stream and the granule of the ring it begins in.   ``ring_addr``: of the window's first byte."""
+    """``whole``, ``word``, ``base``: the next stream and the granule of the ring it begins in.   ``ring_addr``: of the
+    window's first byte.
+    """
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = c = config
@@ -754,7 +757,7 @@ class Decoder(Elaboratable):
 
 
 class Placed:
-    """A word of zero_run: its bytes, whether one is not zero, where it goes; ``next``: where the last live word went."""
+    """A word of zero_run: its bytes, whether one is not zero, where it goes; ``next``: where the last live word is."""
 
     def __init__(self, lanes: int) -> None:
         self.data, self.live, self.address, self.next = Signal(8 * lanes), Signal(), Signal(W_BITS), Signal(W_BITS)

@@ -1,4 +1,6 @@
-"""DA: copies between DRAM and A, burst by burst, one instruction at a time.  Source: `nnac.isa.dma`, `nnac.emulator.clocked`."""
+"""DA: copies between DRAM and A, burst by burst, one instruction at a time.  Source: `nnac.isa.dma`,
+`nnac.emulator.clocked`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ KINDS: tuple[type[DmaInstruction], ...] = (LDA, STA, GTH)
 
 
 class Dma(Elaboratable):
-    """A is written and read in words of 4 bytes from any of them: word k of the data at ``a_addr + k``, where its bit of the mask is set."""
+    """A is written and read in words of 4 bytes from any of them: word k of the data at ``a_addr + k``, where its bit
+    of the mask is set.
+    """
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = config

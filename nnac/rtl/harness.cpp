@@ -51,7 +51,15 @@ static inline uint32_t bits_at(const uint8_t *from, int at, int bits) {
 extern "C" {
 
 Machine *core_new() { auto *m = new Machine; m->model.reset(); return m; }
+#if VM_COVERAGE
+void core_delete(Machine *m) {}               // its counts are read at the end
+void core_coverage(const char *path) { Verilated::threadContextp()->coveragep()->write(path); }
+#else
 void core_delete(Machine *m) { delete m; }
+#endif
+#ifdef MUTANTS
+void core_mutant(Machine *m, uint32_t k) { m->model.set_mutant(k); }
+#endif
 void core_memories(Machine *m, Memories *memories) { m->mem = *memories; }
 uint64_t core_events(Machine *m, Event **at) { *at = m->events.data(); return m->events.size(); }
 uint64_t core_cycles(Machine *m) { return m->total; }

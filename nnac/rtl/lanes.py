@@ -1,6 +1,8 @@
-"""One lane of VX: a multiplier of 18 x 33 bits, one of 48 x 33, one of 34 x 33, two that round and saturate, two that interpolate.
+"""One lane of VX: a multiplier of 18 x 33 bits, one of 48 x 33, one of 34 x 33, two that round and saturate, two that
+interpolate.
 
-The controller (`vector`) says by ``select`` signals, the same for all lanes, what each register takes.  Numbers: `nnac.arith`.
+The controller (`vector`) says by ``select`` signals, the same for all lanes, what each register takes.  Numbers:
+`nnac.arith`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def product(m: Module, name: str, a: Signal, b: Signal) -> Signal:
 
 
 class Round(Elaboratable):
-    """``sat(zero_point + round(x / 2^shift), bits)``: `arith.requantise` after its product, or with ``double`` `arith.requantise_double`."""
+    """``sat(zero_point + round(x / 2^shift), bits)``: `arith.requantise` after its product, or with ``double``
+    `arith.requantise_double`.
+    """
 
     def __init__(self, double: bool) -> None:
         self.has_double = double
@@ -88,7 +92,9 @@ class Lookup(Elaboratable):
 
 
 class Lane(Elaboratable):
-    """See the module.  Inputs of a cycle: ``x``, ``b`` elements, ``acc``, ``bias``, ``addend``, parameters; the rest are shared selects."""
+    """See the module.  Inputs of a cycle: ``x``, ``b`` elements, ``acc``, ``bias``, ``addend``, parameters; the rest
+    are shared selects.
+    """
 
     def __init__(self) -> None:
         # operands of this lane

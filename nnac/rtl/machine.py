@@ -1,10 +1,13 @@
-"""The simulated core with its memories: an entry's bytes in, every instruction's first and last cycle and the memories out."""
+"""The simulated core with its memories: an entry's bytes in, every instruction's first and last cycle and the memories
+out.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from attrs import frozen
@@ -32,7 +35,9 @@ class CoreFault(UserError):
 
 @frozen(eq=False)
 class Run:
-    """One run of an entry: first and last cycle of each instruction (-1: never), cycles in all, profiling marks (id, cycle)."""
+    """One run of an entry: first and last cycle of each instruction (-1: never), cycles in all, profiling marks (id,
+    cycle).
+    """
 
     start: NDArray
     done: NDArray
@@ -43,12 +48,15 @@ class Run:
 class CoreMachine:
     """One core with its memories, as NumPy arrays that the simulator works on in place.
 
-    a  uint8      dram  uint8      w  int8 [words, lanes], index  uint16 [words]: views of one memory      luts  int16 [slots, 513]
+    mutant   which planted fault is on (of a build that has them)
+    a  uint8      dram  uint8      w  int8 [words, lanes], index  uint16 [words]: views of one memory      luts  int16
+    [slots, 513]
     """
 
-    def __init__(self, config: MachineConfig, dram: NDArray, built: Built | None = None) -> None:
+    def __init__(self, config: MachineConfig, dram: NDArray, built: Built | None = None, *, mutant: int = 0) -> None:
         self.config, self.built = config, built or build(config)
         self._lib = load(self.built)
+        self._mutant = mutant
         self._core: ctypes.c_void_p | None = ctypes.c_void_p(self._lib.core_new())
         self._cycles, self._seconds = 0, 0.0
         row = sizes(config)["W_WORDS"]
@@ -68,6 +76,8 @@ class CoreMachine:
             self.dram.nbytes,
         )
         self._lib.core_memories(self._core, ctypes.byref(self._pointers))
+        if self._mutant:
+            self._lib.core_mutant(self._core, self._mutant)
 
     def __del__(self) -> None:
         if getattr(self, "_core", None):
@@ -80,6 +90,10 @@ class CoreMachine:
         self._lib.core_delete(self._core)
         self._core = ctypes.c_void_p(self._lib.core_new())
         self.connect()
+
+    def write_coverage(self, path: Path) -> None:
+        """The counts of every line that ran so far, of all cores of this library, as Verilator writes them."""
+        self._lib.core_coverage(str(path).encode())
 
     @property
     def index(self) -> NDArray:

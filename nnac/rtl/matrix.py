@@ -1,7 +1,8 @@
 """MV: weight words times broadcast activations, one word a cycle, into the accumulators.
 
-Stages, from the cycle in which a word is taken: 2 its address in W · 3 word and index are there, the index addresses A · 4 multiply, add.
-An int16 activation takes two cycles, low byte first; an int16 weight is two words.  Every product is of 9 signed bits.
+Stages, from the cycle in which a word is taken: 2 its address in W · 3 word and index are there, the index addresses A
+· 4 multiply, add. An int16 activation takes two cycles, low byte first; an int16 weight is two words.  Every product is
+of 9 signed bits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ INT16_WEIGHTS = 1  # MVM's field ``weights``
 
 
 class Matrix(Elaboratable):
-    """``w_data``: index (low 16 bits) and L weights.   ``a_data``: the two bytes at each column's address, which may be odd.
+    """``w_data``: index (low 16 bits) and L weights.   ``a_data``: the two bytes at each column's address, which may be
+    odd.
 
     ``acc_*``: accumulators of V rows for VX: bank, column, group of rows -> V numbers, in the same cycle.
     """

@@ -1,4 +1,6 @@
-"""What the core takes from elsewhere: sizes from `MachineConfig`, fields from the registry of instructions.  Nothing is copied by hand."""
+"""What the core takes from elsewhere: sizes from `MachineConfig`, fields from the registry of instructions.  Nothing
+is copied by hand.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""1/sqrt of a 62-bit number, one step a cycle, with one multiplier: `nnac.arith.rsqrt`, and what layer norm and softmax make of it.
+"""1/sqrt of a 62-bit number, one step a cycle, with one multiplier: `nnac.arith.rsqrt`, and what layer norm and softmax
+make of it.
 
-Cycles from ``go``: 0 the number's length, mantissa z · 1 the table is addressed · 2 interpolation · 3 r r · 4 z r r · 5 the Newton step ·
-6 ``q = r root_width`` (layer norm) or ``r r`` (softmax); the result stands from cycle 7 on.
+Cycles from ``go``: 0 the number's length, mantissa z · 1 the table is addressed · 2 interpolation · 3 r r · 4 z r r · 5
+the Newton step · 6 ``q = r root_width`` (layer norm) or ``r r`` (softmax); the result stands from cycle 7 on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """DW, first half: requests for weight streams, and the bytes on their way into the ring.
 
-Streams are asked for, moved and decoded in order, at most ``outstanding`` at a time.  The ring is cut in granules of 16 bytes; a stream takes the
-next ones.  A stream that begins in the burst in which the one before it ended finds that burst in a register (``held``): its granules go to the ring
-when the data phase begins, and the burst is not read again, unless it is the only one.  Source: `nnac.emulator.clocked`, rules 1 and 3.
+Streams are asked for, moved and decoded in order, at most ``outstanding`` at a time.  The ring is cut in granules of 16
+bytes; a stream takes the next ones.  A stream that begins in the burst in which the one before it ended finds that
+burst in a register (``held``): its granules go to the ring when the data phase begins, and the burst is not read again,
+unless it is the only one.  Source: `nnac.emulator.clocked`, rules 1 and 3.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Stream(Elaboratable):
         self.asks, self.last, self.moves, self.over, self.ended = Signal(), Signal(), Signal(), Signal(), Signal()
         self.burst = Signal(DRAM_BITS)  # number of the burst that is moved
         self.data = Signal(8 * config.burst)
-        # the ring, written burst by burst: granule k of the data goes to granule address + k where its bit of the mask is set
+        # the ring, written burst by burst: granule k of the data goes to granule address + k where its bit of the
+        # mask is set
         granules = config.burst // GRANULE
         self.ring_bits = power(config.ring_bytes // GRANULE)
         self.ring_addr, self.ring_mask, self.ring_data = (

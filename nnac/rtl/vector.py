@@ -1,15 +1,21 @@
-"""VX: one instruction at a time, V elements a cycle.  When it is done is counted from its operands; here is also what happens inside.
+"""VX: one instruction at a time, V elements a cycle.  When it is done is counted from its operands; here is also what
+happens inside.
 
 In the cycle after the start the parameters are addressed, and from the next on a group of V elements is *issued* at a
-time: its operands are addressed.  The group then moves down the stages as a `Token`, one a cycle: at stage 1 the operands
-are there.  What happens at which stage:
+time: its operands are addressed.  The group then moves down the stages as a `Token`, one a cycle: at stage 1 the
+operands are there.  What happens at which stage:
 
-    RQ    1 sums (wide: 2) · 2 product · 3 out           ADD   1, 2 the operands · 2, 3 products · 3, 4 rounded · 4 out
-    MUL   1 product · 2 product · 3 out                  LUT   1 table · 2 between two entries · 3 product · 4 out
-    LSTM  0..3 f, g, i, o addressed, 1..4 table · 3 f c · 5 i g · 6 new cell out, table · 8 o tanh c' · 9 product · 10 out
-    LN    pass 1: 1 sum            pass 2: 1 d · 2 d d · 3 sum            pass 3: 1 d · 2 d q · 3 n · 4 n gain + bias · 5 product · 6 out
-    SMAX  pass 1: 1 maximum        pass 2: 1 max - x · 2 product · 3 t · 4 table · 6 sum      pass 3: as 2, then 6 e / sum · 8 product · 9 out
-    AMAX  1 maximum · at the end out                     CPY, FIL, TAB  1 out
+    RQ    1 sums (wide: 2) · 2 product · 3 out
+    ADD   1, 2 the operands · 2, 3 products · 3, 4 rounded · 4 out
+    MUL   1 product · 2 product · 3 out
+    LUT   1 table · 2 between two entries · 3 product · 4 out
+    LSTM  0..3 f, g, i, o addressed, 1..4 table · 3 f c · 5 i g · 6 new cell out, table · 8 o tanh c'
+          9 product · 10 out
+    LN    pass 1: 1 sum      pass 2: 1 d · 2 d d · 3 sum
+          pass 3: 1 d · 2 d q · 3 n · 4 n gain + bias · 5 product · 6 out
+    SMAX  pass 1: 1 maximum      pass 2: 1 max - x · 2 product · 3 t · 4 table · 6 sum
+          pass 3: as pass 2, then 6 e / sum · 8 product · 9 out
+    AMAX  1 maximum · at the end out      CPY, FIL, TAB  1 out
 """
 
 from __future__ import annotations
@@ -43,7 +49,9 @@ def linear(cls: type[VectorInstruction], config: MachineConfig) -> tuple[int, in
 
 
 class Token:
-    """A group on its way: number, elements in it, pass, the offset of its column or block, whether it is its pass's last."""
+    """A group on its way: number, elements in it, pass, the offset of its column or block, whether it is its pass's
+    last.
+    """
 
     def __init__(self, name: str, config: MachineConfig) -> None:
         self.valid, self.last = Signal(name=f"{name}_valid"), Signal(name=f"{name}_last")
@@ -63,7 +71,9 @@ class Token:
 
 
 class Vector(Elaboratable):
-    """Three read ports of A and one write port of L bytes each, from any word of 4 bytes; ports of look-up tables; accumulators."""
+    """Three read ports of A and one write port of L bytes each, from any word of 4 bytes; ports of look-up tables;
+    accumulators.
+    """
 
     def __init__(self, config: MachineConfig) -> None:
         self.config = c = config

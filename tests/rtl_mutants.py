@@ -1,0 +1,158 @@
+"""Faults planted in the core: all in one build, each switched on by a number at an extra input port.
+
+A fault is named by the signal it sits on, in the flattened Verilog, and by what it makes of the signal's expression.
+`plant` rewrites the text; ``mutant`` = 0 is the core as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil
+
+from nnac.isa import MachineConfig
+from nnac.rtl.core import Core, tidied
+
+OFF, ON, MORE, FLIP = "1'b0", "1'b1", "{} + 1", "{} ^ 1"
+
+# (what is wrong, the signal, what becomes of it)
+FAULTS: tuple[tuple[str, str, str], ...] = (
+    # control: queues, semaphores, fetch
+    ("VX takes an instruction while it is busy", "control.ready_VX", ON),
+    ("MV takes an instruction while it is busy", "control.ready_MV", ON),
+    ("DA takes an instruction while it is busy", "control.ready_DA", ON),
+    ("DW takes a stream that the ring has no room for", "control.ready_DW", ON),
+    ("a wait on semaphore 0 is dropped at DA", "control.there_DA", ON),
+    ("a wait on semaphore 0 is dropped at MV", "control.there_MV", ON),
+    ("a wait on semaphore 0 is dropped at VX", "control.there_VX", ON),
+    ("VX's queue is a place shorter", "control.push_VX", "{} & (\\control.queued_VX  != 3)"),
+    ("MV's queue is a place shorter", "control.push_MV", "{} & (\\control.queued_MV  != 3)"),
+    ("DW's queue is a place shorter", "control.push_DW", "{} & (\\control.queued_DW  != 3)"),
+    ("DA's queue is a place shorter", "control.push_DA", "{} & (\\control.queued_DA  != 3)"),
+    ("MV signals nothing", "control.signal_MV", "12'd0"),
+    ("VX signals one semaphore too many", "control.signal_VX", "{} | 1"),
+    ("DW signals the wrong semaphore", "control.signal_DW", "{{{0}, 1'b0}}"),
+    ("DA signals nothing", "control.signal_DA", "12'd0"),
+    ("a mark takes two cycles", "control.time", "{} + 1"),
+    # bus, streams, DMA
+    ("a stream that shares a burst reads it again", "stream.shared", OFF),
+    ("every stream is taken to share its first burst", "stream.shared", ON),
+    ("the shared burst does not reach the ring", "stream.from_held", OFF),
+    ("a burst too many", "stream.bursts", MORE),
+    ("bursts are read from the next address", "stream.burst", MORE),
+    ("the ring is read a granule too far", "stream.reading", MORE),
+    ("a stream's granules begin one later", "stream.at", MORE),
+    ("DMA masks nothing", "dma.inside", "{} | 1"),
+    ("DMA moves a word further", "dma.address", MORE),
+    ("DMA's burst begins a word later", "dma.offset", MORE),
+    ("a gather is taken for a load", "dma.is_gather", OFF),
+    ("a store writes A", "dma.writes", OFF),
+    # decoder
+    ("a step less", "decoder.all_steps", "{} - 1"),
+    ("a step more", "decoder.all_steps", MORE),
+    ("the tail of tANS is read as steps", "decoder.tail", OFF),
+    ("all of tANS is read as tail", "decoder.tail", ON),
+    ("the window begins a bit later", "decoder.next_p", MORE),
+    ("symbols are asked for in no step", "decoder.ask", OFF),
+    ("no bitmap is seen", "decoder.masked", OFF),
+    ("a strip is taken for the next", "decoder.strip_found", MORE),
+    ("each strip has one word", "decoder.same", OFF),
+    ("bitmaps are not filled up to bytes", "decoder.to_byte", "3'd0"),
+    ("the bits of the bitmap's even rows are lost", "decoder.write__en", OFF),
+    ("a pair of zero_run lands a place later", "decoder.place_0", MORE),
+    ("a run is one longer", "decoder.ahead", MORE),
+    ("the place after a pair is the pair's", "decoder.after", "{} - 1"),
+    ("a listed value is the next one", "decoder.from_list_0", FLIP),
+    ("a packed weight is not extended", "decoder.extended_0", "{} & 8'h7f"),
+    ("ranks turn their sign", "decoder.half_0", MORE),
+    ("a state's next base is one more", "decoder.base_weights_0", MORE),
+    ("a state takes a bit less", "decoder.take_weights_0", "{} - 1"),
+    ("a block state's base is one more", "decoder.base_blocks_0", MORE),
+    ("the logarithm of y is one more", "decoder.log_weights_1", MORE),
+    ("states are not reversed at the low bit", "decoder.reversed_0", FLIP),
+    ("a token's rank is the next", "decoder.rank_of_0", MORE),
+    ("a token has an extra bit less", "decoder.extra_bits_0", "3'd0"),
+    ("the tail's fields are a bit wider", "decoder.rank_bits", MORE),
+    ("a codebook's index is a bit narrower", "decoder.codebook_bits", "{} - 1"),
+    ("lane 2 takes its bits from one further", "decoder.at_2", MORE),
+    ("extra bits of lane 1 come from one further", "decoder.behind_1", MORE),
+    ("the decoder's columns count wrong", "decoder.new_width", MORE),
+    ("table entries go to another state", "decoder.filling", "{} & ~\\decoder.begun "),
+    # matrix
+    ("the wrong word", "matrix.address", FLIP),
+    ("a word too many", "matrix.busy", MORE),
+    ("low bytes of weights are signed", "matrix.low_weight", OFF),
+    ("all weights are int16", "matrix.int16", ON),
+    ("high bytes count as low", "matrix.scale", "2'd0"),
+    ("activations come from the next byte", "matrix.a_addr_0", MORE),
+    ("lane 3 multiplies by one more", "matrix.weight_3", MORE),
+    ("lane 5 drops a product's last bit", "matrix.product_0_5", "{} & ~18'd1"),
+    # vector
+    ("an instruction is a cycle longer", "vector.cycles", MORE),
+    ("groups are issued every cycle", "vector.every", "3'd1"),
+    ("the last group is taken for whole", "vector.byte_count", MORE),
+    ("all results are a byte", "vector.a16", OFF),
+    ("RQ's first operand is a word further", "vector.raddr0", MORE),
+    ("the second operand is a word further", "vector.raddr1", MORE),
+    ("the addend is a word further", "vector.raddr2", MORE),
+    ("ADD forgets its first term", "vector.plus_first", OFF),
+    ("RQ forgets its int16 addend", "vector.plus_addend", OFF),
+    ("double rounding is single", "vector.double", OFF),
+    ("the rounding of a double is forgotten", "vector.lane_0.round.more", OFF),
+    ("a sigmoid is odd", "vector.complement", OFF),
+    ("tanh is complemented", "vector.complement", ON),
+    ("saturation is a bit tighter", "vector.limit", "{} >> 1"),
+    ("layer norm shifts by one more", "vector.norm", MORE),
+    ("the cell is doubled", "vector.lane_1.new", MORE),
+    ("the sum of gates loses a bit", "vector.lane_2.total", "{} & ~39'd1"),
+    ("a product's high part is one more", "vector.lane_0.large_high", MORE),
+    ("a product's low part is one more", "vector.lane_3.large_low", "{} + (1 << 23)"),
+    ("the second product's low part is one more", "vector.lane_0.second_low", "{} + (1 << 23)"),
+    ("|-32768| is not limited", "vector.lane_0.table.absolute", "{} & 17'h7ffe"),
+    ("the output gate multiplies nothing", "vector.output_times_tanh", OFF),
+    ("h is not brought to its scale", "vector.product_again", OFF),
+    ("d is not squared", "vector.times_itself", OFF),
+    ("the root is forgotten", "vector.times_root", OFF),
+    ("the greatest is the last of equals", "vector.where_2_0", FLIP),
+    ("the greatest of a pair is the least", "vector.most_2_0", FLIP),
+    ("a sum misses an element", "vector.term_0", "64'd0"),
+    ("a root's exponent is odd", "vector.root.e", MORE),
+    ("a root's table entry is the neighbour's", "vector.root.high", MORE),
+    ("a root's product is one more", "vector.root.product", "{} + (1 << 33)"),
+    ("pass 2 is not begun in time", "vector.t0_last", OFF),
+    ("int32 results are requantised", "vector.times_one", OFF),
+)
+
+
+def flat(config: MachineConfig) -> str:
+    """The core as one module of Verilog, signals named by their place."""
+    text = rtlil.convert(Core(config), name="core", emit_src=False)
+    script = [
+        f"read_rtlil <<rtlil\n{text}\nrtlil",
+        "proc",
+        "flatten",
+        "memory_collect",
+        "write_verilog -noattr -norename",
+    ]
+    return tidied(find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script)))
+
+
+def plant(text: str, faults: tuple[tuple[str, str, str], ...] = FAULTS) -> str:
+    """The text with every fault behind ``mutant``.  ValueError: a signal that is not there, or is not assigned."""
+    for k, (_, name, form) in enumerate(faults, start=1):
+        found = re.search(rf"^  assign (\\?{re.escape(name)} +)(\[[^\]]*\] +)?= (.*);$", text, flags=re.M)
+        declared = re.search(rf"^  (?:wire|reg) (signed )?(\[[^\]]*\] )?\\?{re.escape(name)} +;$", text, flags=re.M)
+        if not found or not declared:
+            raise ValueError(f"{name} is not assigned in the core's Verilog")
+        # a wire of its own: beside other operands the expression would not be what it is alone, signed or wide
+        width = "" if found[2] and ":" not in found[2] else declared[2] or ""
+        planted = (
+            f"  wire {width}healthy_{k};\n  assign healthy_{k} = {found[3]};\n"
+            f"  assign {found[1]}{found[2] or ''}= mutant == 8'd{k} ? {form.format(f'healthy_{k}')} : healthy_{k};"
+        )
+        text = text[: found.start()] + planted + text[found.end() :]
+    text = re.sub(r"^module core\(", "module core(mutant, ", text, count=1, flags=re.M)
+    return re.sub(
+        r"^(module core\([^;]*;)$", r"\1\n  input [7:0] mutant;\n  wire [7:0] mutant;", text, count=1, flags=re.M
+    )

@@ -1,0 +1,54 @@
+"""Whole programs on the RTL core: what the compiler makes, entry by entry; the engine `rtl`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnac.program import INIT
+from nnac.schedule.compile import Settings, compile_graph
+from tests.graphs import random_graph
+from tests.schedules import TINY
+
+pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra rtl)")
+build = pytest.importorskip("nnac.rtl.build")
+if build.compiler() is None:
+    pytest.skip("simulating the core takes a C++ compiler", allow_module_level=True)
+
+from benchmarks.cosim import network  # noqa: E402
+from nnac.executors import Subject, executor  # noqa: E402
+from nnac.isa import MachineConfig  # noqa: E402
+from nnac.rtl.machine import CoreFault  # noqa: E402
+from nnac.rtl.program import ProgramOnCore  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def program():
+    """An RNN-T of two layers with layer norm, sparse weights in bitmaps and entropy codes, two frames at a time."""
+    graph = random_graph(3, size="tiny", layers=2, cells=40, norm=True, sparsity=0.7)
+    return compile_graph(graph, TINY, Settings(frames=2))
+
+
+def test_a_compiled_network_leaves_the_same_memories_in_every_entry(program):
+    figures = network(program, build.build(MachineConfig.of(TINY)), 3, None)
+    assert figures["different"] == 0 and figures["entries"] == len(program.entries) - (INIT in program.entries)
+    assert figures["bytes"] > 10**6
+
+
+def test_the_engine_rtl_gives_the_integers_and_states_of_the_emulator(program):
+    subject, rng = Subject(compiled=program), np.random.default_rng(0)
+    core, emulator = executor("rtl", subject), executor("emulator", subject)
+    (name,) = emulator.inputs["encoder"]
+    v = emulator.values[name]
+    x = {name: rng.integers(-100, 100, (4 * v.rate, 2, v.width))}
+    state = emulator.initial_state("encoder", 2)
+    (got, after), (want, expected) = core.run("encoder", x, state), emulator.run("encoder", x, state)
+    assert all((got[k] == want[k]).all() for k in want) and all((after[k] == expected[k]).all() for k in expected)
+
+
+def test_a_core_whose_times_are_not_the_emulator_s_is_a_fault(program):
+    core = ProgramOnCore(program)
+    entry = core.image.entry("encoder.step")
+    entry.timing.done[3] += 1
+    with pytest.raises(CoreFault, match=r"encoder.step \[3\]"):
+        core.run("encoder.step")

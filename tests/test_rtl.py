@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from attrs import evolve
 
+from nnac import codec
 from nnac.cli import main
 from nnac.emulator import MachineError, simulate
 from nnac.emulator.listing import find_target
-from nnac.isa import LDT, LDW, MVM, RQ, MachineConfig
+from nnac.isa import FIL, HALT, HOST, LDT, LDW, MVM, PROF, RQ, MachineConfig
 from tests.machine_programs import compiled, stress
 
 pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra rtl)")
@@ -21,7 +22,7 @@ if build.compiler() is None:
     pytest.skip("simulating the core takes a C++ compiler", allow_module_level=True)
 
 from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
-from nnac.rtl.machine import CoreMachine  # noqa: E402
+from nnac.rtl.machine import CoreFault, CoreMachine  # noqa: E402
 from nnac.rtl.params import CoreError, check  # noqa: E402
 from tests.rtl_programs import ALL, CODECS, Draw  # noqa: E402
 
@@ -70,6 +71,60 @@ def test_weight_streams_of_every_codec_become_the_words_and_inputs_the_emulator_
 
 def test_random_programs_of_all_instructions_leave_the_same_memories(tiny):
     assert sum(same(tiny, Draw(seed, TINY, ALL).program(80)) for seed in range(40)) > 2000
+
+
+def test_marks_and_calls_of_the_host_are_told_with_their_numbers_and_cycles(tiny):
+    code = [PROF(id=9), HOST(id=7, time=20), FIL(dst=64, bytes=16, value=5), HALT()]
+    called = []
+
+    def host(part: int) -> None:
+        called.append(part)
+        tiny.a[0] = 77
+
+    tiny.reset()
+    run = tiny.run(code, limit=1000, host=host)
+    want = simulate(code, TINY)
+    assert (run.start.tolist(), run.done.tolist()) == (want.start.tolist(), want.done.tolist())
+    assert called == [7] and tiny.a[0] == 77 and run.marks == ((9, int(want.start[0])),)
+    assert tiny.a[64:80].view("<u4").tolist() == [5] * 4
+
+
+def test_what_a_program_must_not_do_stops_the_core(tiny):
+    tiny.reset()
+    with pytest.raises(CoreFault, match="reports an error"):
+        tiny.run([*[FIL(signal=1) for _ in range(256)], HALT()], limit=10**5)
+    tiny.reset()
+    with pytest.raises(CoreFault, match="did not halt"):
+        tiny.run([FIL(wait=1), HALT()], limit=1000)
+    tiny.reset()
+    with pytest.raises(CoreFault, match="reports an error"):
+        tiny.run([FIL(), HALT()], data=bytes(32), limit=1000)
+
+
+@pytest.mark.parametrize("name", ["raw", "entropy", "block_bitmap[4x4]+entropy"])
+def test_a_stream_that_is_shorter_than_its_weights_or_ends_in_a_wrong_state_stops_the_core(name, tiny):
+    rng = np.random.default_rng(5)
+    matrix = np.where(rng.random((16, 40)) < 0.5, 0, rng.integers(-20, 20, (16, 40))).astype(np.int8)
+    encoded = codec.encode(matrix, name, TINY.lanes)
+    (tile,) = encoded.tiles
+
+    def run(data: bytes) -> None:
+        tiny.reset()
+        tiny.dram[: len(encoded.header)] = np.frombuffer(encoded.header, np.uint8)
+        tiny.dram[1024 : 1024 + len(data)] = np.frombuffer(data, np.uint8)
+        table = LDT(bytes=len(encoded.header), steps=encoded.table_steps)
+        load = LDW(dram=1024, bytes=len(data), rows=16, cols=40, live=tile.live_words, steps=tile.steps)
+        tiny.run([table, load, HALT()], limit=10**5)
+
+    run(tile.data)
+    assert (tiny.w[: tile.live_words] == matrix.T[tiny.index[: tile.live_words]]).all()
+    with pytest.raises(CoreFault, match="reports an error"):
+        run(tile.data[:-1])
+    if "entropy" in name:
+        damaged = bytearray(tile.data)
+        damaged[1] ^= 4  # in a lane's first state
+        with pytest.raises(CoreFault, match="reports an error"):
+            run(bytes(damaged))
 
 
 def same(core, case) -> int:

@@ -140,7 +140,7 @@ def build(
     kind: str | None = None,
     *,
     source: str | None = None,
-    optimise: str = "-O2",
+    optimise: str = "-O1",
     coverage: bool = False,
     mutants: bool = False,
     said: Callable[[str], None] = lambda text: None,

@@ -124,5 +124,5 @@ class Control(Elaboratable):
             m.d.comb += self.imem_addr.eq(0)
             m.d.sync += [running.eq(1), pc.eq(0), *(s.eq(0) for s in sem)]
         undefined = fetching & ~own & ~is_one(word, [cls for u in QUEUED for cls in of_unit(u)])
-        m.d.comb += self.error.eq((over | undefined) & running)
+        m.d.comb += self.error.eq(over | undefined)
         return m

@@ -56,13 +56,15 @@ def machine(target: str) -> MachineConfig:
 # ---- random programs
 
 
-def random_programs(target: str, built: Built, seeds: range) -> dict[str, Any]:
+def random_programs(target: str, built: Built, seeds: range, until: float) -> dict[str, Any]:
     """Programs with data, by seed; figures of the comparison."""
     config = machine(target)
     core = CoreMachine(config, np.zeros(IMAGE + SCRATCH, np.uint8), built)
     found = dict(programs=0, instructions=0, mismatches=0, illegal=0, integers=0)
     first: list[str] = []
     for seed in seeds:
+        if time.monotonic() > until:
+            break
         case = Draw(seed, config, ALL).program(LENGTH[target])
         try:
             want = emulated(case)
@@ -83,13 +85,15 @@ def random_programs(target: str, built: Built, seeds: range) -> dict[str, Any]:
     return found | dict(cycles=core.cycles, core_s=core.seconds, first=first)
 
 
-def timing_programs(target: str, built: Built, seeds: range) -> dict[str, Any]:
+def timing_programs(target: str, built: Built, seeds: range, until: float) -> dict[str, Any]:
     """Programs of whose data nothing is expected: queues, semaphores and the bus under stress."""
     config = machine(target)
     core = CoreMachine(config, np.zeros(TIME_DRAM, np.uint8), built)
     found = dict(programs=0, instructions=0, mismatches=0)
     first: list[str] = []
     for seed in seeds:
+        if time.monotonic() > until:
+            break
         for make in (compiled, stress):
             code, _ = make(seed, config)
             try:
@@ -114,11 +118,13 @@ def same_time(core: CoreMachine, code: Sequence[Instruction], want: Timing) -> b
     return bool((got.start == want.start).all() and (got.done == want.done).all())
 
 
-def in_parts(jobs: int, work: Callable[..., dict[str, Any]], target: str, built: Built, seeds: range) -> dict[str, Any]:
+def in_parts(
+    jobs: int, work: Callable[..., dict[str, Any]], target: str, built: Built, seeds: range, until: float
+) -> dict[str, Any]:
     """The work on ``jobs`` processes, its figures added up."""
     parts = [seeds[k::jobs] for k in range(jobs)]
     with ProcessPoolExecutor(jobs) as pool:
-        done = list(pool.map(work, [target] * jobs, [built] * jobs, parts))
+        done = list(pool.map(work, [target] * jobs, [built] * jobs, parts, [until] * jobs))
     return {k: sum((d[k] for d in done), start=[] if k == "first" else 0) for k in done[0]}
 
 
@@ -278,8 +284,8 @@ def model_faults(config: MachineConfig, built: Built) -> tuple[int, list[str]]:
 def coverage(config: MachineConfig, programs: int, said: Callable[[str], None]) -> dict[str, Any]:
     """Lines of the core's Verilog that random programs ran, by Verilator."""
     built = build(config, "verilator", coverage=True, optimise="-O1", said=said)
-    random_programs(config.name, built, range(programs))
-    timing_programs(config.name, built, range(40))
+    random_programs(config.name, built, range(programs), time.monotonic() + 3600)
+    timing_programs(config.name, built, range(40), time.monotonic() + 3600)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "coverage.dat"
         CoreMachine(config, np.zeros(16, np.uint8), built).write_coverage(data)
@@ -311,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--programs", type=int, default=4200, help="random programs on `tiny` (4,200; on `edge` a fifth of it)"
     )
+    p.add_argument("--minutes", type=float, default=120, help="for the random programs, at most: then fewer (120)")
     p.add_argument("--program", help="a program file instead of a network of random weights")
     p.add_argument("--audio", help="speech for it (its front end makes frames of it)")
     p.add_argument("--frames", type=int, default=8)
@@ -329,7 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for target, built in builds.items():
             n = 60 if args.short else args.programs if target == "tiny" else args.programs // 5
             for work, count in ((random_programs, n), (timing_programs, n // 4)):
-                done = in_parts(args.jobs, work, target, built, range(count))
+                until = time.monotonic() + 60 * args.minutes * (2 if work is random_programs else 1) / 6
+                done = in_parts(args.jobs, work, target, built, range(count), until)
                 for k in total:
                     total[k] += done[k]
                 if work is random_programs:

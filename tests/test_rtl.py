@@ -20,6 +20,7 @@ pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra
 build = pytest.importorskip("nnac.rtl.build")
 if build.compiler() is None:
     pytest.skip("simulating the core takes a C++ compiler", allow_module_level=True)
+pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a minute of a processor of one's own
 
 from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreFault, CoreMachine  # noqa: E402

@@ -14,6 +14,7 @@ pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra
 build = pytest.importorskip("nnac.rtl.build")
 if build.compiler() is None:
     pytest.skip("simulating the core takes a C++ compiler", allow_module_level=True)
+pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a minute of a processor of one's own
 
 from benchmarks.cosim import network  # noqa: E402
 from nnac.executors import Subject, executor  # noqa: E402

@@ -15,6 +15,9 @@ def make(keyword: str, **arguments) -> Method:
     """A method by name, with what it requires."""
     found = find(keyword)
     assert found is not None
+    if keyword == "codebook" and "values" not in arguments:               # its width follows from how many there are
+        n = 1 << arguments.get("bits", 4)
+        arguments["values"] = tuple(-1.0 + 2.0 * i / (n - 1) for i in range(n))
     return found.make(**{**ARGUMENTS.get(keyword, {}), **arguments})
 
 

@@ -53,6 +53,11 @@ def leaves(data: Any, path: tuple = ()) -> Iterator[tuple]:
         yield from leaves(v, (*path, k))
 
 
+def copied(value: Any) -> Any:
+    """A value that nobody else has: the next change may go into it."""
+    return value if value is ... else json.loads(json.dumps(value))
+
+
 def changed(data: Any, r: random.Random, keep: tuple[str, ...] = ()) -> Any:
     """A copy of JSON with one to three values exchanged, taken away or added."""
     copy = json.loads(json.dumps(data))
@@ -64,7 +69,7 @@ def changed(data: Any, r: random.Random, keep: tuple[str, ...] = ()) -> Any:
         at = copy
         for k in path[:-1]:
             at = at[k]
-        value = r.choice(VALUES)
+        value = copied(r.choice(VALUES))
         if value is ...:
             del at[path[-1]]
         elif isinstance(at, dict) and r.random() < 0.1:

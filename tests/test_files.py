@@ -348,3 +348,43 @@ def test_named_codebooks_lint(tmp_path):
                                      " layers encoder.lstm[0].input { weights e2m1 per_group(32) }\n"
                                      " layers encoder.lstm[1].input { weights codebook(values=[-1, 0, 1/3, 2]) } }\n")
     assert main(["lint", str(tmp_path / "p.nnac")]) == 0
+
+
+def test_kernels_go_uncached_where_there_is_no_place_for_a_cache(monkeypatch):
+    numba = pytest.importorskip("numba")
+    from nnac.emulator import jit
+
+    def njit(**options):
+        def of(function):
+            if options.get("cache"):
+                raise RuntimeError("cannot cache function: no locator available")
+            return lambda *a: function(*a)
+        return of
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert jit._found()(cache=True, nogil=True)(lambda x: x + 1)(2) == 3
+
+
+def test_a_user_without_a_home_has_no_native_library_and_no_traceback(monkeypatch):
+    from pathlib import Path
+
+    from nnac.train import native
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(OSError, match="home"):
+        native._cache_directory()
+
+
+def test_a_read_only_home_has_the_native_library_all_the_same(monkeypatch, tmp_path):
+    from nnac.train import native
+
+    if native.kind() is None or native.library() is None:
+        pytest.skip("no C compiler, or no processor for the native library")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(native, "_cache_directory", lambda: tmp_path / "file" / "nnac")
+    made = native._compiled(native.kind())
+    assert made is not None and made.stat().st_size > 1000

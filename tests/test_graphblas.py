@@ -267,3 +267,30 @@ def test_masks_of_a_pruned_model_are_the_entries_of_its_matrices(method):
         assert k.sparse(np.dtype(np.float32)).count == np.count_nonzero(k.weight) and 0.15 < k.density <= 0.26, name
     graph = evolve(graph, metadata=dict(graph.metadata, vocabulary=12))
     assert same_integers(Torch(module), GraphBlas.of(graph, "graphblas"), graph) > 2_000
+
+
+def test_explain_shows_what_multiplies_each_kernel_of_a_checkpoint(tmp_path, capsys):
+    from nnac.cli import main
+    from nnac.decode.front_end import FrontEnd
+    from nnac.lower import lower_plan
+    from nnac.policy import loads
+    from nnac.speech.features import FeatureSpec, Normalisation
+    from nnac.speech.tokens import LETTERS
+    from nnac.train.families.rnnt import Transducer
+    from nnac.train.policy import save_module
+
+    plan = loads('import "targets/edge.nnac"\npolicy p {\n'
+                 f'  model rnnt(size="tiny", vocabulary={LETTERS.count})\n  target edge\n'
+                 "  layers ** { weights int8 per_channel; activations int8 minmax }\n"
+                 "  layers joint.{encoder, prediction, combine, output} { activations int16 }\n}").plan
+    module, x = Transducer(lower_plan(plan), None, plan), torch.randn(40, 3, 8)
+    module.calibrate([(x, torch.tensor([40, 33, 20]), torch.zeros(4, 3, dtype=torch.long))])
+    file = str(tmp_path / "m.nnc")
+    save_module(file, module.eval(), plan, FrontEnd(FeatureSpec(bins=8), Normalisation.of(x.reshape(-1, 8).numpy()), LETTERS), {})
+    assert main(["explain", file, "--engine", "graphblas", "--json"]) == 0
+    assert '"kernel": "encoder.lstm[0].input"' in capsys.readouterr().out
+    assert main(["explain", file, "--engine", "graphblas"]) == 0
+    shown = capsys.readouterr().out
+    assert "encoder.lstm[0].input" in shown and "batch 64" in shown and "%" in shown
+    assert main(["explain", file, "--engine", "reference"]) == 1
+    assert capsys.readouterr().err == "nnac: the engine `reference` has nothing to choose; graphblas has\n"

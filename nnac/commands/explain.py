@@ -63,14 +63,10 @@ def _engine(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows))
         return 0
-    from rich.table import Table
-
-    from nnac.console import console
-
-    table = Table(*rows[0], title=f"{args.file} on {args.engine}")
-    for row in rows:
-        table.add_row(*(f"{v:.2%}" if isinstance(v, float) else v for v in row.values()))
-    console().print(table)
+    cells = [[*rows[0]], *([f"{v:.2%}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
     return 0
 
 

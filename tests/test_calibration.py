@@ -111,3 +111,59 @@ def test_a_learned_clip_that_passes_through_zero_comes_back():
             optimiser.step()
             optimiser.zero_grad()
         assert 1.5 < abs(float(quantiser.high)) < 6.0, start
+
+
+def counting():
+    """An LSTM whose cells count: up by tanh(3) a step, then down."""
+    class Counter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = nn.LSTM(1, 4), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.out(self.rnn(x)[0])
+
+    made = Counter()
+    with torch.no_grad():
+        for p in made.rnn.parameters():
+            p.zero_()
+        made.rnn.bias_ih_l0[:8] = 8.0
+        made.rnn.weight_ih_l0[8:12] = 3.0
+    x = torch.ones(60, 2, 1)
+    x[30:] = -1
+    return made, x
+
+
+def test_cells_that_saturate_are_counted_and_the_fraction_that_holds_them_is_named():
+    model, x = counting()
+    module = nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x)
+    with pytest.warns(CalibrationWarning, match=r"of the cells of `rnn` .* saturate under `cell int16 fraction\(11\)`: `fraction\(10\)`"):
+        module.calibrate([(x,)])
+    policy = HEAD.format(8, "percentile(99.99)").replace(" } }", " }\n layers rnn { cell int16 fraction(10) } }")
+    held = nnac.prepare(model, policy, x)
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CalibrationWarning)
+        held.calibrate([(x,)])
+    with torch.no_grad():
+        assert float((held(x) - model(x)).norm() / model(x).norm()) < 0.05
+
+
+def test_inputs_of_tables_that_saturate_are_counted():
+    class Swish(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.out = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.out(y * torch.sigmoid(y))
+
+    torch.manual_seed(0)
+    model, x = Swish(), torch.randn(12, 3, 6)
+    with torch.no_grad():
+        model.a.weight *= 30
+    module = nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x)
+    with pytest.warns(CalibrationWarning, match=r"lie beyond 8, which is all that its fixed format holds"):
+        module.calibrate([(x,)])

@@ -15,6 +15,7 @@ Source: accelerator-aware training, docs/methods.md §1.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.ops import Formatted, Layer, layer_of
+from nnac.train.ops.lstm import Lstm
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.units import UnitError
 from nnac.verify import verify
@@ -385,6 +387,9 @@ class GraphModule(nn.Module):
         Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see the same ones.
         """
         self._observe, self._beyond = True, {}
+        lstms = [layer for n in self.graph.nodes if isinstance(layer := self.layer(n.path), Lstm)]
+        for layer in lstms:
+            layer.looked = (0, 0, 0.0)
         try:
             with self.real_numbers():
                 for batch in batches:
@@ -396,6 +401,12 @@ class GraphModule(nn.Module):
             raise
         finally:
             self._observe = False
+            cells, lstms = [(layer, layer.looked) for layer in lstms if layer.looked and layer.looked[0]], _looked_at(lstms)
+        for layer, (beyond, total, largest) in cells:
+            bits = max(1, 15 - math.ceil(math.log2(largest)))
+            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of the cells of `{layer.node.path}` ({beyond:,} of {total:,}, the "
+                          f"largest {largest:.3g}) saturate under `cell int16 fraction({layer.node.attributes['fraction']})`: "
+                          f"`fraction({bits})` would hold them", CalibrationWarning, stacklevel=2)
         for name, (beyond, total, largest) in self._beyond.items():
             v = self.graph.values[name]
             assert v.scale is not None
@@ -476,3 +487,10 @@ def _at_limit(bias: Any) -> int:
     """How many biases are exactly at the limit of either accumulator."""
     limits = [v for wide in (False, True) for v in (-bind.bias_limit(wide), bind.bias_limit(wide) - 1)]
     return int(sum((bias == v).sum() for v in limits))
+
+
+def _looked_at(lstms: list[Lstm]) -> list[Lstm]:
+    """Stop looking at cells."""
+    for layer in lstms:
+        layer.looked = None
+    return []

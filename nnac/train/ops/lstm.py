@@ -222,6 +222,23 @@ class Lstm(Layer):
             state[hidden], state[cell] = y[-1], last
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
+    looked: tuple[int, int, float] | None = None     # while calibration looks: cells beyond the fixed format, all, and the largest
+
+    def _look(self, x: Tensor, start: tuple[Tensor, Tensor], weights: list[Tensor], lengths: Tensor | None) -> None:
+        """Count the cells of every step that the cell's 16 bits do not hold; steps after a row's end do not count."""
+        assert self.looked is not None
+        beyond, total, largest = self.looked
+        bound = 2.0 ** (15 - self.node.attributes["fraction"])
+        state = [s[None].contiguous() for s in start]
+        for t in range(len(x)):
+            _, h, c = torch.lstm(x[t: t + 1], state, weights, True, 1, 0.0, False, False, False)
+            state = [h, c]
+            live = c[0] if lengths is None else c[0][(t < lengths.to(c.device))]
+            if live.numel():
+                beyond, total = beyond + int((live.abs() > bound).sum()), total + live.numel()
+                largest = max(largest, float(live.abs().max()))
+        self.looked = beyond, total, largest
+
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
         outputs, x = [], xs[0]
         for prefix, suffix in self.directions:
@@ -246,6 +263,8 @@ class Lstm(Layer):
                 False,
             )
             outputs.append(reverse(y, lengths) if backwards else y)
+            if self.looked is not None:
+                self._look(reverse(x, lengths) if backwards else x, start, weights, lengths)
             state[hidden], state[cell] = h[0], cc[0]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 

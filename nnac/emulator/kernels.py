@@ -16,7 +16,7 @@ BLAS_BATCH = 48                                         # vectors from which a f
 if njit is not None:
 
     @njit(cache=True, nogil=True)
-    def _dot32(w, x, out):
+    def _dot32(w: NDArray, x: NDArray, out: NDArray) -> None:
         for r in range(w.shape[0]):
             for b in range(x.shape[0]):
                 total = np.int32(0)
@@ -25,7 +25,7 @@ if njit is not None:
                 out[b, r] = total
 
     @njit(cache=True, nogil=True)
-    def _dot64(w, x, out):
+    def _dot64(w: NDArray, x: NDArray, out: NDArray) -> None:
         for r in range(w.shape[0]):
             for b in range(x.shape[0]):
                 total = np.int64(0)

@@ -7,7 +7,7 @@ Time depends on instructions and configuration only, never on data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -24,6 +24,7 @@ from nnac.isa.rules import CODE, Case
 DW, DA, MV, VX, CT = range(5)
 _NUMBER = {name: k for k, name in enumerate(UNITS)}
 NEVER = 1 << 62
+Integers = list[int]                          # an array of int64 in the compiled loop
 _FINE, _STUCK, _OVERFLOW = range(3)
 # places in the loop's ``state``: what it leaves behind besides times
 _PC, _CYCLE, _SEGMENTS, _CULPRIT, _SEM = range(5)            # from _SEM on the semaphores,
@@ -146,8 +147,11 @@ def _flat(masks: list[int]) -> tuple[list[int], list[int]]:
     return flat, at
 
 
-def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, extra, order, first, sizes, arrive, start, done, free, decoded,
-          seg_first, seg_end, seg_instruction, seg_bursts, state):
+def _loop(unit: Integers, wait: Integers, wait_at: Integers, signal: Integers, signal_at: Integers, busy: Integers,
+          latency: Integers, left: Integers, need: Integers, extra: Integers, order: Integers, first: Integers,
+          sizes: Integers, arrive: Integers, start: Integers, done: Integers, free: Integers, decoded: Integers,
+          seg_first: Integers, seg_end: Integers, seg_instruction: Integers, seg_bursts: Integers,
+          state: Integers) -> int:
     """The wake cycles, on plain sequences of integers (lists, or arrays under numba).  Returns _FINE, _STUCK or _OVERFLOW.
 
     Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start there, or one after the push
@@ -341,7 +345,7 @@ def _loop(unit, wait, wait_at, signal, signal_at, busy, latency, left, need, ext
 
 
 @cache
-def _compiled():
+def _compiled() -> Callable[..., int]:
     assert njit is not None, "who calls this has asked whether there is numba"
     return njit(cache=True, nogil=True)(_loop)
 

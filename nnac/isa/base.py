@@ -225,7 +225,7 @@ def bits(mask: int) -> tuple[int, ...]:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(operand,))
-def instruction(unit: str, opcode: int):
+def instruction(unit: str, opcode: int) -> Callable[[type[T]], type[T]]:
     """Class decorator: freeze, lay the fields out from bit 30 up, register."""
 
     def make(cls: type[T]) -> type[T]:

@@ -7,7 +7,7 @@ W: the stream ring, then pinned tiles.  DRAM: tables, parameter pages, and each 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from attrs import define, field, frozen
@@ -47,7 +47,7 @@ class Pages:
     sets: Mapping[str, tuple[Page, ...]]
     places: Mapping[tuple[str, int], tuple[Page, int]]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Page]:
         return (p for pages in self.sets.values() for p in pages)
 
 

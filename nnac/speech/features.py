@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from attrs import asdict, field, frozen
 from attrs.validators import ge, gt, le
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..checked import checked
 
@@ -51,11 +51,15 @@ class FeatureSpec:
         return checked(cls, data, "features")
 
 
+def _float32(values: ArrayLike) -> NDArray:
+    return np.asarray(values, np.float32)
+
+
 @frozen(eq=False)
 class Normalisation:
     """Per-bin mean and standard deviation over a training set, as data.  ``apply`` gives (x - mean) / deviation."""
-    mean: NDArray = field(converter=lambda v: np.asarray(v, np.float32))          # [bins]
-    deviation: NDArray = field(converter=lambda v: np.asarray(v, np.float32))     # [bins], > 0
+    mean: NDArray = field(converter=_float32)          # [bins]
+    deviation: NDArray = field(converter=_float32)     # [bins], > 0
 
     def __attrs_post_init__(self) -> None:
         if self.mean.ndim != 1 or self.mean.shape != self.deviation.shape:
@@ -91,7 +95,7 @@ def _tables(spec: FeatureSpec) -> tuple[NDArray, NDArray, NDArray, NDArray]:
 
     A filter is a run ``starts[m] : starts[m+1]`` of (bin, weight) pairs.
     """
-    def mel(f):
+    def mel(f: ArrayLike) -> NDArray:
         return 1127.0 * np.log1p(np.asarray(f, np.float64) / 700.0)
     edges = np.linspace(mel(spec.low), mel(spec.high), spec.bins + 2)
     at = mel(np.arange(spec.fft // 2 + 1) * spec.rate / spec.fft)[:, None]

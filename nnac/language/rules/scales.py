@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from nnac.diagnostics import Diagnostic
+from nnac.language.resolution import CompiledRule, Entry
 from nnac.language.rules.base import Label, Resolution, Rule, example, place, problem
 from nnac.language.widths import input_bits
 from nnac.model.graph import Kernel, Layer
@@ -60,7 +61,7 @@ class StarvedKernel(Rule):
             yield self.diagnostic(r, group)
 
     @staticmethod
-    def said(r: Resolution, i: int):
+    def said(r: Resolution, i: int) -> tuple[CompiledRule, Entry] | None:
         """The rule that decided the width of what a layer gives; None for a default."""
         found = next((w for n in ("hidden", "activations") if (w := r.winners[n].get(i)) is not None), None)
         return (r.rules[found[0]], found[1]) if found else None

@@ -48,7 +48,8 @@ class Lattice:
         return np.stack([self.row(int(f), p) for f, p in zip(frames, prediction, strict=True)])
 
     def internal(self, prediction):
-        rows = np.stack([self.row(-1, p) for p in prediction])
+        fine = Lattice(self.seed, self.vocabulary)                  # coarse rows could all be the same: no model at all
+        rows = np.stack([fine.row(-1, p) for p in prediction])
         rows[:, 0] = 0
         return rows
 
@@ -111,7 +112,7 @@ def by_the_book(lattice, frames, search):
     def worth(prefix, k):
         total = sum(w * int(m.row(prefix)[k]) for w, m in zip(weights, fusion.models, strict=True))
         if fusion.internal:
-            total += round(fusion.internal * 4096) * int(lattice.row(-1, prefix)[k])
+            total += round(fusion.internal * 4096) * int(lattice.internal([prefix])[0][k])
         return math.floor((total + 2048) / 4096) + fixed(fusion.bonus, 11)
 
     beam = [((), (), 0)]

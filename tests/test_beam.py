@@ -145,3 +145,16 @@ def test_weights_that_would_overflow_are_refused():
 
 def test_real_log_probabilities_have_a_floor_of_16_nats():
     assert real_rows(np.array([0.0, -40.0])).tolist() == [0, -32768]
+
+
+def test_a_model_without_an_internal_language_model_is_refused_where_it_is_taken_off():
+    """A joint that multiplies says one thing for every prefix once its encoder is at zero."""
+    class Multiplies(Lattice):
+        def internal(self, prediction):
+            return super().internal(self._pack([()] * len(prediction)))
+
+    frames, lengths = np.zeros((6, 1), int), np.array([6])
+    with pytest.raises(FusionError, match=r"the same after every prefix.*density ratio"):
+        Beam(4, fusion=Fusion(internal=-0.3)).over(Multiplies(1, 5), frames, lengths)
+    assert Beam(4).over(Multiplies(1, 5), frames, lengths).nbest[0], "nothing is asked of it otherwise"
+    assert Beam(4, fusion=Fusion(internal=-0.3)).over(Lattice(1, 5), frames, lengths).nbest[0]

@@ -36,10 +36,11 @@ from attrs.validators import ge, le
 from numpy.typing import NDArray
 
 from nnac import arith
-from nnac.decode.fusion import Fusion, LanguageModel, fixed
+from nnac.decode.fusion import Fusion, FusionError, LanguageModel, fixed
 from nnac.decode.search import MAX_SYMBOLS, ROUNDS, Found, Hypothesis, Search
 
 SCORE_BITS = 32
+ENOUGH_PREFIXES = 8      # that say one thing: then the model has no internal language model (our choice)
 
 
 class Scorer(Protocol):
@@ -221,6 +222,8 @@ class _Prefixes:
         self._kept = _Kept()
         self._languages = [_Kept() for _ in fusion.models]
         self._worth = _Kept()
+        self._first: NDArray | None = None                                     # what `_internal` first said
+        self._same = 0                                                         # prefixes that said so too; -1: one did not
 
     def extend(self, parents: NDArray, tokens: NDArray) -> NDArray:
         """The nodes of ``parents`` with one more token each."""
@@ -263,8 +266,20 @@ class _Prefixes:
         for kept, (_, after) in zip(self._languages, said, strict=True):
             kept.put(nodes, list(after))
         if self._fusion:
-            rows = [row for row, _ in said] + ([self._model.internal(prediction)] if self._fusion.internal else [])
+            rows = [row for row, _ in said] + ([self._internal(prediction)] if self._fusion.internal else [])
             self._worth.put(nodes, [self._fusion.worth(rows) if rows else self._bonus(nodes)])
+
+    def _internal(self, prediction: Any) -> NDArray:
+        """The internal language model's rows.  FusionError: there is none, for it says the same after every prefix."""
+        rows = np.asarray(self._model.internal(prediction))
+        if self._same >= 0 and rows.shape[1] > 2:
+            first = rows[0] if self._first is None else self._first
+            self._first, self._same = first, self._same + len(rows) if (rows == first).all() else -1
+            if self._same >= ENOUGH_PREFIXES:
+                raise FusionError("this model has no internal language model to take off: with its encoder at zero its "
+                                  "joint says the same after every prefix, as a joint that multiplies does; density "
+                                  "ratio, with a language model of the training text, needs none")
+        return rows
 
     def _bonus(self, nodes: NDArray) -> NDArray:
         """What the bonus alone is worth: the same for every label."""

@@ -17,8 +17,8 @@ from nnac.ops import kinds
 
 CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
 OPERATORS = kinds()
-# no machine has more, and emulating one that said so would take the memory of the one that emulates
-LARGEST = MOST | dict(sram=1 << 30, decoder=1 << 16, queue=1 << 16, stream_buffers=1 << 16, burst=1 << 20, clock=10**12)
+# no machine has more; how much SRAM the instruction words reach is for `nnac.isa.MachineConfig` to say
+LARGEST = MOST | dict(sram=1 << 40, decoder=1 << 16, queue=1 << 16, stream_buffers=1 << 16, burst=1 << 20, clock=10**12)
 
 
 @frozen

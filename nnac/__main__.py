@@ -4,6 +4,7 @@ Python raises KeyboardInterrupt wherever it is, in the middle of an import too, 
 for is noted, and whatever comes of it ends in one word and status 130.
 """
 
+import gc
 import sys
 
 
@@ -22,7 +23,10 @@ def main() -> int:
         try:
             if ours:
                 signal.signal(signal.SIGINT, note)
+            gc.disable()              # what is imported lives: looking for garbage in it takes milliseconds
             from nnac.cli import main as run
+
+            gc.enable()
 
             return run()
         finally:

@@ -22,6 +22,9 @@ class Attributes(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._names())
 
+    def __repr__(self) -> str:            # once, not once a class: attrs would generate it for every operator that lint imports
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in self._names())})"
+
     def _names(self) -> tuple[str, ...]:
         return tuple(a.name for a in getattr(type(self), "__attrs_attrs__", ()))
 

@@ -41,11 +41,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lint(args: argparse.Namespace) -> int:
-    from nnac import __version__, rendering
-    from nnac.cli import colour, definitions, policy_files
-    from nnac.diagnostics import Diagnostic, in_order
-    from nnac.language.check import check_file, check_text
-    from nnac.language.workspace import Workspace
+    from nnac.language.collecting import collecting_later
+
+    with collecting_later():
+        from nnac import __version__, rendering
+        from nnac.cli import colour, definitions, policy_files
+        from nnac.diagnostics import Diagnostic, in_order
+        from nnac.language.check import check_file, check_text
+        from nnac.language.workspace import Workspace
 
     parameters = definitions(args.define)
     workspace = Workspace()

@@ -6,9 +6,7 @@ Parsing, resolving and lint rules each add theirs; a rule looks only at what the
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from attrs import define, evolve, field
 from nnac.diagnostics import Diagnostic, Label, Source, Span, did_you_mean, in_order
 from nnac.files import real
 from nnac.language import syntax as s
+from nnac.language.collecting import collecting_later
 from nnac.language.machine import machine_of
 from nnac.language.parse import parse
 from nnac.language.resolution import Memo, Resolution
@@ -64,18 +63,6 @@ def check_text(text: str, name: str = "<text>", policy: str | None = None, param
     space = Workspace()
     with collecting_later():
         return check(space, None, space.parse_text(name, text), policy, parameters or {})
-
-
-@contextmanager
-def collecting_later() -> Iterator[None]:
-    """No garbage collection inside: a check makes many small objects that live, and searching them for cycles is a third of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | None, parameters: Mapping[str, str],

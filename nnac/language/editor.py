@@ -18,7 +18,8 @@ from nnac.diagnostics import Diagnostic, DiagnosticError, Edit, Label, Span
 from nnac.language import manual
 from nnac.language import syntax as s
 from nnac.language.blocks import BUDGET_DOCS
-from nnac.language.check import Checked, check, collecting_later
+from nnac.language.check import Checked, check
+from nnac.language.collecting import collecting_later
 from nnac.language.completion import Item, complete
 from nnac.language.format import format_text
 from nnac.language.resolution import Memo, Resolution, Statement

@@ -1,11 +1,13 @@
-"""What a layer takes of the machine's units, from shapes: the terms in which operators say it, and what several of them need."""
+"""What a layer takes of the machine's units, from shapes: the terms in which operators say it, and what several of them need.
+
+Named tuples: lint makes these classes whenever it starts, and attrs takes five times as long to make one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
-from attrs import field, frozen
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nnac.isa import beats
 
@@ -13,8 +15,7 @@ if TYPE_CHECKING:
     from nnac.isa.config import MachineConfig
 
 
-@frozen(eq=False)
-class Work:
+class Work(NamedTuple):
     """Cycles of one layer in one call of its entry, of each unit.
 
     matrix_least  if every word that may be found zero is        tail  after the last product, before the next layer can begin
@@ -32,8 +33,7 @@ class Work:
         return max(self.vector, self.matrix) + self.tail
 
 
-@frozen(eq=False)
-class Product:
+class Product(NamedTuple):
     """A weight matrix: integers of ``bits`` bits; ``skips``: its codec finds zeros, and the multipliers skip words of them."""
 
     rows: int
@@ -42,8 +42,7 @@ class Product:
     skips: bool = False
 
 
-@frozen(eq=False)
-class Job:
+class Job(NamedTuple):
     """One layer in one call of its entry.
 
     vectors   output vectors, all steps of the call together          width   elements of each
@@ -57,7 +56,7 @@ class Job:
     hidden_bits: int = 8
     separate: bool = False
     products: tuple[Mapping[str, Product], ...] = ()
-    attributes: Mapping[str, Any] = field(factory=dict)
+    attributes: Mapping[str, Any] = MappingProxyType({})
 
 
 def bands(rows: int, lanes: int) -> list[int]:

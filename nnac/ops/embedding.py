@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class EmbeddingAttributes(Attributes):
     """Rows of the table."""
 

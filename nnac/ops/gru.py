@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nnac.ops import LayerShape
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class GruAttributes(Attributes):
     """Cells, and bits of the hidden state."""
 

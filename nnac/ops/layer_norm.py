@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class LayerNormAttributes(Attributes):
     """What is added to the variance."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class LinearAttributes(Attributes):
     """Bits of the container that the products read; whether there is a bias."""
 

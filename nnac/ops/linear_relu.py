@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nnac.ops import LayerShape
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class LinearReluAttributes(LinearAttributes):
     """As `linear`'s; the real value that the output is limited to."""
 

@@ -30,7 +30,7 @@ def interleaved(lanes: int) -> bool:
     return lanes % 16 == 0
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class LstmAttributes(Attributes):
     """Cells; variant ``acc32`` or ``sum16``; fraction bits of the cell; bits of the hidden state and, before a projection, of the cells' outputs.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class ScaleAttributes(Attributes):
     """The number, which costs nothing: it is part of the multiplier."""
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nnac.ops import LayerShape
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class StackAttributes(Attributes):
     """``frames`` joined into one."""
 

@@ -40,6 +40,8 @@ def argument(draw: st.DrawFn, spec: Argument) -> str:
         return draw(st.sampled_from(["0..2k steps", "1k..2k steps", "0 %..50%"]))
     if spec.kind == "change":
         return draw(st.sampled_from(["1 -> 300", "1->2.5", "0.1 -> 1e3"]))
+    if spec.kind == "numbers":
+        return draw(st.sampled_from(["[-1, 1]", "[ 0,1/3 ]", "[-(2 * 3), 0.5]"]))
     return draw(called(draw(st.sampled_from(list(forms(spec.form).values())))))
 
 

@@ -5,6 +5,8 @@
     untyped_definitions        functions of which an argument or the result has no type
     circles                    groups of files that import each other, type-checking imports included
     lines_over_120             lines of code
+    files_for_an_operator, files_for_an_instruction
+    files that adding one takes: the trials that the tests keep, `tests.test_operator_added` and `tests.test_instruction`
 
 The last line is one JSON object.
 """
@@ -133,6 +135,8 @@ def lines_over_120() -> list[tuple[str, int]]:
 
 
 def main() -> None:
+    from tests import test_instruction, test_operator_added
+
     comparisons, untyped, groups, wide = op_string_comparisons(), untyped_definitions(), circles(), lines_over_120()
     for what, places in (("comparisons of a kind with a name", comparisons), ("functions without types", untyped),
                          ("lines over 120", wide)):
@@ -143,8 +147,9 @@ def main() -> None:
                                                  n in sorted(by_file.items(), key=lambda x: -x[1])[:12]))
     print("circles:" + "".join(f"\n    {' ~ '.join(group)}" for group in groups))
     print(json.dumps({"op_string_comparisons": len(comparisons), "untyped_definitions": len(untyped),
-                      "circles": len(groups),
-                      "lines_over_120": len(wide)}))
+                      "circles": len(groups), "lines_over_120": len(wide),
+                      "files_for_an_operator": len(test_operator_added.FILES),
+                      "files_for_an_instruction": len(test_instruction.FILES)}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import numpy as np
 from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
-from nnac import arith
 from nnac.decode.front_end import FrontEnd, by_length, pad
 from nnac.decode.integer import stepping
 from nnac.decode.search import Found, Hypothesis, Search
@@ -28,6 +27,7 @@ from nnac.evaluate import Executor
 from nnac.executors.torch import Torch
 from nnac.ir import Node, QGraph
 from nnac.model.lm import STEP
+from nnac.ops import operator
 
 if TYPE_CHECKING:
     from nnac.executors import Subject
@@ -264,7 +264,7 @@ def _faulty(node: Node) -> tuple[Node, str]:
         value[at] = min(-int(value[at]), 127)
     else:
         prefix = name.removesuffix("bias") + ("input_" if node.attributes.get("variant") == "sum16" else "")
-        row, unit = (2 * node.attributes["cells"], 1 << (arith.PRE_FRACTION - 4)) if node.op == "lstm" else (0, 1)     # gates i, f, g, o
+        row, unit = operator(node.op).seen_bias(node.attributes)
         m, s = (int(np.broadcast_to(np.asarray(c[prefix + k], np.int64), value.shape)[row]) for k in ("multiplier", "shift"))
         at = (row,)
         value[at] += -(-(unit << s) // m)

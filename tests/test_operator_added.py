@@ -43,6 +43,9 @@ policy p {
 }
 """
 
+# the classes of `define`, by what they are made from, each in a file of its own; `make bench-house` counts them
+FILES = {ops.Operator: "nnac/ops/gelu.py", layers.Layer: "nnac/train/ops/gelu.py", emissions.Emission: "nnac/schedule/ops/gelu.py"}
+
 
 def define() -> None:
     """The three classes, each of which would be a file ``gelu.py`` in ``nnac/ops``, ``nnac/train/ops`` and ``nnac/schedule/ops``."""
@@ -141,6 +144,15 @@ def gelu(monkeypatch) -> Iterator[None]:
     for registry in (ops._OPERATORS, emissions._EMISSIONS, layers._LAYERS):
         registry.pop("gelu", None)
     ops._EMITTED.discard("gelu")
+
+
+def test_each_of_the_classes_belongs_in_a_file_of_its_own_where_its_registry_looks(gelu):
+    made = (type(ops.operator("gelu")), layers._LAYERS["gelu"], type(emissions._EMISSIONS["gelu"]))
+    home = Path(nnac.__file__).parent
+    for (base, file), cls in zip(FILES.items(), made, strict=True):
+        assert issubclass(cls, base) and cls.kind == "gelu"
+        assert home.parent / file == home.parent.joinpath(*base.__module__.split("."), "gelu.py")
+        assert (home.parent / file).parent.is_dir() and not (home.parent / file).exists()
 
 
 def test_gelu_is_nowhere_in_nnac():

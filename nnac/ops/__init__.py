@@ -108,6 +108,10 @@ class Operator:
         scale = unit_scale(p.activations) if self.bounded(layer.attributes) else None
         return Value(layer.path, layer.width, p.activations, layer.rate, scale)
 
+    def seen_bias(self, attributes: Mapping[str, Any]) -> tuple[int, int]:
+        """(row, units) of a bias, and by how many units of what its products give it must move to be seen in the output: a planted fault."""
+        return 0, 1
+
     # ---- the machine
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from nnac.attributes import Attributes, record
-from nnac.formats import unit_scale
+from nnac.formats import PRE, unit_scale
 from nnac.limits import MOST_UNITS
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import join, reverse, stacked
@@ -86,6 +86,9 @@ class Lstm(RecurrentOperator):
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
         return interleaved(lanes) or attributes["cells"] <= MOST_UNITS
+
+    def seen_bias(self, attributes: Mapping[str, Any]) -> tuple[int, int]:
+        return 2 * attributes["cells"], 1 << (PRE.fraction - 4)              # of gates i, f, g, o the cell input, by 1/16
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.ops._work import Work

@@ -428,12 +428,13 @@ class GraphModule(nn.Module):
         for node in self.graph.nodes:
             layer = self.layer(node.path)
             c = self._constants(node, forms)                                          # tells the layer those scales
-            for name, held in getattr(c, "graph", {}).items():
-                if name.endswith("bias") and node.op != "layer_norm" and (n := _at_limit(held)):
+            slots = tuple(layer.compressed_weights())
+            for name, held in getattr(c, "graph", {}).items():       # without weights there is no sum that a bias could overflow
+                if slots and name.endswith("bias") and (n := _at_limit(held)):
                     warnings.warn(f"`{node.path}`: {n} of {held.size} biases do not fit their accumulator and are cut: the "
                                   "weights of these rows are tiny beside their bias; say `per_tensor`, or a coarser scale",
                                   CalibrationWarning, stacklevel=3)
-            for slot in layer.compressed_weights():
+            for slot in slots:
                 slot.quantiser.restart(slot.read())
 
     # -------------------------------------------------------------------------------------------------------- binding

@@ -90,13 +90,26 @@ def native_layer_norm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: 
     return Parts((layer_norm(r, node, args, kwargs), None, None))
 
 
-def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
-    """A sum or product of two values of the model."""
+def total(r: Reading, a: Any, b: Any) -> Any:
+    """A sum of two values of the model."""
     if isinstance(a, Zeros) or isinstance(b, Zeros):
-        return (b if isinstance(a, Zeros) else a) if kind == "add" else Zeros()
+        return b if isinstance(a, Zeros) else a
+    return combined(r, "add", a, b)
+
+
+def times(r: Reading, a: Any, b: Any) -> Any:
+    """A product of two values of the model, or of one and a number."""
+    if isinstance(a, Zeros) or isinstance(b, Zeros):
+        return Zeros()
     for x, y in ((a, b), (b, a)):
-        if isinstance(x, (int, float)) and kind == "multiply":
+        if isinstance(x, (int, float)):
             return scaled(r, y, float(x))
+    return combined(r, "multiply", a, b)
+
+
+def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
+    """An operator of two values of the model, element by element."""
+    for x in (a, b):
         if isinstance(x, (int, float)):
             raise Refusal(f"to {kind} a number ({x}) is not an operator yet", "fold it into the bias before or after")
         if isinstance(x, Weights):
@@ -115,7 +128,7 @@ def add(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     a, b = args[:2]
     if (alpha := kwargs.get("alpha", 1)) != 1 and isinstance(b, Sequence):
         b = scaled(r, b, float(alpha))
-    return combined(r, "add", a, b)
+    return total(r, a, b)
 
 
 @reads("aten.mul.Tensor", "aten.mul_.Tensor")
@@ -123,7 +136,7 @@ def mul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     for x, y in (args, args[::-1]):
         if isinstance(y, (int, float)) and y == 1:
             return x
-    return combined(r, "multiply", *args)
+    return times(r, *args)
 
 
 def scaled(r: Reading, value: Any, factor: float) -> Any:
@@ -157,7 +170,7 @@ def table(r: Reading, kind: str, value: Any) -> Sequence:
 @reads("aten.silu.default", "aten.silu_.default")
 def silu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``x sigmoid(x)``."""
-    return combined(r, "multiply", args[0], table(r, "sigmoid", args[0]))
+    return times(r, args[0], table(r, "sigmoid", args[0]))
 
 
 @reads("aten.tanh.default", "aten.tanh_.default")

@@ -18,8 +18,11 @@ def lstm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
     value, states, weights, biases, layers, keeps, _, bidirectional, batch_first = args
     if not all(isinstance(s, Zeros) for s in states):
         raise Refusal("an LSTM is given an initial state", "sequences start from zero here: leave the state out")
-    return stack(r, "lstm", value, weights, biases, layers, 1 - keeps, bidirectional, batch_first,
-                 weights[0].value.shape[0] // 4)
+    project = _projected(weights, biases, layers, bidirectional)
+    output, hidden = stack(r, "lstm", GATES, value, weights, biases, layers, 1 - keeps, bidirectional, batch_first,
+                           weights[0].value.shape[0] // 4, project)
+    cell = Unread("the cell state of an LSTM", "read its output sequence, or the last step of it: `y[-1]`")
+    return Parts((output, hidden, cell))
 
 
 @reads("aten.gru.input")
@@ -29,7 +32,8 @@ def gru(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise Refusal("a GRU is given an initial state", "sequences start from zero here: leave the state out")
     if bidirectional:
         raise Refusal("there is no bidirectional GRU", "a bidirectional LSTM, or a GRU that goes forward")
-    return stack(r, "gru", value, weights, biases, layers, 1 - keeps, False, batch_first, weights[1].value.shape[1])
+    return Parts(stack(r, "gru", GRU_GATES, value, weights, biases, layers, 1 - keeps, False, batch_first,
+                       weights[1].value.shape[1]))
 
 
 @reads("aten.lstm.data", "aten.gru.data")
@@ -47,10 +51,10 @@ def _projected(weights: list[Weights], biases: bool, layers: int, bidirectional:
     return len(weights) // (layers * (2 if bidirectional else 1)) == (5 if biases else 3)
 
 
-def stack(r: Reading, kind: str, value: Any, weights: list[Weights], biases: bool, layers: int, keeps: float,
-          bidirectional: bool,
-          batch_first: bool, cells: int) -> Parts:
-    """All layers and directions; (output sequence, final hidden state[, final cell state])."""
+def stack(r: Reading, kind: str, gates: tuple[str, ...], value: Any, weights: list[Weights], biases: bool, layers: int,
+          keeps: float, bidirectional: bool, batch_first: bool, cells: int,
+          project: bool = False) -> tuple[Sequence, FinalState | Unread]:
+    """All layers and directions of an operator with these gates; (output sequence, final hidden state)."""
     if not isinstance(value, Sequence) or not all(isinstance(w, Weights) for w in weights):
         raise Refusal(f"the {kind.upper()} reads something that is no sequence of the model")
     if len(value.axes) != 3 or not value.features_last or value.last:
@@ -65,8 +69,6 @@ def stack(r: Reading, kind: str, value: Any, weights: list[Weights], biases: boo
             raise Refusal(f"an axis is time for one recurrent layer and batch for another "
                           f"({'batch_first' if batch_first else 'time first'} here)",
                           "say `batch_first` for all or none, or transpose between them")
-    gates = GATES if kind == "lstm" else GRU_GATES
-    project = kind == "lstm" and _projected(weights, biases, layers, bidirectional)
     kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if biases else ()),
              *(("weight_hr",) if project else ()))
     directions = ("forward", "backward") if bidirectional else ("",)
@@ -102,6 +104,5 @@ def stack(r: Reading, kind: str, value: Any, weights: list[Weights], biases: boo
                         sizes=tuple(s for i, s in enumerate(v.sizes) if i != steps), last=True) for v in finals)
     hidden_state = FinalState(last) if not bidirectional else Unread("the final state of a bidirectional layer",
                                                                      "read its output sequence")
-    cell = Unread("the cell state of an LSTM", "read its output sequence, or the last step of it: `y[-1]`")
-    return Parts((value, hidden_state, cell) if kind == "lstm" else (value, hidden_state))
+    return value, hidden_state
 

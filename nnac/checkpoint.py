@@ -18,9 +18,9 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .checked import parse_json
-from .errors import ABSURD, UserError
-from .files import FileError, atomic, check_source
+from nnac.checked import parse_json
+from nnac.errors import ABSURD, UserError
+from nnac.files import FileError, atomic, check_source
 
 FORMAT, VERSION = "nnac-checkpoint", 1
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import field, fields_dict, frozen
 
 from nnac.compression.base import Method, from_dict
 from nnac.model.graph import Layer, ModelGraph, build, packaged
@@ -315,9 +315,6 @@ class Plan:
         import hashlib  # 7 ms that lint does not need
 
         return hashlib.sha256(json.dumps(self.to_json(origins=False), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-    def with_target(self, target: Target) -> Plan:
-        return evolve(self, target=target)
 
     def to_json(self, *, origins: bool = True) -> dict[str, Any]:
         """Plain JSON (dict of str, int, float, bool, None, lists), in a fixed order."""

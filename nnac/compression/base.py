@@ -46,7 +46,6 @@ KINDS = {
 }
 
 SETTINGS_WITH_METHODS = ("weights", "activations", "hidden", "regularise", "harden", "sparsity")
-GRANULARITIES = ("tensor", "channel", "gate", "group")
 
 
 @frozen

@@ -10,12 +10,12 @@ import torch
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from .. import checkpoint
-from ..checkpoint import CheckpointError
-from ..errors import ABSURD
-from ..model.rnnt_torch import Rnnt, RnntConfig
-from ..speech.features import FeatureSpec, Normalisation
-from ..speech.tokens import Tokens
+from nnac import checkpoint
+from nnac.checkpoint import CheckpointError
+from nnac.errors import ABSURD
+from nnac.model.rnnt_torch import Rnnt, RnntConfig
+from nnac.speech.features import FeatureSpec, Normalisation
+from nnac.speech.tokens import Tokens
 
 KIND = "rnnt-float"
 

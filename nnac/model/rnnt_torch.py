@@ -136,7 +136,3 @@ class Rnnt(nn.Module):
         """features [T, B, bins], targets [U, B] -> logits [B, T', U + 1, vocabulary], lengths [B]."""
         frames, lengths = self.encode(features, lengths)
         return self.joint(frames.transpose(0, 1)[:, :, None], self.predictions(targets).transpose(0, 1)[:, None]), lengths
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())

@@ -128,11 +128,6 @@ class Outcome:
         errors = sum(h.substitutions + h.deletions + h.insertions for h in self.heard.values())
         return 100.0 * errors / max(1, sum(h.words for h in self.heard.values()))
 
-    @property
-    def latency_ms(self) -> float | None:
-        """Machine time for one encoder step."""
-        return None if self.cycles_per_frame is None or not self.clock else 1e3 * self.cycles_per_frame / self.clock
-
 
 def save(folder: Path, outcome: Outcome) -> Path:
     """Write ``folder/ROW-sSEED.json``, whole or not at all."""

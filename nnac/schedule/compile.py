@@ -27,7 +27,7 @@ from nnac.placement import cpu_seconds, cpu_work, moved_bytes, on_cpu
 from nnac.program import INIT, Entry, HostCall, Port, Program, Symbol, Tap
 from nnac.schedule import budget, pins
 from nnac.schedule import layout as place
-from nnac.schedule.emit import Emitter, Item
+from nnac.schedule.emit import Emitted, Emitter
 from nnac.schedule.forms import View, forms
 from nnac.schedule.kernels import W8, Kernel, Parameters, kernel
 from nnac.schedule.layout import EntryPlan, Layout, Residents, Scratch
@@ -237,7 +237,7 @@ def parameter_sets(graph: QGraph, made: Made, host: frozenset[str]) -> list[Para
 
 
 def pinnable(graph: QGraph, kernels: Mapping[str, Kernel], settings: Settings, rates: Mapping[str, float],
-             config: MachineConfig) -> Iterator[pins.Item]:
+             config: MachineConfig) -> Iterator[pins.Pinnable]:
     """The tiles that could stay in W, with the traffic that each would save."""
     for k in kernels.values():
         node = graph.by_path[k.layer]
@@ -246,12 +246,12 @@ def pinnable(graph: QGraph, kernels: Mapping[str, Kernel], settings: Settings, r
         calls = rates[graph.declared(node.entry).name] * reads
         places = [(b, i, t) for b, band in enumerate(k.tiles) for i, t in enumerate(band) if t.live_words]
         for n, (b, i, t) in enumerate(places):
-            yield pins.Item((k.path, b, i), t.live_words * config.lanes, len(t.data) * calls, settings.pins.get(k.path, "auto"), n)
+            yield pins.Pinnable((k.path, b, i), t.live_words * config.lanes, len(t.data) * calls, settings.pins.get(k.path, "auto"), n)
 
 
 # ---------------------------------------------------------------------------------------------------------------- entries
 
-def emit(layout: Layout, plan: EntryPlan) -> list[Item]:
+def emit(layout: Layout, plan: EntryPlan) -> list[Emitted]:
     """One entry in program order, without semaphores."""
     emitter = Emitter(layout, plan)
     for node in layout.graph.entry(plan.entry):
@@ -263,7 +263,7 @@ def emit(layout: Layout, plan: EntryPlan) -> list[Item]:
     return emitter.halt()
 
 
-def initialise(layout: Layout) -> list[Item]:
+def initialise(layout: Layout) -> list[Emitted]:
     """The entry that runs once: constants, look-up tables, decoder tables, pinned weights."""
     emitter = Emitter(layout, EntryPlan(INIT, INIT, 1, {}, {}, {}, {}))
     dram, held = layout.image.addresses, layout.held
@@ -290,7 +290,7 @@ def initialise(layout: Layout) -> list[Item]:
     return emitter.halt()
 
 
-def finish(layout: Layout, items: Sequence[Item], plan: EntryPlan | None, settings: Settings) -> tuple[Entry, list[tuple[str, str, str]], dict]:
+def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, settings: Settings) -> tuple[Entry, list[tuple[str, str, str]], dict]:
     """Order, synchronise, prove, time and encode one entry; with a debug line per instruction and facts for the report."""
     from nnac.emulator.timing import simulate, stream_bursts
 
@@ -335,7 +335,7 @@ def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     return out
 
 
-def cycles_by_layer(items: Sequence[Item], done: Sequence[int]) -> dict[str, int]:
+def cycles_by_layer(items: Sequence[Emitted], done: Sequence[int]) -> dict[str, int]:
     """By how much each layer moves the end: what it costs with all that runs under it.  Sums to the whole."""
     last: dict[str, int] = {}
     for item, end in zip(items, done, strict=True):
@@ -369,7 +369,7 @@ def unread(layout: Layout, plan: EntryPlan) -> tuple[tuple[int, int], ...]:
     return tuple(out)
 
 
-def _whole_after(items: Sequence[Item], port: Port, path: str | None) -> int:
+def _whole_after(items: Sequence[Emitted], port: Port, path: str | None) -> int:
     """Index of the last instruction of a layer that writes its value, of whatever unit.
 
     A value that the host wrote (None) is whole from the start.
@@ -377,7 +377,7 @@ def _whole_after(items: Sequence[Item], port: Port, path: str | None) -> int:
     if path is None:
         return 0
 
-    def writes(item: Item) -> bool:
+    def writes(item: Emitted) -> bool:
         return item.path == path and any(s == "A" and first < e and f < end for s, first, end in item.writes for f, e in port.ranges)
     return max((i for i, item in enumerate(items) if writes(item)), default=0)
 

@@ -24,7 +24,7 @@ ELEMENTS = next(f.greatest for f in isa.LUT.fields if f.name == "n")            
 
 
 @frozen(eq=False, slots=True)
-class Item:
+class Emitted:
     """One instruction on its way: where it comes from, and what it touches."""
 
     instruction: Instruction
@@ -79,7 +79,7 @@ class Emitter:
 
     layout: Layout
     plan: EntryPlan
-    items: list[Item] = field(factory=list)
+    items: list[Emitted] = field(factory=list)
     path: str = ""
     bank: int = 0
     words: Ring = field(init=False)
@@ -99,7 +99,7 @@ class Emitter:
 
     def put(self, instruction: Instruction, what: str, reads: Sequence[Range] = (), writes: Sequence[Range] = ()) -> None:
         c = self.config
-        self.items.append(Item(instruction, self.path, what, (*instruction.reads(c), *reads), (*instruction.writes(c), *writes)))
+        self.items.append(Emitted(instruction, self.path, what, (*instruction.reads(c), *reads), (*instruction.writes(c), *writes)))
 
     # ------------------------------------------------------------------------------------------------ loads
 
@@ -202,7 +202,7 @@ class Emitter:
                 n = min(ELEMENTS, views[-1].form.width - first)
                 self.put(instruction([v.at(t) + first * v.form.size for v in views], n), what)
 
-    def halt(self) -> list[Item]:
+    def halt(self) -> list[Emitted]:
         self.path = ""
         self.put(isa.HALT(), "halt")
         return self.items

@@ -20,7 +20,7 @@ from nnac.program import HostCall, Slot
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel, Parameters
 from nnac.schedule.memory import Buffer, MemoryError_, allocate
-from nnac.schedule.pins import Item, choose
+from nnac.schedule.pins import Pinnable, choose
 from nnac.vectors import Form, align, element_bytes
 
 SMALL = 64                     # bytes: parameter sets up to this size always stay
@@ -231,7 +231,7 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
     if total > free and big:
         ring = max(2 * max(len(p.data) for p in big), config.a_bytes // 16)
         free -= ring
-    chosen = choose([Item((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0)) for p in big], max(0, free))
+    chosen = choose([Pinnable((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0)) for p in big], max(0, free))
     keep = [p for p in big if (p.key, p.index, 0) in chosen]
     if len(keep) == len(big):
         ring = 0
@@ -270,7 +270,7 @@ def _slots(node: Node) -> list[Slot]:
 
 # --------------------------------------------------------------------------------------------------------------------- W
 
-def hold(kernels: Mapping[str, Kernel], candidates: Iterable[Item], config: MachineConfig) -> Held:
+def hold(kernels: Mapping[str, Kernel], candidates: Iterable[Pinnable], config: MachineConfig) -> Held:
     """Choose the tiles that stay in W, and give them words.  PinError if those that must stay do not fit."""
     items = list(candidates)
     chosen = choose(items, config.pinned_words * config.lanes)

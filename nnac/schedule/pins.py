@@ -14,7 +14,7 @@ from attrs import frozen
 
 
 @frozen
-class Item:
+class Pinnable:
     """A tile that could stay: ``held`` bytes of SRAM, ``saved`` bytes of DRAM traffic per second.  ``wish``: auto | always | never.
 
     place  which tile of its kernel it is
@@ -36,7 +36,7 @@ class PinError(ValueError):
     """`pin always` asks for more than the pinned memory holds."""
 
 
-def choose(items: Iterable[Item], budget: int) -> frozenset[tuple[str, int, int]]:
+def choose(items: Iterable[Pinnable], budget: int) -> frozenset[tuple[str, int, int]]:
     """Keys of the tiles to pin within ``budget`` bytes.  PinError if the `always` tiles alone do not fit."""
     every = list(items)
     always = [i for i in every if i.wish == "always"]

@@ -24,8 +24,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..files import FileError, atomic, check_source, named, open_pipe, read_text, reason
-from .wav import HIGHEST_RATE, LOWEST_RATE, AudioError, UnknownFormat, Wav
+from nnac.files import FileError, atomic, check_source, named, open_pipe, read_text, reason
+from nnac.speech.wav import HIGHEST_RATE, LOWEST_RATE, AudioError, UnknownFormat, Wav
 
 SAMPLES = 1 << 16              # of a block that another library reads
 MANIFEST_LIMIT = 1 << 30       # bytes

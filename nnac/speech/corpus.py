@@ -36,15 +36,15 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge
 from numpy.typing import NDArray
 
-from ..checked import checked, parse_json
-from ..errors import ABSURD, UserError
-from ..files import FileError, atomic, memory, read
-from ..progress import progress
-from . import home
-from .acoustics import Conditions
-from .audio import Utterance, write_manifest
-from .features import FeatureSpec, Normalisation
-from .sentences import allowed
+from nnac.checked import checked, parse_json
+from nnac.errors import ABSURD, UserError
+from nnac.files import FileError, atomic, memory, read
+from nnac.progress import progress
+from nnac.speech import home
+from nnac.speech.acoustics import Conditions
+from nnac.speech.audio import Utterance, write_manifest
+from nnac.speech.features import FeatureSpec, Normalisation
+from nnac.speech.sentences import allowed
 
 VERSION = 1
 # the number enters the seed of every utterance

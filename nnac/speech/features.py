@@ -16,7 +16,7 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge, gt, le
 from numpy.typing import ArrayLike, NDArray
 
-from ..checked import checked
+from nnac.checked import checked
 
 
 @frozen

@@ -12,8 +12,8 @@ from functools import cached_property
 
 from attrs import field, frozen
 
-from ..checked import checked
-from ..errors import UserError
+from nnac.checked import checked
+from nnac.errors import UserError
 
 BLANK = 0
 SPACE = "▁"  # sentencepiece's mark of a word's beginning

@@ -17,7 +17,7 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
-from ..errors import UserError
+from nnac.errors import UserError
 
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 OTHERS = {2: "Microsoft ADPCM", 0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0x50: "MPEG", 0x55: "MP3", 0x64: "G.726", 0x161: "WMA", 0xFF: "AAC"}

@@ -16,12 +16,12 @@ from attrs import frozen
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..files import atomic
-from . import acoustics, espeak, home
-from .audio import Utterance, write_wav
-from .corpus import SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
-from .features import log_mel
-from .sentences import allowed
+from nnac.files import atomic
+from nnac.speech import acoustics, espeak, home
+from nnac.speech.audio import Utterance, write_wav
+from nnac.speech.corpus import SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
+from nnac.speech.features import log_mel
+from nnac.speech.sentences import allowed
 
 _TALKERS, _TALKER_SEED = 40, 1000  # clean utterances that babble is made of, and what is added to the seed for them
 

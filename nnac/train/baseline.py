@@ -18,18 +18,18 @@ from attrs.validators import ge, in_
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import checkpoint
-from ..checked import checked
-from ..decode.recogniser import Recogniser, save_recogniser
-from ..model.rnnt_torch import Rnnt, RnntConfig
-from ..speech.corpus import load_split
-from ..speech.tokens import LETTERS, Tokens, word_pieces
-from . import loop
-from .batches import Batch, Examples
-from .evaluate import WORD_ERRORS, Heard
-from .joint_loss import joint_loss
-from .loop import TrainingError
-from .pace import Pace, Run, settings
+from nnac import checkpoint
+from nnac.checked import checked
+from nnac.decode.recogniser import Recogniser, save_recogniser
+from nnac.model.rnnt_torch import Rnnt, RnntConfig
+from nnac.speech.corpus import load_split
+from nnac.speech.tokens import LETTERS, Tokens, word_pieces
+from nnac.train import loop
+from nnac.train.batches import Batch, Examples
+from nnac.train.evaluate import WORD_ERRORS, Heard
+from nnac.train.joint_loss import joint_loss
+from nnac.train.loop import TrainingError
+from nnac.train.pace import Pace, Run, settings
 
 DEV_UTTERANCES = 200          # of the dev split, for the word error rate on the way
 

@@ -17,9 +17,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..speech.corpus import Split
-from ..speech.features import Normalisation
-from ..speech.tokens import LETTERS, Tokens
+from nnac.speech.corpus import Split
+from nnac.speech.features import Normalisation
+from nnac.speech.tokens import LETTERS, Tokens
 
 
 @frozen(eq=False)

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from attrs import frozen
 
-from ..decode.front_end import recognise
-from ..speech.corpus import Split
-from ..speech.features import Normalisation
-from ..speech.tokens import Tokens
-from ..speech.wer import WordErrors, word_errors
-from .batches import Examples, grouped
-from .rnnt_loss import rnnt_loss
+from nnac.decode.front_end import recognise
+from nnac.speech.corpus import Split
+from nnac.speech.features import Normalisation
+from nnac.speech.tokens import Tokens
+from nnac.speech.wer import WordErrors, word_errors
+from nnac.train.batches import Examples, grouped
+from nnac.train.rnnt_loss import rnnt_loss
 
 WORD_ERRORS = "dev WER {:.1f} %"
 

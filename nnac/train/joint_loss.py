@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .rnnt_loss import check_lengths, occupancies
+from nnac.train.rnnt_loss import check_lengths, occupancies
 
 
 class _JointLoss(torch.autograd.Function):

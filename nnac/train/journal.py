@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..files import atomic
+from nnac.errors import UserError
+from nnac.files import atomic
 
 
 class JournalError(UserError):

@@ -31,16 +31,16 @@ from attrs import asdict, evolve, frozen
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import checkpoint
-from ..checked import checked, parse_json
-from ..children import end_with_parent
-from ..errors import ABSURD, UserError
-from ..files import FileError, atomic, read
-from ..progress import progress
-from .batches import epoch_order
-from .journal import Journal, check_tensorboard
-from .pace import Pace, Run
-from .processes import Stopped, TrainingError, alone, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
+from nnac import checkpoint
+from nnac.checked import checked, parse_json
+from nnac.children import end_with_parent
+from nnac.errors import ABSURD, UserError
+from nnac.files import FileError, atomic, read
+from nnac.progress import progress
+from nnac.train.batches import epoch_order
+from nnac.train.journal import Journal, check_tensorboard
+from nnac.train.pace import Pace, Run
+from nnac.train.processes import Stopped, TrainingError, alone, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
 
 Report = Callable[[dict], None]
 

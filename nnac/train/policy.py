@@ -18,27 +18,27 @@ from attrs.validators import ge, gt
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .. import checkpoint
-from ..checked import checked
-from ..checkpoint import CheckpointError
-from ..decode.front_end import FrontEnd, TextEnd, end_from_json
-from ..decode.recogniser import Recogniser, load_recogniser
-from ..decode.tensors import TensorEnd
-from ..errors import ABSURD
-from ..lower import lower_plan
-from ..plan import Plan
-from ..speech.corpus import load_split
-from . import loop
-from .baseline import DEV_UTTERANCES
-from .batches import Batch, Examples, grouped
-from .distil import divergence
-from .evaluate import WORD_ERRORS, Heard
-from .families import module_of
-from .families.rnnt import Transducer
-from .loop import TrainingError
-from .module import FloatWeightsError, GraphModule
-from .pace import OPTION, Pace, Run, settings
-from .schedule import Compression
+from nnac import checkpoint
+from nnac.checked import checked
+from nnac.checkpoint import CheckpointError
+from nnac.decode.front_end import FrontEnd, TextEnd, end_from_json
+from nnac.decode.recogniser import Recogniser, load_recogniser
+from nnac.decode.tensors import TensorEnd
+from nnac.errors import ABSURD
+from nnac.lower import lower_plan
+from nnac.plan import Plan
+from nnac.speech.corpus import load_split
+from nnac.train import loop
+from nnac.train.baseline import DEV_UTTERANCES
+from nnac.train.batches import Batch, Examples, grouped
+from nnac.train.distil import divergence
+from nnac.train.evaluate import WORD_ERRORS, Heard
+from nnac.train.families import module_of
+from nnac.train.families.rnnt import Transducer
+from nnac.train.loop import TrainingError
+from nnac.train.module import FloatWeightsError, GraphModule
+from nnac.train.pace import OPTION, Pace, Run, settings
+from nnac.train.schedule import Compression
 
 KIND = "nnac-training-module"
 

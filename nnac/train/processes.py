@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from .. import children
-from ..errors import UserError
+from nnac import children
+from nnac.errors import UserError
 
 Report = Callable[[dict], None]
 

@@ -431,7 +431,7 @@ def read_job(path: str | os.PathLike) -> tuple[Any, Run]:
         job = checked(_Job, parse_json(read(path, JOB_LIMIT)), "job")
         return task_from_json({"kind": job.kind, "task": job.task}), job.run
     except FileError as error:
-        raise TrainingError(str(error)) from None
+        raise TrainingError(f"{path}: not a training job: {str(error).removeprefix(f'{path}: ')}") from None
     except ABSURD as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise TrainingError(f"{path}: not a training job (`nnac train … --job {path}` writes one): {what}") from None

@@ -132,6 +132,7 @@ def flat(config: MachineConfig) -> str:
         f"read_rtlil <<rtlil\n{text}\nrtlil",
         "proc",
         "flatten",
+        "opt_clean",
         "memory_collect",
         "write_verilog -noattr -norename",
     ]

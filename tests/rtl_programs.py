@@ -499,6 +499,8 @@ class Draw:
                 for size in [dict(A=self.c.a_bytes, W=self.c.words).get(space, 1 << 40)]
             ) or (i.unit == "VX" and overlap(i, self.c)):
                 continue
+            if any(rule.broken(i, self.c) for rule in i.rules):
+                continue
             if isinstance(i, (PROF, HOST)):
                 self.code.append(i)
             else:

@@ -225,6 +225,7 @@ def tidied(text: str) -> str:
     text = text.replace(
         "\nmodule", "\n/* verilator lint_off WIDTH */\n/* verilator lint_off CASEINCOMPLETE */\nmodule", 1
     )
+    text = re.sub(r"^ *\(\* src = \"[^\"]*\" \*\)\n", "", text, flags=re.M)
     return re.sub(r"^ *initial begin\n(?: *\S+ ?\[\d+\] = \d+'[hd]0+;\n)+ *end\n", "", text, flags=re.M)
 
 

@@ -104,7 +104,7 @@ bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (ha
 cosim: setup               ## the RTL core beside the emulator: random programs, a network, planted faults (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
 
-area: setup                ## cells, memories and megahertz of the core, by Yosys and nextpnr (an hour)
+area: setup                ## what the core is made of, module by module, by Yosys (a minute)
 	$(BIN)/pip install --quiet -e ".[area]"
 	$(BIN)/python -m benchmarks.area
 

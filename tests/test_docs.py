@@ -33,4 +33,4 @@ def test_every_link_and_path_of_a_document_exists(document):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
         assert "://" in target or (document.parent / target).exists(), f"{document.name} links to {target}"
     for path in re.findall(r"`((?:nnac|tests|specs|benchmarks|grammar|docs)/[\w./-]+\.\w+)`", text):
-        assert Path(path).stem .partition("_")[0] == "X" or (ROOT / path).exists(), f"{document.name} names {path}"
+        assert Path(path).stem.partition("_")[0] == "X" or (ROOT / path).exists(), f"{document.name} names {path}"

@@ -200,7 +200,7 @@ def test_centroids_that_fall_together_stay_finite():
 
 
 def test_mu_law_space_is_the_inverse_of_the_companding_law():
-    from nnac.compression.forms import MuLaw
+    from nnac.compression._forms import MuLaw
 
     g, mu = torch.linspace(-1, 1, 41, dtype=F64), torch.tensor(17.0, dtype=F64)
     x = MuLaw().expand(g, mu)

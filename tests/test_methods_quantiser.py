@@ -241,7 +241,7 @@ def test_gq_learns_its_curvature():
 
 
 def make_anneal(steps):
-    from nnac.compression.forms import Exponential
+    from nnac.compression._forms import Exponential
 
     return Exponential(Change(2.0, 300.0), Moment(float(steps)))
 

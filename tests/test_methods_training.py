@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nnac.compression._centroids import lloyd, lloyd_max
-from nnac.compression.forms import Exponential, Flat, Linear, MuLaw
+from nnac.compression._forms import Exponential, Flat, Linear, MuLaw
 from nnac.train.clock import Clock
 from nnac.train.quantiser import KernelQuantiser, Part, Settings, WeightQuantiser
 from nnac.train.schedule import Compression, Slot

@@ -241,7 +241,7 @@ def form(keyword: str, family: str) -> Callable[[type], type]:
 def keywords() -> tuple[str, ...]:
     """The keywords of all methods, without importing any: the files of this package that declare one."""
     files = Path(__file__).parent.glob("*.py")
-    return tuple(sorted(f.stem for f in files if f.stem not in ("__init__", "base", "forms") and not f.stem.startswith("_")))
+    return tuple(sorted(f.stem for f in files if f.stem not in ("__init__", "base") and not f.stem.startswith("_")))
 
 
 def find(keyword: str) -> type[Method] | None:
@@ -259,7 +259,7 @@ def methods(setting: str | None = None) -> dict[str, type[Method]]:
 
 def forms(family: str | None = None) -> dict[str, type[Form]]:
     """All forms, or those of one family, by keyword."""
-    importlib.import_module("nnac.compression.forms")
+    importlib.import_module("nnac.compression._forms")
     return {k: f for k, f in _FORMS.items() if family is None or f.family == family}
 
 

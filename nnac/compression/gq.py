@@ -8,7 +8,7 @@ from attrs import frozen
 
 from nnac.compression._weights import State, WeightRule
 from nnac.compression.base import Form, Method, argument, method
-from nnac.compression.forms import Exponential, MuLaw
+from nnac.compression._forms import Exponential, MuLaw
 from nnac.units import Change
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.area [--target tiny]
 
-Before any mapping to gates, so the figures are those of the description, not of a process; an adder of 24 bits counts 24.
+Before any mapping to gates, so the figures are those of the description, not of a process; an adder of 24 bits is 24.
 The memories at the core's ports are not among them: `nnac rtl --memories` lists those.  Needs the extra ``area`` (Yosys
 as WebAssembly; a minute of a processor for `tiny`, several for `edge`).  The last line is one JSON object.
 """

@@ -1,19 +1,24 @@
-"""What accelerator-aware training buys: three deployments of one network on one machine, after the same number of training steps.
+"""What accelerator-aware training buys: three deployments of one network on one machine, after the same number of
+training steps.
 
     python -m benchmarks.bench_aat --float FILE --corpus DIR [--runs DIR] [--steps N] [--utterances N] [--policies a,b]
 
     aat    trained with the machine's integers in the forward pass; all of it runs on the machine
-    (a)    weight-only QAT: only the weights are quantised in training (activations, cells, tables stay real); then the scales are found on
+    (a)    weight-only QAT: only the weights are quantised in training (activations, cells, tables stay real); then the
+    scales are found on
            the trained network, and all of it runs on the machine
     (b)    the network of (a), with sensitive operators left on the CPU in floating point:
-           b-norm  layer norms and the joint's tanh: programs compiled with `place cpu`, transfers priced by the compiler
-           b-cell  gates, cells and hidden states of the LSTMs.  The language places whole layers, so this one has no program: its price is
-                   that of aat and, for every LSTM step, wake-up, transfer and arithmetic as `nnac.schedule.compile.host_call` counts them
+           b-norm  layer norms and the joint's tanh: programs compiled with `place cpu`, transfers priced by the
+                   compiler
+           b-cell  gates, cells and hidden states of the LSTMs.  The language places whole layers, so this one has no
+                   program: its price is that of aat and, for every LSTM step, wake-up, transfer and arithmetic as
+                   `nnac.schedule.compile.host_call` counts them
 
-Word error rates: training module in evaluation mode on the first utterances of `sent` and `voice`; differences with paired bootstrap
-intervals.  For aat and (a) a sample is also run on the emulator, every integer compared.  Cycles: predicted, for one frame of 60 ms with
-the labels and joint calls of that sample.  The paper's claims (up to 10 % of the word error rate saved against (a), 5-7 % of latency against
-(b)) rest on a recogniser and an accelerator that are not known to us: docs/methods.md §1.  The last line is one JSON object.
+Word error rates: training module in evaluation mode on the first utterances of `sent` and `voice`; differences with
+paired bootstrap intervals.  For aat and (a) a sample is also run on the emulator, every integer compared.  Cycles:
+predicted, for one frame of 60 ms with the labels and joint calls of that sample.  The paper's claims (up to 10 % of the
+word error rate saved against (a), 5-7 % of latency against (b)) rest on a recogniser and an accelerator that are not
+known to us: docs/methods.md §1.  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -72,10 +77,12 @@ def quantised_weights(module: Transducer) -> dict[str, Tensor]:
         if node.op in ("linear", "embedding"):
             out[f"{name}.weight"] = _real(layer.quantiser(layer.weight))
         elif node.op == "lstm":
-            assert layer.variant == "acc32" and not node.attributes["bidirectional"] and not layer.project, "what the policies here use"
+            plain = layer.variant == "acc32" and not node.attributes["bidirectional"] and not layer.project
+            assert plain, "what the policies here use"
             columns = layer.weight_ih_l0.shape[1]
             both = _real(layer.quantisers["l0"](layer._shared("")))
-            out[f"{name}.weight_ih_l0"], out[f"{name}.weight_hh_l0"] = both[:, :columns] / layer.ratio, both[:, columns:]
+            out[f"{name}.weight_ih_l0"], out[f"{name}.weight_hh_l0"] = both[:, :columns] / layer.ratio, both[:,
+                columns:]
     return out
 
 
@@ -93,7 +100,8 @@ class WeightOnlyLearner(PolicyLearner):
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
         with self.model.real_numbers():
             weights = quantised_weights(self.model)
-            logits, lengths = torch.func.functional_call(self.model, weights, (batch.features, batch.lengths, batch.tokens.T))
+            logits, lengths = torch.func.functional_call(self.model, weights,
+                                                         (batch.features, batch.lengths, batch.tokens.T))
         loss = rnnt_loss(logits, batch.tokens, lengths, batch.token_counts, reduction="sum")
         return loss, float(loss.detach())
 
@@ -124,7 +132,7 @@ def train(task: PolicyTask, title: str) -> Trained:
     return trained(task.out)
 
 
-# -------------------------------------------------------------------------------------------------------------- what is measured
+# ----------------------------------------------------------------------------------------------------- what is measured
 
 def on_cpu(module: Transducer, kinds: tuple[str, ...]) -> Transducer:
     """The module with these operators in floating point, their weights as the machine holds them."""
@@ -147,7 +155,8 @@ def errors(module: Any, splits: list[Split], recogniser: Recogniser) -> WordErro
 
 
 def cells_on_cpu(graph: QGraph, target: Target) -> dict[str, int]:
-    """Cycles that each entry's step pays more with b-cell: gates as int16 to the CPU, hidden states back, at every LSTM step."""
+    """Cycles that each entry's step pays more with b-cell: gates as int16 to the CPU, hidden states back, at every LSTM
+    step."""
     out = {entry: 0 for entry in graph.inputs}
     for node in graph.nodes:
         if node.op != "lstm":
@@ -191,8 +200,10 @@ class Row:
         out: dict[str, Any] = dict(policy=self.policy, seconds=round(self.seconds))
         for name, s in self.systems.items():
             low, high = difference_interval(aat.errors, s.errors)
-            out[name] = dict(wer=round(s.errors.rate, 3), cycles_per_frame=round(s.cycles), wer_minus_aat=[round(low, 3), round(high, 3)],
-                             wer_saved_by_aat_percent=round(100 * (s.errors.errors - aat.errors.errors) / max(1, s.errors.errors), 2),
+            out[name] = dict(wer=round(s.errors.rate, 3), cycles_per_frame=round(s.cycles),
+                             wer_minus_aat=[round(low, 3), round(high, 3)],
+                             wer_saved_by_aat_percent=round(100 * (s.errors.errors - aat.errors.errors) / max(1,
+                                 s.errors.errors), 2),
                              latency_saved_by_aat_percent=round(100 * (1 - aat.cycles / s.cycles), 2),
                              compared_integers=s.compared, different_integers=s.different)
         return out
@@ -201,38 +212,45 @@ class Row:
 def measure(plan: Plan, args: argparse.Namespace, recogniser: Recogniser, splits: list[Split]) -> Row:
     """Train and measure everything of one policy."""
     begun = time.process_time()
-    config = PolicyConfig.of(plan, steps=args.steps, learning_rate=args.learning_rate, warmup=max(1, args.steps // 8), batch_frames=args.batch_frames,
+    config = PolicyConfig.of(plan, steps=args.steps, learning_rate=args.learning_rate, warmup=max(1, args.steps // 8),
+                             batch_frames=args.batch_frames,
                              shards=1, calibration=64)
     name = f"{plan.name}-{args.steps}"
     aat = train(PolicyTask(plan, config, args.float, args.corpus, f"{args.runs}/{name}-aat.nnc"), f"{plan.name}, aat")
-    only = train(WeightOnlyTask(plan, config, args.float, args.corpus, f"{args.runs}/{name}-weights.nnc"), f"{plan.name}, weight-only")
+    only = train(WeightOnlyTask(plan, config, args.float, args.corpus, f"{args.runs}/{name}-weights.nnc"),
+                 f"{plan.name}, weight-only")
     graphs = {"aat": bind(aat), "a": bind(only)}
     settings = Settings.of(plan)
     programs = {n: compile_graph(g, plan.target, settings) for n, g in graphs.items()}
     places = {n.path: "cpu" for n in graphs["a"].nodes if n.op in SENSITIVE}
     norms = compile_graph(graphs["a"], plan.target, evolve(settings, places={**settings.places, **places}))
     sample = [recogniser.normalisation.apply(f) for s in splits for f in s.features[:args.emulated]]
-    compared = {n: compare(t.module, Emulator(programs[n]), t.front, sample, batch=8) for n, t in (("aat", aat), ("a", only))}
+    compared = {n: compare(t.module, Emulator(programs[n]), t.front, sample, batch=8) for n,
+                t in (("aat", aat), ("a", only))}
     steps = dict(compared["aat"].steps)
     cycles = {n: per_frame(entry_cycles(p), steps) for n, p in programs.items()}
     extra = cells_on_cpu(graphs["aat"], plan.target)
     systems = {n: System(errors(t.module, splits, recogniser), cycles[n], compared[n].compared, compared[n].different)
                for n, t in (("aat", aat), ("a", only))}
-    systems["b-norm"] = System(errors(on_cpu(only.module, SENSITIVE), splits, recogniser), per_frame(entry_cycles(norms), steps))
-    systems["b-cell"] = System(errors(on_cpu(only.module, ("lstm",)), splits, recogniser), cycles["aat"] + per_frame(extra, steps))
+    systems["b-norm"] = System(errors(on_cpu(only.module, SENSITIVE), splits, recogniser),
+                               per_frame(entry_cycles(norms), steps))
+    systems["b-cell"] = System(errors(on_cpu(only.module, ("lstm",)), splits, recogniser), cycles["aat"] +
+                               per_frame(extra, steps))
     return Row(plan.name, time.process_time() - begun, systems)
 
 
 def show(row: Row, float_errors: WordErrors) -> None:
     table = Table(title=f"{row.policy}: float network {float_errors.rate:.2f} %")
-    for column in ("system", "WER %", "minus aat, 95 %", "WER saved by aat", "cycles a frame", "latency saved by aat", "different integers"):
+    for column in ("system", "WER %", "minus aat, 95 %", "WER saved by aat", "cycles a frame", "latency saved by aat",
+                   "different integers"):
         table.add_column(column, justify="left" if column == "system" else "right")
     for name, s in row.to_json().items():
         if isinstance(s, dict):
             low, high = s["wer_minus_aat"]
             checked = f"{s['different_integers']:,} of {s['compared_integers']:,}" if s["compared_integers"] else ""
             table.add_row(name, f"{s['wer']:.2f}", f"{low:+.2f} … {high:+.2f}" if name != "aat" else "",
-                          f"{s['wer_saved_by_aat_percent']:.1f} %" if name != "aat" else "", f"{s['cycles_per_frame']:,}",
+                          f"{s['wer_saved_by_aat_percent']:.1f} %" if name != "aat" else "",
+                          f"{s['cycles_per_frame']:,}",
                           f"{s['latency_saved_by_aat_percent']:.1f} %" if name != "aat" else "", checked)
     Console(file=sys.stdout, width=130).print(table)
 
@@ -241,7 +259,8 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--float", default="runs/demo/float.nnc", metavar="FILE")
     p.add_argument("--corpus", default="runs/demo/corpus", metavar="DIR")
-    p.add_argument("--runs", default="runs/aat", metavar="DIR", help="trained modules; what is there is not trained again")
+    p.add_argument("--runs", default="runs/aat", metavar="DIR",
+                   help="trained modules; what is there is not trained again")
     p.add_argument("--policies", default=",".join(POLICIES))
     p.add_argument("--steps", type=int, default=150)
     p.add_argument("--learning-rate", type=float, default=3e-4)
@@ -257,7 +276,8 @@ def main() -> int:
     for name in args.policies.split(","):
         rows.append(measure(resolve(Path(__file__).with_name("aat.nnac"), name), args, recogniser, splits))
         show(rows[-1], reference)
-    print(json.dumps(dict(steps=args.steps, learning_rate=args.learning_rate, utterances=len(SPLITS) * args.utterances, words=reference.words,
+    print(json.dumps(dict(steps=args.steps, learning_rate=args.learning_rate, utterances=len(SPLITS) * args.utterances,
+                          words=reference.words,
                           wer_float=round(reference.rate, 3), rows=[r.to_json() for r in rows])))
     return 1 if any(s.different for r in rows for s in r.systems.values()) else 0
 

@@ -2,11 +2,11 @@
 
     python benchmarks/bench_codec.py [--vela PYTHON] [--rows NAME ...] [--repeat N] [--json FILE]
 
---vela   an interpreter that has `ethos-u-vela` (5.2.0 was used for the published figures); also NNAC_VELA_PYTHON.  Without it the
-         column shows the published figures, marked as such.
-Every row is 1024 x 1024 weights, headers, tables, bitmaps and padding included; tiles are 64 x 1024.  mlw gets the better of its
-two orders (stream, Ethos-U65-512).  Every row is decoded and compared before it is printed.  Times are CPU time of one thread.
-The last line is one JSON object.
+--vela   an interpreter that has `ethos-u-vela` (5.2.0 was used for the published figures); also NNAC_VELA_PYTHON.
+         Without it the column shows the published figures, marked as such.
+Every row is 1024 x 1024 weights, headers, tables, bitmaps and padding included; tiles are 64 x 1024.  mlw gets the
+better of its two orders (stream, Ethos-U65-512).  Every row is decoded and compared before it is printed.  Times are
+CPU time of one thread. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ import weight_cases as wc
 
 # ethos-u-vela 5.2.0 on the same weights; the better of the two orders
 PUBLISHED = {
-    "gauss_int8_clip4": 7.144, "gauss_int8_clip3": 7.662, "uniform_int8": 8.001, "levels32_kmeans": 5.001, "levels16_kmeans": 4.001,
-    "levels16_uniform(int4)": 3.433, "levels16_uniform_spread(int4*16)": 3.433, "levels16_equiprobable": 4.001, "levels4": 2.001,
-    "binary": 1.001, "zeros50_mag": 4.680, "zeros75_mag": 2.681, "zeros90_mag": 1.222, "zeros50_rand": 4.510, "zeros75_rand": 2.575,
-    "zeros90_rand": 1.174, "zeros50_blk16": 4.635, "zeros75_blk16": 2.738, "zeros90_blk16": 1.287, "levels16_zeros50_mag": 2.693,
+    "gauss_int8_clip4": 7.144, "gauss_int8_clip3": 7.662, "uniform_int8": 8.001, "levels32_kmeans": 5.001,
+             "levels16_kmeans": 4.001,
+    "levels16_uniform(int4)": 3.433, "levels16_uniform_spread(int4*16)": 3.433, "levels16_equiprobable": 4.001,
+             "levels4": 2.001,
+    "binary": 1.001, "zeros50_mag": 4.680, "zeros75_mag": 2.681, "zeros90_mag": 1.222, "zeros50_rand": 4.510,
+             "zeros75_rand": 2.575,
+    "zeros90_rand": 1.174, "zeros50_blk16": 4.635, "zeros75_blk16": 2.738, "zeros90_blk16": 1.287,
+             "levels16_zeros50_mag": 2.693,
     "levels16_zeros75_mag": 1.564, "int4_zeros75_mag": 1.553, "all_zero": 0.125,
     "zeros75_blk64x1": 2.602, "levels16_zeros75_blk64x1": 1.801,
 }
@@ -55,14 +59,15 @@ for name, file in json.load(sys.stdin).items():
     stream = mlw_codec.encode(flat)
     spent = time.process_time() - start
     assert (np.array(mlw_codec.decode(stream))[:w.size] == w.ravel()).all(), name
-    ordered, _ = encode_weights(Accelerator.Ethos_U65_512, w.reshape(w.shape[0], 1, 1, w.shape[1]), (1, 1), 8, 32, False,
-                                NpuBlockTraversal.DEPTH_FIRST)
+    ordered, _ = encode_weights(Accelerator.Ethos_U65_512, w.reshape(w.shape[0], 1, 1, w.shape[1]), (1, 1), 8, 32,
+                                False, NpuBlockTraversal.DEPTH_FIRST)
     print(json.dumps([name, min(len(stream), len(ordered)) * 8 / w.size, w.size / spent / 1e6]), flush=True)
 """
 
 
 def mlw(python: str, rows: dict[str, NDArray[np.int8]]) -> dict[str, tuple[float, float]]:
-    """name -> (bits a weight, million weights encoded a second) by the Vela that ``python`` has; RuntimeError: it has none."""
+    """name -> (bits a weight, million weights encoded a second) by the Vela that ``python`` has; RuntimeError: it has
+    none."""
     with tempfile.TemporaryDirectory() as folder:
         files = {}
         for i, (name, matrix) in enumerate(rows.items()):
@@ -115,7 +120,8 @@ def main() -> None:
     if not matrices: raise SystemExit(f"no such row; there are {', '.join(wc.cases())}")
     try: theirs, source = mlw(options.vela, matrices), "measured"
     except (RuntimeError, OSError) as error:
-        console.print(f"ethos-u-vela is not there ({error}); the mlw column shows published figures (5.2.0)", style="yellow")
+        console.print(f"ethos-u-vela is not there ({error}); the mlw column shows published figures (5.2.0)",
+                      style="yellow")
         theirs, source = {name: (bits, None) for name, bits in PUBLISHED.items()}, "published"
 
     codec.encode(matrices[next(iter(matrices))], "entropy")        # warm-up
@@ -137,7 +143,8 @@ def main() -> None:
                       ratio if not ratio or theirs_bits >= row["nnac_bits"] else f"[red]{ratio}[/red]",
                       f"{row['entropy_bits']:.4f}", over, f"{100 * row['live_words'] / row['words']:.0f} %",
                       *(f"{1.048576 / row[key]:.0f}" for key in ("choose_s", "encode_s", "decode_s")))
-    table.caption = ("over: nnac above the entropy (zero-order, or of blocks where lower); live: words that are multiplied;\n"
+    table.caption = ("over: nnac above the entropy (zero-order, or of blocks where lower); live: words that are "
+                     "multiplied;\n"
                      "choose (and encode), encode, decode: million weights a second, one thread")
     console.print(table)
 
@@ -150,7 +157,8 @@ def main() -> None:
         "rows": [{key: row[key] for key in kept} for row in rows],
         "mlw_source": source,
         "at_or_below_mlw": [sum(row["nnac_bits"] <= row["mlw_bits"] for row in compared), len(compared)],
-        "worst_over_entropy": round(max((r["nnac_bits"] / r["entropy_bits"] - 1 for r in rows if r["entropy_bits"]), default=0), 4),
+        "worst_over_entropy": round(max((r["nnac_bits"] / r["entropy_bits"] - 1 for r in rows if r["entropy_bits"]),
+                                        default=0), 4),
         "encode_mweights_per_s": round(total / sum(row["encode_s"] for row in rows), 1),
         "decode_mweights_per_s": round(total / sum(row["decode_s"] for row in rows), 1),
         "choose_and_encode_mweights_per_s": round(total / sum(row["choose_s"] for row in rows), 1),

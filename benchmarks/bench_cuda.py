@@ -1,4 +1,5 @@
-"""A training step on a GPU: the exact module of a policy against the float network, small and 57 M weights.  The last line is one JSON object."""
+"""A training step on a GPU: the exact module of a policy against the float network, small and 57 M weights.  The last
+line is one JSON object."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def main() -> None:
         config = RnntConfig(hidden=256 if name == "small" else 942, layers=3 if name == "small" else 5)
         plain = timed(step_of(Rnnt(config).to(args.device).train(), batch), args.device, args.repeat)
         weights = sum(p.numel() for p in module.parameters() if p.ndim == 2)
-        out[name] = {"weights": weights, "exact_s": round(exact, 4), "float_s": round(plain, 4), "ratio": round(exact / plain, 3)}
+        out[name] = {"weights": weights, "exact_s": round(exact, 4), "float_s": round(plain, 4),
+                     "ratio": round(exact / plain, 3)}
         print(name, out[name], flush=True)
     print(json.dumps(out))
 

@@ -1,8 +1,9 @@
 """What lint expects of a policy beside what the compiler makes of it.  ``python -m benchmarks.bench_estimate``
 
-Every policy of specs/ for the small model: normally distributed weights, its schedule run to the end (pruned, annealed), calibrated on noise,
-compiled.  A row each: cycles, bytes of weights and SRAM as compiled, and by how much the estimate differs; and the least that lint would refuse.
-Ends with one line of JSON: the mean and the largest magnitude of the relative errors in cycles, and whether the least was ever above the program.
+Every policy of specs/ for the small model: normally distributed weights, its schedule run to the end (pruned,
+annealed), calibrated on noise, compiled.  A row each: cycles, bytes of weights and SRAM as compiled, and by how much
+the estimate differs; and the least that lint would refuse. Ends with one line of JSON: the mean and the largest
+magnitude of the relative errors in cycles, and whether the least was ever above the program.
 """
 
 from __future__ import annotations
@@ -68,10 +69,13 @@ def main() -> None:
                 continue
             seen.add(r.plan.digest)
             row = rows[f"{path.stem}:{name}"] = compared(r.plan)
-            print(f"{path.stem + ':' + name:<44} {row['cycles']:>9,.0f} cycles {row['cycles_error']:+7.1%}   {row['weights']:>9,} bytes "
-                  f"{row['weights_error']:+7.1%}   SRAM {row['sram_error']:+7.1%}   at least {row['least_cycles']:,} cycles", flush=True)
+            print(f"{path.stem + ':' + name:<44} {row['cycles']:>9,.0f} cycles {row['cycles_error']:+7.1%}   "
+                  f"{row['weights']:>9,} bytes "
+                  f"{row['weights_error']:+7.1%}   SRAM {row['sram_error']:+7.1%}   at least {row['least_cycles']:,} "
+                  f"cycles", flush=True)
     errors = [abs(row["cycles_error"]) for row in rows.values()]
-    print(json.dumps({"policies": len(rows), "mean_error": round(statistics.mean(errors), 4), "largest_error": round(max(errors), 4),
+    print(json.dumps({"policies": len(rows), "mean_error": round(statistics.mean(errors), 4),
+                      "largest_error": round(max(errors), 4),
                       "sound": all(row["sound"] for row in rows.values())}))
 
 

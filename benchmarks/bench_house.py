@@ -6,7 +6,8 @@
     circles                    groups of files that import each other, type-checking imports included
     lines_over_120             lines of code
     files_for_an_operator, files_for_an_instruction
-    files that adding one takes: the trials that the tests keep, `tests.test_operator_added` and `tests.test_instruction`
+    files that adding one takes: the trials that the tests keep, `tests.test_operator_added` and
+    `tests.test_instruction`
 
 The last line is one JSON object.
 """

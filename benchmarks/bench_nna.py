@@ -1,11 +1,12 @@
-"""The accelerator side in one run: schedules against the roofline, compile time, emulator speed, frame batching, and the peers.
+"""The accelerator side in one run: schedules against the roofline, compile time, emulator speed, frame batching, and
+the peers.
 
     python -m benchmarks.bench_nna [--quick] [--json FILE]
 
-Weights are random (Gaussian, quantised per row; ``cb4`` moved to 16 int8 values): bytes and cycles depend on shapes and on the spread of
-the values, not on what a model has learnt.  The roofline is computed from shapes and encoded bytes alone (`nnac.schedule.roofline`).
-Peers run if NNAC_VELA_PYTHON and NNAC_SCALESIM_PYTHON name interpreters that have `ethos-u-vela` 5.2.0 and `scalesim` 3.0.0; else their
-columns say so.  The last line is one JSON object.
+Weights are random (Gaussian, quantised per row; ``cb4`` moved to 16 int8 values): bytes and cycles depend on shapes and
+on the spread of the values, not on what a model has learnt.  The roofline is computed from shapes and encoded bytes
+alone (`nnac.schedule.roofline`). Peers run if NNAC_VELA_PYTHON and NNAC_SCALESIM_PYTHON name interpreters that have
+`ethos-u-vela` 5.2.0 and `scalesim` 3.0.0; else their columns say so.  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -55,12 +56,15 @@ def graphs(quick: bool) -> dict[tuple[str, str], tuple[QGraph, int]]:
     return out
 
 
-def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console) -> tuple[dict[str, float], dict[Any, Program]]:
+def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console) -> tuple[dict[str, float],
+        dict[Any, Program]]:
     """Cycles of every entry against the roofline; and the programs."""
-    table = Table("model", "policy", "target", "entry", "cycles", "ms", "roofline", "bound", "over", "DRAM bytes", title="schedule over roofline")
+    table = Table("model", "policy", "target", "entry", "cycles", "ms", "roofline", "bound", "over", "DRAM bytes",
+                  title="schedule over roofline")
     found: dict[str, float] = {}
     programs = {}
-    jobs = [(m, p, g, f, t) for (m, p), (g, f) in cases.items() for t in ((EDGE, LARGE, TINY) if m == "small" else (EDGE,))]
+    jobs = [(m, p, g, f, t) for (m, p), (g, f) in cases.items()
+            for t in ((EDGE, LARGE, TINY) if m == "small" else (EDGE,))]
     for model, policy, graph, frames, target in jobs:
         program = compile_graph(graph, target, Settings(frames=frames))
         programs[model, policy, target.name] = (graph, program)
@@ -69,8 +73,10 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
                 continue
             bound = roofline(split(graph).graph, target, program.report["layers"], entry.part, entry.steps)
             over = entry.cycles / float(bound.cycles) if bound.cycles else float("nan")
-            table.add_row(model, policy, target.name, name, f"{entry.cycles:,}", f"{1e3 * entry.cycles / target.clock:.3f}",
-                          f"{float(bound.cycles):,.0f}", bound.bound, f"{over:.4f}", f"{program.report['entries'][name]['dram_bytes']:,}")
+            table.add_row(model, policy, target.name, name, f"{entry.cycles:,}",
+                          f"{1e3 * entry.cycles / target.clock:.3f}",
+                          f"{float(bound.cycles):,.0f}", bound.bound, f"{over:.4f}",
+                          f"{program.report['entries'][name]['dram_bytes']:,}")
             if entry.model_entry == "encoder":
                 which = (*entry.part.split(".", 1)[1:], *(("frames",) if entry.steps > 1 else ()))
                 found["/".join((model, policy, target.name, *which))] = round(over, 5)
@@ -81,8 +87,10 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
         bound = roofline(graph, EDGE, program.report["layers"], "encoder")
         found[f"matvec_1x1024x4096/{policy}/edge"] = round(cycles / float(bound.cycles), 5)
         programs["matvec", policy, "edge"] = (graph, program)
-        table.add_row("1x1024x4096", policy, "edge", "encoder.step", f"{cycles:,}", f"{1e3 * cycles / EDGE.clock:.3f}", f"{float(bound.cycles):,.0f}",
-                      bound.bound, f"{cycles / float(bound.cycles):.4f}", f"{program.report['entries']['encoder.step']['dram_bytes']:,}")
+        table.add_row("1x1024x4096", policy, "edge", "encoder.step", f"{cycles:,}", f"{1e3 * cycles / EDGE.clock:.3f}",
+                      f"{float(bound.cycles):,.0f}",
+                      bound.bound, f"{cycles / float(bound.cycles):.4f}",
+                      f"{program.report['entries']['encoder.step']['dram_bytes']:,}")
     console.print(table)
     return found, programs
 
@@ -107,17 +115,20 @@ def compile_cost(size: str, frames: int, repeat: int) -> dict[str, float]:
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repeat):
-            done = subprocess.run([sys.executable, "-c", COMPILE, size, str(frames), f"{folder}/p.nnap"], capture_output=True, text=True,
+            done = subprocess.run([sys.executable, "-c", COMPILE, size, str(frames), f"{folder}/p.nnap"],
+                                  capture_output=True, text=True,
                                   cwd=HERE.parent, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, check=True)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
     return {k: statistics.median(r[k] for r in runs) for k in runs[0]}
 
 
 def traffic(graph: QGraph, frames: int) -> tuple[float, float]:
-    """LSTM weight bytes read from DRAM with frame batching, over without: (layers as wide as their input, all).  Counted on instructions."""
+    """LSTM weight bytes read from DRAM with frame batching, over without: (layers as wide as their input, all).
+    Counted on instructions."""
     never = {k: "never" for n in graph.nodes for k in (f"{n.path}.input", f"{n.path}.recurrent", f"{n.path}.weight")}
     program = compile_graph(graph, EDGE, Settings(frames=frames, pins=never))
-    square = {n.path for n in graph.entry("encoder") if n.op == "lstm" and n.constants["input"].shape == n.constants["recurrent"].shape}
+    square = {n.path for n in graph.entry("encoder") if n.op == "lstm"
+              and n.constants["input"].shape == n.constants["recurrent"].shape}
     lstm = {n.path for n in graph.entry("encoder") if n.op == "lstm"}
     config = isa.MachineConfig.of(EDGE)
     ratios = []
@@ -134,7 +145,8 @@ def traffic(graph: QGraph, frames: int) -> tuple[float, float]:
 
 
 def emulator(graph: QGraph, program: Program, repeat: int) -> dict[str, float]:
-    """Seconds of one encoder step with data, one utterance; simulated cycles a second of timing alone (from a cold start)."""
+    """Seconds of one encoder step with data, one utterance; simulated cycles a second of timing alone (from a cold
+    start)."""
     machine = Machine(program)
     x = random_inputs(graph, "encoder", np.random.default_rng(0))
     machine.run("encoder.step", x)
@@ -151,7 +163,8 @@ def emulator(graph: QGraph, program: Program, repeat: int) -> dict[str, float]:
         timed.append(time.perf_counter() - start)
     start = time.perf_counter()
     prove_program(program)
-    return dict(step_s=statistics.median(spent), rtf=statistics.median(spent) * STEPS_PER_SECOND, cycles=cycles, timing_s=statistics.median(timed),
+    return dict(step_s=statistics.median(spent), rtf=statistics.median(spent) * STEPS_PER_SECOND, cycles=cycles,
+                timing_s=statistics.median(timed),
                 cycles_per_s=cycles / statistics.median(timed), prove_s=time.perf_counter() - start)
 
 
@@ -167,7 +180,8 @@ def peer(variable: str, script: str, *arguments: str) -> dict[str, Any] | None:
 
 
 def peers(programs: dict[Any, Any], console: Console) -> dict[str, Any]:
-    """The 1 x 1024 x 4096 product in other people's tools.  Published: measured by us once, on a shared machine; cycles are exact."""
+    """The 1 x 1024 x 4096 product in other people's tools.  Published: measured by us once, on a shared machine; cycles
+    are exact."""
     ours = programs["matvec", "raw", "edge"][1].entries["encoder.step"].cycles
     code = decoded(programs["matvec", "raw", "edge"][1].entries["encoder.step"])
     start = time.perf_counter()
@@ -176,17 +190,21 @@ def peers(programs: dict[Any, Any], console: Console) -> dict[str, Any]:
     vela = peer("NNAC_VELA_PYTHON", "peer_vela.py", str(MATVEC[1]), str(MATVEC[0]), "int8")
     scale = peer("NNAC_SCALESIM_PYTHON", "peer_scalesim.py", str(MATVEC[1]), str(MATVEC[0]), "16", "ws")
     table = Table("who", "MACs", "memory", "cycles", "ms", "simulated cycles/s", "", title="1 x 1024 x 4096, int8")
-    table.add_row("nnac edge (counted)", "256", "3.75 GB/s", f"{ours:,}", f"{1e3 * ours / EDGE.clock:.3f}", f"{speed:,.0f}", "with weights from DRAM")
+    table.add_row("nnac edge (counted)", "256", "3.75 GB/s", f"{ours:,}", f"{1e3 * ours / EDGE.clock:.3f}",
+                  f"{speed:,.0f}", "with weights from DRAM")
     if vela and "cycles" in vela:
         ms = 1e3 * vela["cycles"] / vela["clock"]
-        table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", f"{vela['cycles']:,.0f}", f"{ms:.3f}", "", f"{vela['wall_s']} s")
+        table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", f"{vela['cycles']:,.0f}", f"{ms:.3f}",
+                      "", f"{vela['wall_s']} s")
     else:
-        table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", "1,048,840", "1.049", "", _absent(vela, "NNAC_VELA_PYTHON"))
+        table.add_row("Vela, Ethos-U65-512 (its estimate)", "512", "3.75 GB/s", "1,048,840", "1.049", "",
+                      _absent(vela, "NNAC_VELA_PYTHON"))
     if scale and "cycles" in scale:
         table.add_row("SCALE-Sim 16x16 WS", "256", "none", f"{scale['cycles']:,.0f}", "", f"{scale['cycles_per_s']:,}",
                       f"{scale['wall_s']} s, no data")
     else:
-        table.add_row("SCALE-Sim 16x16, 32x32", "256", "none", "262,144 and more", "", "3,700 to 16,000", _absent(scale, "NNAC_SCALESIM_PYTHON"))
+        table.add_row("SCALE-Sim 16x16, 32x32", "256", "none", "262,144 and more", "", "3,700 to 16,000",
+                      _absent(scale, "NNAC_SCALESIM_PYTHON"))
     console.print(table)
     return dict(nnac_cycles=ours, vela=vela, scalesim=scale)
 
@@ -211,19 +229,28 @@ def main() -> None:
     square, whole = traffic(graph, 4)
     figures = Table("figure", "value", title=f"{model}, int8, edge")
     for name, value in (
-            ("compile, graph to proved program file", f"{cost[1]['wall']:.1f} s wall, {cost[1]['cpu']:.1f} s CPU, peak {cost[1]['peak']:,.0f} MiB "
-                                                      f"(of which {cost[1]['before']:,.0f} before), {cost[1]['weights'] / 1e6:.1f} M weights"),
+            ("compile, graph to proved program file",
+             f"{cost[1]['wall']:.1f} s wall, {cost[1]['cpu']:.1f} s CPU, peak {cost[1]['peak']:,.0f} MiB "
+                                                      f"(of which {cost[1]['before']:,.0f} before), "
+             f"{cost[1]['weights'] / 1e6:.1f} M weights"),
             ("the same with an entry for 4 frames", f"{cost[4]['wall']:.1f} s wall, peak {cost[4]['peak']:,.0f} MiB"),
-            ("one encoder step on the emulator, with data", f"{1e3 * ran['step_s']:.2f} ms: real-time factor {ran['rtf']:.3f} at 33.3 steps/s"),
-            ("timing alone", f"{ran['cycles']:,} cycles in {1e3 * ran['timing_s']:.1f} ms: {ran['cycles_per_s'] / 1e6:,.1f} M cycles/s"),
+            ("one encoder step on the emulator, with data",
+             f"{1e3 * ran['step_s']:.2f} ms: real-time factor {ran['rtf']:.3f} at 33.3 steps/s"),
+            ("timing alone",
+                f"{ran['cycles']:,} cycles in {1e3 * ran['timing_s']:.1f} ms: {ran['cycles_per_s'] / 1e6:,.1f} M "
+             f"cycles/s"),
             ("proof of all entries, from bytes", f"{ran['prove_s']:.1f} s"),
-            ("LSTM weight traffic, 4 frames over 1", f"{square:.4f} where input and hidden are equally wide, {whole:.4f} over all layers")):
+            ("LSTM weight traffic, 4 frames over 1",
+             f"{square:.4f} where input and hidden are equally wide, {whole:.4f} over all layers")):
         figures.add_row(name, value)
     console.print(figures)
     found = peers(programs, console)
-    result = dict(schedule_over_roofline=over, emulator_rtf=round(ran["rtf"], 4), timing_cycles_per_s=round(ran["cycles_per_s"]),
-                  compile_s=round(cost[1]["wall"], 2), compile_peak_mib=round(cost[1]["peak"]), frame_batch_traffic_ratio=round(square, 5),
-                  frame_batch_traffic_ratio_all_layers=round(whole, 5), model=model, compile_frames4_s=round(cost[4]["wall"], 2),
+    result = dict(schedule_over_roofline=over, emulator_rtf=round(ran["rtf"], 4),
+                  timing_cycles_per_s=round(ran["cycles_per_s"]),
+                  compile_s=round(cost[1]["wall"], 2), compile_peak_mib=round(cost[1]["peak"]),
+                  frame_batch_traffic_ratio=round(square, 5),
+                  frame_batch_traffic_ratio_all_layers=round(whole, 5), model=model,
+                  compile_frames4_s=round(cost[4]["wall"], 2),
                   prove_s=round(ran["prove_s"], 2), peers=found)
     if args.json:
         Path(args.json).write_text(json.dumps(result) + "\n")

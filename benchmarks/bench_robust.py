@@ -1,9 +1,10 @@
-"""Hostile input of every kind, thousands of each where they are cheap: what is right must come out right, everything else refused in one line.
+"""Hostile input of every kind, thousands of each where they are cheap: what is right must come out right, everything
+else refused in one line.
 
     python -m benchmarks.bench_robust [--share 0.1] [--seed 1] [KIND …]
 
-A case is bad if it ends in an exception of Python's own, hangs, or gives what is wrong.  The first bad case of a kind is printed with its seed.
-Ends with one JSON line: tried and bad by kind; the exit status is 1 if anything was bad.
+A case is bad if it ends in an exception of Python's own, hangs, or gives what is wrong.  The first bad case of a kind
+is printed with its seed. Ends with one JSON line: tried and bad by kind; the exit status is 1 if anything was bad.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from nnac.diagnostics import DiagnosticError
 from nnac.errors import UserError
 
 SLOW_S = 20.0                  # of one case: a hang
-VALUES = [None, True, False, -1, 0, 1, 7, 255, 2**31, 2**32, 2**63, 10**30, -(2**40), 0.5, 1.5, -0.0, 1e-300, 1e300, "", "x", "1", "\x1b[2J", "é",
+VALUES = [None, True, False, -1, 0, 1, 7, 255, 2**31, 2**32, 2**63, 10**30, -(2**40), 0.5, 1.5, -0.0, 1e-300, 1e300, "",
+          "x", "1", "\x1b[2J", "é",
           "x" * 5000, [], {}, [[]], [1, 2, 3], [None], {"a": 1}, ...]
 KINDS: dict[str, tuple[int, Callable[[Any, random.Random, Path, Small], None]]] = {}
 
@@ -110,11 +112,13 @@ def _wav(r: random.Random) -> tuple[bytes, np.ndarray, int]:
     else:
         codes = g.integers(-top, top, (n, channels))
         raw = np.frombuffer(codes.astype(order + "i8").tobytes(), np.uint8).reshape(-1, 8)
-        data = (codes + 128).astype(np.uint8).tobytes() if width == 1 else (raw[:, :width] if order == "<" else raw[:, 8 - width:]).tobytes()
+        data = (codes + 128).astype(np.uint8).tobytes() if width == 1 else (raw[:, :width] if order == "<"
+                                                                            else raw[:, 8 - width:]).tobytes()
         expected = codes / top
     tag, rate = (3 if floating else 1), r.choice([8000, 16000, 44100])
     extensible = r.random() < 0.3
-    form = struct.pack(order + "HHIIHH", 0xFFFE if extensible else tag, channels, rate, rate * width * channels, width * channels, 8 * width)
+    form = struct.pack(order + "HHIIHH", 0xFFFE if extensible else tag, channels, rate, rate * width * channels,
+                       width * channels, 8 * width)
     if extensible:
         form += struct.pack(order + "HHIH", 22, 8 * width, 0, tag) + bytes.fromhex("000000001000800000aa00389b71")
 
@@ -122,14 +126,16 @@ def _wav(r: random.Random) -> tuple[bytes, np.ndarray, int]:
         pad = b"\0" if len(content) % 2 and r.random() < 0.5 else b""
         return key + struct.pack(order + "I", len(content) if size is None else size) + content + pad
 
-    stray = [chunk(r.choice([b"LIST", b"bext", b"JUNK", b"xyz ", b"fact"]), bytes(r.choice([0, 4, 26, 600]))) for _ in range(r.randint(0, 3))]
+    stray = [chunk(r.choice([b"LIST", b"bext", b"JUNK", b"xyz ", b"fact"]), bytes(r.choice([0, 4, 26, 600])))
+             for _ in range(r.randint(0, 3))]
     if r.random() < 0.3:
         stray.append(b"LIST" + struct.pack(order + "I", 5) + b"abcde")        # no pad byte before `data`
     streamed = name != b"RF64" and r.random() < 0.3
     size = r.choice([0xFFFFFFFF, 0x7FFFF000, 0x80000000]) if streamed else 0xFFFFFFFF if name == b"RF64" else len(data)
     ds64 = chunk(b"ds64", struct.pack("<QQQI", 0, len(data), n, 0)) if name == b"RF64" else b""
     tail = b"" if streamed else (b"\0" if len(data) % 2 else b"") + b"".join(stray[:1])
-    body = b"WAVE" + ds64 + chunk(b"fmt ", form) + b"".join(stray) + b"data" + struct.pack(order + "I", size) + data + tail
+    body = b"WAVE" + ds64 + chunk(b"fmt ", form) + b"".join(stray) + b"data" + struct.pack(order + "I",
+        size) + data + tail
     return name + struct.pack(order + "I", min(len(body), 0xFFFFFFFF)) + body, expected.mean(1).astype(np.float32), rate
 
 
@@ -157,11 +163,12 @@ def audio_lengths(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     from nnac.speech.audio import write_wav
 
     n = r.choice([0, 1, r.randrange(2000), r.randrange(2000), r.randrange(40_000)])
-    write_wav(folder / "x.wav", np.random.default_rng(n).integers(-9000, 9000, n).astype(np.int16), r.choice([8000, 16000]))
+    write_wav(folder / "x.wav", np.random.default_rng(n).integers(-9000, 9000, n).astype(np.int16),
+              r.choice([8000, 16000]))
     assert cli(["compare", str(small.checkpoint), str(small.program), "--json", "--audio", str(folder / "x.wav")]) == 0
 
 
-# ------------------------------------------------------------------------------------------------ programs and checkpoints
+# --------------------------------------------------------------------------------------------- programs and checkpoints
 
 @kind(1500)
 def program_bytes(_: Any, r: random.Random, folder: Path, small: Small) -> None:
@@ -191,7 +198,8 @@ def program_contents(cache: dict, r: random.Random, folder: Path, small: Small) 
             words[r.randrange(len(words)), r.randrange(2)] ^= np.uint64(1 << r.randrange(64))
         tensors[f"words.{e.name}"], tensors[f"lines.{e.name}"] = words, e.lines
     text = json.dumps(content)
-    data = save(tensors, {"nnac": json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, text), "content": text})})
+    data = save(tensors, {"nnac": json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, text),
+                                              "content": text})})
     read = Program.from_bytes(data)
     str(read)
     front_end_of(read)
@@ -203,11 +211,13 @@ def program_contents(cache: dict, r: random.Random, folder: Path, small: Small) 
         from nnac.runtime import recognise
 
         recognise(Subject(compiled=read), [np.zeros((9, read.values["features"].width), np.float32)], 0.1, quiet=True)
-    assert all(emulator.cycles(e) == program_cycles(program, e) for e in ("encoder", "prediction", "joint") if same_words(program, read, e))
+    assert all(emulator.cycles(e) == program_cycles(program, e) for e in ("encoder", "prediction", "joint")
+               if same_words(program, read, e))
 
 
 def same_words(a: Any, b: Any, entry: str) -> bool:
-    return a.target == b.target and all(np.array_equal(e.words, b.entries[n].words) for n, e in a.entries.items() if n in b.entries)\
+    return a.target == b.target and all(np.array_equal(e.words, b.entries[n].words) for n, e in a.entries.items()
+                                        if n in b.entries)\
         and {n for n in a.entries} == {n for n in b.entries}
 
 
@@ -239,7 +249,8 @@ def checkpoint_contents(cache: dict, r: random.Random, folder: Path, small: Smal
     tensors = dict(file.tensors)
     if r.random() < 0.3:
         name = r.choice(list(tensors))
-        bad = np.array(tensors[name], dtype=np.float32 if tensors[name].dtype.kind == "f" else tensors[name].dtype).reshape(-1)
+        bad = np.array(tensors[name], dtype=np.float32 if tensors[name].dtype.kind == "f"
+                       else tensors[name].dtype).reshape(-1)
         if bad.size and bad.dtype.kind == "f":
             bad[r.randrange(bad.size)] = r.choice([np.nan, np.inf, 1e38, 0.0])
         tensors[name] = bad if r.random() < 0.3 else bad.reshape(file.tensors[name].shape)
@@ -256,7 +267,8 @@ def experiments(cache: dict, r: random.Random, folder: Path, small: Small) -> No
     from nnac.report import experiments as e
 
     lines = cache.setdefault("lines", Path("specs/comparison/all.toml").read_text("utf-8").split("\n"))
-    words = ["3", "1.5", "true", "[]", "{}", '"x"', "[[]]", "-1", "nan", "inf", "[1, 2]", "1979-05-27", "9" * 400, "9" * 5000, "[" * 3000,
+    words = ["3", "1.5", "true", "[]", "{}", '"x"', "[[]]", "-1", "nan", "inf", "[1, 2]", "1979-05-27", "9" * 400,
+             "9" * 5000, "[" * 3000,
              '"\\u001b"', "", "x", '["a", 1]', "{ a = { b = 1 } }", "0x10", "1e400"]
     at = r.choice([i for i, line in enumerate(lines) if "=" in line and not line.startswith("#")])
     text = "\n".join([*lines[:at], f"{lines[at].partition('=')[0]}= {r.choice(words)}", *lines[at + 1:]])
@@ -283,7 +295,8 @@ def jobs(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
 
     if "job" not in cache:
         plan = loads(small.policy.read_text("utf-8")).plan
-        cache["job"] = json.loads(json.dumps(job_of(PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"), Run())))
+        cache["job"] = json.loads(json.dumps(job_of(PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
+                                                    Run())))
     text = json.dumps(changed(cache["job"], r))
     (folder / "j").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
     read_job(folder / "j")
@@ -305,7 +318,8 @@ def policies(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
     from nnac.language.format import format_text
 
     texts = cache.setdefault("texts", [p.read_text("utf-8") for p in sorted(Path("specs").rglob("*.nnac"))])
-    words = ["0", "-1", "1e308", "int0", "int99", "9" * 30, "fraction(0)", "codebook(values=[1])", "nf4", "{", "}", "(", "\r", "\0",
+    words = ["0", "-1", "1e308", "int0", "int99", "9" * 30, "fraction(0)", "codebook(values=[1])", "nf4", "{", "}", "(",
+             "\r", "\0",
              "->", "..", "%", "é"]
     text = r.choice(texts)
     for _ in range(r.randint(1, 3)):
@@ -323,7 +337,8 @@ def inputs_of_debug(_: Any, r: random.Random, folder: Path, small: Small) -> Non
     from nnac.program import Program
 
     out = io.BytesIO()
-    values: Any = np.zeros((4, 8), r.choice([np.int8, np.int64, np.uint64, np.float32, np.bool_, np.complex64, object, "U3"]))
+    values: Any = np.zeros((4, 8), r.choice([np.int8, np.int64, np.uint64, np.float32, np.bool_, np.complex64, object,
+                                             "U3"]))
     if values.dtype == np.uint64:
         values = values + np.uint64(2**63 + 5)
     if r.random() < 0.3:
@@ -347,7 +362,8 @@ def outputs(_: Any, r: random.Random, folder: Path, small: Small) -> None:
         f.unlink()
     path = folder / "x"
     before = os.urandom(r.randrange(50))
-    how = r.choice(["plain", "absent", "link", "hard", "read-only", "fifo", "folder link", "loop", "dangling", "input", "input link"])
+    how = r.choice(["plain", "absent", "link", "hard", "read-only", "fifo", "folder link", "loop", "dangling", "input",
+                    "input link"])
     mode = r.choice([0o600, 0o644, 0o664, 0o755])
     target = folder / "target"
     if how in ("plain", "read-only", "input"):
@@ -388,20 +404,26 @@ def outputs(_: Any, r: random.Random, folder: Path, small: Small) -> None:
 
 # ------------------------------------------------------------------------------------------------ the process
 
-def _run(words: list[str], shell: str = "", flags: tuple[str, ...] = (), env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+def _run(words: list[str], shell: str = "", flags: tuple[str, ...] = (), env: dict[str, str] |
+         None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, *flags, "-m", "nnac", *words]
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command] if shell else command
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, env=os.environ | (env or {}))
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, env=os.environ |
+                          (env or {}))
 
 
 @kind(30)
 def streams(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     (folder / "pé[bold].nnac").write_text('import "pé[bold].nnac"\npolicy p { wieghts }\n', "utf-8")
-    words = r.choice([["isa"], ["lint", str(folder / "pé[bold].nnac")], ["lint", "--format", "sarif", str(folder / "pé[bold].nnac")],
-                      ["explain", "--settings"], ["--help"], ["show", str(small.program)], ["disasm", str(small.program)]])
-    done = _run(words, r.choice(["", ">&-", "2>&-", "<&-", "<&- >&- 2>&-", "> /dev/full", "2> /dev/full", "| true", "| head -c 10"]),
+    words = r.choice([["isa"], ["lint", str(folder / "pé[bold].nnac")],
+                      ["lint", "--format", "sarif", str(folder / "pé[bold].nnac")],
+                      ["explain", "--settings"], ["--help"], ["show", str(small.program)],
+                      ["disasm", str(small.program)]])
+    done = _run(words, r.choice(["", ">&-", "2>&-", "<&-", "<&- >&- 2>&-", "> /dev/full", "2> /dev/full", "| true",
+                                 "| head -c 10"]),
                 r.choice([(), (), ("-O",), ("-OO",)]),
-                r.choice([{}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "utf-16"},
+                r.choice([{}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"},
+                          {"PYTHONIOENCODING": "utf-16"},
                           {"HOME": "/nonexistent"}]))
     assert "Traceback" not in done.stderr + done.stdout and "Exception ignored" not in done.stderr
 
@@ -409,10 +431,12 @@ def streams(_: Any, r: random.Random, folder: Path, small: Small) -> None:
 @kind(25)
 def interrupts(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     (folder / "x.wav").write_bytes(_wav(random.Random(1))[0])
-    words = r.choice([["isa"], ["run", str(small.program), "--audio", str(folder / "x.wav")], ["lint", "specs"], ["profile", str(small.program)]])
+    words = r.choice([["isa"], ["run", str(small.program), "--audio", str(folder / "x.wav")], ["lint", "specs"],
+                      ["profile", str(small.program)]])
     # the interpreter's own start is not ours: wait for the package
     code = "import sys; sys.stdout.write('!'); sys.stdout.flush(); from nnac.__main__ import main; sys.exit(main())"
-    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     assert process.stdout is not None and process.stdout.read(1) == "!"
     time.sleep(0.03 + r.random() * 1.5)
     process.send_signal(signal.SIGINT)
@@ -423,8 +447,10 @@ def interrupts(_: Any, r: random.Random, folder: Path, small: Small) -> None:
 @kind(60)
 def numbers(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     value = r.choice(["-1", "1e3", "9" * 30, "9" * 5000, "nan", "inf", "", " ", "0x10", "1_000", "٣", "1.5", "-0"])
-    words = r.choice([["corpus", "--out", str(folder / "c"), "--processes", "0", "--seed"], ["baseline", "--corpus", "c", "--out", "o", "--cells"],
-                      ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate"], ["run", "p", "--audio", "a", "--batch"],
+    words = r.choice([["corpus", "--out", str(folder / "c"), "--processes", "0", "--seed"],
+                      ["baseline", "--corpus", "c", "--out", "o", "--cells"],
+                      ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate"],
+                      ["run", "p", "--audio", "a", "--batch"],
                       ["sweep", "e", "--jobs"], ["corpus", "--out", str(folder / "c"), "--processes", "0", "--train"]])
     with contextlib.suppress(SystemExit):
         cli([*words, value])
@@ -459,7 +485,8 @@ def tried(name: str, count: int, seed: int, folder: Path, small: Small) -> int:
             bad += 1
             if bad <= 3:
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                print(f"{name} {i} (seed {seed}): {type(error).__name__}: {str(error)[:300]}  at {where.filename}:{where.lineno}", file=sys.stderr)
+                print(f"{name} {i} (seed {seed}): {type(error).__name__}: {str(error)[:300]}  at "
+                      f"{where.filename}:{where.lineno}", file=sys.stderr)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     return bad

@@ -249,7 +249,8 @@ def timed(owner: type, name: str, spent: dict[str, float]) -> Iterator[None]:
 
 
 def cost(stage: Stage) -> dict[str, Any]:
-    """Cycles a frame, an utterance alone as on a device; the share of wall time outside the emulator, 16 in lockstep."""
+    """Cycles a frame, an utterance alone as on a device; the share of wall time outside the emulator, 16 in
+    lockstep."""
     program = Program.load(stage.whole_program())
     front = front_end_of(program)
     split = load_split(stage.corpus, "home").first(60)

@@ -1,11 +1,13 @@
-"""Sparse layers: the experiment of Kepner et al. 2017 with several libraries, integers, the machine's own streams, the Graph Challenge.
+"""Sparse layers: the experiment of Kepner et al. 2017 with several libraries, integers, the machine's own streams, the
+Graph Challenge.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.bench_sparse [--quick] [--plot FILE.svg] [--parts cross,memory,integers,rnnt,machine,challenge]
+    OMP_NUM_THREADS=1 python -m benchmarks.bench_sparse [--quick] [--plot FILE.svg] [--parts
+    cross,memory,integers,rnnt,machine,challenge]
 
-``max(W Y + b, 0)`` in FP32, one thread: dense (the faster of torch and NumPy), torch CSR, scipy CSR, and GraphBLAS as the paper writes
-the layer, as LAGraph does and fused (`nnac.graphblas.layers`).  All forms take turns in one process, least of many turns of the thread's
-CPU time; every result is compared with scipy's.  The crossover is the density at which a form is as fast as dense, interpolated.
-The last line is one JSON object.
+``max(W Y + b, 0)`` in FP32, one thread: dense (the faster of torch and NumPy), torch CSR, scipy CSR, and GraphBLAS as
+the paper writes the layer, as LAGraph does and fused (`nnac.graphblas.layers`).  All forms take turns in one process,
+least of many turns of the thread's CPU time; every result is compared with scipy's.  The crossover is the density at
+which a form is as fast as dense, interpolated. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -82,24 +84,30 @@ def random_csr(m: int, inverse: int, rng: np.random.Generator) -> sparse.csr_arr
 
 
 def forms_of(w: sparse.csr_array, y: NDArray, b: NDArray, dense: torch.Tensor) -> dict[str, Callable[[], Any]]:
-    """Every form of one layer.  y [m, n], b [m]; ``dense``: a matrix of the same size, whose values do not matter to its speed."""
+    """Every form of one layer.  y [m, n], b [m]; ``dense``: a matrix of the same size, whose values do not matter to
+    its speed."""
     m, n = y.shape
     g = Matrix.sparse(w.indptr, w.indices, w.data, m)
     ty, tb = torch.from_numpy(y), torch.from_numpy(b)
-    csr = torch.sparse_csr_tensor(torch.from_numpy(w.indptr), torch.from_numpy(w.indices), torch.from_numpy(w.data), (m, m))
+    csr = torch.sparse_csr_tensor(torch.from_numpy(w.indptr), torch.from_numpy(w.indices), torch.from_numpy(w.data),
+                                  (m, m))
     array = dense.numpy()
     if n == 1:
         y1, by, bb = y[:, 0].copy(), Vector(y[:, 0]), Vector(b)
         t1 = ty[:, 0].contiguous()
-        return {"torch dense": lambda: torch.addmv(tb, dense, t1).clamp_(min=0), "numpy dense": lambda: np.maximum(array @ y1 + b, 0),
+        return {"torch dense": lambda: torch.addmv(tb, dense, t1).clamp_(min=0),
+                "numpy dense": lambda: np.maximum(array @ y1 + b, 0),
                 "fused": lambda: fused_vector(g, by, bb), "torch csr": lambda: torch.mv(csr, t1).add_(tb).clamp_(min=0),
                 "scipy csr": lambda: np.maximum(w @ y1 + b, 0)}
     column, wide = b[:, None], np.repeat(b[:, None], n, 1)
     gy, gb, zero, diag = Matrix.full(y), Matrix.full(wide), Matrix.full(np.zeros((m, n), np.float32)), diagonal(b)
     tc, tw = tb[:, None], torch.from_numpy(wide)
-    return {"torch dense": lambda: torch.addmm(tc, dense, ty).clamp_(min=0), "numpy dense": lambda: np.maximum(array @ y + column, 0),
-            "fused": lambda: fused(g, gy, gb), "paper": lambda: paper(g, gy, gb, zero), "lagraph": lambda: lagraph(g, gy, diag),
-            "torch csr": lambda: torch.addmm(tw, csr, ty).clamp_(min=0), "scipy csr": lambda: np.maximum(w @ y + column, 0)}
+    return {"torch dense": lambda: torch.addmm(tc, dense, ty).clamp_(min=0),
+            "numpy dense": lambda: np.maximum(array @ y + column, 0),
+            "fused": lambda: fused(g, gy, gb), "paper": lambda: paper(g, gy, gb, zero),
+            "lagraph": lambda: lagraph(g, gy, diag),
+            "torch csr": lambda: torch.addmm(tw, csr, ty).clamp_(min=0),
+            "scipy csr": lambda: np.maximum(w @ y + column, 0)}
 
 
 def as_array(made: Any, shape: tuple[int, int]) -> NDArray:
@@ -120,7 +128,8 @@ def cross(sizes: Iterable[int], batches: Iterable[int], budget: float, say: Cons
                 continue
             w = random_csr(m, inverse, rng)
             for n in batches:
-                y, b = np.abs(rng.standard_normal((m, n), dtype=np.float32)), -0.3 * np.abs(rng.standard_normal(m, dtype=np.float32))
+                y, b = np.abs(rng.standard_normal((m, n), dtype=np.float32)), -0.3 * np.abs(rng.standard_normal(m,
+                    dtype=np.float32))
                 forms = {k: f for k, f in forms_of(w, y, b, dense).items() if w.nnz <= MOST.get(k, np.inf)}
                 expected = np.maximum(w @ y + b[:, None], 0)
                 for name, form in forms.items():
@@ -130,9 +139,12 @@ def cross(sizes: Iterable[int], batches: Iterable[int], budget: float, say: Cons
                 seconds = least(forms, budget)
                 fast = min(v for k, v in seconds.items() if "dense" in k)
                 held = Matrix.sparse(w.indptr, w.indices, w.data, m).size_bytes
-                rows.append(dict(m=m, inverse=inverse, batch=n, dense_s=fast, seconds=seconds, dense_bytes=4 * m * m, bytes=held))
-            say.print(f"m = {m}, density 1/{inverse}: " + ", ".join(f"batch {r['batch']}: {r['dense_s'] / r['seconds']['fused']:.2f}"
-                                                                    for r in rows[-len(list(batches)):]), highlight=False)
+                rows.append(dict(m=m, inverse=inverse, batch=n, dense_s=fast, seconds=seconds, dense_bytes=4 * m * m,
+                                 bytes=held))
+            say.print(f"m = {m}, density 1/{inverse}: " +
+                      ", ".join(f"batch {r['batch']}: {r['dense_s'] / r['seconds']['fused']:.2f}"
+                                                                    for r in rows[-len(list(batches)):]),
+                      highlight=False)
     return rows
 
 
@@ -154,16 +166,19 @@ def show_cross(rows: list[dict[str, Any]], say: Console) -> dict[str, Any]:
     for m, n in dict.fromkeys((r["m"], r["batch"]) for r in rows):
         own = [r for r in rows if (r["m"], r["batch"]) == (m, n)]
         names = list(dict.fromkeys(k for r in own for k in r["seconds"] if "dense" not in k))
-        table = Table("form", *(f"1/{r['inverse']}" for r in own), "crossover", title=f"m = {m:,}, batch {n}: best dense "
+        table = Table("form", *(f"1/{r['inverse']}" for r in own), "crossover",
+                      title=f"m = {m:,}, batch {n}: best dense "
                       f"{1e3 * min(r['dense_s'] for r in own):.3g} ms; dense over each form (above 1: sparse wins)")
         for name in names:
             at = crossover(own, name)
-            table.add_row(name, *(f"{r['dense_s'] / r['seconds'][name]:.2f}" if name in r["seconds"] else "" for r in own),
+            table.add_row(name, *(f"{r['dense_s'] / r['seconds'][name]:.2f}" if name in r["seconds"] else ""
+                                  for r in own),
                           "" if at is None else f"{at:.1%}")
         say.print(table)
         ratio[f"{m}/{n}"] = {f"1/{r['inverse']}": round(r["dense_s"] / r["seconds"]["fused"], 3) for r in own}
         crossings[f"{m}/{n}"] = crossover(own, "fused")
-        over |= {f"{m}/{n}/1/{r['inverse']}": round(r["seconds"]["paper"] / r["seconds"]["fused"], 2) for r in own if "paper" in r["seconds"]}
+        over |= {f"{m}/{n}/1/{r['inverse']}": round(r["seconds"]["paper"] / r["seconds"]["fused"], 2) for r in own
+                 if "paper" in r["seconds"]}
     return dict(fused_over_dense=ratio, crossover_density=crossings, fused_over_paper=over)
 
 
@@ -183,8 +198,10 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
         panel.plot([r["inverse"] for r in here], [1e3 * r["dense_s"] for r in here], "k--", label="dense BLAS")
         for name in dict.fromkeys(k for r in here for k in r["seconds"] if "dense" not in k):
             with_it = [r for r in here if name in r["seconds"]]
-            panel.plot([r["inverse"] for r in with_it], [1e3 * r["seconds"][name] for r in with_it], marker=".", label=name)
-        panel.set(xscale="log", yscale="log", xlabel="inverse density", ylabel="ms", title=f"m = {m:,}, batch {own[0]['batch']}")
+            panel.plot([r["inverse"] for r in with_it], [1e3 * r["seconds"][name] for r in with_it], marker=".",
+                       label=name)
+        panel.set(xscale="log", yscale="log", xlabel="inverse density", ylabel="ms",
+                  title=f"m = {m:,}, batch {own[0]['batch']}")
     panels[0][0].legend(fontsize="small")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None})
@@ -194,14 +211,16 @@ def memory(say: Console) -> float:
     """Bytes of a dense 32,768 x 32,768 over those of GraphBLAS at 1/64."""
     w = random_csr(HUGE, HUGE_INVERSE, np.random.default_rng(0))
     held = Matrix.sparse(w.indptr, w.indices, w.data, HUGE).size_bytes
-    say.print(f"{HUGE:,} x {HUGE:,} at 1/{HUGE_INVERSE}: dense {4 * HUGE**2:,} bytes, GraphBLAS {held:,}", highlight=False)
+    say.print(f"{HUGE:,} x {HUGE:,} at 1/{HUGE_INVERSE}: dense {4 * HUGE**2:,} bytes, GraphBLAS {held:,}",
+              highlight=False)
     return 4 * HUGE**2 / held
 
 
 def integers(size: str, say: Console) -> dict[str, Any]:
     """An encoder's integers by GraphBLAS against the reference's, and the time of both (one thread)."""
     compared = different = 0
-    table = Table("zeros", "batch", "integers", "different", "reference ms", "sparse ms", "auto ms", title=f"encoder of rnnt({size}), 8 steps")
+    table = Table("zeros", "batch", "integers", "different", "reference ms", "sparse ms", "auto ms",
+                  title=f"encoder of rnnt({size}), 8 steps")
     for zeros in (0.5, 0.75, 0.9, 0.99):
         graph = random_graph(0, size=size, sparsity=zeros)
         engines: dict[str, Executor] = {"reference": Reference(graph), "graphblas": GraphBlas.of(graph, "graphblas"),
@@ -212,9 +231,12 @@ def integers(size: str, say: Console) -> dict[str, Any]:
             for name, e in engines.items():
                 e.run("encoder", inputs, e.initial_state("encoder", batch), seen[name].__setitem__)
             own = sum(v.size for v in seen["reference"].values())
-            wrong = sum(int((seen[n][k] != v).sum()) for n in ("graphblas", "auto") for k, v in seen["reference"].items())
-            took = least({n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n, e in engines.items()}, 0.3)
-            table.add_row(f"{zeros:.0%}", str(batch), f"{2 * own:,}", str(wrong), *(f"{1e3 * took[n]:.1f}" for n in engines))
+            wrong = sum(int((seen[n][k] != v).sum()) for n in ("graphblas", "auto") for k,
+                        v in seen["reference"].items())
+            took = least({n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n,
+                          e in engines.items()}, 0.3)
+            table.add_row(f"{zeros:.0%}", str(batch), f"{2 * own:,}", str(wrong),
+                          *(f"{1e3 * took[n]:.1f}" for n in engines))
             compared, different = compared + 2 * own, different + wrong
     say.print(table)
     return dict(compared_integers=compared, different_integers=different)
@@ -223,7 +245,8 @@ def integers(size: str, say: Console) -> dict[str, Any]:
 def kernels(say: Console) -> dict[str, float]:
     """One kernel of 2,560 x 640, int8: GraphBLAS over the dense FP32 product and over nnac's own dense integers."""
     rng, figures = np.random.default_rng(0), {}
-    table = Table("zeros", "batch", "dense FP32 us", "dense integers us", "GraphBLAS us", "over FP32", "over integers", title="2,560 x 640")
+    table = Table("zeros", "batch", "dense FP32 us", "dense integers us", "GraphBLAS us", "over FP32", "over integers",
+                  title="2,560 x 640")
     for zeros in (0.5, 0.75, 0.9, 0.95, 0.99):
         w = rng.integers(-127, 128, (2560, 640)).astype(np.int8)
         w[rng.random(w.shape) < zeros] = 0
@@ -231,7 +254,8 @@ def kernels(say: Console) -> dict[str, float]:
         for batch in (1, 8, 64):
             x = rng.integers(-128, 128, (batch, 640))
             tx = torch.from_numpy(x).float()
-            assert (sparse_one.product(x) == x @ w.astype(np.int64).T).all() and (dense_one.product(x) == sparse_one.product(x)).all()
+            assert ((sparse_one.product(x) == x @ w.astype(np.int64).T).all()
+                    and (dense_one.product(x) == sparse_one.product(x)).all())
             took = least({"real": partial(torch.mm, tx, real), "dense": partial(dense_one.product, x),
                           "sparse": partial(sparse_one.product, x)}, 0.2)
             table.add_row(f"{zeros:.0%}", str(batch), *(f"{1e6 * t:.0f}" for t in took.values()),
@@ -255,7 +279,8 @@ policy sparse {{
 
 
 def rnnt(say: Console, quick: bool) -> dict[str, Any]:
-    """The float RNN-T that comes with nnac, its LSTMs pruned at once: wall time of an encoder's 32 steps, and the integers compared.
+    """The float RNN-T that comes with nnac, its LSTMs pruned at once: wall time of an encoder's 32 steps, and the
+    integers compared.
 
     Scales come from random features: time does not depend on them, and neither does equality.
     """
@@ -271,35 +296,43 @@ def rnnt(say: Console, quick: bool) -> dict[str, Any]:
             schedule = Compression(module, steps=1000)
             for step in (1, 2):
                 schedule.on_step(step)
-            x = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 4, recogniser.features.bins)).astype(np.float32))
+            x = torch.from_numpy(np.random.default_rng(0).standard_normal((60, 4,
+                recogniser.features.bins)).astype(np.float32))
             module.calibrate([(x, torch.full((4,), 60), torch.zeros(5, 4, dtype=torch.long))])
             graph = module.eval().bind()
-            engines: dict[str, Executor] = {"reference": Reference(graph), "graphblas": GraphBlas.of(graph, "graphblas"),
+            engines: dict[str, Executor] = {"reference": Reference(graph),
+                                            "graphblas": GraphBlas.of(graph, "graphblas"),
                                             "auto": GraphBlas.of(graph), "torch": Torch(module)}
             for batch in (1, 8, 64):
                 inputs = random_inputs(graph, "encoder", np.random.default_rng(1), 32, batch)
-                runs = {n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n, e in engines.items()}
+                runs = {n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n,
+                        e in engines.items()}
                 made = {n: run()[0] for n, run in runs.items()}
                 own = sum(v.size for v in made["reference"].values())
                 wrong = sum(int((made[n][k] != v).sum()) for n in list(runs)[1:] for k, v in made["reference"].items())
                 took = least(runs, 0.3 if quick else 1.0)
                 compared, different = compared + 3 * own, different + wrong
-                table.add_row(f"{zeros:.0%}", method, str(batch), *(f"{1e3 * t:.1f}" for t in took.values()), str(wrong))
-                rows.append(dict(zeros=zeros, method=method, batch=batch, **{f"{n}_ms": round(1e3 * t, 2) for n, t in took.items()}))
+                table.add_row(f"{zeros:.0%}", method, str(batch), *(f"{1e3 * t:.1f}" for t in took.values()),
+                              str(wrong))
+                rows.append(dict(zeros=zeros, method=method, batch=batch,
+                                 **{f"{n}_ms": round(1e3 * t, 2) for n, t in took.items()}))
     say.print(table)
     return dict(rnnt=rows, rnnt_compared=compared, rnnt_different=different)
 
 
 def machine(say: Console, quick: bool) -> dict[str, Any]:
-    """Cycles of 1 x 1024 x 4096 on the accelerator: the raw stream over every codec, zeros anywhere and in whole words."""
+    """Cycles of 1 x 1024 x 4096 on the accelerator: the raw stream over every codec, zeros anywhere and in whole
+    words."""
     graph: QGraph = matrix_vector(4096, 1024)
     speedups: dict[str, dict[str, float]] = {}
     worse = 0.0
     inverses = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
     for target in (EDGE, LARGE):
-        codecs = ("raw", "zero_run", "entropy", "block_bitmap[64x1]+raw", f"block_bitmap[{target.lanes}x1]+raw", "block_bitmap+entropy", "auto")
+        codecs = ("raw", "zero_run", "entropy", "block_bitmap[64x1]+raw", f"block_bitmap[{target.lanes}x1]+raw",
+                  "block_bitmap+entropy", "auto")
         for kind in ("anywhere", "words"):
-            table = Table("codec", *(f"1/{i}" for i in inverses), title=f"{target.name}, zeros {kind}: raw cycles over codec's")
+            table = Table("codec", *(f"1/{i}" for i in inverses),
+                          title=f"{target.name}, zeros {kind}: raw cycles over codec's")
             found: dict[str, list[float]] = {c: [] for c in codecs}
             for inverse in inverses:
                 pruned, raw = with_zeros(graph, inverse, kind), 0
@@ -314,7 +347,8 @@ def machine(say: Console, quick: bool) -> dict[str, Any]:
             for codec, values in found.items():
                 table.add_row(codec, *(f"{v:.2f}" for v in values))
             say.print(table)
-            speedups[f"{target.name}/{kind}"] = {f"1/{i}": round(v, 3) for i, v in zip(inverses, found["auto"], strict=True)}
+            speedups[f"{target.name}/{kind}"] = {f"1/{i}": round(v, 3) for i,
+                                                 v in zip(inverses, found["auto"], strict=True)}
     return dict(nna_speedup=speedups, auto_codec_behind_best=round(worse, 4))
 
 
@@ -323,7 +357,8 @@ def with_zeros(graph: QGraph, inverse: int, kind: str) -> QGraph:
     rng, nodes = np.random.default_rng(inverse), []
     for node in graph.nodes:
         w = node.constants["weight"].copy()
-        keep = rng.random(w.shape) < 1 / inverse if kind == "anywhere" else np.repeat(rng.random((len(w) // 64, w.shape[1])) < 1 / inverse, 64, 0)
+        keep = rng.random(w.shape) < 1 / inverse if kind == "anywhere" else np.repeat(rng.random((len(w) // 64,
+            w.shape[1])) < 1 / inverse, 64, 0)
         w[~keep] = 0
         nodes.append(evolve(node, constants=dict(node.constants) | {"weight": w}))
     return graph.with_nodes(tuple(nodes))
@@ -338,8 +373,10 @@ def graph_challenge(images: int, say: Console) -> dict[str, Any]:
     inputs = challenge.digits(1024, images)
     done = min((challenge.infer(inputs, network, BIAS[1024]) for _ in range(3)), key=lambda p: p.seconds)
     edges = len(inputs) * 120 * 1024 * DEGREE
-    say.print(f"challenge, 1,024 x 120: {equal} of 120 layers are the official ones; {len(inputs):,} digits in {done.seconds:.2f} s: "
-              f"{edges / done.seconds:.3g} edges/s as it counts, {done.touched / done.seconds:.3g} really touched", highlight=False)
+    say.print(f"challenge, 1,024 x 120: {equal} of 120 layers are the official ones; {len(inputs):,} digits in "
+              f"{done.seconds:.2f} s: "
+              f"{edges / done.seconds:.3g} edges/s as it counts, {done.touched / done.seconds:.3g} really touched",
+              highlight=False)
     return dict(challenge_layers_equal=equal, challenge_edges_per_s=edges / done.seconds,
                 challenge_edges_touched_per_s=done.touched / done.seconds)
 
@@ -350,7 +387,8 @@ def processor() -> str:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor()
-    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), platform.processor())
+    name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")),
+                platform.processor())
     return f"{name}, {'AVX-512 VNNI' if 'avx512_vnni' in text else 'no VNNI'}"
 
 
@@ -362,7 +400,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sizes", default=None, metavar="M,M", help=f"{','.join(map(str, SIZES))}; 32768 needs 5 GB")
     args = parser.parse_args(argv)
     parts = args.parts.split(",")
-    if os.environ.get("OMP_NUM_THREADS") != "1":                     # libraries read it when they are loaded: now is too late
+    # libraries read it when they are loaded: now is too late
+    if os.environ.get("OMP_NUM_THREADS") != "1":
         parser.error("one thread is measured: set OMP_NUM_THREADS=1, as `make bench-sparse` does")
     warnings.filterwarnings("ignore", message=".*[Ss]parse.*", module=__name__)      # torch says that its CSR is new
     torch.set_num_threads(1)

@@ -2,14 +2,18 @@
 
     python benchmarks/bench_train.py [--quick] [--threads N] [--repeat N] [--peers PATH]
 
-Times: one process, one step of each system in turn, medians of the ratios' parts; so other work on the machine hits all alike.
-    LSTM          2 layers, 512 inputs, 512 cells, batch 16, 100 steps, forward + mean square + backward; everything inside quantised
-    training step the demo's RNN-T (`small`): forward, RNN-T loss, backward, clipping, AdamW; 300 frames, batch 16, 20 labels
+Times: one process, one step of each system in turn, medians of the ratios' parts; so other work on the machine hits all
+alike.
+    LSTM          2 layers, 512 inputs, 512 cells, batch 16, 100 steps, forward + mean square + backward; everything
+                  inside quantised
+    training step the demo's RNN-T (`small`): forward, RNN-T loss, backward, clipping, AdamW; 300 frames, batch 16, 20
+    labels
 Memory: how far two LSTM steps raise the resident size at its highest, a process for each system (Linux).
-Integers: every value the training module makes is compared with `evaluate` of the bound graph, and every pre-activation, cell and hidden
-integer of the fast LSTM with `nnac.arith`: random and trained weights, both accumulation variants, saturated cells over 500 steps.
-On a processor with AVX-512, LSTM and training step are timed once more in a process whose PyTorch, MKL, oneDNN and native library are held
-to AVX2.  Brevitas and torch.ao are timed if they can be imported (--peers: one more directory to import from).  The last line is one JSON object.
+Integers: every value the training module makes is compared with `evaluate` of the bound graph, and every
+pre-activation, cell and hidden integer of the fast LSTM with `nnac.arith`: random and trained weights, both
+accumulation variants, saturated cells over 500 steps. On a processor with AVX-512, LSTM and training step are timed
+once more in a process whose PyTorch, MKL, oneDNN and native library are held to AVX2.  Brevitas and torch.ao are timed
+if they can be imported (--peers: one more directory to import from).  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -65,7 +69,8 @@ class ExactLstm(torch.nn.Module):
         for i in range(depth):
             name = f"lstm[{i}]"
             values = {"x": Value("x", inputs if i == 0 else cells, 8), name: Value(name, cells, 8, scale=HIDDEN.scale)}
-            node = Node(name, "lstm", ("x",), name, "encoder", dict(cells=cells, variant=variant, fraction=11, hidden_bits=8,
+            node = Node(name, "lstm", ("x",), name, "encoder",
+                        dict(cells=cells, variant=variant, fraction=11, hidden_bits=8,
                                                                     bidirectional=False, project=0, cell_output_bits=8))
             layer = Lstm(node, QGraph("stack", values, (node,), {"encoder": ("x",)}, {"encoder": (name,)}))
             layer.make_quantisers(lambda kernel, w, bits: WeightQuantiser(Settings(MinMax(), bits), w, name=kernel))
@@ -133,7 +138,8 @@ def training_steps(frames: int, batch: int, labels: int) -> dict[str, Callable[[
     torch.manual_seed(0)
     network = Rnnt(RnntConfig(dropout=0.0))
     module = Transducer(lower(build("rnnt", size="small"), precision), network.state_dict())
-    x, lengths, targets = torch.randn(frames, batch, 40), torch.full((batch,), frames), torch.randint(1, 64, (labels, batch))
+    x, lengths, targets = torch.randn(frames, batch, 40), torch.full((batch,), frames), torch.randint(1, 64,
+        (labels, batch))
     module.calibrate([(x, lengths, targets)])
 
     def step_of(model: torch.nn.Module) -> Callable[[], float]:
@@ -152,14 +158,16 @@ def training_steps(frames: int, batch: int, labels: int) -> dict[str, Callable[[
     return dict(float=step_of(network), exact=step_of(module))
 
 
-HELD = {"NNAC_NATIVE": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+HELD = {"NNAC_NATIVE": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def ratios(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
     """Seconds of the LSTMs and of the training step, ours beside PyTorch's."""
     torch.manual_seed(0)
     x = torch.randn(STEPS // 10 if quick else STEPS, BATCH, WIDTH)
-    modules = {"torch.nn.LSTM": torch.nn.LSTM(WIDTH, WIDTH, LAYERS), "nnac acc32": ExactLstm(), "nnac sum16": ExactLstm("sum16")}
+    modules = {"torch.nn.LSTM": torch.nn.LSTM(WIDTH, WIDTH, LAYERS), "nnac acc32": ExactLstm(),
+               "nnac sum16": ExactLstm("sum16")}
     shape = dict(frames=60, batch=4, labels=5) if quick else dict(frames=300, batch=16, labels=20)
     return dict(lstm=in_turn({name: (lambda m=m: lstm_step(m, x)) for name, m in modules.items()}, repeat),
                 training=in_turn(training_steps(**shape), repeat))
@@ -168,7 +176,8 @@ def ratios(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
 def held_to_avx2(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
     """`ratios` in a process of its own that takes no wider instructions."""
     command = [sys.executable, __file__, "--held", "--repeat", str(repeat), *(["--quick"] if quick else [])]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | HELD).stdout.splitlines()[-1])
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ |
+                                     HELD).stdout.splitlines()[-1])
 
 
 def resident() -> int:
@@ -177,9 +186,11 @@ def resident() -> int:
 
 
 def memory(which: str) -> None:
-    """In a process of its own: print by how many bytes two steps raise the resident size at its highest, sampled every millisecond."""
+    """In a process of its own: print by how many bytes two steps raise the resident size at its highest, sampled every
+    millisecond."""
     torch.set_num_threads(1)
-    make = torch.nn.LSTM if which == "float" else lambda inputs, cells, depth: ExactLstm(inputs=inputs, cells=cells, depth=depth)
+    make = torch.nn.LSTM if which == "float" else lambda inputs, cells, depth: ExactLstm(inputs=inputs, cells=cells,
+        depth=depth)
     module, x = make(WIDTH, WIDTH, LAYERS), torch.randn(STEPS, BATCH, WIDTH)
     lstm_step(make(8, 8, 1), torch.randn(2, 2, 8))                               # load what is loaded late
     before, highest, done = resident(), 0, threading.Event()
@@ -200,16 +211,19 @@ def memory(which: str) -> None:
 
 def peak_memory(which: str) -> int:
     """`memory` in a process of its own, bytes."""
-    return int(subprocess.run([sys.executable, __file__, "--memory", which], capture_output=True, text=True, check=True).stdout.split()[-1])
+    return int(subprocess.run([sys.executable, __file__, "--memory", which], capture_output=True, text=True,
+                              check=True).stdout.split()[-1])
 
 
 # ---------------------------------------------------------------------------------------------------- what is compared
 
 def against_evaluate(module: Transducer, frames: int, batch: int, labels: int, seed: int) -> tuple[int, int, int]:
-    """(compared, different, cells at their limit): all values of all entries of a module, joint over the whole lattice."""
+    """(compared, different, cells at their limit): all values of all entries of a module, joint over the whole
+    lattice."""
     generator = torch.Generator().manual_seed(seed)
     width = module.graph.values["features"].width
-    x, targets = 2 * torch.randn(frames, batch, width, generator=generator), torch.randint(1, 12, (labels, batch), generator=generator)
+    x, targets = 2 * torch.randn(frames, batch, width, generator=generator), torch.randint(1, 12, (labels, batch),
+        generator=generator)
     graph, seen = module.bind(), {}
     with torch.no_grad(), module.watching(lambda name, v: seen.setdefault(name, v)):
         encoded, _ = module.encode(x, torch.full((batch,), frames))
@@ -228,7 +242,8 @@ def against_evaluate(module: Transducer, frames: int, batch: int, labels: int, s
     out |= evaluate(graph, "prediction", dict(label=tokens), watch=check)[0]
     e, p = (out[k] for k in graph.inputs["joint"])
     shape = (e.shape[0], p.shape[0], *e.shape[1:])
-    flat = {k: np.broadcast_to(v, shape).reshape(1, -1, shape[-1]) for k, v in zip(graph.inputs["joint"], (e[:, None], p[None]), strict=True)}
+    flat = {k: np.broadcast_to(v, shape).reshape(1, -1, shape[-1]) for k,
+            v in zip(graph.inputs["joint"], (e[:, None], p[None]), strict=True)}
     evaluate(graph, "joint", flat, watch=check)
     return compared, different, saturated
 
@@ -255,17 +270,23 @@ def against_arith(variant: str, gain: float, open_gates: bool, steps: int, seed:
     compared = different = saturated = 0
     for first in range(0, steps, 50):                    # in pieces, to keep the int64 tensors small
         last = min(steps, first + 50)
-        hidden = torch.cat([zero[None].long() if first == 0 else trace.hidden[first - 1: first].long(), trace.hidden[first: last - 1].long()])
-        cell = torch.cat([zero[None].long() if first == 0 else trace.cells[first - 1: first].long(), trace.cells[first: last - 1].long()])
-        from_x, from_h = arith.matmul(x[first: last].long(), c["input"]) + c["bias"], arith.matmul(hidden, c["recurrent"])
+        hidden = torch.cat([zero[None].long() if first == 0 else trace.hidden[first - 1: first].long(),
+                            trace.hidden[first: last - 1].long()])
+        cell = torch.cat([zero[None].long() if first == 0 else trace.cells[first - 1: first].long(),
+                          trace.cells[first: last - 1].long()])
+        from_x, from_h = arith.matmul(x[first: last].long(), c["input"]) + c["bias"], arith.matmul(hidden,
+            c["recurrent"])
         if variant == "acc32":
             pre = arith.requantise(from_x + from_h, c["multiplier"], c["shift"], 0, 16)
         else:
-            pre = arith.saturate(arith.requantise(from_x, c["input_multiplier"], c["input_shift"], 0, 16) + arith.requantise(
+            pre = arith.saturate(arith.requantise(from_x, c["input_multiplier"], c["input_shift"], 0, 16) +
+                                 arith.requantise(
                 from_h, c["recurrent_multiplier"], c["recurrent_shift"], 0, 16), 16)
-        h, new = arith.lstm_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], 11, c["hidden_multiplier"], c["hidden_shift"], 8)
+        h, new = arith.lstm_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], 11, c["hidden_multiplier"],
+                                 c["hidden_shift"], 8)
         for got, expected in ((trace.pre, pre), (trace.cells, new), (trace.hidden, h)):
-            compared, different = compared + expected.numel(), different + int((got[first: last].long() != expected).sum())
+            compared, different = (compared + expected.numel(), different
+                                   + int((got[first: last].long() != expected).sum()))
         saturated += int(((new == 32767) | (new == -32768)).sum())
     return compared, different, saturated
 
@@ -297,7 +318,8 @@ def comparisons(quick: bool) -> Iterator[tuple[str, int, int, int]]:
                 p.mul_(6.0)
         yield f"RNN-T small, trained weights times 6, {variant}", *against_evaluate(module, **small, seed=3)
         for gain, open_gates in ((1.0, False), (8.0, False), (1.0, True)):
-            what = f"LSTM 512, every gate and cell, weights times {gain:g}{', gates open' if open_gates else ''}, {variant}"
+            what = (f"LSTM 512, every gate and cell, weights times {gain:g}{', gates open' if open_gates else ''}, "
+                    f"{variant}")
             yield what, *against_arith(variant, gain, open_gates, 20 if quick else 500, seed=4)
 
 
@@ -325,14 +347,17 @@ def main() -> int:
         sys.path.append(arguments.peers)
     torch.set_num_threads(arguments.threads)
     console = Console(width=120)
-    route = f"native loop ({native.kind()})" if native.library() is not None else "int8 products" if int8_products("cpu") else "float32 products"
+    route = (f"native loop ({native.kind()})" if native.library() is not None else "int8 products"
+             if int8_products("cpu") else "float32 products")
     console.print(f"torch {torch.__version__}, {arguments.threads} thread(s), LSTM time loop: {route}")
 
     steps = STEPS // 10 if arguments.quick else STEPS
     torch.manual_seed(0)
     x = torch.randn(steps, BATCH, WIDTH)
-    modules: dict[str, torch.nn.Module | None] = {"torch.nn.LSTM": torch.nn.LSTM(WIDTH, WIDTH, LAYERS), "nnac acc32": ExactLstm(),
-                                                  "nnac sum16": ExactLstm("sum16"), "Brevitas": brevitas(), "torch.ao": torch_ao()}
+    modules: dict[str, torch.nn.Module | None] = {"torch.nn.LSTM": torch.nn.LSTM(WIDTH, WIDTH, LAYERS),
+                                                  "nnac acc32": ExactLstm(),
+                                                  "nnac sum16": ExactLstm("sum16"), "Brevitas": brevitas(),
+                                                  "torch.ao": torch_ao()}
     timed = {name: (lambda m=m: lstm_step(m, x)) for name, m in modules.items() if m is not None}
     repeat = 2 if arguments.quick else arguments.repeat
     lstm = in_turn(timed, repeat, rare=("Brevitas", "torch.ao"))
@@ -353,7 +378,8 @@ def main() -> int:
     if held:
         table.add_row("the same, held to AVX2", *(f"{held['training'][k] * 1e3:.0f}" for k in ("float", "exact")),
                       f"{held['training']['exact'] / held['training']['float']:.2f}")
-    table.add_row("LSTM step, peak memory, MiB", *(f"{peaks[k] / 2**20:.0f}" for k in ("float", "exact")), f"{peaks['exact'] / peaks['float']:.2f}")
+    table.add_row("LSTM step, peak memory, MiB", *(f"{peaks[k] / 2**20:.0f}" for k in ("float", "exact")),
+                  f"{peaks['exact'] / peaks['float']:.2f}")
     console.print(table)
 
     table = Table("integers against the reference", "compared", "different", "cells at their limit")
@@ -367,10 +393,12 @@ def main() -> int:
     ratio = lambda name: round(lstm[name] / lstm["torch.nn.LSTM"], 3) if name in lstm else None  # noqa: E731
     print(json.dumps(dict(
         exact_lstm_ratio=ratio("nnac acc32"), exact_lstm_sum16_ratio=ratio("nnac sum16"),
-        exact_lstm_memory_ratio=round(peaks["exact"] / peaks["float"], 3), train_step_ratio=round(training["exact"] / training["float"], 3),
+        exact_lstm_memory_ratio=round(peaks["exact"] / peaks["float"], 3),
+                          train_step_ratio=round(training["exact"] / training["float"], 3),
         exact_lstm_ratio_avx2=round(held["lstm"]["nnac acc32"] / held["lstm"]["torch.nn.LSTM"], 3) if held else None,
         train_step_ratio_avx2=round(held["training"]["exact"] / held["training"]["float"], 3) if held else None,
-        brevitas_ratio=ratio("Brevitas"), torch_ao_ratio=ratio("torch.ao"), compared_integers=int(total[0]), different_integers=int(total[1]),
+        brevitas_ratio=ratio("Brevitas"), torch_ao_ratio=ratio("torch.ao"), compared_integers=int(total[0]),
+                          different_integers=int(total[1]),
         saturated_cells=int(total[2]), route=route, threads=arguments.threads)))
     return int(total[1] > 0)
 

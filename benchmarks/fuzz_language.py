@@ -2,8 +2,9 @@
 
     python -m benchmarks.fuzz_language -max_total_time=180
 
-Every input is parsed, resolved, linted, rendered and formatted; an exception of any kind, or more than 5 seconds, is a finding.
-Seeds: the shipped specs and the bad files of the tests.  Ends with one line of JSON: runs, seconds, coverage, findings.
+Every input is parsed, resolved, linted, rendered and formatted; an exception of any kind, or more than 5 seconds, is a
+finding. Seeds: the shipped specs and the bad files of the tests.  Ends with one line of JSON: runs, seconds, coverage,
+findings.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def one(data: bytes) -> None:
         format_text(text)
     shown = SESSION.change(BUFFER, text)
     fresh = {(d.code, d.message) for d in checked.diagnostics}
-    assert {(d.code, d.message) for d in shown if "in this file" not in d.message} <= fresh, "an edit says something else than a fresh check"
+    assert {(d.code, d.message) for d in shown
+            if "in this file" not in d.message} <= fresh, "an edit says something else than a fresh check"
     if text:
         at = len(data) * 7 % (len(text) + 1)
         SESSION.complete(BUFFER, at)
@@ -54,7 +56,8 @@ def one(data: bytes) -> None:
 
 def main() -> int:
     """Run the fuzzer in a process of its own (it ends without returning) and sum up what it said."""
-    done = subprocess.Popen([sys.executable, "-m", "benchmarks.fuzz_language", CHILD, *sys.argv[1:]], cwd=ROOT, text=True, stderr=subprocess.PIPE)
+    done = subprocess.Popen([sys.executable, "-m", "benchmarks.fuzz_language", CHILD, *sys.argv[1:]], cwd=ROOT,
+                            text=True, stderr=subprocess.PIPE)
     assert done.stderr is not None
     runs = seconds = coverage = 0
     for line in done.stderr:
@@ -77,12 +80,14 @@ def fuzz() -> None:
         from nnac.language.settings import SETTINGS
         from nnac.units import UNITS
 
-        every = [*keywords(), *SETTINGS, *UNITS, "policy", "target", "extends", "layers", "let", "sweep", "over", "budget", "training", "import",
+        every = [*keywords(), *SETTINGS, *UNITS, "policy", "target", "extends", "layers", "let", "sweep", "over",
+                 "budget", "training", "import",
                  "**", "encoder", "lstm[0]", "gate", "->", "..", "<="]
         words.write_text("".join(f'"{w}"\n' for w in every))
 
         atheris.Setup([sys.argv[0], corpus, f"-dict={words}", "-max_len=4096", "-timeout=20", "-rss_limit_mb=2048",
-                       *(["-max_total_time=180"] if not any("-max_total_time" in a for a in sys.argv) else []), *sys.argv[1:]], one)
+                       *(["-max_total_time=180"] if not any("-max_total_time" in a for a in sys.argv) else []),
+                       *sys.argv[1:]], one)
         atheris.Fuzz()
 
 

@@ -52,9 +52,11 @@ async def _round_trips(text: str, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "many.nnac"
         await client.start_io(sys.executable, "-m", "nnac", "lsp", env=os.environ | {"PYTHONPATH": str(ROOT)})
-        await client.initialize_async(lsp.InitializeParams(capabilities=lsp.ClientCapabilities(), process_id=None, root_uri=None))
+        await client.initialize_async(lsp.InitializeParams(capabilities=lsp.ClientCapabilities(), process_id=None,
+                                                           root_uri=None))
         client.initialized(lsp.InitializedParams())
-        client.text_document_did_open(lsp.DidOpenTextDocumentParams(lsp.TextDocumentItem(path.as_uri(), "nnac", 1, text)))
+        client.text_document_did_open(lsp.DidOpenTextDocumentParams(lsp.TextDocumentItem(path.as_uri(), "nnac", 1,
+            text)))
         await asyncio.wait_for(arrived.get(), 60)
         starts = [0]
         for i, c in enumerate(text):
@@ -66,7 +68,8 @@ async def _round_trips(text: str, count: int) -> float:
             place = lsp.Range(lsp.Position(line, at - starts[line]), lsp.Position(line, at - starts[line] + 1))
             change = lsp.TextDocumentContentChangePartial(range=place, text="3" if version % 2 else "4")
             t = time.perf_counter()
-            client.text_document_did_change(lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(version, path.as_uri()), [change]))
+            client.text_document_did_change(lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(version,
+                path.as_uri()), [change]))
             await asyncio.wait_for(arrived.get(), 60)
             seconds.append(time.perf_counter() - t)
         await client.shutdown_async(None)

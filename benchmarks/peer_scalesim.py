@@ -1,4 +1,5 @@
-"""SCALE-Sim's cycles of one matrix-vector product on a systolic array.  Run by an interpreter that has `scalesim` (3.0.0), not by ours.
+"""SCALE-Sim's cycles of one matrix-vector product on a systolic array.  Run by an interpreter that has `scalesim`
+(3.0.0), not by ours.
 
 usage: python peer_scalesim.py INPUTS OUTPUTS ARRAY {os|ws}        prints one JSON object
 """
@@ -53,12 +54,14 @@ def main():
 
     inputs, outputs, array, flow = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     folder = tempfile.mkdtemp(prefix="scalesim_")
-    for name, text in (("c.cfg", CONFIG.format(array=array, flow=flow)), ("t.csv", f"Layer,M,N,K,\nfc,1,{outputs},{inputs},\n"), ("l.csv", "x,\n")):
+    for name, text in (("c.cfg", CONFIG.format(array=array, flow=flow)),
+                       ("t.csv", f"Layer,M,N,K,\nfc,1,{outputs},{inputs},\n"), ("l.csv", "x,\n")):
         with open(f"{folder}/{name}", "w") as f:
             f.write(text)
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        s = scalesim(save_disk_space=True, verbose=True, config=f"{folder}/c.cfg", topology=f"{folder}/t.csv", layout=f"{folder}/l.csv",
+        s = scalesim(save_disk_space=True, verbose=True, config=f"{folder}/c.cfg", topology=f"{folder}/t.csv",
+                     layout=f"{folder}/l.csv",
                      input_type_gemm=True)
         s.run_scale(top_path=f"{folder}/out")
     seconds = time.perf_counter() - start

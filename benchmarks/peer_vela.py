@@ -1,7 +1,9 @@
-"""Vela's own estimate of one fully connected layer.  Run by an interpreter that has `ethos-u-vela` (which brings flatbuffers); not by ours.
+"""Vela's own estimate of one fully connected layer.  Run by an interpreter that has `ethos-u-vela` (which brings
+flatbuffers); not by ours.
 
 usage: python peer_vela.py INPUTS OUTPUTS {int8|codebook16}        prints one JSON object
-The layer is written as a TFLite file with Vela's generated classes; Vela runs with Arm's reference files for Ethos-U65-512 (DRAM 3.75 GB/s).
+The layer is written as a TFLite file with Vela's generated classes; Vela runs with Arm's reference files for
+Ethos-U65-512 (DRAM 3.75 GB/s).
 """
 
 import csv
@@ -45,7 +47,8 @@ def fully_connected(inputs, outputs, kind, path):
     g = rng.standard_normal((outputs, inputs))
     w = np.clip(np.round(g * 127 / 4), -127, 127) if kind == "int8" else np.clip(np.round(g * 7 / 3), -8, 7) * 15
     data = [b"", w.astype(np.int8).tobytes(), rng.integers(-1000, 1000, outputs).astype(np.int32).tobytes()]
-    tensors = [("x", [1, inputs], TYPE.INT8, .05, 0), ("w", [outputs, inputs], TYPE.INT8, .01, 1), ("b", [outputs], TYPE.INT32, .0005, 2),
+    tensors = [("x", [1, inputs], TYPE.INT8, .05, 0), ("w", [outputs, inputs], TYPE.INT8, .01, 1),
+               ("b", [outputs], TYPE.INT32, .0005, 2),
                ("y", [1, outputs], TYPE.INT8, .1, 0)]
     b = flatbuffers.Builder(1 << 20)
     buffers = []
@@ -110,13 +113,15 @@ def main():
         fully_connected(inputs, outputs, kind, f"{folder}/fc.tflite")
         vela = os.path.join(os.path.dirname(sys.executable), "vela")
         start = time.perf_counter()
-        subprocess.run([vela, f"{folder}/fc.tflite", "--accelerator-config", "ethos-u65-512", "--config", "Arm/vela.ini", "--system-config",
+        subprocess.run([vela, f"{folder}/fc.tflite", "--accelerator-config", "ethos-u65-512", "--config",
+                        "Arm/vela.ini", "--system-config",
                         "Ethos_U65_High_End", "--memory-mode", "Dedicated_Sram_512KB", "--output-dir", f"{folder}/out"],
                        check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - start
         with open(glob.glob(f"{folder}/out/*summary*.csv")[0]) as f:
             row = next(iter(csv.DictReader(f)))
-    print(json.dumps({"cycles": float(row["cycles_total"]), "clock": float(row["core_clock"]), "wall_s": round(seconds, 2)}))
+    print(json.dumps({"cycles": float(row["cycles_total"]), "clock": float(row["core_clock"]),
+                      "wall_s": round(seconds, 2)}))
 
 
 main()

@@ -1,4 +1,5 @@
-"""A recogniser so small that it is made in seconds: float network, training module under a policy, program.  Untrained: what it hears is noise."""
+"""A recogniser so small that it is made in seconds: float network, training module under a policy, program.  Untrained:
+what it hears is noise."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def make(folder: Path, text: str = POLICY) -> Small:
     plan = loads(text).plan
     bins = 8
     torch.manual_seed(5)
-    config = RnntConfig(features=bins, stack=2, layers=2, hidden=16, reduce=2, embedding=8, prediction=16, joint=16, vocabulary=LETTERS.count)
+    config = RnntConfig(features=bins, stack=2, layers=2, hidden=16, reduce=2, embedding=8, prediction=16, joint=16,
+                        vocabulary=LETTERS.count)
     model = Rnnt(config)
     with torch.no_grad():
         model.joint.output.weight *= 20                          # so that it has opinions
@@ -56,6 +58,7 @@ def make(folder: Path, text: str = POLICY) -> Small:
     save_recogniser(made.network, recogniser)
     module = build_module(plan, recogniser)
     module.calibrate([(torch.from_numpy(features), torch.tensor([60, 50, 40, 30]), torch.randint(1, 29, (5, 4)))])
-    save_module(made.checkpoint, module, plan, FrontEnd(recogniser.features, normalisation, LETTERS), dict(steps=0, dev_wer=100.0))
+    save_module(made.checkpoint, module, plan, FrontEnd(recogniser.features, normalisation, LETTERS),
+                dict(steps=0, dev_wer=100.0))
     compiler.program(compiler.trained(made.checkpoint)).save(made.program)
     return made

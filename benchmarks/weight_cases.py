@@ -1,7 +1,8 @@
 """The weight tensors of the codec table: 1024 x 1024 int8, one fixed seed.
 
-Gaussian weights g and what compression policies make of them: clipped int8, k-means codebooks, uniform int4, magnitude, random and
-1x16-block pruning (blocks along the inputs).  The draws follow the published table's order, so that its figures can be compared.
+Gaussian weights g and what compression policies make of them: clipped int8, k-means codebooks, uniform int4, magnitude,
+random and 1x16-block pruning (blocks along the inputs).  The draws follow the published table's order, so that its
+figures can be compared.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def cases() -> dict[str, NDArray[np.int8]]:
         "levels4": codebook(4), "binary": np.where(g > 0, 1, -1),
         "zeros50_mag": magnitude(w8, .5), "zeros75_mag": magnitude(w8, .75), "zeros90_mag": magnitude(w8, .9),
         "zeros50_rand": random(w8, .5), "zeros75_rand": random(w8, .75), "zeros90_rand": random(w8, .9),
-        "zeros50_blk16": blocks(w8, .5, 1, 16), "zeros75_blk16": blocks(w8, .75, 1, 16), "zeros90_blk16": blocks(w8, .9, 1, 16),
+        "zeros50_blk16": blocks(w8, .5, 1, 16), "zeros75_blk16": blocks(w8, .75, 1, 16),
+           "zeros90_blk16": blocks(w8, .9, 1, 16),
         "levels16_zeros50_mag": magnitude(book16, .5), "levels16_zeros75_mag": magnitude(book16, .75),
         "int4_zeros75_mag": magnitude(int4, .75), "all_zero": np.zeros((N, N)),
         # ours: what the machine can also skip in time
@@ -73,4 +75,5 @@ def block_entropy(w: NDArray[np.int8], rows: int, cols: int) -> float:
     tiles = w.reshape(high // rows, rows, wide // cols, cols).swapaxes(1, 2)
     live = (tiles != 0).any((2, 3))
     inside = tiles[live]
-    return entropy(live.astype(np.int8)) / (rows * cols) + (entropy(inside) * inside.size / w.size if inside.size else 0.0)
+    return entropy(live.astype(np.int8)) / (rows * cols) + (entropy(inside) * inside.size / w.size if inside.size
+                                                            else 0.0)

@@ -1,7 +1,7 @@
 """``nnac`` and ``python -m nnac``: the command line, with nothing outside that a Ctrl-C could meet.
 
-Python raises KeyboardInterrupt wherever it is, in the middle of an import too, where C code may turn it into another exception; so what was asked
-for is noted, and whatever comes of it ends in one word and status 130.
+Python raises KeyboardInterrupt wherever it is, in the middle of an import too, where C code may turn it into another
+exception; so what was asked for is noted, and whatever comes of it ends in one word and status 130.
 """
 
 import gc
@@ -10,7 +10,8 @@ import sys
 
 def main() -> int:
     """Run the command line of this process; its exit status."""
-    import _signal as signal  # the builtin: `signal` itself takes milliseconds, in which an interrupt would be a traceback
+    # the builtin: `signal` itself takes milliseconds, in which an interrupt would be a traceback
+    import _signal as signal
 
     asked = []
 
@@ -18,7 +19,8 @@ def main() -> int:
         asked.append(number)
         raise KeyboardInterrupt
 
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler          # not where SIGINT is ignored: under nohup, in the background
+    # not where SIGINT is ignored: under nohup, in the background
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
         try:
             if ours:

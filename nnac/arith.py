@@ -1,16 +1,17 @@
 """The integers.  Every operation that the machine performs on numbers is defined here, once.
 
-The functions take NumPy arrays or torch tensors, integers in int64, and are written with operators that mean the same on
-both; `evaluate`, the training module and the emulator call them, and fast kernels are tested against them for equality.
-The steps of recurrent cells take a third carrier as well, integers with a gradient (`nnac.train.ops._numbers`), which brings its own
-`round_shift` and `lookup`.
-Nothing here rounds twice, wraps, or uses a float scale, except `quantise` and the table builders, which run once, at the border
-between real numbers and integers.
-The machine's manual prints these functions; a branch that begins with ``# the same`` is another way to the same result, and left out there.
+The functions take NumPy arrays or torch tensors, integers in int64, and are written with operators that mean the same
+on both; `evaluate`, the training module and the emulator call them, and fast kernels are tested against them for
+equality. The steps of recurrent cells take a third carrier as well, integers with a gradient
+(`nnac.train.ops._numbers`), which brings its own `round_shift` and `lookup`.
+Nothing here rounds twice, wraps, or uses a float scale, except `quantise` and the table builders, which run once, at
+the border between real numbers and integers.
+The machine's manual prints these functions; a branch that begins with ``# the same`` is another way to the same result,
+and left out there.
 
 Number formats are written Qi.f: f fraction bits.  int16 pre-activations are Q3.12, sigmoid and tanh give Q0.15.
-Source: docs/design.md §5; requantisation equals TOSA SINGLE_ROUND and TFLite single rounding; the LSTM step is TFLite's integer LSTM with the
-sums of `acc32` (our choice) or `sum16` (TFLite's).
+Source: docs/design.md §5; requantisation equals TOSA SINGLE_ROUND and TFLite single rounding; the LSTM step is TFLite's
+integer LSTM with the sums of `acc32` (our choice) or `sum16` (TFLite's).
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from nnac import formats
 
 Array = Any                    # numpy.ndarray or torch.Tensor of int64 (or, where a docstring says so, float64)
 
-MULTIPLIER_BITS = 24           # a 28-bit accumulator times it is exact in float64 as well (our choice; the machine takes up to 31)
+# a 28-bit accumulator times it is exact in float64 as well (our choice; the machine takes up to 31)
+MULTIPLIER_BITS = 24
 WIDE_MULTIPLIER_BITS = 15      # for 48-bit accumulators: the product stays below 2^63
 PRE_FRACTION, UNIT_FRACTION = formats.PRE.fraction, formats.UNIT.fraction
 SEGMENTS = 512                 # of |x|, in every table
 _STEP_BITS = 6                 # 32768 / 512 = 64 inputs a segment
 
 
-# ------------------------------------------------------------------------------------------------ saturate, shift, requantise
+# ------------------------------------------------------------------------------------------ saturate, shift, requantise
 
 def limits(bits: int) -> tuple[int, int]:
     """Smallest and largest value of a signed integer of ``bits`` bits."""
@@ -49,7 +51,8 @@ def saturate(x: Array, bits: int) -> Array:
 def round_shift(x: Array, n: Any) -> Array:
     """``x / 2^n`` rounded once to nearest, ties up: ``(x + 2^(n-1)) >> n``; ``n = 0`` changes nothing.
 
-    The shift is arithmetic: a floor, not a truncation: the shifter drops bits towards minus infinity.  ``n`` an int or an array, 0..62.
+    The shift is arithmetic: a floor, not a truncation: the shifter drops bits towards minus infinity.  ``n`` an int or
+    an array, 0..62.
     """
     if (own := getattr(x, "round_shift", None)) is not None:  # the same
         return own(n)
@@ -59,10 +62,12 @@ def round_shift(x: Array, n: Any) -> Array:
 
 
 def requantise(acc: Array, multiplier: Any, shift: Any, zero_point: int, bits: int) -> Array:
-    """``sat(zero_point + ((acc * multiplier + 2^(shift-1)) >> shift))``: an accumulator brought to a format of ``bits`` bits.
+    """``sat(zero_point + ((acc * multiplier + 2^(shift-1)) >> shift))``: an accumulator brought to a format of ``bits``
+    bits.
 
     acc  [..., rows] int64      multiplier, shift  ints or [rows] (per channel)      |acc * multiplier| < 2^62
-    Equals ``floor(acc * (multiplier * 2^-shift) + 0.5)`` computed in float64 wherever |acc * multiplier| < 2^53 (tested).
+    Equals ``floor(acc * (multiplier * 2^-shift) + 0.5)`` computed in float64 wherever |acc * multiplier| < 2^53
+    (tested).
     """
     return saturate(round_shift(acc * multiplier, shift) + zero_point, bits)
 
@@ -74,7 +79,8 @@ def requantise_double(acc: Array, multiplier: Any, shift: Any, zero_point: int, 
     Source: gemmlowp SaturatingRoundingDoublingHighMul, RoundingDivideByPOT (background, high).
     """
     product = acc * multiplier
-    nudge = (product >= 0) * ((1 << 30) + (1 << 30) - 1) + (1 - (1 << 30))       # 2^30 if positive, 1 - 2^30 if negative
+    # 2^30 if positive, 1 - 2^30 if negative
+    nudge = (product >= 0) * ((1 << 30) + (1 << 30) - 1) + (1 - (1 << 30))
     total = product + nudge
     high = (total + (total < 0) * ((1 << 31) - 1)) >> 31                          # division by 2^31 towards zero
     mask = ((shift * 0 + 1) << shift) - 1
@@ -83,15 +89,19 @@ def requantise_double(acc: Array, multiplier: Any, shift: Any, zero_point: int, 
 
 
 def add(a: Array, b: Array, multipliers: Any, shifts: Any, bits: int) -> Array:
-    """``sat(requantise(a) + requantise(b))``: two symmetric operands, each brought to the output's scale.  multipliers, shifts: pairs."""
-    return saturate(requantise(a, multipliers[0], shifts[0], 0, bits) + requantise(b, multipliers[1], shifts[1], 0, bits), bits)
+    """``sat(requantise(a) + requantise(b))``: two symmetric operands, each brought to the output's scale.  multipliers,
+    shifts: pairs."""
+    return saturate(requantise(a, multipliers[0], shifts[0], 0, bits) +
+                    requantise(b, multipliers[1], shifts[1], 0, bits), bits)
 
 
 def multiplier_and_shift(scale: Any, bits: int = MULTIPLIER_BITS) -> tuple[Any, Any]:
     """The pair (multiplier, shift) whose ``multiplier * 2^-shift`` is nearest to the positive real ``scale``.
 
-    scale  float, array or tensor (float64)      returns  int64 of the same kind, multiplier in [2^(bits-1), 2^bits), 1 <= shift <= 62
-    A scale too small for a shift of 62 loses multiplier bits, down to 0.  ValueError if a scale needs a left shift or is not positive.
+    scale  float, array or tensor (float64)
+    returns  int64 of the same kind, multiplier in [2^(bits-1), 2^bits), 1 <= shift <= 62
+    A scale too small for a shift of 62 loses multiplier bits, down to 0.  ValueError if a scale needs a left shift or
+    is not positive.
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(scale, torch.Tensor):
@@ -107,7 +117,8 @@ def multiplier_and_shift(scale: Any, bits: int = MULTIPLIER_BITS) -> tuple[Any, 
     m, exponent = np.where(over, m >> 1, m), exponent + over
     s = bits - exponent.astype(np.int64)
     if (s < 1).any():
-        raise ValueError(f"a scale of {array.max()} is too large: requantisation only shifts right (limit {2.0 ** (bits - 1):g})")
+        raise ValueError(f"a scale of {array.max()} is too large: requantisation only shifts right (limit "
+                         f"{2.0 ** (bits - 1):g})")
     excess = np.clip(s - 62, 0, 63)
     return m >> excess, s - excess
 
@@ -120,15 +131,16 @@ def scale_of(multiplier: Any, shift: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------ products
 
 def accumulator_bound(x_bits: int, weight: NDArray, bias: NDArray | int = 0) -> NDArray:
-    """The largest |accumulator| each row can reach: ``2^(x_bits-1) * sum|w| + |bias|``.  weight [rows, cols]; exact, int64."""
+    """The largest |accumulator| each row can reach: ``2^(x_bits-1) * sum|w| + |bias|``.  weight [rows, cols]; exact,
+    int64."""
     return (1 << (x_bits - 1)) * np.abs(weight.astype(np.int64)).sum(-1) + np.abs(np.asarray(bias, np.int64))
 
 
 def matmul(x: Array, weight: Array) -> Array:
     """``x @ weight.T``, exact.  x [..., cols], weight [rows, cols], int64 in and out.
 
-    Carried by a float64 GEMM, which is exact while cols * max|x| * max|w| < 2^53 (int8 x int16 with 2^30 inputs).  A weight
-    may be a kernel that multiplies in its own exact way: ``weight.product(x)``.
+    Carried by a float64 GEMM, which is exact while cols * max|x| * max|w| < 2^53 (int8 x int16 with 2^30 inputs).  A
+    weight may be a kernel that multiplies in its own exact way: ``weight.product(x)``.
     """
     product = getattr(weight, "product", None)
     if product is not None:
@@ -205,15 +217,17 @@ def tanh_table(fraction: int = PRE_FRACTION) -> Table:
     return _table("tanh", math.tanh, fraction, "odd")
 
 
-# ------------------------------------------------------------------------------------------------------------- LSTM, GRU
+# ------------------------------------------------------------------------------------------------------------ LSTM, GRU
 
 def lstm_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: Array, fraction: int,
               hidden_multiplier: Any, hidden_shift: Any, hidden_bits: int) -> tuple[Array, Array]:
     """One LSTM step after the products.
 
     pre   [..., 4H] int16 Q3.12, blocks i, f, g, o      cell  [..., H] int16 with ``fraction`` fraction bits
-    sigmoid, tanh  tables for Q3.12      tanh_cell  table for the cell's format      returns  hidden [..., H], new cell [..., H]
-    ``c' = sat16(rs(f c, 15) + rs(i g, 30 - fraction))``, each product rounded once; ``h = requantise(o tanh(c'))`` from Q0.30.
+    sigmoid, tanh  tables for Q3.12      tanh_cell  table for the cell's format
+    returns  hidden [..., H], new cell [..., H]
+    ``c' = sat16(rs(f c, 15) + rs(i g, 30 - fraction))``, each product rounded once; ``h = requantise(o tanh(c'))`` from
+    Q0.30.
     """
     h = cell.shape[-1]
     i = lookup(sigmoid, "complement", pre[..., :h])
@@ -224,9 +238,11 @@ def lstm_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: A
     return requantise(o * lookup(tanh_cell, "odd", cell), hidden_multiplier, hidden_shift, 0, hidden_bits), cell
 
 
-def coupled_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: Array, fraction: int, hidden_multiplier: Any,
+def coupled_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: Array, fraction: int,
+                 hidden_multiplier: Any,
                  hidden_shift: Any, hidden_bits: int) -> tuple[Array, Array]:
-    """`lstm_cell` with coupled input and forget gates (CIFG): i = 1 - f, exactly ``32768 - f``.  pre [..., 3H] Q3.12, blocks f, g, o.
+    """`lstm_cell` with coupled input and forget gates (CIFG): i = 1 - f, exactly ``32768 - f``.  pre [..., 3H] Q3.12,
+    blocks f, g, o.
 
     Source: Greff et al. 2017 for the coupling; our integers.
     """
@@ -242,20 +258,24 @@ def coupled_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell
 def gru_cell(from_input: Array, from_hidden: Array, state: Array, sigmoid: Array, tanh: Array) -> Array:
     """One GRU step after the products: the new state [..., H], int16 Q0.15.
 
-    from_input, from_hidden  [..., 3H] int16 Q3.12, blocks r, z, n, each with its own bias      state  [..., H] int16 Q0.15
-    ``n = tanh(sat16(x_n + rs(r h_n, 15)))`` (the reset gate after the product, as torch.nn.GRU), ``s' = sat16(rs(z s + (32768 - z) n, 15))``,
-    one rounding.  The blend keeps 16 bits; the products read it requantised to the hidden format.  Source: Cho et al. 2014; our integers.
+    from_input, from_hidden  [..., 3H] int16 Q3.12, blocks r, z, n, each with its own bias
+    state  [..., H] int16 Q0.15
+    ``n = tanh(sat16(x_n + rs(r h_n, 15)))`` (the reset gate after the product, as torch.nn.GRU), ``s' = sat16(rs(z s +
+    (32768 - z) n, 15))``, one rounding.  The blend keeps 16 bits; the products read it requantised to the hidden
+    format.  Source: Cho et al. 2014; our integers.
     """
     h = state.shape[-1]
     r = lookup(sigmoid, "complement", saturate(from_input[..., :h] + from_hidden[..., :h], 16))
     z = lookup(sigmoid, "complement", saturate(from_input[..., h:2 * h] + from_hidden[..., h:2 * h], 16))
-    n = lookup(tanh, "odd", saturate(from_input[..., 2 * h:] + round_shift(r * from_hidden[..., 2 * h:], UNIT_FRACTION), 16))
+    n = lookup(tanh, "odd", saturate(from_input[..., 2 * h:] + round_shift(r * from_hidden[..., 2 * h:], UNIT_FRACTION),
+                                     16))
     return saturate(round_shift(z * state + ((1 << UNIT_FRACTION) - z) * n, UNIT_FRACTION), 16)
 
 
 # --------------------------------------------------------------------------------------------------------- log-softmax
 
-LOG_FRACTION = formats.LOG.fraction     # logits below the largest, and log-probabilities: Q4.11, as `exp_table` takes them
+# logits below the largest, and log-probabilities: Q4.11, as `exp_table` takes them
+LOG_FRACTION = formats.LOG.fraction
 _LN2 = 22713                   # ln 2 in Q0.15
 
 
@@ -270,10 +290,12 @@ def log_table() -> NDArray:
 
 
 def log_softmax(x: Array, exp: Array, log: Array, multiplier: Any, shift: Any) -> Array:
-    """Log-probabilities in int16 Q4.11 of logits x [..., V] (any integers): ``t - ln sum exp t`` with t = x - max x, at least -16.
+    """Log-probabilities in int16 Q4.11 of logits x [..., V] (any integers): ``t - ln sum exp t`` with t = x - max x, at
+    least -16.
 
     exp, log  int64 [513], `exp_table`, `log_table`      multiplier, shift  from the logits' scale to Q4.11
-    The sum's logarithm: its leading bit times ln 2, and a table of the mantissa.  Error below 2^-9 where t > -16 (tested).
+    The sum's logarithm: its leading bit times ln 2, and a table of the mantissa.  Error below 2^-9 where t > -16
+    (tested).
     """
     t = requantise(x - max_of(x), multiplier, shift, 0, 16)
     total = lookup(exp, "odd", -t.clip(-32767, 0)).sum(-1)[..., None]
@@ -352,13 +374,16 @@ def rsqrt(u: Array, table: Array) -> tuple[Array, Array]:
     return (r * correction) >> 16, e
 
 
-def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int | Array, root_width: int | Array, table: Array, multiplier: Any, shift: Any,
+def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int | Array, root_width: int | Array, table: Array,
+               multiplier: Any, shift: Any,
                zero_point: int, bits: int) -> Array:
     """Layer norm over the last axis, in integers.
 
-    x  [..., C] ints      gain  int16 [C]      bias  int32 [C], in units of gain * 2^-12      root_width = round(sqrt(C) * 2^8)
+    x  [..., C] ints      gain  int16 [C]      bias  int32 [C], in units of gain * 2^-12
+    root_width = round(sqrt(C) * 2^8)
     epsilon  integer added to ``sum d^2`` (that is eps * C^3 / scale^2, at least 1), d = C x - sum x
-    ``n = sat16(d / sqrt(sum d^2 / C))`` in Q3.12, then ``requantise(n gain + bias)``.   C^3 4^(bits-1) + epsilon < 2^62 must hold.
+    ``n = sat16(d / sqrt(sum d^2 / C))`` in Q3.12, then ``requantise(n gain + bias)``.
+    C^3 4^(bits-1) + epsilon < 2^62 must hold.
     """
     width = x.shape[-1]
     d = width * x - x.sum(-1)[..., None]
@@ -372,11 +397,13 @@ def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int | Array, root_wi
 
 # ------------------------------------------------------------------------------------------------------------- softmax
 
-def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: Any, out_multiplier: Any, out_shift: Any, zero_point: int,
+def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: Any, out_multiplier: Any,
+            out_shift: Any, zero_point: int,
             bits: int) -> Array:
     """Softmax over the last axis, in integers.
 
-    x  [..., C] ints      exp  `exp_table` entries      multiplier, shift  from x's scale to 2^-11      out_*  from Q0.15 to the output
+    x  [..., C] ints      exp  `exp_table` entries      multiplier, shift  from x's scale to 2^-11
+    out_*  from Q0.15 to the output
     ``t = min(32767, rs((max x - x) m, s))``, ``e = exp(t)``, ``p = e / sum e`` in Q0.15 by `rsqrt` squared.  C <= 2^15.
     """
     t = round_shift((max_of(x) - x) * multiplier, shift).clip(0, 32767)
@@ -390,7 +417,8 @@ def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: 
 # ------------------------------------------------------------------------------------------- the border to real numbers
 
 def quantise(x: Array, scale: Any, zero_point: int, bits: int) -> Array:
-    """Real to integer: ``sat(zero_point + floor(x / scale + 1/2))`` in float64.  Host side only: features into the first layer."""
+    """Real to integer: ``sat(zero_point + floor(x / scale + 1/2))`` in float64.  Host side only: features into the
+    first layer."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return saturate((x.to(torch.float64) / scale + 0.5).floor().to(torch.int64) + zero_point, bits)

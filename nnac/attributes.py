@@ -1,4 +1,5 @@
-"""What a node says about itself beside its inputs and constants: a frozen record, one class an operator (`nnac.ops`)."""
+"""What a node says about itself beside its inputs and constants: a frozen record, one class an operator
+(`nnac.ops`)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any, TypeVar
 
 
 class Attributes(Mapping[str, Any]):
-    """Base, and the record of operators that have nothing to say.  Also reads as a mapping, for whoever knows no operator: printing, JSON."""
+    """Base, and the record of operators that have nothing to say.  Also reads as a mapping, for whoever knows no
+    operator: printing, JSON."""
 
     __slots__ = ()
 
@@ -22,7 +24,8 @@ class Attributes(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._names())
 
-    def __repr__(self) -> str:            # once, not once a class: attrs would generate it for every operator that lint imports
+    # once, not once a class: attrs would generate it for every operator that lint imports
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in self._names())})"
 
     def _names(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
-"""Binding: integer weights, real scales and real biases become the integer constants of a node.  One definition for all who bind.
+"""Binding: integer weights, real scales and real biases become the integer constants of a node.  One definition for all
+who bind.
 
-Everything is NumPy float64 in, int64 (or the storage type) out.  ``codes`` are integer weights; ``scale`` the real value of one code.
+Everything is NumPy float64 in, int64 (or the storage type) out.  ``codes`` are integer weights; ``scale`` the real
+value of one code.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ Constants = dict[str, NDArray]
 
 
 def bias_limit(wide: bool) -> int:
-    """The greatest bias, in accumulator units: half of what an accumulator of 32 bits (``wide``: 48) holds, so that it keeps its head room."""
+    """The greatest bias, in accumulator units: half of what an accumulator of 32 bits (``wide``: 48) holds, so that it
+    keeps its head room."""
     return 1 << (46 if wide else 30)
 
 
 def _bias(bias: NDArray | None, scale: Any, rows: int, wide: bool = False) -> NDArray:
-    """A real bias in accumulator units, rounded half up and limited to `bias_limit`.  ValueError: one that is no number."""
+    """A real bias in accumulator units, rounded half up and limited to `bias_limit`.  ValueError: one that is no
+    number."""
     if bias is None:
         return np.zeros(rows, np.int64)
     units = np.floor(np.asarray(bias, np.float64) / scale + 0.5)
@@ -33,7 +37,8 @@ def _bias(bias: NDArray | None, scale: Any, rows: int, wide: bool = False) -> ND
 
 
 def clipped_biases(bias: NDArray | None, wide: bool = False) -> int:
-    """How many biases, in accumulator units, are at their limit: the rows whose weights are too small beside their bias."""
+    """How many biases, in accumulator units, are at their limit: the rows whose weights are too small beside their
+    bias."""
     limit = bias_limit(wide)
     return 0 if bias is None else int(((bias <= -limit) | (bias >= limit - 1)).sum())
 
@@ -42,18 +47,22 @@ def storage(codes: NDArray, bits: int = 8) -> NDArray:
     """Integer weights in their container type; AssertionError if they do not fit."""
     low, high = arith.limits(bits)
     codes = np.asarray(codes)
-    assert codes.min(initial=0) >= low and codes.max(initial=0) <= high, f"codes {codes.min()}…{codes.max()} do not fit int{bits}"
+    assert codes.min(initial=0) >= low and codes.max(initial=0) <= high, (f"codes {codes.min()}…{codes.max()} do not "
+                                                                          f"fit int{bits}")
     return codes.astype(np.int8 if bits <= 8 else np.int16)
 
 
-def linear_scales(rows: int, scale: Any, bias: NDArray | None, in_scale: float, in_zero: int, out_scale: float, sums: NDArray | int = 0, *,
+def linear_scales(rows: int, scale: Any, bias: NDArray | None, in_scale: float, in_zero: int, out_scale: float,
+                  sums: NDArray | int = 0, *,
                   wide: bool = False) -> Constants:
-    """What `linear` says about everything but the weights.  ``sums`` [rows] are the row sums of the codes, read only if ``in_zero`` is not 0.
+    """What `linear` says about everything but the weights.  ``sums`` [rows] are the row sums of the codes, read only if
+    ``in_zero`` is not 0.
 
     The training module calls this at every step, so it does not touch the weights.
     """
     acc_scale = np.broadcast_to(np.asarray(scale, np.float64) * in_scale, (rows,))
-    m, s = arith.multiplier_and_shift(acc_scale / out_scale, arith.WIDE_MULTIPLIER_BITS if wide else arith.MULTIPLIER_BITS)
+    m, s = arith.multiplier_and_shift(acc_scale / out_scale, arith.WIDE_MULTIPLIER_BITS if wide
+                                      else arith.MULTIPLIER_BITS)
     return dict(bias=_bias(bias, acc_scale, rows, wide) - _folded(in_zero, sums), multiplier=m, shift=s)
 
 
@@ -64,8 +73,10 @@ def _folded(in_zero: int, sums: Any) -> NDArray | int:
 
 def linear(codes: NDArray, scale: NDArray, bias: NDArray | None, in_scale: float, in_zero: int, out_scale: float, *,
            bits: int = 8, wide: bool = False) -> Constants:
-    """Constants of a linear node.  codes [rows, cols], scale [rows] or scalar.  ``wide``: 48-bit accumulator, 15-bit multiplier."""
-    return dict(weight=storage(codes, bits)) | linear_scales(codes.shape[0], scale, bias, in_scale, in_zero, out_scale, _sums(codes), wide=wide)
+    """Constants of a linear node.  codes [rows, cols], scale [rows] or scalar.  ``wide``: 48-bit accumulator, 15-bit
+    multiplier."""
+    return dict(weight=storage(codes, bits)) | linear_scales(codes.shape[0], scale, bias, in_scale, in_zero, out_scale,
+                                                             _sums(codes), wide=wide)
 
 
 def _sums(codes: NDArray) -> NDArray:
@@ -78,21 +89,25 @@ def hidden(hidden_scale: float) -> Constants:
     return dict(hidden_multiplier=np.asarray(m), hidden_shift=np.asarray(s))
 
 
-def lstm_acc32_scales(rows: int, acc_scale: Any, bias: NDArray, in_zero: int, hidden_scale: float, sums: NDArray | int = 0) -> Constants:
+def lstm_acc32_scales(rows: int, acc_scale: Any, bias: NDArray, in_zero: int, hidden_scale: float, sums: NDArray |
+                      int = 0) -> Constants:
     """What `lstm_acc32` says about everything but the weights; ``sums`` as in `linear_scales`, of the input kernel."""
     acc_scale = np.broadcast_to(np.asarray(acc_scale, np.float64), (rows,))
     m, s = arith.multiplier_and_shift(acc_scale * (1 << arith.PRE_FRACTION))
-    return dict(bias=_bias(bias, acc_scale, rows) - _folded(in_zero, sums), multiplier=m, shift=s) | hidden(hidden_scale)
+    return dict(bias=_bias(bias, acc_scale, rows) - _folded(in_zero, sums), multiplier=m,
+                shift=s) | hidden(hidden_scale)
 
 
 def lstm_acc32(input_codes: NDArray, recurrent_codes: NDArray, acc_scale: NDArray, bias: NDArray, in_zero: int,
                hidden_scale: float) -> Constants:
-    """Constants of an ``acc32`` direction; ``acc_scale`` [4H] is the real value of one accumulator unit, shared by both products."""
+    """Constants of an ``acc32`` direction; ``acc_scale`` [4H] is the real value of one accumulator unit, shared by both
+    products."""
     return dict(input=storage(input_codes), recurrent=storage(recurrent_codes)) | lstm_acc32_scales(
         input_codes.shape[0], acc_scale, bias, in_zero, hidden_scale, _sums(input_codes))
 
 
-def lstm_sum16_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, in_scale: float, in_zero: int, feedback_scale: float,
+def lstm_sum16_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, in_scale: float, in_zero: int,
+                      feedback_scale: float,
                       hidden_scale: float, sums: NDArray | int = 0) -> Constants:
     """What `lstm_sum16` says about everything but the weights.
 
@@ -102,25 +117,31 @@ def lstm_sum16_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: N
     h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * feedback_scale, (rows,))
     mx, sx = arith.multiplier_and_shift(x * (1 << arith.PRE_FRACTION))
     mh, sh = arith.multiplier_and_shift(h * (1 << arith.PRE_FRACTION))
-    return dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx, recurrent_multiplier=mh,
+    return dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx,
+                recurrent_multiplier=mh,
                 recurrent_shift=sh) | hidden(hidden_scale)
 
 
-def lstm_sum16(input_codes: NDArray, input_scale: NDArray, recurrent_codes: NDArray, recurrent_scale: NDArray, bias: NDArray,
+def lstm_sum16(input_codes: NDArray, input_scale: NDArray, recurrent_codes: NDArray, recurrent_scale: NDArray,
+               bias: NDArray,
                in_scale: float, in_zero: int, hidden_scale: float) -> Constants:
     """Constants of a ``sum16`` direction: each kernel has its own row scales ([4H] or scalar)."""
     return dict(input=storage(input_codes), recurrent=storage(recurrent_codes)) | lstm_sum16_scales(
-        input_codes.shape[0], input_scale, recurrent_scale, bias, in_scale, in_zero, hidden_scale, hidden_scale, _sums(input_codes))
+        input_codes.shape[0], input_scale, recurrent_scale, bias, in_scale, in_zero, hidden_scale, hidden_scale,
+        _sums(input_codes))
 
 
-def separate_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, recurrent_bias: NDArray | None, in_scale: float,
+def separate_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, recurrent_bias: NDArray | None,
+                    in_scale: float,
                     in_zero: int, hidden_scale: float, sums: NDArray | int = 0) -> Constants:
-    """Two products, each requantised to Q3.12 by itself, the recurrent one with a bias of its own or none: GRU, variants of the LSTM."""
+    """Two products, each requantised to Q3.12 by itself, the recurrent one with a bias of its own or none: GRU,
+    variants of the LSTM."""
     x = np.broadcast_to(np.asarray(input_scale, np.float64) * in_scale, (rows,))
     h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * hidden_scale, (rows,))
     mx, sx = arith.multiplier_and_shift(x * (1 << arith.PRE_FRACTION))
     mh, sh = arith.multiplier_and_shift(h * (1 << arith.PRE_FRACTION))
-    out = dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx, recurrent_multiplier=mh, recurrent_shift=sh)
+    out = dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx,
+               recurrent_multiplier=mh, recurrent_shift=sh)
     return out if recurrent_bias is None else out | dict(recurrent_bias=_bias(recurrent_bias, h, rows))
 
 
@@ -134,24 +155,29 @@ def gate_norm(gain: NDArray, bias: NDArray, epsilon: float) -> Constants:
     """Constants of layer norm inside the gates; gain and bias real [4, H]."""
     unit = 2.0**-arith.PRE_FRACTION
     gates = [layer_norm(g, b, epsilon, unit, unit) for g, b in zip(gain, bias, strict=True)]
-    return dict(gate_gain=np.concatenate([g["gain"] for g in gates]), gate_bias=np.concatenate([g["bias"] for g in gates]),
-                gate_multiplier=np.stack([g["multiplier"] for g in gates]), gate_shift=np.stack([g["shift"] for g in gates]),
+    return dict(gate_gain=np.concatenate([g["gain"] for g in gates]),
+                gate_bias=np.concatenate([g["bias"] for g in gates]),
+                gate_multiplier=np.stack([g["multiplier"] for g in gates]),
+                gate_shift=np.stack([g["shift"] for g in gates]),
                 gate_epsilon=gates[0]["epsilon"], gate_root_width=gates[0]["root_width"], rsqrt=gates[0]["rsqrt"])
 
 
 def log_softmax(in_scale: float) -> Constants:
     """Constants of a log-softmax node."""
     m, s = arith.multiplier_and_shift(np.float64(in_scale * (1 << arith.LOG_FRACTION)))
-    return dict(exp=arith.exp_table().entries, log=arith.log_table().astype(np.int16), multiplier=np.asarray(m), shift=np.asarray(s))
+    return dict(exp=arith.exp_table().entries, log=arith.log_table().astype(np.int16), multiplier=np.asarray(m),
+                shift=np.asarray(s))
 
 
 def lstm_tables(fraction: int) -> Constants:
     """The three tables of an LSTM node whose cell has ``fraction`` fraction bits."""
-    return dict(sigmoid=arith.sigmoid_table().entries, tanh=arith.tanh_table().entries, tanh_cell=arith.tanh_table(fraction).entries)
+    return dict(sigmoid=arith.sigmoid_table().entries, tanh=arith.tanh_table().entries,
+                tanh_cell=arith.tanh_table(fraction).entries)
 
 
 def layer_norm(gain: NDArray, bias: NDArray, epsilon: float, in_scale: float, out_scale: float) -> Constants:
-    """Constants of a layer-norm node; gain and bias real [C].  The gain is int16 with the scale of its largest value."""
+    """Constants of a layer-norm node; gain and bias real [C].  The gain is int16 with the scale of its largest
+    value."""
     width = len(gain)
     gain, bias = np.asarray(gain, np.float64), np.asarray(bias, np.float64)
     gain_scale = max(float(np.abs(gain).max()), 1e-6) / 32767
@@ -159,7 +185,8 @@ def layer_norm(gain: NDArray, bias: NDArray, epsilon: float, in_scale: float, ou
     m, s = arith.multiplier_and_shift(np.float64(unit / out_scale), arith.MULTIPLIER_BITS)
     return dict(gain=np.floor(gain / gain_scale + 0.5).astype(np.int16), bias=_bias(bias, np.float64(unit), width),
                 epsilon=np.asarray(max(1, math.floor(epsilon * width**3 / in_scale**2 + 0.5)), np.int64),
-                root_width=np.asarray(round(math.sqrt(width) * 256), np.int64), rsqrt=arith.rsqrt_table().astype(np.int32),
+                root_width=np.asarray(round(math.sqrt(width) * 256), np.int64),
+                rsqrt=arith.rsqrt_table().astype(np.int32),
                 multiplier=np.asarray(m), shift=np.asarray(s))
 
 

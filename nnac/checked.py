@@ -72,7 +72,8 @@ def _words(error: BaseException, kind: Any) -> str:
     if extra:
         known = [a.metadata.get("key", a.name) for a in fields(error.cl)] if hasattr(error,
             "cl") else []     # type: ignore[attr-defined]
-        return f"unknown {', '.join(f'`{str(e)[:40]}`' for e in sorted(extra, key=str))} (there are: {', '.join(known)})"
+        return (f"unknown {', '.join(f'`{str(e)[:40]}`' for e in sorted(extra, key=str))} (there are: "
+                f"{', '.join(known)})")
     if isinstance(error, TypeError):
         return f"{_name(kind)} is expected"
     return str(error)

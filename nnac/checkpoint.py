@@ -1,9 +1,9 @@
 """Checkpoints: named tensors and JSON metadata in one safetensors file, versioned and checked.
 
-The file's metadata has one key, ``nnac-checkpoint``, whose JSON holds ``version``, ``content`` (JSON text) and ``sha256`` over the
-content and over name, type, shape and bytes of every tensor: a file cut short or altered anywhere is refused with one line.
-One key, because safetensors writes several in any order: so the same contents are the same bytes.  Written whole or not at all.
-No pickle: reading a checkpoint runs no code of its author.
+The file's metadata has one key, ``nnac-checkpoint``, whose JSON holds ``version``, ``content`` (JSON text) and
+``sha256`` over the content and over name, type, shape and bytes of every tensor: a file cut short or altered anywhere
+is refused with one line. One key, because safetensors writes several in any order: so the same contents are the same
+bytes.  Written whole or not at all. No pickle: reading a checkpoint runs no code of its author.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
                 raise CheckpointError(f"{path}: not an nnac checkpoint")
             header = parse_json(text)
             if header["version"] != VERSION:
-                raise CheckpointError(f"{path}: checkpoint version {str(header['version'])[:40]}; this nnac reads version {VERSION}")
+                raise CheckpointError(f"{path}: checkpoint version {str(header['version'])[:40]}; this nnac reads "
+                                      f"version {VERSION}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         content = header["content"]
         if _digest(tensors, content) != header["sha256"]:
@@ -100,19 +101,22 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
         raise
     except (SafetensorError, OSError, *ABSURD) as error:
         raise CheckpointError(
-            f"{path}: not a whole checkpoint file ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"{path}: not a whole checkpoint file "
+                              f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
     if kind is not None and metadata.get("kind") != kind:
         raise CheckpointError(f"{path}: holds {str(metadata.get('kind'))[:60]!r}, expected {kind!r}")
     for name, value in tensors.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             at = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-            raise CheckpointError(f"{path}: {name}{list(at) if at else ''} is {value[at]}, not finite: no checkpoint holds such numbers")
+            raise CheckpointError(f"{path}: {name}{list(at) if at else ''} is {value[at]}, not finite: no checkpoint "
+                                  f"holds such numbers")
     return Checkpoint(tensors, metadata)
 
 
 def is_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a file calls itself a checkpoint; it may be damaged, or of another kind.  CheckpointError: there is none."""
+    """Whether a file calls itself a checkpoint; it may be damaged, or of another kind.  CheckpointError: there is
+    none."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,7 +1,7 @@
 """Programs that nnac starts and that must not outlive it, however it ends.
 
-A child's standard input is a pipe whose other end this process holds and never writes to: when the process goes, by a kill -9 too, the pipe
-closes, and the child, which watches it, leaves.  So do the child's own children.
+A child's standard input is a pipe whose other end this process holds and never writes to: when the process goes, by a
+kill -9 too, the pipe closes, and the child, which watches it, leaves.  So do the child's own children.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def start(command: Sequence[str], *, stdout: int | IO[bytes] | None = None, stde
 
 
 def end_with_parent() -> None:
-    """Where `start` began this program: leave as soon as the process that did so has gone.  Nothing happens in any other program."""
+    """Where `start` began this program: leave as soon as the process that did so has gone.  Nothing happens in any
+    other program."""
     if os.environ.pop(TIED, None) is None:
         return
 

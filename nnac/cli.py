@@ -1,8 +1,10 @@
-"""The command line: ``nnac COMMAND …``.  One command a file in ``nnac/commands``, found by the file's name and imported only when called.
+"""The command line: ``nnac COMMAND …``.  One command a file in ``nnac/commands``, found by the file's name and imported
+only when called.
 
-A command's module has ``register(subparsers)``, which adds its parser and sets ``run``: a function of the parsed arguments that returns an
-exit status: 0 fine, 1 problems were found, 2 misuse.  Modules of commands import nothing heavy at their top.  Arguments that name files say so by
-their type (`source`, `sink`, `folder`, `corpus`): then no output of any command can be one of its inputs.
+A command's module has ``register(subparsers)``, which adds its parser and sets ``run``: a function of the parsed
+arguments that returns an exit status: 0 fine, 1 problems were found, 2 misuse.  Modules of commands import nothing
+heavy at their top.  Arguments that name files say so by their type (`source`, `sink`, `folder`, `corpus`): then no
+output of any command can be one of its inputs.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from nnac.files import check_destination, clash, real, same
 
 
 class Help(argparse.HelpFormatter):
-    """As wide as the terminal: argparse asks for a formatter at every option, and its own imports shutil for the width, 2 ms of every start."""
+    """As wide as the terminal: argparse asks for a formatter at every option, and its own imports shutil for the width,
+    2 ms of every start."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=columns() - 2)
@@ -37,14 +40,16 @@ class RawHelp(Help, argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """The parser of nnac and, since argparse makes them alike, of each of its commands."""
 
-    def __init__(self, *, formatter_class: type[argparse.HelpFormatter] = argparse.HelpFormatter, **kwargs: Any) -> None:
+    def __init__(self, *, formatter_class: type[argparse.HelpFormatter] = argparse.HelpFormatter,
+                 **kwargs: Any) -> None:
         raw = issubclass(formatter_class, argparse.RawDescriptionHelpFormatter)
         super().__init__(formatter_class=RawHelp if raw else Help, **kwargs)
 
 
 @cache
 def columns() -> int:
-    """Columns of the terminal: what COLUMNS says, what the terminal says, or 80; as `shutil.get_terminal_size` has it."""
+    """Columns of the terminal: what COLUMNS says, what the terminal says, or 80; as `shutil.get_terminal_size` has
+    it."""
     said = os.environ.get("COLUMNS", "")
     try:
         return int(said) if said.isdigit() and int(said) else os.get_terminal_size(1).columns or 80
@@ -84,13 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as e:
         if (e.name or "nnac").partition(".")[0] == "nnac":
             raise
-        complain(f"nnac: the package {(e.name or '').partition('.')[0]} is not installed here: `pip install nnac` brings all that is needed")
+        complain(f"nnac: the package {(e.name or '').partition('.')[0]} is not installed here: `pip install nnac` "
+                 f"brings all that is needed")
         return 2
     except MemoryError as e:
         complain(f"nnac: not enough memory{f': {e}' if str(e) else ''}")
         return 1
     finally:
-        for stream in (sys.stdout, sys.stderr):               # what cannot be written is noticed here, not while Python ends
+        # what cannot be written is noticed here, not while Python ends
+        for stream in (sys.stdout, sys.stderr):
             if not flushed(stream):
                 forget(stream)
 
@@ -135,9 +142,11 @@ def _run(arguments: list[str]) -> int:
 # ------------------------------------------------------------------------------------------------ standard streams
 
 def open_streams() -> None:
-    """Standard streams that can be used: closed ones become the null device, and what an encoding lacks is written as an escape.
+    """Standard streams that can be used: closed ones become the null device, and what an encoding lacks is written as
+    an escape.
 
-    A closed one is opened at its own number: else the next file to be opened would take it, and a library's complaint would end up in there.
+    A closed one is opened at its own number: else the next file to be opened would take it, and a library's complaint
+    would end up in there.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         stream = getattr(sys, name)
@@ -172,7 +181,8 @@ def forget(stream: Any) -> None:
 
 def colour(stream: object) -> bool:
     """Whether to colour what goes to ``stream``: a terminal, unless NO_COLOR says no."""
-    return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb" and bool(getattr(stream, "isatty", lambda: False)())
+    return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb" and bool(getattr(stream, "isatty",
+        lambda: False)())
 
 
 # ------------------------------------------------------------------------------------------------ numbers
@@ -184,7 +194,8 @@ def whole(low: int = 0, high: int = MOST) -> Callable[[str], int]:
     """An argument's type: a whole number from ``low`` to ``high``."""
     def read(text: str) -> int:
         plain = text.strip().lstrip("+-")
-        value = int(text) if plain.isdecimal() and len(plain) <= 20 else None      # Python itself refuses thousands of digits, with an exception
+        # Python itself refuses thousands of digits, with an exception
+        value = int(text) if plain.isdecimal() and len(plain) <= 20 else None
         if value is None or not low <= value <= high:
             shown = text if len(text) <= 24 else f"{text[:20]}… ({len(text)} characters)"
             raise argparse.ArgumentTypeError(f"takes a whole number from {low} to {high}, not {shown!r}")
@@ -253,7 +264,8 @@ class Corpus(str):
         """Whether a file is one of the corpus."""
         folder = os.path.realpath(self)
         inside = os.path.relpath(os.path.realpath(path), folder)
-        return inside.startswith("wav" + os.sep) or (os.sep not in inside and inside.endswith((".json", ".jsonl", ".features.npy")))
+        return inside.startswith("wav" + os.sep) or (os.sep not in inside
+                                                     and inside.endswith((".json", ".jsonl", ".features.npy")))
 
 
 def _named(text: str) -> str:
@@ -307,7 +319,8 @@ def corpus(text: str) -> Corpus:
 
 
 def conflict(args: argparse.Namespace) -> str | None:
-    """Why a command must not begin: an output that is an input, or another output, or that cannot be written.  None: it may."""
+    """Why a command must not begin: an output that is an input, or another output, or that cannot be written.  None: it
+    may."""
     given = [(name, v) for name, value in vars(args).items() for v in (value if isinstance(value, list) else [value])]
     sinks = [(name, path) for name, v in given if isinstance(v, Sink) for path in v.paths]
     if not sinks:

@@ -1,8 +1,8 @@
 """Two executors of one model, side by side: every integer of every layer, and what they transcribe.
 
-The first is the reference: the training module, unless another is asked for.  Both are watched while they transcribe the
-same utterances; what they make is compared in the order in which the first makes it, so the first difference is the first
-cause.
+The first is the reference: the training module, unless another is asked for.  Both are watched while they transcribe
+the same utterances; what they make is compared in the order in which the first makes it, so the first difference is the
+first cause.
 `plant` puts a fault into one layer of a graph: so one can see that it is found.
 """
 
@@ -39,15 +39,16 @@ Event = tuple[str, NDArray]
 
 
 class CompareError(UserError):
-    """The checkpoint and the program do not belong together, or a fault cannot be planted where it was asked for; one line."""
+    """The checkpoint and the program do not belong together, or a fault cannot be planted where it was asked for; one
+    line."""
 
 
 @frozen
 class Divergence:
     """The first integers that differ.
 
-    ``step`` counts this value's vectors: an utterance's frames, or calls of the search.  ``utterance`` is None in the search, where
-    rows come and go.
+    ``step`` counts this value's vectors: an utterance's frames, or calls of the search.  ``utterance`` is None in the
+    search, where rows come and go.
     """
 
     utterance: int | None
@@ -64,7 +65,8 @@ class Divergence:
 
 @define
 class Comparison:
-    """What was compared.  ``by_value``: name -> (integers compared, integers that differ); ``largest``: name -> greatest difference."""
+    """What was compared.  ``by_value``: name -> (integers compared, integers that differ); ``largest``: name ->
+    greatest difference."""
 
     compared: int = 0
     different: int = 0
@@ -91,7 +93,8 @@ class Comparison:
         return not self.different and not self.different_transcripts and not self.different_nbest
 
 
-def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, features: Sequence[NDArray], batch: int = 32,
+def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, features: Sequence[NDArray],
+            batch: int = 32,
             advance: Callable[[int], None] | None = None, search: Search | None = None) -> Comparison:
     """Transcribe ``features`` (normalised, [T, bins] each) with both and compare all that they make; ``first`` is the
     reference.
@@ -113,7 +116,8 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
             out.expected_nbest[i], out.nbest[i] = a, b
             out.expected_texts[i], out.texts[i] = front.text(a[0].tokens), front.text(b[0].tokens)
         out.steps.update(dict(encoder=int((lengths // rate).sum())) | search.steps(got.found.rounds))
-        if backwards:                                    # what follows a row's end is computed by both, heard by neither
+        # what follows a row's end is computed by both, heard by neither
+        if backwards:
             ends = {n: lengths // rate * v.rate for n, v in one.values.items()}
             expected, got = expected.until(ends), got.until(ends)
         tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
@@ -129,7 +133,8 @@ def compare_labels(first: Executor, second: Executor, sentences: Sequence[Sequen
     out, entry = Comparison(), STEP.name
     name, = first.inputs[entry]
     for rows in by_length([len(s) for s in sentences], batch):
-        labels = np.zeros((1 + max(len(sentences[i]) for i in rows), len(rows), 1), np.int64)      # the edge stands before each
+        # the edge stands before each
+        labels = np.zeros((1 + max(len(sentences[i]) for i in rows), len(rows), 1), np.int64)
         for b, i in enumerate(rows):
             labels[1: 1 + len(sentences[i]), b, 0] = sentences[i]
         expected: list[Event] = []
@@ -166,8 +171,8 @@ def _heard(executor: Executor, search: Search, x: NDArray, lengths: NDArray) -> 
 
 
 def recorder(events: list[Event]) -> Callable[[str, NDArray], None]:
-    """A watcher that keeps what it is shown, as [T, B, width].  Copies: searches go on writing into the states they were
-    given."""
+    """A watcher that keeps what it is shown, as [T, B, width].  Copies: searches go on writing into the states they
+    were given."""
 
     def record(name: str, integers: NDArray) -> None:
         events.append((name, np.array(integers if integers.ndim == 3 else integers[None], np.int64)))
@@ -182,8 +187,8 @@ def _until(event: Event, ends: Mapping[str, NDArray]) -> Event:
 
 
 def tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:
-    """Compare event by event, in the order of the first.  A value that the second never makes counts as different, all of
-    it."""
+    """Compare event by event, in the order of the first.  A value that the second never makes counts as different, all
+    of it."""
     theirs: dict[str, list[NDArray]] = {}
     for name, v in got:
         theirs.setdefault(name, []).append(v)
@@ -202,7 +207,8 @@ def tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequen
             counts[1] += int(wrong.sum())
             out.largest[name] = max(out.largest.get(name, 0), int(np.abs(a - b).max()))
             t, r, e = (int(v) for v in np.argwhere(wrong)[0])
-            at = rows[r] if len(a) > 1 else None                 # whole sequences are the encoder's: their rows are the utterances
+            # whole sequences are the encoder's: their rows are the utterances
+            at = rows[r] if len(a) > 1 else None
             out.first = out.first or Divergence(at, name, vectors[name] + t, e, int(a[t, r, e]), int(b[t, r, e]))
         calls[name] += 1
         vectors[name] += len(a)
@@ -222,12 +228,14 @@ def same_model(trained: Trained, program: Program, names: tuple[str, str] = ("th
     except (PlanError, KeyError, TypeError, ValueError):
         raise CompareError(f"{compiled} carries no plan: it was not compiled from a checkpoint") from None
     if plan.digest != trained.plan.digest:
-        raise CompareError(f"{compiled} was compiled under another plan (`{plan.name}`, {plan.digest[:12]}) than that of {checkpoint} "
+        raise CompareError(f"{compiled} was compiled under another plan (`{plan.name}`, {plan.digest[:12]}) than that "
+                           f"of {checkpoint} "
                            f"(`{trained.plan.name}`, {trained.plan.digest[:12]}): compile the checkpoint again")
     if program.metadata.get("training") != trained.training:
         theirs = program.metadata.get("training") or {}
         differ = sorted(k for k in {*theirs, *trained.training} if theirs.get(k) != trained.training.get(k))
-        raise CompareError(f"{compiled} was compiled from another training than {checkpoint} (they differ in {', '.join(differ)}): "
+        raise CompareError(f"{compiled} was compiled from another training than {checkpoint} (they differ in "
+                           f"{', '.join(differ)}): "
                            "compile the checkpoint again")
 
 
@@ -237,8 +245,8 @@ _FAULTS = {"bias", "forward.bias", "weight"}
 def plant(graph: QGraph, path: str) -> tuple[QGraph, str]:
     """A bound graph with one fault in the layer ``path``: (the graph, what was changed).
 
-    A bias of one row moves by one unit of the row's output (by 1/16 of a pre-activation, in an LSTM's cell input gate); a layer without
-    biases has one code of its weights changed: that of the blank, in an embedding.
+    A bias of one row moves by one unit of the row's output (by 1/16 of a pre-activation, in an LSTM's cell input gate);
+    a layer without biases has one code of its weights changed: that of the blank, in an embedding.
     CompareError: no such layer, or one that has neither.
     """
     able = [n.path for n in graph.nodes if _FAULTS & n.constants.keys()]
@@ -265,7 +273,8 @@ def _faulty(node: Node) -> tuple[Node, str]:
     else:
         prefix = name.removesuffix("bias") + ("input_" if node.attributes.get("variant") == "sum16" else "")
         row, unit = operator(node.op).seen_bias(node.attributes)
-        m, s = (int(np.broadcast_to(np.asarray(c[prefix + k], np.int64), value.shape)[row]) for k in ("multiplier", "shift"))
+        m, s = (int(np.broadcast_to(np.asarray(c[prefix + k], np.int64), value.shape)[row])
+                for k in ("multiplier", "shift"))
         at = (row,)
         value[at] += -(-(unit << s) // m)
     what = f"{node.path}: {name}[{', '.join(map(str, at))}] is {int(value[at])} instead of {int(c[name][at])}"

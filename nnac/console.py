@@ -1,4 +1,5 @@
-"""The one console: what people name their files, layers and policies is shown as it is, never taken for rich's markup or emoji."""
+"""The one console: what people name their files, layers and policies is shown as it is, never taken for rich's markup
+or emoji."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The whole path on real speech: corpus, float network (the one that comes with nnac, or trained here), policy, training,
-program, emulator.
+"""The whole path on real speech: corpus, float network (the one that comes with nnac, or trained here), policy,
+training, program, emulator.
 
 Each stage keeps its result under the output folder and is not repeated; stop at any time and call again.  Held-out
 audio is read from WAV files, as a device would hear it, by all three: float network, training module in evaluation

@@ -1,7 +1,8 @@
-"""What is wrong with a text, where, why, and what instead: sources, spans, diagnostics.  Rendering is in ``nnac.rendering``.
+"""What is wrong with a text, where, why, and what instead: sources, spans, diagnostics.  Rendering is in
+``nnac.rendering``.
 
-A user's mistake is a ``Diagnostic``; a stage collects all it finds and raises them together as one ``DiagnosticError``, an exception
-group of ``Problem``s.  Our own mistakes are assertions.
+A user's mistake is a ``Diagnostic``; a stage collects all it finds and raises them together as one ``DiagnosticError``,
+an exception group of ``Problem``s.  Our own mistakes are assertions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ Severity = Literal["error", "warning", "note"]
 
 @frozen(eq=False)
 class Source:
-    """A text with a name.  Positions are offsets into ``text``; lines and columns count from 1, columns in characters."""
+    """A text with a name.  Positions are offsets into ``text``; lines and columns count from 1, columns in
+    characters."""
 
     name: str
     text: str = field(repr=False)
@@ -141,8 +143,8 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
 def near(word: str, names: Iterable[str], count: int = 1) -> list[str]:
     """The ``count`` names nearest to ``word``, best first; none that is not near.
 
-    Distance is Damerau-Levenshtein (insert, delete, replace, swap neighbours) without regard to case, at most a third of the longer word
-    and at most 3; a name that starts with the word, or the word with it, counts as near too.
+    Distance is Damerau-Levenshtein (insert, delete, replace, swap neighbours) without regard to case, at most a third
+    of the longer word and at most 3; a name that starts with the word, or the word with it, counts as near too.
     """
     low = word.lower()[:64]
     scored = []

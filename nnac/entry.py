@@ -1,7 +1,8 @@
 """Entry points: the ways into a model.  A model declares its own; nothing else knows their names.
 
-Calling an entry once is one *step* of it.  What a model does in a second follows from what its entries declare: an encoder runs once a
-frame, a prediction network or a language model once a label of each hypothesis, a joint once a frame and once a label.
+Calling an entry once is one *step* of it.  What a model does in a second follows from what its entries declare: an
+encoder runs once a frame, a prediction network or a language model once a label of each hypothesis, a joint once a
+frame and once a label.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class EntryPoint:
     per_label        steps for each label found
     each_hypothesis  every hypothesis of a search runs its own steps
     frames           several steps that follow each other may be computed together (frame batching)
-    inputs, outputs  the values it takes and returns         keeps  paths of the layers with a state that outlives its steps
+    inputs, outputs  the values it takes and returns
+    keeps  paths of the layers with a state that outlives its steps
     """
 
     name: str = field(validator=instance_of(str))
@@ -57,7 +59,8 @@ class EntryPoint:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EntryPoint:
         """What ``to_json`` described.  ValueError if it is not that."""
-        if not isinstance(data, Mapping) or (unknown := set(data) - {a.name for a in fields(cls)}) or "name" not in data:
+        if not isinstance(data, Mapping) or (unknown := set(data) -
+                                             {a.name for a in fields(cls)}) or "name" not in data:
             raise ValueError(f"not an entry point: {sorted(unknown) if isinstance(data, Mapping) else data!r}")
         try:
             return cls(**data)
@@ -67,5 +70,6 @@ class EntryPoint:
 
 def steps_per_second(entries: Iterable[EntryPoint], frame_ms: float | None, labels: float = LABELS_PER_SECOND,
                      hypotheses: int = 1) -> dict[str, float]:
-    """Entry -> its steps in a second of real time.  ``frame_ms``: of one step of the first entry; ``labels``: a second, of one hypothesis."""
+    """Entry -> its steps in a second of real time.  ``frame_ms``: of one step of the first entry; ``labels``: a second,
+    of one hypothesis."""
     return {e.name: e.steps_per_second(1000 / (frame_ms or FRAME_MS), labels, hypotheses) for e in entries}

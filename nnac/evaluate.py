@@ -1,4 +1,5 @@
-"""Evaluate a bound QGraph on integers: the reference every other executor is compared with.  Slow, obvious, NumPy (or torch).
+"""Evaluate a bound QGraph on integers: the reference every other executor is compared with.  Slow, obvious, NumPy (or
+torch).
 
 And the protocol that all of them keep: `Executor`.  `nnac.executors` finds them by name.
 """
@@ -21,7 +22,8 @@ Constants = Mapping[str, Mapping[str, Array]]      # a node's path -> its consta
 
 
 class Executor(Protocol):
-    """Runs entry points on integers.  ``inputs`` and ``outputs`` name the values of each entry; ``values`` holds their formats."""
+    """Runs entry points on integers.  ``inputs`` and ``outputs`` name the values of each entry; ``values`` holds their
+    formats."""
 
     @property
     def values(self) -> Mapping[str, Value]: ...
@@ -73,7 +75,8 @@ def evaluate(graph: QGraph, entry: str, inputs: Mapping[str, Array], state: dict
     values = {k: np.asarray(v, np.int64) for k, v in inputs.items()}
     batch = next(iter(values.values())).shape[1]
     state = dict(initial_state(graph, batch) if state is None else state)
-    if any(len(v) < graph.values[k].rate for k, v in values.items()):             # shorter than a step: nothing is computed
+    # shorter than a step: nothing is computed
+    if any(len(v) < graph.values[k].rate for k, v in values.items()):
         return {k: np.zeros((0, batch, graph.values[k].width), np.int64) for k in graph.outputs[entry]}, state
     for node in graph.entry(entry):
         own = constants[node.path] if constants else {k: v.astype(np.int64) for k, v in node.constants.items()}

@@ -1,8 +1,10 @@
 """Files: read whole within limits, written whole or not at all.  Every command reads and writes through here.
 
-Reading     a folder, an endless device, a pipe that nobody fills and a file larger than memory are refused, with one line.
-Writing     `atomic`: what was there stays until the new content is complete.  Links are followed, not cut; modes are kept, and the umask
-            decides on those of new files; read-only files, folders and other things that are no files are refused.
+Reading     a folder, an endless device, a pipe that nobody fills and a file larger than memory are refused, with one
+            line.
+Writing     `atomic`: what was there stays until the new content is complete.  Links are followed, not cut; modes are
+            kept, and the umask decides on those of new files; read-only files, folders and other things that are no
+            files are refused.
 """
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ TEXT_LIMIT = 64 << 20          # bytes of a file that people write: policies, ex
 ENDLESS = 1 << 30              # bytes that are read of a pipe or a device, which do not say how much they hold
 PIPE_WAIT_S = 10.0             # for the first byte of a pipe
 
-_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISBLK, "a disk"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISFIFO, "a pipe"))
+_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISBLK, "a disk"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+          (stat.S_ISFIFO, "a pipe"))
 
 
 class FileError(UserError, OSError):
@@ -37,7 +40,8 @@ def kind_of(mode: int) -> str:
 
 
 def named(path: str | os.PathLike[str]) -> str:
-    """``path`` as text.  FileError for names that no file can have: the empty one, which would mean the current folder, and those with a NUL."""
+    """``path`` as text.  FileError for names that no file can have: the empty one, which would mean the current folder,
+    and those with a NUL."""
     text = os.fspath(path)
     if not text:
         raise FileError("an empty name is no file")
@@ -68,7 +72,8 @@ def real(path: str | os.PathLike[str]) -> Path:
 
 
 def check_source(path: str | os.PathLike[str], limit: int | None = None) -> os.stat_result:
-    """FileError where `read` could not begin: absent, a folder, an empty name, larger than ``limit`` (default: than half of memory)."""
+    """FileError where `read` could not begin: absent, a folder, an empty name, larger than ``limit`` (default: than
+    half of memory)."""
     try:
         status = os.stat(named(path))
     except OSError as error:
@@ -101,7 +106,8 @@ def read_first(path: str | os.PathLike[str], count: int) -> bytes:
         with open_pipe(path) if stat.S_ISFIFO(status.st_mode) else open(path, "rb") as file:
             if stat.S_ISREG(status.st_mode) and status.st_size:
                 return file.read(min(count, status.st_size + 1))          # room for all of it is taken at once
-            pieces, size = [], 0                          # what has no size (a device, a file under /proc) may end anywhere, or nowhere
+            # what has no size (a device, a file under /proc) may end anywhere, or nowhere
+            pieces, size = [], 0
             while size < count and (piece := file.read(min(1 << 20, count - size))):
                 pieces.append(piece)
                 size += len(piece)
@@ -123,19 +129,23 @@ def open_pipe(path: str | os.PathLike[str]) -> BufferedReader:
 
 
 def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
-    """A file of UTF-8 text (a byte order mark is dropped).  FileError: one line, with the place of a byte that is not UTF-8."""
+    """A file of UTF-8 text (a byte order mark is dropped).  FileError: one line, with the place of a byte that is not
+    UTF-8."""
     data = read(path, limit)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{os.fspath(path)}:{line}: not text in UTF-8 (byte {error.start} is {data[error.start]:#04x})") from None
+        raise FileError(f"{os.fspath(path)}:{line}: not text in UTF-8 (byte {error.start} is "
+                        f"{data[error.start]:#04x})") from None
 
 
 def reason(error: OSError) -> str:
     """Why an operation failed, in the words that people know."""
-    words = {errno.ENOENT: "no such file", errno.ENOTDIR: "a part of its path is no folder", errno.EISDIR: "is a folder, not a file",
-             errno.ELOOP: "a loop of symbolic links", errno.EACCES: "not allowed", errno.EPERM: "not allowed", errno.ENXIO: "nobody reads there"}
+    words = {errno.ENOENT: "no such file", errno.ENOTDIR: "a part of its path is no folder",
+             errno.EISDIR: "is a folder, not a file",
+             errno.ELOOP: "a loop of symbolic links", errno.EACCES: "not allowed", errno.EPERM: "not allowed",
+             errno.ENXIO: "nobody reads there"}
     return words.get(error.errno or 0, error.strerror or str(error))
 
 
@@ -162,7 +172,8 @@ def clash(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str
 
 
 def check_destination(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """FileError where `atomic` would be refused: better before hours of work than after.  Answers what is there now, None for nothing."""
+    """FileError where `atomic` would be refused: better before hours of work than after.  Answers what is there now,
+    None for nothing."""
     name = named(path)
     try:
         status = os.stat(name)
@@ -181,18 +192,20 @@ def check_destination(path: str | os.PathLike[str]) -> os.stat_result | None:
         raise FileError(f"{name}: {reason(error)}") from None
     if stat.S_ISDIR(status.st_mode) or stat.S_ISBLK(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         raise FileError(f"{name}: is {kind_of(status.st_mode)}, not a file")
-    if not status.st_mode & 0o222 or not os.access(name, os.W_OK):          # root may write everything: the mode is what was meant
+    # root may write everything: the mode is what was meant
+    if not status.st_mode & 0o222 or not os.access(name, os.W_OK):
         raise FileError(f"{name}: is read-only; nothing was written")
     return status
 
 
 @contextmanager
 def atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file; on success its content is that of ``path``, in one step; on an error ``path`` is as it was.
+    """Open a temporary file; on success its content is that of ``path``, in one step; on an error ``path`` is as it
+    was.
 
-    A process killed half-way leaves ``path`` as it was (and a ``.tmp`` file that nothing reads).  Symbolic links are followed; a file with
-    several names (hard links) keeps them, and is therefore written in place once the content is complete; so are devices and pipes.
-    FileError: see the module; OSError names ``path``.
+    A process killed half-way leaves ``path`` as it was (and a ``.tmp`` file that nothing reads).  Symbolic links are
+    followed; a file with several names (hard links) keeps them, and is therefore written in place once the content is
+    complete; so are devices and pipes. FileError: see the module; OSError names ``path``.
     """
     status = check_destination(path)
     in_place = status is not None and (status.st_nlink > 1 or not stat.S_ISREG(status.st_mode))
@@ -247,7 +260,8 @@ def _like(name: str, status: os.stat_result) -> None:
 
 def _copy(handle: int, target: Path) -> None:
     """The content of an open file into one that is there already."""
-    flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)      # a pipe that nobody reads is an error, not a wait
+    # a pipe that nobody reads is an error, not a wait
+    flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     into = os.open(target, flags)
     try:
         os.set_blocking(into, True)

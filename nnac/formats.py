@@ -1,4 +1,5 @@
-"""Formats that the arithmetic fixes, whatever a policy or the data say.  Written Qi.f: f fraction bits of a signed integer.
+"""Formats that the arithmetic fixes, whatever a policy or the data say.  Written Qi.f: f fraction bits of a signed
+integer.
 
 Free of NumPy, so that lint can ask; the arithmetic on these formats is `nnac.arith`.
 """
@@ -27,7 +28,8 @@ class FixedPoint:
 PRE = FixedPoint(16, 12)               # gate pre-activations, and what a table reads
 UNIT = FixedPoint(16, 15)              # what sigmoid and tanh give
 LOG = FixedPoint(16, 11)               # log-probabilities
-CELL = FixedPoint(16, 11)              # an LSTM's cell unless the policy says otherwise, +-16: saturating, trained through (docs/methods.md §1)
+# an LSTM's cell unless the policy says otherwise, +-16: saturating, trained through (docs/methods.md §1)
+CELL = FixedPoint(16, 11)
 
 
 @frozen
@@ -44,5 +46,6 @@ class Precision:
 
 
 def unit_scale(bits: int, clip: float = 1.0) -> float:
-    """Scale of a symmetric signed format whose largest code stands for ``clip``: ``clip / (2^(bits-1) - 1)``, zero an exact level."""
+    """Scale of a symmetric signed format whose largest code stands for ``clip``: ``clip / (2^(bits-1) - 1)``, zero an
+    exact level."""
     return clip / ((1 << (bits - 1)) - 1)

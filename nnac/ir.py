@@ -1,11 +1,12 @@
 """QGraph: the model as a graph of integer operators, ready to be read three times (evaluate, training module, program).
 
-A value is a sequence of vectors of integers with one format.  A node applies one operator (`nnac.ops`) to values, within one entry
-point of the model (`nnac.entry`): calling an entry once, on ``rate`` input frames, is one *step* of it.  State (hidden,
-cell) lives in named `State` objects that belong to recurrent nodes and survive from step to step.
+A value is a sequence of vectors of integers with one format.  A node applies one operator (`nnac.ops`) to values,
+within one entry point of the model (`nnac.entry`): calling an entry once, on ``rate`` input frames, is one *step* of
+it.  State (hidden, cell) lives in named `State` objects that belong to recurrent nodes and survive from step to step.
 
-A graph is *bound* when every value has its scale and every node its integer constants; lowering a plan gives an unbound graph, the training
-module binds it (`nnac.train.module`).  `nnac.verify` says what a valid graph is, in code, and runs between passes.
+A graph is *bound* when every value has its scale and every node its integer constants; lowering a plan gives an unbound
+graph, the training module binds it (`nnac.train.module`).  `nnac.verify` says what a valid graph is, in code, and runs
+between passes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 
 class GraphError(ValueError):
-    """A QGraph that breaks a rule of `nnac.verify`: always nnac's own mistake or a damaged file, never the user's policy."""
+    """A QGraph that breaks a rule of `nnac.verify`: always nnac's own mistake or a damaged file, never the user's
+    policy."""
 
 
 @frozen
@@ -44,12 +46,14 @@ class Value:
 
     def __str__(self) -> str:
         scale = "?" if self.scale is None else f"{self.scale:.6g}"
-        return f"{self.name}: int{self.bits}[{self.rate}, {self.width}] * {scale}" + (f" zero {self.zero_point}" if self.zero_point else "")
+        return f"{self.name}: int{self.bits}[{self.rate}, {self.width}] * {scale}" + (f" zero {self.zero_point}"
+            if self.zero_point else "")
 
 
 @frozen
 class State:
-    """A vector that a node keeps between steps: ``encoder.lstm[0].hidden``.  Starts at zero; resident, resettable, saveable."""
+    """A vector that a node keeps between steps: ``encoder.lstm[0].hidden``.  Starts at zero; resident, resettable,
+    saveable."""
 
     name: str
     width: int
@@ -59,7 +63,8 @@ class State:
 
 @frozen(eq=False)
 class Node:
-    """One operator applied.  ``path`` is the model's layer; ``origins`` name the policy lines that shaped it (for errors and listings)."""
+    """One operator applied.  ``path`` is the model's layer; ``origins`` name the policy lines that shaped it (for
+    errors and listings)."""
 
     path: str
     op: str
@@ -85,7 +90,8 @@ class Node:
 class QGraph:
     """All entries of one model.  ``inputs`` and ``outputs`` map an entry to its value names, in order.
 
-    entries  what the model declares of them; passes may divide an entry (``encoder.lstm[0].forward``), ``declared`` finds whose part it is
+    entries  what the model declares of them; passes may divide an entry (``encoder.lstm[0].forward``), ``declared``
+             finds whose part it is
     """
 
     name: str
@@ -95,10 +101,12 @@ class QGraph:
     outputs: Mapping[str, tuple[str, ...]]
     metadata: Mapping[str, Any] = field(factory=dict)
     entries: tuple[EntryPoint, ...] = field(
-        default=Factory(lambda self: tuple(EntryPoint(n, 1, inputs=i, outputs=self.outputs[n]) for n, i in self.inputs.items()), takes_self=True))
+        default=Factory(lambda self: tuple(EntryPoint(n, 1, inputs=i, outputs=self.outputs[n]) for n,
+                                           i in self.inputs.items()), takes_self=True))
 
     def declared(self, part: str) -> EntryPoint:
-        """What the model declares of the entry ``part`` or of the entry that ``part`` is a pass of.  KeyError if it is of none."""
+        """What the model declares of the entry ``part`` or of the entry that ``part`` is a pass of.  KeyError if it is
+        of none."""
         return {e.name: e for e in self.entries}[part.partition(".")[0]]
 
     def entry(self, name: str) -> tuple[Node, ...]:

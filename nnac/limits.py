@@ -1,4 +1,5 @@
-"""What the words of the instruction set have room for: asked by targets, by the language and by operators, none of which makes an instruction."""
+"""What the words of the instruction set have room for: asked by targets, by the language and by operators, none of
+which makes an instruction."""
 
 MOST = dict(lanes=256, columns=16, semaphores=12)              # of what a target says
 MOST_ELEMENTS = 4096                                           # of one vector instruction

@@ -1,7 +1,8 @@
 """Lowering: a model graph and a precision for each layer become an unbound QGraph.
 
-Some scales are fixed by the arithmetic and set here: hidden states and tanh outputs (clip 1), and the input of a table (Q3.12).  The rest
-(features, layer-norm outputs, linear outputs, embeddings) are data: calibration or training finds them.
+Some scales are fixed by the arithmetic and set here: hidden states and tanh outputs (clip 1), and the input of a table
+(Q3.12).  The rest (features, layer-norm outputs, linear outputs, embeddings) are data: calibration or training finds
+them.
 """
 
 from __future__ import annotations
@@ -36,22 +37,25 @@ def lower(model: ModelGraph, precision: Callable[[str], Precision]) -> QGraph:
         node, value = lowered(layer, precision(layer.path), values[layer.inputs[0]])
         nodes.append(node)
         values[value.name] = value
-    for node in nodes:                        # what a table reads has the table's format, whatever the policy asks for (lint says so)
+    # what a table reads has the table's format, whatever the policy asks for (lint says so)
+    for node in nodes:
         if (form := operator(node.op).takes) is not None:
             v = values[node.inputs[0]]
             values[v.name] = Value(v.name, v.width, form.bits, v.rate, form.scale)
     return verify(QGraph(model.name, values, tuple(nodes), taken(nodes), {e.name: e.outputs for e in model.entries},
-                         dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms), model.entries))
+                         dict(model=model.name, arguments=dict(model.arguments), frame_ms=model.frame_ms),
+                         model.entries))
 
 
 def lowered(layer: Layer, p: Precision, source: Value) -> tuple[Node, Value]:
     """The node of a layer, as its operator has it, and the value that it makes; ``source`` is its first input."""
     op = operator(layer.kind)
-    node = Node(layer.path, layer.kind, layer.inputs, layer.path, layer.entry, op.attributes(layer, p), {}, op.states(layer, p), p.origins)
+    node = Node(layer.path, layer.kind, layer.inputs, layer.path, layer.entry, op.attributes(layer, p), {},
+                op.states(layer, p), p.origins)
     return node, op.output(layer, p, source)
 
 
-# ------------------------------------------------------------------------------------------------------------ from a plan
+# ---------------------------------------------------------------------------------------------------------- from a plan
 
 def lower_plan(plan: Plan) -> QGraph:
     """The unbound graph of a resolved plan: what the training module is built from."""

@@ -12,10 +12,13 @@ from nnac.target import Cpu, Target
 CPU_OPERATIONS = 8             # of a CPU per element of an operator without weights (our choice)
 
 
-def on_cpu(op: Operator, attributes: Mapping[str, Any], place: str | None, target: Target, width: int, whole: bool) -> bool:
-    """Whether an operator runs on the CPU: asked for, not in the target's list, without instructions, or in a form that none of them takes.
+def on_cpu(op: Operator, attributes: Mapping[str, Any], place: str | None, target: Target, width: int,
+           whole: bool) -> bool:
+    """Whether an operator runs on the CPU: asked for, not in the target's list, without instructions, or in a form that
+    none of them takes.
 
-    place  what the policy says, ``nna`` or ``cpu``      width  elements of an input vector      whole  all vectors lie in one piece
+    place  what the policy says, ``nna`` or ``cpu``      width  elements of an input vector
+    whole  all vectors lie in one piece
     """
     if op.view:
         return False                                   # nothing runs
@@ -25,7 +28,8 @@ def on_cpu(op: Operator, attributes: Mapping[str, Any], place: str | None, targe
 
 
 def cpu_work(op: Operator, weights: int, width: int) -> int:
-    """Operations of the CPU for one output vector of ``width`` elements: a multiply-accumulate a weight, or a few for each element."""
+    """Operations of the CPU for one output vector of ``width`` elements: a multiply-accumulate a weight, or a few for
+    each element."""
     return weights if weights and not op.by_index else CPU_OPERATIONS * width
 
 
@@ -35,5 +39,7 @@ def cpu_seconds(cpu: Cpu, moved: int, work: int) -> Fraction:
 
 
 def moved_bytes(values: Iterable[tuple[int, int, int]], states: Iterable[tuple[int, int]]) -> int:
-    """Bytes that travel: values (vectors, width, bytes an element) one way, states (width, bytes an element) there and back."""
-    return sum(vectors * width * size for vectors, width, size in values) + 2 * sum(width * size for width, size in states)
+    """Bytes that travel: values (vectors, width, bytes an element) one way, states (width, bytes an element) there and
+    back."""
+    return sum(vectors * width * size for vectors, width, size in values) + 2 * sum(width * size for width,
+                                                                                    size in states)

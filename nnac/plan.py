@@ -1,8 +1,9 @@
 """The plan: a policy resolved on a model for a target.  What every later stage reads.
 
-One ``SitePlan`` per site (layer, kernel, gate), each setting typed, each with the chain of rules that made it (``plan.origin``).
-A plan is frozen, prints, and round-trips through JSON (``to_json``, ``from_json``; schema in ``plan_schema.json``), so that checkpoints,
-programs, sweeps and trackers can carry it.  ``digest`` names it: equal plans, equal digests, on any machine.
+One ``SitePlan`` per site (layer, kernel, gate), each setting typed, each with the chain of rules that made it
+(``plan.origin``). A plan is frozen, prints, and round-trips through JSON (``to_json``, ``from_json``; schema in
+``plan_schema.json``), so that checkpoints, programs, sweeps and trackers can carry it.  ``digest`` names it: equal
+plans, equal digests, on any machine.
 
     plan["encoder.lstm[0].input"].weights        Weights(bits=8, granularity=channel, method=minmax)
     plan.gates("encoder.lstm[0].input")          the four gate sites, when a policy goes down to gates
@@ -59,7 +60,8 @@ class Width:
 
 @frozen
 class Granularity:
-    """What shares a scale (or a codebook): the ``tensor``, each output ``channel``, each ``gate``, each ``group`` of ``size`` in a row."""
+    """What shares a scale (or a codebook): the ``tensor``, each output ``channel``, each ``gate``, each ``group`` of
+    ``size`` in a row."""
 
     kind: Literal["tensor", "channel", "gate", "group"] = "channel"
     size: int | None = None
@@ -70,7 +72,8 @@ class Granularity:
 
 @frozen
 class Weights:
-    """How a kernel's or gate's weights are held.  ``width`` is that of the stored index or integer; a codebook's entries are int8."""
+    """How a kernel's or gate's weights are held.  ``width`` is that of the stored index or integer; a codebook's
+    entries are int8."""
 
     width: Width
     granularity: Granularity
@@ -82,8 +85,8 @@ class Weights:
 
     @property
     def multiplied_bits(self) -> int:
-        """Bits of the integer that meets an activation: int8 out of a snapped codebook, and where the groups of a row differ in scale, for the
-        machine knows one scale a row."""
+        """Bits of the integer that meets an activation: int8 out of a snapped codebook, and where the groups of a row
+        differ in scale, for the machine knows one scale a row."""
         if self.method is None or not type(self.method).codebook:
             return max(8, self.bits) if self.granularity.kind == "group" else self.bits
         return {"int8": 8, "int16": 16}[self.method.snap]  # type: ignore[attr-defined]
@@ -112,7 +115,8 @@ class Activations:
 
 @frozen
 class Cell:
-    """A recurrent cell state: an integer of ``width`` with ``fraction`` fractional bits, so a range of +-2^(bits - 1 - fraction)."""
+    """A recurrent cell state: an integer of ``width`` with ``fraction`` fractional bits, so a range of +-2^(bits - 1 -
+    fraction)."""
 
     width: Width
     fraction: int
@@ -127,10 +131,12 @@ class Cell:
 
 @frozen
 class SitePlan:
-    """Everything decided at one site.  A kernel or gate has the kernel settings, a layer the layer settings; the others are None.
+    """Everything decided at one site.  A kernel or gate has the kernel settings, a layer the layer settings; the others
+    are None.
 
-    codec: auto or a name of ``target.CODECS`` · pin: auto | always | never · place: nna | cpu · accumulate: acc32 | sum16
-    frames: encoder steps computed together (frame batching of the input-side product), at layers of an entry point
+    codec: auto or a name of ``target.CODECS`` · pin: auto | always | never · place: nna | cpu · accumulate: acc32 |
+    sum16 frames: encoder steps computed together (frame batching of the input-side product), at layers of an entry
+    point
     """
 
     path: str
@@ -158,7 +164,8 @@ class SitePlan:
 
 @frozen
 class Origin:
-    """Where a value was written.  ``file`` is None for nnac's own defaults and for values from the command line (``rule`` says which)."""
+    """Where a value was written.  ``file`` is None for nnac's own defaults and for values from the command line
+    (``rule`` says which)."""
 
     file: str | None
     line: int
@@ -167,7 +174,8 @@ class Origin:
     text: str                          # the setting as written, `weights int8 per_channel`
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}  {self.rule} {{ {self.text} }}" if self.file else f"{self.rule}  {self.text}"
+        return (f"{self.file}:{self.line}:{self.column}  {self.rule} {{ {self.text} }}" if self.file
+                else f"{self.rule}  {self.text}")
 
 
 @frozen
@@ -184,10 +192,12 @@ class Training:
 
     @property
     def total(self) -> int | None:
-        """All steps of the training, from ``steps`` or from ``epochs`` x ``steps_per_epoch``; None if they are not said."""
+        """All steps of the training, from ``steps`` or from ``epochs`` x ``steps_per_epoch``; None if they are not
+        said."""
         if self.steps is not None:
             return self.steps
-        return round(self.epochs * self.steps_per_epoch) if self.epochs is not None and self.steps_per_epoch is not None else None
+        return (round(self.epochs * self.steps_per_epoch) if self.epochs is not None
+                and self.steps_per_epoch is not None else None)
 
 
 @frozen
@@ -222,7 +232,8 @@ class Budget:
 
 @frozen
 class ModelReference:
-    """The model that was planned: a builder's name and its arguments; ``graph`` where nnac itself has no such builder (`nnac.prepare`)."""
+    """The model that was planned: a builder's name and its arguments; ``graph`` where nnac itself has no such builder
+    (`nnac.prepare`)."""
 
     builder: str
     arguments: dict[str, Any] = field(hash=False)
@@ -258,7 +269,8 @@ class Plan:
     sites: tuple[SitePlan, ...]
     training: Training = Training()
     budgets: tuple[Budget, ...] = ()
-    parameters: dict[str, Any] = field(factory=dict)              # the `let`s, after overrides: plain values or their printed form
+    # the `let`s, after overrides: plain values or their printed form
+    parameters: dict[str, Any] = field(factory=dict)
     origins: Mapping[tuple[str, str], tuple[Origin, ...]] = field(factory=dict)
     decode: Decode | None = None       # not in the digest: a search changes no integer of the model
 
@@ -306,7 +318,8 @@ class Plan:
         return max((self[layer.path].frames or 1 for layer in self.graph if layer.entry == entry), default=1)
 
     def origin(self, site: str, setting: str) -> tuple[Origin, ...]:
-        """The rules that said something about ``setting`` of ``site``, in order; the last one won.  The first may be nnac's default."""
+        """The rules that said something about ``setting`` of ``site``, in order; the last one won.  The first may be
+        nnac's default."""
         return self.origins.get((site, setting), ())
 
     @cached_property
@@ -314,7 +327,8 @@ class Plan:
         """SHA-256 of the canonical JSON without origins, as 64 hex digits."""
         import hashlib  # 7 ms that lint does not need
 
-        return hashlib.sha256(json.dumps(self.to_json(origins=False), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_json(origins=False), sort_keys=True,
+                                         separators=(",", ":")).encode()).hexdigest()
 
     def to_json(self, *, origins: bool = True) -> dict[str, Any]:
         """Plain JSON (dict of str, int, float, bool, None, lists), in a fixed order."""
@@ -322,10 +336,13 @@ class Plan:
             "nnac_plan": VERSION, "name": self.name,
             "model": self.model.to_json(),
             "target": self.target.to_json(),
-            "training": {a.name: getattr(self.training, a.name) for a in Training.__attrs_attrs__},  # type: ignore[attr-defined]
+            "training": {a.name: getattr(self.training, a.name) for a in Training.__attrs_attrs__},
+                                # type: ignore[attr-defined]
             "budgets": [{"quantity": b.quantity, "limit": b.limit, "text": b.text} for b in self.budgets],
-            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in self.parameters.items()},
-            "sites": [{"path": s.path, "kind": s.kind} | {k: _plain(v) for k, v in s.settings.items()} for s in self.sites],
+            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k,
+                           v in self.parameters.items()},
+            "sites": [{"path": s.path, "kind": s.kind} | {k: _plain(v) for k, v in s.settings.items()}
+                      for s in self.sites],
         }
         if origins:
             data["origins"] = _grouped(self.origins)
@@ -343,7 +360,8 @@ class Plan:
         try:
             return fitting(cls(
                 data["name"], _model(data["model"]), Target.from_json(data["target"]),
-                tuple(_site(s) for s in data["sites"]), Training(**data["training"]), tuple(Budget(**b) for b in data["budgets"]),
+                tuple(_site(s) for s in data["sites"]), Training(**data["training"]),
+                               tuple(Budget(**b) for b in data["budgets"]),
                 dict(data["parameters"]),
                 {(site, o["setting"]): tuple(Origin(*c) for c in o["chain"])
                  for o in data.get("origins", ()) for site in o["sites"]},
@@ -357,13 +375,15 @@ class Plan:
             if s.kind == "gate" and s.settings == self[s.path.rpartition(".gate.")[0]].settings:
                 continue
             depth = {"layer": 1, "kernel": 2, "gate": 3}[s.kind]
-            lines.append(f"{'  ' * depth}{s.path:<{40 - 2 * depth}}  " + "; ".join(f"{k} {v}" for k, v in s.settings.items()))
+            lines.append(f"{'  ' * depth}{s.path:<{40 - 2 * depth}}  " +
+                         "; ".join(f"{k} {v}" for k, v in s.settings.items()))
         return "\n".join(lines)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Weights):
-        return {"width": str(value.width), "granularity": str(value.granularity), "method": value.method and value.method.as_dict()}
+        return {"width": str(value.width), "granularity": str(value.granularity), "method": value.method
+                and value.method.as_dict()}
     if isinstance(value, Activations):
         return {"width": str(value.width), "method": value.method and value.method.as_dict()}
     if isinstance(value, Cell):
@@ -429,5 +449,6 @@ def schema_text() -> str:
     return (Path(__file__).parent / "plan_schema.json").read_text(encoding="utf-8")
 
 
-__all__ = ["Activations", "Budget", "Cell", "Granularity", "ModelReference", "Origin", "Plan", "PlanError", "SitePlan", "Training",
+__all__ = ["Activations", "Budget", "Cell", "Granularity", "ModelReference", "Origin", "Plan", "PlanError", "SitePlan",
+           "Training",
            "UnitError", "Weights", "Width", "load_plan", "schema_text"]

@@ -24,7 +24,8 @@ from nnac.plan import Plan
 
 @frozen
 class Policy:
-    """A policy without errors.  ``plans`` has one Plan per variant (``name`` alone without sweeps); ``diagnostics`` its warnings."""
+    """A policy without errors.  ``plans`` has one Plan per variant (``name`` alone without sweeps); ``diagnostics`` its
+    warnings."""
 
     name: str
     path: str
@@ -48,9 +49,10 @@ def load(path: str | os.PathLike[str], policy: str | None = None, /, **parameter
     """The policy in a file.
 
     policy      its name, if the file declares several (without it: the one that no other extends)
-    parameters  values for its ``let``s: numbers, texts, booleans, or expressions as text (``prune="25%"``); ``bits=4`` also selects from
-                a sweep
-    DiagnosticError (an exception group of ``Problem``s) with everything that is wrong; OSError if the file cannot be read.
+    parameters  values for its ``let``s: numbers, texts, booleans, or expressions as text (``prune="25%"``); ``bits=4``
+                also selects from a sweep
+    DiagnosticError (an exception group of ``Problem``s) with everything that is wrong; OSError if the file cannot be
+    read.
     """
     return _policy(check_file(Path(path), policy, {k: spelled(v) for k, v in parameters.items()}), policy)
 
@@ -80,8 +82,9 @@ def _policy(checked: Checked, wanted: str | None) -> Policy:
     plans = {variant: r.plan for variant, r in checked.variants.items() if r.name == chosen and r.plan is not None}
     if not plans:
         place = (Label(Span(source, 0, 0)),)
-        message = f"policy `{chosen}` names no model and no target, so there is nothing to plan" if chosen in names else \
-            f"no policy is called `{chosen}`"
+        message = (f"policy `{chosen}` names no model and no target, so there is nothing to plan" if chosen in names
+                   else
+             f"no policy is called `{chosen}`")
         raise DiagnosticError([Diagnostic("no-policy", message, place, (did_you_mean(chosen, names),))])
     return Policy(chosen, source.name, plans, checked.diagnostics)
 

@@ -1,9 +1,9 @@
 """The program: what the compiler makes and the machine runs.  One file, checked before it is used.
 
-A safetensors file (no pickle): per entry point its instruction words and a line of the debug table for each of them, the DRAM
-image (weights, parameters, tables), and one JSON text with everything else: where inputs, outputs, states and taps lie, their formats, the
-target, the plan, the compile report, and opaque metadata (features, tokens) so that a host needs nothing but this file.
-The same program always has the same bytes.
+A safetensors file (no pickle): per entry point its instruction words and a line of the debug table for each of them,
+the DRAM image (weights, parameters, tables), and one JSON text with everything else: where inputs, outputs, states and
+taps lie, their formats, the target, the plan, the compile report, and opaque metadata (features, tokens) so that a host
+needs nothing but this file. The same program always has the same bytes.
 
     entry      ``encoder.step`` …: instruction words; ports in and out; taps; predicted cycles
     port       a value in the machine's activation memory: vectors of integers, ``stride`` bytes apart
@@ -38,17 +38,20 @@ INIT = "init"                  # the entry that runs once, before any other: pin
 
 
 def model_entry(name: str) -> str:
-    """The model's entry point that an entry or a pass of the program belongs to: ``encoder`` of ``encoder.lstm[0].forward.step``."""
+    """The model's entry point that an entry or a pass of the program belongs to: ``encoder`` of
+    ``encoder.lstm[0].forward.step``."""
     return name.partition(".")[0]
 
 
 class ProgramError(UserError):
-    """The file is absent, damaged, altered, of another kind or for another machine; one line that begins with its name."""
+    """The file is absent, damaged, altered, of another kind or for another machine; one line that begins with its
+    name."""
 
 
 @frozen
 class Port:
-    """A value in memory: ``vectors`` vectors of little-endian signed integers of ``size`` bytes, ``stride`` bytes apart.
+    """A value in memory: ``vectors`` vectors of little-endian signed integers of ``size`` bytes, ``stride`` bytes
+    apart.
 
     segments  ((offset, width), ...): where the pieces of a vector lie; a vector without padding has one
     """
@@ -82,14 +85,17 @@ class Port:
         vectors = []
         for t in range(self.vectors):
             first = self.address + t * self.stride
-            pieces = [np.ascontiguousarray(memory[..., first + o:first + o + w * self.size]).view(kind) for o, w in self.segments]
+            pieces = [np.ascontiguousarray(memory[..., first + o:first + o + w * self.size]).view(kind) for o,
+                      w in self.segments]
             vectors.append(np.concatenate(pieces, -1) if len(pieces) > 1 else pieces[0])
         return np.stack(vectors).astype(np.int64)
 
     def scatter(self, memory: NDArray, values: NDArray) -> None:
-        """Write integers [vectors, ..., width] into ``memory`` uint8 [..., bytes].  ValueError: the wrong shape, or a value that does not fit."""
+        """Write integers [vectors, ..., width] into ``memory`` uint8 [..., bytes].  ValueError: the wrong shape, or a
+        value that does not fit."""
         if values.shape != (self.vectors, *memory.shape[:-1], self.width):
-            raise ValueError(f"{self.value}: expected integers of shape {(self.vectors, *memory.shape[:-1], self.width)}, not {values.shape}")
+            raise ValueError(f"{self.value}: expected integers of shape "
+                             f"{(self.vectors, *memory.shape[:-1], self.width)}, not {values.shape}")
         limit = 1 << (8 * self.size - 1)
         if values.size and (values.min() < -limit or values.max() >= limit):
             raise ValueError(f"{self.value}: {values.min()} … {values.max()} do not fit int{8 * self.size}")
@@ -135,7 +141,8 @@ class Slot:
 
 @frozen(eq=False)
 class HostCall:
-    """An operator that the machine lacks, done by the host on the machine's memory: `run` is the operator's own meaning (`nnac.ops`).
+    """An operator that the machine lacks, done by the host on the machine's memory: `run` is the operator's own meaning
+    (`nnac.ops`).
 
     cycles  what it costs: wake-up, moving the values both ways, computing
     """
@@ -155,7 +162,8 @@ class HostCall:
         """Read inputs and states from ``memory`` uint8 [batch, bytes], write output and new states."""
         from nnac.ir import Node, QGraph
 
-        node = Node(self.path, self.op, tuple(p.value for p in self.inputs), self.output.value, "", self.attributes, self.constants)
+        node = Node(self.path, self.op, tuple(p.value for p in self.inputs), self.output.value, "", self.attributes,
+                    self.constants)
         graph = QGraph(self.path, {v.name: v for v in self.values}, (node,), {}, {})
         state = {p.value: p.gather(memory)[0] for p in self.states}
         constants = {k: v.astype(np.int64) for k, v in self.constants.items()}
@@ -177,7 +185,8 @@ class Symbol:
 
 @frozen(eq=False)
 class Entry:
-    """One entry point.  words uint64 [n, 2] (low half first); lines uint32 [n], an index into the program's ``debug`` table.
+    """One entry point.  words uint64 [n, 2] (low half first); lines uint32 [n], an index into the program's ``debug``
+    table.
 
     steps     model steps that one call computes (frame batching)      cycles   predicted
     unread    stretches of activation memory (start, end) that no live weight reads: pruned away, not forgotten
@@ -202,7 +211,8 @@ class Entry:
 
     @property
     def part(self) -> str:
-        """Which part of the model it computes, whatever the number of steps: ``encoder``, or a pass of it, ``encoder.lstm[0].forward``."""
+        """Which part of the model it computes, whatever the number of steps: ``encoder``, or a pass of it,
+        ``encoder.lstm[0].forward``."""
         return self.name.rpartition(".")[0] or self.name
 
 
@@ -210,7 +220,8 @@ class Entry:
 class Program:
     """See the module.  ``debug`` rows are (layer path, policy line, what).
 
-    joins  value -> the values that lie side by side in it: halves that two passes make (`nnac.schedule.passes`), brought together by the host
+    joins  value -> the values that lie side by side in it: halves that two passes make (`nnac.schedule.passes`),
+           brought together by the host
     writable  (first, end) of the DRAM that STA may write, if any
     model_entries  what the model declares of its entry points; none in files written before programs said so
     """
@@ -248,10 +259,12 @@ class Program:
     def __str__(self) -> str:
         """A screen: entry points with their cycles, what lies where, what the host does."""
         policy = self.plan.get("name")
-        lines = [f"program{f' of policy {policy}' if policy else ''} for `{self.target.name}`: {self.dram.nbytes:,} bytes of DRAM, ISA {self.isa}"]
+        lines = [f"program{f' of policy {policy}' if policy else ''} for `{self.target.name}`: {self.dram.nbytes:,} "
+                 f"bytes of DRAM, ISA {self.isa}"]
         wide = max((len(name) for name in self.entries), default=0)
         for name, e in self.entries.items():
-            ports = f"{', '.join(map(str, e.inputs))} -> {', '.join(map(str, e.outputs))}" if e.inputs or e.outputs else ""
+            ports = (f"{', '.join(map(str, e.inputs))} -> {', '.join(map(str, e.outputs))}" if e.inputs or e.outputs
+                     else "")
             lines.append(f"  {name:<{wide}} {e.cycles:>11,} cycles {len(e.words):>7,} instructions  {ports}".rstrip())
         if self.states:
             held = sum(s.width * s.size for s in self.states)
@@ -259,7 +272,8 @@ class Program:
         lines += [f"  on the CPU: {h.path} ({h.op}), {h.cycles:,} cycles" for h in self.host]
         if kernels := self.report.get("layers"):
             total, size = (sum(k[what] for k in kernels.values()) for what in ("weights", "bytes"))
-            lines.append(f"  weights: {total:,} in {len(kernels)} kernels, {size:,} bytes, {8 * size / max(1, total):.2f} bits each")
+            lines.append(f"  weights: {total:,} in {len(kernels)} kernels, {size:,} bytes, "
+                         f"{8 * size / max(1, total):.2f} bits each")
         if sram := self.report.get("sram"):
             lines.append(f"  activation memory: {sram['used']:,} of {sram['size']:,} bytes")
         return "\n".join(lines)
@@ -279,14 +293,17 @@ class Program:
         tensors |= {f"host.{h.id}.{k}": np.ascontiguousarray(v) for h in self.host for k, v in h.constants.items()}
         content = json.dumps(self._content(), sort_keys=True, allow_nan=False, separators=(",", ":"))
         # one metadata value only: safetensors keeps them in a hash map, whose order changes from run to run
-        header = json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, content), "content": content})
+        header = json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, content),
+                             "content": content})
         return serialise(tensors, {"nnac": header})
 
     def _content(self) -> dict[str, Any]:
         return dict(
-            isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report, debug=self.debug,
+            isa=self.isa, target=self.target.to_json(), plan=self.plan, metadata=self.metadata, report=self.report,
+                    debug=self.debug,
             entries=[asdict(e, filter=lambda a, _: a.name not in ("words", "lines")) for e in self.entries.values()],
-            host=[asdict(h, filter=lambda a, _: a.name not in ("constants", "attributes")) | dict(attributes=dict(h.attributes)) for h in self.host],
+            host=[asdict(h, filter=lambda a, _: a.name not in ("constants", "attributes")) |
+                  dict(attributes=dict(h.attributes)) for h in self.host],
             joins=self.joins, model_entries=[e.to_json() for e in self.model_entries],
             states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
             values=[asdict(v) for v in self.values.values()], **({"writable": self.writable} if self.writable else {}))
@@ -314,7 +331,8 @@ class Program:
             if header["format"] != FORMAT:
                 raise ProgramError(f"{name}: not an nnac program")
             if header["version"] != VERSION:
-                raise ProgramError(f"{name}: program version {str(header['version'])[:40]}; this nnac reads version {VERSION}")
+                raise ProgramError(f"{name}: program version {str(header['version'])[:40]}; this nnac reads version "
+                                   f"{VERSION}")
             content = header["content"]
             if _digest(tensors, content) != header["sha256"]:
                 raise ProgramError(f"{name}: altered or damaged: its contents do not match its checksum")
@@ -325,7 +343,8 @@ class Program:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ProgramError(f"{name}: not a whole program file ({reason[:400]})") from None
         if target is not None and program.target != target:
-            raise ProgramError(f"{name}: compiled for target `{program.target.name}`{_difference(program.target, target)}")
+            raise ProgramError(f"{name}: compiled for target "
+                               f"`{program.target.name}`{_difference(program.target, target)}")
         return program
 
 
@@ -409,15 +428,20 @@ def _program(tensors: Mapping[str, NDArray], content: Any) -> Program:
     entries = {}
     for e in c.entries:
         words, lines = tensors[f"words.{e.name}"], tensors[f"lines.{e.name}"]
-        if words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != 2 or lines.dtype != np.uint32 or lines.shape != words.shape[:1]:
+        if (words.dtype != np.uint64 or words.ndim != 2 or words.shape[1] != 2 or lines.dtype != np.uint32
+                or lines.shape != words.shape[:1]):
             raise ValueError(f"instruction words of {e.name} have the wrong shape")
         if e.name in entries:
             raise ValueError(f"two entries are called {e.name}")
-        entries[e.name] = Entry(e.name, words, lines, e.inputs, e.outputs, e.taps, e.steps, e.cycles, e.unread, e.backward)
-    host = tuple(HostCall(h.id, h.path, h.op, operator(h.op).attributes_type(**h.attributes), h.inputs, h.output, h.states, h.cycles, h.values,
-                          {k.removeprefix(f"host.{h.id}."): v for k, v in tensors.items() if k.startswith(f"host.{h.id}.")})
+        entries[e.name] = Entry(e.name, words, lines, e.inputs, e.outputs, e.taps, e.steps, e.cycles, e.unread,
+                                e.backward)
+    host = tuple(HostCall(h.id, h.path, h.op, operator(h.op).attributes_type(**h.attributes), h.inputs, h.output,
+                          h.states, h.cycles, h.values,
+                          {k.removeprefix(f"host.{h.id}."): v for k, v in tensors.items()
+                           if k.startswith(f"host.{h.id}.")})
                  for h in c.host)
-    made = Program(Target.from_json(c.target), entries, tensors["dram"], c.states, c.symbols, {v.name: v for v in c.values}, c.debug,
+    made = Program(Target.from_json(c.target), entries, tensors["dram"], c.states, c.symbols,
+                   {v.name: v for v in c.values}, c.debug,
                    host, c.isa, c.plan, c.metadata, c.report, c.joins, c.model_entries, c.writable)
     if problems := list(_absurd(made)):
         raise ValueError("; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else ""))
@@ -478,7 +502,8 @@ def _absurd(program: Program) -> Iterator[str]:
 
 def _misplaced(p: Port, memory: int, where: str, values: Mapping[str, Value] | None = None) -> Iterator[str]:
     """What is wrong with a port; ``values``: those that are described."""
-    if p.size not in (1, 2, 4) or not 1 <= p.vectors <= memory or p.stride < 0 or p.address < 0 or not p.segments or any(
+    if p.size not in (1, 2,
+                      4) or not 1 <= p.vectors <= memory or p.stride < 0 or p.address < 0 or not p.segments or any(
             offset < 0 or width < 1 for offset, width in p.segments):
         yield f"{where}: {p.value} has an impossible shape"
         return

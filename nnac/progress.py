@@ -20,7 +20,14 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
     if quiet:
         yield lambda amount=1, note="": None
     elif sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -45,7 +52,8 @@ def progress(title: str, total: int, quiet: bool = False, done: int = 0, every_s
         kept = ""
 
         def say(rest: str) -> None:
-            print(f"{title}: {done}/{total}, {time.monotonic() - start:.0f} s{rest}  {kept}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{title}: {done}/{total}, {time.monotonic() - start:.0f} s{rest}  {kept}".rstrip(), file=sys.stderr,
+                  flush=True)
 
         begun = done
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from nnac.diagnostics import Diagnostic, Label, Source
 
-COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "note": "\x1b[1;36m", "bold": "\x1b[1m", "blue": "\x1b[1;34m", "off": "\x1b[0m"}
+COLOURS = {"error": "\x1b[1;31m", "warning": "\x1b[1;33m", "note": "\x1b[1;36m", "bold": "\x1b[1m",
+           "blue": "\x1b[1;34m", "off": "\x1b[0m"}
 WIDEST = 150                    # characters of a source line that are shown
 
 
@@ -114,7 +115,8 @@ def sarif(diagnostics: Iterable[Diagnostic], rules: dict[str, str], version: str
     level = {"error": "error", "warning": "warning", "note": "note"}
     results = []
     for d in found:
-        words = "\n".join([d.message, *(label.text for label in d.labels[:1] if label.text), *(f"help: {h}" for h in d.help)])
+        words = "\n".join([d.message, *(label.text for label in d.labels[:1] if label.text),
+                           *(f"help: {h}" for h in d.help)])
         result: dict[str, Any] = {"ruleId": d.code, "ruleIndex": codes.index(d.code), "level": level[d.severity],
                                   "message": {"text": words},
                                   "locations": [_location(label) for label in d.labels[:1]]}
@@ -123,7 +125,8 @@ def sarif(diagnostics: Iterable[Diagnostic], rules: dict[str, str], version: str
         if d.fix:
             changes: dict[str, list[Any]] = {}
             for e in d.fix:
-                changes.setdefault(e.span.source.name, []).append({"deletedRegion": _region(e.span), "insertedContent": {"text": e.text}})
+                changes.setdefault(e.span.source.name, []).append({"deletedRegion": _region(e.span),
+                                                                   "insertedContent": {"text": e.text}})
             result["fixes"] = [{"description": {"text": d.help[0] if d.help else "mend it"}, "artifactChanges": [
                 {"artifactLocation": {"uri": _uri(name)}, "replacements": r} for name, r in changes.items()]}]
         results.append(result)
@@ -135,7 +138,8 @@ def sarif(diagnostics: Iterable[Diagnostic], rules: dict[str, str], version: str
 
 
 def _location(label: Label) -> dict[str, Any]:
-    out: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(label.span.source.name)}, "region": _region(label.span)}}
+    out: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(label.span.source.name)},
+                                                "region": _region(label.span)}}
     return out | ({"message": {"text": label.text}} if label.text else {})
 
 

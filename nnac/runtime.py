@@ -70,8 +70,8 @@ class Recognition:
 def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, references: Sequence[str] | None = None, *,
               engine: str = "emulator", batch: int = 16, quiet: bool = False, search: Search | None = None,
               normalise: bool = False) -> Recognition:
-    """Transcribe normalised features [T, bins] each; ``search`` None: greedy; ``normalise``: word errors without regard to case
-    and punctuation.  EngineError: the engine cannot read this form of the model."""
+    """Transcribe normalised features [T, bins] each; ``search`` None: greedy; ``normalise``: word errors without regard
+    to case and punctuation.  EngineError: the engine cannot read this form of the model."""
     search, chosen = search or Greedy(), executor(engine, subject)
     front, begun = subject.front, time.monotonic()
     rounds: list[NDArray] = [np.zeros(0, ROUNDS) for _ in features]
@@ -100,4 +100,5 @@ def recognise_files(subject: Subject, files: Sequence[str], references: Sequence
     """Transcribe audio files.  AudioError names the first that cannot be read; ProgramError: no front end."""
     front = subject.front
     heard = [front.hear(f) for f in files]
-    return recognise(subject, [features for features, _ in heard], sum(seconds for _, seconds in heard), references, **options)
+    return recognise(subject, [features for features, _ in heard], sum(seconds for _, seconds in heard), references,
+                     **options)

@@ -1,7 +1,9 @@
-"""The machine that a policy is written for, as numbers: what it multiplies, how fast, how much it holds, what it cannot do.
+"""The machine that a policy is written for, as numbers: what it multiplies, how fast, how much it holds, what it cannot
+do.
 
-A ``target`` declaration (``specs/targets/*.nnac``) makes one; ``FIELDS`` is the table that the language reads, with a sentence a field.
-All numbers are exact: integers in base units (Hz, bytes, bytes per second, cycles), rates as fractions.
+A ``target`` declaration (``specs/targets/*.nnac``) makes one; ``FIELDS`` is the table that the language reads, with a
+sentence a field. All numbers are exact: integers in base units (Hz, bytes, bytes per second, cycles), rates as
+fractions.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ LARGEST = MOST | dict(sram=1 << 40, decoder=1 << 16, queue=1 << 16, stream_buffe
 
 @frozen
 class Dram:
-    """The weight memory: DRAM or flash.  A read costs ``latency`` cycles once, then ``bandwidth``, in bursts of ``burst`` bytes."""
+    """The weight memory: DRAM or flash.  A read costs ``latency`` cycles once, then ``bandwidth``, in bursts of
+    ``burst`` bytes."""
 
     bandwidth: int              # bytes per second
     latency: int                # cycles
@@ -32,7 +35,8 @@ class Dram:
 
 @frozen
 class Cpu:
-    """What an operator on the CPU costs: ``wake`` once, moving its values both ways at ``transfer``, then computing at ``macs``."""
+    """What an operator on the CPU costs: ``wake`` once, moving its values both ways at ``transfer``, then computing at
+    ``macs``."""
 
     transfer: int               # bytes per second
     wake: Fraction              # seconds
@@ -56,11 +60,13 @@ class Target:
     name: str
     clock: int                                     # Hz
     lanes: int                                     # outputs computed at a time
-    columns: int                                   # activation vectors that meet one weight word: frames, hypotheses, chunks
+    # activation vectors that meet one weight word: frames, hypotheses, chunks
+    columns: int
     sram: int                                      # bytes, pinned weights included
     pinned: int                                    # bytes of the SRAM for weights that stay
     dram: Dram
-    multiply: dict[str, Fraction] = field(hash=False)       # weight width (int8, int4, int16, fp16) -> MACs per multiplier and cycle
+    # weight width (int8, int4, int16, fp16) -> MACs per multiplier and cycle
+    multiply: dict[str, Fraction] = field(hash=False)
     activations: tuple[str, ...] = ("int8", "int16")        # widths that the multipliers take from the other side
     accumulators: tuple[int, ...] = (32, 48)                # bits
     decoder: int = 64                              # weights decoded per cycle
@@ -70,10 +76,12 @@ class Target:
     codecs: tuple[str, ...] = CODECS
     operators: tuple[str, ...] = Factory(kinds)    # what runs here; anything else goes to the CPU, at a price
     cpu: Cpu = Cpu(transfer=10**9, wake=Fraction(20, 10**6), macs=2 * 10**9)
-    energy: Energy = Energy(mac=Fraction(2, 10**13), sram=Fraction(1, 10**12), dram=Fraction(20, 10**12), vector=Fraction(5, 10**13))
+    energy: Energy = Energy(mac=Fraction(2, 10**13), sram=Fraction(1, 10**12), dram=Fraction(20, 10**12),
+                            vector=Fraction(5, 10**13))
 
     def __attrs_post_init__(self) -> None:
-        positive = dict(clock=self.clock, lanes=self.lanes, columns=self.columns, sram=self.sram, decoder=self.decoder, queue=self.queue,
+        positive = dict(clock=self.clock, lanes=self.lanes, columns=self.columns, sram=self.sram, decoder=self.decoder,
+                        queue=self.queue,
                         semaphores=self.semaphores, stream_buffers=self.stream_buffers, bandwidth=self.dram.bandwidth,
                         burst=self.dram.burst, transfer=self.cpu.transfer, macs=self.cpu.macs)
         for name, value in positive.items():
@@ -82,9 +90,11 @@ class Target:
             if value > (most := LARGEST.get(name, 10**15)):
                 raise ValueError(f"`{name}` of target `{self.name}` is at most {most:,}, not {value:,}")
         if not 0 <= self.dram.latency <= 10**9:
-            raise ValueError(f"`latency` of target `{self.name}` is from 0 to 1,000,000,000 cycles, not {self.dram.latency:,}")
+            raise ValueError(f"`latency` of target `{self.name}` is from 0 to 1,000,000,000 cycles, not "
+                             f"{self.dram.latency:,}")
         if not 0 <= self.pinned <= self.sram:
-            raise ValueError(f"`pinned` of target `{self.name}` is part of its SRAM: from 0 to {self.sram} bytes, not {self.pinned}")
+            raise ValueError(f"`pinned` of target `{self.name}` is part of its SRAM: from 0 to {self.sram} bytes, not "
+                             f"{self.pinned}")
         if not self.multiply:
             raise ValueError(f"target `{self.name}` multiplies nothing: say at least `multiply int8(1)`")
 
@@ -94,13 +104,16 @@ class Target:
         return self.lanes * self.columns
 
     def macs_per_cycle(self, width: str) -> Fraction | None:
-        """MACs per cycle with weights of ``width`` and all columns busy; None if the machine does not multiply that width."""
+        """MACs per cycle with weights of ``width`` and all columns busy; None if the machine does not multiply that
+        width."""
         rate = self.multiply.get(width)
         return None if rate is None else rate * self.multipliers
 
     def multiply_width(self, bits: int, number: str = "int") -> str | None:
-        """The width that weights of ``bits`` are multiplied as: the narrowest that holds them.  int5 runs as int8.  None: it cannot."""
-        widths = sorted((int(w[len(number):]), w) for w in self.multiply if w.startswith(number) and w[len(number):].isdigit())
+        """The width that weights of ``bits`` are multiplied as: the narrowest that holds them.  int5 runs as int8.
+        None: it cannot."""
+        widths = sorted((int(w[len(number):]), w) for w in self.multiply if w.startswith(number)
+                        and w[len(number):].isdigit())
         return next((w for b, w in widths if b >= bits), None)
 
     def dram_cycles(self, count: int) -> int:
@@ -144,7 +157,8 @@ class Word:
 class Field:
     """One field of a ``target`` declaration.
 
-    kind  integer | bytes | frequency: one value     words: a list of plain words     calls: ``word(value)`` for each word
+    kind  integer | bytes | frequency: one value     words: a list of plain words
+    calls: ``word(value)`` for each word
     """
 
     kind: str
@@ -166,27 +180,32 @@ FIELDS: dict[str, Field] = {
         Word("burst", "bytes", "smallest transfer"))),
     "multiply": Field("calls", "weight widths it multiplies, each with its rate against int8", tuple(
         Word(w, "ratio", "multiply-accumulates per multiplier and cycle") for w in WIDTHS)),
-    "activations": Field("words", "activation widths it multiplies", choices=("int4", "int8", "int16", "fp16"), required=False),
+    "activations": Field("words", "activation widths it multiplies", choices=("int4", "int8", "int16", "fp16"),
+                         required=False),
     "accumulators": Field("words", "accumulator widths", choices=("int32", "int48"), required=False),
     "decoder": Field("integer", "weights decoded per cycle", required=False),
     "stream_buffers": Field("integer", "weight tiles in flight", required=False),
     "queue": Field("integer", "instructions that wait at each unit", required=False),
     "semaphores": Field("integer", "counting semaphores between units", required=False),
     "codecs": Field("words", "weight formats its decoder reads", choices=CODECS, required=False),
-    "operators": Field("words", "operators that run on it; others go to the CPU, at a price", choices=OPERATORS, required=False),
+    "operators": Field("words", "operators that run on it; others go to the CPU, at a price", choices=OPERATORS,
+                       required=False),
     "cpu": Field("calls", "what an operator costs on the CPU", (
         Word("transfer", "bandwidth", "bytes per second, each way"), Word("wake", "time", "once per operator"),
         Word("macs", "per_second", "multiply-accumulates per second")), required=False),
     "energy": Field("calls", "energy of one event: a stated table, not a measurement", (
         Word("mac", "energy", "one int8 multiply-accumulate"), Word("sram", "energy", "one byte to or from SRAM"),
-        Word("dram", "energy", "one byte from DRAM"), Word("vector", "energy", "one lane of one vector instruction")), required=False),
+        Word("dram", "energy", "one byte from DRAM"), Word("vector", "energy", "one lane of one vector instruction")),
+                    required=False),
 }
 
 
 def from_values(name: str, values: dict[str, Any], base: Target | None = None) -> Target:
-    """A target from field values as ``FIELDS`` types them (numbers already in base units), over ``base`` if it extends one.
+    """A target from field values as ``FIELDS`` types them (numbers already in base units), over ``base`` if it extends
+    one.
 
-    values  ``{"clock": 500_000_000, "dram": {"bandwidth": …}, "codecs": ("raw", …)}``.  ValueError for a field missing or out of bounds.
+    values  ``{"clock": 500_000_000, "dram": {"bandwidth": …}, "codecs": ("raw", …)}``.  ValueError for a field missing
+            or out of bounds.
     """
     missing = [f for f, spec in FIELDS.items() if spec.required and f not in values and base is None]
     if missing:
@@ -197,7 +216,8 @@ def from_values(name: str, values: dict[str, Any], base: Target | None = None) -
             known = asdict(getattr(base, group)) if base else asdict(_DEFAULTS[group]) if group in _DEFAULTS else {}
             given = known | built[group]
             if lacking := [a.name for a in attrs_fields(cls) if a.name not in given]:
-                raise ValueError(f"`{group}` of target `{name}` does not say its {', '.join(f'`{m}`' for m in lacking)}")
+                raise ValueError(f"`{group}` of target `{name}` does not say its "
+                                 f"{', '.join(f'`{m}`' for m in lacking)}")
             built[group] = cls(**given)
     if "accumulators" in built:
         built["accumulators"] = tuple(int(w[3:]) if isinstance(w, str) else w for w in built["accumulators"])

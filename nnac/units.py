@@ -1,8 +1,10 @@
-"""Values with units.  Decides what may be added, multiplied and compared: ``4k steps``, ``1.2 MiB``, ``75%``, ``3.75 GB/s``.
+"""Values with units.  Decides what may be added, multiplied and compared: ``4k steps``, ``1.2 MiB``, ``75%``, ``3.75
+GB/s``.
 
-A quantity is an exact rational and a dimension: exponents over the base units step, epoch, byte, second, cycle, joule, percent.
-``500 MHz`` is cycles per second, so ``250 cycles / 500 MHz`` is a time; ``%`` is a dimension of its own that multiplication absorbs
-(``25% * 6k steps`` is 1500 steps), so that a share and a plain number are never mistaken for one another.
+A quantity is an exact rational and a dimension: exponents over the base units step, epoch, byte, second, cycle, joule,
+percent. ``500 MHz`` is cycles per second, so ``250 cycles / 500 MHz`` is a time; ``%`` is a dimension of its own that
+multiplication absorbs (``25% * 6k steps`` is 1500 steps), so that a share and a plain number are never mistaken for one
+another.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ BANDWIDTH = _dimension(byte=1, second=-1)
 PER_SECOND = _dimension(second=-1)
 
 DIMENSION_NAMES: dict[Dimension, str] = {
-    NUMBER: "a plain number", STEPS: "steps", EPOCHS: "epochs", BYTES: "bytes", TIME: "a time", CYCLES: "cycles", ENERGY: "an energy",
+    NUMBER: "a plain number", STEPS: "steps", EPOCHS: "epochs", BYTES: "bytes", TIME: "a time", CYCLES: "cycles",
+                                         ENERGY: "an energy",
     PERCENT: "a percentage", FREQUENCY: "a frequency", BANDWIDTH: "bytes per second", PER_SECOND: "a rate per second",
 }
 
@@ -41,16 +44,20 @@ UNITS: dict[str, tuple[Fraction, Dimension]] = {
     "steps": (Fraction(1), STEPS), "step": (Fraction(1), STEPS),
     "epochs": (Fraction(1), EPOCHS), "epoch": (Fraction(1), EPOCHS),
     "%": (Fraction(1, 100), PERCENT),
-    "bytes": (Fraction(1), BYTES), "byte": (Fraction(1), BYTES), "B": (Fraction(1), BYTES), "bits": (Fraction(1, 8), BYTES),
+    "bytes": (Fraction(1), BYTES), "byte": (Fraction(1), BYTES), "B": (Fraction(1), BYTES),
+                                                "bits": (Fraction(1, 8), BYTES),
     "kB": (Fraction(1000), BYTES), "MB": (Fraction(10**6), BYTES), "GB": (Fraction(10**9), BYTES),
     "KiB": (Fraction(1 << 10), BYTES), "MiB": (Fraction(1 << 20), BYTES), "GiB": (Fraction(1 << 30), BYTES),
-    "s": (Fraction(1), TIME), "ms": (Fraction(1, 1000), TIME), "us": (Fraction(1, 10**6), TIME), "ns": (Fraction(1, 10**9), TIME),
+    "s": (Fraction(1), TIME), "ms": (Fraction(1, 1000), TIME), "us": (Fraction(1, 10**6), TIME),
+                                                "ns": (Fraction(1, 10**9), TIME),
     "cycles": (Fraction(1), CYCLES), "cycle": (Fraction(1), CYCLES),
     "Hz": (Fraction(1), FREQUENCY), "kHz": (Fraction(1000), FREQUENCY),
     "MHz": (Fraction(10**6), FREQUENCY), "GHz": (Fraction(10**9), FREQUENCY),
     "B/s": (Fraction(1), BANDWIDTH), "kB/s": (Fraction(1000), BANDWIDTH), "MB/s": (Fraction(10**6), BANDWIDTH),
-    "GB/s": (Fraction(10**9), BANDWIDTH), "MiB/s": (Fraction(1 << 20), BANDWIDTH), "GiB/s": (Fraction(1 << 30), BANDWIDTH),
-    "MAC/s": (Fraction(1), PER_SECOND), "MMAC/s": (Fraction(10**6), PER_SECOND), "GMAC/s": (Fraction(10**9), PER_SECOND),
+    "GB/s": (Fraction(10**9), BANDWIDTH), "MiB/s": (Fraction(1 << 20), BANDWIDTH),
+                                                "GiB/s": (Fraction(1 << 30), BANDWIDTH),
+    "MAC/s": (Fraction(1), PER_SECOND), "MMAC/s": (Fraction(10**6), PER_SECOND),
+                                                "GMAC/s": (Fraction(10**9), PER_SECOND),
     "fJ": (Fraction(1, 10**15), ENERGY), "pJ": (Fraction(1, 10**12), ENERGY), "nJ": (Fraction(1, 10**9), ENERGY),
 }
 MULTIPLES = {"k": 10**3, "M": 10**6, "G": 10**9}
@@ -73,12 +80,14 @@ class Quantity:
         return Quantity(-self.value, self.dimension)
 
     def __mul__(self, other: Quantity) -> Quantity:
-        return _checked(self.value * other.value, _absorb(tuple(a + b for a, b in zip(self.dimension, other.dimension, strict=True))))
+        return _checked(self.value * other.value, _absorb(tuple(a + b for a,
+            b in zip(self.dimension, other.dimension, strict=True))))
 
     def __truediv__(self, other: Quantity) -> Quantity:
         if other.value == 0:
             raise UnitError("division by zero")
-        return _checked(self.value / other.value, _absorb(tuple(a - b for a, b in zip(self.dimension, other.dimension, strict=True))))
+        return _checked(self.value / other.value, _absorb(tuple(a - b for a,
+            b in zip(self.dimension, other.dimension, strict=True))))
 
     def _same(self, other: Quantity, verb: str) -> Dimension:
         if self.dimension != other.dimension:
@@ -101,7 +110,8 @@ def _checked(value: Fraction, dimension: Dimension) -> Quantity:
 
 
 def number(text: str) -> Fraction:
-    """The exact value of a number as written: ``0.75``, ``1e-4``, ``4k``, ``1_000``.  UnitError when it is out of all bounds."""
+    """The exact value of a number as written: ``0.75``, ``1e-4``, ``4k``, ``1_000``.  UnitError when it is out of all
+    bounds."""
     text = text.replace("_", "")
     if text.isdigit() and len(text) < 100:
         return Fraction(int(text))
@@ -134,11 +144,13 @@ def show(q: Quantity) -> str:
     if q.dimension == PERCENT:
         return f"{decimal(v * 100)}%"
     if q.dimension in (NUMBER, STEPS, EPOCHS, CYCLES):
-        text = next((f"{v / m}{k}" for k, m in (("M", 10**6), ("k", 1000)) if v and v % m == 0 and q.dimension != NUMBER), decimal(v))
+        text = next((f"{v / m}{k}" for k, m in (("M", 10**6), ("k", 1000)) if v and v % m == 0
+                     and q.dimension != NUMBER), decimal(v))
         return text if q.dimension == NUMBER else f"{text} {dimension_name(q.dimension)}"
     ladder: dict[Dimension, tuple[str, ...]] = {
         BYTES: ("GiB", "MiB", "KiB", "bytes"), TIME: ("s", "ms", "us", "ns"), FREQUENCY: ("GHz", "MHz", "kHz", "Hz"),
-        BANDWIDTH: ("GB/s", "MB/s", "kB/s", "B/s"), PER_SECOND: ("GMAC/s", "MMAC/s", "MAC/s"), ENERGY: ("nJ", "pJ", "fJ")}
+        BANDWIDTH: ("GB/s", "MB/s", "kB/s", "B/s"), PER_SECOND: ("GMAC/s", "MMAC/s", "MAC/s"),
+                                                ENERGY: ("nJ", "pJ", "fJ")}
     units = ladder.get(q.dimension)
     if units is None:
         return f"{decimal(v)} {dimension_name(q.dimension)}"
@@ -148,13 +160,15 @@ def show(q: Quantity) -> str:
 
 @frozen
 class Moment:
-    """A point in training or a length of it: ``amount`` of ``steps``, ``epochs``, or ``training`` (a fraction of all steps)."""
+    """A point in training or a length of it: ``amount`` of ``steps``, ``epochs``, or ``training`` (a fraction of all
+    steps)."""
 
     amount: float
     unit: Literal["steps", "epochs", "training"] = "steps"
 
     def steps(self, total: int, per_epoch: int | None = None) -> int:
-        """In whole steps, of a training of ``total`` steps, ``per_epoch`` of them an epoch.  UnitError if the epoch is not known."""
+        """In whole steps, of a training of ``total`` steps, ``per_epoch`` of them an epoch.  UnitError if the epoch is
+        not known."""
         if self.unit == "steps":
             return round(self.amount)
         if self.unit == "training":

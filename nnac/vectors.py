@@ -1,7 +1,8 @@
-"""Forms: how the vectors of a value lie in the activation memory, before anybody knows where.  Asked by the compiler and by lint.
+"""Forms: how the vectors of a value lie in the activation memory, before anybody knows where.  Asked by the compiler
+and by lint.
 
-Vectors start at multiples of 4 bytes, because instructions write there.  A stack joins vectors without moving them: its form names the
-pieces.  A value that the host writes and a stack reads is packed, so that the pieces touch.
+Vectors start at multiples of 4 bytes, because instructions write there.  A stack joins vectors without moving them: its
+form names the pieces.  A value that the host writes and a stack reads is packed, so that the pieces touch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ Segments = tuple[tuple[int, int], ...]
 
 @frozen
 class Form:
-    """``size`` bytes an element; pieces (byte offset, elements) of one vector; ``stride`` bytes from vector to vector; ``base``: whose memory."""
+    """``size`` bytes an element; pieces (byte offset, elements) of one vector; ``stride`` bytes from vector to vector;
+    ``base``: whose memory."""
 
     size: int
     segments: Segments
@@ -34,7 +36,8 @@ class Form:
 
 @frozen
 class Vector:
-    """A value, as far as its form is concerned: ``joins`` so many vectors of ``source`` where it is a view; the host writes it if ``entering``."""
+    """A value, as far as its form is concerned: ``joins`` so many vectors of ``source`` where it is a view; the host
+    writes it if ``entering``."""
 
     name: str
     width: int

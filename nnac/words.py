@@ -27,7 +27,8 @@ def _from_source(thing: Any) -> str:
     found = _documented(file)
     if isinstance(thing, ModuleType):
         return found.get("", "")
-    for name in [thing.__qualname__, *(c.__qualname__ for c in getattr(thing, "__mro__", ())[1:] if c.__module__ == thing.__module__)]:
+    for name in [thing.__qualname__, *(c.__qualname__ for c in getattr(thing, "__mro__", ())[1:]
+                                       if c.__module__ == thing.__module__)]:
         if name in found:
             return found[name]
     return ""

@@ -17,7 +17,8 @@ from nnac.ops._table import table_operator
 from nnac.verify import verify
 
 
-def random_weights(rng: np.random.Generator, rows: int, cols: int, bits: int = 8, sparsity: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def random_weights(rng: np.random.Generator, rows: int, cols: int, bits: int = 8,
+                   sparsity: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian weights quantised per row: (codes, scales [rows])."""
     w = rng.standard_normal((rows, cols)) / np.sqrt(cols)
     w[rng.random((rows, cols)) < sparsity] = 0
@@ -46,7 +47,8 @@ class Random:
 
 def random_linear(r: Random) -> dict[str, np.ndarray]:
     codes, scale = r.weights(r.out.width, r.ins[0].width)
-    return bind.linear(codes, scale, r.rng.standard_normal(r.out.width) * 0.1, r.ins[0].scale, r.ins[0].zero_point, r.out.scale)
+    return bind.linear(codes, scale, r.rng.standard_normal(r.out.width) * 0.1, r.ins[0].scale, r.ins[0].zero_point,
+                       r.out.scale)
 
 
 def random_lstm(r: Random) -> dict[str, np.ndarray]:
@@ -74,7 +76,8 @@ def random_products(r: Random, gates: int, *, recurrent_bias: bool = False) -> d
     """Two products, each requantised by itself."""
     rows, x_in = gates * r.node.attributes["cells"], r.ins[0]
     (x, xs), (h, hs) = r.weights(rows, x_in.width), r.weights(rows, r.node.attributes["cells"])
-    scales = bind.separate_scales(rows, xs, hs, r.bias(rows), r.bias(rows) if recurrent_bias else None, x_in.scale, x_in.zero_point,
+    scales = bind.separate_scales(rows, xs, hs, r.bias(rows), r.bias(rows) if recurrent_bias else None, x_in.scale,
+                                  x_in.zero_point,
                                   r.out.scale, x.sum(1))
     return scales | dict(input=bind.storage(x), recurrent=bind.storage(h))
 
@@ -90,16 +93,19 @@ def random_coupled(r: Random, gates: int = 3) -> dict[str, np.ndarray]:
 
 def random_normed(r: Random) -> dict[str, np.ndarray]:
     shape = 4, r.node.attributes["cells"]
-    return random_coupled(r, 4) | bind.gate_norm(r.rng.uniform(0.5, 1.5, shape), r.rng.standard_normal(shape) * 0.2, 1e-5)
+    return random_coupled(r, 4) | bind.gate_norm(r.rng.uniform(0.5, 1.5, shape), r.rng.standard_normal(shape) * 0.2,
+                                                 1e-5)
 
 
 def random_layer_norm(r: Random) -> dict[str, np.ndarray]:
-    return bind.layer_norm(r.rng.uniform(0.5, 1.5, r.out.width), r.rng.standard_normal(r.out.width) * 0.2, 1e-5, r.ins[0].scale, r.out.scale)
+    return bind.layer_norm(r.rng.uniform(0.5, 1.5, r.out.width), r.rng.standard_normal(r.out.width) * 0.2, 1e-5,
+                           r.ins[0].scale, r.out.scale)
 
 
 def random_embedding(r: Random) -> dict[str, np.ndarray]:
     low, high = -(1 << (r.out.bits - 1)), (1 << (r.out.bits - 1)) - 1
-    return dict(weight=r.rng.integers(low, high + 1, (r.vocabulary, r.out.width)).astype(np.int8 if r.out.bits <= 8 else np.int16))
+    return dict(weight=r.rng.integers(low, high + 1, (r.vocabulary, r.out.width)).astype(np.int8 if r.out.bits <= 8
+        else np.int16))
 
 
 def random_table(r: Random) -> dict[str, np.ndarray]:
@@ -112,7 +118,8 @@ RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale),
     scale=lambda r: bind.scale(r.ins[0].scale, r.node.attributes["factor"], r.out.scale),
-    multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale), log_softmax=lambda r: bind.log_softmax(r.ins[0].scale))
+    multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),
+    log_softmax=lambda r: bind.log_softmax(r.ins[0].scale))
 
 
 def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, sparsity: float = 0.0) -> QGraph:
@@ -126,7 +133,8 @@ def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, spa
         out = values[node.output]
         ins = [values[n] for n in node.inputs]
         if out.scale is None:
-            out = values[node.output] = evolve(out, scale=ins[0].scale if operator(node.op).view else unit_scale(out.bits, 4.0))
+            out = values[node.output] = evolve(out, scale=ins[0].scale if operator(node.op).view
+                                               else unit_scale(out.bits, 4.0))
         constants = RANDOM[node.op](Random(node, ins, out, rng, bits, sparsity, graph.metadata.get("vocabulary", 0)))
         states = tuple(evolve(s, scale=out.scale) if s.scale is None else s for s in node.states)
         nodes.append(evolve(node, constants=constants, states=states))
@@ -138,7 +146,8 @@ def vocabulary(model: ModelGraph) -> int:
 
 
 def random_graph(seed: int = 0, *, precision=None, bits: int = 8, sparsity: float = 0.0, **arguments) -> QGraph:
-    """A bound RNN-T of ``build("rnnt", **arguments)``; ``precision`` as for `lower` (default: int8, joint inner values int16)."""
+    """A bound RNN-T of ``build("rnnt", **arguments)``; ``precision`` as for `lower` (default: int8, joint inner values
+    int16)."""
     model = build("rnnt", **arguments)
 
     def default(path: str) -> Precision:
@@ -150,18 +159,21 @@ def random_graph(seed: int = 0, *, precision=None, bits: int = 8, sparsity: floa
     return bind_randomly(graph, np.random.default_rng(seed), bits=bits, sparsity=sparsity)
 
 
-def random_inputs(graph: QGraph, entry: str, rng: np.random.Generator, steps: int = 1, batch: int = 1) -> dict[str, np.ndarray]:
+def random_inputs(graph: QGraph, entry: str, rng: np.random.Generator, steps: int = 1, batch: int = 1) -> dict[str,
+        np.ndarray]:
     """Inputs over the whole range of their formats (labels within the vocabulary)."""
     out = {}
     for name in graph.inputs[entry]:
         v = graph.values[name]
-        low, high = (0, graph.metadata["vocabulary"] - 1) if v.bits == 32 else (-(1 << (v.bits - 1)), (1 << (v.bits - 1)) - 1)
+        low, high = (0, graph.metadata["vocabulary"] - 1) if v.bits == 32 else (-(1 << (v.bits - 1)),
+                                                                                (1 << (v.bits - 1)) - 1)
         out[name] = rng.integers(low, high + 1, (steps * v.rate, batch, v.width))
     return out
 
 
 def with_codebook(graph: QGraph, bits: int) -> QGraph:
-    """The same graph with every multiplied weight moved to the nearest of 2^bits int8 values (quantiles of the kernel's own weights)."""
+    """The same graph with every multiplied weight moved to the nearest of 2^bits int8 values (quantiles of the kernel's
+    own weights)."""
     nodes = []
     for node in graph.nodes:
         constants = dict(node.constants)

@@ -8,15 +8,18 @@ from hypothesis import strategies as st
 from nnac.compression.base import Argument, forms, methods
 from nnac.language.settings import SETTINGS
 
-PATHS = ["**", "encoder.**", "encoder.lstm[*].**", "encoder.lstm[0..1].{input, recurrent}", "encoder.lstm[2].input.gate.{i, f}", "joint.output.**",
-         "{encoder, prediction}.lstm[*].**", "**.lstm[0].recurrent", "prediction.embedding.weight, joint.*.weight", "encoder.lstm[1].*"]
+PATHS = ["**", "encoder.**", "encoder.lstm[*].**", "encoder.lstm[0..1].{input, recurrent}",
+         "encoder.lstm[2].input.gate.{i, f}", "joint.output.**",
+         "{encoder, prediction}.lstm[*].**", "**.lstm[0].recurrent", "prediction.embedding.weight, joint.*.weight",
+         "encoder.lstm[1].*"]
 LAYERS = ["**", "encoder.**", "**.lstm[*]", "encoder.lstm[0..2]", "{encoder, prediction}.lstm[0]"]
 BLANK = st.sampled_from([" ", "  ", "\t", "   "])
 END = st.sampled_from(["\n", ";", "\n\n\n", "  # a comment\n", ";;\n", "\r\n"])
 
 
 def number(low: float, high: float) -> st.SearchStrategy[str]:
-    return st.floats(low, high, allow_nan=False, allow_infinity=False).map(lambda x: format(x, ".4f").rstrip("0").rstrip(".") or "0")
+    return st.floats(low, high, allow_nan=False, allow_infinity=False).map(lambda x: format(x,
+        ".4f").rstrip("0").rstrip(".") or "0")
 
 
 @st.composite
@@ -93,7 +96,8 @@ def rule(draw: st.DrawFn) -> str:
     weightwise = all(SETTINGS[n].level == "kernel" for n in names)
     path = draw(st.sampled_from(PATHS if weightwise else LAYERS[:2]))
     body = "".join(draw(setting(n)) + draw(END) for n in names)
-    return f"layers {path}{draw(st.sampled_from(['', ' ', '  ']))}{{{draw(st.sampled_from([' ', chr(10), chr(10) + '# c' + chr(10)]))}{body}}}"
+    gap, opening = draw(st.sampled_from(["", " ", "  "])), draw(st.sampled_from([" ", "\n", "\n# c\n"]))
+    return f"layers {path}{gap}{{{opening}{body}}}"
 
 
 @st.composite
@@ -102,14 +106,17 @@ def policies(draw: st.DrawFn) -> str:
     sentences = draw(st.lists(rule(), min_size=0, max_size=5))
     extra = draw(st.lists(st.sampled_from(["let a = 1 + 2 * (3 - 4)", "let b = -5 %", "let c = 4k steps",
                                            "budget { weights <= 100 MiB; cycles<=1e9 cycles }",
-                                           "training { steps 60k steps; steps_per_epoch 1k steps }", "sweep d over [1, 2,3]", "let e = 0..2k steps"]),
-                          max_size=4, unique_by=lambda x: x.split()[1] if x.split()[0] in ("let", "sweep") else x.split()[0]))
+                                           "training { steps 60k steps; steps_per_epoch 1k steps }",
+                                           "sweep d over [1, 2,3]", "let e = 0..2k steps"]),
+                          max_size=4, unique_by=lambda x: x.split()[1] if x.split()[0] in ("let", "sweep")
+                          else x.split()[0]))
     mixed = draw(st.permutations(sentences + extra))
     head = 'import "targets/edge.nnac"\npolicy p {\n model rnnt(size="small")' + draw(END) + "target edge" + draw(END)
     return head + "".join(x + draw(END) for x in mixed) + "}" + draw(st.sampled_from(["", "\n", "\n# the end"]))
 
 
-KERNELS = ["encoder.lstm[0].input", "encoder.lstm[1].recurrent", "encoder.lstm[*].{input, recurrent}", "**.lstm[*].**", "joint.output.weight",
+KERNELS = ["encoder.lstm[0].input", "encoder.lstm[1].recurrent", "encoder.lstm[*].{input, recurrent}", "**.lstm[*].**",
+           "joint.output.weight",
            "joint.{encoder, prediction}.weight", "encoder.lstm[0].input.gate.{i, f}", "prediction.**", "**"]
 PLACES = ["encoder.lstm[*]", "**.lstm[0]", "encoder.norm[*]", "joint.*", "**", "prediction.lstm[0]"]
 OFTEN = ["weights", "weights", "weights", "accumulate", "sparsity", "codec"]
@@ -117,14 +124,19 @@ OFTEN = ["weights", "weights", "weights", "accumulate", "sparsity", "codec"]
 
 @st.composite
 def small_policies(draw: st.DrawFn) -> str:
-    """A policy on a model small enough to be trained, compiled and run within a second; a third of them are refused by the linter."""
+    """A policy on a model small enough to be trained, compiled and run within a second; a third of them are refused by
+    the linter."""
     rules = []
     for name in draw(st.lists(st.sampled_from(OFTEN + list(SETTINGS)), min_size=1, max_size=4)):
-        path = "**" if name == "frames" else draw(st.sampled_from(KERNELS if SETTINGS[name].level == "kernel" else PLACES))
+        path = "**" if name == "frames" else draw(st.sampled_from(KERNELS if SETTINGS[name].level == "kernel"
+                                                                  else PLACES))
         rules.append(f"  layers {path} {{ {draw(setting(name))} }}\n")
-    shape = f"cells={draw(st.sampled_from([16, 7, 24]))}, embedding=8, prediction_cells={draw(st.sampled_from([16, 9]))}, joint=16, vocabulary=29"
-    shape += draw(st.sampled_from(["", ", bidirectional=true", ", project=6", ", norm=false", ', combine="multiply"', ", reduce=1"]))
+    shape = (f"cells={draw(st.sampled_from([16, 7, 24]))}, embedding=8, "
+             f"prediction_cells={draw(st.sampled_from([16, 9]))}, joint=16, vocabulary=29")
+    shape += draw(st.sampled_from(["", ", bidirectional=true", ", project=6", ", norm=false", ', combine="multiply"',
+                                   ", reduce=1"]))
     target = draw(st.sampled_from(["edge", "rapid", "tiny", "large"]))
-    return (f'import "specs/targets/{target}.nnac"\npolicy p {{\n  model rnnt(size="small", layers=2, {shape})\n  target {target}\n'
+    return (f'import "specs/targets/{target}.nnac"\npolicy p '
+            f'{{\n  model rnnt(size="small", layers=2, {shape})\n  target {target}\n'
             "  layers ** { weights int8 per_channel; activations int8 percentile(99.99) }\n" + "".join(rules)
             + "  training { steps 6k steps; steps_per_epoch 1k steps }\n}\n")

@@ -39,9 +39,11 @@ class Builder:
         self.code.append(RQ_WAIT(at))
         return at
 
-    def band(self, matrix: np.ndarray, act: list[tuple[int, int]], name: str, words: int, wide: bool = False, columns: int = 1,
+    def band(self, matrix: np.ndarray, act: list[tuple[int, int]], name: str, words: int, wide: bool = False,
+             columns: int = 1,
              stride: int = 0, act16: int = 0, tables: bool = True) -> int:
-        """MVMs of rows ``matrix`` [rows <= lanes, cols]; ``act``: (A address, inputs) pieces that make up the columns.  Returns the bank."""
+        """MVMs of rows ``matrix`` [rows <= lanes, cols]; ``act``: (A address, inputs) pieces that make up the columns.
+        Returns the bank."""
         config, bank = self.config, self.bands % 2
         pieces, col = [], 0
         for address, n in act:
@@ -56,10 +58,13 @@ class Builder:
             if not t.live_words and k:
                 continue
             half = self.tiles % 2 * (config.stream_words // 2)
-            self.code.append(LDW(dram=self.store(t.data), bytes=len(t.data), word=half, rows=t.rows, cols=t.cols, live=t.live_words,
+            self.code.append(LDW(dram=self.store(t.data), bytes=len(t.data), word=half, rows=t.rows, cols=t.cols,
+                                 live=t.live_words,
                                  steps=t.steps, signal=FILLED, wait=FREED if self.tiles >= 2 else 0))
-            self.code.append(MVM(word=half, words=max(1, t.live_words), act=address, span=n, columns=columns, stride=stride, bank=bank,
-                                 clear=int(k == 0), act16=act16, signal=FREED | (PRODUCTS if k == len(pieces) - 1 else 0),
+            self.code.append(MVM(word=half, words=max(1, t.live_words), act=address, span=n, columns=columns,
+                                 stride=stride, bank=bank,
+                                 clear=int(k == 0), act16=act16, signal=FREED |
+                                 (PRODUCTS if k == len(pieces) - 1 else 0),
                                  wait=FILLED | (BANK if k == 0 and self.bands >= 2 else 0)))
             self.tiles += 1
         self.bands += 1
@@ -67,11 +72,13 @@ class Builder:
 
     def parameters(self, bias, multiplier, shift, zero_point: int, bits: int, wide: bool = False) -> int:
         row = RQ_WIDE_ROW if wide else RQ_ROW
-        return self.load(RQ_HEAD.pack(zero_point=zero_point, bits=bits) + row.pack(bias=bias, multiplier=multiplier, shift=shift))
+        return self.load(RQ_HEAD.pack(zero_point=zero_point, bits=bits) +
+                         row.pack(bias=bias, multiplier=multiplier, shift=shift))
 
 
 def RQ_WAIT(address: int) -> Instruction:
-    """VX takes the token of a finished LDA: an empty copy, so that later VX instructions are ordered behind the load."""
+    """VX takes the token of a finished LDA: an empty copy, so that later VX instructions are ordered behind the
+    load."""
     from nnac.isa import FIL
 
     return FIL(dst=address, bytes=0, wait=PARAMETERS)
@@ -89,21 +96,25 @@ def linear(node, graph, config: MachineConfig, *, name: str = "raw", words: int 
     blocks = []
     for r in range(0, y.width, config.lanes):
         rows = slice(r, min(r + config.lanes, y.width))
-        blocks.append((rows, b.parameters(c["bias"][rows], c["multiplier"][rows], c["shift"][rows], y.zero_point, y.bits, bool(wide))))
+        blocks.append((rows, b.parameters(c["bias"][rows], c["multiplier"][rows], c["shift"][rows], y.zero_point,
+                                          y.bits, bool(wide))))
     for rows, at in blocks:
         bank = b.band(c["weight"][rows], [(xa, x.width)], name, words, columns=columns, stride=stride, act16=wide)
-        b.code.append(RQ(dst=ya + (rows.start << out), params=at, rows=rows.stop - rows.start, bank=bank, columns=columns,
+        b.code.append(RQ(dst=ya + (rows.start << out), params=at, rows=rows.stop - rows.start, bank=bank,
+                         columns=columns,
                          stride=ystride if columns > 1 else 0, out=out, wide=wide, wait=PRODUCTS, signal=BANK))
     b.code.append(HALT())
     symbols = [Symbol(x.name, "input", xa, x.bits, x.width)] if columns == 1 else [
         Symbol(f"x{k}", "input", xa + k * stride, x.bits, x.width) for k in range(columns)]
     symbols += [Symbol(y.name, "output", ya, y.bits, y.width)] if columns == 1 else [
         Symbol(f"y{k}", "output", ya + k * ystride, y.bits, y.width) for k in range(columns)]
-    return Assembly({"main": b.code}, {"main": [(node.path, "by hand")] * len(b.code)}, tuple(symbols), ((0, bytes(b.dram)),))
+    return Assembly({"main": b.code}, {"main": [(node.path, "by hand")] * len(b.code)}, tuple(symbols),
+                    ((0, bytes(b.dram)),))
 
 
 def lstm_acc32(node, graph, config: MachineConfig, *, name: str = "raw", words: int = 64) -> Assembly:
-    """One step of an acc32 LSTM, gate-interleaved: each band of rows holds lanes / 4 units, whose LSTM runs under the next band's MVMs."""
+    """One step of an acc32 LSTM, gate-interleaved: each band of rows holds lanes / 4 units, whose LSTM runs under the
+    next band's MVMs."""
     b, c, a = Builder(config), node.constants, node.attributes
     x, y, h = graph.values[node.inputs[0]], graph.values[node.output], a["cells"]
     xa, hidden, new, cell, pre = b.place(x.width), b.place(h), b.place(h + 4), b.place(2 * h), b.place(8 * config.lanes)
@@ -111,7 +122,8 @@ def lstm_acc32(node, graph, config: MachineConfig, *, name: str = "raw", words: 
     for slot, table in enumerate(entries):
         at = b.load(c[table].astype("<i2").tobytes())
         b.code.append(TAB(src=at, slot=slot))
-    fused = b.load(LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=a["hidden_bits"], fraction=a["fraction"],
+    fused = b.load(LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=a["hidden_bits"],
+                                   fraction=a["fraction"],
                                    sigmoid=0, tanh=1, tanh_cell=2))
     units = config.lanes // 4
     both = np.concatenate([c["input"], c["recurrent"]], 1)
@@ -131,4 +143,5 @@ def lstm_acc32(node, graph, config: MachineConfig, *, name: str = "raw", words: 
     b.code.append(HALT())
     state = [Symbol(f"{node.path}.hidden", "state", hidden, 8, h), Symbol(f"{node.path}.cell", "state", cell, 16, h)]
     symbols = [Symbol(x.name, "input", xa, x.bits, x.width), Symbol(y.name, "output", hidden, 8, h), *state]
-    return Assembly({"main": b.code}, {"main": [(node.path, "by hand")] * len(b.code)}, tuple(symbols), ((0, bytes(b.dram)),))
+    return Assembly({"main": b.code}, {"main": [(node.path, "by hand")] * len(b.code)}, tuple(symbols),
+                    ((0, bytes(b.dram)),))

@@ -1,4 +1,5 @@
-"""What the tests of compression methods share: one instance of each weight method, awkward matrices, a short training."""
+"""What the tests of compression methods share: one instance of each weight method, awkward matrices, a short
+training."""
 
 from __future__ import annotations
 
@@ -37,11 +38,13 @@ def settings(keyword: str, granularity: str = "channel", bits: int = 4, **others
 def weights(rows: int = 32, cols: int = 40, seed: int = 0) -> torch.Tensor:
     """Rows of different size, heavy tails: what trained kernels look like."""
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, cols, generator=g) ** 3 * 0.05 + torch.randn(rows, cols, generator=g) * torch.rand(rows, 1, generator=g) * 0.1
+    return torch.randn(rows, cols, generator=g) ** 3 * 0.05 + torch.randn(rows, cols, generator=g) * torch.rand(rows, 1,
+        generator=g) * 0.1
 
 
 def trained(q: WeightQuantiser, w: torch.nn.Parameter, first: int, last: int, total: int = 40) -> None:
-    """Steps ``first``…``last`` of a training of ``total``: pull the quantised weights towards a fixed target with Adam."""
+    """Steps ``first``…``last`` of a training of ``total``: pull the quantised weights towards a fixed target with
+    Adam."""
     q.set_length(total, 10)
     target = weights(*w.shape, seed=99)
     optimiser = torch.optim.Adam([w, *q.parameters()], 2e-2)

@@ -1,4 +1,5 @@
-"""Programs broken on purpose, and who notices: a mutation is made on the instructions and encoded again, as a compiler bug would be."""
+"""Programs broken on purpose, and who notices: a mutation is made on the instructions and encoded again, as a compiler
+bug would be."""
 
 from __future__ import annotations
 
@@ -129,12 +130,15 @@ def flip_bit(code: Code, rng: np.random.Generator) -> Code | None:
 
 
 MUTATIONS: tuple[Callable[[Code, np.random.Generator], Code | None], ...] = (
-    drop_semaphore, drop_wait, drop_signal, overlap_buffers, move_weights, wrong_length, wrong_address, swap_instructions, drop_instruction,
+    drop_semaphore, drop_wait, drop_signal, overlap_buffers, move_weights, wrong_length, wrong_address,
+                                                                             swap_instructions, drop_instruction,
     flip_bit)
 
 
-def noticed_by(program: Program, mutation: Callable, entry: str, rng: np.random.Generator, agrees: Callable[[Program], bool]) -> str | None:
-    """Who notices: encoding | verifier | machine | integers; ``harmless``: proved, and every integer right; None: nothing to mutate.
+def noticed_by(program: Program, mutation: Callable, entry: str, rng: np.random.Generator,
+               agrees: Callable[[Program], bool]) -> str | None:
+    """Who notices: encoding | verifier | machine | integers; ``harmless``: proved, and every integer right; None:
+    nothing to mutate.
 
     agrees  compares the mutant's integers with the reference
     """

@@ -17,9 +17,12 @@ from nnac.schedule.passes import split
 from nnac.target import OPERATORS, Dram, Target
 from tests.graphs import random_graph, random_inputs
 
-EDGE = Target("edge", 500_000_000, 64, 4, 1 << 19, 1 << 17, Dram(3_750_000_000, 250, 128), dict(int8=Fraction(1), int16=Fraction(1, 2)))
-TINY = Target("tiny", 200_000_000, 16, 1, 1 << 17, 1 << 15, Dram(500_000_000, 100, 64), dict(int8=Fraction(1)), decoder=16, queue=4)
-LARGE = Target("large", 10**9, 128, 8, 1 << 21, 1 << 19, Dram(12 * 10**9, 200, 128), dict(int8=Fraction(1), int4=Fraction(2), int16=Fraction(1, 2)),
+EDGE = Target("edge", 500_000_000, 64, 4, 1 << 19, 1 << 17, Dram(3_750_000_000, 250, 128),
+              dict(int8=Fraction(1), int16=Fraction(1, 2)))
+TINY = Target("tiny", 200_000_000, 16, 1, 1 << 17, 1 << 15, Dram(500_000_000, 100, 64), dict(int8=Fraction(1)),
+              decoder=16, queue=4)
+LARGE = Target("large", 10**9, 128, 8, 1 << 21, 1 << 19, Dram(12 * 10**9, 200, 128),
+               dict(int8=Fraction(1), int4=Fraction(2), int16=Fraction(1, 2)),
                decoder=128, stream_buffers=4, queue=16)
 
 
@@ -40,32 +43,43 @@ def random_case(seed: int) -> Case:
     def pick(*options):
         return options[int(rng.integers(len(options)))]
 
-    shape = dict(size="tiny", features=int(rng.integers(1, 20)), stack=pick(1, 2, 3), reduce=pick(1, 1, 2), layers=pick(1, 2, 3),
-                 cells=int(rng.integers(1, 90)), embedding=int(rng.integers(1, 24)), prediction_cells=int(rng.integers(1, 50)),
-                 joint=int(rng.integers(1, 70)), vocabulary=int(rng.integers(2, 90)), norm=pick(True, False), bidirectional=pick(False, False, True),
+    shape = dict(size="tiny", features=int(rng.integers(1, 20)), stack=pick(1, 2, 3), reduce=pick(1, 1, 2),
+                 layers=pick(1, 2, 3),
+                 cells=int(rng.integers(1, 90)), embedding=int(rng.integers(1, 24)),
+                 prediction_cells=int(rng.integers(1, 50)),
+                 joint=int(rng.integers(1, 70)), vocabulary=int(rng.integers(2, 90)), norm=pick(True, False),
+                 bidirectional=pick(False, False, True),
                  combine=pick("add", "multiply"), project=pick(0, 0, int(rng.integers(1, 40))))
     variant, hidden, narrow, inner = pick("acc32", "sum16"), pick(8, 8, 4, 6), pick(8, 8, 5), pick(8, 16)
 
     def precision(path: str) -> Precision:
         joint = path in ("joint.encoder", "joint.prediction", "joint.combine", "joint.output")
-        return Precision(activations=inner if joint else narrow, hidden=hidden, variant=variant, cell_fraction=pick(11, 11, 9))
+        return Precision(activations=inner if joint else narrow, hidden=hidden, variant=variant,
+                         cell_fraction=pick(11, 11, 9))
 
     bits, sparsity = pick(8, 8, 4, 2), pick(0.0, 0.0, 0.7, 0.97)
     graph = random_graph(seed, precision=precision, bits=bits, sparsity=sparsity, **shape)
     lanes = pick(16, 32, 64, 128, 8, 20)
-    target = Target("random", pick(10**8, 5 * 10**8), lanes, pick(1, 2, 4, 8), pick(1 << 18, 1 << 19), pick(0, 1 << 12, 1 << 15),
-                    Dram(pick(10**8, 3_750_000_000), pick(3, 100, 250), pick(32, 128)), dict(int8=Fraction(1), int4=pick(Fraction(1), Fraction(2))),
+    target = Target("random", pick(10**8, 5 * 10**8), lanes, pick(1, 2, 4, 8), pick(1 << 18, 1 << 19),
+                    pick(0, 1 << 12, 1 << 15),
+                    Dram(pick(10**8, 3_750_000_000), pick(3, 100, 250), pick(32, 128)),
+                    dict(int8=Fraction(1), int4=pick(Fraction(1), Fraction(2))),
                     decoder=pick(lanes, max(1, lanes // 2)), stream_buffers=pick(1, 2, 4), queue=pick(1, 2, 8),
-                    operators=pick(OPERATORS, OPERATORS, tuple(o for o in OPERATORS if o not in ("layer_norm", "tanh"))))
+                    operators=pick(OPERATORS, OPERATORS, tuple(o for o in OPERATORS
+                                                               if o not in ("layer_norm", "tanh"))))
     paths = [n.path for n in graph.nodes if n.op != "stack"]
     places = {pick(*paths): "cpu"} if rng.random() < 0.2 else {}
     settings = Settings(frames=pick(1, 2, 4, 5), places=places)
-    return Case(graph, target, settings, f"seed {seed}: {shape} {variant} hidden{hidden} act{narrow} w{bits} sparsity {sparsity} {target} {settings}")
+    return Case(graph, target, settings,
+        f"seed {seed}: {shape} {variant} hidden{hidden} act{narrow} w{bits} sparsity {sparsity} {target} {settings}")
 
 
-def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batch: int = 2, machine: Machine | None = None) -> tuple[int, int]:
-    """(integers compared, integers that differ) between `evaluate` and the machine: every layer output and every state of every entry."""
-    m = machine or Machine(program, fast=False, batch=batch, host=lambda part, memories: program.host[part].run(memories.a))
+def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batch: int = 2, machine: Machine |
+            None = None) -> tuple[int, int]:
+    """(integers compared, integers that differ) between `evaluate` and the machine: every layer output and every state
+    of every entry."""
+    m = machine or Machine(program, fast=False, batch=batch, host=lambda part,
+                           memories: program.host[part].run(memories.a))
     rng = np.random.default_rng(seed)
     compared = different = 0
 

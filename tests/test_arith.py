@@ -73,13 +73,15 @@ def slow_double(a, m, s, zp, bits):
 @carriers
 @given(acc=st.lists(int32s, min_size=1), m=st.integers(2**30, 2**31 - 1), s=st.integers(0, 30))
 def test_double_rounding_is_gemmlowps(carry, acc, m, s):
-    assert ints(arith.requantise_double(carry(np.array(acc)), m, s, 0, 16)) == [slow_double(a, m, s, 0, 16) for a in acc]
+    assert ints(arith.requantise_double(carry(np.array(acc)), m, s, 0, 16)) == [slow_double(a, m, s, 0, 16)
+                                                                                for a in acc]
 
 
 @carriers
 def test_lookup_interpolates_within_the_published_error(carry):
     x = np.arange(-32768, 32768)
-    for table, function, units in ((arith.sigmoid_table(), lambda v: 1 / (1 + np.exp(-v)), 0.99), (arith.tanh_table(), np.tanh, 1.54)):
+    for table, function, units in ((arith.sigmoid_table(), lambda v: 1 / (1 + np.exp(-v)), 0.99),
+                                   (arith.tanh_table(), np.tanh, 1.54)):
         y = np.asarray(arith.lookup(carry(table.entries.astype(np.int64)), table.symmetry, carry(x)))
         inside = x != -32768
         assert np.abs(y - np.clip(function(x / 4096) * 32768, -32768, 32767))[inside].max() < units
@@ -98,7 +100,8 @@ def test_lstm_cell_is_the_textbook_step_on_python_integers(carry, data):
     hs, cs = [], []
     for k in range(width):
         i, f, g, o = (int(full[n][pre[b * width + k] + 32768]) for n, b in ((0, 0), (0, 1), (1, 2), (0, 3)))
-        c = math.floor(Fraction(f * cell[k], 2**15) + Fraction(1, 2)) + math.floor(Fraction(i * g, 2**(30 - fraction)) + Fraction(1, 2))
+        c = math.floor(Fraction(f * cell[k], 2**15) + Fraction(1, 2)) + math.floor(Fraction(i * g, 2**(30 - fraction)) +
+                                                                                   Fraction(1, 2))
         c = min(max(c, -32768), 32767)
         cs.append(c)
         hs.append(min(max(math.floor(Fraction(o * int(full[2][c + 32768]), 2**23) + Fraction(1, 2)), -128), 127))
@@ -146,5 +149,6 @@ def test_matmul_is_exact_at_the_extremes(carry):
 def test_accumulator_bound_is_reached_and_never_passed():
     rng = np.random.default_rng(0)
     w = rng.integers(-128, 128, (8, 40)).astype(np.int8)
-    worst = (np.where(w < 0, -128, 128).astype(np.int64) * w).sum(1)     # -128 is reachable, +128 is the bound's slack of one
+    # -128 is reachable, +128 is the bound's slack of one
+    worst = (np.where(w < 0, -128, 128).astype(np.int64) * w).sum(1)
     assert (arith.accumulator_bound(8, w) == worst).all()

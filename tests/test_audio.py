@@ -25,13 +25,16 @@ def fmt(kind, channels, width, rate=16000, order="<", extensible=False):
     """The content of a `fmt ` chunk."""
     tag, block = 0xFFFE if extensible else kind, width * channels & 0xFFFF
     first = struct.pack(order + "HHIIHH", tag, channels, rate, rate * width * channels, block, 8 * width)
-    return first + (struct.pack(order + "HHIH", 22, 8 * width, 0, kind) + bytes.fromhex("000000001000800000aa00389b71") if extensible else b"")
+    return first + (struct.pack(order + "HHIH", 22, 8 * width, 0, kind) + bytes.fromhex("000000001000800000aa00389b71")
+                    if extensible else b"")
 
 
 def riff(form, data, order="<", name=b"RIFF", before=b"", after=b"", size=None, whole=None):
-    """A WAV file of a format and the bytes of its samples, with chunks ``before`` and ``after`` them; ``size``, ``whole``: what its headers claim."""
+    """A WAV file of a format and the bytes of its samples, with chunks ``before`` and ``after`` them; ``size``,
+    ``whole``: what its headers claim."""
     chunk = b"" if form is None else b"fmt " + struct.pack(order + "I", len(form)) + form
-    body = b"WAVE" + chunk + before + b"data" + struct.pack(order + "I", len(data) if size is None else size) + data + after
+    body = b"WAVE" + chunk + before + b"data" + struct.pack(order + "I", len(data) if size is None
+                                                            else size) + data + after
     return name + struct.pack(order + "I", len(body) if whole is None else whole) + body
 
 
@@ -73,11 +76,13 @@ BAD = {
     "1 Hz": (lambda p: write(p, tone(16000).tobytes(), rate=1), "a sample rate of 1 Hz"),
     "5 MHz": (lambda p: write(p, tone(16000).tobytes(), rate=5_000_000), "5000000 Hz"),
     "not a number": (lambda p: p.write_bytes(riff(fmt(3, 1, 4), np.float32([0, np.nan]).tobytes())), "sample 1 is nan"),
-    "beyond sense": (lambda p: p.write_bytes(riff(fmt(3, 2, 8), np.float64([0, 0, 0, 1e200]).tobytes())), "sample 1 is 1e+200"),
+    "beyond sense": (lambda p: p.write_bytes(riff(fmt(3, 2, 8), np.float64([0, 0, 0, 1e200]).tobytes())),
+                     "sample 1 is 1e+200"),
     "no channels": (lambda p: p.write_bytes(riff(fmt(1, 0, 2), bytes(8))), "no channels"),
     "48 bits": (lambda p: p.write_bytes(riff(fmt(1, 1, 6), bytes(12))), "48 bits"),
     "no format": (lambda p: p.write_bytes(riff(None, bytes(8))), "no `fmt ` chunk"),
-    "a chunk too long": (lambda p: p.write_bytes(riff(fmt(1, 1, 2), bytes(8), before=b"LIST" + struct.pack("<I", 10**6))), "cut short within"),
+    "a chunk too long": (lambda p: p.write_bytes(riff(fmt(1, 1, 2), bytes(8), before=b"LIST" +
+                                                      struct.pack("<I", 10**6))), "cut short within"),
     "no data": (lambda p: p.write_bytes(riff(fmt(1, 1, 2), b"")[:-8]), "no `data` chunk"),
     "coded": (lambda p: p.write_bytes(riff(fmt(0x161, 1, 2), bytes(64))), "WMA"),
     "folder": (lambda p: p.mkdir(), "folder"),
@@ -114,7 +119,8 @@ def test_a_manifest_comes_back_with_paths_that_open(tmp_path):
     rows = [Utterance("wav/a.wav", "turn on the light", 1.5), Utterance("/elsewhere/b.wav", "call tim")]
     write_manifest(tmp_path / "m.jsonl", rows)
     read = read_manifest(tmp_path / "m.jsonl")
-    assert read == [Utterance(str(tmp_path / "wav/a.wav"), "turn on the light", 1.5), Utterance("/elsewhere/b.wav", "call tim")]
+    assert read == [Utterance(str(tmp_path / "wav/a.wav"), "turn on the light", 1.5),
+                    Utterance("/elsewhere/b.wav", "call tim")]
 
 
 @pytest.mark.parametrize(
@@ -174,14 +180,16 @@ def integers(width, order="<"):
 @pytest.mark.parametrize("extensible", [False, True])
 def test_integers_of_every_width_are_read_exactly(tmp_path, width, order, extensible):
     data, expected = integers(width, order)
-    (tmp_path / "x.wav").write_bytes(riff(fmt(1, 2, width, order=order, extensible=extensible), data, order, b"RIFF" if order == "<" else b"RIFX"))
+    (tmp_path / "x.wav").write_bytes(riff(fmt(1, 2, width, order=order, extensible=extensible), data, order, b"RIFF"
+                                          if order == "<" else b"RIFX"))
     assert np.array_equal(load_audio(tmp_path / "x.wav"), expected.mean(1).astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["f4", "f8"])
 @pytest.mark.parametrize("extensible", [False, True])
 def test_floating_point_is_read_exactly(tmp_path, kind, extensible):
-    (tmp_path / "x.wav").write_bytes(riff(fmt(3, 2, int(kind[1]), extensible=extensible), X.astype("<" + kind).tobytes()))
+    (tmp_path / "x.wav").write_bytes(riff(fmt(3, 2, int(kind[1]), extensible=extensible),
+                                          X.astype("<" + kind).tobytes()))
     assert np.array_equal(load_audio(tmp_path / "x.wav"), X.astype(kind).astype(np.float64).mean(1).astype(np.float32))
 
 
@@ -204,7 +212,8 @@ def test_other_formats_come_through_a_library(tmp_path, form):
     soundfile.write(tmp_path / "x", x, 16000, format=form)
     theirs = soundfile.read(tmp_path / "x", always_2d=True)[0].mean(1).astype(np.float32)
     # libmpg123 gives other last bits after a seek, which `soundfile.read` begins with
-    assert np.allclose(load_audio(tmp_path / "x"), theirs, rtol=0, atol=1e-6 if form == "MP3" else 0) and len(theirs) >= 16000
+    assert np.allclose(load_audio(tmp_path / "x"), theirs, rtol=0, atol=1e-6 if form == "MP3"
+                       else 0) and len(theirs) >= 16000
 
 
 @pytest.mark.parametrize("form", ["FLAC", "OGG", "MP3", "AIFF"])
@@ -233,7 +242,8 @@ def test_without_the_library_the_line_says_what_to_install(tmp_path, monkeypatch
         load_audio(tmp_path / "x.wav")
 
 
-UNKNOWN = {"ffmpeg": (0xFFFFFFFF, 0xFFFFFFFF), "sox": (0x7FFFFFFF - 36, 0x7FFFF000 + 36), "mplayer": (0x7FFFF000, 0x7FFFF024),
+UNKNOWN = {"ffmpeg": (0xFFFFFFFF, 0xFFFFFFFF), "sox": (0x7FFFFFFF - 36, 0x7FFFF000 + 36),
+           "mplayer": (0x7FFFF000, 0x7FFFF024),
            "arecord": (0x80000000, 0x80000024),
            "gstreamer": (0, 36), "no size at all": (0, 0)}
 
@@ -246,7 +256,8 @@ def test_headers_of_streams_mean_to_the_end(tmp_path, writer):
     assert np.array_equal(load_audio(tmp_path / "x.wav") * 32768, x)
 
 
-@pytest.mark.parametrize("chunk", [b"LIST\x04\0\0\0abcd", b"LIST\x05\0\0\0abcde\0", b"LIST\x05\0\0\0abcde", b"fact\x04\0\0\0\0\0\0\0",
+@pytest.mark.parametrize("chunk", [b"LIST\x04\0\0\0abcd", b"LIST\x05\0\0\0abcde\0", b"LIST\x05\0\0\0abcde",
+                                   b"fact\x04\0\0\0\0\0\0\0",
                                    b"JUNK\x01\0\0\0xy", b"bext\x03\0\0\0abc", b"xyzw\0\0\0\0", b"PAD \x01\0\0\0d"],
                          ids=lambda c: c[:4].decode() + str(len(c)))
 def test_stray_chunks_before_and_after_are_passed_by(tmp_path, chunk):
@@ -322,7 +333,8 @@ def test_an_hour_is_read_in_little_memory(tmp_path):
 
 def test_random_headers_are_read_or_refused_in_one_line(tmp_path):
     r = np.random.default_rng(11)
-    whole = bytearray(riff(fmt(1, 2, 2), X.astype("<i2").tobytes(), before=b"LIST\x05\0\0\0abcde", after=b"fact\x04\0\0\0\0\0\0\0"))
+    whole = bytearray(riff(fmt(1, 2, 2), X.astype("<i2").tobytes(), before=b"LIST\x05\0\0\0abcde",
+                           after=b"fact\x04\0\0\0\0\0\0\0"))
     for _ in range(600):
         data = bytearray(whole)
         for _ in range(int(r.integers(1, 4))):
@@ -334,8 +346,10 @@ def test_random_headers_are_read_or_refused_in_one_line(tmp_path):
             assert str(error).startswith(str(tmp_path)) and "\n" not in str(error)
 
 
-@pytest.mark.parametrize("line", ['{"audio": "a\\u0000b", "text": ""}', '{"audio": "\\ud800", "text": ""}', '{"audio": "", "text": ""}',
-                                  '{"audio": "a", "text": "\\ud800"}', "[" * 100_000, '{"audio": "a", "text": "x", "duration": 1e999}'], ids=range(6))
+@pytest.mark.parametrize("line", ['{"audio": "a\\u0000b", "text": ""}', '{"audio": "\\ud800", "text": ""}',
+                                  '{"audio": "", "text": ""}',
+                                  '{"audio": "a", "text": "\\ud800"}', "[" * 100_000,
+                                  '{"audio": "a", "text": "x", "duration": 1e999}'], ids=range(6))
 def test_a_manifest_line_of_absurd_values_is_named(tmp_path, line):
     (tmp_path / "m.jsonl").write_text(line + "\n")
     with pytest.raises(AudioError, match=r"m.jsonl:1: "):

@@ -69,7 +69,8 @@ def test_stopped_and_resumed_it_gives_the_same_bytes(straight, corpus, tmp_path)
 def test_two_processes_killed_and_one_that_resumes_give_the_same_bytes(straight, corpus, tmp_path):
     out = tmp_path / "float.nnc"
     program = ("import json, sys; from nnac.train.baseline import *; from nnac.train.pace import Run; "
-               "train(sys.argv[1], sys.argv[2], TrainConfig.from_json(json.loads(sys.argv[3])), processes=2, quiet=True, run=Run(every=4))")
+               "train(sys.argv[1], sys.argv[2], TrainConfig.from_json(json.loads(sys.argv[3])), processes=2, "
+               "quiet=True, run=Run(every=4))")
     process = subprocess.Popen([sys.executable, "-c", program, str(corpus), str(out), json.dumps(TINY.to_json())])
     state, started = tmp_path / "float.nnc.part", time.monotonic()
     while not state.exists() and process.poll() is None and time.monotonic() - started < 120:
@@ -112,7 +113,8 @@ def test_a_state_whose_tensors_are_of_another_version_is_refused_in_one_line(cha
     name = next(n for n in state.tensors if n.startswith("parameter."))
     tensors = dict(state.tensors)
     value = tensors.pop(name)
-    checkpoint.save(tmp_path / "x.nnc.part", tensors | ({name: value[..., :1]} if change == "shape" else {}), state.metadata)
+    checkpoint.save(tmp_path / "x.nnc.part", tensors | ({name: value[..., :1]} if change == "shape" else {}),
+                    state.metadata)
     with pytest.raises(TrainingError, match="another version of nnac") as caught:
         train(corpus, task.out, TINY, processes=1, quiet=True)
     assert "\n" not in str(caught.value)
@@ -143,4 +145,5 @@ def test_the_order_of_an_epoch_repeats_and_differs_from_the_next():
     flat = [[list(b) for step in order for b in step] for order in (first, again, second)]
     assert flat[0] == flat[1] != flat[2]
     assert all(len(step) == 2 for step in first)
-    assert np.mean([abs(frames[a].mean() - frames[b].mean()) for a, b in first]) < 20, "shards of a step are alike in length"
+    assert np.mean([abs(frames[a].mean() - frames[b].mean()) for a,
+                    b in first]) < 20, "shards of a step are alike in length"

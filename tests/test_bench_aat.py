@@ -34,7 +34,8 @@ def test_weight_only_training_sees_exactly_the_weights_that_the_machine_holds():
     assert np.allclose(row, row[0], rtol=1e-5) and np.all(scales.detach().numpy()[codes == 0] == 0)
     x_codes = lstm.constants["input"].astype(np.float64)[5]
     unit = row[0] / module.layer("encoder.lstm[0]").ratio
-    assert np.allclose(weights["encoder.lstm.0.weight_ih_l0"].detach().numpy()[5], x_codes * unit, rtol=1e-4, atol=1e-8), "rows share one scale"
+    assert np.allclose(weights["encoder.lstm.0.weight_ih_l0"].detach().numpy()[5], x_codes * unit, rtol=1e-4,
+                       atol=1e-8), "rows share one scale"
 
 
 def test_weight_only_training_computes_on_real_numbers_and_reaches_every_weight():
@@ -67,8 +68,8 @@ def test_the_price_of_cells_on_the_cpu_is_wake_transfer_and_arithmetic_of_every_
     plan, module, _ = calibrated()
     graph = module.bind()
     prices = cells_on_cpu(graph, plan.target)
-    # 500 MHz: wake 20 us = 10,000 cycles; encoder, 24 cells: 192 + 24 bytes at 1 GB/s = 108 cycles, 192 operations at 2 G/s = 48 cycles;
-    # prediction, 16 cells: 128 + 16 bytes = 72 cycles, 128 operations = 32 cycles
+    # 500 MHz: wake 20 us = 10,000 cycles; encoder, 24 cells: 192 + 24 bytes at 1 GB/s = 108 cycles, 192 operations at 2
+    # G/s = 48 cycles; prediction, 16 cells: 128 + 16 bytes = 72 cycles, 128 operations = 32 cycles
     steps = {e: sum(graph.values[n.output].rate for n in graph.entry(e) if n.op == "lstm") for e in graph.inputs}
     assert steps == {"encoder": 4, "prediction": 1, "joint": 0}
     assert prices == {"encoder": 4 * (10_000 + 108 + 48), "prediction": 10_000 + 72 + 32, "joint": 0}

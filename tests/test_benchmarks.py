@@ -15,8 +15,10 @@ def test_policies_of_many_rules_have_no_errors():
 
 
 def test_no_part_of_a_program_beats_its_roofline():
-    cases = {("tiny", way): (random_graph(0, size="tiny", cells=64, bidirectional=way == "both ways"), 4) for way in ("streaming", "both ways")}
+    cases = {("tiny", way): (random_graph(0, size="tiny", cells=64, bidirectional=way == "both ways"), 4)
+             for way in ("streaming", "both ways")}
     said = io.StringIO()
     over, _ = bench_nna.schedules(cases, Console(file=said, width=200))
-    assert {"tiny/streaming/edge", "tiny/both ways/edge/lstm[1].backward", "tiny/both ways/edge/end/frames"} <= over.keys()
+    assert {"tiny/streaming/edge", "tiny/both ways/edge/lstm[1].backward",
+            "tiny/both ways/edge/end/frames"} <= over.keys()
     assert all(1 <= ratio < 20 for ratio in over.values()) and "encoder.lstm[0].forward.steps" in said.getvalue()

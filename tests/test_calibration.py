@@ -37,7 +37,8 @@ def test_one_outlier_does_not_blunt_the_entropy(outlier):
     assert 2.0 < entropy.Entropy().clip_of(seen([*x, outlier], 2048), 8) < 40.0
 
 
-@pytest.mark.parametrize("values", [[0, 1] * 500, [-1, 1] * 500, [1.0] * 999, [0.3] * 999, [0] * 999 + [1], [2.0, 4.0] * 99, [1e-30] * 9, [3e38] * 9])
+@pytest.mark.parametrize("values", [[0, 1] * 500, [-1, 1] * 500, [1.0] * 999, [0.3] * 999, [0] * 999 + [1],
+                                    [2.0, 4.0] * 99, [1e-30] * 9, [3e38] * 9])
 @pytest.mark.parametrize("method", [entropy.Entropy(), percentile.Percentile(99.99)], ids=str)
 def test_flags_and_constants_are_held(values, method):
     clip = method.clip_of(seen(values, method.bins), 8)
@@ -51,16 +52,19 @@ def test_what_is_no_number_is_named_with_its_value_and_leaves_no_trace():
     module, clean = (nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x) for _ in range(2))
     bad = x.clone()
     bad[3, 1, 2] = math.nan
-    with pytest.raises(CalibrationError, match=r"`input.*nan|`x.*nan|`.*`: 1 of 216 numbers are not finite, the first nan"):
+    with pytest.raises(CalibrationError,
+                       match=r"`input.*nan|`x.*nan|`.*`: 1 of 216 numbers are not finite, the first nan"):
         module.calibrate([(100 * x,), (bad,)])
     module.calibrate([(x,)])
     clean.calibrate([(x,)])
-    assert {k: v.tolist() for k, v in module.state_dict().items()} == {k: v.tolist() for k, v in clean.state_dict().items()}
+    assert {k: v.tolist() for k, v in module.state_dict().items()} == {k: v.tolist() for k,
+                                                                       v in clean.state_dict().items()}
 
 
 def test_nothing_but_zeros_is_said():
     x = torch.zeros(12, 3, 6)
-    module = nnac.prepare(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), HEAD.format(8, "percentile(99.99)"), torch.randn(12, 3, 6))
+    module = nnac.prepare(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 4)), HEAD.format(8, "percentile(99.99)"),
+                          torch.randn(12, 3, 6))
     with pytest.warns(CalibrationWarning, match="was zero in everything"):
         module.calibrate([(x,)])
 
@@ -137,7 +141,8 @@ def counting():
 def test_cells_that_saturate_are_counted_and_the_fraction_that_holds_them_is_named():
     model, x = counting()
     module = nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x)
-    with pytest.warns(CalibrationWarning, match=r"of the cells of `rnn` .* saturate under `cell int16 fraction\(11\)`: `fraction\(10\)`"):
+    with pytest.warns(CalibrationWarning,
+                      match=r"of the cells of `rnn` .* saturate under `cell int16 fraction\(11\)`: `fraction\(10\)`"):
         module.calibrate([(x,)])
     policy = HEAD.format(8, "percentile(99.99)").replace(" } }", " }\n layers rnn { cell int16 fraction(10) } }")
     held = nnac.prepare(model, policy, x)

@@ -1,4 +1,5 @@
-"""The Graph Challenge: networks from their rule, images checked before they are used, inference held to an independent one."""
+"""The Graph Challenge: networks from their rule, images checked before they are used, inference held to an independent
+one."""
 
 import json
 import subprocess
@@ -47,10 +48,12 @@ def random_images(neurons, count, seed=0, density=0.12):
 
 def other_inference(images: Images, layers, bias) -> tuple[list[int], int]:
     """By scipy in FP32, as the challenge's reference code writes it: (images with a category, edges touched)."""
-    y = sparse.csr_array((np.ones(len(images.pixels), np.float32), images.pixels, images.starts), (len(images), images.neurons))
+    y = sparse.csr_array((np.ones(len(images.pixels), np.float32), images.pixels, images.starts),
+                         (len(images), images.neurons))
     touched = 0
     for layer in layers:
-        w = sparse.csr_array((np.full(layer.size, 1 / 16, np.float32), layer.ravel(), np.arange(0, layer.size + 1, 32)), y.shape[1:] * 2)
+        w = sparse.csr_array((np.full(layer.size, 1 / 16, np.float32), layer.ravel(), np.arange(0, layer.size + 1, 32)),
+                             y.shape[1:] * 2)
         touched += 32 * y.nnz
         y = y @ w
         y.data += np.float32(bias)
@@ -113,7 +116,8 @@ def test_bad_images_are_one_line(text, tmp_path):
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("1\n1\n", "there twice"), ("0\n", "from 1"), ("7\n", "names image 7, but there are 6"),
+@pytest.mark.parametrize(("text", "message"), [("1\n1\n", "there twice"), ("0\n", "from 1"),
+                                               ("7\n", "names image 7, but there are 6"),
                                                ("a\n", "all numbers"), ("1 2\n", "not 2 numbers")], ids=str)
 def test_bad_lists_of_categories_are_one_line(text, message, tmp_path):
     file = tmp_path / "categories.tsv"
@@ -157,8 +161,10 @@ def test_processes_share_the_images_and_find_the_same(tmp_path):
     """Two processes, as torchrun starts them."""
     images = Images.of(np.random.default_rng(3).random((40, 1024)) < np.linspace(0.02, 0.3, 40)[:, None])
     active, _ = other_inference(images, list(topology(1024, 12)), BIAS[1024])
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "nnac",
-                           *command("--images", written(tmp_path, images))], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m",
+                           "nnac",
+                           *command("--images", written(tmp_path, images))], capture_output=True, text=True,
+                          timeout=240)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout.splitlines()[-1])
     assert got["processes"] == 2 and got["found"] == [i + 1 for i in active]

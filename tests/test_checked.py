@@ -1,4 +1,5 @@
-"""Files of every format with absurd contents: refused in one line, or read; never an exception of Python's own, never believed."""
+"""Files of every format with absurd contents: refused in one line, or read; never an exception of Python's own, never
+believed."""
 
 import json
 import random
@@ -32,17 +33,20 @@ class File:
 
 def test_every_problem_is_said_at_once_with_its_place():
     with pytest.raises(Wrong) as error:
-        checked(File, {"row": [{"name": 3, "seeds": 1.5, "share": True}, {"seeds": 0, "name": "x", "pair": [1]}, 7, {}], "names": {"a": "b"}, "x": 1})
+        checked(File, {"row": [{"name": 3, "seeds": 1.5, "share": True}, {"seeds": 0, "name": "x", "pair": [1]}, 7, {}],
+                       "names": {"a": "b"}, "x": 1})
     assert set(error.value.problems) >= {
         "row[1].name: a text is expected, not 3", "row[1].seeds: a whole number is expected, not 1.5",
         "row[1].share: a number is expected, not True", "row[2].pair: a list of 2 is expected, not of 1",
         "row[3]: a table is expected, not 7", "row[4].name: is missing", "names.a: a number is expected, not 'b'"}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "\ud800", "\x1b[2J", None, [], {}], ids=range(8))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "\ud800", "\x1b[2J", None, [], {}],
+                         ids=range(8))
 def test_values_beyond_sense_are_refused(value):
     with pytest.raises(Wrong):
-        checked(File, {"row": [{"name": "x", "share": value}] if not isinstance(value, str) else [{"name": value}]})if value is not None else checked(
+        checked(File, {"row": [{"name": "x", "share": value}] if not isinstance(value, str)
+                       else [{"name": value}]})if value is not None else checked(
             File, {"row": [{"name": value}]})
 
 
@@ -52,7 +56,7 @@ def test_json_beyond_sense_is_refused(text):
         parse_json(text)
 
 
-# ------------------------------------------------------------------------------------------------ crafted programs and checkpoints
+# ------------------------------------------------------------------------------------- crafted programs and checkpoints
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
@@ -93,7 +97,8 @@ def crafted(program: Program, content):
     for e in program.entries.values():
         tensors[f"words.{e.name}"], tensors[f"lines.{e.name}"] = e.words, e.lines
     text = json.dumps(content)
-    return save(tensors, {"nnac": json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, text), "content": text})})
+    return save(tensors, {"nnac": json.dumps({"format": FORMAT, "version": VERSION, "sha256": _digest(tensors, text),
+                                              "content": text})})
 
 
 def test_a_program_of_absurd_contents_is_refused_or_runs(small):
@@ -159,7 +164,8 @@ def test_a_checkpoint_of_absurd_contents_is_refused_or_read(small, tmp_path):
         file = checkpoint.load(source)
         paths = [p for p in leaves(file.metadata) if p and p[0] != "kind" and p[:2] != ("plan", "origins")]
         for _ in range(60):
-            checkpoint.save(tmp_path / "x", file.tensors, changed(file.metadata, r.choice(paths), r.choice([*VALUES, ...])))
+            checkpoint.save(tmp_path / "x", file.tensors, changed(file.metadata, r.choice(paths),
+                                                                  r.choice([*VALUES, ...])))
             try:
                 load(tmp_path / "x")
             except UserError as error:
@@ -180,7 +186,7 @@ def test_a_number_that_is_none_is_named_wherever_it_is(small, tmp_path, value):
             checkpoint.load(tmp_path / "x")
 
 
-# ------------------------------------------------------------------------------------------------ experiments, results, jobs
+# ------------------------------------------------------------------------------------------- experiments, results, jobs
 
 def test_an_experiments_file_of_absurd_values_is_one_line(tmp_path):
     import tomllib
@@ -189,7 +195,8 @@ def test_an_experiments_file_of_absurd_values_is_one_line(tmp_path):
     text = Path("specs/comparison/all.toml").read_text()
     r = random.Random(31)
     lines = text.split("\n")
-    words = ["3", "1.5", "true", "[]", "{}", '"x"', "[[]]", "-1", "nan", "[1, 2]", "1979-05-27", "9" * 400, "9" * 5000, "[" * 3000, '"\\u001b"']
+    words = ["3", "1.5", "true", "[]", "{}", '"x"', "[[]]", "-1", "nan", "[1, 2]", "1979-05-27", "9" * 400, "9" * 5000,
+             "[" * 3000, '"\\u001b"']
     for _ in range(300):
         at = r.choice([i for i, line in enumerate(lines) if "=" in line and not line.startswith("#")])
         key = lines[at].partition("=")[0]

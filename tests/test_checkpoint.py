@@ -21,7 +21,8 @@ def path(tmp_path):
 def test_tensors_and_metadata_come_back_exactly(path):
     c = checkpoint.load(path, "test")
     assert c.metadata == {"kind": "test", "list": [1, "a"]}
-    assert np.array_equal(c.tensors["w"], np.arange(6, dtype=np.float32).reshape(2, 3)) and c.tensors["q"].dtype == np.int8
+    assert np.array_equal(c.tensors["w"], np.arange(6, dtype=np.float32).reshape(2,
+                                                                                 3)) and c.tensors["q"].dtype == np.int8
     assert torch.equal(c.state_dict()["w"], torch.arange(6.0).view(2, 3))
 
 
@@ -55,7 +56,8 @@ def test_every_altered_byte_is_refused_or_harmless(path, tmp_path):
         except CheckpointError as error:
             assert "\n" not in str(error)
         else:      # a space of the header's padding, say: then what was read is what was written
-            assert c.metadata == good.metadata and all(np.array_equal(c.tensors[n], good.tensors[n]) for n in good.tensors)
+            assert c.metadata == good.metadata and all(np.array_equal(c.tensors[n], good.tensors[n])
+                                                       for n in good.tensors)
 
 
 @pytest.mark.parametrize("kind, words", [("other", "holds 'test', expected 'other'"), ("test", None)])
@@ -98,22 +100,27 @@ def test_a_recogniser_comes_back_whole(tmp_path):
     r = recogniser()
     save_recogniser(tmp_path / "r.nnc", r)
     again = load_recogniser(tmp_path / "r.nnc")
-    assert again.features == r.features and again.tokens == r.tokens and again.training == {"steps": 3} and not again.model.training
+    assert (again.features == r.features and again.tokens == r.tokens and again.training == {"steps": 3}
+            and not again.model.training)
     x, n = torch.randn(60, 2, 8), torch.tensor([60, 40])
     assert torch.equal(again.model.encode(x, n)[0], r.model.encode(x, n)[0])
 
 
 def test_parameter_names_are_paths_of_the_model_graph():
     names = set(recogniser().model.state_dict())
-    assert {"encoder.lstm.0.weight_ih_l0", "encoder.lstm.2.bias_hh_l0", "encoder.norm.0.weight", "prediction.embedding.weight",
-            "prediction.lstm.0.weight_hh_l0", "joint.encoder.weight", "joint.prediction.weight", "joint.output.bias"} <= names
+    assert {"encoder.lstm.0.weight_ih_l0", "encoder.lstm.2.bias_hh_l0", "encoder.norm.0.weight",
+            "prediction.embedding.weight",
+            "prediction.lstm.0.weight_hh_l0", "joint.encoder.weight", "joint.prediction.weight",
+            "joint.output.bias"} <= names
     assert "joint.prediction.bias" not in names
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda t, m: t.pop("joint.output.bias"), "joint.output.bias"), (lambda t, m: m["model"].update(hidden=9), "size mismatch"),
+    (lambda t, m: t.pop("joint.output.bias"), "joint.output.bias"),
+                                           (lambda t, m: m["model"].update(hidden=9), "size mismatch"),
     (lambda t, m: m.pop("tokens"), "tokens"), (lambda t, m: m["tokens"].update(pieces=["a"]), "tokens"),
-    (lambda t, m: t["joint.output.bias"].fill(np.nan), "not finite"), (lambda t, m: m["model"].update(colour=1), "colour")])
+    (lambda t, m: t["joint.output.bias"].fill(np.nan), "not finite"),
+                                           (lambda t, m: m["model"].update(colour=1), "colour")])
 def test_a_recogniser_that_does_not_fit_together_is_refused(tmp_path, change, words):
     save_recogniser(tmp_path / "r.nnc", recogniser())
     c = checkpoint.load(tmp_path / "r.nnc")
@@ -125,6 +132,8 @@ def test_a_recogniser_that_does_not_fit_together_is_refused(tmp_path, change, wo
 
 
 def test_a_number_stays_a_number(tmp_path):
-    checkpoint.save(tmp_path / "x.nnc", {"clip": np.float32(1.5), "vector": np.ones(1, np.float32), "turned": np.arange(6.0).reshape(2, 3).T}, {})
+    checkpoint.save(tmp_path / "x.nnc", {"clip": np.float32(1.5), "vector": np.ones(1, np.float32),
+                                         "turned": np.arange(6.0).reshape(2, 3).T}, {})
     tensors = checkpoint.load(tmp_path / "x.nnc").tensors
-    assert tensors["clip"].shape == () and tensors["vector"].shape == (1,) and np.array_equal(tensors["turned"], np.arange(6.0).reshape(2, 3).T)
+    assert tensors["clip"].shape == () and tensors["vector"].shape == (1,) and np.array_equal(tensors["turned"],
+        np.arange(6.0).reshape(2, 3).T)

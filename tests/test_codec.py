@@ -18,10 +18,13 @@ from nnac.codec import base
 from tests import codec_reference as reference
 
 PAYLOADS = sorted(C.Codec.registry)
-NAMES = [*PAYLOADS, *(f"block_bitmap+{name}" for name in PAYLOADS), "block_bitmap[1x16]+entropy", "block_bitmap[16x1]+codebook",
-         "block_bitmap[5x3]+entropy", "block_bitmap[5x3]+zero_run", "block_bitmap[5x3]+packed", "block_bitmap[64x1]+entropy"]
+NAMES = [*PAYLOADS, *(f"block_bitmap+{name}" for name in PAYLOADS), "block_bitmap[1x16]+entropy",
+         "block_bitmap[16x1]+codebook",
+         "block_bitmap[5x3]+entropy", "block_bitmap[5x3]+zero_run", "block_bitmap[5x3]+packed",
+         "block_bitmap[64x1]+entropy"]
 FUZZ = int(os.environ.get("NNAC_FUZZ", "1"))      # so many times the examples
-few = settings(max_examples=25 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+few = settings(max_examples=25 * FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow,
+                                                                             HealthCheck.data_too_large])
 
 
 @st.composite
@@ -29,10 +32,12 @@ def matrices(draw, max_rows=80, max_cols=40):
     """int8 matrices of the kinds that policies make, and the degenerate ones."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     rows, cols = draw(st.integers(1, max_rows)), draw(st.integers(1, max_cols))
-    kind = draw(st.sampled_from(["gauss", "uniform", "constant", "zero", "binary", "levels", "int4", "ends", "one", "all256"]))
+    kind = draw(st.sampled_from(["gauss", "uniform", "constant", "zero", "binary", "levels", "int4", "ends", "one",
+                                 "all256"]))
     shape = (rows, cols)
     matrix = {
-        "gauss": lambda: np.clip(np.round(rng.standard_normal(shape) * draw(st.sampled_from([0.3, 5, 32, 100]))), -128, 127),
+        "gauss": lambda: np.clip(np.round(rng.standard_normal(shape) * draw(st.sampled_from([0.3, 5, 32, 100]))), -128,
+                                 127),
         "uniform": lambda: rng.integers(-128, 128, shape),
         "constant": lambda: np.full(shape, draw(st.integers(-128, 127))),
         "zero": lambda: np.zeros(shape),
@@ -59,7 +64,7 @@ def encoded_or_none(matrix, name, lanes, tile_cols=None):
         return None
 
 
-# ------------------------------------------------------------------------------------------------------------------- exact
+# ---------------------------------------------------------------------------------------------------------------- exact
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,7 +124,7 @@ def test_same_matrix_same_bytes():
     assert C.choose(matrix).encoded == C.choose(matrix).encoded
 
 
-# ------------------------------------------------------------------------------------------------------------ known answers
+# -------------------------------------------------------------------------------------------------------- known answers
 
 
 def test_known_bytes_by_hand():
@@ -159,7 +164,7 @@ def test_widths_are_the_smallest():
     assert [bits(range(n), "codebook") for n in (1, 2, 3, 4, 5, 16, 17, 64)] == [0, 1, 2, 2, 3, 4, 5, 6]
 
 
-# ------------------------------------------------------------------------------------------------------------ what it costs
+# -------------------------------------------------------------------------------------------------------- what it costs
 
 
 def test_dead_words_cost_neither_bytes_nor_cycles():
@@ -189,7 +194,8 @@ def entropy_bits(matrix):
 
 @pytest.mark.parametrize("spread", [0.4, 1, 3, 10, 40])
 def test_entropy_coding_comes_within_two_per_cent_of_the_entropy(spread):
-    matrix = np.clip(np.round(np.random.default_rng(0).standard_normal((512, 1024)) * spread), -127, 127).astype(np.int8)
+    matrix = np.clip(np.round(np.random.default_rng(0).standard_normal((512, 1024)) * spread), -127,
+                     127).astype(np.int8)
     encoded = C.encode(matrix, "entropy")
     assert C.bits_per_weight(encoded) < entropy_bits(matrix) * 1.02
     codec, facts = C.Codec.registry["entropy"], base.survey(matrix, [w for _, _, w in base.cut(matrix, 64)])
@@ -197,7 +203,8 @@ def test_entropy_coding_comes_within_two_per_cent_of_the_entropy(spread):
 
 
 def test_the_last_states_hold_weights_so_that_short_tiles_lose_little():
-    """Nine state bits a lane would cost 0.035 bits a weight in tiles of 256 columns; the last 16-value weights take 8 of them."""
+    """Nine state bits a lane would cost 0.035 bits a weight in tiles of 256 columns; the last 16-value weights take 8
+    of them."""
     rng = np.random.default_rng(0)
     matrix = np.clip(np.round(rng.standard_normal((640, 1024)) * 7 / 3), -8, 7).astype(np.int8)
     for tile_cols in (256, 64):
@@ -210,18 +217,21 @@ def test_the_last_states_hold_weights_so_that_short_tiles_lose_little():
 @settings(few, max_examples=12 * FUZZ)
 @given(matrix=matrices(130, 100))
 def test_estimates_are_what_is_measured(name, blocks, matrix):
-    """To two per cent of the bits and the bits that fill the bytes; the entropy coder may be wrong about what its last states hold."""
+    """To two per cent of the bits and the bits that fill the bytes; the entropy coder may be wrong about what its last
+    states hold."""
     codec = C.Codec.registry[name]
     tiles = [base.Words(w.words, w.rows, blocks) for _, _, w in base.cut(matrix, 16)]
     facts = base.survey(matrix, tiles)
     table = codec.fit(facts)
     if table is None: return
-    estimated, measured = codec.estimate(table, facts), 8 * (len(codec.write(table)) + sum(map(len, codec.encode(table, tiles))))
+    estimated, measured = codec.estimate(table, facts), 8 * (len(codec.write(table)) +
+                                                             sum(map(len, codec.encode(table, tiles))))
     assert codec.floor(facts) <= estimated + 1
-    assert abs(estimated - measured) <= 0.02 * measured + 8 * len(tiles) + (10 * facts.states if name == "entropy" else 0)
+    assert abs(estimated - measured) <= 0.02 * measured + 8 * len(tiles) + (10 * facts.states if name == "entropy"
+                                                                            else 0)
 
 
-# ------------------------------------------------------------------------------------------------------------------ choose
+# --------------------------------------------------------------------------------------------------------------- choose
 
 
 @few
@@ -244,8 +254,10 @@ def test_choose_honours_the_policy_and_the_target():
     assert C.choose(matrix, forced="block_bitmap[16x1]+codebook").codec == "block_bitmap[16x1]+codebook"
     assert C.choose(matrix, allowed=["raw", "packed"]).codec == "packed"
     assert C.choose(matrix, allowed=["raw", "codebook"]).codec == "codebook"
-    with pytest.raises(C.CodecError, match="target does not decode `entropy`"): C.choose(matrix, allowed=["raw"], forced="entropy")
-    with pytest.raises(C.CodecError, match=r"none of codebook can carry these weights: 256 different values from -128 to 127"):
+    with pytest.raises(C.CodecError, match="target does not decode `entropy`"): C.choose(matrix, allowed=["raw"],
+        forced="entropy")
+    with pytest.raises(C.CodecError,
+                       match=r"none of codebook can carry these weights: 256 different values from -128 to 127"):
         C.choose(np.arange(256).reshape(16, 16).astype(np.uint8).view(np.int8), allowed=["codebook"])
 
 
@@ -275,8 +287,10 @@ def test_choose_by_cycles_weighs_reading_against_decoding():
 def test_an_image_holds_header_and_tiles_aligned():
     encoded = C.encode(np.random.default_rng(0).integers(-9, 9, (100, 50)).astype(np.int8), "entropy", 64)
     image, offsets = encoded.image(32)
-    assert image.startswith(encoded.header) and len(offsets) == 2 and all(o % 32 == 0 for o in offsets) and len(image) % 32 == 0
-    assert [image[o: o + len(t.data)] for o, t in zip(offsets, encoded.tiles, strict=True)] == [t.data for t in encoded.tiles]
+    assert image.startswith(encoded.header) and len(offsets) == 2 and all(o % 32 == 0
+                                                                          for o in offsets) and len(image) % 32 == 0
+    assert [image[o: o + len(t.data)] for o, t in zip(offsets, encoded.tiles, strict=True)] == [t.data
+        for t in encoded.tiles]
 
 
 def test_the_explanation_names_every_candidate_and_marks_the_chosen():
@@ -287,21 +301,23 @@ def test_the_explanation_names_every_candidate_and_marks_the_chosen():
     assert "\\n" not in text
 
 
-# ------------------------------------------------------------------------------------------------------------------ damage
+# --------------------------------------------------------------------------------------------------------------- damage
 
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(few, max_examples=20 * FUZZ)
 @given(matrix=matrices(40, 24), data=st.data())
 def test_damaged_tiles_and_headers_raise_a_codec_error_or_decode_to_something(name, matrix, data):
-    """A flipped bit of raw weights is a different weight, no more; nothing ever hangs, and nothing but CodecError comes out."""
+    """A flipped bit of raw weights is a different weight, no more; nothing ever hangs, and nothing but CodecError comes
+    out."""
     encoded = encoded_or_none(matrix, name, 16)
     if encoded is None: return
     tile = data.draw(st.sampled_from(encoded.tiles))
     header, body = bytearray(encoded.header), bytearray(tile.data)
     target = data.draw(st.sampled_from([header, body]))
     what = data.draw(st.sampled_from(["flip", "cut", "longer", "random"]))
-    if what == "flip" and target: target[data.draw(st.integers(0, len(target) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    if what == "flip" and target: target[data.draw(st.integers(0, len(target) - 1))] ^= 1 << data.draw(st.integers(0,
+        7))
     elif what == "cut": del target[data.draw(st.integers(0, len(target))):]
     elif what == "longer": target += data.draw(st.binary(min_size=1, max_size=9))
     else: target[:] = data.draw(st.binary(max_size=60))
@@ -330,8 +346,8 @@ def test_nine_of_ten_flipped_state_bits_are_noticed_without_a_checksum():
         bad[rng.integers(len(bad))] ^= 1 << rng.integers(8)
         with contextlib.suppress(C.CodecError):
             changed.append(int((C.decode_tile(encoded.header, bytes(bad), 64, 300, 64) != matrix.T).sum()))
-    # a flipped extra bit (here the sign of a weight, a third of the stream) is one weight and nothing after it; a flipped state bit
-    # changes all that follows, and passes only where the wrong weights happen to take as many bytes
+    # a flipped extra bit (here the sign of a weight, a third of the stream) is one weight and nothing after it; a
+    # flipped state bit changes all that follows, and passes only where the wrong weights happen to take as many bytes
     assert sum(count > 1 for count in changed) <= 10
 
 
@@ -347,7 +363,8 @@ def test_a_damaged_file_is_always_noticed(data):
 
 
 @pytest.mark.parametrize(("header", "words"), [
-    (b"", "empty stream header"), (b"\x07", "names no codec"), (b"\x84\0\0", "block shape"), (b"\x80\0\0\1", "blocks of 0x1"),
+    (b"", "empty stream header"), (b"\x07", "names no codec"), (b"\x84\0\0", "block shape"),
+                                               (b"\x80\0\0\1", "blocks of 0x1"),
     (b"\1\x09", "1..7"), (b"\2\x05\1", "announces"), (b"\3\0", "run width"), (b"\4", "ends inside its table"),
     (b"\4\x03\0\0\0", "2^3 states")])
 def test_a_bad_header_says_what_is_wrong(header, words):
@@ -359,11 +376,12 @@ def test_a_user_mistake_is_told_in_one_line():
     with pytest.raises(C.CodecError, match="no weight codec is called `huffmann`; there are raw, packed"):
         C.encode(np.zeros((2, 2), np.int8), "huffmann")
     with pytest.raises(C.CodecError, match="int8 matrix"): C.encode(np.zeros((2, 2)), "raw")
-    with pytest.raises(C.CodecError, match=r"packed cannot carry these weights: 2 different values from -128 to 0; it is n-bit"):
+    with pytest.raises(C.CodecError,
+                       match=r"packed cannot carry these weights: 2 different values from -128 to 0; it is n-bit"):
         C.encode(np.array([[-128, 0]], np.int8), "packed")
 
 
-# ------------------------------------------------------------------------------------------------------- over the registry
+# ---------------------------------------------------------------------------------------------------- over the registry
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -378,12 +396,14 @@ def test_every_codec_says_what_it_is_and_its_header_reads_back(name):
 
 
 def test_names_need_no_numpy_and_know_every_codec():
-    code = "import sys; from nnac.codec import parse_name; parse_name('block_bitmap+entropy'); assert 'numpy' not in sys.modules"
+    code = ("import sys; from nnac.codec import parse_name; parse_name('block_bitmap+entropy'); assert 'numpy' not in "
+            "sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
     assert list(C.PAYLOADS) == [C.Codec.by_code[i].name for i in range(len(C.PAYLOADS))]
     name = C.parse_name("block_bitmap[16x1]+entropy")
     assert (name.bitmap, name.blocks, name.payload) == (True, C.Blocks(16, 1), "entropy")
-    for bad in ("", "+", "block_bitmap[0x1]", "block_bitmap+", "block_bitmap[16]+raw", "raw+raw", "Raw", "block_bitmap[1x16]raw"):
+    for bad in ("", "+", "block_bitmap[0x1]", "block_bitmap+", "block_bitmap[16]+raw", "raw+raw", "Raw",
+                "block_bitmap[1x16]raw"):
         with pytest.raises(C.CodecError): C.parse_name(bad)
 
 
@@ -417,7 +437,8 @@ def test_a_live_block_without_a_weight_is_an_error(payload, shape):
 
 @pytest.mark.parametrize(("lanes", "kind"), [(128, "words"), (128, "anywhere"), (64, "words"), (64, "anywhere")])
 def test_the_choice_costs_no_more_cycles_than_any_codec_by_name(lanes, kind):
-    """The 128 lanes of `large` did not look for dead words of 64 rows; nor for the 2 % of dead words that 1/32 of the weights leave."""
+    """The 128 lanes of `large` did not look for dead words of 64 rows; nor for the 2 % of dead words that 1/32 of the
+    weights leave."""
     rng, speed = np.random.default_rng(0), 12.0
     for share in (1 / 2, 1 / 8, 1 / 32, 1 / 64):
         w = np.clip(np.round(rng.standard_normal((512, 512)) * 40), -127, 127).astype(np.int8)

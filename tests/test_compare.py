@@ -1,4 +1,5 @@
-"""The comparison of executors: silent when they agree, and it names the layer where a planted fault begins.  The command: test_demo.py."""
+"""The comparison of executors: silent when they agree, and it names the layer where a planted fault begins.  The
+command: test_demo.py."""
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def test_the_fault_is_named_though_its_consequence_was_seen_in_a_value_that_is_l
     bad, _ = plant(module.bind(), "joint.output")
     node = bad.by_path["joint.output"]
     louder = evolve(node, constants=dict(node.constants) | {"bias": node.constants["bias"] + np.arange(29) * (1 << 20)})
-    result = compare(module, Reference(bad.with_nodes(tuple(louder if n.path == node.path else n for n in bad.nodes))), front, features)
+    result = compare(module, Reference(bad.with_nodes(tuple(louder if n.path == node.path else n for n in bad.nodes))),
+                     front, features)
     assert result.first is not None and result.first.value == "joint.output" and result.different_transcripts
     assert list(result.by_value).index("prediction.embedding") < list(result.by_value).index("joint.output")
     assert result.by_value["prediction.embedding"][1] > 0
@@ -78,7 +80,8 @@ def test_a_fault_goes_only_where_there_is_something_to_change():
     graph = tiny()[0].bind()
     with pytest.raises(CompareError, match=r"`joint.combine` has neither weights nor biases"):
         plant(graph, "joint.combine")
-    with pytest.raises(CompareError, match=r"`encoder.lstm` is no layer of the model.*did you mean `encoder.lstm\[0\]`"):
+    with pytest.raises(CompareError,
+                       match=r"`encoder.lstm` is no layer of the model.*did you mean `encoder.lstm\[0\]`"):
         plant(graph, "encoder.lstm")
 
 

@@ -111,7 +111,8 @@ def test_the_wav_files_are_the_features(corpus):
 def test_every_voice_speaks_and_no_two_alike():
     engine = espeak.Espeak()
     spoken: dict[bytes, str] = {}
-    voices = [f"{espeak.ACCENTS[0]}+{v}" for v in espeak.VARIANTS + espeak.NEW_VARIANTS] + [*espeak.ACCENTS, *espeak.NEW_ACCENTS]
+    voices = [f"{espeak.ACCENTS[0]}+{v}" for v in espeak.VARIANTS + espeak.NEW_VARIANTS] + [*espeak.ACCENTS,
+        *espeak.NEW_ACCENTS]
     for voice in voices:
         samples = engine.speak("turn off the light", voice)
         assert len(samples) > 5000 and np.abs(samples.astype(int)).max() > 1000, voice
@@ -139,11 +140,13 @@ def test_sentences_are_of_small_letters_and_one_in_eight_is_held_out():
 
 
 @pytest.mark.parametrize("damage, words", [
-    (lambda d: (d / "dev.json").unlink(), "no split 'dev'"), (lambda d: (d / "dev.features.npy").unlink(), "no split 'dev'"),
+    (lambda d: (d / "dev.json").unlink(), "no split 'dev'"), (lambda d: (d / "dev.features.npy").unlink(),
+                                                              "no split 'dev'"),
     (lambda d: (d / "dev.json").write_text("{"), "not a corpus index"),
     (lambda d: (d / "dev.json").write_text(json.dumps({"version": 99})), "version 99"),
     (lambda d: (d / "dev.features.npy").write_bytes((d / "dev.features.npy").read_bytes()[:-2]), "damaged"),
-    (lambda d: (d / "dev.features.npy").write_bytes((d / "dev.features.npy").read_bytes()[:-2] + b"zz"), "differs from its index")])
+    (lambda d: (d / "dev.features.npy").write_bytes((d / "dev.features.npy").read_bytes()[:-2] + b"zz"),
+     "differs from its index")])
 def test_a_damaged_corpus_is_refused_in_one_line(corpus, tmp_path, damage, words):
     for name in ("dev.json", "dev.features.npy"):
         shutil.copy(corpus[0] / name, tmp_path)

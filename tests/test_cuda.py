@@ -1,4 +1,5 @@
-"""On a GPU: the same integers as on a processor, bit for bit, for every policy of the papers; gradients; a step's time."""
+"""On a GPU: the same integers as on a processor, bit for bit, for every policy of the papers; gradients; a step's
+time."""
 
 from __future__ import annotations
 
@@ -17,12 +18,14 @@ from tests.test_train_module import data
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 SHAPE = "cells=48, embedding=8, prediction_cells=32, joint=40, vocabulary=29"
-PAPERS = [(str(f), r.plan.name.partition("[")[0]) for f in sorted(Path("specs/papers").glob("*.nnac")) for r in check_file(f).resolutions[:1]]
+PAPERS = [(str(f), r.plan.name.partition("[")[0]) for f in sorted(Path("specs/papers").glob("*.nnac"))
+          for r in check_file(f).resolutions[:1]]
 
 
 def module_of(file: str, name: str) -> Transducer:
     size = next(r.plan.model.arguments["size"] for r in check_file(file).resolutions if r.plan.name.startswith(name))
-    text = f'import "{file}"\npolicy small extends {name} {{ model rnnt(size="{size}", {SHAPE}); budget {{ bits_per_weight <= 32 }} }}'
+    text = (f'import "{file}"\n'
+            f'policy small extends {name} {{ model rnnt(size="{size}", {SHAPE}); budget {{ bits_per_weight <= 32 }} }}')
     plan = nnac.loads(text, "small").plan
     torch.manual_seed(0)
     module = Transducer(lower_plan(plan), None, plan)

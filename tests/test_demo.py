@@ -23,8 +23,10 @@ POLICY = str(Path(__file__).parent / "tiny.nnac")
 def tiny(train: int = 60, steps: int = 24) -> Recipe:
     """The same path in seconds, for tests: nothing is learned, everything is run."""
     model = RnntConfig(hidden=24, prediction=16, joint=24, embedding=8, vocabulary=LETTERS.count)
-    config = TrainConfig(steps=steps, batch_frames=1500, warmup=4, learning_rate=5e-3, model=model, tokens="letters", bfloat16=False)
-    return Recipe(CorpusSpec(train=train, dev=4, sent=3, voice=3, wavs=3), config, "specs/rnnt_int8.nnac", 2, policy_utterances=None)
+    config = TrainConfig(steps=steps, batch_frames=1500, warmup=4, learning_rate=5e-3, model=model, tokens="letters",
+                         bfloat16=False)
+    return Recipe(CorpusSpec(train=train, dev=4, sent=3, voice=3, wavs=3), config, "specs/rnnt_int8.nnac", 2,
+                  policy_utterances=None)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +49,15 @@ def test_a_checkpoint_shows_every_stage(demo, capsys):
     for stage in ("plan", "graph", "bound", "program"):
         assert main(["show", str(out / "tiny_int8.nnc"), "--stage", stage]) == 0
         seen[stage] = capsys.readouterr().out
-    assert "features: int8[6, 40] * ?" in seen["graph"] and "* ?" not in seen["bound"] and "input int8[96, 120]" in seen["bound"]
+    assert ("features: int8[6, 40] * ?" in seen["graph"] and "* ?" not in seen["bound"]
+            and "input int8[96, 120]" in seen["bound"])
     assert seen["program"] == f"{Program.load(out / 'tiny_int8.nnp')}\n"
 
 
 def test_the_figures_are_whole(demo):
     _, figures, _ = demo
-    for key in ("wer_float", "wer_training_module", "wer_emulator", "model_bytes", "program_bytes", "cycles_per_frame", "rtf", "wall_s"):
+    for key in ("wer_float", "wer_training_module", "wer_emulator", "model_bytes", "program_bytes", "cycles_per_frame",
+                "rtf", "wall_s"):
         assert figures[key] > 0, key
     assert figures["wer_training_module"] == figures["wer_emulator"]
     json.dumps(figures)
@@ -64,7 +68,8 @@ def test_a_second_call_repeats_nothing(demo):
     before = {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
     again = run(out, evolve(tiny(), policy=POLICY), lambda text: None, quiet=True)
     assert {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()} == before
-    assert {k: v for k, v in again.items() if k not in ("wall_s", "setup_s")} == {k: v for k, v in figures.items() if k not in ("wall_s", "setup_s")}
+    assert {k: v for k, v in again.items() if k not in ("wall_s", "setup_s")} == {k: v for k, v in figures.items()
+                                                                                  if k not in ("wall_s", "setup_s")}
 
 
 def test_run_transcribes_files_and_manifests_and_says_what_is_wrong_with_others(demo, tmp_path, capsys):
@@ -101,14 +106,17 @@ def test_compare_finds_no_difference_and_exits_0(demo, capsys):
     checkpoint, program, manifest = (str(out / f) for f in ("tiny_int8.nnc", "tiny_int8.nnp", "corpus/sent.jsonl"))
     assert main(["compare", checkpoint, program, "--manifest", manifest]) == 0
     text = capsys.readouterr().out
-    assert "encoder.lstm[0]" in text and "no difference in 3 utterances" in text and "transcripts that differ: 0 of 3" in text
+    assert ("encoder.lstm[0]" in text and "no difference in 3 utterances" in text
+            and "transcripts that differ: 0 of 3" in text)
     wav = str(sorted((out / "corpus" / "wav").iterdir())[0])
     assert main(["compare", checkpoint, program, "--audio", wav, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["different_integers"] == 0 and figures["compared_integers"] == sum(v["compared"] for v in figures["values"].values()) > 10_000
+    assert figures["different_integers"] == 0 and figures["compared_integers"] == sum(v["compared"]
+        for v in figures["values"].values()) > 10_000
 
 
-@pytest.mark.parametrize("engines", [("torch", "reference"), ("reference", "graphblas"), ("graphblas", "emulator")], ids="-".join)
+@pytest.mark.parametrize("engines", [("torch", "reference"), ("reference", "graphblas"), ("graphblas", "emulator")],
+                         ids="-".join)
 def test_any_two_engines_are_compared_and_any_one_transcribes(demo, engines, capsys):
     if "graphblas" in engines:
         pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is not installed")
@@ -117,7 +125,8 @@ def test_any_two_engines_are_compared_and_any_one_transcribes(demo, engines, cap
     both = [w for e in engines for w in ("--engine", e)]
     assert main(["compare", checkpoint, *both, "--audio", wav, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["engines"] == [*engines] and figures["different_integers"] == 0 and figures["compared_integers"] > 10_000
+    assert (figures["engines"] == [*engines] and figures["different_integers"] == 0
+            and figures["compared_integers"] > 10_000)
     assert main(["compare", checkpoint, *both, "--audio", wav, "--plant", "joint.encoder", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["first"]["value"] == "joint.encoder"
     texts = []
@@ -133,7 +142,8 @@ def test_any_two_engines_are_compared_and_any_one_transcribes(demo, engines, cap
 @pytest.mark.parametrize("layer", ["encoder.lstm[1]", "prediction.embedding", "joint.encoder"])
 def test_compare_names_the_layer_a_fault_was_planted_in_and_exits_1(demo, layer, capsys):
     out, _, _ = demo
-    command = ["compare", str(out / "tiny_int8.nnc"), str(out / "tiny_int8.nnp"), "--manifest", str(out / "corpus" / "sent.jsonl"), "--first", "2"]
+    command = ["compare", str(out / "tiny_int8.nnc"), str(out / "tiny_int8.nnp"), "--manifest",
+               str(out / "corpus" / "sent.jsonl"), "--first", "2"]
     assert main([*command, "--plant", layer, "--json"]) == 1
     figures = json.loads(capsys.readouterr().out)
     assert figures["first"]["value"] == layer and layer in figures["planted"] and figures["utterances"] == 2
@@ -147,14 +157,16 @@ def test_compare_refuses_what_does_not_belong_together_in_one_line(demo, tmp_pat
     program = Program.load(out / "tiny_int8.nnp")
     training = program.metadata["training"]
     others = {"plan": (evolve(program, plan=program.plan | {"name": "another"}), "another plan (`another`"),
-              "training": (evolve(program, metadata=program.metadata | {"training": training | {"float": "0" * 64}}), "they differ in float"),
+              "training": (evolve(program, metadata=program.metadata | {"training": training | {"float": "0" * 64}}),
+                           "they differ in float"),
               "none": (evolve(program, plan={}), "carries no plan")}
     for name, (other, message) in others.items():
         other.save(tmp_path / f"{name}.nnp")
         assert main(["compare", checkpoint, str(tmp_path / f"{name}.nnp"), "--manifest", manifest]) == 1
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1 and f"{name}.nnp" in err
-    assert main(["compare", checkpoint, str(out / "tiny_int8.nnp"), "--manifest", manifest, "--plant", "joint.outpt"]) == 1
+    assert main(["compare", checkpoint, str(out / "tiny_int8.nnp"), "--manifest", manifest, "--plant",
+                 "joint.outpt"]) == 1
     assert "did you mean `joint.output`" in capsys.readouterr().err
     assert main(["compare", checkpoint, str(out / "tiny_int8.nnp")]) == 2
     assert main(["compare", checkpoint, checkpoint, "--manifest", manifest]) == 1
@@ -162,7 +174,8 @@ def test_compare_refuses_what_does_not_belong_together_in_one_line(demo, tmp_pat
 
 
 def test_a_sweep_measures_what_is_missing_and_nothing_twice(demo, tmp_path):
-    """The float row and one policy row: files appear, integers are compared, the report stands; a second call does nothing."""
+    """The float row and one policy row: files appear, integers are compared, the report stands; a second call does
+    nothing."""
     from nnac.report import outcomes
 
     out, _, _ = demo
@@ -184,12 +197,16 @@ against = "float"
 measure = "compression"
 at_least = 1.5
 ''')
-    command = ["sweep", str(tmp_path / "all.toml"), "--float", str(out / "float.nnc"), "--corpus", str(out / "corpus"), "--utterances", "2",
-               "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "RESULTS.md"), "--jobs", "2"]
+    command = ["sweep", str(tmp_path / "all.toml"), "--float", str(out / "float.nnc"), "--corpus", str(out / "corpus"),
+               "--utterances", "2",
+               "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--out",
+               str(tmp_path / "RESULTS.md"), "--jobs", "2"]
     assert main(command) == 0, (tmp_path / "runs" / "int8-s0.log").read_text()
     done = outcomes.load(tmp_path / "results" / "int8-s0.json")
-    assert done.different == 0 and done.checked > 1000 and done.cycles_per_frame > 0 and done.steps == 2 and set(done.heard) == {"sent", "voice"}
-    assert 0 < done.bytes < done.program_bytes and outcomes.load(tmp_path / "results" / "float-s0.json").bytes == 4 * done.weights
+    assert (done.different == 0 and done.checked > 1000 and done.cycles_per_frame > 0 and done.steps == 2
+            and set(done.heard) == {"sent", "voice"})
+    assert (0 < done.bytes < done.program_bytes
+            and outcomes.load(tmp_path / "results" / "float-s0.json").bytes == 4 * done.weights)
     made = {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")}
     assert main(command) == 0 and {f: f.stat().st_mtime_ns for f in made} == made
     text = (tmp_path / "RESULTS.md").read_text()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(p for folder in ("nnac", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py") if p != Path(__file__))
+SOURCES = sorted(p for folder in ("nnac", "tests", "benchmarks") for p in (ROOT / folder).rglob("*.py")
+                 if p != Path(__file__))
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
 
 

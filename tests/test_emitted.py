@@ -1,4 +1,5 @@
-"""Every operator that has instructions computes on the machine what it means: over the registry, on each of three machines."""
+"""Every operator that has instructions computes on the machine what it means: over the registry, on each of three
+machines."""
 
 from __future__ import annotations
 
@@ -51,5 +52,6 @@ def test_an_operator_without_weights_takes_the_vector_cycles_that_it_says(kind):
     config = MachineConfig.of(EDGE)
     entry = program.entries["e.step"]
     code = decode_all(entry.words.astype("<u8").tobytes())
-    spent = sum(i.cycles(config)[0] for i, line in zip(code, entry.lines, strict=True) if i.unit == "VX" and program.debug[line][0] == kind)
+    spent = sum(i.cycles(config)[0] for i, line in zip(code, entry.lines, strict=True) if i.unit == "VX"
+                and program.debug[line][0] == kind)
     assert spent == ops.operator(kind).work(Job(1, 8), machine(EDGE)).vector > 0

@@ -19,7 +19,8 @@ def entry_graph(graph, path):
     """The graph of one node alone, an entry of its own."""
     node = graph.by_path[path]
     values = {n: graph.values[n] for n in (*node.inputs, node.output)}
-    return evolve(graph, nodes=(node,), values=values, inputs={node.entry: node.inputs}, outputs={node.entry: (node.output,)})
+    return evolve(graph, nodes=(node,), values=values, inputs={node.entry: node.inputs},
+                  outputs={node.entry: (node.output,)})
 
 
 @pytest.mark.parametrize("name", ["raw", "entropy", "zero_run", "block_bitmap[16x1]+raw"])
@@ -79,11 +80,14 @@ def test_lstm_steps_by_hand_keep_their_state_and_give_the_integers_of_evaluate(n
 
 
 def test_the_emulator_runs_in_a_fresh_process():
-    """The codecs register themselves on import: a process that only runs programs must import them too (it once did not)."""
+    """The codecs register themselves on import: a process that only runs programs must import them too (it once did
+    not)."""
     import subprocess
     import sys
 
     text = ("from nnac.emulator import Machine; from nnac.isa.text import assemble; "
             "m = Machine(assemble('data 0 hex 00\\ndata 16 i8 1 2 3\\nLDT bytes=1 signal=s0\\n"
-            "LDW dram=16 bytes=3 rows=3 cols=1 live=1 steps=1 signal=s1\\nHALT')); m.run(); print(m.memories.w[0, :4].tolist())")
-    assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "[1, 2, 3, 0]\n"
+            "LDW dram=16 bytes=3 rows=3 cols=1 live=1 steps=1 signal=s1\\nHALT')); m.run(); print(m.memories.w[0, "
+            ":4].tolist())")
+    assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True,
+                          check=True).stdout == "[1, 2, 3, 0]\n"

@@ -1,4 +1,5 @@
-"""Where the time goes: partitions that add up, costs that can be counted by hand, a timeline that a viewer opens, a debugger that can be scripted."""
+"""Where the time goes: partitions that add up, costs that can be counted by hand, a timeline that a viewer opens, a
+debugger that can be scripted."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from nnac.isa.text import Assembly, assemble
 from nnac.target import Dram, Target
 from tests.machine_programs import compiled, stress
 
-EDGE = Target("edge", 500_000_000, 64, 4, 512 << 10, 128 << 10, Dram(3_750_000_000, 250, 128), {"int8": Fraction(1), "int16": Fraction(1, 2)})
+EDGE = Target("edge", 500_000_000, 64, 4, 512 << 10, 128 << 10, Dram(3_750_000_000, 250, 128),
+              {"int8": Fraction(1), "int16": Fraction(1, 2)})
 
 
 def analysis(seed, make=compiled):
@@ -29,14 +31,16 @@ def analysis(seed, make=compiled):
     code, config = make(seed)
     if min(clocked.run(code, config)[1]) < 0:
         pytest.skip("stops for ever")
-    return analyse_entry(Entry("main", tuple(code), [("", "")] * len(code), config, dict(A=1 << 20, W=1 << 14, ACC=64, LUT=8, TABLE=4, DRAM=1 << 24)))
+    return analyse_entry(Entry("main", tuple(code), [("", "")] * len(code), config,
+                               dict(A=1 << 20, W=1 << 14, ACC=64, LUT=8, TABLE=4, DRAM=1 << 24)))
 
 
 def analyse_entry(entry):
     from nnac.emulator.analysis import Analysis
     from nnac.emulator.timing import simulate
 
-    entry.__dict__["timing"] = simulate(entry.code, entry.config)            # without the race detector: these programs may race
+    # without the race detector: these programs may race
+    entry.__dict__["timing"] = simulate(entry.code, entry.config)
     return Analysis(entry)
 
 
@@ -55,7 +59,8 @@ def test_every_cycle_of_every_unit_has_one_reason(seed, make):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_unit_that_waits_for_a_semaphore_could_not_have_started(seed):
-    """Every waiting cycle that is blamed on a semaphore is one in which that semaphore stood at zero, counted independently."""
+    """Every waiting cycle that is blamed on a semaphore is one in which that semaphore stood at zero, counted
+    independently."""
     a = analysis(seed)
     t, code = a.entry.timing, a.entry.code
     for resource in ("DW", "DA", "MV", "VX"):
@@ -72,7 +77,8 @@ def test_work_is_what_the_formulas_say():
     a = analysis(3)
     busy = sum(i.cycles(a.config)[0] for i in a.entry.code if isinstance(i, MVM))
     assert a.reasons["MV"][WORK] == busy == a.roofline.matrix_cycles
-    moved = {u: sum(int(n) for n, i in zip(a.entry.timing.bursts, a.entry.code, strict=True) if i.unit == u) for u in ("DW", "DA")}
+    moved = {u: sum(int(n) for n, i in zip(a.entry.timing.bursts, a.entry.code, strict=True) if i.unit == u)
+             for u in ("DW", "DA")}
     held = a.reasons["DRAM"].get("DW", 0) + a.reasons["DRAM"].get("DA", 0)
     assert held >= a.config.burst_cycles * sum(moved.values())
     assert a.roofline.dram_bytes == a.config.burst * sum(moved.values())
@@ -82,7 +88,8 @@ def test_work_is_what_the_formulas_say():
     (64, 4, 0, 0, 10), (64, 1, 0, 0, 10 / 4), (1, 4, 0, 0, 10 / 64), (16, 2, 0, 1, 10 * 2 / 8), (64, 4, 1, 0, 10)])
 def test_the_roof_is_lanes_times_columns_and_what_idles_is_no_mac_and_no_joule(rows, columns, weights, act16, cycles):
     """Ten words of `edge`, 64 lanes and 4 columns, of which so many rows and columns are used."""
-    code = (MVM(words=10, act=0, span=20, stride=64, columns=columns, bank=1, clear=1, weights=weights, act16=act16, signal=1),
+    code = (MVM(words=10, act=0, span=20, stride=64, columns=columns, bank=1, clear=1, weights=weights, act16=act16,
+                signal=1),
             RQ(dst=4096, params=1024, rows=rows, bank=1, columns=columns, stride=128, wait=1), HALT())
     a = analyse(image(Assembly({"main": code}), target=EDGE))
     macs = (5 if weights == 1 else 10) * rows * columns
@@ -93,7 +100,8 @@ def test_the_roof_is_lanes_times_columns_and_what_idles_is_no_mac_and_no_joule(r
     # ten words of `rows` lanes; parameters; what the product reads and the requantisation writes
     span = 20 * (2 if act16 else 1)
     assert cost.sram_bytes == 10 * rows + columns * (span + rows) + 8 + 8 * rows
-    joules = macs * (2 if act16 or weights == 1 else 1) * EDGE.energy.mac + cost.sram_bytes * EDGE.energy.sram + rows * columns * EDGE.energy.vector
+    joules = macs * (2 if act16 or weights == 1
+        else 1) * EDGE.energy.mac + cost.sram_bytes * EDGE.energy.sram + rows * columns * EDGE.energy.vector
     assert cost.energy == pytest.approx(float(joules))
 
 
@@ -114,12 +122,14 @@ def test_energy_is_counted_from_the_table():
     assert cost.sram_bytes == 4 * 64 + 4 * 64 + 8 + 64
     assert cost.vector_lanes == 16                     # one beat of 16: 64 bytes at 64 a cycle
     table = EDGE.energy
-    assert cost.energy == pytest.approx(float(512 * table.mac + 384 * table.dram + 584 * table.sram + 16 * table.vector))
+    assert cost.energy == pytest.approx(float(512 * table.mac + 384 * table.dram + 584 * table.sram +
+                                              16 * table.vector))
     assert "one" in str(a) and "roofline" in str(a)
 
 
 def test_the_timeline_is_json_with_layers_on_it(tmp_path):
-    text = 'data 0 hex 00\nentry main:\n FIL bytes=64 signal=s0 @enc.lstm[0] "p.nnac:3"\n CPY src=0 dst=128 bytes=64 wait=s0 @enc.lstm[1]\n HALT'
+    text = ('data 0 hex 00\nentry main:\n FIL bytes=64 signal=s0 @enc.lstm[0] "p.nnac:3"\n'
+            ' CPY src=0 dst=128 bytes=64 wait=s0 @enc.lstm[1]\n HALT')
     write_trace(tmp_path / "t.json", [analyse(image(assemble(text), target=EDGE))] * 2)
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     work = [e for e in events if e["ph"] == "X" and e["name"].startswith(("FIL", "CPY"))]
@@ -134,7 +144,8 @@ def test_the_picture_has_a_bar_for_every_layer_that_works():
 
     from nnac.emulator.picture import PALETTE, svg
 
-    run = analyse(image(assemble("FIL bytes=6400 @a\nMVM act=8192 words=50 span=50 clear=1 @b<c\nFIL dst=6400 bytes=64\nHALT"), target=EDGE))
+    run = analyse(image(assemble("FIL bytes=6400 @a\nMVM act=8192 words=50 span=50 clear=1 @b<c\nFIL dst=6400 "
+                                 "bytes=64\nHALT"), target=EDGE))
     tree = ElementTree.fromstring(svg(run, width=run.entry.timing.cycles))       # a column a cycle: bars are exact
     bars = [r.attrib for r in tree.iter("{http://www.w3.org/2000/svg}rect")
             if int(r.get("height", "0").rstrip("%")) == 26 and r.get("fill") != "none"]
@@ -158,8 +169,10 @@ def debugger(text=SCRIPT):
 
 
 def test_breakpoints_stop_by_instruction_layer_cycle_and_address():
-    for what, cycle in [("break 1", 10), ("break layer a.t*", 10), ("break cycle 10", 10), ("break write A 300", 10), ("break read A 3", 10),
-                        ("break write ACC 0", 10), ("until 10", 10), ("break layer b", 10), ("break write A 0x1ff", None)]:
+    for what, cycle in [("break 1", 10), ("break layer a.t*", 10), ("break cycle 10", 10), ("break write A 300", 10),
+                        ("break read A 3", 10),
+                        ("break write ACC 0", 10), ("until 10", 10), ("break layer b", 10),
+                        ("break write A 0x1ff", None)]:
         d = debugger()
         said = d.command(what)
         said = d.command("run") if what.startswith("break") else said
@@ -173,7 +186,8 @@ def test_stepping_shows_the_machine_as_it_is_in_that_cycle():
     d.command("step")
     assert d.command("print A 0 2 i32") == "16843009 16843009" and "HALT" in d.command("where")
     d.command("step 1")
-    assert d.command("semaphores").startswith("s0=1 s1=0") and "MV: [1] MV 10..17" in d.command("units") and "DW: idle" in d.command("units")
+    assert (d.command("semaphores").startswith("s0=1 s1=0") and "MV: [1] MV 10..17" in d.command("units")
+            and "DW: idle" in d.command("units"))
     assert "-> [1] MV 10..17" in d.command("list 1") and " * [0] VX" in d.command("list 1")
     assert "finished" in d.command("run")
     d.command("restart")
@@ -181,7 +195,8 @@ def test_stepping_shows_the_machine_as_it_is_in_that_cycle():
 
 
 def test_restart_also_undoes_what_the_program_stored_in_dram():
-    d = debugger("LDA dram=0x400 dst=0 bytes=16\nFIL dst=64 bytes=16 value=7 signal=s0\nSTA src=64 dram=0x400 bytes=16 wait=s0\nHALT")
+    d = debugger("LDA dram=0x400 dst=0 bytes=16\nFIL dst=64 bytes=16 value=7 signal=s0\nSTA src=64 dram=0x400 bytes=16 "
+                 "wait=s0\nHALT")
     for _ in range(2):
         assert "finished" in d.command("run") and d.command("print A 0 1 i32") == "0"
         d.command("restart")
@@ -201,7 +216,8 @@ def test_restart_puts_every_memory_back(name):
     ("fly", "no command is called `fly`"), ("step x", "`x` is not a number"), ("break 9", "has 4 instructions"),
     ("break layer c", "no layer matches `c` (there are: a.one, a.two, b)"), ("print A 4094 4 i8", "A ends at 0x1000"),
     ("print z", "nothing is called `z`"),
-    ("delete 1", "there is no breakpoint 1"), ("break write B 3", "`break` takes"), ("until", "does not take nothing"), ("", "")])
+    ("delete 1", "there is no breakpoint 1"), ("break write B 3", "`break` takes"), ("until", "does not take nothing"),
+                                          ("", "")])
 def test_a_wrong_command_says_so(line, answer):
     assert answer in debugger().command(line)
 
@@ -219,12 +235,15 @@ def test_commands_assemble_list_profile_and_debug(tmp_path, capsys):
     assert main(["disasm", str(program)]) == 0
     listed = capsys.readouterr().out
     assert list(assemble(listed).code["main"]) == list(assemble(SCRIPT).code["main"]) and '@a.one "p:1"' in listed
-    assert main(["disasm", str(program), "--cycles"]) == 0 and "; 18 cycles" in capsys.readouterr().out.replace("19 cycles", "18 cycles")
-    assert main(["profile", str(program), "--trace", str(tmp_path / "t.json")]) == 0 and "roofline" in capsys.readouterr().out
+    assert main(["disasm", str(program),
+                 "--cycles"]) == 0 and "; 18 cycles" in capsys.readouterr().out.replace("19 cycles", "18 cycles")
+    assert main(["profile", str(program), "--trace",
+                 str(tmp_path / "t.json")]) == 0 and "roofline" in capsys.readouterr().out
     assert main(["profile", str(program), "--json"]) == 0 and json.loads(capsys.readouterr().out)["main"]["macs"] == 256
     script = tmp_path / "c"
     script.write_text("break layer b\nrun\nquit\n")
-    assert main(["debug", str(program), "--commands", str(script)]) == 0 and "breakpoint: layer b" in capsys.readouterr().out
+    assert main(["debug", str(program), "--commands",
+                 str(script)]) == 0 and "breakpoint: layer b" in capsys.readouterr().out
     assert main(["isa", "LSTM"]) == 0 and "vx_fill + 5 * ceil(units / V)" in capsys.readouterr().out
     assert main(["isa", "--target", "tiny"]) == 0 and "16 lanes x 1 columns, 200 MHz" in capsys.readouterr().out
     assert main(["isa", "LSTN"]) == 2 and "LSTM" in capsys.readouterr().err
@@ -242,7 +261,8 @@ def test_the_manual_has_every_instruction_and_every_field():
     for name, cls in registry.items():
         assert f"{name}   (unit {cls.unit}, opcode {cls.opcode:#04x})" in text
         assert all(str(f) in text for f in cls.fields)
-    assert "{" not in text.replace("{u32", "").replace("{i16", "").replace("{i32", "").replace("{i48", "").replace("{i64", "")
+    assert "{" not in text.replace("{u32", "").replace("{i16", "").replace("{i32", "").replace("{i48",
+        "").replace("{i64", "")
 
 
 def test_a_batch_in_lockstep_is_each_utterance_alone():

@@ -22,7 +22,8 @@ ONE = bytes([0])                                       # header of the codec raw
 
 
 def machine(*code, data=b"", fast=False, config=C, batch=1):
-    program = Assembly({"main": (*code, HALT())}, {"main": [("layer.one", "policy.nnac:7")] * (len(code) + 1)}, (), ((0, data),))
+    program = Assembly({"main": (*code, HALT())}, {"main": [("layer.one", "policy.nnac:7")] * (len(code) + 1)}, (),
+                       ((0, data),))
     return Machine(program, config, fast=fast, batch=batch)
 
 
@@ -34,7 +35,8 @@ def machine(*code, data=b"", fast=False, config=C, batch=1):
 def test_an_operand_outside_its_memory_is_found_before_anything_runs(code, words):
     with pytest.raises(AddressError, match=re.escape(words)) as caught:
         machine(code, data=bytes(16))
-    assert "main[0]" in str(caught.value) and "layer layer.one" in str(caught.value) and "policy policy.nnac:7" in str(caught.value)
+    assert ("main[0]" in str(caught.value) and "layer layer.one" in str(caught.value)
+            and "policy policy.nnac:7" in str(caught.value))
 
 
 def load(**more):
@@ -47,14 +49,17 @@ DATA = ONE + bytes(15) + bytes(range(64))
 
 @pytest.mark.parametrize("code, words", [
     ([LDT(bytes=1), LDW(dram=16, bytes=63, rows=16, cols=4, live=4, steps=4)], "weight stream"),
-    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=3, steps=4)], "has 4 live words, the instruction says 3"),
+    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=3, steps=4)],
+     "has 4 live words, the instruction says 3"),
     ([LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=4)], "weight stream: empty stream header"),
     ([LDT(dram=16, bytes=5)], "weight stream"),
     ([LDT(bytes=1, steps=3)], "takes 0 steps to fill, the instruction says 3"),
-    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=5)], "takes 4 decoder steps, the instruction says 5"),
+    ([LDT(bytes=1), LDW(dram=16, bytes=64, rows=16, cols=4, live=4, steps=5)],
+     "takes 4 decoder steps, the instruction says 5"),
     ([*load(), MVM(words=4, span=3, clear=1, wait=1)], "input 3, the span is 3"),
     ([*load(), MVM(words=4, span=4, clear=1, weights=2, wait=1)], "do not fit int4"),
-    ([*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(dst=256, rows=16, wait=2)], "0 bits do not fit int8"),
+    ([*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(dst=256, rows=16, wait=2)],
+     "0 bits do not fit int8"),
     ([GTH(index=0, dram=0, pitch=16, bytes=128)], "does not lie in the image"),
     ([HOST(id=3)], "calls part 3 of the host")])
 def test_bad_data_is_found_when_it_is_met(code, words):
@@ -81,10 +86,14 @@ def test_parameters_that_differ_between_utterances_are_an_error():
 
 
 @pytest.mark.parametrize("code, words", [
-    (RQ(dst=256, params=256, rows=8), "which it has still to read"), (RQ(dst=256, params=0, addend=192, add=2, rows=8, columns=2, stride=64),
-                                                                      "column 0 of the result lies over the addend of column 1"),
-    (CPY(src=0, dst=0, bytes=16), "which it has still to read"), (CPY(src=0, dst=64, bytes=64, count=2, sstride=64, dstride=64), "still to read"),
-    (LN(src=0, dst=4096, n=1291, a16=1), "may leave 62 bits"), (RQ(out=3), "out=3"), (RQ(columns=5), "the machine has 4")])
+    (RQ(dst=256, params=256, rows=8), "which it has still to read"),
+                                         (RQ(dst=256, params=0, addend=192, add=2, rows=8, columns=2, stride=64),
+                                                                      "column 0 of the result lies over the addend of "
+                                                                      "column 1"),
+    (CPY(src=0, dst=0, bytes=16), "which it has still to read"),
+    (CPY(src=0, dst=64, bytes=64, count=2, sstride=64, dstride=64), "still to read"),
+    (LN(src=0, dst=4096, n=1291, a16=1), "may leave 62 bits"), (RQ(out=3), "out=3"),
+                                         (RQ(columns=5), "the machine has 4")])
 def test_what_could_be_read_in_two_ways_is_refused(code, words):
     """Parameters and other columns' addends under a result, a copy over itself, a norm beyond its integers."""
     with pytest.raises(MachineError, match=words):
@@ -92,8 +101,10 @@ def test_what_could_be_read_in_two_ways_is_refused(code, words):
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(shift=63), "shift=63 is not in 0 … 62"), (dict(multiplier=1 << 31), "multiplier=2147483648 is not in 0 … 2147483647"),
-    (dict(fraction=16), "fraction=16 is not in 0 … 15"), (dict(bits=9), "9 bits do not fit int8"), (dict(tanh=8), "no LUT slot 8"),
+    (dict(shift=63), "shift=63 is not in 0 … 62"), (dict(multiplier=1 << 31),
+                                                    "multiplier=2147483648 is not in 0 … 2147483647"),
+    (dict(fraction=16), "fraction=16 is not in 0 … 15"), (dict(bits=9), "9 bits do not fit int8"),
+                                           (dict(tanh=8), "no LUT slot 8"),
     (dict(sigmoid=1), "LUT slot 1 has an entry of -5; a table of symmetry complement has none below 0")])
 def test_parameters_that_mean_nothing_are_errors_and_no_exceptions(change, words):
     values = dict(multiplier=1 << 15, shift=38, bits=8, fraction=11, sigmoid=0, tanh=1, tanh_cell=1) | change
@@ -107,13 +118,15 @@ def test_parameters_that_mean_nothing_are_errors_and_no_exceptions(change, words
 
 
 @pytest.mark.parametrize("wide, multiplier, bias, words", [
-    (0, 1 << 23, (1 << 31) - 1, ""), (1, (1 << 15) - 1, (1 << 47) - 1, ""), (1, 1 << 15, (1 << 31) - 1, ""), (1, (1 << 31) - 1, -(1 << 31), ""),
+    (0, 1 << 23, (1 << 31) - 1, ""), (1, (1 << 15) - 1, (1 << 47) - 1, ""), (1, 1 << 15, (1 << 31) - 1, ""),
+                                                           (1, (1 << 31) - 1, -(1 << 31), ""),
     (1, 1 << 15, 1 << 31, "more than 32 bits"), (1, (1 << 31) - 1, -(1 << 31) - 1, "more than 32 bits")])
 def test_a_wide_product_is_exact_or_refused(wide, multiplier, bias, words):
     """A 48-bit sum takes 15 bits of multiplier, a 32-bit one 31; beyond that the emulator used to wrap."""
     row = RQ_WIDE_ROW if wide else RQ_ROW
     for shift, fast in ((62, True), (0, False), (40, True)):
-        m = machine(*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2), RQ(params=256, dst=512, rows=1, wide=wide, out=1, wait=2),
+        m = machine(*load(), MVM(words=4, span=4, clear=1, wait=1, signal=2),
+                    RQ(params=256, dst=512, rows=1, wide=wide, out=1, wait=2),
                     data=DATA, fast=fast)
         m.memories.a[0, 256: 264 + row.bytes] = np.frombuffer(RQ_HEAD.pack(zero_point=0, bits=16) + row.pack(
             bias=bias, multiplier=multiplier, shift=shift), np.uint8)
@@ -132,7 +145,8 @@ def test_a_wide_product_is_exact_or_refused(wide, multiplier, bias, words):
     ([MVM(words=100, span=64, act=0), FIL(dst=60, bytes=4)], r"uses A\[0x3c … 0x40\] .* \[0\] MVM of MV reads it"),
     ([MVM(words=10, bank=1), RQ(params=2048, rows=4, bank=1)], r"uses ACC\[0x4 … 0x5\]"),
     ([FIL(dst=0, bytes=400), HOST(id=1)], r"uses A\[0x0 … 0x190\]"),
-    ([STA(src=0, dram=1 << 12, bytes=64), LDW(dram=1 << 12, bytes=64, rows=16, cols=4, live=4)], r"uses DRAM\[0x1000 … 0x1040\]")])
+    ([STA(src=0, dram=1 << 12, bytes=64), LDW(dram=1 << 12, bytes=64, rows=16, cols=4, live=4)],
+     r"uses DRAM\[0x1000 … 0x1040\]")])
 def test_a_missing_semaphore_is_a_hazard_that_names_both(code, words):
     with pytest.raises(HazardError, match=words) as caught:
         machine(*code, data=DATA).timing()
@@ -144,15 +158,17 @@ def test_reading_together_is_no_hazard():
 
 
 def test_an_instruction_that_runs_ahead_of_program_order_is_a_hazard():
-    """FIL comes after LDA in the program, takes no notice, and is done before LDA begins to write: not even an overlap in time."""
+    """FIL comes after LDA in the program, takes no notice, and is done before LDA begins to write: not even an overlap
+    in time."""
     code = [FIL(dst=2048, bytes=1024, signal=1), LDA(dram=0, bytes=16, dst=64, wait=1), MVM(act=64, span=16, words=1)]
     with pytest.raises(HazardError, match="LDA of DA writes it"):
         machine(*code, data=DATA).timing()
 
 
 def test_every_semaphore_of_a_program_that_matters_is_missed():
-    """Take away one wait at a time from a program of MVMs, RQs and LSTM steps; each that lets an instruction start earlier on shared data is
-    noticed, as a race, a deadlock, or (where a token is left over and nothing shared moves) harmless: the results are then the same."""
+    """Take away one wait at a time from a program of MVMs, RQs and LSTM steps; each that lets an instruction start
+    earlier on shared data is noticed, as a race, a deadlock, or (where a token is left over and nothing shared moves)
+    harmless: the results are then the same."""
     graph = random_graph(6, size="tiny", cells=24, norm=False, reduce=1)
     node = graph.by_path["encoder.lstm[0]"]
     config = evolve(C, a_bytes=32768)
@@ -166,7 +182,8 @@ def test_every_semaphore_of_a_program_that_matters_is_missed():
             if i.wait >> s & 1:
                 broken = [*code[:at], evolve(i, wait=i.wait ^ 1 << s), *code[at + 1:]]
                 try:
-                    got = Machine(evolve(program, code={"main": broken}), config).run("main", {node.inputs[0]: x})[node.output]
+                    got = Machine(evolve(program, code={"main": broken}), config).run("main",
+                        {node.inputs[0]: x})[node.output]
                     assert (got == expected).all()
                     harmless += 1
                 except MachineError:
@@ -177,7 +194,8 @@ def test_every_semaphore_of_a_program_that_matters_is_missed():
 def test_the_race_check_itself_can_fail():
     code = (MVM(words=4, span=4), FIL(dst=0, bytes=4), HALT())
     sizes = dict(A=4096, W=128, ACC=16, LUT=8, TABLE=4, DRAM=0)
-    times = dict(unit=np.array([2, 3, 4]), arrive=np.zeros(3), free=np.zeros(3), decode=np.full(3, -1), bus=(), cycles=50, bursts=np.zeros(3))
+    times = dict(unit=np.array([2, 3, 4]), arrive=np.zeros(3), free=np.zeros(3), decode=np.full(3, -1), bus=(),
+                 cycles=50, bursts=np.zeros(3))
     check_races(code, Timing(start=np.array([1, 9, 2]), done=np.array([8, 20, 2]), **times), C, sizes)
     with pytest.raises(HazardError):
         check_races(code, Timing(start=np.array([1, 8, 2]), done=np.array([8, 20, 2]), **times), C, sizes)
@@ -220,13 +238,15 @@ def test_what_stores_leave_alone_keeps_what_the_image_says(writable, tmp_path):
         for fast in (True, False):
             m.fast = fast
             m.run()
-            assert m.memories.a[0, 64:192].tolist() == [*range(1, 17), *[0] * 16, *[99] * 16, *[0] * 16, 17, 18, 19, 20, *[0] * 60]
+            assert m.memories.a[0, 64:192].tolist() == [*range(1, 17), *[0] * 16, *[99] * 16, *[0] * 16, 17, 18, 19, 20,
+                                                        *[0] * 60]
 
 
 @pytest.mark.parametrize("text, words", [
     ("data 0x200 i8 1\nwritable 0x100 16\n STA src=0 dram=0x120 bytes=16\n HALT",
      r"writes DRAM\[0x120 … 0x130\]; the program may write 0x100 … 0x110"),
-    ("writable 0x100 16\nwritable 0x100 16", "said twice"), ("writable 8 16", "multiple of 16"), ("writable 16", "an address and a number")])
+    ("writable 0x100 16\nwritable 0x100 16", "said twice"), ("writable 8 16", "multiple of 16"),
+                                         ("writable 16", "an address and a number")])
 def test_stores_elsewhere_are_refused_before_anything_runs(text, words):
     with pytest.raises(ValueError if "HALT" not in text else AddressError, match=words):
         Machine(assemble(text), C)

@@ -1,4 +1,5 @@
-"""Plans equal the interpreter: every byte of A, every weight word, LUT and decoder table, on random programs and on compiled models."""
+"""Plans equal the interpreter: every byte of A, every weight word, LUT and decoder table, on random programs and on
+compiled models."""
 
 from __future__ import annotations
 
@@ -14,7 +15,27 @@ from nnac.emulator.kernels import Matrix
 from nnac.emulator.machine import interpret, stretches
 from nnac.emulator.memory import Memories
 from nnac.emulator.translate import translate
-from nnac.isa import ADD, AMAX, CPY, FIL, GTH, HALT, LDA, LDT, LDW, LN, LSM, LSTM, LUT, MUL, MVM, RQ, SMAX, TAB, MachineConfig
+from nnac.isa import (
+    ADD,
+    AMAX,
+    CPY,
+    FIL,
+    GTH,
+    HALT,
+    LDA,
+    LDT,
+    LDW,
+    LN,
+    LSM,
+    LSTM,
+    LUT,
+    MUL,
+    MVM,
+    RQ,
+    SMAX,
+    TAB,
+    MachineConfig,
+)
 from nnac.isa.text import Assembly
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.compile import Settings, compile_graph
@@ -38,16 +59,21 @@ def blocks(rng):
     for out_bits in (8, 16):
         head = RQ_HEAD.pack(zero_point=rng.integers(-5, 6), bits=out_bits)
         for wide in (0, 1):
-            row = dict(multiplier=rng.integers(1, 1 << 15, 16), bias=rng.integers(-1 << 20, 1 << 20, 16), shift=rng.integers(15, 30, 16))
+            row = dict(multiplier=rng.integers(1, 1 << 15, 16), bias=rng.integers(-1 << 20, 1 << 20, 16),
+                       shift=rng.integers(15, 30, 16))
             put(f"rq{out_bits}{wide}", head, (RQ_WIDE_ROW if wide else RQ_ROW).pack(**row))
     put("lstm", LSTM.block.pack(multiplier=1 << 15, shift=38, bits=8, fraction=11, sigmoid=0, tanh=1, tanh_cell=2))
     put("add", ADD.block.pack(m0=9000, m1=30000, s0=15, s1=17, bits=8))
     put("mul", MUL.block.pack(multiplier=4000, shift=18, bits=8, zero_point=3))
     for symmetry in (0, 1):
-        put(f"lut{symmetry}", LUT.block.pack(multiplier=127, shift=15, bits=8, zero_point=0, slot=1 - symmetry, symmetry=symmetry))
-    put("ln", LN.block.pack(epsilon=50, root_width=round(np.sqrt(24) * 256), multiplier=1 << 20, shift=44, bits=8, zero_point=0),
-        arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"), rng.integers(-9, 9, 24).astype("<i4"))
-    put("smax", SMAX.block.pack(multiplier=30000, shift=15, out_multiplier=255, out_shift=15, bits=8, slot=3, zero_point=-128),
+        put(f"lut{symmetry}", LUT.block.pack(multiplier=127, shift=15, bits=8, zero_point=0, slot=1 - symmetry,
+                                             symmetry=symmetry))
+    put("ln", LN.block.pack(epsilon=50, root_width=round(np.sqrt(24) * 256), multiplier=1 << 20, shift=44, bits=8,
+                            zero_point=0),
+        arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"),
+        rng.integers(-9, 9, 24).astype("<i4"))
+    put("smax", SMAX.block.pack(multiplier=30000, shift=15, out_multiplier=255, out_shift=15, bits=8, slot=3,
+                                zero_point=-128),
         arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
     put("lsm", LSM.block.pack(multiplier=20000, shift=13, exp=3, log=4))
     for k, table in enumerate((arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11), arith.exp_table())):
@@ -74,32 +100,39 @@ def random_code(rng, where):
             code.append(FIL(dst=a(n * 4), bytes=4 * n, value=int(rng.integers(1 << 32))))
         elif kind == 1:
             src = int(rng.integers(1000)) * 4
-            code.append(CPY(src=src, dst=4096 + a(2048) % 2048, bytes=int(rng.integers(1, 40)), count=int(rng.integers(1, 4)), sstride=40,
+            code.append(CPY(src=src, dst=4096 + a(2048) % 2048, bytes=int(rng.integers(1, 40)),
+                            count=int(rng.integers(1, 4)), sstride=40,
                             dstride=64))
         elif kind == 2:
             code.append(ADD(a=a(2 * n), b=a(2 * n), dst=a(2 * n), params=where["add"][0], n=n, **widths()))
         elif kind == 3:
             code.append(MUL(a=a(2 * n), b=a(2 * n), dst=a(2 * n), params=where["mul"][0], n=n, **widths()))
         elif kind == 4:
-            code.append(LUT(src=a(2 * n), dst=a(2 * n), params=where[f"lut{rng.integers(2)}"][0], n=n, out16=int(rng.integers(2))))
+            code.append(LUT(src=a(2 * n), dst=a(2 * n), params=where[f"lut{rng.integers(2)}"][0], n=n,
+                            out16=int(rng.integers(2))))
         elif kind == 5:
             code.append(LN(src=a(48), dst=a(48), params=where["ln"][0], n=24, a16=0, out16=int(rng.integers(2))))
-        elif kind == 6 and rng.random() < 0.5 and isinstance(code[0], TAB):           # exp of a table that is 0 is refused
-            code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], n=n, a16=int(rng.integers(2)), out16=int(rng.integers(2))))
+        # exp of a table that is 0 is refused
+        elif kind == 6 and rng.random() < 0.5 and isinstance(code[0], TAB):
+            code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], n=n, a16=int(rng.integers(2)),
+                             out16=int(rng.integers(2))))
             code.append(LSM(src=a(2 * n), dst=a(2 * n), params=where["lsm"][0], n=n, a16=int(rng.integers(2))))
         elif kind == 6:
             code.append(AMAX(src=a(2 * n), dst=a(8), n=n, a16=int(rng.integers(2))))
         elif kind == 7:
-            code.append(LSTM(pre=a(8 * n), cell=a(2 * n), dst=a(2 * n), params=where["lstm"][0], units=n, out16=int(rng.integers(2))))
+            code.append(LSTM(pre=a(8 * n), cell=a(2 * n), dst=a(2 * n), params=where["lstm"][0], units=n,
+                             out16=int(rng.integers(2))))
         elif kind == 8:
             code.append(LDA(dram=16 * int(rng.integers(100)), dst=a(4 * n), bytes=4 * n))
         elif kind == 9:
             index = a(4)
-            code += [FIL(dst=index, bytes=4, value=int(rng.integers(50))), GTH(index=index, dram=16, pitch=32, dst=a(4 * n), bytes=4 * n)]
+            code += [FIL(dst=index, bytes=4, value=int(rng.integers(50))),
+                     GTH(index=index, dram=16, pitch=32, dst=a(4 * n), bytes=4 * n)]
         else:
             words = int(rng.integers(1, 17))
             word = int(rng.integers(60 - words))
-            code.append(LDW(dram=16 * int(rng.integers(200)), bytes=16 * words, word=word, rows=16, cols=words, live=words, steps=words))
+            code.append(LDW(dram=16 * int(rng.integers(200)), bytes=16 * words, word=word, rows=16, cols=words,
+                            live=words, steps=words))
             loaded = 1
         if loaded and rng.random() < 0.5:
             words = int(rng.integers(1, code[-1].cols + 1)) if isinstance(code[-1], LDW) else 0
@@ -108,18 +141,21 @@ def random_code(rng, where):
                 for clear in (1, 0)[: int(rng.integers(1, 3))]:
                     # the second product takes the same words, whose inputs are 0 .. words-1
                     word, span = (code[-1].word, code[-1].cols) if clear else (word, words)
-                    code.append(MVM(word=word, words=words, act=a(512, 2 if act16 else 1), span=span, stride=64, columns=columns, bank=bank,
+                    code.append(MVM(word=word, words=words, act=a(512, 2 if act16 else 1), span=span, stride=64,
+                                    columns=columns, bank=bank,
                                     clear=clear, act16=act16))
                 out, wide = int(rng.integers(3)), act16
                 add = int(rng.choice([0, 1, 2])) if out < 2 else int(rng.choice([0, 1]))
                 rows = int(rng.integers(1, 17))
-                code.append(RQ(dst=a(512), params=where[f"rq{16 if out == 1 else 8}{wide}"][0], addend=a(512), rows=rows, bank=bank, columns=columns,
+                code.append(RQ(dst=a(512), params=where[f"rq{16 if out == 1 else 8}{wide}"][0], addend=a(512),
+                               rows=rows, bank=bank, columns=columns,
                                stride=64, out=out, add=0 if add == 1 else add, wide=wide))
     return [*(i for i in code if overlap(i, C) is None), HALT()]
 
 
 def same(x: Memories, y: Memories) -> bool:
-    return all((getattr(x, k) == getattr(y, k)).all() for k in ("a", "w", "index", "tag", "luts")) and x.headers == y.headers
+    return all((getattr(x, k) == getattr(y, k)).all() for k in ("a", "w", "index", "tag",
+                                                                "luts")) and x.headers == y.headers
 
 
 @pytest.mark.parametrize("block", range(6))
@@ -152,7 +188,8 @@ def test_random_programs_leave_the_same_memories(block):
     assert translated > 5
 
 
-SIZES = [dict(size="tiny"), dict(size="tiny", reduce=1, layers=3, cells=40, norm=False), dict(size="tiny", project=12, combine="multiply"),
+SIZES = [dict(size="tiny"), dict(size="tiny", reduce=1, layers=3, cells=40, norm=False),
+         dict(size="tiny", project=12, combine="multiply"),
          dict(size="tiny", cells=24, joint=30, vocabulary=40)]
 
 
@@ -197,7 +234,8 @@ def test_a_plan_is_made_again_when_what_it_assumed_has_changed():
 def test_code_is_cut_at_the_host():
     from nnac.isa import HOST
 
-    program = Assembly({"main": [FIL(dst=0, bytes=8, value=1, signal=1), HOST(id=1, time=5, wait=1), CPY(src=0, dst=64, bytes=8, signal=2),
+    program = Assembly({"main": [FIL(dst=0, bytes=8, value=1, signal=1), HOST(id=1, time=5, wait=1),
+                                 CPY(src=0, dst=64, bytes=8, signal=2),
                                  HOST(id=1, wait=2), HALT()]})
 
     def host(part, m):
@@ -241,7 +279,8 @@ def test_log_softmax_on_the_machine_is_that_of_the_arithmetic(size, a16):
     TAB src=0x8420 slot=6
     LSM src=0 dst=0x4000 params=0x8000 n={size} a16={a16}
     HALT"""
-    pieces = ((0, LSM.block.pack(multiplier=m, shift=s, exp=5, log=6)), (16, arith.exp_table().entries.astype("<i2").tobytes() + bytes(2)),
+    pieces = ((0, LSM.block.pack(multiplier=m, shift=s, exp=5, log=6)),
+              (16, arith.exp_table().entries.astype("<i2").tobytes() + bytes(2)),
               (2048, arith.log_table().astype("<i2").tobytes() + bytes(2)))
     x = np.random.default_rng(size).integers(-128, 128, (3, size)) << (3 * a16)
     want = arith.log_softmax(x, arith.exp_table().entries.astype(np.int64), arith.log_table(), int(m), int(s))
@@ -261,7 +300,8 @@ def test_log_softmax_on_the_machine_is_that_of_the_arithmetic(size, a16):
 def test_softmax_is_close_to_the_real_one_and_adds_up(size, scale):
     x = np.random.default_rng(size).integers(-128, 128, (50, size))
     m, s = arith.multiplier_and_shift(np.float64(scale * 2**arith.LOG_FRACTION), 24)
-    got = arith.softmax(x, arith.exp_table().entries.astype(np.int64), arith.rsqrt_table(), int(m), int(s), 1, 0, 0, 16) / 2**15
+    got = arith.softmax(x, arith.exp_table().entries.astype(np.int64), arith.rsqrt_table(), int(m), int(s), 1, 0, 0,
+                        16) / 2**15
     real = np.exp(scale * (x - x.max(-1, keepdims=True)))
     real /= real.sum(-1, keepdims=True)
     # linear interpolation of exp at steps of 1/32, two roundings to 2^-15; the sum is off by half a unit an element

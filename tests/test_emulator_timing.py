@@ -36,8 +36,10 @@ def test_a_stream_that_is_ready_a_cycle_before_dma_goes_first(seed):
     assert (timing.start.tolist(), timing.done.tolist()) == clocked.run(code, config)
 
 
-@pytest.mark.parametrize("wrong", [dict(latency=11), dict(burst_cycles=Fraction(5)), dict(queue=1), dict(decode_drain=3), dict(mv_drain=5),
-                                   dict(vx_fill=9), dict(outstanding=1), dict(ring_bytes=512)], ids=lambda d: next(iter(d)))
+@pytest.mark.parametrize("wrong", [dict(latency=11), dict(burst_cycles=Fraction(5)), dict(queue=1),
+                                   dict(decode_drain=3), dict(mv_drain=5),
+                                   dict(vx_fill=9), dict(outstanding=1), dict(ring_bytes=512)],
+                         ids=lambda d: next(iter(d)))
 def test_the_comparison_notices_every_number_of_the_machine(wrong):
     """A model with one number wrong differs from the rules on some program: the test above can fail."""
     for seed in range(40):
@@ -67,12 +69,14 @@ def test_a_vector_instruction_by_hand():
 
 
 def test_a_weight_stream_by_hand():
-    # start 1; request seen in 2, ready 10 later in 12; 2 bursts of 4 cycles: 12..19; decoder 20: 5 steps + 2: done in 26
+    # start 1; request seen in 2, ready 10 later in 12; 2 bursts of 4 cycles: 12..19; decoder 20: 5 steps + 2: done in
+    # 26
     assert cycles(LDW(dram=0, bytes=32, rows=4, cols=5, live=5, steps=5)) == [(1, 26)]
 
 
 def test_a_burst_that_two_tiles_share_is_read_once():
-    tiles = [LDW(dram=0, bytes=20, rows=4, cols=1, live=1, steps=1), LDW(dram=16, bytes=16, rows=4, cols=1, live=1, steps=1)]
+    tiles = [LDW(dram=0, bytes=20, rows=4, cols=1, live=1, steps=1),
+             LDW(dram=16, bytes=16, rows=4, cols=1, live=1, steps=1)]
     assert simulate([*tiles, HALT()], C).bursts.tolist() == [2, 1, 0]
     # bytes 0..19 touch bursts 0 and 1; bytes 16..31 lie in burst 1 alone, and a transfer is at least one burst
     tiles[1] = LDW(dram=16, bytes=32, rows=4, cols=1, live=1, steps=1)
@@ -82,7 +86,8 @@ def test_a_burst_that_two_tiles_share_is_read_once():
 
 def test_dma_cuts_into_a_weight_stream_at_a_burst_boundary():
     # LDW: 8 bursts of 4 cycles from 12 on.  STA starts in 2, is ready in 3, takes the bus at once and leaves before.
-    # A second STA that is ready in 18 (start 17) waits until burst 12..15, 16..19 is over, then holds 20..23; LDW goes on at 24.
+    # A second STA that is ready in 18 (start 17) waits until burst 12..15, 16..19 is over, then holds 20..23; LDW goes
+    # on at 24.
     code = [LDW(dram=0, bytes=128, rows=4, cols=1, live=1, steps=1), FIL(bytes=16 * 5, signal=1), STA(bytes=16, wait=1)]
     got = cycles(*code)
     assert got[1] == (2, 14)
@@ -97,7 +102,8 @@ def test_products_follow_each_other_without_a_gap():
 
 def test_int16_activations_halve_and_narrow_weights_raise_the_rate():
     fast = evolve(C, rates=(Fraction(1), Fraction(1), Fraction(2), Fraction(4), Fraction(8)))
-    assert [d - s + 1 - 4 for s, d in cycles(MVM(words=10), MVM(words=10, act16=1), MVM(words=10, weights=2), config=fast)] == [10, 20, 5]
+    assert [d - s + 1 - 4 for s, d in cycles(MVM(words=10), MVM(words=10, act16=1), MVM(words=10, weights=2),
+                                             config=fast)] == [10, 20, 5]
 
 
 def test_a_signal_is_seen_in_the_cycle_after_done():
@@ -126,8 +132,10 @@ def test_a_semaphore_that_counts_too_far_is_an_error():
 
 
 @pytest.mark.parametrize("code, words", [
-    ([FIL()], "ends in HALT"), ([HALT(), FIL(), HALT()], "HALT before the end"), ([MVM(columns=5), HALT()], "5 columns; the machine has 4"),
-    ([LDW(rows=17), HALT()], "17 rows; the machine has 16 lanes"), ([LDT(bytes=40000), HALT()], "does not fit the ring"),
+    ([FIL()], "ends in HALT"), ([HALT(), FIL(), HALT()], "HALT before the end"),
+                                         ([MVM(columns=5), HALT()], "5 columns; the machine has 4"),
+    ([LDW(rows=17), HALT()], "17 rows; the machine has 16 lanes"),
+                                         ([LDT(bytes=40000), HALT()], "does not fit the ring"),
     ([MVM(weights=5), HALT()], "weight format 5 is undefined")])
 def test_what_this_machine_cannot_do_is_an_error(code, words):
     with pytest.raises(CodeError, match=words):

@@ -1,4 +1,5 @@
-"""The reference evaluator: streaming equals whole sequences, both carriers agree, graphs verify, and integers track real numbers."""
+"""The reference evaluator: streaming equals whole sequences, both carriers agree, graphs verify, and integers track
+real numbers."""
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def test_numpy_and_torch_carriers_agree(shape):
     state = {k: torch.as_tensor(v) for k, v in initial_state(graph, 2).items()}
     for node in graph.entry("encoder"):
         constants = {k: torch.as_tensor(v.astype(np.int64)) for k, v in node.constants.items()}
-        values[node.output] = operator(node.op).integers(node, graph, [values[n] for n in node.inputs], state, constants)
+        values[node.output] = operator(node.op).integers(node, graph, [values[n] for n in node.inputs], state,
+                                                         constants)
         assert (values[node.output].numpy() == seen[node.output]).all(), node.path
 
 
@@ -58,7 +60,8 @@ def test_an_lstm_tracks_the_real_one():
     graph = random_graph(3, size="tiny", layers=1, norm=False, reduce=1, stack=1)
     node = graph.by_path["encoder.lstm[0]"]
     scale = graph.values["features"].scale
-    x = random_inputs(graph, "encoder", np.random.default_rng(1), steps=30)["features"] // 4     # no gate saturates at 8
+    # no gate saturates at 8
+    x = random_inputs(graph, "encoder", np.random.default_rng(1), steps=30)["features"] // 4
     h = node.attributes["cells"]
     acc = arith.scale_of(node.constants["multiplier"], node.constants["shift"]) / 4096
     lstm = torch.nn.LSTM(x.shape[2], h).double()
@@ -76,7 +79,8 @@ def test_an_lstm_tracks_the_real_one():
 
 def test_printing_a_graph_shows_every_entry_node_and_state():
     text = str(random_graph(0, size="tiny"))
-    for word in ("encoder.step(features: int8", "encoder.lstm[1] = lstm(", "state encoder.lstm[1].cell int16[16]", "return joint.output"):
+    for word in ("encoder.step(features: int8", "encoder.lstm[1] = lstm(", "state encoder.lstm[1].cell int16[16]",
+                 "return joint.output"):
         assert word in text
 
 

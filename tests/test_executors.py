@@ -45,7 +45,8 @@ def same_integers(one, two, graph: QGraph, *, steps: int = 5, batch: int = 3, se
 
 def trained(**arguments) -> Transducer:
     torch.manual_seed(1)
-    module = Transducer(lower(build("rnnt", size="tiny", **arguments), lambda p: Precision(activations=16 if p in INNER else 8)))
+    module = Transducer(lower(build("rnnt", size="tiny", **arguments),
+                              lambda p: Precision(activations=16 if p in INNER else 8)))
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.standard_normal((40, 3, 8)).astype(np.float32))
     module.calibrate([(x, torch.tensor([40, 33, 20]), torch.zeros(4, 3, dtype=torch.long))])
@@ -84,7 +85,8 @@ def test_what_cannot_be_executed_is_one_line():
     program = Subject(compiled=compile_graph(graph, EDGE), called="x.nnp")
     assert executor("emulator", program).inputs == graph.inputs
     for name, subject, message in (("emulater", program, "no engine is called `emulater`; did you mean `emulator`"),
-                                   ("reference", program, "x.nnp is no checkpoint"), ("torch", program, "x.nnp is no checkpoint")):
+                                   ("reference", program, "x.nnp is no checkpoint"),
+                                   ("torch", program, "x.nnp is no checkpoint")):
         with pytest.raises(UserError, match=message) as caught:
             executor(name, subject)
         assert "\n" not in str(caught.value)

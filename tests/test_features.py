@@ -59,7 +59,8 @@ def test_features_are_the_plain_spelling_of_log_mel():
 
 def test_a_tone_lights_the_bin_of_its_frequency():
     t = np.arange(16000) / 16000
-    loudest = [int(log_mel(np.sin(2 * np.pi * f * t).astype(np.float32) * 0.5).mean(0).argmax()) for f in (200, 1000, 3000, 6000)]
+    loudest = [int(log_mel(np.sin(2 * np.pi * f * t).astype(np.float32) * 0.5).mean(0).argmax())
+               for f in (200, 1000, 3000, 6000)]
     assert loudest == sorted(loudest) and len(set(loudest)) == 4
 
 

@@ -1,4 +1,5 @@
-"""Files appear whole or not at all, where they were meant to; what cannot be written or read is refused with one line."""
+"""Files appear whole or not at all, where they were meant to; what cannot be written or read is refused with one
+line."""
 
 import os
 import socket
@@ -158,11 +159,13 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):
     assert error.value.filename == str(tmp_path / "x") and no_rests(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------ outputs that are inputs
+# ---------------------------------------------------------------------------------------------- outputs that are inputs
 
-PAIRS = [["compile", "{in}", "--out", "{out}"], ["asm", "{in}", "--out", "{out}"], ["profile", "{in}", "--trace", "{out}"],
+PAIRS = [["compile", "{in}", "--out", "{out}"], ["asm", "{in}", "--out", "{out}"],
+         ["profile", "{in}", "--trace", "{out}"],
          ["profile", "{in}", "--picture", "{out}"], ["asm", "x.s", "--target", "{in}", "--out", "{out}"],
-         ["train", "{in}", "--float", "f", "--corpus", "c", "--out", "{out}"], ["train", "p", "--float", "{in}", "--corpus", "c", "--out", "{out}"],
+         ["train", "{in}", "--float", "f", "--corpus", "c", "--out", "{out}"],
+         ["train", "p", "--float", "{in}", "--corpus", "c", "--out", "{out}"],
          ["train", "p", "--float", "{in}", "--corpus", "c", "--out", "o", "--job", "{out}"],
          ["sweep", "{in}", "--out", "{out}"], ["sweep", "e", "--float", "a={in}", "--corpus", "c", "--out", "{out}"]]
 
@@ -172,7 +175,8 @@ PAIRS = [["compile", "{in}", "--out", "{out}"], ["asm", "{in}", "--out", "{out}"
 def test_no_output_is_an_input(tmp_path, monkeypatch, capsys, words, how):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").write_text("precious")
-    out = {"same": "in", "dotted": "./../" + tmp_path.name + "/in", "link": "link", "hard link": "hard", "absolute": str(tmp_path / "in")}[how]
+    out = {"same": "in", "dotted": "./../" + tmp_path.name + "/in", "link": "link", "hard link": "hard",
+           "absolute": str(tmp_path / "in")}[how]
     if how == "link":
         (tmp_path / "link").symlink_to("in")
     if how == "hard link":
@@ -211,8 +215,10 @@ def test_two_outputs_are_two_files(tmp_path, monkeypatch, capsys):
     assert "--trace and --picture would both write" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["lint", ""], ["fmt", ""], ["explain", ""], ["compile", "", "--out", "x"], ["compile", "x", "--out", ""],
-                                   ["corpus", "--out", ""], ["run", "", "--audio", "x"], ["sweep", ""], ["diff", "", ""], ["disasm", ""]],
+@pytest.mark.parametrize("words", [["lint", ""], ["fmt", ""], ["explain", ""], ["compile", "", "--out", "x"],
+                                   ["compile", "x", "--out", ""],
+                                   ["corpus", "--out", ""], ["run", "", "--audio", "x"], ["sweep", ""],
+                                   ["diff", "", ""], ["disasm", ""]],
                          ids=lambda w: " ".join(w))
 def test_an_empty_name_is_misuse(words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -228,7 +234,8 @@ def test_a_folder_without_policies_is_a_problem(tmp_path, capsys):
 @pytest.mark.parametrize("command", [["fmt"], ["lint", "--fix"]], ids=" ".join)
 def test_a_linked_policy_is_mended_where_it_lies(tmp_path, command, capsys):
     real = tmp_path / "real.nnac"
-    real.write_text('import "targets/edge.nnac"\npolicy p{model rnnt(size="small")\ntarget edge\nlayers ** { wieghts int8 }}\n')
+    real.write_text('import "targets/edge.nnac"\npolicy p{model rnnt(size="small")\ntarget edge\nlayers ** { wieghts '
+                    'int8 }}\n')
     real.chmod(0o640)
     (tmp_path / "link.nnac").symlink_to("real.nnac")
     main([*command, str(tmp_path / "link.nnac")])
@@ -269,7 +276,8 @@ def test_a_file_name_that_is_no_text_is_shown(tmp_path, form):
     path = os.fsencode(tmp_path) + b"/\xff.nnac"
     with open(path, "w") as out:
         out.write("policy p { wieghts }\n")
-    done = subprocess.run([sys.executable, "-m", "nnac", "lint", "--format", form, path], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "nnac", "lint", "--format", form, path], capture_output=True,
+                          timeout=60)
     assert done.returncode == 1 and b"Traceback" not in done.stderr and done.stdout
 
 
@@ -280,11 +288,14 @@ def test_a_value_on_the_command_line_is_one_value(tmp_path, value, capsys):
     assert "is not a value" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["corpus", "--out", "x", "--seed", "9" * 5000], ["corpus", "--out", "x", "--seed", "-1"],
+@pytest.mark.parametrize("words", [["corpus", "--out", "x", "--seed", "9" * 5000],
+                                   ["corpus", "--out", "x", "--seed", "-1"],
                                    ["corpus", "--out", "x", "--processes", "1000000"],
                                    ["baseline", "--corpus", "c", "--out", "x", "--cells", "10" * 9],
-                                   ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate", "1e300"],
-                                   ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate", "nan"],
+                                   ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate",
+                                    "1e300"],
+                                   ["train", "p", "--float", "f", "--corpus", "c", "--out", "o", "--learning-rate",
+                                    "nan"],
                                    ["run", "p", "--audio", "a", "--batch", "1e3"]], ids=lambda w: " ".join(w)[-40:])
 def test_numbers_beyond_sense_are_misuse(words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -298,8 +309,10 @@ def test_a_long_chain_of_extends_takes_time_in_proportion():
     from nnac.language.check import check_text
 
     def seconds(n):
-        head = 'import "targets/edge.nnac"\npolicy p0 { model rnnt(size="small")\n target edge\n layers ** { weights int8 } }\n'
-        text = head + "".join(f"policy p{i} extends p{i - 1} {{ layers encoder.lstm[{i % 3}].input {{ weights int{4 + i % 4} }} }}\n"
+        head = ('import "targets/edge.nnac"\npolicy p0 { model rnnt(size="small")\n target edge\n'
+                ' layers ** { weights int8 } }\n')
+        text = head + "".join(f"policy p{i} extends p{i - 1} "
+                              f"{{ layers encoder.lstm[{i % 3}].input {{ weights int{4 + i % 4} }} }}\n"
                               for i in range(1, n))
         begun = time.process_time()
         assert check_text(text).errors == 0
@@ -324,27 +337,33 @@ def test_an_import_shows_nothing_of_files_that_are_no_policies(tmp_path, capsys)
         assert "hunter2" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["isa"], ["isa", "MVM"], ["lint", "--explain", "all"], ["lint", "--explain", "syntax"],
+@pytest.mark.parametrize("words", [["isa"], ["isa", "MVM"], ["lint", "--explain", "all"],
+                                   ["lint", "--explain", "syntax"],
                                    ["explain", "--methods"]], ids=" ".join)
 def test_the_manual_has_its_words_without_docstrings(words):
-    kept, dropped = (subprocess.run([sys.executable, *flags, "-m", "nnac", *words], capture_output=True, text=True, timeout=120)
+    kept, dropped = (subprocess.run([sys.executable, *flags, "-m", "nnac", *words], capture_output=True, text=True,
+                                    timeout=120)
                      for flags in ([], ["-OO"]))
     assert kept.returncode == dropped.returncode == 0 and kept.stdout == dropped.stdout
 
 
-@pytest.mark.parametrize(("line", "words"), [("cell int16 fraction(0)", "at least 1"), ("weights gq(4, anneal=linear(0 -> 300))", "above 0"),
-                                             ("weights gq(4, anneal=exponential(-1 -> 300))", "above 0"), ("weights s8bqat(4)", "lloyd_max(4)"),
+@pytest.mark.parametrize(("line", "words"), [("cell int16 fraction(0)", "at least 1"),
+                                             ("weights gq(4, anneal=linear(0 -> 300))", "above 0"),
+                                             ("weights gq(4, anneal=exponential(-1 -> 300))", "above 0"),
+                                             ("weights s8bqat(4)", "lloyd_max(4)"),
                                              ("weights codebook(values=[1])", "different numbers"),
                                              ("weights codebook(values=3)", "list of numbers")])
 def test_what_no_training_could_do_is_refused_by_lint(tmp_path, capsys, line, words):
     (tmp_path / "p.nnac").write_text('import "targets/edge.nnac"\npolicy p { model rnnt(size="small")\n target edge\n'
-                                     f" layers ** {{ weights int8 }}\n layers encoder.lstm[0]{'' if 'cell' in line else '.input'} {{ {line} }} }}\n")
+                                     f" layers ** {{ weights int8 }}\n layers "
+                                     f"encoder.lstm[0]{'' if 'cell' in line else '.input'} {{ {line} }} }}\n")
     assert main(["lint", str(tmp_path / "p.nnac")]) == 1
     assert words in capsys.readouterr().out
 
 
 def test_named_codebooks_lint(tmp_path):
-    (tmp_path / "p.nnac").write_text('import "targets/edge.nnac"\npolicy p { model rnnt(size="small")\n target edge\n layers ** { weights nf4 }\n'
+    (tmp_path / "p.nnac").write_text('import "targets/edge.nnac"\npolicy p { model rnnt(size="small")\n target edge\n '
+                                     'layers ** { weights nf4 }\n'
                                      " layers encoder.lstm[0].input { weights e2m1 per_group(32) }\n"
                                      " layers encoder.lstm[1].input { weights codebook(values=[-1, 0, 1/3, 2]) } }\n")
     assert main(["lint", str(tmp_path / "p.nnac")]) == 0

@@ -1,4 +1,5 @@
-"""GraphBLAS computes the same integers as everybody: kernels by proof of their carrier, executors value by value, at any density."""
+"""GraphBLAS computes the same integers as everybody: kernels by proof of their carrier, executors value by value, at
+any density."""
 
 import subprocess
 import sys
@@ -50,10 +51,12 @@ def test_a_kernel_is_matmul_at_any_density_and_batch(zeros, lead):
 
 
 def test_the_carrier_changes_where_the_largest_sum_passes_what_it_holds():
-    """1,023 weights of -127 meeting -128 sum to 16,629,888 < 2^24 = 16,777,216; 1,040 of them to more: FP32 would lose the last bit."""
+    """1,023 weights of -127 meeting -128 sum to 16,629,888 < 2^24 = 16,777,216; 1,040 of them to more: FP32 would lose
+    the last bit."""
     for cols, bits, dtype in ((1023, 8, np.float32), (1040, 8, np.float64), (3, 16, np.float32), (5, 16, np.float64)):
         w = np.full((2, cols), -127, np.int8)
-        w[1, 0] = -126                                                      # an odd sum: beyond 2^24 only even numbers are left
+        # an odd sum: beyond 2^24 only even numbers are left
+        w[1, 0] = -126
         k = Kernel(w, "graphblas")
         assert carrier(k.bound(bits)) == dtype, (cols, bits)
         x = np.full((2, cols), -(1 << bits - 1))
@@ -104,7 +107,8 @@ def test_matrices_give_back_what_they_were_given():
 
 
 def test_operands_of_two_types_are_an_error_of_ours_not_a_slow_product():
-    w, x, c = Matrix.of(np.ones((2, 2), np.float32)), Matrix.full(np.ones((2, 2))), Matrix.full(np.ones((2, 2), np.float32))
+    w, x, c = Matrix.of(np.ones((2, 2), np.float32)), Matrix.full(np.ones((2, 2))), Matrix.full(np.ones((2, 2),
+        np.float32))
     with pytest.raises(AssertionError, match="float32, float64"):
         grb.accumulate_product(c, w, x)
 
@@ -129,7 +133,8 @@ def test_threads_wait_asleep_and_there_is_one():
     import os
 
     found = library().ffi.new("int32_t *")
-    library().ok(library().lib.GrB_Global_get_INT32(library().lib.GrB_GLOBAL, found, library().lib.GxB_NTHREADS), "threads")
+    library().ok(library().lib.GrB_Global_get_INT32(library().lib.GrB_GLOBAL, found, library().lib.GxB_NTHREADS),
+                 "threads")
     assert found[0] == 1 and os.environ["OMP_WAIT_POLICY"] == "passive"
 
 
@@ -160,7 +165,8 @@ def test_sixteen_bit_activations_and_both_sums_of_an_lstm(variant):
 @pytest.mark.parametrize("arguments", SHAPES[:3], ids=str)
 def test_the_machine_computes_what_graphblas_computes(arguments):
     graph = random_graph(7, size="tiny", sparsity=0.8, **arguments)
-    assert same_integers(GraphBlas.of(graph, "graphblas"), Emulator(compile_graph(graph, EDGE)), graph, taps=False) > 500
+    assert same_integers(GraphBlas.of(graph, "graphblas"), Emulator(compile_graph(graph, EDGE)), graph,
+                         taps=False) > 500
 
 
 @pytest.mark.parametrize("arguments", SHAPES[:3], ids=str)
@@ -192,7 +198,8 @@ def test_other_recurrent_layers_as_well(kind):
 def test_rows_of_different_length_under_a_bidirectional_encoder():
     graph, rng = random_graph(9, size="tiny", sparsity=0.9, bidirectional=True), np.random.default_rng(0)
     name, = graph.inputs["encoder"]
-    x, lengths = rng.integers(-128, 128, (6 * graph.values[name].rate, 3, graph.values[name].width)), np.array([6, 1, 4])
+    x, lengths = rng.integers(-128, 128, (6 * graph.values[name].rate, 3, graph.values[name].width)), np.array([6, 1,
+        4])
     one, two = (e.run("encoder", {name: x}, e.initial_state("encoder", 3), lengths=lengths)[0]
                 for e in (Reference(graph), GraphBlas.of(graph, "graphblas")))
     assert all((one[k] == two[k]).all() for k in one)
@@ -205,14 +212,15 @@ def test_choices_name_every_kernel_once_with_what_multiplies_it():
     assert "prediction.embedding.weight" not in {r["kernel"] for r in rows}, "an embedding multiplies nothing"
 
 
-# ------------------------------------------------------------------------------------------------- layers of real numbers
+# ----------------------------------------------------------------------------------------------- layers of real numbers
 
 def real_layer(m=40, n=6, density=0.1, sign=-1.0, seed=0):
     """(W dense [m, m] with some rows empty, Y [m, n] >= 0, b [m] of one sign)."""
     rng = np.random.default_rng(seed)
     w = rng.standard_normal((m, m)).astype(np.float32) * (rng.random((m, m)) < density)
     w[::5] = 0
-    return w, np.abs(rng.standard_normal((m, n))).astype(np.float32), (sign * np.abs(rng.standard_normal(m))).astype(np.float32)
+    return w, np.abs(rng.standard_normal((m,
+        n))).astype(np.float32), (sign * np.abs(rng.standard_normal(m))).astype(np.float32)
 
 
 def every_form(w, y, b):
@@ -253,7 +261,8 @@ def test_masks_of_a_pruned_model_are_the_entries_of_its_matrices(method):
     plan = loads('import "targets/edge.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target edge\n'
                  "  layers ** { weights int8 per_channel; activations int8 minmax }\n"
                  "  layers joint.{encoder, prediction, combine, output} { activations int16 }\n"
-                 f"  layers encoder.lstm[*] {{ sparsity {method}(75%, from=0 steps, to=1 steps) }}\n  training {{ steps 1k steps }}\n}}").plan
+                 f"  layers encoder.lstm[*] {{ sparsity {method}(75%, from=0 steps, to=1 steps) }}\n  training "
+                 f"{{ steps 1k steps }}\n}}").plan
     torch.manual_seed(0)
     module = Transducer(lower_plan(plan), None, plan)
     schedule = Compression(module, steps=1000)
@@ -286,7 +295,8 @@ def test_explain_shows_what_multiplies_each_kernel_of_a_checkpoint(tmp_path, cap
     module, x = Transducer(lower_plan(plan), None, plan), torch.randn(40, 3, 8)
     module.calibrate([(x, torch.tensor([40, 33, 20]), torch.zeros(4, 3, dtype=torch.long))])
     file = str(tmp_path / "m.nnc")
-    save_module(file, module.eval(), plan, FrontEnd(FeatureSpec(bins=8), Normalisation.of(x.reshape(-1, 8).numpy()), LETTERS), {})
+    save_module(file, module.eval(), plan, FrontEnd(FeatureSpec(bins=8), Normalisation.of(x.reshape(-1, 8).numpy()),
+                                                    LETTERS), {})
     assert main(["explain", file, "--engine", "graphblas", "--json"]) == 0
     assert '"kernel": "encoder.lstm[0].input"' in capsys.readouterr().out
     assert main(["explain", file, "--engine", "graphblas"]) == 0

@@ -45,7 +45,8 @@ def test_a_batch_is_decoded_as_its_utterances_alone(model, batch):
     features, lengths = batch
     together = transcribe(model, features, lengths)
     assert together == [one_by_one(model, features[: lengths[b], b]) for b in range(5)]
-    assert sum(map(len, together)) > 20 and len({k for ids in together for k in ids}) > 2, "the network should say something"
+    assert sum(map(len, together)) > 20 and len({k for ids in together
+                                                 for k in ids}) > 2, "the network should say something"
 
 
 @torch.no_grad()

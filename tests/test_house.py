@@ -78,7 +78,8 @@ def imports(path: Path) -> set[str]:
             out.update(a.name.split(".")[1] for a in node.names if a.name.startswith("nnac."))
         if isinstance(node, ast.ImportFrom):
             if node.level:
-                base = path.relative_to(HOUSE).parts[: -node.level] if node.level <= len(path.relative_to(HOUSE).parts) else ()
+                base = (path.relative_to(HOUSE).parts[: -node.level]
+                        if node.level <= len(path.relative_to(HOUSE).parts) else ())
                 names = [*base, *(node.module or "").split(".")] if node.module else [*base]
                 names = [n for n in names if n]
                 out.update([names[0]] if names else [a.name for a in node.names])
@@ -124,10 +125,12 @@ def test_no_operator_is_named_outside_its_own_files():
 SPEC = "specs/rnnt_int8.nnac"
 
 
-@pytest.mark.parametrize("command", [["lint", SPEC], ["explain", SPEC], ["fmt", "--check", SPEC], ["--help"]], ids=lambda c: c[0])
+@pytest.mark.parametrize("command", [["lint", SPEC], ["explain", SPEC], ["fmt", "--check", SPEC], ["--help"]],
+                         ids=lambda c: c[0])
 def test_light_commands_import_nothing_heavy(command):
     program = ("import sys; from nnac.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
                "print('HEAVY', sorted({'torch', 'numpy', 'networkx', 'scipy'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=HOUSE.parent, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=HOUSE.parent,
+                          timeout=60)
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout

@@ -1,4 +1,5 @@
-"""An instruction is one class: from its declaration follow bytes, text, manual, time, the interpreter, the fast path and the races."""
+"""An instruction is one class: from its declaration follow bytes, text, manual, time, the interpreter, the fast path
+and the races."""
 
 from __future__ import annotations
 
@@ -74,20 +75,23 @@ def test_a_new_instruction_is_one_class(made):
     assert str(i) == "MAX  a=0 b=0x40 dst=0x80 n=40 signal=s0"
     program = Assembly({"main": (i, HALT())})
     assert assemble(disassemble(program)).code["main"] == [i, HALT()]
-    assert "The greater of two int8 vectors" in manual(name="MAX") and "bits   84-95  n         elements, minus 1" in manual()
+    assert ("The greater of two int8 vectors" in manual(name="MAX")
+            and "bits   84-95  n         elements, minus 1" in manual())
     assert i.cycles(C) == (8 + 10, 8 + 10)
     # races and addresses
     assert list(i.reads(C)) == [("A", 0, 40), ("A", 64, 104)] and list(i.writes(C)) == [("A", 128, 168)]
     with pytest.raises(HazardError, match="LDA of DA writes it"):
         Machine(Assembly({"main": (LDA(dst=64, bytes=16), i, HALT())}, data=((0, bytes(16)),)), C).timing()
     # the interpreter, and the machine as anybody makes it: joined with its like, cut into bands or not
-    code = (FIL(dst=256, bytes=40, value=0x05FB05FB), i, MAX(a=128, b=256, dst=128, n=16), MAX(a=144, b=272, dst=144, n=24), HALT())
+    code = (FIL(dst=256, bytes=40, value=0x05FB05FB), i, MAX(a=128, b=256, dst=128, n=16),
+            MAX(a=144, b=272, dst=144, n=24), HALT())
     fast, slow = (Machine(Assembly({"main": code}), C, batch=3, fast=f) for f in (True, False))
     x = np.random.default_rng(0).integers(0, 256, (3, 128), dtype=np.uint8)
     for m in (fast, slow):
         m.memories.a[:, :128] = x
         m.run()
-        y = np.maximum(np.maximum(x.view(np.int8)[:, :40], x.view(np.int8)[:, 64:104]), np.tile(np.array([-5, 5], np.int8), 20))
+        y = np.maximum(np.maximum(x.view(np.int8)[:, :40], x.view(np.int8)[:, 64:104]),
+                       np.tile(np.array([-5, 5], np.int8), 20))
         assert (m.memories.a[:, 128:168].view(np.int8) == y).all()
     (translation,) = fast.translations()
     assert isinstance(translation, Translation) and [s.kind for s in translation.steps] == ["max[40]", "max[40]"]
@@ -119,7 +123,8 @@ def test_an_instruction_with_parameters_computes_from_what_its_record_says(made)
     assert list(CLP(params=8).reads(C)) == [("A", 0, 8), ("A", 8, 12)]
     for fast in (True, False):
         m = Machine([CLP(params=8), HALT()], C, fast=fast)
-        m.memories.a[0, :12] = np.frombuffer(np.arange(-120, 120, 30, dtype=np.int8).tobytes() + CLP.block.pack(low=-60, high=50), np.uint8)
+        m.memories.a[0, :12] = np.frombuffer(np.arange(-120, 120, 30, dtype=np.int8).tobytes() +
+                                             CLP.block.pack(low=-60, high=50), np.uint8)
         m.run()
         assert m.memories.a[0, :8].view(np.int8).tolist() == [-60, -60, -60, -30, 0, 30, 50, 50]
         m.memories.a[0, 9] = 0
@@ -151,7 +156,8 @@ def test_what_only_the_interpreter_can_do_is_interpreted_by_instruction(made):
 
 
 def test_programs_with_stores_anywhere_agree_whether_translated_or_not():
-    """STA cuts an entry wherever it stands, also between products and who reads them; LDA of what it wrote is interpreted too."""
+    """STA cuts an entry wherever it stands, also between products and who reads them; LDA of what it wrote is
+    interpreted too."""
     translated = interpreted = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -160,9 +166,11 @@ def test_programs_with_stores_anywhere_agree_whether_translated_or_not():
         code = random_code(rng, where)
         for _ in range(int(rng.integers(1, 4))):
             at = int(rng.integers(len(code)))
-            code[at:at] = [STA(src=4 * int(rng.integers(900)), dram=SCRATCH[0], bytes=64)] + [LDA(dram=SCRATCH[0], dst=400, bytes=64)] * (seed % 2)
+            code[at:at] = [STA(src=4 * int(rng.integers(900)), dram=SCRATCH[0], bytes=64)] + [LDA(dram=SCRATCH[0],
+                dst=400, bytes=64)] * (seed % 2)
         made = image(Assembly({"main": code}, {}, (), ((0, dram),)), C)
-        made.entry("main").__dict__["timing"] = Timing(*[np.zeros(len(code), int)] * 6, (), 1, np.zeros(len(code)))     # no semaphores here
+        # no semaphores here
+        made.entry("main").__dict__["timing"] = Timing(*[np.zeros(len(code), int)] * 6, (), 1, np.zeros(len(code)))
         pair = [Machine(made, batch=2, fast=fast) for fast in (True, False)]
         for m in pair:
             for at, data in where.values():
@@ -172,13 +180,14 @@ def test_programs_with_stores_anywhere_agree_whether_translated_or_not():
             for m in pair:
                 m.memories.a[:, :DATA] = x
                 m.run()
-            assert same(*(m.memories for m in pair)) and (pair[0].memories.scratch == pair[1].memories.scratch).all(), seed
+            assert same(*(m.memories
+                          for m in pair)) and (pair[0].memories.scratch == pair[1].memories.scratch).all(), seed
         kinds = [type(t) for t in pair[0].translations()]
         translated, interpreted = translated + kinds.count(Translation), interpreted + kinds.count(Interpreted)
     assert translated > 60 and interpreted > 60
 
 
-# ----------------------------------------------------------------------------------------------------- declared = touched
+# --------------------------------------------------------------------------------------------------- declared = touched
 
 SPACES = ("A", "W", "ACC", "LUT", "TABLE", "DRAM")
 SCRATCH = (1 << 13, (1 << 13) + 256)
@@ -253,7 +262,8 @@ def programs(count=60):
         rng = np.random.default_rng(seed)
         where = blocks(rng)
         dram = bytes([0]) + bytes(15) + rng.integers(0, 256, 8000, dtype=np.uint8).tobytes()
-        code = [*random_code(rng, where)[:-1], STA(src=4 * int(rng.integers(900)), dram=SCRATCH[0], bytes=64), PROF(id=1), HOST(id=1), HALT()]
+        code = [*random_code(rng, where)[:-1], STA(src=4 * int(rng.integers(900)), dram=SCRATCH[0], bytes=64),
+                PROF(id=1), HOST(id=1), HALT()]
         e = image(Assembly({"main": code}, {}, (), ((0, dram),)), C).entry("main")
         m = Memories(C, np.frombuffer(dram, np.uint8), 2, SCRATCH)
         m.dram = np.concatenate([m.dram, np.zeros(SCRATCH[0] - len(m.dram), np.uint8)])
@@ -305,7 +315,8 @@ def test_an_undeclared_read_or_write_is_noticed(made):
 def test_what_data_decide_is_written_by_the_same_unit_only(kind):
     """So program order is kept without semaphores, and the race detector need not know which slot or row it will be."""
     spaces = {space for space, _, _ in kind().may_read(C)}
-    writers = {k.unit for k in registry.values() for space, first, end in k(**{f.name: f.greatest for f in k.fields if f.name == "live"}).writes(C)
+    writers = {k.unit for k in registry.values() for space, first,
+               end in k(**{f.name: f.greatest for f in k.fields if f.name == "live"}).writes(C)
                if space in spaces}
     if kind is isa.GTH:
         writers |= {STA.unit}
@@ -320,11 +331,12 @@ def test_the_data_flow_is_a_memory_of_the_same_protocol():
     assert {"write_dram", "call_host"} == {name for name in words if name not in vars(Dataflow)}
 
 
-# ----------------------------------------------------------------------------------------------------------------- records
+# -------------------------------------------------------------------------------------------------------------- records
 
 def test_records_hold_every_value_of_odd_widths():
     r = Record("i48 bias, u24 multiplier, u8 shift 0..62, u16 0, i64 wide")
-    values = dict(bias=[-1 << 47, (1 << 47) - 1, -1], multiplier=[0, (1 << 24) - 1, 5], shift=[0, 62, 7], wide=[-1 << 63, (1 << 63) - 1, 0])
+    values = dict(bias=[-1 << 47, (1 << 47) - 1, -1], multiplier=[0, (1 << 24) - 1, 5], shift=[0, 62, 7],
+                  wide=[-1 << 63, (1 << 63) - 1, 0])
     raw = r.pack(**values)
     assert len(raw) == 3 * r.bytes == 3 * 20
     assert {k: v.tolist() for k, v in r.columns(np.frombuffer(raw, np.uint8)).items()} == values
@@ -334,7 +346,8 @@ def test_records_hold_every_value_of_odd_widths():
 
 
 @pytest.mark.parametrize("values, words", [
-    (dict(a=128, b=0), "a=128 is not in -128 … 127"), (dict(a=0, b=63), "b=63 is not in 0 … 62"), (dict(a=[0, -129], b=1), "a=-129")])
+    (dict(a=128, b=0), "a=128 is not in -128 … 127"), (dict(a=0, b=63), "b=63 is not in 0 … 62"),
+                                           (dict(a=[0, -129], b=1), "a=-129")])
 def test_records_refuse_what_means_nothing(values, words):
     with pytest.raises(BadData, match=words):
         Record("i8 a, u8 b 0..62").pack(**values)

@@ -35,12 +35,14 @@ def test_bytes_round_trip(kind):
 def test_text_round_trips(kind):
     rng = np.random.default_rng(2)
     code = [random_instruction(kind, rng) for _ in range(20)]
-    program = Assembly({"a.b": code, "c": code[:1]}, {"a.b": [(f"layer[{k}]", "p.nnac:3") for k in range(20)], "c": [("", "")]},
+    program = Assembly({"a.b": code, "c": code[:1]}, {"a.b": [(f"layer[{k}]", "p.nnac:3") for k in range(20)],
+                                                      "c": [("", "")]},
                        (Symbol("x", "input", 64, 8, 10, 2, "c"),), ((32, b"\x01\xff"),))
     for numbers in (False, True):
         back = assemble(disassemble(program, numbers=numbers))
         assert {k: list(v) for k, v in back.code.items()} == {"a.b": code, "c": code[:1]}
-        assert back.debug["a.b"] == program.debug["a.b"] and back.symbols == program.symbols and back.data == program.data
+        assert (back.debug["a.b"] == program.debug["a.b"] and back.symbols == program.symbols
+                and back.data == program.data)
 
 
 @KINDS
@@ -121,7 +123,8 @@ def test_the_instruction_set_needs_neither_numpy_nor_torch():
     program = ("import sys\nfrom nnac import isa\nconfig = isa.MachineConfig()\n"
                "assert isa.RQ(rows=64, columns=2).cycles(config) == (isa.VX_FILL + 2 * 4,) * 2\n"
                "assert isa.MVM(words=10).cycles(config) == (10, 10 + isa.MV_DRAIN)\n"
-               "for kind in isa.registry.values(): kind().encode(), list(kind().reads(config)), list(kind().writes(config))\n"
+               "for kind in isa.registry.values(): kind().encode(), list(kind().reads(config)), "
+               "list(kind().writes(config))\n"
                "print(sorted({'numpy', 'torch', 'networkx', 'scipy'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -36,19 +36,22 @@ def call(capsys, *args) -> tuple[int, str, str]:
 
 
 def test_lint_of_good_files_is_quiet_and_succeeds(capsys):
-    assert call(capsys, "lint", *sorted(data_file("specs", "targets").glob("*.nnac")), SPEC)[:2] == (0, "no problems in 5 files\n")
+    assert call(capsys, "lint", *sorted(data_file("specs", "targets").glob("*.nnac")), SPEC)[:2] == (0,
+        "no problems in 5 files\n")
 
 
 def test_lint_of_bad_files_shows_all_and_fails(capsys, bad):
     status, out, _ = call(capsys, "lint", bad)
-    assert status == 1 and "error[unknown-target]" in out and "error[unknown-layer]" in out and "did you mean `encoder.lstm`?" in out
+    assert (status == 1 and "error[unknown-target]" in out and "error[unknown-layer]" in out
+            and "did you mean `encoder.lstm`?" in out)
     assert out.endswith("2 errors in 1 file\n") and "\x1b" not in out
 
 
 def test_lint_as_json_and_sarif(capsys, bad):
     status, out, _ = call(capsys, "lint", bad, "--json")
     data = json.loads(out)
-    assert status == 1 and data["errors"] == 2 and {d["code"] for d in data["diagnostics"]} == {"unknown-target", "unknown-layer"}
+    assert status == 1 and data["errors"] == 2 and {d["code"] for d in data["diagnostics"]} == {"unknown-target",
+        "unknown-layer"}
     place = next(d for d in data["diagnostics"] if d["code"] == "unknown-layer")["labels"][0]
     assert BAD[place["start"]:place["end"]] == "lstmm" and (place["line"], place["column"]) == (4, 18)
     sarif = json.loads(call(capsys, "lint", bad, "--format", "sarif")[1])
@@ -57,12 +60,14 @@ def test_lint_as_json_and_sarif(capsys, bad):
 
 def test_lint_fix(capsys, bad):
     status, out, _ = call(capsys, "lint", "--fix", bad)
-    assert status == 0 and out.endswith("2 mended\n") and bad.read_text() == 'import "targets/edge.nnac"\n' + BAD.replace("lstmm", "lstm")
+    assert (status == 0 and out.endswith("2 mended\n") and bad.read_text() == 'import "targets/edge.nnac"\n'
+                                                                              '' + BAD.replace("lstmm", "lstm"))
 
 
 def test_warnings_fail_only_when_strict(capsys, tmp_path):
     path = tmp_path / "w.nnac"
-    path.write_text('import "targets/edge.nnac"\npolicy w {\n  model rnnt(size="small")\n  target edge\n  let a = 1\n}\n')
+    path.write_text('import "targets/edge.nnac"\npolicy w {\n  model rnnt(size="small")\n  target edge\n  let a = '
+                    '1\n}\n')
     assert call(capsys, "lint", path)[0] == 0 and call(capsys, "lint", "--strict", path)[0] == 1
 
 
@@ -73,7 +78,8 @@ def test_lint_explains_codes(capsys):
     assert len(call(capsys, "lint", "--explain", "all")[1].splitlines()) > 40
 
 
-@pytest.mark.parametrize("args", [["lint"], ["lintt", "x"], ["lint", "/nowhere/x.nnac"], ["explain"], ["lint", SPEC, "-D", "bits"], [], ["fmt"]])
+@pytest.mark.parametrize("args", [["lint"], ["lintt", "x"], ["lint", "/nowhere/x.nnac"], ["explain"],
+                                  ["lint", SPEC, "-D", "bits"], [], ["fmt"]])
 def test_misuse_is_status_two_with_one_clear_line(capsys, args):
     status, out, err = call(capsys, *args)
     assert status == 2 and (err or out) and "Traceback" not in err
@@ -108,7 +114,8 @@ def test_explain_json_fits_the_published_schema(capsys):
 
 
 def test_explain_prints_the_vocabulary(capsys):
-    assert "mu_law" in call(capsys, "explain", "--methods")[1] and "per_channel" in call(capsys, "explain", "--settings")[1]
+    assert "mu_law" in call(capsys, "explain", "--methods")[1] and "per_channel" in call(capsys, "explain",
+        "--settings")[1]
 
 
 def test_explain_of_a_bad_file_shows_its_mistakes(capsys, bad):
@@ -121,7 +128,8 @@ def test_diff_names_layers_and_bytes(capsys):
     assert status == 1 and "encoder.lstm[0].input" in out and "→ per_tensor gq(5" in out and "weight bytes" in out
     data = json.loads(call(capsys, "diff", SPEC, GQ, "--json")[1])
     row = next(r for r in data["changes"] if r["site"] == "encoder.lstm[1].input" and r["setting"] == "weights")
-    weights = 1024 * 512                                       # as one expects them after the entropy codec: below 8 and 5 bits, not far below
+    # as one expects them after the entropy codec: below 8 and 5 bits, not far below
+    weights = 1024 * 512
     assert 7 * weights / 8 < row["bytes_a"] < weights and 4.5 * weights / 8 < row["bytes_b"] < 5 * weights / 8
     assert call(capsys, "diff", SPEC, SPEC)[0] == 0
 
@@ -134,7 +142,8 @@ def test_diff_chooses_among_policies_of_a_file(capsys):
 
 def test_fmt_in_place_and_check(capsys, bad):
     bad.write_text(BAD.replace("  target", "target"))
-    assert call(capsys, "fmt", "--check", bad)[0] == 1 and call(capsys, "fmt", bad)[0] == 0 and call(capsys, "fmt", "--check", bad)[0] == 0
+    assert call(capsys, "fmt", "--check", bad)[0] == 1 and call(capsys, "fmt", bad)[0] == 0 and call(capsys, "fmt",
+        "--check", bad)[0] == 0
     assert "  target  edge\n" in bad.read_text()
 
 
@@ -159,12 +168,15 @@ def test_every_command_has_help_and_registers_itself(capsys):
 
 
 def run(*args, **kw):
-    return subprocess.run([sys.executable, "-m", "nnac", *args], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": "."}, **kw)
+    return subprocess.run([sys.executable, "-m", "nnac", *args], capture_output=True, text=True, env=os.environ |
+                          {"PYTHONPATH": "."}, **kw)
 
 
 def test_lint_and_explain_import_nothing_heavy():
-    code = ("import sys; from nnac.cli import main; main(['lint', {0!r}]); main(['explain', {0!r}]); main(['fmt', '--check', {0!r}]); "
-            "main(['diff', {0!r}, {0!r}]); sys.stderr.write(str([m for m in ('torch', 'numpy', 'networkx', 'lark', 'rich') if m in sys.modules]))")
+    code = ("import sys; from nnac.cli import main; main(['lint', {0!r}]); main(['explain', {0!r}]); main(['fmt', "
+            "'--check', {0!r}]); "
+            "main(['diff', {0!r}, {0!r}]); sys.stderr.write(str([m for m in ('torch', 'numpy', 'networkx', 'lark', "
+            "'rich') if m in sys.modules]))")
     done = subprocess.run([sys.executable, "-c", code.format(SPEC)], capture_output=True, text=True, check=True)
     assert done.stderr == "[]"
 
@@ -175,6 +187,7 @@ def test_standard_input_is_linted():
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    done = subprocess.run(f"{sys.executable} -m nnac lint --explain all | head -1", shell=True, capture_output=True, text=True,
+    done = subprocess.run(f"{sys.executable} -m nnac lint --explain all | head -1", shell=True, capture_output=True,
+                          text=True,
                           env=os.environ | {"PYTHONPATH": "."})
     assert "Traceback" not in done.stderr

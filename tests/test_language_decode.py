@@ -13,7 +13,8 @@ from nnac.language.decoding import ARGUMENTS, DECODE_DOCS, FUSIONS, LIMITS, SEAR
 from nnac.plan import Decode, Plan
 from nnac.policy import loads
 
-HEAD = 'import "targets/edge.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target edge\n  let w = 0.3\n  let b = -0.1\n'
+HEAD = ('import "targets/edge.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target edge\n  let w = 0.3\n'
+        '  let b = -0.1\n')
 
 
 def plan(decode: str, more: str = "") -> Plan:
@@ -21,7 +22,8 @@ def plan(decode: str, more: str = "") -> Plan:
 
 
 def test_a_policy_says_how_its_program_searches():
-    said = plan("decode { search beam(12); fusion density_ratio(w, less=0.2); length_bonus b; delta 3.5; max_symbols 4 }").decode
+    said = plan("decode { search beam(12); fusion density_ratio(w, less=0.2); length_bonus b; delta 3.5; max_symbols 4 "
+                "}").decode
     assert said == Decode("beam", 12, 4, 3.5, 0.0, -0.1, "density_ratio", 0.3, 0.2)
     assert plan("decode { search beam }").decode == Decode("beam")
     assert plan("decode { search greedy; max_symbols 3 }").decode == Decode(max_symbols=3)
@@ -29,7 +31,8 @@ def test_a_policy_says_how_its_program_searches():
 
 
 def test_a_policy_that_extends_replaces_setting_by_setting():
-    both = plan("decode { search beam(8); delta 4; fusion shallow(0.2) }", "policy q extends p { decode { delta 6; fusion none } }")
+    both = plan("decode { search beam(8); delta 4; fusion shallow(0.2) }",
+                "policy q extends p { decode { delta 6; fusion none } }")
     assert both.name == "q" and both.decode == Decode("beam", 8, delta=6.0, weight=0.2)
 
 
@@ -41,7 +44,8 @@ def test_search_is_not_part_of_what_a_plan_decides():
 
 def test_the_language_knows_what_search_and_fusion_know():
     assert sorted(SEARCHES) == names() and set(ARGUMENTS) == set(SEARCHES) | set(FUSIONS)
-    assert set(DECODE_DOCS) | {"beam", "weight", "less"} == set(fields_dict(Decode)) and set(LIMITS) <= set(fields_dict(Decode))
+    assert set(DECODE_DOCS) | {"beam", "weight",
+                               "less"} == set(fields_dict(Decode)) and set(LIMITS) <= set(fields_dict(Decode))
     default = Beam()
     for name in ("beam", "max_symbols", "delta", "blank_penalty"):
         assert getattr(Decode(), name) == getattr(default, name)
@@ -57,5 +61,6 @@ def test_the_language_knows_what_search_and_fusion_know():
 
 def test_a_policy_with_fusion_is_noted_by_lint_and_loads(tmp_path):
     path = tmp_path / "p.nnac"
-    path.write_text(f"{HEAD}  layers ** {{ weights int8 }}\n  decode {{ search beam(8); fusion internal(w, 0.2) }}\n}}\n")
+    path.write_text(f"{HEAD}  layers ** {{ weights int8 }}\n  decode "
+                    f"{{ search beam(8); fusion internal(w, 0.2) }}\n}}\n")
     assert [d.code for d in nnac.load(path).diagnostics if d.severity == "note"] == ["fusion-domain"]

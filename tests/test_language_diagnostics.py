@@ -1,4 +1,5 @@
-"""Every diagnostic has a bad file and the text it gives, side by side in tests/diagnostics.  ``UPDATE_GOLDEN=1`` rewrites the texts."""
+"""Every diagnostic has a bad file and the text it gives, side by side in tests/diagnostics.  ``UPDATE_GOLDEN=1``
+rewrites the texts."""
 
 from __future__ import annotations
 
@@ -132,14 +133,16 @@ def test_problems_are_an_exception_group_that_can_be_split():
     with pytest.raises(DiagnosticError) as caught:
         nnac.loads("policy p { laayers ** { } }\npolicy q { lett a = 1 }")
     group = caught.value
-    assert len(group.exceptions) == len(group.diagnostics) >= 2 and all(isinstance(e, Problem) for e in group.exceptions)
+    assert len(group.exceptions) == len(group.diagnostics) >= 2 and all(isinstance(e, Problem)
+                                                                        for e in group.exceptions)
     some = group.subgroup(lambda e: isinstance(e, Problem) and e.diagnostic.span.start < 20)
     assert isinstance(some, DiagnosticError) and len(some.diagnostics) == 1
 
 
 def test_fix_mends_spelling_and_leaves_the_rest(tmp_path):
     path = tmp_path / "x.nnac"
-    path.write_text('policy x {\n  modell rnnt(size="small")\n  target edg\n  laayers encoder.lstmm[*].** { wieghts int8 per_chanel }\n}\n')
+    path.write_text('policy x {\n  modell rnnt(size="small")\n  target edg\n  laayers encoder.lstmm[*].** { wieghts '
+                    'int8 per_chanel }\n}\n')
     assert fix_file(path) >= 5
     assert nnac.load(path).plan["encoder.lstm[0].input"].weights.bits == 8
     assert path.read_text().startswith('import "targets/edge.nnac"\n')
@@ -160,7 +163,8 @@ def test_fix_never_adds_mistakes(tmp_path):
 
 def test_edits_that_overlap_are_not_both_applied():
     source = Source("f", "abcdef")
-    text, count = applied("abcdef", [Edit(Span(source, 0, 3), "X"), Edit(Span(source, 2, 4), "Y"), Edit(Span(source, 4, 6), "Z")])
+    text, count = applied("abcdef", [Edit(Span(source, 0, 3), "X"), Edit(Span(source, 2, 4), "Y"),
+                                     Edit(Span(source, 4, 6), "Z")])
     assert count == 2 and text in ("XdZ", "abYZ")
 
 

@@ -30,7 +30,8 @@ def test_every_setting_and_sentence_is_coloured():
     for name in [*SETTINGS, *TRAINING]:
         assert match("setting", f"    {name}  x")[1] == name
     for word in set(tables().keywords) - {"over", "extends", "layers"}:
-        rules = [r for r in ("declaration", "parameter", "sentence") if re.search(GRAMMAR[r]["match"], f"{word} name {{")
+        rules = [r for r in ("declaration", "parameter", "sentence")
+                 if re.search(GRAMMAR[r]["match"], f"{word} name {{")
                  or re.search(GRAMMAR[r]["match"], f"  {word} x = 5")]
         assert rules, word
 

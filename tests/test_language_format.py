@@ -80,7 +80,8 @@ policy p {  # opening
 
 
 def test_long_calls_are_broken_between_arguments():
-    text = "policy p {\n  layers ** {\n    sparsity csp(75%, " + ", ".join(f"argument_{i}={i}" for i in range(20)) + ")\n  }\n}\n"
+    text = "policy p {\n  layers ** {\n    sparsity csp(75%, " + ", ".join(f"argument_{i}={i}"
+                                                                           for i in range(20)) + ")\n  }\n}\n"
     out = format_text(text)
     assert len(out.splitlines()) > 5 and max(map(len, out.splitlines())) <= 120 and format_text(out) == out
 
@@ -128,5 +129,6 @@ def test_formatting_time_is_linear():
 def test_the_shipped_specs_exist():
     names = {p.relative_to(data_file("specs")).as_posix() for p in SPECS}
     papers = {f"papers/{n}.nnac" for n in ("aat", "gq5", "gq_mixed", "s8bqat", "csp", "int4_lstm", "int4_rnnt")}
-    assert names >= papers | {"rnnt_int8.nnac", "targets/edge.nnac", "targets/tiny.nnac", "targets/large.nnac", "targets/rapid.nnac"}
+    assert names >= papers | {"rnnt_int8.nnac", "targets/edge.nnac", "targets/tiny.nnac", "targets/large.nnac",
+                              "targets/rapid.nnac"}
     assert Path(data_file("grammar", "nnac.lark")).exists()

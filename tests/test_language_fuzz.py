@@ -17,13 +17,18 @@ from nnac.language.editor import Session
 from nnac.language.format import format_text
 from tests.language_policies import policies
 
-WORDS = ["policy", "target", "import", "extends", "let", "sweep", "over", "model", "layers", "budget", "training", "p", "edge", "rnnt",
-         "size", "weights", "int8", "int(", "gq", "gq(5)", "csp(75%", "per_channel", "encoder", "lstm", "**", "*", ".", "..", "[", "]",
-         "{", "}", "(", ")", "=", "->", "<=", ",", ";", "\n", " ", "%", "1e300", "9999999999999999999999", "0", "-", "+", "/", '"',
-         '"small"', "#", "\x00", "\ufeff", "\r", "\xe9", "\U0001f600", "steps", "MiB", "GB/s", "true", "none", "gate", "\x1b[0m", "\u202e",
+WORDS = ["policy", "target", "import", "extends", "let", "sweep", "over", "model", "layers", "budget", "training", "p",
+         "edge", "rnnt",
+         "size", "weights", "int8", "int(", "gq", "gq(5)", "csp(75%", "per_channel", "encoder", "lstm", "**", "*", ".",
+         "..", "[", "]",
+         "{", "}", "(", ")", "=", "->", "<=", ",", ";", "\n", " ", "%", "1e300", "9999999999999999999999", "0", "-",
+         "+", "/", '"',
+         '"small"', "#", "\x00", "\ufeff", "\r", "\xe9", "\U0001f600", "steps", "MiB", "GB/s", "true", "none", "gate",
+         "\x1b[0m", "\u202e",
          "\ud7ff", "_", "1.5.2", "@", "$", "\\", "'", 'import "targets/edge.nnac"\n',
          'policy p {\n model rnnt(size="tiny")\n target edge\n']
-SLOW = 5.0                                     # seconds of CPU for a few hundred words: a generous sign of something exponential
+# seconds of CPU for a few hundred words: a generous sign of something exponential
+SLOW = 5.0
 
 
 def everything(text: str) -> None:
@@ -85,8 +90,10 @@ def test_an_editor_may_ask_anything_anywhere(tmp_path_factory, text, data):
     session.format(path)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\x00" * 10_000, b"\xff" * 1000, b"\xef\xbb\xbf", "policy p {\r\n}\r\n".encode("utf-16"), b"\r" * 5000,
-                                 b"policy p {\r  let a = 1\r}", b"(" * 200_000, b"{" * 200_000, b"layers " * 50_000, b'"' * 100_001, b"#" * 300_000,
+@pytest.mark.parametrize("raw", [b"", b"\x00" * 10_000, b"\xff" * 1000, b"\xef\xbb\xbf",
+                                 "policy p {\r\n}\r\n".encode("utf-16"), b"\r" * 5000,
+                                 b"policy p {\r  let a = 1\r}", b"(" * 200_000, b"{" * 200_000, b"layers " * 50_000,
+                                 b'"' * 100_001, b"#" * 300_000,
                                  b"a" * 3_000_000, b"policy p { let a = " + b"9" * 1_000_000 + b" }", b";" * 1_000_000,
                                  b"[" + b"1," * 200_000 + b"]",
                                  b"policy p { layers " + b"{a,b}." * 5000 + b"c { weights int8 } }",
@@ -104,7 +111,8 @@ def test_hostile_files_end_soon(tmp_path, raw):
 def test_selectors_never_explode(tmp_path):
     path = tmp_path / "x.nnac"
     many = ".".join(["**"] * 60) + "." + ".".join(["{encoder, prediction, joint, lstm[*], nothing}"] * 40)
-    path.write_text(f'import "targets/edge.nnac"\npolicy p {{\n model rnnt(size="saon57m")\n target edge\n layers {many} {{ weights int8 }}\n}}\n')
+    path.write_text(f'import "targets/edge.nnac"\npolicy p '
+                    f'{{\n model rnnt(size="saon57m")\n target edge\n layers {many} {{ weights int8 }}\n}}\n')
     t = time.process_time()
     assert check_file(path).errors
     assert time.process_time() - t < SLOW
@@ -126,7 +134,8 @@ def test_a_chain_of_imports_may_be_long(tmp_path):
 
 def test_a_sweep_of_sweeps_is_cut_off():
     text = 'import "targets/edge.nnac"\npolicy p {\n model rnnt(size="tiny")\n target edge\n' + "".join(
-        f" sweep s{i} over [{', '.join(map(str, range(2, 9)))}]\n" for i in range(12)) + " layers ** { weights int(s0) }\n}\n"
+        f" sweep s{i} over [{', '.join(map(str, range(2, 9)))}]\n"
+        for i in range(12)) + " layers ** { weights int(s0) }\n}\n"
     t = time.process_time()
     assert len(check_text(text).resolutions) == 64 and time.process_time() - t < 4 * SLOW
 

@@ -1,4 +1,5 @@
-"""The parser: the grammar in force, recovery, reuse after edits.  Lark itself is the oracle of the table-driven parser."""
+"""The parser: the grammar in force, recovery, reuse after edits.  Lark itself is the oracle of the table-driven
+parser."""
 
 from __future__ import annotations
 
@@ -67,8 +68,10 @@ def test_lines_may_break_inside_brackets_and_after_commas_only():
 def test_selectors_of_every_form():
     (rule,) = items("layers a.b[1].c[0..2].d[*].*.**.{x, y[3]}, z { weights int8 }")
     steps = rule.selectors[0].steps
-    assert [n[0][0].text if (n := t.names) else "**" if t.deep else "*" for t in steps] == ["a", "b", "c", "d", "*", "**", "x"]
-    assert [t.names[0][1] and (t.names[0][1].low, t.names[0][1].high) for t in steps[:4]] == [None, (1, 1), (0, 2), (None, None)]
+    assert [n[0][0].text if (n := t.names) else "**" if t.deep else "*" for t in steps] == ["a", "b", "c", "d", "*",
+        "**", "x"]
+    assert [t.names[0][1] and (t.names[0][1].low, t.names[0][1].high) for t in steps[:4]] == [None, (1, 1), (0, 2),
+        (None, None)]
     assert len(steps[6].names) == 2 and len(rule.selectors) == 2
 
 
@@ -90,7 +93,8 @@ def test_precedence_of_operators():
 
 
 def test_every_broken_sentence_is_reported_and_the_others_understood():
-    file = parse(Source("t", "policy p {\n  let a 5\n  let b = 6\n  layers [ { weights int8 }\n  let c = 7\n  model )\n  let d = 8\n}\n"
+    file = parse(Source("t",
+        "policy p {\n  let a 5\n  let b = 6\n  layers [ { weights int8 }\n  let c = 7\n  model )\n  let d = 8\n}\n"
                              "target t {\n  clock 5 MHz\n}\n"))
     assert len(file.problems) == 3
     assert [i.node.name.text for i in file.policies[0].items if isinstance(i.node, s.Let)] == ["b", "c", "d"]
@@ -100,7 +104,8 @@ def test_every_broken_sentence_is_reported_and_the_others_understood():
 def test_a_missing_brace_does_not_swallow_the_next_rule():
     file = parse(Source("t", "policy p {\n  layers ** {\n    weights int8\n  layers a { weights int4 }\n}\n"))
     assert len(file.problems) == 1 and "never closed" in file.problems[0].message
-    assert any(isinstance(i.node, s.Rule) and i.node.settings[0].words[0].text == "int4" for i in file.policies[0].items)
+    assert any(isinstance(i.node, s.Rule) and i.node.settings[0].words[0].text == "int4"
+               for i in file.policies[0].items)
 
 
 def test_a_missing_bracket_does_not_swallow_the_next_setting():
@@ -109,14 +114,18 @@ def test_a_missing_bracket_does_not_swallow_the_next_setting():
     assert [x.name.text for x in file.policies[0].items[0].node.settings] == ["cell"]
 
 
-@pytest.mark.parametrize("text", ["", "\n", ";;;", "# only a comment", "\ufeffpolicy p {\n}\n", "policy p {\r\n  let a = 5\r\n}\r\n", "policy p { }"])
+@pytest.mark.parametrize("text", ["", "\n", ";;;", "# only a comment", "\ufeffpolicy p {\n}\n",
+                                  "policy p {\r\n  let a = 5\r\n}\r\n", "policy p { }"])
 def test_odd_but_right(text):
     parsed(text)
 
 
-@pytest.mark.parametrize("text", ["policy p {\n let a = " + "(" * 5000 + "1" + ")" * 5000 + "\n}", "[" * 100_000, "{" * 100_000, "policy p {" * 3000,
-                                  "policy p {\n let a = 1" + " + 1" * 20_000 + "\n}", "policy p {\n let a = " + "- " * 50_000 + "1\n}",
-                                  "\0" * 1000, "policy p {\n let a = 9" + "9" * 100_000 + "\n}", "policy p {\n let a = 1e" + "9" * 50 + "\n}",
+@pytest.mark.parametrize("text", ["policy p {\n let a = " + "(" * 5000 + "1" + ")" * 5000 + "\n}", "[" * 100_000,
+                                  "{" * 100_000, "policy p {" * 3000,
+                                  "policy p {\n let a = 1" + " + 1" * 20_000 + "\n}", "policy p {\n let a = " +
+                                  "- " * 50_000 + "1\n}",
+                                  "\0" * 1000, "policy p {\n let a = 9" + "9" * 100_000 + "\n}",
+                                  "policy p {\n let a = 1e" + "9" * 50 + "\n}",
                                   '"' * 999, "layers " * 10_000, "}" * 10_000, "a.b." * 50_000])
 def test_absurd_texts_end_in_a_few_problems(text):
     file = parse(Source("t", text))
@@ -132,7 +141,8 @@ def test_limits_are_where_they_are_said_to_be():
 
 
 def test_what_is_open_at_the_end_is_kept():
-    for end in ("", "\n  layers ", "\n  layers b.", "\n  layers b { weights gq(", "\n  layers b {\n    weights int8\n    cell "):
+    for end in ("", "\n  layers ", "\n  layers b.", "\n  layers b { weights gq(",
+                "\n  layers b {\n    weights int8\n    cell "):
         file = parse(Source("t", "policy p {\n  let a = 1\n  let b = 2" + end))
         assert [i.node.name.text for i in file.policies[0].items[:2]] == ["a", "b"] and len(file.problems) == 1
         assert (file.policies[0].start, file.policies[0].end) == (0, len(file.source.text))
@@ -177,8 +187,10 @@ def test_we_accept_what_lark_accepts(text, data):
     for _ in range(data.draw(st.integers(0, 3))):
         i = data.draw(st.integers(0, max(0, len(text) - 1)))
         how = data.draw(st.sampled_from(["cut", "double", "swap", "put"]))
-        text = {"cut": text[:i] + text[i + 1:], "double": text[:i] + text[i:i + 1] + text[i:], "swap": text[:i] + text[i + 1:i + 2] + text[i:i + 1]
-                + text[i + 2:], "put": text[:i] + data.draw(st.sampled_from(list("{}()[].,;=*#\"\n-+ 0a%"))) + text[i:]}[how]
+        text = {"cut": text[:i] + text[i + 1:], "double": text[:i] + text[i:i + 1] + text[i:], "swap": text[:i] +
+                text[i + 1:i + 2] + text[i:i + 1]
+                + text[i + 2:], "put": text[:i] + data.draw(st.sampled_from(list("{}()[].,;=*#\"\n-+ 0a%"))) +
+                text[i:]}[how]
     ours = not [p for p in parse(Source("t", text)).problems if "number" not in p.code and "index" not in p.message]
     theirs = accepted_by_lark(text)
     if ours != theirs:
@@ -198,7 +210,8 @@ def test_parsing_after_an_edit_equals_parsing_afresh(text, data):
     for _ in range(3):
         i = data.draw(st.integers(0, len(text)))
         j = min(len(text), i + data.draw(st.integers(0, 8)))
-        text = text[:i] + data.draw(st.sampled_from(["", "7", "\n", "}", "{", "layers ** { cell int16 }\n", "# c\n", ")", '"',
+        text = text[:i] + data.draw(st.sampled_from(["", "7", "\n", "}", "{", "layers ** { cell int16 }\n", "# c\n",
+                                                     ")", '"',
                                                      "let z = 1\n"])) + text[j:]
         again, fresh = parse(Source("t", text), cache), parse(Source("t", text))
         assert again.declarations == fresh.declarations

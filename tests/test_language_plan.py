@@ -28,7 +28,8 @@ policy rich {
     sparsity    csp(75%, block=16, from=1 epochs, to=50%)
     codec       codebook
   }
-  layers encoder.lstm[1].** { weights lloyd_max(4, refresh=500 steps); regularise mracos(strength=1e-4, ramp=0..2k steps); harden every(10%) }
+  layers encoder.lstm[1].** { weights lloyd_max(4, refresh=500 steps)
+                              regularise mracos(strength=1e-4, ramp=0..2k steps); harden every(10%) }
   layers encoder.lstm[2].** { weights int4 per_group(16) lsq; pin never }
   layers joint.output.** { weights ternary }
   layers **.lstm[*] { hidden int8 fixed(1); cell int16 fraction(10); accumulate sum16; bias int32 }
@@ -60,7 +61,8 @@ def test_every_plan_fits_the_schema_and_comes_back(text):
     except DiagnosticError as e:
         # what the generator cannot know: methods that contradict each other, schedules, widths of the target
         assert {d.code for d in e.diagnostics if d.severity == "error"} <= {
-            "contradictory-methods", "impossible-schedule", "unsupported-by-target", "accumulator-overflow", "pin-overflow", "out-of-range",
+            "contradictory-methods", "impossible-schedule", "unsupported-by-target", "accumulator-overflow",
+                                                                            "pin-overflow", "out-of-range",
             "unsuitable-method"}, e
         return
     for plan in plans:
@@ -71,7 +73,8 @@ def test_every_plan_fits_the_schema_and_comes_back(text):
 
 def test_the_digest_is_the_same_in_every_process():
     code = f"import nnac; print(nnac.loads({RICH!r}).plan.digest)"
-    runs = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": str(s), "PYTHONPATH": "."}, capture_output=True, text=True,
+    runs = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": str(s), "PYTHONPATH": "."},
+                           capture_output=True, text=True,
                            check=True).stdout for s in (1, 2)}
     assert len(runs) == 1 and runs.pop().strip() == nnac.loads(RICH).plan.digest
 
@@ -91,7 +94,8 @@ def _without(data, *path):
 
 @pytest.mark.parametrize("spoil", [
     lambda d: _without(d, "target"), lambda d: _without(d, "sites", 0,
-                                                        "path"), lambda d: d.update(nnac_plan=2), lambda d: d["model"].update(builder=None)
+                                                        "path"), lambda d: d.update(nnac_plan=2),
+                                   lambda d: d["model"].update(builder=None)
     or d["sites"][0].update(kind="planet", colour=1), lambda d: d["target"]["dram"].update(bandwith=1),
     lambda d: d["sites"][2].update(weights={"width": "int99"}),
     lambda d: d["target"].update(clock=-1),
@@ -111,13 +115,16 @@ def test_what_is_not_json_is_refused(text):
 
 def test_the_plan_prints_for_people():
     text = str(nnac.loads(RICH).plan)
-    assert "encoder.lstm[1].input" in text and "lloyd_max(4, refresh=500 steps)" in text and "mracos(strength=0.0001, ramp=0..2k steps)" in text
+    assert ("encoder.lstm[1].input" in text and "lloyd_max(4, refresh=500 steps)" in text
+            and "mracos(strength=0.0001, ramp=0..2k steps)" in text)
 
 
 def test_printed_settings_are_read_back_as_they_are():
     """What the plan prints is the language again."""
     plan = nnac.loads(RICH).plan
-    lines = [f"  layers {s.path} {{ {'; '.join(f'{k} {v}' for k, v in s.settings.items() if k != 'frames')} }}" for s in plan]
+    lines = [f"  layers {s.path} {{ {'; '.join(f'{k} {v}' for k, v in s.settings.items() if k != 'frames')} }}"
+             for s in plan]
     head = RICH.partition("  layers")[0]
-    assert [s.settings for s in nnac.loads(head + "\n".join(lines) + "\n  budget { weights <= 8 MiB; bits_per_weight <= 9 }\n}").plan] == [
+    assert [s.settings for s in nnac.loads(head + "\n".join(lines) +
+                                           "\n  budget { weights <= 8 MiB; bits_per_weight <= 9 }\n}").plan] == [
         s.settings for s in plan]

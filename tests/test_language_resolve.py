@@ -32,7 +32,8 @@ def codes(text: str) -> list[str]:
 # -- precedence
 
 def test_later_rules_win_setting_by_setting():
-    p = plan("layers ** { weights int8; activations int16 }\nlayers encoder.lstm[0] { activations int8 }\nlayers **.lstm[*] { weights int4 sawb }")
+    p = plan("layers ** { weights int8; activations int16 }\nlayers encoder.lstm[0] { activations int8 }\nlayers "
+             "**.lstm[*] { weights int4 sawb }")
     assert p["encoder.lstm[0]"].activations.bits == 8 and p["encoder.lstm[1]"].activations.bits == 16
     assert p["encoder.lstm[0].input"].weights.bits == 4 and p["joint.output.weight"].weights.bits == 8
 
@@ -49,13 +50,15 @@ def test_a_rule_reaches_everything_below_what_it_selects():
 
 
 def test_one_gate_can_differ():
-    p = plan("layers **.recurrent.gate.f { weights int4 per_tensor }\nlayers encoder.lstm[2].recurrent.gate.{i, o} { weights gq(3) }")
+    p = plan("layers **.recurrent.gate.f { weights int4 per_tensor }\nlayers encoder.lstm[2].recurrent.gate.{i, o} { "
+             "weights gq(3) }")
     widths = [g.weights.bits for g in p.gates("encoder.lstm[2].recurrent")]
     assert widths == [3, 4, 8, 3] and not p.uniform("encoder.lstm[2].recurrent") and p.uniform("encoder.lstm[2].input")
 
 
 def test_the_origin_of_a_value_is_the_line_that_won():
-    text = f"{HEAD}policy p {{\n model rnnt(size=\"small\")\n target edge\n layers ** {{ weights int8 }}\n layers joint.** {{ weights   int4 }}\n}}"
+    text = (f"{HEAD}policy p {{\n model rnnt(size=\"small\")\n target edge\n layers ** {{ weights int8 }}\n"
+            f" layers joint.** {{ weights   int4 }}\n}}")
     chain = nnac.loads(text, name="f.nnac").plan.origin("joint.output.weight", "weights")
     assert [(o.file, o.line) for o in chain] == [(None, 0), ("f.nnac", 5), ("f.nnac", 6)]
     assert chain[-1].rule == "layers joint.**" and chain[-1].text == "weights int4" and chain[-1].column == 20
@@ -64,13 +67,15 @@ def test_the_origin_of_a_value_is_the_line_that_won():
 def test_what_nobody_says_has_a_stated_default():
     p = plan("")
     site = p["encoder.lstm[0]"]
-    assert str(site.cell) == "int16 fraction(11)" and site.accumulate == "acc32" and str(site.bias) == "int32" and site.place == "nna"
+    assert (str(site.cell) == "int16 fraction(11)" and site.accumulate == "acc32" and str(site.bias) == "int32"
+            and site.place == "nna")
     assert str(p["encoder.lstm[0].input"].weights) == "int8 per_channel minmax"
     assert p.origin("encoder.lstm[0]", "cell")[0].rule == "default"
 
 
 def test_the_hidden_state_follows_the_activations_unless_said():
-    p = plan("layers encoder.lstm[*] { activations int16; accumulator int48 }\nlayers encoder.lstm[1] { hidden int8 fixed(1) }\n"
+    p = plan("layers encoder.lstm[*] { activations int16; accumulator int48 }\nlayers encoder.lstm[1] { hidden int8 "
+             "fixed(1) }\n"
              "layers encoder.norm[*] { activations int8 }\nlayers encoder.** { accumulator int48 }")
     assert p["encoder.lstm[0]"].hidden.bits == 16 and p["encoder.lstm[1]"].hidden.bits == 8
     assert str(p["encoder.lstm[1]"].hidden.method) == "fixed(1)"
@@ -85,27 +90,33 @@ def test_a_recurrent_layer_gives_its_hidden_state():
 def test_sums_are_as_wide_as_their_operands_ask():
     p = plan("layers encoder.norm[0], encoder.reduce { activations int16 }\nlayers joint.output.** { weights int16 }")
     assert {s.path: s.accumulator.bits for s in p if s.accumulator} == {
-        "encoder.lstm[0]": 32, "encoder.lstm[1]": 48, "encoder.lstm[2]": 32, "joint.encoder": 32, "prediction.lstm[0]": 32,
+        "encoder.lstm[0]": 32, "encoder.lstm[1]": 48, "encoder.lstm[2]": 32, "joint.encoder": 32,
+                                                                        "prediction.lstm[0]": 32,
         "joint.prediction": 32, "joint.output": 48}
 
 
-@pytest.mark.parametrize("words", ["weights fp16", "activations fp16", "hidden float", "cell int8", "bias int8", "weights int32"])
+@pytest.mark.parametrize("words", ["weights fp16", "activations fp16", "hidden float", "cell int8", "bias int8",
+                                   "weights int32"])
 def test_what_no_executor_computes_is_refused(words):
-    assert codes(f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n layers **.lstm[*] {{ {words} }}\n}}') == ["unsupported-width"]
+    assert codes(f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n layers **.lstm[*] {{ {words} }}\n'
+                 f'}}') == ["unsupported-width"]
 
 
 def test_none_takes_back_what_an_earlier_rule_said():
-    p = plan("training { steps 9k steps }\nlayers encoder.** { sparsity magnitude(50%) }\nlayers encoder.lstm[0].** { sparsity none }")
+    p = plan("training { steps 9k steps }\nlayers encoder.** { sparsity magnitude(50%) }\nlayers encoder.lstm[0].** { "
+             "sparsity none }")
     assert p["encoder.lstm[0].input"].sparsity is None and p["encoder.lstm[1].input"].sparsity.target == 0.5
 
 
 SETTINGS = ["weights int4", "weights int8", "weights gq(3)", "codec raw", "codec entropy", "pin never"]
-PATHS = ["**", "encoder.**", "encoder.lstm[0]", "encoder.lstm[*].input", "**.gate.f", "encoder.lstm[1].recurrent.gate.{i, g}", "joint.**",
+PATHS = ["**", "encoder.**", "encoder.lstm[0]", "encoder.lstm[*].input", "**.gate.f",
+         "encoder.lstm[1].recurrent.gate.{i, g}", "joint.**",
          "encoder.lstm[0..1].**", "prediction.lstm[0].{input, recurrent}"]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(PATHS), st.lists(st.sampled_from(SETTINGS), min_size=1, max_size=2, unique_by=lambda x: x.split()[0])),
+@given(st.lists(st.tuples(st.sampled_from(PATHS), st.lists(st.sampled_from(SETTINGS), min_size=1, max_size=2,
+                                                           unique_by=lambda x: x.split()[0])),
                 max_size=8))
 def test_the_plan_is_what_reading_the_rules_in_order_gives(rules):
     """Oracle: walk the rules from the first to the last, match each site by a regular expression, overwrite."""
@@ -114,9 +125,11 @@ def test_the_plan_is_what_reading_the_rules_in_order_gives(rules):
     def pattern(path):
         parts = []
         for step in path.split("."):
-            parts.append("**" if step == "**" else re.escape(step).replace(r"\[\*\]", r"\[\d+\]").replace(r"\[0\.\.1\]", r"\[[01]\]")
+            parts.append("**" if step == "**" else re.escape(step).replace(r"\[\*\]", r"\[\d+\]").replace(r"\[0\.\.1\]",
+                r"\[[01]\]")
                          .replace(r"\{", "(?:").replace(r"\}", ")").replace(r",\ ", "|"))
-        text = r"\.".join(parts).replace(r"**\.", r"(?:[^.]+\.)*").replace(r"\.**", r"(?:\.[^.]+)*").replace("**", r".*")
+        text = r"\.".join(parts).replace(r"**\.", r"(?:[^.]+\.)*").replace(r"\.**", r"(?:\.[^.]+)*").replace("**",
+            r".*")
         return re.compile(rf"{text}(?:\.(?:input|recurrent|weight|gate)(?:\..*)?)?")
 
     # `[0..1]` holds a dot: written without it for the oracle
@@ -127,7 +140,8 @@ def test_the_plan_is_what_reading_the_rules_in_order_gives(rules):
             continue
         expected = {"weights": "int8 per_channel minmax", "codec": "auto", "pin": "auto"}
         for path, said in rules:
-            if pattern(path.replace("[0..1]", "[01]").replace("[01]", "[0-1]")).fullmatch(site.path) if "[0..1]" not in path else re.fullmatch(
+            if pattern(path.replace("[0..1]", "[01]").replace("[01]",
+                "[0-1]")).fullmatch(site.path) if "[0..1]" not in path else re.fullmatch(
                     r"encoder\.lstm\[[01]\](\..*)?", site.path):
                 for one in said:
                     name, value = one.split(" ", 1)
@@ -163,20 +177,23 @@ def test_single_star_is_one_step():
 
 
 def test_slices_and_alternatives():
-    assert selected("encoder.lstm[1..2]") == [p for p in selected("**") if p.startswith(("encoder.lstm[1]", "encoder.lstm[2]"))]
+    assert selected("encoder.lstm[1..2]") == [p for p in selected("**")
+                                              if p.startswith(("encoder.lstm[1]", "encoder.lstm[2]"))]
     assert selected("encoder.{lstm[0], norm[0]}") == selected("encoder.lstm[0], encoder.norm[0]")
 
 
 def test_bidirectional_kernels_have_paths_of_their_own():
     p = plan("layers encoder.lstm[*].backward.** { weights int4 }", 'rnnt(size="saon57m")')
-    assert p["encoder.lstm[5].backward.input"].weights.bits == 4 and p["encoder.lstm[5].forward.input"].weights.bits == 8
+    assert (p["encoder.lstm[5].backward.input"].weights.bits == 4
+            and p["encoder.lstm[5].forward.input"].weights.bits == 8)
 
 
 # -- parameters
 
 def test_parameters_are_overridden_and_keep_their_kind():
-    text = f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n let bits = 5\n let end = 2 * 3k steps\n training {{ steps end }}\n' \
-           "layers encoder.lstm[*].** { weights gq(bits) }\n}"
+    text = (f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n let bits = 5\n let end = 2 * 3k steps\n'
+            f' training {{ steps end }}\n'
+            "layers encoder.lstm[*].** { weights gq(bits) }\n}")
     assert nnac.loads(text).plan["encoder.lstm[0].input"].weights.bits == 5
     p = nnac.loads(text, bits=3, end="4k steps").plan
     assert p["encoder.lstm[0].input"].weights.bits == 3 and p.training.steps == 4000 and p.parameters["bits"] == 3
@@ -193,7 +210,8 @@ def test_parameters_may_be_defined_in_any_order_but_not_in_circles():
 
 
 def test_numbers_cannot_grow_without_bound():
-    doubling = "let a0 = 1e300\n" + "\n".join(f"let a{i + 1} = a{i} * a{i}" for i in range(40)) + "\nbudget { cycles <= a40 * 1 cycles }"
+    doubling = "let a0 = 1e300\n" + "\n".join(f"let a{i + 1} = a{i} * a{i}"
+                                              for i in range(40)) + "\nbudget { cycles <= a40 * 1 cycles }"
     assert "wrong-unit" in codes(f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n{doubling}\n}}')
 
 
@@ -201,14 +219,17 @@ def test_a_sweep_makes_one_named_plan_for_each_combination():
     body = "sweep bits over [8, 5, 4]\nsweep how over [\"fista\", \"ista\"]\ntraining { steps 9k steps }\n" \
            "layers encoder.lstm[*].** { weights gq(bits); sparsity csp(50%, solver=how) }"
     policy = nnac.loads(f'{HEAD}policy gq {{\n model rnnt(size="small")\n target edge\n{body}\n}}')
-    assert list(policy.plans)[:3] == ["gq[bits=8, how=fista]", "gq[bits=8, how=ista]", "gq[bits=5, how=fista]"] and len(policy.plans) == 6
+    assert list(policy.plans)[:3] == ["gq[bits=8, how=fista]", "gq[bits=8, how=ista]",
+                                      "gq[bits=5, how=fista]"] and len(policy.plans) == 6
     assert policy.plans["gq[bits=4, how=ista]"]["encoder.lstm[0].input"].sparsity.solver == "ista"
     one = nnac.loads(f'{HEAD}policy gq {{\n model rnnt(size="small")\n target edge\n{body}\n}}', bits=3, how="ista")
     assert len(one.plans) == 1 and one.plan["encoder.lstm[0].input"].weights.bits == 3
 
 
 def test_variants_of_a_sweep_are_plans_of_their_own():
-    policy = nnac.loads(f'{HEAD}policy g {{\n model rnnt(size="small")\n target edge\n sweep b over [4, 5]\n layers ** {{ weights int(b) }}\n}}')
+    policy = nnac.loads(f'{HEAD}policy g '
+                        f'{{\n model rnnt(size="small")\n target edge\n sweep b over [4, 5]\n'
+                        f' layers ** {{ weights int(b) }}\n}}')
     a, b = policy.plans.values()
     assert a != b and a.digest != b.digest and len({a, b}) == 2
 
@@ -220,10 +241,14 @@ BASE = 'policy base {\n model rnnt(size="small")\n target edge\n let bits = 8\n 
 
 
 def test_a_policy_refines_the_one_it_extends():
-    p = nnac.loads(HEAD + BASE + "policy fine extends base {\n let bits = 4\n layers joint.** { weights int8 }\n budget { weights <= 8 MiB }\n}\n")
-    assert p.name == "fine" and p.plan["encoder.lstm[0].input"].weights.bits == 4 and p.plan["joint.output.weight"].weights.bits == 8
+    p = nnac.loads(HEAD + BASE +
+        "policy fine extends base {\n let bits = 4\n layers joint.** { weights int8 }\n budget { weights <= 8 MiB "
+                   "}\n}\n")
+    assert (p.name == "fine" and p.plan["encoder.lstm[0].input"].weights.bits == 4
+            and p.plan["joint.output.weight"].weights.bits == 8)
     assert {b.quantity: b.limit for b in p.plan.budgets} == {"weights": 8 << 20, "sram": 1 << 20}
-    assert nnac.loads(HEAD + BASE + "policy fine extends base {\n let bits = 4\n}\n", "base").plan["joint.output.weight"].weights.bits == 8
+    assert nnac.loads(HEAD + BASE + "policy fine extends base {\n let bits = 4\n}\n",
+                      "base").plan["joint.output.weight"].weights.bits == 8
 
 
 def test_overriding_the_policy_one_extends_is_no_mistake():
@@ -239,7 +264,8 @@ def test_the_model_of_a_base_can_be_exchanged():
 def test_imports_are_found_beside_the_file_and_among_the_specs(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "base.nnac").write_text(HEAD + BASE)
-    (tmp_path / "top.nnac").write_text('import "sub/base.nnac"\npolicy top extends base {\n layers ** { weights int4 }\n}\n')
+    (tmp_path / "top.nnac").write_text('import "sub/base.nnac"\npolicy top extends base {\n layers ** { weights int4 '
+                                       '}\n}\n')
     p = nnac.load(tmp_path / "top.nnac")
     assert p.name == "top" and p.plan.origin("joint.output.weight", "weights")[-2].file.endswith("base.nnac")
 
@@ -247,7 +273,8 @@ def test_imports_are_found_beside_the_file_and_among_the_specs(tmp_path):
 def test_a_diamond_of_imports_declares_nothing_twice(tmp_path):
     (tmp_path / "a.nnac").write_text(HEAD + BASE)
     (tmp_path / "b.nnac").write_text('import "a.nnac"\npolicy b extends base {\n layers ** { codec raw }\n}\n')
-    (tmp_path / "c.nnac").write_text('import "a.nnac"\nimport "b.nnac"\npolicy c extends b {\n layers ** { pin never }\n}\n')
+    (tmp_path / "c.nnac").write_text('import "a.nnac"\nimport "b.nnac"\npolicy c extends b {\n layers ** { pin never '
+                                     '}\n}\n')
     assert nnac.load(tmp_path / "c.nnac").plan["joint.output.weight"].codec == "raw"
 
 
@@ -281,28 +308,34 @@ def test_shipped_targets_are_what_the_design_says():
         assert problems == []
         assert Target.from_json(found[name].to_json()) == found[name]
     edge = found["edge"]
-    assert (edge.clock, edge.multipliers, edge.sram, edge.pinned, edge.dram.bandwidth) == (500_000_000, 256, 512 << 10, 128 << 10, 3_750_000_000)
+    assert (edge.clock, edge.multipliers, edge.sram, edge.pinned, edge.dram.bandwidth) == (500_000_000, 256, 512 << 10,
+        128 << 10, 3_750_000_000)
     assert (found["tiny"].lanes, found["tiny"].dram.bandwidth) == (16, 500_000_000)
-    assert (found["large"].lanes, found["large"].columns, found["large"].clock, found["large"].dram.bandwidth) == (128, 8, 10**9, 12 * 10**9)
+    assert (found["large"].lanes, found["large"].columns, found["large"].clock, found["large"].dram.bandwidth) == (128,
+        8, 10**9, 12 * 10**9)
     assert found["rapid"].macs_per_cycle("int4") == 8192 and found["rapid"].macs_per_cycle("fp16") == 1024
 
 
 def test_dram_time_is_latency_and_whole_bursts():
-    t = from_values("t", dict(clock=500_000_000, lanes=1, columns=1, sram=1, pinned=0, dram=dict(bandwidth=3_750_000_000, latency=250, burst=128),
+    t = from_values("t", dict(clock=500_000_000, lanes=1, columns=1, sram=1, pinned=0,
+                              dram=dict(bandwidth=3_750_000_000, latency=250, burst=128),
                               multiply={"int8": 1}))
-    assert t.dram_cycles(1) == t.dram_cycles(128) == 250 + 18          # 128 bytes at 7.5 bytes a cycle: 17.07, rounded up
+    # 128 bytes at 7.5 bytes a cycle: 17.07, rounded up
+    assert t.dram_cycles(1) == t.dram_cycles(128) == 250 + 18
     assert t.dram_cycles(129) == 250 + 35
 
 
 def test_a_target_can_extend_another():
-    text = HEAD + 'target twice extends edge {\n lanes 128\n dram bandwidth(7.5 GB/s)\n}\npolicy p {\n model rnnt(size="small")\n target twice\n}'
+    text = (HEAD + 'target twice extends edge {\n lanes 128\n dram bandwidth(7.5 GB/s)\n}\npolicy p {\n'
+                   ' model rnnt(size="small")\n target twice\n}')
     t = nnac.loads(text).plan.target
     assert (t.name, t.lanes, t.columns, t.dram.bandwidth, t.dram.burst) == ("twice", 128, 4, 7_500_000_000, 128)
 
 
 def test_narrow_weights_are_multiplied_as_the_next_width():
     t = nnac.loads(f'{HEAD}policy p {{\n model rnnt(size="small")\n target edge\n}}').plan.target
-    assert (t.multiply_width(5), t.multiply_width(8), t.multiply_width(9), t.multiply_width(17)) == ("int8", "int8", "int16", None)
+    assert (t.multiply_width(5), t.multiply_width(8), t.multiply_width(9), t.multiply_width(17)) == ("int8", "int8",
+        "int16", None)
 
 
 def test_resolving_never_needs_the_heavy_libraries():
@@ -311,7 +344,8 @@ def test_resolving_never_needs_the_heavy_libraries():
 
     code = ("import sys, nnac; p = nnac.load('specs/rnnt_int8.nnac').plan; p.to_json(); str(p); "
             "print([m for m in ('torch', 'numpy', 'networkx', 'lark', 'rich') if m in sys.modules])")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout.strip() == "[]"
 
 
 def test_a_file_of_several_policies_is_about_the_last_that_none_extends():

@@ -14,7 +14,8 @@ from nnac.train.families.rnnt import Transducer
 FRAMES, BATCH = 40, 4
 
 
-def checked(weights: str = "int8 per_channel", inputs: str = "int8 percentile(99.99)", hidden: str = "int8 fixed(1)", accumulate: str = "acc32",
+def checked(weights: str = "int8 per_channel", inputs: str = "int8 percentile(99.99)", hidden: str = "int8 fixed(1)",
+            accumulate: str = "acc32",
             rules: str = "", model: str = "cells=64, prediction_cells=64, embedding=64, features=32"):
     """The resolution of a policy for the tiny RNN-T, and the codes of its diagnostics."""
     found = check_text(f'import "targets/rapid.nnac"\npolicy p {{\n  model rnnt(size="tiny", {model})\n  target rapid\n'
@@ -62,9 +63,11 @@ def test_the_figure_is_what_the_training_module_leaves(weights, inputs, hidden):
     for path, f in said.items():
         left = len(real[path].unique())
         assert left <= f.levels + 2                                       # the best case, and the luck of one weight
-        assert left >= f.levels / 4                                       # an input clip of 4 is the worst that the rule expects
+        # an input clip of 4 is the worst that the rule expects
+        assert left >= f.levels / 4
         other = path.replace("recurrent", "input") if path.endswith("recurrent") else path.replace("input", "recurrent")
-        assert len(real[other].unique()) >= 0.6 * f.whole                 # the other kernel has them all (a clip within the range aside)
+        # the other kernel has them all (a clip within the range aside)
+        assert len(real[other].unique()) >= 0.6 * f.whole
 
 
 def test_separate_sums_give_every_kernel_its_codes_back():
@@ -75,7 +78,8 @@ def test_separate_sums_give_every_kernel_its_codes_back():
 
 
 @pytest.mark.parametrize("weights, inputs, hidden", [
-    ("int8 per_channel", "int8 percentile(99.99)", "int8 fixed(1)"), ("int4 per_channel", "int4 percentile(99.9)", "int4 fixed(1)"),
+    ("int8 per_channel", "int8 percentile(99.99)", "int8 fixed(1)"),
+                                                     ("int4 per_channel", "int4 percentile(99.9)", "int4 fixed(1)"),
     ("int2 per_channel", "int8 percentile(99.99)", "int8"), ("lloyd_max(4)", "int8", "int8"),
     ("int8 per_channel", "int8 percentile(99.99)", "int4 fixed(1)"),      # 57 of 255: fewer, not few
     ("int8 per_channel", "int8 fixed(2)", "int8 fixed(1)"),
@@ -87,10 +91,12 @@ def test_kernels_with_codes_to_spare_are_not_reported(weights, inputs, hidden):
 
 def test_narrow_recurrent_weights_of_their_own_have_a_wider_kernel_to_share_with():
     rules = "  layers **.lstm[*].recurrent { weights int4 per_channel }\n"
-    r, _ = checked(inputs="int8 fixed(4)", hidden="int8 fixed(0.25)", rules=rules)        # 127 / 16 = 8: all 15 levels fit
+    # 127 / 16 = 8: all 15 levels fit
+    r, _ = checked(inputs="int8 fixed(4)", hidden="int8 fixed(0.25)", rules=rules)
     assert not found(r) and all(len(v.unique()) >= 15 for p, v in codes(r).items() if p.endswith("recurrent"))
     # kernels settled alike are one matrix: 7 / 16 rounds to nothing
-    assert {f.levels for f in found(checked("int4 per_channel", "int8 fixed(4)", "int8 fixed(0.25)")[0]).values()} == {1}
+    assert {f.levels for f in found(checked("int4 per_channel", "int8 fixed(4)",
+                                            "int8 fixed(0.25)")[0]).values()} == {1}
 
 
 def test_gates_of_their_own_width_are_seen_one_by_one():
@@ -103,8 +109,10 @@ def test_the_hidden_state_of_the_layer_below_is_the_input_where_no_norm_stands_b
     model = "cells=64, prediction_cells=64, norm=false, stack=1, reduce=1, layers=3"
     apart = "  layers encoder.lstm[0] { hidden int4 fixed(1) }\n"
     r, diagnostics = checked("int8 per_channel", rules=apart, model=model)
-    # int4 comes in, int8 goes round: 127 / (127 / 7) = 7, so 15 levels; lstm[0] itself has 57 of its input kernel's left
-    assert {p: f.levels for p, f in found(r).items()} == {"encoder.lstm[1].recurrent": 15} and diagnostics.count("starved-kernel") == 1
+    # int4 comes in, int8 goes round: 127 / (127 / 7) = 7, so 15 levels; lstm[0] itself has 57 of its input kernel's
+    # left
+    assert {p: f.levels for p,
+            f in found(r).items()} == {"encoder.lstm[1].recurrent": 15} and diagnostics.count("starved-kernel") == 1
     top = codes(r)["encoder.lstm[1].recurrent"].abs().amax(1).median()
     assert 6 <= top <= 8
 

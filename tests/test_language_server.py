@@ -102,8 +102,10 @@ def test_completion_of_imports(session, tmp_path):
 
 @pytest.mark.parametrize("mark,shift,words", [
     ("weights      int8", 1, "how weights are held"), ("percentile", 3, "percentile of |x|"), ("gq(bits", 1, "mu-law"),
-    ("space=", 1, "space in which the centroids"), ("mu_law(255", 2, "curvature"), ("bits, space", 1, "bits = 5"), ("long }", 1, "5k steps"),
-    ("encoder.lstm[0]", 3, "encoder.lstm[0].input"), ("encoder.lstm[0]", 3, "wins"), ("steps\n", 1, "steps"), ("edge\n  let", 1, "bandwidth"),
+    ("space=", 1, "space in which the centroids"), ("mu_law(255", 2, "curvature"), ("bits, space", 1, "bits = 5"),
+                                              ("long }", 1, "5k steps"),
+    ("encoder.lstm[0]", 3, "encoder.lstm[0].input"), ("encoder.lstm[0]", 3, "wins"), ("steps\n", 1, "steps"),
+                                              ("edge\n  let", 1, "bandwidth"),
     ("rnnt(size", 1, "weights,")])
 def test_hover_says_what_is_known(session, mark, shift, words):
     s, path = session
@@ -128,7 +130,8 @@ def test_rename_changes_every_use_and_nothing_else(session):
     text = TEXT
     for e in sorted(edits[path], key=lambda e: -e.span.start):
         text = text[:e.span.start] + e.text + text[e.span.end:]
-    assert text == TEXT.replace("let     bits", "let     width").replace("= bits *", "= width *").replace("gq(bits,", "gq(width,")
+    assert text == TEXT.replace("let     bits", "let     width").replace("= bits *", "= width *").replace("gq(bits,",
+        "gq(width,")
     assert s.change(path, text) == []
     for bad in ("", "1x", "a b", "true", "long"):
         assert isinstance(s.rename(path, offset("width, space", text), bad), str)
@@ -185,14 +188,16 @@ async def converse(folder: Path) -> None:
     await client.start_io(sys.executable, "-m", "nnac", "lsp", env=os.environ | {"PYTHONPATH": "."})
     answer = await client.initialize_async(lsp.InitializeParams(capabilities=lsp.ClientCapabilities()))
     can = answer.capabilities
-    assert can.completion_provider and can.hover_provider and can.definition_provider and can.rename_provider and can.document_formatting_provider
+    assert (can.completion_provider and can.hover_provider and can.definition_provider and can.rename_provider
+            and can.document_formatting_provider)
     client.initialized(lsp.InitializedParams())
 
     uri = (folder / "p.nnac").as_uri()
     broken = "# naïve 😀 " + TEXT.replace("int8 per_channel", "int8 per_chanel")
     client.text_document_did_open(lsp.DidOpenTextDocumentParams(lsp.TextDocumentItem(uri, "nnac", 1, broken)))
     first = await asyncio.wait_for(arrived.get(), 60)
-    assert [d.code for d in first.diagnostics] == ["unknown-target", "unknown-word"]      # the import stands in the comment now
+    # the import stands in the comment now
+    assert [d.code for d in first.diagnostics] == ["unknown-target", "unknown-word"]
     word = first.diagnostics[1].range
     assert (word.start.line, word.start.character, word.end.character) == (10, 22, 32)
 
@@ -201,8 +206,10 @@ async def converse(folder: Path) -> None:
     assert mends[0].edit.changes[uri][0].new_text == "per_channel"
 
     async def change(version, start, end, text):
-        client.text_document_did_change(lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(version, uri), [
-            lsp.TextDocumentContentChangePartial(range=lsp.Range(lsp.Position(*start), lsp.Position(*end)), text=text)]))
+        client.text_document_did_change(lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(version,
+            uri), [
+            lsp.TextDocumentContentChangePartial(range=lsp.Range(lsp.Position(*start), lsp.Position(*end)),
+                                                 text=text)]))
         return (await asyncio.wait_for(arrived.get(), 60)).diagnostics or []
 
     assert [d.code for d in await change(2, (10, 22), (10, 32), "per_channel")] == ["unknown-target"]
@@ -218,9 +225,11 @@ async def converse(folder: Path) -> None:
     edit = await client.text_document_rename_async(lsp.RenameParams(here, lsp.Position(5, 11), "width"))
     assert len(edit.changes[uri]) == 3
     assert await client.text_document_rename_async(lsp.RenameParams(here, lsp.Position(10, 5), "width")) is None
-    assert await client.text_document_formatting_async(lsp.DocumentFormattingParams(here, lsp.FormattingOptions(2, True))) in ([], None, ())
+    assert await client.text_document_formatting_async(lsp.DocumentFormattingParams(here,
+        lsp.FormattingOptions(2, True))) in ([], None, ())
     await change(4, (4, 2), (4, 2), "     ")
-    [whole] = await client.text_document_formatting_async(lsp.DocumentFormattingParams(here, lsp.FormattingOptions(2, True)))
+    [whole] = await client.text_document_formatting_async(lsp.DocumentFormattingParams(here,
+        lsp.FormattingOptions(2, True)))
     assert whole.new_text == TEXT
     client.text_document_did_close(lsp.DidCloseTextDocumentParams(here))
     assert not (await asyncio.wait_for(arrived.get(), 60)).diagnostics
@@ -235,10 +244,14 @@ def test_a_real_client_over_stdio(tmp_path):
 
 # -- requests beyond sense
 
-ODD = [{}, {"textDocument": {"uri": "file:///tmp/none.nnac"}}, {"textDocument": 3, "position": {"line": 0, "character": 0}}, None, [], "x",
-       *({"textDocument": {"uri": uri}, "position": position} for uri in ("file:///tmp/none.nnac", "", "\0", "untitled:x", 7)
-         for position in ({"line": -1, "character": -1}, {"line": 10**9, "character": 10**9}, {"line": "a"}, {"line": 1.5, "character": None}, 3))]
-METHODS = ["textDocument/completion", "textDocument/hover", "textDocument/definition", "textDocument/rename", "textDocument/formatting",
+ODD = [{}, {"textDocument": {"uri": "file:///tmp/none.nnac"}},
+       {"textDocument": 3, "position": {"line": 0, "character": 0}}, None, [], "x",
+       *({"textDocument": {"uri": uri}, "position": position}
+         for uri in ("file:///tmp/none.nnac", "", "\0", "untitled:x", 7)
+         for position in ({"line": -1, "character": -1}, {"line": 10**9, "character": 10**9}, {"line": "a"},
+                          {"line": 1.5, "character": None}, 3))]
+METHODS = ["textDocument/completion", "textDocument/hover", "textDocument/definition", "textDocument/rename",
+           "textDocument/formatting",
            "textDocument/codeAction", "textDocument/nothing", "", "workspace/symbol"]
 
 
@@ -250,13 +263,17 @@ def test_every_request_is_answered(tmp_path):
         body = json.dumps(message).encode()
         return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
-    asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i, (m, p) in enumerate((m, p) for m in METHODS for p in ODD)]
+    asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i,
+             (m, p) in enumerate((m, p) for m in METHODS for p in ODD)]
     asked += [{"jsonrpc": "2.0", "id": f"n{i}", "method": m} for i, m in enumerate(METHODS)]
     asked += [{"jsonrpc": "1.0", "id": "old", "method": "textDocument/hover", "params": {}}]
-    first = [{"jsonrpc": "2.0", "id": "init", "method": "initialize", "params": {"processId": None, "rootUri": None, "capabilities": {}}},
-             {"jsonrpc": "2.0", "method": "initialized", "params": {}}, {"jsonrpc": "2.0", "method": "textDocument/didOpen", "params": 5},
+    first = [{"jsonrpc": "2.0", "id": "init", "method": "initialize",
+              "params": {"processId": None, "rootUri": None, "capabilities": {}}},
+             {"jsonrpc": "2.0", "method": "initialized", "params": {}},
+             {"jsonrpc": "2.0", "method": "textDocument/didOpen", "params": 5},
              {"jsonrpc": "2.0", "method": "nothing"}]
-    last = [{"jsonrpc": "2.0", "id": "bye", "method": "shutdown"}, {"jsonrpc": "2.0", "id": "late", "method": "textDocument/hover", "params": {}},
+    last = [{"jsonrpc": "2.0", "id": "bye", "method": "shutdown"},
+            {"jsonrpc": "2.0", "id": "late", "method": "textDocument/hover", "params": {}},
             {"jsonrpc": "2.0", "method": "exit"}]
     said = b"".join(map(framed, [*first, *asked, *last]))
     done = subprocess.run([sys.executable, "-m", "nnac", "lsp"], input=said, capture_output=True, timeout=120)

@@ -39,13 +39,15 @@ def q(value, unit=None) -> Quantity:
 
 
 def test_units_that_differ_are_not_added():
-    for a, b in ((q(1, "steps"), q(1, "epochs")), (q(1, "MiB"), q(1, "ms")), (q(1), q(1, "%")), (q(1, "cycles"), q(1, "us"))):
+    for a, b in ((q(1, "steps"), q(1, "epochs")), (q(1, "MiB"), q(1, "ms")), (q(1), q(1, "%")),
+                 (q(1, "cycles"), q(1, "us"))):
         with pytest.raises(UnitError, match="cannot be"):
             a + b
 
 
 def test_products_and_quotients_have_the_units_they_should():
-    assert (q(250, "cycles") / q(500, "MHz")).dimension == TIME and (q(250, "cycles") / q(500, "MHz")).value == Fraction(1, 2 * 10**6)
+    assert (q(250, "cycles") / q(500, "MHz")).dimension == TIME and (q(250, "cycles") / q(500,
+        "MHz")).value == Fraction(1, 2 * 10**6)
     assert (q(2, "ms") * q("3.75", "GB/s")) == Quantity(Fraction(7_500_000), BYTES)
     assert (q(1, "GB") / q(1, "s")).dimension == BANDWIDTH and (q(10, "cycles") / q(1, "s")).dimension == FREQUENCY
 
@@ -55,7 +57,8 @@ def test_a_share_of_something_is_that_something():
     assert (q(50, "%") * q(50, "%")) == Quantity(Fraction(1, 4)) and (q(10, "%") + q(5, "%")).dimension == PERCENT
 
 
-@pytest.mark.parametrize("text,value", [("4k", 4000), ("1.5M", 1_500_000), ("1_000", 1000), ("1e-4", Fraction(1, 10000)),
+@pytest.mark.parametrize("text,value", [("4k", 4000), ("1.5M", 1_500_000), ("1_000", 1000),
+                                        ("1e-4", Fraction(1, 10000)),
                                         ("0.1", Fraction(1, 10)), ("2E3", 2000)])
 def test_numbers_are_exact(text, value):
     assert number(text) == value
@@ -77,8 +80,10 @@ def test_numbers_cannot_grow_without_bound():
 
 
 @pytest.mark.parametrize("quantity,text", [
-    (q(4000, "steps"), "4k steps"), (q("1.25", "MiB"), "1.25 MiB"), (q(75, "%"), "75%"), (q(2, "ms"), "2 ms"), (q(500, "MHz"), "500 MHz"),
-    (q("3.75", "GB/s"), "3.75 GB/s"), (q(128, "bytes"), "128 bytes"), (q(Fraction(1, 3)), "0.333333"), (q(0, "steps"), "0 steps"), (q(1500), "1500")])
+    (q(4000, "steps"), "4k steps"), (q("1.25", "MiB"), "1.25 MiB"), (q(75, "%"), "75%"), (q(2, "ms"), "2 ms"),
+                                           (q(500, "MHz"), "500 MHz"),
+    (q("3.75", "GB/s"), "3.75 GB/s"), (q(128, "bytes"), "128 bytes"), (q(Fraction(1, 3)), "0.333333"),
+                                           (q(0, "steps"), "0 steps"), (q(1500), "1500")])
 def test_quantities_print_as_people_write_them(quantity, text):
     assert show(quantity) == text
 
@@ -89,7 +94,8 @@ def test_every_quantity_prints(unit, value):
 
 
 def test_moments_become_steps():
-    assert Moment(0.25, "training").steps(6000) == 1500 and Moment(2, "epochs").steps(9, 300) == 600 and Moment(7).steps(1) == 7
+    assert Moment(0.25, "training").steps(6000) == 1500 and Moment(2, "epochs").steps(9,
+        300) == 600 and Moment(7).steps(1) == 7
     with pytest.raises(UnitError, match="steps_per_epoch"):
         Moment(1, "epochs").steps(100)
     assert str(Span(Moment(0), Moment(2000))) == "0..2k steps" and str(Moment(0.6, "training")) == "60%"
@@ -117,7 +123,8 @@ def test_a_method_is_declared_completely(keyword):
 
 @pytest.mark.parametrize("cls", [*methods().values(), *forms().values()], ids=lambda c: c.keyword)
 def test_methods_survive_json_and_print_as_the_language(cls):
-    required = {n: {"integer": 2, "number": 0.5, "fraction": 0.5, "moment": Moment(100), "numbers": (-1.0, 0.0, 0.5)}[a.kind]
+    required = {n: {"integer": 2, "number": 0.5, "fraction": 0.5, "moment": Moment(100),
+                    "numbers": (-1.0, 0.0, 0.5)}[a.kind]
                 for n, (a, d) in cls.arguments().items() if d is attrs.NOTHING}
     one = cls.make(**required)
     assert from_dict(one.as_dict()) == one and hash(one) == hash(from_dict(one.as_dict()))
@@ -138,7 +145,8 @@ def test_bounds_hold_however_an_instance_is_made():
 
 
 def test_listing_methods_imports_none_of_them_and_nothing_heavy():
-    code = ("import sys, nnac.compression as c; c.keywords(); print('nnac.compression.gq' in sys.modules); c.find('gq'); "
+    code = ("import sys, nnac.compression as c; c.keywords(); print('nnac.compression.gq' in sys.modules); "
+            "c.find('gq'); "
             "print([m for m in ('torch', 'numpy', 'networkx', 'nnac.compression.csp') if m in sys.modules])")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
     assert out[:2] == ["False", "[]"]

@@ -1,4 +1,5 @@
-"""The language model: the second family.  Built, linted, trained, compiled, emulated; its names are nobody else's business."""
+"""The language model: the second family.  Built, linted, trained, compiled, emulated; its names are nobody else's
+business."""
 
 import json
 import re
@@ -50,7 +51,8 @@ def made(shape="", weights="int8", seed=0):
     return plan, network, module, labels
 
 
-SHAPES = ["", ", layers=2, project=8", ", tied=true, embedding=16", ", cells=24, project=12, embedding=12, tied=true, layers=3"]
+SHAPES = ["", ", layers=2, project=8", ", tied=true, embedding=16",
+          ", cells=24, project=12, embedding=12, tied=true, layers=3"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -130,13 +132,17 @@ def test_tied_weights_stay_one_parameter():
         LanguageModel(module.graph, weights, module.plan)
     again = LanguageModel(module.graph, None, module.plan)
     again.load_state_dict(module.state_dict())
-    assert torch.equal(again.eval()(labels), module.eval()(labels)) and again.layer("lm.output").weight is again.layer("lm.embedding").weight
+    assert torch.equal(again.eval()(labels),
+                       module.eval()(labels)) and again.layer("lm.output").weight is again.layer("lm.embedding").weight
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (dict(size="huge"), "no language model's size is called `huge`"), (dict(tied=True), "as wide as what the last LSTM returns: 64 is not 256"),
-    (dict(layers=0), "`layers` of a language model is a whole number from 1"), (dict(tied=1), "`tied` of a language model is true or false"),
-    (dict(vocabulary=1), "`vocabulary` of a language model is a whole number from 2"), (dict(cells=True), "`cells` of a language model")], ids=str)
+    (dict(size="huge"), "no language model's size is called `huge`"),
+    (dict(tied=True), "as wide as what the last LSTM returns: 64 is not 256"),
+    (dict(layers=0), "`layers` of a language model is a whole number from 1"),
+                                                (dict(tied=1), "`tied` of a language model is true or false"),
+    (dict(vocabulary=1), "`vocabulary` of a language model is a whole number from 2"),
+                                                (dict(cells=True), "`cells` of a language model")], ids=str)
 def test_impossible_sizes_are_refused(arguments, message):
     with pytest.raises(ModelError, match=message):
         build("lm", **arguments)
@@ -168,27 +174,33 @@ def text(tmp_path_factory):
     """A folder with sentences of the letters a to e, and a float network trained on them."""
     folder = tmp_path_factory.mktemp("text")
     r = np.random.default_rng(0)
-    words = ["abcde"[i:j] for i in range(5) for j in range(i + 1, 6)]                       # alphabetic runs: learned soon
+    # alphabetic runs: learned soon
+    words = ["abcde"[i:j] for i in range(5) for j in range(i + 1, 6)]
     (folder / "text.txt").write_text("\n\n".join(" ".join(r.choice(words, r.integers(1, 9))) for _ in range(500)))
     (folder / "policy.nnac").write_text(TEXT_POLICY)
-    arguments = ["--text", str(folder / "text.txt"), "--steps", "100", "--cells", "16", "--vocabulary", "12", "--json", "--processes", "1"]
+    arguments = ["--text", str(folder / "text.txt"), "--steps", "100", "--cells", "16", "--vocabulary", "12", "--json",
+                 "--processes", "1"]
     assert main(["baseline", "--out", str(folder / "float.nnc"), *arguments]) == 0
     return folder
 
 
 def test_from_text_to_program_by_the_command_line(text, capsys):
     out = str(text / "module.nnc")
-    assert main(["train", str(text / "policy.nnac"), "--text", str(text / "text.txt"), "--float", str(text / "float.nnc"), "--out", out,
+    assert main(["train", str(text / "policy.nnac"), "--text", str(text / "text.txt"), "--float",
+                 str(text / "float.nnc"), "--out", out,
                  "--processes", "1"]) == 0
     assert "9 steps, dev perplexity" in capsys.readouterr().out
     assert main(["compile", out, "--out", str(text / "lm.nna")]) == 0
     capsys.readouterr()
-    assert main(["compare", out, str(text / "lm.nna"), "--text", str(text / "text.txt"), "--first", "40", "--json"]) == 0
+    assert main(["compare", out, str(text / "lm.nna"), "--text", str(text / "text.txt"), "--first", "40",
+                 "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["different_integers"] == 0 and set(said["values"]) == {"lm.embedding", "lm.lstm[0]", "lm.output", "lm.scores"}
+    assert said["different_integers"] == 0 and set(said["values"]) == {"lm.embedding", "lm.lstm[0]", "lm.output",
+                                                                       "lm.scores"}
     labels = sum(len(trained(out).end.tokens.encode(line)) for line in read_sentences(text / "text.txt")[:40])
     assert said["values"]["lm.scores"]["compared"] >= 12 * (labels + 40)
-    assert main(["compare", out, str(text / "lm.nna"), "--text", str(text / "text.txt"), "--first", "9", "--plant", "lm.output", "--json"]) == 1
+    assert main(["compare", out, str(text / "lm.nna"), "--text", str(text / "text.txt"), "--first", "9", "--plant",
+                 "lm.output", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["first"]["value"] == "lm.output"
     made = trained(out)
     assert made.end.text([1]) and "language model" not in str(made)
@@ -197,9 +209,11 @@ def test_from_text_to_program_by_the_command_line(text, capsys):
     with torch.no_grad():
         scores = made.module(batch.labels)
     emulator = Emulator(Program.load(text / "lm.nna"))
-    got, _ = emulator.run("lm", dict(label=from_edge(batch.labels)[..., None].numpy()), emulator.initial_state("lm", len(batch)))
+    got, _ = emulator.run("lm", dict(label=from_edge(batch.labels)[..., None].numpy()),
+                          emulator.initial_state("lm", len(batch)))
     assert np.array_equal(np.float32(got["lm.scores"] * 2.0**-11), scores.numpy())
-    assert perplexity(made.module, sentences) == pytest.approx(checkpoint.load(out).metadata["training"]["dev_perplexity"], abs=1e-4)
+    assert perplexity(made.module,
+                      sentences) == pytest.approx(checkpoint.load(out).metadata["training"]["dev_perplexity"], abs=1e-4)
     with pytest.raises(TrainingError, match="hears no audio"):
         made.front  # noqa: B018
 
@@ -211,7 +225,8 @@ def test_the_float_network_learns_from_text(text):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("one\ntwo\n", "2 sentences .one a line. are too few"), ("ab\n" * 100 + "xyz\n" * 40, "the word pieces cannot spell"),
+    ("one\ntwo\n", "2 sentences .one a line. are too few"), ("ab\n" * 100 + "xyz\n" * 40,
+                                                             "the word pieces cannot spell"),
     (b"\xff\xfe\n" * 50, "UTF-8")])
 def test_a_text_that_cannot_be_learned_from_is_one_line(text, tmp_path, capsys, content, message):
     file = tmp_path / "bad.txt"

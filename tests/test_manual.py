@@ -27,7 +27,8 @@ def words(text: str) -> set[str]:
 
 
 def test_no_quoted_name_is_left_undefined():
-    """Whatever stands in back-quotes is made of operands, parameters, functions, memories and numbers that the manual explains."""
+    """Whatever stands in back-quotes is made of operands, parameters, functions, memories and numbers that the manual
+    explains."""
     everywhere = {f.name for f in fields(MachineConfig)} | set(FUNCTIONS) | set(registry) | set(UNITS)
     everywhere |= {"A", "W", "ACC", "LUT", "TABLE", "DRAM", "edge"}
     everywhere |= {"index", "activation"}                                      # said beside MVM's formula
@@ -42,7 +43,8 @@ def test_no_quoted_name_is_left_undefined():
 
 def test_nothing_must_be_looked_up_in_python():
     assert not re.findall(r"nnac\.\w+|arith\.|np\.|numpy|torch|self\.|isinstance|hasattr", TEXT)
-    assert TEXT.count(".py") == 1                                              # where the rules of time stand as a program
+    # where the rules of time stand as a program
+    assert TEXT.count(".py") == 1
 
 
 @pytest.mark.parametrize("config", MACHINES, ids=lambda c: c.name)
@@ -56,16 +58,19 @@ def test_every_number_of_a_machine_is_printed(config):
             assert re.search(rf"^{a.name} +{re.escape(str(value))}  \S", text, re.M), a.name
 
 
-@pytest.mark.parametrize("kind", [k for k in registry.values() if k.unit in ("MV", "VX", "CT")], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [k for k in registry.values() if k.unit in ("MV", "VX", "CT")],
+                         ids=lambda k: k.__name__)
 def test_the_formula_of_cycles_is_what_is_counted(kind):
     (formula,) = re.findall(r"Cycles: (.+?)(?:\.(?: |\n|$)|, (?:for|in) |\n|$)", page(kind))
     rng = np.random.default_rng(0)
-    for config in [*MACHINES, evolve(MACHINES[0], vector=5, lanes=12, rates=(Fraction(3, 2),) * 5, act16_factor=3, vx_fill=11)]:
+    for config in [*MACHINES, evolve(MACHINES[0], vector=5, lanes=12, rates=(Fraction(3, 2),) * 5, act16_factor=3,
+                                     vx_fill=11)]:
         for _ in range(50):
             i = random_instruction(kind, rng)
             if kind.__name__ == "MVM" and i.weights > 4:
                 continue
-            names = {a.name: getattr(config, a.name) for a in fields(MachineConfig)} | {f.name: getattr(i, f.name) for f in kind.fields}
+            names = {a.name: getattr(config, a.name) for a in fields(MachineConfig)} | {f.name: getattr(i, f.name)
+                for f in kind.fields}
             names |= dict(ceil=math.ceil, L=config.lanes, V=config.vector, max=max)
             if kind.__name__ == "MVM":
                 names["rate"] = config.rates[i.weights]
@@ -73,7 +78,8 @@ def test_the_formula_of_cycles_is_what_is_counted(kind):
 
 
 def test_the_arithmetic_runs_from_the_page():
-    """The printed functions, run as they stand, with nothing but each other: equal to the machine's on random numbers of every size."""
+    """The printed functions, run as they stand, with nothing but each other: equal to the machine's on random numbers
+    of every size."""
     text = arithmetic()
     source = re.sub(r" = ", "=", re.search(r"^PRE_FRACTION.*$", text, re.M)[0]).replace("  ", "\n")
     for m in re.finditer(r"^(\w+\([\w, ]+\))\n(?:    .*\n|\n)*?    exactly:\n((?:        .*\n)+)", text, re.M):
@@ -87,14 +93,16 @@ def test_the_arithmetic_runs_from_the_page():
         return rng.integers(-1 << bits - 1, 1 << bits - 1, shape) >> rng.integers(0, bits, shape)
 
     m, s = rng.integers(0, 1 << 31, 64), rng.integers(0, 63, 64)
-    sigmoid, tanh, exp = (t.entries.astype(np.int64) for t in (arith.sigmoid_table(), arith.tanh_table(), arith.exp_table()))
+    sigmoid, tanh, exp = (t.entries.astype(np.int64) for t in (arith.sigmoid_table(), arith.tanh_table(),
+                                                               arith.exp_table()))
     root = arith.rsqrt_table()
     cases = dict(
         saturate=(numbers(40, 64), 8), round_shift=(numbers(60, 64), s), requantise=(numbers(31, 64), m, s, 3, 8),
         requantise_double=(numbers(31, 64), rng.integers(1 << 30, 1 << 31, 64), rng.integers(0, 32, 64), 3, 8),
         add=(numbers(16, 64), numbers(16, 64), (m[0], m[1]), (s[0] % 40, s[1] % 40), 8), max_of=(numbers(16, 7, 9),),
         bit_length=(abs(numbers(62, 64)),),
-        lstm_cell=(numbers(16, 64), numbers(16, 16), sigmoid, tanh, tanh, 11, 1 << 15, 38, 8), rsqrt=(1 + abs(numbers(61, 64)), root),
+        lstm_cell=(numbers(16, 64), numbers(16, 16), sigmoid, tanh, tanh, 11, 1 << 15, 38, 8),
+                 rsqrt=(1 + abs(numbers(61, 64)), root),
         layer_norm=(numbers(16, 5, 64), numbers(16, 64), numbers(31, 64), 100, 2048, root, 1 << 20, 40, 1, 16),
         log_softmax=(numbers(16, 5, 64), exp, arith.log_table(), 30000, 15),
         softmax=(numbers(16, 5, 64), exp, root, 30000, 15, 255, 15, -128, 8))

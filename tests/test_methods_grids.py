@@ -31,7 +31,8 @@ def test_uniform_codes_are_the_nearest_levels(bits, odd, clip, seed):
     x = torch.randn(1, 50, generator=torch.Generator().manual_seed(seed)) * clip
     grid = Uniform.of_clip(torch.tensor([clip]), bits, odd)
     levels = grid.codes[0]
-    assert len(levels) <= 1 << bits and grid.top <= 127 and levels.abs().max() == grid.top and torch.equal(levels, -levels.flip(0))
+    assert len(levels) <= 1 << bits and grid.top <= 127 and levels.abs().max() == grid.top and torch.equal(levels,
+        -levels.flip(0))
     best = (x[0][:, None] - levels * grid.step).abs().amin(1)
     assert torch.allclose((x - grid.nearest(x) * grid.unit).abs()[0], best, atol=clip * 1e-6)
     assert set(grid.nearest(x).unique().tolist()) <= set(levels.tolist())
@@ -48,7 +49,8 @@ def test_codebook_codes_are_the_nearest_levels(codes, seed):
 
 
 def test_groups_with_codes_of_their_own_take_the_nearest_of_those():
-    levels, x = torch.tensor([[-9.0, -1, 4, 7, 30], [-50.0, -20, 3, 3, 90]]), torch.linspace(-99, 99, 500)[None].expand(2, -1)
+    levels, x = torch.tensor([[-9.0, -1, 4, 7, 30], [-50.0, -20, 3, 3, 90]]), torch.linspace(-99, 99,
+        500)[None].expand(2, -1)
     for k in (3, 5):                                       # by comparisons, and by search
         nearest = Codebook(torch.ones(2, 1), levels[:, :k]).nearest(x)
         assert torch.equal((x - nearest).abs(), (x[..., None] - levels[:, None, :k]).abs().amin(-1))
@@ -73,7 +75,8 @@ def test_brackets_are_the_neighbours_on_both_sides(codes, kind):
 
 def test_a_weight_on_the_outermost_level_is_inside():
     x = torch.tensor([[-1.5, -1.4999, 1.5, 1.5001, -1.5001]])
-    for grid in (Uniform(torch.full((1, 1), 0.5), 3), Codebook(torch.full((1, 1), 0.5), torch.tensor([[-3.0, 0.0, 3.0]]))):
+    for grid in (Uniform(torch.full((1, 1), 0.5), 3), Codebook(torch.full((1, 1), 0.5),
+                                                               torch.tensor([[-3.0, 0.0, 3.0]]))):
         assert grid.inside(x).tolist() == [[True, True, True, False, False]] and float(grid.reach) == 1.5
 
 
@@ -87,7 +90,8 @@ def test_levels_on_a_common_unit_are_multiples_of_it():
     assert book.reach.tolist() == [[64.0], [127.0]]
     same = Codebook(torch.tensor([[0.5], [1.0]]), torch.tensor([[-127.0, 3.0, 127.0]]), torch.tensor([[-70.0, 9.0]]))
     same = same.on(torch.tensor([[0.25], [0.5]]))
-    assert same.codes.tolist() == [[-254.0, 6.0, 254.0]] and same.bounds.tolist() == [[-140.0, 18.0]]              # one table stays one
+    # one table stays one
+    assert same.codes.tolist() == [[-254.0, 6.0, 254.0]] and same.bounds.tolist() == [[-140.0, 18.0]]
 
 
 # ------------------------------------------------------------------------------------------------ centroids
@@ -97,7 +101,8 @@ def brute_force(points, k):
     n, best = len(points), math.inf
     for cuts in itertools.combinations(range(1, n), k - 1):
         ends = (0, *cuts, n)
-        best = min(best, sum(float(np.square(points[a:b] - points[a:b].mean()).sum()) for a, b in itertools.pairwise(ends)))
+        best = min(best, sum(float(np.square(points[a:b] - points[a:b].mean()).sum()) for a,
+                             b in itertools.pairwise(ends)))
     return best
 
 
@@ -123,7 +128,8 @@ def test_lloyd_max_is_within_a_hundredth_of_the_optimum(k):
 def test_lloyd_max_knows_the_gaussian():
     """Lloyd's and Max's tables for N(0, 1): two centroids at +-0.798, four at +-0.453 and +-1.510."""
     half = np.random.default_rng(0).normal(size=200_000)
-    values = np.concatenate([half, -half])                 # shifting all centroids costs next to nothing: keep the sample symmetric
+    # shifting all centroids costs next to nothing: keep the sample symmetric
+    values = np.concatenate([half, -half])
     assert lloyd_max(values, 2) == pytest.approx([-0.798, 0.798], abs=0.01)
     assert lloyd_max(values, 4) == pytest.approx([-1.510, -0.453, 0.453, 1.510], abs=0.01)
 
@@ -136,7 +142,8 @@ def test_fewer_values_than_centroids_are_represented_exactly():
 @pytest.mark.parametrize("values", [np.random.default_rng(0).standard_t(2, 5000), np.random.default_rng(0).random(5000),
                                     np.arange(64.0), np.repeat(np.arange(64.0), 3)])
 def test_a_summary_is_coarse_neither_in_the_tails_nor_in_the_middle(values):
-    """Cells no wider than two shares of the range, and (with values all different) no fuller than two shares of the count; 64 values stay."""
+    """Cells no wider than two shares of the range, and (with values all different) no fuller than two shares of the
+    count; 64 values stay."""
     points, counts = _points(values, 64)
     assert len(points) <= 64 and counts.sum() == len(values) and (points * counts).sum() == pytest.approx(values.sum())
     if len(np.unique(values)) <= 64:
@@ -156,7 +163,8 @@ def test_snapping_moves_no_centroid_by_more_than_half_a_step():
     c = torch.tensor([-0.9, -0.2, 0.01, 0.4], dtype=F64)
     codes, unit = snapped(c)
     assert codes.abs().max() == 127 and ((codes * unit - c).abs() <= unit / 2 + 1e-9).all()
-    assert [v.tolist() for v in snapped(torch.tensor([-1e-9, 2.0**-18]))] == [[0.0, 1.0], [2.0**-18]]          # a unit never vanishes
+    # a unit never vanishes
+    assert [v.tolist() for v in snapped(torch.tensor([-1e-9, 2.0**-18]))] == [[0.0, 1.0], [2.0**-18]]
 
 
 # ------------------------------------------------------------------------------------------------ GQ's soft assignment
@@ -195,7 +203,8 @@ def test_centroids_that_fall_together_stay_finite():
     """256 centroids of a curved space have fewer than 256 integers: neighbours may be equal, also at the ends."""
     u = torch.tensor([[-9.0, -7, -3, 0, 3, 7, 9]], dtype=F64)
     value, slope = bracketed(u, Codebook(torch.ones(1, 1), torch.tensor([[-7.0, -7, 0, 0, 7, 7]], dtype=F64)), 4.0)
-    assert value[0, [0, 1, 3, 5, 6]].tolist() == pytest.approx([-7, -7, 0, 7, 7], abs=1e-5) and torch.isfinite(slope).all()
+    assert value[0, [0, 1, 3, 5, 6]].tolist() == pytest.approx([-7, -7, 0, 7, 7],
+                                                               abs=1e-5) and torch.isfinite(slope).all()
     assert -7 < float(value[0, 2]) < 0 and float(value[0, 4]) == pytest.approx(-float(value[0, 2]))
 
 
@@ -222,7 +231,8 @@ def test_mracos_is_zero_on_centroids_and_highest_half_way(normalised):
     middle = (CENTROIDS[:, 1:] + CENTROIDS[:, :-1]) / 2
     value, slope = mracos(middle, CENTROIDS, normalised)
     width = CENTROIDS.diff(dim=1)
-    assert torch.allclose(value, width / width.mean() if normalised else torch.ones_like(value)) and slope.abs().max() < 1e-9
+    assert torch.allclose(value, width / width.mean() if normalised
+                          else torch.ones_like(value)) and slope.abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -243,7 +253,8 @@ def test_mracos_pulls_to_the_nearest_centroid_from_both_sides(normalised):
 @pytest.mark.parametrize("bits,odd", [(2, False), (3, False), (4, True), (5, False), (1, True)])
 def test_mracos_on_a_uniform_grid_is_acosr(bits, odd):
     grid = Uniform.of_clip(torch.tensor([0.7]), bits, odd)
-    assert all(v.abs().max() < 1e-6 for v in acosr(grid.codes.double(), grid.top, odd))        # on a level there is nothing to pull
+    # on a level there is nothing to pull
+    assert all(v.abs().max() < 1e-6 for v in acosr(grid.codes.double(), grid.top, odd))
     u = torch.linspace(-1.3, 1.3, 3001, dtype=F64)[None] * grid.top
     expected, inside = acosr(u, grid.top, odd), u.abs() <= grid.top
     formula = (math.pi * u / 2).cos() if odd else (math.pi * u).sin()
@@ -251,13 +262,15 @@ def test_mracos_on_a_uniform_grid_is_acosr(bits, odd):
     for normalised in (False, True):
         value, slope = mracos(u, grid.codes.double(), normalised)
         assert torch.allclose(value, expected[0], atol=1e-9)
-        assert torch.allclose(slope, expected[1], atol=1e-6) or ((slope - expected[1]).abs() > 1e-6).sum() <= len(grid.codes[0])
+        assert torch.allclose(slope, expected[1], atol=1e-6) or ((slope -
+                                                                  expected[1]).abs() > 1e-6).sum() <= len(grid.codes[0])
 
 
 @pytest.mark.parametrize("normalised,low,high", [(True, 227 / 6, 227 / 6), (False, 60.0, 67.0)])
 def test_beyond_its_ends_mracos_is_the_distance_in_mean_widths_or_in_those_of_the_end(normalised, low, high):
     value, slope = mracos(torch.tensor([[-130.0, 137.0]], dtype=F64), CENTROIDS, normalised)
-    assert value[0].tolist() == pytest.approx([30 / low, 10 / high]) and slope[0].tolist() == pytest.approx([-1 / low, 1 / high])
+    assert value[0].tolist() == pytest.approx([30 / low, 10 / high]) and slope[0].tolist() == pytest.approx([-1 / low,
+        1 / high])
 
 
 def test_a_single_centroid_pulls_by_its_distance():
@@ -269,9 +282,11 @@ def test_penalties_have_the_gradient_they_promise():
     w = weights(6, 30).double().requires_grad_()
     grid = Codebook(torch.tensor([[0.004]], dtype=F64), CENTROIDS)
     live = (torch.arange(180).view(6, 30) % 3 > 0)
-    assert torch.autograd.gradcheck(lambda v: make("mracos", strength=1.0).penalty(v, grid, live), (w,), atol=1e-4, eps=1e-7)
+    assert torch.autograd.gradcheck(lambda v: make("mracos", strength=1.0).penalty(v, grid, live), (w,), atol=1e-4,
+                                    eps=1e-7)
     uniform = Uniform(torch.full((6, 1), 0.05, dtype=F64), 7)
-    assert torch.autograd.gradcheck(lambda v: make("acosr", strength=1.0).penalty(v, uniform, None), (w,), atol=1e-4, eps=1e-7)
+    assert torch.autograd.gradcheck(lambda v: make("acosr", strength=1.0).penalty(v, uniform, None), (w,), atol=1e-4,
+                                    eps=1e-7)
     with pytest.raises(ValueError, match="mracos"):
         make("acosr", strength=1.0).penalty(w, grid, None)
 
@@ -297,7 +312,8 @@ def test_regularised_weights_settle_on_centroids():
 def test_sawb_reproduces_the_published_table():
     assert COEFFICIENTS == {                               # docs/methods.md §6, as seen in FMS-MO
         (2, False): (3.12, -2.064), (2, True): (2.6, -1.71), (3, False): (7.509, -6.892), (4, False): (12.68, -12.80),
-        (4, True): (12.035, -12.03), (5, False): (17.74, -18.64), (7, True): (28.24, -30.81), (8, False): (31.76, -35.04)}
+        (4, True): (12.035, -12.03), (5, False): (17.74, -18.64), (7, True): (28.24, -30.81),
+                            (8, False): (31.76, -35.04)}
     w = weights(1, 500)
     rms, mean = float(w.square().mean().sqrt()), float(w.abs().mean())
     for (bits, aligned), (c1, c2) in COEFFICIENTS.items():
@@ -309,14 +325,16 @@ def test_sawb_reproduces_the_published_table():
 
 def test_sawb_takes_the_largest_magnitude_where_its_formula_is_not_positive():
     """Weights of nearly one magnitude: 12.68 - 12.80 < 0."""
-    assert make("sawb", zero_aligned=False).reach(torch.tensor([[*[-0.3] * 8, -0.31]]), None, 4).tolist() == pytest.approx([0.31])
+    assert make("sawb", zero_aligned=False).reach(torch.tensor([[*[-0.3] * 8, -0.31]]), None,
+                                                  4).tolist() == pytest.approx([0.31])
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
 @pytest.mark.parametrize("bits,aligned", sorted(COEFFICIENTS))
 def test_sawb_nearly_minimises_the_squared_error(name, bits, aligned):
     rng = np.random.default_rng(1)
-    x = torch.tensor(rng.normal(size=(1, 100_000)) if name == "gaussian" else rng.laplace(size=(1, 100_000)), dtype=torch.float32)
+    x = torch.tensor(rng.normal(size=(1, 100_000)) if name == "gaussian" else rng.laplace(size=(1, 100_000)),
+                     dtype=torch.float32)
 
     def error(clip: float) -> float:
         grid = Uniform.of_clip(torch.tensor([clip]), bits, not aligned)
@@ -324,7 +342,8 @@ def test_sawb_nearly_minimises_the_squared_error(name, bits, aligned):
 
     clip = float(make("sawb", zero_aligned=aligned).reach(x, None, bits))
     best = min(error(clip * k / 20) for k in range(8, 45))
-    assert error(clip) < 1.25 * best                       # two statistics for all distributions: not the optimum of each
+    # two statistics for all distributions: not the optimum of each
+    assert error(clip) < 1.25 * best
 
 
 def test_sawb_uses_its_moving_average_at_inference_only():
@@ -346,7 +365,8 @@ def test_a_percentile_is_the_order_statistic_at_or_above_it(n, p, dead, seed):
     live[1, : min(dead, n - 1)] = False
     for mask in (None, live):
         y = x if mask is None else x * mask
-        for got, row, kept in zip(percentile(y, p, mask), y, live if mask is not None else live.new_ones(2, n), strict=True):
+        for got, row, kept in zip(percentile(y, p, mask), y, live if mask is not None else live.new_ones(2, n),
+                                  strict=True):
             ordered = sorted(row[kept].abs().tolist())
             assert float(got) == ordered[-(-p * len(ordered) // 100) - 1]
 
@@ -372,17 +392,20 @@ def test_least_squares_clip_beats_its_neighbours(bits):
 
 def test_rows_are_clipped_each_for_itself():
     """A row of equal magnitudes keeps its maximum; one with an outlier gives it up."""
-    flat, spiked = torch.ones(1, 500), torch.cat([torch.randn(1, 4999, generator=torch.Generator().manual_seed(0)), torch.tensor([[30.0]])], 1)
+    flat, spiked = torch.ones(1, 500), torch.cat([torch.randn(1, 4999, generator=torch.Generator().manual_seed(0)),
+                                                  torch.tensor([[30.0]])], 1)
     both = torch.cat([flat.repeat(1, 10), spiked])
     clips = least_squares_clip(both, 4)
-    assert clips.tolist() == [float(least_squares_clip(row[None], 4)) for row in both] and clips[0] == 1.0 and clips[1] < 15
+    assert clips.tolist() == [float(least_squares_clip(row[None], 4))
+                              for row in both] and clips[0] == 1.0 and clips[1] < 15
 
 
 def test_clips_of_one_statistic_look_at_magnitudes():
     x = torch.tensor([[-3.0, 1.0, 0.0, 2.0], [0.5, -0.5, 0.25, 0.25]])
     live = torch.tensor([[True, True, False, True], [True, True, True, True]])
     assert make("minmax").reach(x, None, 4).tolist() == [3.0, 0.5]
-    assert make("binary").reach(x, None, 1).tolist() == [1.5, 0.375] and make("binary").reach(x, live, 1).tolist() == [2.0, 0.375]
+    assert make("binary").reach(x, None, 1).tolist() == [1.5, 0.375] and make("binary").reach(x, live,
+        1).tolist() == [2.0, 0.375]
     assert make("fixed", clip=0.75).reach(x, None, 4).tolist() == [0.75, 0.75]
 
 
@@ -396,13 +419,15 @@ def test_a_power_of_two_step_is_the_smallest_that_covers(top, bits):
 
 
 def test_a_power_of_two_that_covers_exactly_stays():
-    assert make("power_of_two").reach(torch.tensor([[7 / 8, 0.1], [-7 / 8 - 1e-3, 0.1]]), None, 4).tolist() == [7 / 8, 7 / 4]
+    assert make("power_of_two").reach(torch.tensor([[7 / 8, 0.1], [-7 / 8 - 1e-3, 0.1]]), None, 4).tolist() == [7 / 8,
+        7 / 4]
 
 
 def test_ternary_follows_its_threshold_not_the_nearest_level():
     from nnac.train.quantiser import Settings, WeightQuantiser
 
-    w = torch.tensor([[1.0, -1.0, 0.5, 0.4, -0.3, 0.02, 0.0, 0.0]])                 # 0.7 E|w| = 0.28; a = mean of the five above = 0.64
+    # 0.7 E|w| = 0.28; a = mean of the five above = 0.64
+    w = torch.tensor([[1.0, -1.0, 0.5, 0.4, -0.3, 0.02, 0.0, 0.0]])
     codes, scale = WeightQuantiser(Settings(make("ternary"), 2, "tensor"), w).eval()(w)
     assert codes[0].tolist() == [1, -1, 1, 1, -1, 0, 0, 0] and float(scale[0]) == pytest.approx(0.64)
 
@@ -410,7 +435,8 @@ def test_ternary_follows_its_threshold_not_the_nearest_level():
 def test_ternary_takes_the_size_of_the_one_weight_that_stands_out_and_leaves_the_threshold_at_zero():
     """Mean |w| 1: at threshold 1 the four weights of 1 or -1 stay at zero."""
     grid = make("ternary", threshold=1.0).grid({}, torch.tensor([[1.0, -1.0, 1.0, -1.0, 2.0, 0.0]]), None, 2, True)
-    assert float(grid.unit) == 2.0 and grid.nearest(torch.tensor([[1.0, -1.0, 1.0, -1.0, 2.0, 0.0]])).tolist() == [[0, 0, 0, 0, 1, 0]]
+    assert float(grid.unit) == 2.0 and grid.nearest(torch.tensor([[1.0, -1.0, 1.0, -1.0, 2.0, 0.0]])).tolist() == [[0,
+        0, 0, 0, 1, 0]]
 
 
 # ------------------------------------------------------------------------------------------------ PACT
@@ -425,7 +451,8 @@ def pact_cases():
 @pytest.mark.parametrize("case", pact_cases())
 def test_pact_gradients_are_the_published_formulas(case):
     function, n, side = pact_cases()[case]
-    x = torch.linspace(-2.3, 2.3, 401, dtype=F64)[torch.randperm(401, generator=torch.Generator().manual_seed(0))].requires_grad_()
+    x = torch.linspace(-2.3, 2.3, 401, dtype=F64)[torch.randperm(401,
+        generator=torch.Generator().manual_seed(0))].requires_grad_()
     a = torch.tensor(1.3, dtype=F64, requires_grad=True)
     low = float(side * a)
     g = torch.randn(401, dtype=F64, generator=torch.Generator().manual_seed(1))
@@ -486,10 +513,11 @@ def test_places_are_those_of_a_search():
         u = torch.randn(groups, n)
         bounds = torch.cat([torch.randn(groups, k - 1), u[:, :1]], 1).sort(1)[0]           # a weight exactly on a bound
         assert torch.equal(places(bounds, u), torch.searchsorted(bounds, u, right=True))
-        assert torch.equal(places(bounds[:1], u), torch.searchsorted(bounds[:1].expand(groups, -1).contiguous(), u, right=True))
+        assert torch.equal(places(bounds[:1], u), torch.searchsorted(bounds[:1].expand(groups, -1).contiguous(), u,
+                                                                     right=True))
 
 
-# ------------------------------------------------------------------------------------------------ codebooks of given values
+# -------------------------------------------------------------------------------------------- codebooks of given values
 
 def test_e2m1_is_exact_and_nf4_within_half_an_integer():
     from nnac.compression.e2m1 import E2m1

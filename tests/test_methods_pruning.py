@@ -22,7 +22,8 @@ GRADUAL = ("csp", "magnitude", "narang")
 
 def gradual(keyword, target=0.75, to=20.0, **others):
     extra = {"columns": 16, "iterations": 9} if keyword == "csp" else {}
-    return make(keyword, target=target, **{"from": Moment(4.0), "to": Moment(to), "every": Moment(4.0), **extra, **others})
+    return make(keyword, target=target, **{"from": Moment(4.0), "to": Moment(to), "every": Moment(4.0), **extra,
+                                           **others})
 
 
 def history(method, w, steps=24):
@@ -37,7 +38,8 @@ def history(method, w, steps=24):
 
 
 @pytest.mark.parametrize("keyword", GRADUAL)
-@pytest.mark.parametrize("block,along", [(1, "inputs"), (16, "inputs"), (16, "outputs"), (5, "inputs"), (64, "outputs")])
+@pytest.mark.parametrize("block,along", [(1, "inputs"), (16, "inputs"), (16, "outputs"), (5, "inputs"),
+                                         (64, "outputs")])
 @pytest.mark.parametrize("target", [0.5, 0.9])
 def test_the_target_is_met_within_one_block(keyword, block, along, target):
     w = weights(64, 50)
@@ -65,7 +67,8 @@ def test_masks_only_shrink_and_the_dead_are_zero(keyword):
 def test_blocks_of_a_gated_kernel_are_words_of_the_machine():
     """A word is 64 rows in the compiler's order: the same 16 cells of the four gates; a dead block is a dead word."""
     w = weights(4 * 40, 30)                                # 40 cells: two whole bands of 16 cells and one of 8
-    q = WeightQuantiser(settings("minmax", sparsity=make("magnitude", target=0.5, to=Moment(1.0), block=64, along="outputs")), w)
+    q = WeightQuantiser(settings("minmax", sparsity=make("magnitude", target=0.5, to=Moment(1.0), block=64,
+                                                         along="outputs")), w)
     assert q.settings.gates == 4
     q.on_step(1, w)
     words = q.mask.view(4, 40, 30).permute(1, 0, 2).float()                        # cells, gates, inputs
@@ -76,7 +79,8 @@ def test_blocks_of_a_gated_kernel_are_words_of_the_machine():
 
 
 def test_blocks_that_gates_cannot_share_are_plain_neighbours():
-    for rows, block in ((32, 6), (32, 2), (30, 8)):        # a block that is no multiple of four gates, rows that are none
+    # a block that is no multiple of four gates, rows that are none
+    for rows, block in ((32, 6), (32, 2), (30, 8)):
         w = weights(rows, 5)
         assert torch.equal(Blocks(rows, 5, block, "outputs", 4).sums(w), Blocks(rows, 5, block, "outputs").sums(w))
 
@@ -89,14 +93,16 @@ def test_magnitude_follows_the_cubic_law():
 
 def test_sensing_follows_the_cubic_law_from_nothing():
     m = gradual("csp", 0.8, to=24.0)
-    assert [m.share(Clock(step)) for step in (4, 9, 14, 24, 99)] == pytest.approx([0.0, 0.8 * (1 - 0.75**3), 0.8 * 0.875, 0.8, 0.8])
+    assert [m.share(Clock(step)) for step in (4, 9, 14, 24, 99)] == pytest.approx([0.0, 0.8 * (1 - 0.75**3),
+                                                                                   0.8 * 0.875, 0.8, 0.8])
 
 
 def test_magnitude_kills_the_smallest():
     w = weights(16, 32)
     before = w.clone() + torch.randn(w.shape, generator=torch.Generator().manual_seed(1)) * 0.01
     mask = history(make("magnitude", target=0.5, to=Moment(1.0)), w, steps=1)[0]
-    assert w[~mask].abs().max() == 0 and int((~mask).sum()) == 256 and before[mask].abs().min() > before[~mask].abs().max()
+    assert (w[~mask].abs().max() == 0 and int((~mask).sum()) == 256
+            and before[mask].abs().min() > before[~mask].abs().max())
 
 
 def test_narang_steepens_half_way():
@@ -119,12 +125,14 @@ def test_narang_kills_below_a_share_of_the_magnitude_that_would_meet_the_target(
 
 def test_a_shorter_run_counts_by_its_own_mean():
     w = torch.tensor([[1.0, -3.0, 2.0, 2.0, -5.0]])
-    assert magnitudes(w, Blocks(1, 5, 2)).tolist() == [[2.0, 2.0, 5.0]] and magnitudes(w.T, Blocks(5, 1, 2, "outputs")).tolist() == [[2.0, 2.0, 5.0]]
+    assert magnitudes(w, Blocks(1, 5, 2)).tolist() == [[2.0, 2.0, 5.0]] and magnitudes(w.T,
+        Blocks(5, 1, 2, "outputs")).tolist() == [[2.0, 2.0, 5.0]]
     assert Blocks(1, 5, 2).sizes(w).tolist() == [[2, 2, 1]]
 
 
 @budget(max_examples=50, deadline=None)
-@given(rows=st.integers(1, 8), cols=st.integers(1, 30), n=st.integers(1, 7), extra=st.integers(1, 8), seed=st.integers(0, 99))
+@given(rows=st.integers(1, 8), cols=st.integers(1, 30), n=st.integers(1, 7), extra=st.integers(1, 8),
+       seed=st.integers(0, 99))
 def test_n_of_m_keeps_the_largest_of_each_run(rows, cols, n, extra, seed):
     m, w = n + extra, torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
     mask = n_of_m(w, n, m)
@@ -151,7 +159,8 @@ def test_n_of_m_may_revive_a_weight():
 
 
 @budget(max_examples=50, deadline=None)
-@given(rows=st.integers(1, 9), cols=st.integers(1, 40), block=st.integers(1, 20), along=st.sampled_from(["inputs", "outputs"]),
+@given(rows=st.integers(1, 9), cols=st.integers(1, 40), block=st.integers(1, 20),
+       along=st.sampled_from(["inputs", "outputs"]),
        share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_lowest_blocks_die_first(rows, cols, block, along, share, seed):
     w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed))
@@ -178,13 +187,15 @@ def test_an_orthonormal_sensing_matrix_is_soft_thresholding():
     assert torch.allclose(blocks, shrink(w, 0.05, 8), atol=1e-5)
     code, _ = sparse_code(w, phi, 0.5, 30)
     ranks = w.abs().reshape(-1).argsort(descending=True)[: int((code != 0).sum())]
-    assert torch.equal((code != 0).reshape(-1).nonzero()[:, 0], ranks.sort().values)           # the support is magnitude's
+    # the support is magnitude's
+    assert torch.equal((code != 0).reshape(-1).nonzero()[:, 0], ranks.sort().values)
 
 
 @pytest.mark.parametrize("block", [1, 2, 4])
 @pytest.mark.parametrize("accelerate", [True, False])
 def test_iterations_are_those_of_beck_and_teboulle(block, accelerate):
-    """Their equations in NumPy, step by step: ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, ``y = x + (t - 1) / t' (x - x_before)``."""
+    """Their equations in NumPy, step by step: ``t' = (1 + sqrt(1 + 4 t^2)) / 2``, ``y = x + (t - 1) / t' (x -
+    x_before)``."""
     w, phi, strength = weights(6, 16).double().numpy() * 10, sensing_matrix(8, 16, 1).double().numpy(), 0.05
     rate = 1 / np.linalg.norm(phi, 2) ** 2
     x = y = w * 0.5
@@ -201,7 +212,8 @@ def test_iterations_are_those_of_beck_and_teboulle(block, accelerate):
 
 @pytest.mark.parametrize("block", [1, 8])
 def test_the_l1_problem_is_solved(block):
-    """At the optimum the gradient of the error is -strength * sign on the support, smaller elsewhere (for blocks: in root mean square)."""
+    """At the optimum the gradient of the error is -strength * sign on the support, smaller elsewhere (for blocks: in
+    root mean square)."""
     w, strength = weights(12, 48), 0.02
     phi = sensing_matrix(24, 48, 3)
     x = sense(w, phi, strength, w, 4000, block)
@@ -224,7 +236,8 @@ def test_the_l1_problem_is_solved(block):
 def test_bisection_finds_the_share():
     w = weights(64, 64)
     phi = sensing_matrix(32, 64, 0)
-    for share in (0.55, 0.7, 0.9):                         # half as many measurements as weights: at least half is zero anyway
+    # half as many measurements as weights: at least half is zero anyway
+    for share in (0.55, 0.7, 0.9):
         code, strength = sparse_code(w, phi, share, 60)
         assert float((code == 0).float().mean()) == pytest.approx(share, abs=0.05)
         again, _ = sparse_code(w, phi, share, 60, strength=strength)
@@ -246,7 +259,8 @@ def test_csp_keeps_more_of_the_weights_than_chance():
 @pytest.mark.parametrize("cols", [32, 40])                # pieces of 16: the last one of 40 is half empty
 @pytest.mark.parametrize("first,last", [(0.1, 0.3), (0.6, 0.8)])
 def test_what_the_sensing_finds_lives_then_the_largest(cols, first, last):
-    """At the second event too, where some weights are dead: the answer's weights by size, then those it left out by |w|."""
+    """At the second event too, where some weights are dead: the answer's weights by size, then those it left out by
+    |w|."""
     m = make("csp", target=1.0 - 1e-3, columns=16, iterations=9)
     w, phi = weights(24, cols), sensing_matrix(8, 16, 0)
     mask, memory, strength = torch.ones(24, cols, dtype=torch.bool), torch.zeros(1, dtype=torch.float64), None

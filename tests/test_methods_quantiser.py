@@ -56,7 +56,8 @@ def test_a_width_of_n_bits_has_at_most_two_to_the_n_values(keyword, bits):
 
 @every_method
 @budget(max_examples=15, deadline=None)
-@given(rows=st.integers(1, 9), cols=st.integers(1, 70), kind=st.sampled_from(["normal", "zero", "constant", "one", "huge", "tiny", "row"]),
+@given(rows=st.integers(1, 9), cols=st.integers(1, 70), kind=st.sampled_from(["normal", "zero", "constant", "one",
+                                                                              "huge", "tiny", "row"]),
        granularity=st.sampled_from(["tensor", "channel", "group"]), pruned=st.booleans(), seed=st.integers(0, 99))
 def test_degenerate_weights_stay_finite(keyword, rows, cols, kind, granularity, pruned, seed):
     w = weights(rows, cols, seed)
@@ -67,7 +68,8 @@ def test_degenerate_weights_stay_finite(keyword, rows, cols, kind, granularity, 
         w[0, 0] = 1.0
     if kind == "row":
         w[-1] = 0.0
-    q = WeightQuantiser(settings(keyword, granularity, sparsity=make("magnitude", target=0.5, to=Moment(4.0), every=Moment(1.0))
+    q = WeightQuantiser(settings(keyword, granularity, sparsity=make("magnitude", target=0.5, to=Moment(4.0),
+                                                                     every=Moment(1.0))
                                  if pruned else None), w)
     p = torch.nn.Parameter(w.clone())
     trained(q, p, 1, 4)
@@ -92,7 +94,8 @@ def test_the_hard_compressor_is_idempotent_once_frozen(keyword):
 
 COMPOSITIONS = {
     "plain": {},
-    "regularised": {"regularise": make("mracos", strength=0.5, ramp=Span(Moment(0.1, "training"), Moment(0.5, "training")))},
+    "regularised": {"regularise": make("mracos", strength=0.5,
+                                       ramp=Span(Moment(0.1, "training"), Moment(0.5, "training")))},
     "hardened": {"harden": make("every", period=Moment(5.0), **{"from": Moment(0.25, "training")})},
     "pruned": {"sparsity": make("magnitude", target=0.6, to=Moment(2.0, "epochs"), every=Moment(4.0))},
     "sensed": {"sparsity": make("csp", target=0.6, to=Moment(20.0), every=Moment(6.0), columns=16, iterations=9)},
@@ -139,7 +142,8 @@ def test_the_gradient_of_the_weights_is_that_of_the_rounded_weights(keyword):
 
 @pytest.mark.parametrize("keyword,name", [("lsq", "step"), ("gq", "size")])
 def test_learned_sizes_find_their_way_back(keyword, name):
-    """From 2.5 times a good size, training on the squared error comes within a fifth of the best error that any size has."""
+    """From 2.5 times a good size, training on the squared error comes within a fifth of the best error that any size
+    has."""
     w = torch.randn(1, 4096, generator=torch.Generator().manual_seed(0)) * 0.1
     q = WeightQuantiser(settings(keyword, "tensor", bits=3), w)
     q.set_length(10)
@@ -166,7 +170,8 @@ def test_learned_sizes_find_their_way_back(keyword, name):
 
 
 def test_the_size_gradient_is_homogeneous():
-    """Where the assignment is smooth (soft phase), the gradient of GQ's size is the derivative, checked by finite differences."""
+    """Where the assignment is smooth (soft phase), the gradient of GQ's size is the derivative, checked by finite
+    differences."""
     w = weights(4, 64).double().float()
     q = WeightQuantiser(settings("gq", "tensor"), w)
     q.set_length(100)
@@ -258,7 +263,8 @@ def test_snapped_centroids_fill_int8():
 def test_codebook_with_pruning_keeps_its_index_width():
     w = torch.nn.Parameter(weights(32, 64))
     for keyword in ("gq", "lloyd_max"):
-        q = WeightQuantiser(settings(keyword, "tensor", sparsity=make("magnitude", target=0.5, to=Moment(4.0), every=Moment(1.0))), w)
+        q = WeightQuantiser(settings(keyword, "tensor", sparsity=make("magnitude", target=0.5, to=Moment(4.0),
+                                                                      every=Moment(1.0))), w)
         trained(q, w, 1, 8)
         codes, _ = q.eval()(w)
         assert len(codes.unique()) <= 16 and (codes == 0).float().mean() >= 0.5
@@ -266,7 +272,8 @@ def test_codebook_with_pruning_keeps_its_index_width():
 
 def test_lloyd_max_trains_on_int8_between_hard_compressions():
     w = torch.nn.Parameter(weights(16, 64))
-    q = WeightQuantiser(Settings(make("lloyd_max", forward="int8"), 4, "tensor", harden=make("every", period=Moment(4.0))), w)
+    q = WeightQuantiser(Settings(make("lloyd_max", forward="int8"), 4, "tensor",
+                                 harden=make("every", period=Moment(4.0))), w)
     assert len(q.train()(w)[0].unique()) > 16 and len(q.eval()(w)[0].unique()) <= 16
     q.train()
     assert not q.on_step(3, w) and q.on_step(4, w)
@@ -293,7 +300,7 @@ def test_first_forward_pass_fits_to_the_matrix_it_is_given():
     assert torch.equal(scaled[0], fresh[0]) and torch.equal(scaled[1], fresh[1])
 
 
-# ------------------------------------------------------------------------------------------------ parts that share an accumulator
+# -------------------------------------------------------------------------------------- parts that share an accumulator
 
 def four_gates(w, per_gate, **others):
     rows = w.shape[0] // 4
@@ -318,13 +325,16 @@ def test_two_kernels_of_one_accumulator_share_their_scales(left, right):
     w_x, w_h = weights(16, 40, 1), weights(16, 24, 2) * 0.7
     w = torch.cat([w_x, w_h], 1)
     q = KernelQuantiser([(Part(0, 16, 0, 40), WeightQuantiser(settings(left, "tensor"), w_x)),
-                         (Part(0, 16, 40, 64), WeightQuantiser(settings(right, "channel", bits=8), w_h))], (16, 64)).eval()
+                         (Part(0, 16, 40, 64), WeightQuantiser(settings(right, "channel", bits=8), w_h))],
+                        (16, 64)).eval()
     codes, scale = q(w)
     check_codes(codes, scale, w, None)
-    assert len(codes[:, :40].unique()) <= 16 and len(scale.unique()) == 1          # a table for a tensor needs one unit for a tensor
+    # a table for a tensor needs one unit for a tensor
+    assert len(codes[:, :40].unique()) <= 16 and len(scale.unique()) == 1
     alone, s = q.quantisers[0](w_x)
     error, own = ((c * u[:, None] - w_x).norm().item() for c, u in ((codes[:, :40], scale), (alone, s)))
-    assert error <= 1.2 * own                                                      # levels move a little, to multiples of the unit
+    # levels move a little, to multiples of the unit
+    assert error <= 1.2 * own
     v = w.clone()
     q.freeze(v)
     again, same = q(v)
@@ -409,7 +419,8 @@ policy p {
   model  rnnt(size="small", cells=16)
   target edge
   layers ** { weights int8 per_channel; activations int8 }
-  layers encoder.lstm[0].{input, recurrent} { weights lloyd_max(4); regularise mracos(strength=0.1); harden every(5 steps) }
+  layers encoder.lstm[0].{input, recurrent} { weights lloyd_max(4); regularise mracos(strength=0.1);
+                                             harden every(5 steps) }
   layers encoder.lstm[1].input { weights int4 per_gate sawb; sparsity magnitude(50%, to=10 steps, every=3 steps) }
   layers encoder.lstm[1].input.gate.f { weights int8 per_channel }
   layers encoder.lstm[2].input { weights lloyd_max(3) }
@@ -437,18 +448,24 @@ def test_a_plan_gives_each_kernel_its_quantiser(plan):
         k = kernels[path]
         return quantiser_for(plan, path, weights(k.rows, k.cols + (k.gate_rows if both else 0)))
 
-    shared = built("encoder.lstm[0].input", both=True)                             # both kernels settled alike: one table, one scale
-    assert isinstance(shared, WeightQuantiser) and str(shared.settings).startswith("per_tensor lloyd_max(4); mracos(") and shared.clock.total == 400
+    # both kernels settled alike: one table, one scale
+    shared = built("encoder.lstm[0].input", both=True)
+    assert (isinstance(shared,
+         WeightQuantiser) and str(shared.settings).startswith("per_tensor lloyd_max(4); mracos(")
+                 and shared.clock.total == 400)
     gates = built("encoder.lstm[1].input")
     assert isinstance(gates, KernelQuantiser) and [p.top for p in gates.parts] == [0, 16, 32, 48]
-    assert [str(q.settings).split(";")[0] for q in gates.quantisers] == ["int4 per_gate sawb", "int8 per_channel minmax", *["int4 per_gate sawb"] * 2]
+    assert [str(q.settings).split(";")[0] for q in gates.quantisers] == ["int4 per_gate sawb",
+        "int8 per_channel minmax", *["int4 per_gate sawb"] * 2]
     assert all(q.settings.sparsity is not None for q in gates.quantisers)
-    mixed = built("encoder.lstm[2].input", both=True)                              # two kernels, two methods, one accumulator
+    # two kernels, two methods, one accumulator
+    mixed = built("encoder.lstm[2].input", both=True)
     assert isinstance(mixed, KernelQuantiser) and [(p.left, p.right) for p in mixed.parts] == [(0, 16), (16, 32)]
     everything = built("encoder.lstm[1].input", both=True)                         # gates of one, all of the other
     assert len(everything.parts) == 8
     for q in (shared, gates, mixed, everything):
-        w = torch.nn.Parameter(weights(*(q.shape if isinstance(q, KernelQuantiser) else (q.layout.rows, q.layout.cols))))
+        w = torch.nn.Parameter(weights(*(q.shape if isinstance(q, KernelQuantiser)
+                                         else (q.layout.rows, q.layout.cols))))
         q.on_step(20, w)
         codes, scale = q.eval()(w)
         check_codes(codes, scale, w, None)

@@ -1,4 +1,5 @@
-"""What methods do while training goes on: first fits, refits, ramps, annealing, gradients, parts that change a shared matrix."""
+"""What methods do while training goes on: first fits, refits, ramps, annealing, gradients, parts that change a shared
+matrix."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def squared_error(q: WeightQuantiser, w: torch.Tensor) -> float:
 def two_kernels(w, left, right):
     half = w.shape[1] // 2
     return KernelQuantiser([(Part(0, w.shape[0], 0, half), WeightQuantiser(left, w[:, :half])),
-                            (Part(0, w.shape[0], half, w.shape[1]), WeightQuantiser(right, w[:, half:]))], tuple(w.shape))
+                            (Part(0, w.shape[0], half, w.shape[1]), WeightQuantiser(right, w[:, half:]))],
+                           tuple(w.shape))
 
 
 # ------------------------------------------------------------------------------------------------ schedules
@@ -36,7 +38,8 @@ def test_annealing_goes_from_its_first_value_over_its_middle_to_an_end(form, mid
 
 
 @pytest.mark.parametrize("keyword,arguments,steps", [
-    ("magnitude", {"from": Moment(4.0), "to": Moment(15.0), "every": Moment(5.0)}, [4, 9, 14, 15]),      # its end, though no period ends there
+    # its end, though no period ends there
+    ("magnitude", {"from": Moment(4.0), "to": Moment(15.0), "every": Moment(5.0)}, [4, 9, 14, 15]),
     ("csp", {"to": Moment(0.0)}, [1]),                     # nothing happens at step 0
     ("n_m", {"from": Moment(3.0), "every": Moment(8.0)}, [3, 11, 19]),
     ("n_m", {"every": Moment(8.0)}, [1, 8, 16]),
@@ -68,7 +71,8 @@ def test_the_strength_of_a_regulariser_ramps(keyword):
 
 @pytest.mark.parametrize("keyword", ["acosr", "mracos"])
 def test_a_regulariser_adds_its_strength_times_the_mean_over_the_living(keyword):
-    q = WeightQuantiser(settings("minmax", regularise=make(keyword, strength=3.0), sparsity=make("magnitude", target=0.5, to=Moment(1.0))), weights())
+    q = WeightQuantiser(settings("minmax", regularise=make(keyword, strength=3.0),
+                                 sparsity=make("magnitude", target=0.5, to=Moment(1.0))), weights())
     w = weights()
     q.on_step(1, w)
     expected = (torch.pi * w / q.grid(w).step).sin().abs()[q.mask].mean()
@@ -107,7 +111,8 @@ def test_the_step_of_lsq_has_the_published_gradient(divide):
     (codes * scale[:, None] * g).sum().backward()
     v = w / scale[:, None]
     slope = torch.where(v.abs() <= 3, v.round() - v, 3 * v.sign())
-    assert (v.abs() > 3).any() and torch.allclose(q.step.grad, (g * slope).sum(1) / ((50 * 3) ** 0.5 if divide else 1.0), rtol=1e-4, atol=1e-5)
+    assert (v.abs() > 3).any() and torch.allclose(q.step.grad,
+        (g * slope).sum(1) / ((50 * 3) ** 0.5 if divide else 1.0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
@@ -121,7 +126,8 @@ def test_gq_starts_at_the_curvature_and_the_sizes_of_least_error(granularity, cu
 
     def row_errors(q):
         codes, scale = q(w)
-        return (codes * scale[:, None] - w).detach().square().sum(1) if granularity == "channel" else torch.tensor([squared_error(q, w)])
+        return (codes * scale[:, None] -
+                w).detach().square().sum(1) if granularity == "channel" else torch.tensor([squared_error(q, w)])
 
     best = started(MuLaw())
     errors = row_errors(best)
@@ -137,7 +143,8 @@ def test_gq_starts_at_the_curvature_and_the_sizes_of_least_error(granularity, cu
 def test_gq_starts_nearly_as_well_from_a_sample_of_a_large_matrix(shape, granularity):
     """Every second weight of 20,000 is looked at, and every third row of 200 has a say in the curvature."""
     w = torch.randn(shape, generator=torch.Generator().manual_seed(0)) ** 3 * 0.1
-    w[0] = torch.randn(shape[1], generator=torch.Generator().manual_seed(1)).sign() * 0.1          # a first row unlike the others
+    # a first row unlike the others
+    w[0] = torch.randn(shape[1], generator=torch.Generator().manual_seed(1)).sign() * 0.1
     errors = [squared_error(WeightQuantiser(Settings(make("gq", space=MuLaw(mu)), 4, granularity), w).eval(), w)
               for mu in (None, 1.0, 4.0, 16.0, 64.0, 255.0)]
     assert errors[0] < 1.05 * min(errors)
@@ -153,7 +160,8 @@ def test_gq_starts_nearly_as_well_from_a_sample_of_a_large_matrix(shape, granula
 @pytest.mark.parametrize("pruned", [False, True])
 def test_the_curvature_of_gq_moves_each_code_as_its_centroids_move(step, pruned):
     """Against finite differences of the companding law; a soft code moves as the line between its two centroids."""
-    s = Settings(make("gq", bits=3, space=MuLaw(16.0, learned=True), anneal=Exponential(Change(2.0, 300.0), Moment(20.0))), 3, "tensor",
+    s = Settings(make("gq", bits=3, space=MuLaw(16.0, learned=True),
+                      anneal=Exponential(Change(2.0, 300.0), Moment(20.0))), 3, "tensor",
                  sparsity=make("magnitude", target=0.5, to=Moment(1.0)) if pruned else None)
     w = weights()
     q = WeightQuantiser(s, w)
@@ -166,13 +174,15 @@ def test_the_curvature_of_gq_moves_each_code_as_its_centroids_move(step, pruned)
     ends = [MuLaw().expand(place, torch.tensor(16.0, dtype=torch.float64) * np.exp(sign * h)) * 127 for sign in (1, -1)]
     moved = np.interp(codes.detach().numpy(), q.grid(w).codes[0].numpy(), ((ends[0] - ends[1]) / (2 * h)).numpy())
     live = torch.ones(w.shape) if q.mask is None else q.mask
-    assert q.exact == (step == 20) and float(q.curvature.grad) == pytest.approx(float((g * live * torch.tensor(moved)).sum()), rel=1e-3)
+    assert (q.exact == (step == 20)
+            and float(q.curvature.grad) == pytest.approx(float((g * live * torch.tensor(moved)).sum()), rel=1e-3))
 
 
 @pytest.mark.parametrize("keyword", ["gq", "lloyd_max"])
 @pytest.mark.parametrize("bits,levels", [(1, 3), (2, 3), (3, 7)])
 def test_a_pruned_codebook_has_zero_and_is_at_least_ternary(keyword, bits, levels):
-    q = WeightQuantiser(Settings(make(keyword, bits=bits), bits, "tensor", sparsity=make("magnitude", target=0.5)), weights()).eval()
+    q = WeightQuantiser(Settings(make(keyword, bits=bits), bits, "tensor", sparsity=make("magnitude", target=0.5)),
+                        weights()).eval()
     codes = q.grid(weights()).codes[0]
     assert 0 in codes and len(codes) == (levels if keyword == "gq" else max(3, 1 << bits))
 
@@ -192,7 +202,8 @@ def test_gq_on_int16_uses_all_of_it():
 def test_wide_weights_in_groups_fill_int16():
     w = weights()
     codes, scale = WeightQuantiser(Settings(make("minmax"), 16, "group", 10), w).eval()(w)
-    assert (codes.abs().amax(1) == 32767).all() and float((codes * scale[:, None] - w).abs().max() / w.abs().max()) < 1e-4
+    assert (codes.abs().amax(1) == 32767).all() and float((codes * scale[:, None] -
+                                                           w).abs().max() / w.abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("snap,top", [("int8", 127), ("int16", 32767)])
@@ -222,7 +233,8 @@ def test_lloyd_max_refits_on_its_period_only_and_from_where_it_stands(granularit
 @torch.no_grad()
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 def test_the_centroids_of_a_pruned_matrix_are_those_of_the_living_and_zero(granularity):
-    """Rows divided by the root mean square of what lives in them; the refit is one Lloyd iteration from where the centroids stand."""
+    """Rows divided by the root mean square of what lives in them; the refit is one Lloyd iteration from where the
+    centroids stand."""
     w = weights()
     q = WeightQuantiser(Settings(make("lloyd_max", refresh=Moment(2.0), iterations=1), 4, granularity,
                                  sparsity=make("magnitude", target=0.5, to=Moment(1.0))), w)
@@ -244,7 +256,8 @@ def test_the_centroids_of_a_pruned_matrix_are_those_of_the_living_and_zero(granu
     assert np.abs(held - expected).max() <= np.abs(expected).max() / 127 * 0.51 and (q.table == 0).sum() == 1
 
 
-@pytest.mark.parametrize("keyword,arguments,outside", [("sawb", {"plus": True}, True), ("sawb", {"plus": False}, False), ("lsq", {}, False),
+@pytest.mark.parametrize("keyword,arguments,outside", [("sawb", {"plus": True}, True), ("sawb", {"plus": False}, False),
+                                                       ("lsq", {}, False),
                                                        ("percentile", {"p": 90.0}, True)])
 def test_the_gradient_of_a_weight_beyond_its_clip_is_that_of_the_method(keyword, arguments, outside):
     w = weights().requires_grad_()
@@ -263,7 +276,8 @@ def test_a_row_of_which_nothing_lives_is_zero_on_a_finite_scale(keyword):
     q = WeightQuantiser(settings(keyword, sparsity=make("magnitude", target=0.5, to=Moment(1.0))), w)
     q.on_step(1, w)
     codes, scale = q.eval()(w)
-    assert not q.mask[3].any() and (codes[3] == 0).all() and torch.isfinite(codes).all() and torch.isfinite(scale).all() and (scale > 0).all()
+    assert (not q.mask[3].any() and (codes[3] == 0).all() and torch.isfinite(codes).all()
+            and torch.isfinite(scale).all() and (scale > 0).all())
 
 
 @torch.no_grad()
@@ -322,7 +336,8 @@ def test_parts_are_fitted_to_the_matrix_of_the_first_forward_pass():
 def test_a_part_with_real_weights_stays_real_beside_integers():
     w = weights()
     codes, scale = two_kernels(w, Settings(), settings("minmax", bits=8)).eval()(w)
-    assert torch.allclose((codes * scale[:, None])[:, :20], w[:, :20]) and torch.equal(codes[:, 20:], codes[:, 20:].round())
+    assert torch.allclose((codes * scale[:, None])[:, :20], w[:, :20]) and torch.equal(codes[:, 20:],
+        codes[:, 20:].round())
 
 
 def test_pruned_weights_of_no_method_are_real_and_zero_where_dead():

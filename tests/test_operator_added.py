@@ -1,4 +1,5 @@
-"""An operator is three small classes: GELU, which nnac does not have, added here, goes from text to emulator; nothing else knows its name."""
+"""An operator is three small classes: GELU, which nnac does not have, added here, goes from text to emulator; nothing
+else knows its name."""
 
 from __future__ import annotations
 
@@ -44,11 +45,13 @@ policy p {
 """
 
 # the classes of `define`, by what they are made from, each in a file of its own; `make bench-house` counts them
-FILES = {ops.Operator: "nnac/ops/gelu.py", layers.Layer: "nnac/train/ops/gelu.py", emissions.Emission: "nnac/schedule/ops/gelu.py"}
+FILES = {ops.Operator: "nnac/ops/gelu.py", layers.Layer: "nnac/train/ops/gelu.py",
+         emissions.Emission: "nnac/schedule/ops/gelu.py"}
 
 
 def define() -> None:
-    """The three classes, each of which would be a file ``gelu.py`` in ``nnac/ops``, ``nnac/train/ops`` and ``nnac/schedule/ops``."""
+    """The three classes, each of which would be a file ``gelu.py`` in ``nnac/ops``, ``nnac/train/ops`` and
+    ``nnac/schedule/ops``."""
 
     @frozen(eq=False)
     class GeluAttributes(Attributes):
@@ -57,7 +60,8 @@ def define() -> None:
     class Gelu(ops.Operator):
         """``x Phi(x)``: Phi, the normal distribution's integral, by table; its product with x is requantised.
 
-        constants  table int16 [513] (Phi of Q3.12 in Q0.15), multiplier, shift      Source: Hendrycks and Gimpel 2016; our integers
+        constants  table int16 [513] (Phi of Q3.12 in Q0.15), multiplier, shift
+        Source: Hendrycks and Gimpel 2016; our integers
         """
 
         kind = "gelu"
@@ -70,13 +74,15 @@ def define() -> None:
 
         def integers(self, node, graph, inputs, state, constants):
             phi = arith.lookup(constants["table"], "complement", inputs[0])
-            return arith.requantise(inputs[0] * phi, constants["multiplier"], constants["shift"], 0, graph.values[node.output].bits)
+            return arith.requantise(inputs[0] * phi, constants["multiplier"], constants["shift"], 0,
+                                    graph.values[node.output].bits)
 
         def work(self, job, m):
             from nnac.isa import beats
             from nnac.ops._work import Work
 
-            return Work(vector=job.vectors * 2 * (m.vx_fill + beats.elementwise(m, job.width)), buffer_bytes=2 * job.width * job.vectors)
+            return Work(vector=job.vectors * 2 * (m.vx_fill + beats.elementwise(m, job.width)),
+                        buffer_bytes=2 * job.width * job.vectors)
 
         @staticmethod
         def bound(out_scale: float) -> dict[str, np.ndarray]:
@@ -111,9 +117,11 @@ def define() -> None:
 
         def parameters(self, node: Node, graph: QGraph, made: emissions.Made) -> Sequence[Parameters]:
             c, bits = node.constants, graph.values[node.output].bits
-            look = isa.LUT.block.pack(multiplier=1, shift=0, bits=16, zero_point=0, slot=made.slot(c["table"]), symmetry=1)
+            look = isa.LUT.block.pack(multiplier=1, shift=0, bits=16, zero_point=0, slot=made.slot(c["table"]),
+                                      symmetry=1)
             product = isa.MUL.block.pack(multiplier=c["multiplier"], shift=c["shift"], bits=bits, zero_point=0)
-            return Parameters(f"{node.path}.table", (look,), node.path), Parameters(f"{node.path}.product", (product,), node.path)
+            return Parameters(f"{node.path}.table", (look,), node.path), Parameters(f"{node.path}.product", (product,),
+                                                                                    node.path)
 
         def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
             return dict(phi=vectors * align(2 * record(node.attributes, GeluAttributes).width))
@@ -133,9 +141,11 @@ def gelu(monkeypatch) -> Iterator[None]:
     """nnac with GELU, and a model of one; as before afterwards."""
     def two_layers() -> ModelGraph:
         def linear(path: str, source: str, cols: int, rows: int) -> Layer:
-            return Layer(path, "linear", (source,), rows, 1, "net", (Kernel("weight", f"{path}.weight", rows, cols),), dict(bias=True))
+            return Layer(path, "linear", (source,), rows, 1, "net", (Kernel("weight", f"{path}.weight", rows, cols),),
+                         dict(bias=True))
 
-        made = (linear("first", "x", 12, 37), Layer("middle", "gelu", ("first",), 37, 1, "net"), linear("last", "middle", 37, 9))
+        made = (linear("first", "x", 12, 37), Layer("middle", "gelu", ("first",), 37, 1, "net"),
+                linear("last", "middle", 37, 9))
         return ModelGraph("two_layers", {}, made, dict(x=12), 10.0, entries=(EntryPoint("net", frames=True),))
 
     monkeypatch.setitem(model_graph._REGISTERED, "two_layers", two_layers)

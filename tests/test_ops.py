@@ -27,14 +27,16 @@ def layer(kind: str, source: str, width: int) -> Layer:
         gates = GATE_NAMES[kind]
         kernels = tuple(Kernel(k, f"{kind}.{k}", len(gates) * 8, width, gates) for k in ("input", "recurrent"))
         return Layer(kind, kind, (source,), 8, 1, "e", kernels, dict(cells=8, bidirectional=False, project=0))
-    kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu", "embedding") else ()
+    kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu",
+                                                                              "embedding") else ()
     return Layer(kind, kind, (source,) * fact.inputs, width, 1, "e", kernels,
                  dict(frames=1) if fact.view else dict(cap=8.0) if fact.capped else {})
 
 
 def model(kind: str) -> ModelGraph:
     """A linear layer, then one of ``kind`` (an embedding reads the input), then another linear one."""
-    first = () if ops.operator(kind).by_index else (Layer("first", "linear", ("x",), 8, 1, "e", (Kernel("weight", "first.weight", 8, 8),)),)
+    first = () if ops.operator(kind).by_index else (Layer("first", "linear", ("x",), 8, 1, "e",
+                                                          (Kernel("weight", "first.weight", 8, 8),)),)
     middle = layer(kind, "first" if first else "x", 8)
     last = Layer("last", "linear", (middle.path,), 8, 1, "e", (Kernel("weight", "last.weight", 8, middle.width),))
     return ModelGraph("m", {}, (*first, middle, last), dict(x=1 if not first else 8), entries=(EntryPoint("e"),))
@@ -51,7 +53,8 @@ def test_an_operator_is_called_what_its_file_is_called():
 def test_operators_are_light_and_imported_only_when_they_are_named():
     program = ("import sys\nfrom nnac import ops\nops.kinds()\n"
                "assert not [m for m in sys.modules if m.startswith('nnac.ops.')]\nops.find('tanh')\n"
-               "assert sorted(m for m in sys.modules if m.startswith('nnac.ops.')) == ['nnac.ops._table', 'nnac.ops.tanh']\n"
+               "assert sorted(m for m in sys.modules if m.startswith('nnac.ops.')) == ['nnac.ops._table', "
+               "'nnac.ops.tanh']\n"
                "for k in ops.kinds(): ops.operator(k)\nprint(sorted({'numpy', 'torch'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout == "[]\n", done.stderr

@@ -1,4 +1,5 @@
-"""Order and verifier, on random items: whatever the timing, conflicting accesses keep program order; and damage is seen."""
+"""Order and verifier, on random items: whatever the timing, conflicting accesses keep program order; and damage is
+seen."""
 
 import numpy as np
 import pytest
@@ -109,14 +110,16 @@ def test_dependences_reach_every_conflicting_pair():
         needs = dependences(items)
         reach: list[set[int]] = []
         for index, item in enumerate(items):
-            direct = set(needs[index]) | {max((i for i in range(index) if items[i].unit == item.unit), default=-1)} - {-1}
+            direct = set(needs[index]) | {max((i for i in range(index) if items[i].unit == item.unit),
+                                              default=-1)} - {-1}
             reach.append(direct.union(*(reach[n] for n in direct)) if direct else set())
             assert all(i in reach[index] for i in range(index) if conflict(items[i], item)), (seed, index)
             assert all(conflict(items[n], item) for n in needs[index])
 
 
 def test_damage_is_seen_and_no_sound_program_is_refused():
-    """Drop one wait with its signal: a race.  Drop a wait or a signal alone: tokens left over, or a deadlock.  Widen an access: a race or fine."""
+    """Drop one wait with its signal: a race.  Drop a wait or a signal alone: tokens left over, or a deadlock.  Widen an
+    access: a race or fine."""
     caught = {"pair": [0, 0], "wait": [0, 0], "signal": [0, 0]}
     for seed in range(30):
         items = random_items(np.random.default_rng(seed), 40)

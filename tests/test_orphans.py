@@ -46,13 +46,15 @@ def until(what, seconds=60.0):
     return what()
 
 
-SLEEPER = "from nnac.children import end_with_parent; end_with_parent(); print('up', flush=True); import time; time.sleep(600)"
+SLEEPER = ("from nnac.children import end_with_parent; end_with_parent(); print('up', flush=True); import time; "
+           "time.sleep(600)")
 
 
 @linux
 def test_a_child_and_its_child_end_with_a_parent_that_is_killed():
     """parent > middle > leaf, the parent killed outright."""
-    leaf = f"import sys; from nnac.children import *; end_with_parent(); start([sys.executable, '-c', {SLEEPER!r}]).wait()"
+    leaf = (f"import sys; from nnac.children import *; end_with_parent(); start([sys.executable, '-c', "
+            f"{SLEEPER!r}]).wait()")
     parent = f"import sys; from nnac.children import *; start([sys.executable, '-c', {leaf!r}]).wait()"
     process = subprocess.Popen([sys.executable, "-c", parent])
     assert until(lambda: children_of(process.pid))
@@ -65,8 +67,10 @@ def test_a_child_and_its_child_end_with_a_parent_that_is_killed():
 
 
 def test_who_waits_for_a_child_gets_its_status():
-    assert start([sys.executable, "-c", "import sys; from nnac.children import *; end_with_parent(); sys.exit(7)"]).wait() == 7
-    quiet = subprocess.run([sys.executable, "-c", "from nnac.children import *; end_with_parent()"], stdin=subprocess.DEVNULL,
+    assert start([sys.executable, "-c",
+                  "import sys; from nnac.children import *; end_with_parent(); sys.exit(7)"]).wait() == 7
+    quiet = subprocess.run([sys.executable, "-c", "from nnac.children import *; end_with_parent()"],
+                           stdin=subprocess.DEVNULL,
                            env={k: v for k, v in os.environ.items() if k != TIED})
     assert quiet.returncode == 0, "a program that nobody tied watches nothing"
 
@@ -74,20 +78,23 @@ def test_who_waits_for_a_child_gets_its_status():
 @pytest.fixture
 def text(tmp_path):
     r = np.random.default_rng(0)
-    (tmp_path / "text.txt").write_text("\n".join(" ".join("".join(r.choice(list("abcde"), 4)) for _ in range(6)) for _ in range(200)))
+    (tmp_path / "text.txt").write_text("\n".join(" ".join("".join(r.choice(list("abcde"), 4)) for _ in range(6))
+                                                 for _ in range(200)))
     return tmp_path
 
 
 def config(steps):
     made = LmTraining.from_json(LmTraining().to_json() | dict(steps=steps))
-    return LmTraining.from_json(made.to_json() | {"model": made.model.to_json() | dict(vocabulary=12, cells=16, embedding=8)})
+    return LmTraining.from_json(made.to_json() | {"model": made.model.to_json() |
+                                                  dict(vocabulary=12, cells=16, embedding=8)})
 
 
 @linux
 def test_the_ranks_of_a_training_that_is_killed_end_and_leave_its_file_free(text):
     out = text / "x.nnc"
     program = ("import json, sys; from nnac.train.language import *; from nnac.train.pace import Run; "
-               "train(FloatTask(LmTraining.from_json(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3]), '', 2, True, Run(every=5))")
+               "train(FloatTask(LmTraining.from_json(json.loads(sys.argv[1])), sys.argv[2], sys.argv[3]), '', 2, True, "
+               "Run(every=5))")
     said = json.dumps(config(100_000).to_json())
     process = subprocess.Popen([sys.executable, "-c", program, said, str(text / "text.txt"), str(out)])
     assert until(lambda: Path(f"{out}.part").exists())

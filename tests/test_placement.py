@@ -1,4 +1,5 @@
-"""Where an operator runs, and its price on the CPU: lint says what the compiler does, for every operator on every machine."""
+"""Where an operator runs, and its price on the CPU: lint says what the compiler does, for every operator on every
+machine."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def one_operator(kind: str = "linear") -> ModelGraph:
 def ragged(size: str = "tiny") -> ModelGraph:
     """Frames of 3 int8 joined by a stack in the middle of a model: no vector of theirs is in one piece."""
     def linear(path: str, source: str, cols: int, rows: int) -> Layer:
-        return Layer(path, "linear", (source,), rows, 2 if path == "first" else 1, "e", (Kernel("weight", f"{path}.weight", rows, cols),))
+        return Layer(path, "linear", (source,), rows, 2 if path == "first" else 1, "e",
+                     (Kernel("weight", f"{path}.weight", rows, cols),))
 
     layers = (linear("first", "x", 4, 3), Layer("joined", "stack", ("first",), 6, 1, "e", (), dict(frames=2)),
               Layer("norm", "layer_norm", ("joined",), 6, 1, "e"), linear("last", "norm", 6, 8))
@@ -45,7 +47,8 @@ def models(monkeypatch):
 
 
 def checked(call: str, target: str, rules: str = "") -> Checked:
-    return check_text(f'import "targets/{target}.nnac"\npolicy p {{\n  model {call}\n  target {target}\n{rules}}}\n', "p.nnac")
+    return check_text(f'import "targets/{target}.nnac"\npolicy p {{\n  model {call}\n  target {target}\n{rules}}}\n',
+                      "p.nnac")
 
 
 def agreed(found: Checked) -> frozenset[str]:
@@ -73,7 +76,8 @@ def test_lint_and_compiler_send_the_same_layers_to_the_cpu(kind, target):
 
 def test_a_gru_on_the_cpu_is_warned_of_with_its_reason():
     (found,) = [d for d in checked('one_operator(kind="gru")', "edge").diagnostics if d.code == "cpu-fallback"]
-    assert "nnac has no instructions for `gru`" in found.message and found.message.startswith("gru on the CPU costs about 2")
+    assert "nnac has no instructions for `gru`" in found.message and found.message.startswith("gru on the CPU costs "
+                                                                                              "about 2")
 
 
 def test_a_vector_in_pieces_goes_to_the_cpu_and_lint_knows():
@@ -84,8 +88,10 @@ def test_a_vector_in_pieces_goes_to_the_cpu_and_lint_knows():
 
 
 @pytest.mark.parametrize("call, rules", [
-    ('one_operator(kind="gru")', ""), ('one_operator(kind="log_softmax")', "  layers log_softmax { place cpu }\n"), ("ragged()", ""),
-    ('one_operator(kind="lstm")', "  layers lstm { place cpu; hidden int16 }\n"), ('one_operator(kind="add")', "  layers add { place cpu }\n"),
+    ('one_operator(kind="gru")', ""), ('one_operator(kind="log_softmax")', "  layers log_softmax { place cpu }\n"),
+                                         ("ragged()", ""),
+    ('one_operator(kind="lstm")', "  layers lstm { place cpu; hidden int16 }\n"),
+                                         ('one_operator(kind="add")', "  layers add { place cpu }\n"),
     ('one_operator(kind="embedding")', "  layers embedding { place cpu; activations int16 }\n"),
     ('rnnt(size="tiny", bidirectional=true, project=6)', "  layers encoder.lstm[*] { place cpu }\n")])
 def test_the_price_that_lint_names_is_the_compilers(call, rules):
@@ -94,7 +100,8 @@ def test_the_price_that_lint_names_is_the_compilers(call, rules):
     graph = lower_plan(r.plan)
     graph = evolve(graph, metadata=dict(graph.metadata) | dict(vocabulary=8))
     program = compile_graph(bind_randomly(graph, np.random.default_rng(0)), r.plan.target, Settings.of(r.plan))
-    expected = {p: c.cpu_seconds * r.plan.target.clock for p, c in estimate(r.plan, r.plan.graph).layers.items() if c.cpu_seconds is not None}
+    expected = {p: c.cpu_seconds * r.plan.target.clock for p, c in estimate(r.plan, r.plan.graph).layers.items()
+                if c.cpu_seconds is not None}
     layers = split(graph).layers
     found: dict[str, list[int]] = {}
     for call_ in program.host:

@@ -1,4 +1,5 @@
-"""Policies from training to the emulator: those of the papers and of the comparison, and any others that the linter lets pass."""
+"""Policies from training to the emulator: those of the papers and of the comparison, and any others that the linter
+lets pass."""
 
 import tempfile
 from pathlib import Path
@@ -29,7 +30,8 @@ from tests.test_train_module import data, differences, train_step
 FOLDERS = ("specs/papers", "specs/comparison")
 SHAPE = "cells=16, embedding=8, prediction_cells=16, joint=16, vocabulary=29"
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz'0123456789.,!?-:;"
-MOMENTS = 20                                            # training steps taken, spread evenly over those that the policy asks for
+# training steps taken, spread evenly over those that the policy asks for
+MOMENTS = 20
 
 
 def policies():
@@ -38,12 +40,14 @@ def policies():
         for file in sorted(Path(folder).glob("*.nnac")):
             for r in check_file(file).resolutions:
                 name, _, swept = r.plan.name.rstrip("]").partition("[")
-                yield pytest.param(file, name, swept, r.plan.model.arguments["size"], id=f"{file.parent.name}/{file.stem}:{r.plan.name}")
+                yield pytest.param(file, name, swept, r.plan.model.arguments["size"],
+                                   id=f"{file.parent.name}/{file.stem}:{r.plan.name}")
 
 
 @pytest.mark.parametrize("file,name,swept,size", list(policies()))
 def test_what_a_published_policy_trains_is_what_its_program_computes(file, name, swept, size, tmp_path):
-    text = f'import "{file}"\npolicy small extends {name} {{ model rnnt(size="{size}", {SHAPE}); budget {{ bits_per_weight <= 32 }} }}'
+    text = (f'import "{file}"\n'
+            f'policy small extends {name} {{ model rnnt(size="{size}", {SHAPE}); budget {{ bits_per_weight <= 32 }} }}')
     plan = nnac.loads(text, "small", **dict(s.split("=") for s in swept.split(", ") if s)).plan
     assert plan.training.total % MOMENTS == 0, "events of a schedule fall on round numbers"
     module = trained(plan, range(0, plan.training.total + 1, plan.training.total // MOMENTS))
@@ -59,17 +63,20 @@ def test_the_four_bit_rnnt_of_57_million_weights_fits_its_budget_and_computes_wh
     module = trained(plan, [1])
     program, result = same_on_the_machine(plan, module, tmp_path, (12, 7))
     weights = sum(k["weights"] for k in program.report["layers"].values())
-    print(f"{weights:,} weights, {measured(program)['bits_per_weight']:.2f} bits each, {result.compared:,} integers compared")
+    print(f"{weights:,} weights, {measured(program)['bits_per_weight']:.2f} bits each, {result.compared:,} integers "
+          f"compared")
     assert 56e6 < weights < 58e6 and (tmp_path / "program.nnp").stat().st_size < 30 << 20
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow,
+                                                                                   HealthCheck.filter_too_much])
 @given(small_policies())
 def test_whatever_the_linter_lets_pass_trains_compiles_and_computes_the_same(text):
     checked = check_text(text)
     assume(not checked.errors)
     plan = checked.resolutions[0].plan
-    assume(all(s.weights is None or s.weights.method is not None for s in plan))              # real weights are no integers to compare
+    # real weights are no integers to compare
+    assume(all(s.weights is None or s.weights.method is not None for s in plan))
     try:
         module = trained(plan, range(0, plan.training.total + 1, plan.training.total // 6))
     except ScaleError:                        # what only data tell: a clip of 10,000 for weights of 0.1
@@ -89,7 +96,8 @@ def test_many_policies_that_the_linter_lets_pass_compute_the_same(text):
 
 
 def same_on_the_machine(plan, module, folder, lengths):
-    """(program, comparison) of the module and its program's file, on utterances of so many frames: all integers are equal."""
+    """(program, comparison) of the module and its program's file, on utterances of so many frames: all integers are
+    equal."""
     width = module.graph.values["features"].width
     rng = np.random.default_rng(0)
     speech = [rng.standard_normal((n, width)).astype(np.float32) for n in lengths]
@@ -103,7 +111,8 @@ def same_on_the_machine(plan, module, folder, lengths):
 
 
 def trained(plan, moments):
-    """A module after steps at these moments of the whole training: annealing, ramps, masks and hard compressions all come to pass."""
+    """A module after steps at these moments of the whole training: annealing, ramps, masks and hard compressions all
+    come to pass."""
     torch.manual_seed(0)
     module = Transducer(lower_plan(plan), None, plan)
     module.calibrate([data(module, 1)])
@@ -115,7 +124,8 @@ def trained(plan, moments):
 
 
 def promised(plan, module):
-    """The codes of each kernel: no more different ones in a row of one gate than the policy's bits allow, and as many zeros as it asks for."""
+    """The codes of each kernel: no more different ones in a row of one gate than the policy's bits allow, and as many
+    zeros as it asks for."""
     graph = module.bind()
     for site in plan:
         if site.kind != "kernel" or site.weights is None or not site.weights.method:
@@ -128,8 +138,11 @@ def promised(plan, module):
         gates = plan.gates(site.path)
         for gate, rows in zip(gates, np.split(codes, len(gates)), strict=True):
             for row in rows:
-                assert len(np.unique(row)) <= 1 << gate.weights.bits, f"{gate.path}: {len(np.unique(row))} codes in a row"
+                assert len(np.unique(row)) <= 1 << gate.weights.bits, (f"{gate.path}: {len(np.unique(row))} codes in "
+                                                                       f"a row")
         if site.sparsity is not None:
             share = float(site.sparsity.target)
-            within = 0.2 if isinstance(site.sparsity, Narang) else 0.1          # a ramped threshold does not count; a block is 1/64 here
-            assert abs((codes == 0).mean() - share) < within, f"{site.path}: {(codes == 0).mean():.0%} zero, not {share:.0%}"
+            # a ramped threshold does not count; a block is 1/64 here
+            within = 0.2 if isinstance(site.sparsity, Narang) else 0.1
+            assert abs((codes == 0).mean() -
+                       share) < within, f"{site.path}: {(codes == 0).mean():.0%} zero, not {share:.0%}"

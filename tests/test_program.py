@@ -1,4 +1,5 @@
-"""The container: the same program gives the same bytes, and anything that is not a whole, unaltered program is refused in one line."""
+"""The container: the same program gives the same bytes, and anything that is not a whole, unaltered program is refused
+in one line."""
 
 import json
 from fractions import Fraction
@@ -22,7 +23,8 @@ def small() -> Program:
     return Program(EDGE, {"encoder.step": entry}, rng.integers(0, 256, 1000).astype(np.uint8),
                    (Slot("encoder.lstm[0].cell", 1024, 16, 2, 2.0**-11), Slot("x", 2048, 2, 1, None, (1, -2))),
                    (Symbol("table", "A", 4096, 1026),), {"features": Value("features", 40, 8, 6, 0.03)},
-                   (("encoder.lstm[0]", "rnnt.nnac:3", "multiply"), ("", "", "halt")), (), "1", dict(name="p"), dict(tokens=["a", "é"]), {})
+                   (("encoder.lstm[0]", "rnnt.nnac:3", "multiply"), ("", "", "halt")), (), "1", dict(name="p"),
+                   dict(tokens=["a", "é"]), {})
 
 
 def test_a_program_survives_its_file(tmp_path):
@@ -31,7 +33,8 @@ def test_a_program_survives_its_file(tmp_path):
     again = Program.load(tmp_path / "p.nnap", EDGE)
     assert again.to_bytes() == program.to_bytes()
     assert (again.entries["encoder.step"].words == program.entries["encoder.step"].words).all()
-    assert (again.target, again.states, again.symbols, again.values) == (program.target, program.states, program.symbols, program.values)
+    assert (again.target, again.states, again.symbols, again.values) == (program.target, program.states,
+                                                                         program.symbols, program.values)
     assert again.where("encoder.step", 1) == ("", "", "halt") and again.symbol("A", 4100).name == "table"
     assert again.metadata == dict(tokens=["a", "é"])
 

@@ -35,7 +35,8 @@ def test_a_long_stage_says_now_and_then_how_far_it_is(capsys):
         advance()
         advance()
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and re.match(r"training: 1/3, \d+ s, \d+ s left", lines[0]) and re.fullmatch(r"training: 3/3, \d+ s", lines[-1])
+    assert len(lines) == 3 and re.match(r"training: 1/3, \d+ s, \d+ s left",
+                                        lines[0]) and re.fullmatch(r"training: 3/3, \d+ s", lines[-1])
 
 
 def test_quiet_says_nothing(capsys):

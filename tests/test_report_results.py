@@ -311,7 +311,8 @@ def test_the_report_is_made_from_files_alone(tmp_path):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     # every row of a table has its columns
     assert len({line.count("|") for line in lines[:5]}) == 1
-    assert "| int8 | 12.50 (" in text and "| 5 bits | 20.00 (" in text and "+7.50 (" in text and "| float32 | not run |" in text
+    assert ("| int8 | 12.50 (" in text and "| 5 bits | 20.00 (" in text and "+7.50 (" in text
+            and "| float32 | not run |" in text)
     assert "## Pareto front" in text and text.index("One: 5 bits") < text.index("One: int8")
     assert "6.40" in text and "15.00, 10.00" in text and "3 of 4 runs" in text and "150 integers" in text
     pytest.importorskip("matplotlib")
@@ -376,7 +377,8 @@ def test_rows_that_heard_other_utterances_are_named(tmp_path):
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, at_once):
     e = ex.load(write(tmp_path))
-    body = f"import sys, pathlib; print('hello'); pathlib.Path({str(tmp_path)!r}, sys.argv[1] + sys.argv[2]).touch(); sys.exit(sys.argv[1] == 'int8')"
+    body = (f"import sys, pathlib; print('hello'); pathlib.Path({str(tmp_path)!r}, sys.argv[1] + "
+            f"sys.argv[2]).touch(); sys.exit(sys.argv[1] == 'int8')")
     failed = runs.work(runs.missing(e, tmp_path / "none"), script(body), tmp_path / "logs", at_once, quiet=True)
     assert sorted(failed) == ["int8-s0", "int8-s1"]
     assert all((tmp_path / n).exists() for n in ("float0", "int80", "gq50", "int81"))

@@ -1,6 +1,8 @@
-"""A training ends with the same weights bit for bit, wherever it is stopped, however often it is judged and by however many ranks it is done.
+"""A training ends with the same weights bit for bit, wherever it is stopped, however often it is judged and by however
+many ranks it is done.
 
-Over the registry: every method of weights and of activations, with every schedule that the linter lets it have, stopped at a random step.
+Over the registry: every method of weights and of activations, with every schedule that the linter lets it have, stopped
+at a random step.
 """
 
 import random
@@ -48,7 +50,8 @@ SCHEDULES = {
     "": "", "mracos": "regularise mracos(strength=1e-2, ramp=0..4 steps)", "acosr": "regularise acosr(strength=1e-2)",
     "harden": "harden every(2 steps)", "magnitude": "sparsity magnitude(50%, from=1 steps, to=6 steps, every=2 steps)",
     "csp": "sparsity csp(50%, block=8, from=1 steps, to=6 steps, every=2 steps)",
-    "narang": "sparsity narang(50%, from=1 steps, to=6 steps, every=1 steps)", "n_m": "sparsity n_m(2, 4, every=2 steps)",
+    "narang": "sparsity narang(50%, from=1 steps, to=6 steps, every=1 steps)",
+             "n_m": "sparsity n_m(2, 4, every=2 steps)",
 }
 
 
@@ -62,22 +65,27 @@ def cases():
     for keyword in methods("weights"):
         weights = spelled(keyword, "weights")
         for name, schedule in SCHEDULES.items():
-            out[f"{keyword} {name} learned clip"] = dict(weights=weights, schedule=schedule, accumulate="acc32", hidden="lsq")
-        out[f"{keyword} harden sum16"] = dict(weights=weights, schedule=SCHEDULES["harden"], accumulate="sum16", hidden="lsq")
+            out[f"{keyword} {name} learned clip"] = dict(weights=weights, schedule=schedule, accumulate="acc32",
+                                                         hidden="lsq")
+        out[f"{keyword} harden sum16"] = dict(weights=weights, schedule=SCHEDULES["harden"], accumulate="sum16",
+                                              hidden="lsq")
     for keyword in methods("hidden"):
         method = "fixed(1)" if keyword == "fixed" else keyword
         for weights in ("sawb", "lloyd_max"):
-            out[f"hidden {keyword}, {weights}"] = dict(weights=spelled(weights, "weights"), schedule=SCHEDULES["harden"], accumulate="acc32",
+            out[f"hidden {keyword}, {weights}"] = dict(weights=spelled(weights, "weights"),
+                                                       schedule=SCHEDULES["harden"], accumulate="acc32",
                                                        hidden=method)
     return out
 
 
-CASES = {name: settings for name, settings in cases().items() if not errors(**settings)}       # what the linter lets a policy have
+# what the linter lets a policy have
+CASES = {name: settings for name, settings in cases().items() if not errors(**settings)}
 
 
 def sentences(count, seed):
     r = np.random.default_rng(seed)
-    return Sentences(["".join(r.choice(list("abcdefghij"), r.integers(2, 7))) for _ in range(count)], Tokens("abcdefghijk"))
+    return Sentences(["".join(r.choice(list("abcdefghij"), r.integers(2, 7))) for _ in range(count)],
+                     Tokens("abcdefghijk"))
 
 
 TRAIN, DEV = sentences(60, 0), sentences(12, 1)
@@ -97,7 +105,8 @@ class StopHere(Exception):
 
 
 def trained(fresh, part, dev_every=10**6, stops=()):
-    """The state of a module trained to the end by a trainer as ``fresh``, in as many sittings as there are stops and one more."""
+    """The state of a module trained to the end by a trainer as ``fresh``, in as many sittings as there are stops and
+    one more."""
     for stop in (*stops, None):
         trainer = fresh()
         if part.exists():
@@ -128,7 +137,7 @@ def test_stopped_anywhere_and_judged_at_any_time_it_ends_with_the_same_bits(name
     assert not differing(whole, judged), f"stopped at {stops}"
 
 
-# ------------------------------------------------------------------------------------------------------------------ ranks
+# ---------------------------------------------------------------------------------------------------------------- ranks
 
 SHARDS = 6
 
@@ -142,13 +151,15 @@ def sampled():
 
 
 def pace_of_ranks(name):
-    return Pace(steps=4, batch_frames=60, shards=SHARDS, learning_rate=5e-2, warmup=2, ema=random.Random(name).choice([0.0, 0.6]))
+    return Pace(steps=4, batch_frames=60, shards=SHARDS, learning_rate=5e-2, warmup=2,
+                ema=random.Random(name).choice([0.0, 0.6]))
 
 
 def one_of_many(rank, world, folder):
     """A rank: trains every sampled case, the first rank judging as it goes; what it ends with is left in ``folder``."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank,
+                                         world_size=world)
     out = {}
     for name in sampled():
         trainer = prepared(CASES[name], pace_of_ranks(name))

@@ -152,7 +152,8 @@ def test_what_does_not_fit_is_refused_and_never_read_from_elsewhere(change, word
 def joint_case(dtype=torch.float64, seed=0):
     g = torch.Generator().manual_seed(seed)
     B, T, U, J, V = 4, 7, 5, 6, 8
-    tensors = [torch.randn(s, dtype=dtype, generator=g).requires_grad_() for s in ((B, T, J), (B, U + 1, J), (V, J), (V,))]
+    tensors = [torch.randn(s, dtype=dtype, generator=g).requires_grad_()
+               for s in ((B, T, J), (B, U + 1, J), (V, J), (V,))]
     y = torch.randint(1, V, (B, U), generator=g)
     return tensors, (y, torch.tensor([7, 1, 4, 6]), torch.tensor([5, 0, 2, 5]))
 

@@ -1,4 +1,5 @@
-"""Compiled programs compute what the graph means, take the cycles that were predicted, and are safe; broken ones are noticed."""
+"""Compiled programs compute what the graph means, take the cycles that were predicted, and are safe; broken ones are
+noticed."""
 
 from collections import Counter
 
@@ -28,7 +29,8 @@ from tests.graphs import random_graph, random_inputs, random_weights, with_codeb
 from tests.mutants import MUTATIONS, NOTICED, noticed_by, with_code
 from tests.schedules import EDGE, LARGE, TINY, compare, random_case
 
-SHAPES = [dict(size="tiny"), dict(size="tiny", combine="multiply", project=8), dict(size="tiny", cells=35, features=7, joint=13),
+SHAPES = [dict(size="tiny"), dict(size="tiny", combine="multiply", project=8),
+          dict(size="tiny", cells=35, features=7, joint=13),
           dict(size="tiny", bidirectional=True, cells=18)]
 
 
@@ -82,7 +84,8 @@ def test_predicted_cycles_equal_the_clocked_rules_evaluated_in_every_cycle():
 
 
 def test_the_same_graph_gives_the_same_bytes():
-    one, two = (compile_graph(random_graph(3, size="tiny"), EDGE, Settings(frames=2), metadata=dict(tokens="ab")).to_bytes() for _ in range(2))
+    one, two = (compile_graph(random_graph(3, size="tiny"), EDGE, Settings(frames=2),
+                              metadata=dict(tokens="ab")).to_bytes() for _ in range(2))
     assert one == two
 
 
@@ -97,7 +100,8 @@ def test_any_legal_reordering_gives_the_same_integers():
             order = shuffled(items, rng)
             ordered = [items[i] for i in order]
             sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
-            code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+            code = [evolve(i.instruction, wait=w, signal=s) for i, w,
+                    s in zip(ordered, sync.waits, sync.signals, strict=True)]
             old = program.entries[name]
             place = {index: at for at, index in enumerate(order)}
             layers = {n.output: n.path for n in graph.nodes}
@@ -105,7 +109,8 @@ def test_any_legal_reordering_gives_the_same_integers():
             for t in old.taps:
                 own = [place[i] for i, item in enumerate(items) if item.path == layers[t.port.value]]
                 taps.append(evolve(t, after=max(own)) if own else t)
-            program = evolve(program, entries=dict(program.entries) | {name: evolve(old, taps=tuple(t for t in taps if t.after))})
+            program = evolve(program, entries=dict(program.entries) |
+                             {name: evolve(old, taps=tuple(t for t in taps if t.after))})
             program = with_code(program, name, code)
         prove_program(program)
         for name, entry in program.entries.items():
@@ -150,7 +155,8 @@ def matrix_vector(rows, cols):
 
     codes, scale = random_weights(np.random.default_rng(0), rows, cols)
     values = {"x": Value("x", cols, 8, 1, 0.03), "y": Value("y", rows, 8, 1, 0.05)}
-    node = Node("y", "linear", ("x",), "y", "encoder", LinearAttributes(), bind.linear(codes, scale, None, 0.03, 0, 0.05))
+    node = Node("y", "linear", ("x",), "y", "encoder", LinearAttributes(),
+                bind.linear(codes, scale, None, 0.03, 0, 0.05))
     return verify(QGraph("matvec", values, (node,), {"encoder": ("x",)}, {"encoder": ("y",)}))
 
 
@@ -169,9 +175,11 @@ def test_a_step_of_a_middling_model_is_within_3_percent_of_the_roofline(bits):
     graph = random_graph(0, size="small", layers=4, cells=384)
     graph = graph if bits == 8 else with_codebook(graph, bits)
     program = compile_graph(graph, EDGE, Settings(frames=4))
-    for name, limit in (("encoder.step", 1.03), ("encoder.steps", 1.08)):      # the bound of the latter allows for perfect reuse of buffers
+    # the bound of the latter allows for perfect reuse of buffers
+    for name, limit in (("encoder.step", 1.03), ("encoder.steps", 1.08)):
         entry = program.entries[name]
-        assert 1 <= entry.cycles / float(roofline(graph, EDGE, program.report["layers"], "encoder", entry.steps).cycles) < limit, name
+        assert 1 <= entry.cycles / float(roofline(graph, EDGE, program.report["layers"], "encoder",
+                                                  entry.steps).cycles) < limit, name
 
 
 def test_frame_batching_of_four_saves_37_percent_of_a_square_lstms_weight_traffic():
@@ -197,7 +205,8 @@ def test_operators_that_the_target_lacks_run_on_the_cpu_at_a_price():
 
 
 @pytest.mark.parametrize("options, target, message", [
-    (Settings(pins={"encoder.lstm[1].recurrent": "always"}), evolve(EDGE, pinned=512), "`pin always` needs .* encoder.lstm.1..recurrent"),
+    (Settings(pins={"encoder.lstm[1].recurrent": "always"}), evolve(EDGE, pinned=512),
+     "`pin always` needs .* encoder.lstm.1..recurrent"),
     (Settings(), evolve(EDGE, sram=1 << 17, pinned=1 << 16), "SRAM"),
     (Settings(frames=64), evolve(EDGE, sram=150_000, pinned=0), "largest: encoder.lstm.* parked"),
 ])
@@ -220,9 +229,11 @@ def test_the_executor_batches_whole_groups_of_frames_and_steps_through_the_rest(
 
 
 @pytest.mark.parametrize("frames", [1, 4])
-@pytest.mark.parametrize("shape", [dict(), dict(layers=3, reduce=1, norm=False, stack=1), dict(project=6, cells=9), dict(layers=1)], ids=str)
+@pytest.mark.parametrize("shape", [dict(), dict(layers=3, reduce=1, norm=False, stack=1), dict(project=6, cells=9),
+                                   dict(layers=1)], ids=str)
 def test_a_bidirectional_encoder_hears_whole_utterances_each_from_its_own_end(shape, frames):
-    """The program's passes against one evaluation of the whole, row by row: every value, outputs and states, for any lengths."""
+    """The program's passes against one evaluation of the whole, row by row: every value, outputs and states, for any
+    lengths."""
     graph = random_graph(6, size="tiny", bidirectional=True, **shape)
     run, reference = Emulator(compile_graph(graph, EDGE, Settings(frames=frames))), Reference(graph)
     assert run.inputs == reference.inputs and run.outputs == reference.outputs
@@ -238,7 +249,8 @@ def test_a_bidirectional_encoder_hears_whole_utterances_each_from_its_own_end(sh
             assert (got[name][:n, row] == want[name][:n, row]).all(), f"{name}, row {row}"
     assert all((made[v][:lengths[0] * graph.values[v].rate, 0] == expected[v][:, 0]).all() for v in expected)
     assert all((after[s][:1] == end[s][:1]).all() for s in end)
-    chunked = np.concatenate([run.run("encoder", {k: v[i:i + graph.values[k].rate] for k, v in x.items()}, run.initial_state("encoder", 4))[0][o]
+    chunked = np.concatenate([run.run("encoder", {k: v[i:i + graph.values[k].rate] for k, v in x.items()},
+                                      run.initial_state("encoder", 4))[0][o]
                               for k in x for i in range(0, len(x[k]), graph.values[k].rate) for o in made])
     assert (chunked != made[next(iter(made))]).any(), "what comes later was never heard: the test proves little"
 
@@ -249,18 +261,21 @@ def test_budgets_that_are_not_met_name_the_culprits_and_their_lines():
     fits = (Budget("weights", 1e9, "weights <= 1 GB"), Budget("latency", 1.0, "latency <= 1 s"))
     report = compile_graph(graph, EDGE, Settings(budgets=fits)).report
     assert sum(report["entries"]["encoder.step"]["layers"].values()) == report["entries"]["encoder.step"]["cycles"]
-    broken = (Budget("cycles", 10, "cycles <= 10"), Budget("weights", 4096, "weights <= 4 KiB"), Budget("sram", 9, "sram <= 9 B"),
+    broken = (Budget("cycles", 10, "cycles <= 10"), Budget("weights", 4096, "weights <= 4 KiB"),
+              Budget("sram", 9, "sram <= 9 B"),
               Budget("latency", 1e-9, "latency <= 1 ns"), Budget("bits_per_weight", 0.5, "bits_per_weight <= 0.5"))
     with pytest.raises(CompileError) as error:
         compile_graph(graph, EDGE, Settings(budgets=broken, lines=lines))
     text = str(error.value)
     for b in broken:
         assert f"budget `{b.text}` is exceeded" in text
-    assert "encoder.lstm[1].input" in text and "[rnnt.nnac:13]" in text and "[rnnt.nnac:12]" in text and "stream buffers" in text
+    assert ("encoder.lstm[1].input" in text and "[rnnt.nnac:13]" in text and "[rnnt.nnac:12]" in text
+            and "stream buffers" in text)
 
 
 def test_broken_programs_are_noticed():
-    """Every mutation of every kind is refused by the verifier, stopped by the machine, shown by the integers, or changes nothing at all."""
+    """Every mutation of every kind is refused by the verifier, stopped by the machine, shown by the integers, or
+    changes nothing at all."""
     graph = random_graph(2, size="tiny", layers=2, cells=48)
     never = {k: "never" for n in graph.nodes for k in (f"{n.path}.input", f"{n.path}.recurrent", f"{n.path}.weight")}
     program = compile_graph(graph, TINY, Settings(frames=2, pins=never))
@@ -285,16 +300,19 @@ def test_broken_programs_are_noticed():
 
 
 def test_the_tap_of_an_embedding_waits_for_its_row_whatever_else_is_loaded_first():
-    """Two embeddings in one entry: each value is whole when its own row has come, not when the first instruction is done."""
+    """Two embeddings in one entry: each value is whole when its own row has come, not when the first instruction is
+    done."""
     from nnac import bind
 
     rng = np.random.default_rng(0)
     formats = dict(a=(1, 32, 1.0), b=(1, 32, 1.0), ea=(24, 8, 0.03), eb=(24, 8, 0.05), y=(24, 8, 0.06))
     values = {n: Value(n, width, bits, 1, scale) for n, (width, bits, scale) in formats.items()}
     rows = dict(weight=rng.integers(-128, 128, (9, 24)).astype(np.int8))
-    nodes = (Node("ea", "embedding", ("a",), "ea", "encoder", {}, rows), Node("eb", "embedding", ("b",), "eb", "encoder", {}, rows),
+    nodes = (Node("ea", "embedding", ("a",), "ea", "encoder", {}, rows),
+             Node("eb", "embedding", ("b",), "eb", "encoder", {}, rows),
              Node("y", "add", ("ea", "eb"), "y", "encoder", {}, bind.add((0.03, 0.05), 0.06)))
-    graph = verify(QGraph("two", values, nodes, {"encoder": ("a", "b")}, {"encoder": ("y",)}, metadata=dict(vocabulary=9)))
+    graph = verify(QGraph("two", values, nodes, {"encoder": ("a", "b")}, {"encoder": ("y",)},
+                          metadata=dict(vocabulary=9)))
     program = compile_graph(graph, TINY, Settings())
     code = decoded(program.entries["encoder.step"])
     assert [type(code[t.after]) for t in program.entries["encoder.step"].taps] == [isa.GTH, isa.GTH, isa.ADD]

@@ -27,7 +27,8 @@ def program(tmp_path_factory) -> Path:
     plan = compiler.resolve(TINY)
     graph = compiler.lower(plan)
     graph = evolve(graph, metadata={**graph.metadata, "vocabulary": graph.values["joint.output"].width})
-    made = compile_graph(bind_randomly(graph, np.random.default_rng(1)), plan.target, Settings.of(plan), plan=plan.to_json())
+    made = compile_graph(bind_randomly(graph, np.random.default_rng(1)), plan.target, Settings.of(plan),
+                         plan=plan.to_json())
     path = tmp_path_factory.mktemp("show") / "tiny.nnp"
     made.save(path)
     return path
@@ -63,7 +64,8 @@ def test_json_says_what_the_text_says(capsys, program):
     assert [n["path"] for n in graph["nodes"]] == [n.path for n in lowered.nodes]
     assert [v["name"] for v in graph["values"]] == list(lowered.values)
     entries = json.loads(show(capsys, program, "--json")[1])["entries"]
-    assert {e: v["cycles"] for e, v in entries.items()} == {e: v.cycles for e, v in Program.load(program).entries.items()}
+    assert {e: v["cycles"] for e, v in entries.items()} == {e: v.cycles for e,
+                                                            v in Program.load(program).entries.items()}
 
 
 @pytest.mark.parametrize("stage, word", [("bound", "nnac train"), ("program", "nnac compile")])
@@ -82,6 +84,7 @@ def test_a_file_of_another_kind_is_one_line(capsys, tmp_path, program):
 
 
 def test_showing_a_policy_is_as_light_as_lowering_one():
-    code = "import sys; from nnac.cli import main; main(['show', sys.argv[1], '--stage', 'plan']); print('torch' in sys.modules)"
+    code = ("import sys; from nnac.cli import main; main(['show', sys.argv[1], '--stage', 'plan']); print('torch' in "
+            "sys.modules)")
     done = subprocess.run([sys.executable, "-c", code, TINY], capture_output=True, text=True, timeout=60)
     assert done.stdout.endswith("False\n"), done.stderr

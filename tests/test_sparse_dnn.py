@@ -1,4 +1,5 @@
-"""Sparse networks as models: lint, lower, train, evaluate, compile, emulate, GraphBLAS; all integers equal; ReLU and cap by saturation."""
+"""Sparse networks as models: lint, lower, train, evaluate, compile, emulate, GraphBLAS; all integers equal; ReLU and
+cap by saturation."""
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def real(module, x):
     return module.run("network", dict(image=x), dict(image=False), {}, None)
 
 
-@pytest.mark.parametrize(("activations", "kind"), [("int8", "int8 per_channel"), ("int16", "int8 per_channel"), ("int8", "int4 per_tensor")])
+@pytest.mark.parametrize(("activations", "kind"), [("int8", "int8 per_channel"), ("int16", "int8 per_channel"),
+                                                   ("int8", "int4 per_tensor")])
 @pytest.mark.parametrize(("neurons", "layers"), [(32, 3), (64, 6), (256, 5)])
 def test_every_executor_computes_the_same_integers(neurons, layers, activations, kind):
     pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is not installed")
@@ -67,7 +69,8 @@ def test_the_relu_and_the_cap_are_the_ends_of_the_format():
     node, = graph.nodes
     out = graph.values[node.output]
     assert (out.zero_point, out.bits) == (-128, 8) and out.scale == pytest.approx(32 / 255)
-    y = Reference(graph).run("network", dict(image=np.full((1, 1, 64), graph.values["image"].zero_point)), {})[0][node.output][0, 0]
+    y = Reference(graph).run("network", dict(image=np.full((1, 1, 64), graph.values["image"].zero_point)),
+                             {})[0][node.output][0, 0]
     expected = np.clip(np.floor(np.linspace(-40, 40, 64) / (32 / 255) + 0.5) - 128, -128, 127)
     assert np.abs(y - expected).max() <= 1 and (y == -128).sum() == 32 and (y == 127).sum() >= 6
 
@@ -109,8 +112,10 @@ def test_the_shipped_policy_is_lowered_and_names_every_layer():
     assert len(graph.nodes) == 12 and {n.op for n in graph.nodes} == {"linear_relu"} and plan.graph.weights == 12 << 20
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(dict(neurons=1000), "a power of two"), (dict(layers=0), "1 to 1920"), (dict(neurons=16), "32"),
-                                                    (dict(topology="random"), "radix"), (dict(cap=-1), "above 0")], ids=str)
+@pytest.mark.parametrize(("arguments", "message"), [(dict(neurons=1000), "a power of two"),
+                                                    (dict(layers=0), "1 to 1920"), (dict(neurons=16), "32"),
+                                                    (dict(topology="random"), "radix"), (dict(cap=-1), "above 0")],
+                         ids=str)
 def test_impossible_networks_are_one_line(arguments, message):
     with pytest.raises(ModelError, match=message):
         build("sparse_dnn", **arguments)

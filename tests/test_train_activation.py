@@ -77,7 +77,8 @@ def test_the_entropy_clip_cuts_a_long_tail_and_keeps_a_flat_range():
 @pytest.mark.parametrize("percent", [0.1, 25.0, 50.0, 99.9])
 def test_signed_quantiles(percent):
     x = torch.as_tensor(np.random.default_rng(1).gamma(2.0, 1.0, 40000) - 1.0, dtype=torch.float32)
-    assert float((x < seen(x).value_at(percent)).double().mean()) * 100 == pytest.approx(percent, abs=0.2 if percent < 99 else 0.01)
+    assert float((x < seen(x).value_at(percent)).double().mean()) * 100 == pytest.approx(percent, abs=0.2
+        if percent < 99 else 0.01)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -132,32 +133,38 @@ def test_an_unset_scale_is_named():
         ActivationQuantiser(8).format("joint.encoder")
 
 
-METHODS = [PactSymmetric(), PactSymmetric(plus=False), Pact(), Pact(plus=False), PactTwoSided(), PactTwoSided(plus=False)]
+METHODS = [PactSymmetric(), PactSymmetric(plus=False), Pact(), Pact(plus=False), PactTwoSided(),
+           PactTwoSided(plus=False)]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_learned_clips_have_the_published_values_and_gradients(method, bits):
-    """Against `Method.quantised`, the formula on real numbers.  Two-sided clips are put where zero is a level, so both grids agree."""
+    """Against `Method.quantised`, the formula on real numbers.  Two-sided clips are put where zero is a level, so both
+    grids agree."""
     q = ActivationQuantiser(bits, method)
     levels = (1 << bits) - 1
     high, low = (levels - 4) * 0.1, -4 * 0.1
     q.set(high, low)
     form = q.format("v")
     x = (torch.randn(4000, generator=torch.Generator().manual_seed(0)) * high * 0.7).requires_grad_()
-    if method.sides == "both":                             # the formula has no level for the lowest code of a two's complement format
+    # the formula has no level for the lowest code of a two's complement format
+    if method.sides == "both":
         x = x.detach().clamp_min(-0.999 * high).requires_grad_()
     weight = torch.randn(4000, generator=torch.Generator().manual_seed(1))
     got = dequantise(learned(quantise(x, form), form, lambda: x / form.scale), form)
     (got * weight).sum().backward()
 
     twin = x.detach().double().requires_grad_()
-    clips = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in ([low, high] if method.sides == "two" else [high])]
+    clips = [torch.tensor(v, dtype=torch.float64, requires_grad=True)
+             for v in ([low, high] if method.sides == "two" else [high])]
     expected = method.quantised(twin, *clips, bits)
     (expected * weight).sum().backward()
     assert torch.allclose(got.double(), expected, atol=1e-5 * high)
-    # within half a step beyond a clip the integers still round to the last level without saturating, and pass the gradient on
-    edge = ((x - high).abs() < form.scale) | ((x - clips[0].detach() * (-1 if method.sides == "both" else method.sides == "two")).abs() < form.scale)
+    # within half a step beyond a clip the integers still round to the last level without saturating, and pass the
+    # gradient on
+    edge = ((x - high).abs() < form.scale) | ((x - clips[0].detach() * (-1 if method.sides == "both"
+                                                                        else method.sides == "two")).abs() < form.scale)
     assert torch.allclose(x.grad.double()[~edge], twin.grad[~edge], atol=1e-6)
     assert float(q.high.grad) == pytest.approx(float(clips[-1].grad), rel=0.05, abs=0.3)
     if method.sides == "two":
@@ -177,7 +184,8 @@ def test_lsq_divides_its_gradient():
 
 def module_with(monkeypatch, methods, **shape):
     """A module whose plan would name these methods: value name -> method."""
-    monkeypatch.setattr(Transducer, "_method", lambda self, name, setting="activations": methods.get(name, Percentile()))
+    monkeypatch.setattr(Transducer, "_method", lambda self, name,
+                        setting="activations": methods.get(name, Percentile()))
     return made(3, **shape)
 
 
@@ -203,9 +211,11 @@ def test_every_value_equals_evaluate_with_zero_points_and_learned_clips(monkeypa
 
 @pytest.mark.parametrize("shape", [dict(), dict(project=8)], ids=str)
 def test_a_learned_hidden_clip_has_the_slope_of_the_loss(monkeypatch, shape):
-    """Where nothing is rounded to speak of (a smooth mean over many values), the gradient is the derivative: wider clips, finite differences."""
+    """Where nothing is rounded to speak of (a smooth mean over many values), the gradient is the derivative: wider
+    clips, finite differences."""
     name = "encoder.lstm[0]"
-    module = module_with(monkeypatch, {name: PactSymmetric(clip=None if shape else 0.3)}, norm=False, layers=1, stack=1, reduce=1, cells=32, **shape)
+    module = module_with(monkeypatch, {name: PactSymmetric(clip=None if shape else 0.3)}, norm=False, layers=1, stack=1,
+                         reduce=1, cells=32, **shape)
     layer = module.layer(name)
     assert layer.activation.method.learns
     if not shape:

@@ -1,4 +1,5 @@
-"""Compression methods inside the training module: whatever a policy says of the weights, the integers are those of the bound graph."""
+"""Compression methods inside the training module: whatever a policy says of the weights, the integers are those of the
+bound graph."""
 
 import sys
 from pathlib import Path
@@ -34,10 +35,13 @@ RULES = {
     "lsq": "layers encoder.lstm[*].{input, recurrent} { weights int4 per_channel lsq }",
     "gates apart": "layers encoder.lstm[0].input.gate.f { weights int4 per_channel }",
     "kernels apart": "layers encoder.lstm[*].recurrent { weights int4 per_channel }",
-    "pruned": "layers encoder.lstm[*].{input, recurrent} { sparsity csp(50%, block=16, from=1 steps, to=6 steps, every=1 steps) }",
-    "hardened": "layers encoder.lstm[*].{input, recurrent} { weights lloyd_max(bits=4, snap=int8); regularise mracos(strength=1e-3); "
+    "pruned": "layers encoder.lstm[*].{input, recurrent} { sparsity csp(50%, block=16, from=1 steps, to=6 steps, "
+         "every=1 steps) }",
+    "hardened": "layers encoder.lstm[*].{input, recurrent} { weights lloyd_max(bits=4, snap=int8); regularise "
+         "mracos(strength=1e-3); "
                 "harden every(3 steps) }",
-    "sum16": "layers **.lstm[*] { accumulate sum16 }\n  layers encoder.lstm[*].{input, recurrent} { weights int4 per_channel }",
+    "sum16": "layers **.lstm[*] { accumulate sum16 }\n  layers encoder.lstm[*].{input, recurrent} { weights int4 "
+         "per_channel }",
     "hidden 4 bits": "layers encoder.lstm[*] { hidden int4 pact_symmetric }",
     "cell": "layers **.lstm[*] { cell int16 fraction(9) }",
 }
@@ -68,11 +72,15 @@ def test_integers_agree_before_during_and_after_training(rules):
 
 
 @pytest.mark.parametrize("accumulate", ["acc32", "sum16"])
-@pytest.mark.parametrize("sparsity", ["magnitude(75%, from=1 steps, to=6 steps, every=1 steps)", "csp(75%, from=1 steps, to=6 steps, every=1 steps)",
-                                      "narang(75%, from=1 steps, to=6 steps, every=1 steps)", "n_m(1, 4, from=1 steps, every=1 steps)"])
+@pytest.mark.parametrize("sparsity", ["magnitude(75%, from=1 steps, to=6 steps, every=1 steps)",
+                                      "csp(75%, from=1 steps, to=6 steps, every=1 steps)",
+                                      "narang(75%, from=1 steps, to=6 steps, every=1 steps)",
+                                      "n_m(1, 4, from=1 steps, every=1 steps)"])
 def test_every_kernel_is_pruned_by_the_share_that_the_policy_gives_it(accumulate, sparsity):
-    """Features and layer norms have scales several times that of the hidden state: ranked together, the recurrent kernel would die."""
-    module = module_of(f"layers **.lstm[*] {{ accumulate {accumulate} }}\n  layers encoder.lstm[*].{{input, recurrent}} {{ sparsity {sparsity} }}")
+    """Features and layer norms have scales several times that of the hidden state: ranked together, the recurrent
+    kernel would die."""
+    module = module_of(f"layers **.lstm[*] {{ accumulate {accumulate} }}\n  layers "
+                       f"encoder.lstm[*].{{input, recurrent}} {{ sparsity {sparsity} }}")
     compression = Compression(module, 8)
     for step in range(1, 7):
         compression.on_step(step)
@@ -86,7 +94,8 @@ def test_every_kernel_is_pruned_by_the_share_that_the_policy_gives_it(accumulate
 
 def test_runs_of_n_of_m_do_not_straddle_two_kernels():
     """50 inputs are no multiple of 4: in a joint matrix every run of the recurrent kernel would be shifted by two."""
-    w = torch.cat([torch.randn(8, 50, generator=torch.Generator().manual_seed(0)), torch.randn(8, 16, generator=torch.Generator().manual_seed(1))], 1)
+    w = torch.cat([torch.randn(8, 50, generator=torch.Generator().manual_seed(0)),
+                   torch.randn(8, 16, generator=torch.Generator().manual_seed(1))], 1)
     quantiser = WeightQuantiser(Settings(find("minmax")(), sparsity=find("n_m")(2, 4)), w, kernels=(50, 16))
     quantiser.on_step(1, w)
     assert (quantiser.mask[:, 50:].reshape(8, 4, 4).sum(-1) == 2).all()
@@ -121,15 +130,17 @@ def test_a_layer_with_real_weights_stays_real_and_cannot_be_bound():
         module.bind()
 
 
-# ------------------------------------------------------------------------------------- what the linter promises, training keeps
+# ----------------------------------------------------------------------------- what the linter promises, training keeps
 
 def codes_of(rules):
     return {d.code for d in check_text(POLICY.format(rules=rules)).diagnostics if d.severity == "error"}
 
 
-LAYERS = ["encoder.stack", "encoder.reduce", "encoder.norm[*]", "encoder.lstm[*]", "joint.encoder", "joint.combine", "joint.activation",
+LAYERS = ["encoder.stack", "encoder.reduce", "encoder.norm[*]", "encoder.lstm[*]", "joint.encoder", "joint.combine",
+          "joint.activation",
           "joint.output", "prediction.embedding", "prediction.lstm[0]"]
-PLACES = [(setting, layer, method) for setting in ("activations", "hidden") for layer in LAYERS if setting == "activations" or "lstm" in layer
+PLACES = [(setting, layer, method) for setting in ("activations", "hidden") for layer in LAYERS
+          if setting == "activations" or "lstm" in layer
           for method in methods(setting)]
 
 
@@ -202,7 +213,8 @@ def test_a_method_of_weights_and_activations_is_one_file(times_deviation):
     ("layers encoder.norm[*] { activations int8 pact_symmetric(zero_aligned=false) }", "unsuitable-method"),
     ("layers encoder.lstm[*] { hidden int8 pact_symmetric(zero_aligned=false) }", "unsuitable-method"),
     ("layers encoder.lstm[*] { hidden int8 pact_two_sided }", "unsuitable-method"),
-    ("layers encoder.lstm[0].input { weights int1; sparsity magnitude(75%, to=4 steps, every=1 steps) }", "contradictory-methods"),
+    ("layers encoder.lstm[0].input { weights int1; sparsity magnitude(75%, to=4 steps, every=1 steps) }",
+     "contradictory-methods"),
     ("layers encoder.norm[*] { activations int8 entropy(bins=257) }", "out-of-range"),
     ("layers joint.output.weight { codec packed }", "contradictory-methods"),
     ("layers encoder.lstm[0].input { weights gq(2); codec packed }", "contradictory-methods"),
@@ -221,11 +233,12 @@ def test_int16_weights_are_for_linear_layers():
     assert not codes_of("layers joint.{encoder, prediction, output}.weight { weights int16 }")
 
 
-# ------------------------------------------------------------------------------------------------------------ the papers' policies
+# ------------------------------------------------------------------------------------------------- the papers' policies
 
 @pytest.mark.parametrize("name", ["gq5", "gq_mixed", "s8bqat", "int4_lstm", "int4_rnnt"])
 def test_kernels_of_the_papers_policies_share_no_table_and_no_clip(name):
-    """Two kernels that share an accumulator share one quantiser: four clips an LSTM instead of IBM's eight, one table instead of two."""
+    """Two kernels that share an accumulator share one quantiser: four clips an LSTM instead of IBM's eight, one table
+    instead of two."""
     for r in check_file(Path(__file__).parent.parent / "specs" / "papers" / f"{name}.nnac").resolutions:
         layers = [layer for layer in r.plan.graph if layer.kind == "lstm"]
         assert layers and all(r.plan[layer.path].accumulate == "sum16" for layer in layers), r.plan.name

@@ -19,13 +19,15 @@ from nnac.train.families.rnnt import Transducer
 from nnac.train.module import FloatWeightsError, GraphModule
 from nnac.train.ops import layer_of
 
-SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8), dict(project=12, bidirectional=True),
+SHAPES = [dict(), dict(combine="multiply"), dict(bidirectional=True), dict(project=8),
+          dict(project=12, bidirectional=True),
           dict(norm=False, stack=1, reduce=1), dict(layers=3, cells=20)]
 
 
 def precision(variant="acc32", inner=16, **kwargs):
     def of(path):
-        return Precision(variant=variant, activations=inner if path.startswith("joint") and path != "joint.activation" else 8, **kwargs)
+        return Precision(variant=variant, activations=inner if path.startswith("joint") and path != "joint.activation"
+                         else 8, **kwargs)
     return of
 
 
@@ -60,7 +62,8 @@ def train_step(module, compression, optimiser, batch, step):
 
 
 def differences(module, features, targets):
-    """(values compared, values that differ) of encoder, prediction and joint, at every node, against evaluate of the bound graph."""
+    """(values compared, values that differ) of encoder, prediction and joint, at every node, against evaluate of the
+    bound graph."""
     graph, seen = module.bind(), {}
     with module.watching(lambda name, v: seen.setdefault(name, v.detach().double().numpy().astype(np.int64))):
         frames, _ = module.encode(features, torch.full((features.shape[1],), features.shape[0]))
@@ -97,7 +100,8 @@ def test_joint_widths_of_8_and_16_bits_agree(inner):
 def test_cells_that_saturate_for_500_steps_agree():
     module = made(5, norm=False, stack=1, reduce=1, layers=1)
     layer = module.layer("encoder.lstm[0]")
-    with torch.no_grad():                                   # input, forget and cell gates open: the cell climbs to its limit and stays
+    # input, forget and cell gates open: the cell climbs to its limit and stays
+    with torch.no_grad():
         h = layer.cells
         layer.bias_ih_l0[:2 * h] = 8.0
         layer.bias_ih_l0[2 * h:3 * h] = torch.where(torch.arange(h) % 2 == 0, 6.0, -6.0)
@@ -117,7 +121,8 @@ def test_equality_holds_while_training():
     for step in range(6):
         features, lengths, targets = data(module, 10 + step)
         logits, _ = module(features, lengths, targets)
-        torch.nn.functional.cross_entropy(logits.flatten(0, -2), torch.zeros(logits.shape[:-1].numel(), dtype=torch.long)).backward()
+        torch.nn.functional.cross_entropy(logits.flatten(0, -2),
+                                          torch.zeros(logits.shape[:-1].numel(), dtype=torch.long)).backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
         optimiser.step()
         optimiser.zero_grad()
@@ -187,7 +192,8 @@ def test_an_ordinary_module():
 def test_a_float_checkpoint_loads_by_its_own_names():
     from nnac.model.rnnt_torch import Rnnt, RnntConfig
     torch.manual_seed(0)
-    network = Rnnt(RnntConfig(features=8, stack=2, layers=2, hidden=16, reduce=2, embedding=8, prediction=16, joint=16, vocabulary=12)).eval()
+    network = Rnnt(RnntConfig(features=8, stack=2, layers=2, hidden=16, reduce=2, embedding=8, prediction=16, joint=16,
+                              vocabulary=12)).eval()
     module = Transducer(lower(build("rnnt", size="tiny"), precision()), network.state_dict()).eval()
     batch = data(module, 0)
     with module.real_numbers(), torch.no_grad():
@@ -203,7 +209,8 @@ def test_unfit_weights_are_named():
     weights = made(0, calibrated=False).float_state_dict()
     weights["joint.output.weight"] = weights["joint.output.weight"][:-1]
     weights["joint.outptu.bias"] = weights.pop("joint.output.bias")
-    with pytest.raises(FloatWeightsError, match=r"lacks joint.output.bias.*has joint.outptu.bias.*joint.output.weight is \[11, 16\], not \[12, 16\]"):
+    with pytest.raises(FloatWeightsError,
+        match=r"lacks joint.output.bias.*has joint.outptu.bias.*joint.output.weight is \[11, 16\], not \[12, 16\]"):
         Transducer(lower(build("rnnt", size="tiny"), precision()), weights)
 
 
@@ -260,7 +267,8 @@ def test_a_graph_without_a_family_is_run_by_its_entries():
     model = build("rnnt", size="tiny")
     assert module_of("rnnt") is Transducer and module_of("no such family") is GraphModule
     module = GraphModule(lower(model, precision()))
-    with pytest.raises(TypeError, match=r"rnnt has no call of its own here: `run` its entries \(encoder, prediction, joint\)"):
+    with pytest.raises(TypeError,
+                       match=r"rnnt has no call of its own here: `run` its entries \(encoder, prediction, joint\)"):
         module(torch.zeros(8, 1, 8))
     x = torch.randn(16, 2, 8, generator=torch.Generator().manual_seed(0))
     family = Transducer(lower(model, precision()), module.float_state_dict())

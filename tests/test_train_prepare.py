@@ -173,7 +173,8 @@ def test_a_plan_from_json_has_its_own_model_whatever_was_prepared_since():
         again = Plan.from_json(written)
         assert again == module.plan and again.digest == module.plan.digest and again.graph == module.plan.graph
         assert str(lower_plan(again)) == str(lower_plan(module.plan)) == str(module.graph)
-    assert first.plan.graph.by_path.keys() != second.plan.graph.by_path.keys() and first.plan.digest != second.plan.digest
+    assert (first.plan.graph.by_path.keys() != second.plan.graph.by_path.keys()
+            and first.plan.digest != second.plan.digest)
     assert "module" not in builders()
 
 
@@ -185,7 +186,8 @@ def test_plans_of_models_of_one_name_and_different_shape_differ():
 
 
 @pytest.mark.parametrize("path, value", [
-    (("layers",), 3), (("layers", 0, "kernels"), None), (("layers", 0, "inputs"), ["nothing"]), (("layers", 0, "speed"), 2),
+    (("layers",), 3), (("layers", 0, "kernels"), None), (("layers", 0, "inputs"), ["nothing"]),
+                                         (("layers", 0, "speed"), 2),
     (("entries",), []), (("entries", 0, "name"), 7), (("inputs",), 1), (("name",), KeyError)], ids=str)
 def test_a_damaged_graph_in_a_plan_is_refused(path, value):
     data = prepared(Filter(), torch.randn(8, 3, 6)).plan.to_json()

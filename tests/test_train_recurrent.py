@@ -17,11 +17,14 @@ GATES = dict(gru=3, lstm_coupled=3, lstm_normed=4)
 
 def model(kind, inputs=10, cells=12, outputs=7):
     """features > recurrent layer > linear > log-softmax."""
-    kernels = (Kernel("input", "net.rnn.input", GATES[kind] * cells, inputs), Kernel("recurrent", "net.rnn.recurrent", GATES[kind] * cells, cells))
+    kernels = (Kernel("input", "net.rnn.input", GATES[kind] * cells, inputs),
+               Kernel("recurrent", "net.rnn.recurrent", GATES[kind] * cells, cells))
     return ModelGraph("net", {}, (
         Layer("net.rnn", kind, ("features",), cells, 1, "encoder", kernels, dict(cells=cells)),
-        Layer("net.output", "linear", ("net.rnn",), outputs, 1, "encoder", (Kernel("weight", "net.output.weight", outputs, cells),), dict(bias=True)),
-        Layer("net.scores", "log_softmax", ("net.output",), outputs, 1, "encoder")), dict(features=inputs), entries=(EntryPoint("encoder"),))
+        Layer("net.output", "linear", ("net.rnn",), outputs, 1, "encoder",
+              (Kernel("weight", "net.output.weight", outputs, cells),), dict(bias=True)),
+        Layer("net.scores", "log_softmax", ("net.output",), outputs, 1, "encoder")), dict(features=inputs),
+                      entries=(EntryPoint("encoder"),))
 
 
 def run(module, x, state=None):
@@ -31,7 +34,8 @@ def run(module, x, state=None):
 
 def made(kind, gain=1.0, **shape):
     torch.manual_seed(0)
-    module = GraphModule(lower(model(kind, **shape), lambda path: Precision(activations=16 if path == "net.output" else 8)))
+    module = GraphModule(lower(model(kind, **shape), lambda path: Precision(activations=16 if path == "net.output"
+                                                                            else 8)))
     with torch.no_grad():
         for p in module.parameters():
             p.mul_(gain)
@@ -135,5 +139,6 @@ def test_log_softmax_is_within_2_to_minus_9(carrier, width):
 
 def test_log_softmax_of_far_apart_logits_stays_in_range():
     m, s = arith.multiplier_and_shift(np.float64(1.0 * 2048))
-    y = arith.log_softmax(np.array([[32767, -32768, 0]]), arith.exp_table().entries.astype(np.int64), arith.log_table(), m, s)
+    y = arith.log_softmax(np.array([[32767, -32768, 0]]), arith.exp_table().entries.astype(np.int64), arith.log_table(),
+                          m, s)
     assert y.min() == -32768 and abs(int(y.max())) <= 1

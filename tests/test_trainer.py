@@ -1,4 +1,5 @@
-"""What a training may be asked for besides: averaged weights, another schedule, a teacher, curves, other processes, an end at Ctrl-C."""
+"""What a training may be asked for besides: averaged weights, another schedule, a teacher, curves, other processes, an
+end at Ctrl-C."""
 
 import json
 import os
@@ -64,7 +65,8 @@ def test_the_average_is_that_of_the_weights_after_every_step(corpus, tmp_path):
         trainer.accumulate(0)
         trainer.update()
         decay = min(0.7, (1 + step) / (10 + step))
-        wanted = [decay * m + (1 - decay) * p.detach().double() for m, p in zip(wanted, trainer.parameters, strict=True)]
+        wanted = [decay * m + (1 - decay) * p.detach().double() for m,
+                  p in zip(wanted, trainer.parameters, strict=True)]
     for mean, w, p in zip(trainer.average, wanted, trainer.parameters, strict=True):
         torch.testing.assert_close(mean.double(), w, rtol=1e-5, atol=1e-7)
         assert not torch.equal(mean, p)
@@ -74,7 +76,8 @@ def test_the_average_is_that_of_the_weights_after_every_step(corpus, tmp_path):
     assert all(torch.equal(p, b) for p, b in zip(trainer.parameters, before, strict=True))
 
 
-def test_with_an_average_stopped_and_resumed_it_gives_the_same_bytes_and_other_weights_than_without(straight, corpus, tmp_path):
+def test_with_an_average_stopped_and_resumed_it_gives_the_same_bytes_and_other_weights_than_without(straight, corpus,
+        tmp_path):
     config = evolve(TINY, ema=0.9)
     train(corpus, tmp_path / "whole.nnc", config, processes=1, quiet=True)
     task = FloatTask(config, str(corpus), str(tmp_path / "parts.nnc"))
@@ -98,7 +101,8 @@ def test_one_cycle_is_that_of_pytorch():
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=200)
     for step in range(200):
-        assert Pace(steps=200, learning_rate=3e-3, schedule="one_cycle").rate(step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-6, abs=1e-12)
+        assert Pace(steps=200, learning_rate=3e-3,
+                    schedule="one_cycle").rate(step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-6, abs=1e-12)
         optimiser.step()
         if step < 199:
             theirs.step()
@@ -107,7 +111,8 @@ def test_one_cycle_is_that_of_pytorch():
 
 def test_options_that_are_off_leave_no_trace_so_that_older_files_stay_valid():
     assert not {"ema", "schedule", "distil"} & settings(TrainConfig()).keys()
-    assert settings(evolve(TINY, ema=0.5))["ema"] == 0.5 and TrainConfig.from_json(settings(evolve(TINY, ema=0.5))).ema == 0.5
+    assert settings(evolve(TINY, ema=0.5))["ema"] == 0.5 and TrainConfig.from_json(settings(evolve(TINY,
+        ema=0.5))).ema == 0.5
 
 
 # ---- a teacher
@@ -143,13 +148,15 @@ def test_the_divergence_pulls_the_student_to_the_teacher_and_only_it():
         loss = divergence(ours, theirs.requires_grad_(), targets, frames, labels).sum()
         first = first or loss.item()
         gradient, = torch.autograd.grad(loss, ours)
-        assert gradient.isfinite().all() and float(gradient[1, 3:].abs().max()) == 0, "nothing comes from beyond the end"
+        assert gradient.isfinite().all() and float(gradient[1,
+                                                            3:].abs().max()) == 0, "nothing comes from beyond the end"
         ours = (ours - 5.0 * gradient).detach().requires_grad_()
     assert loss.item() < 0.1 * first and theirs.grad is None
     assert torch.allclose(collapsed(ours, targets, labels).exp().sum(-1), torch.ones(3, 5, 5, dtype=torch.float64))
 
 
-def test_a_fine_tune_with_teacher_and_average_learns_otherwise_and_resumes_to_the_same_bytes(straight, corpus, tmp_path):
+def test_a_fine_tune_with_teacher_and_average_learns_otherwise_and_resumes_to_the_same_bytes(straight, corpus,
+        tmp_path):
     plan = resolve(POLICY)
     config = PolicyConfig.of(plan, steps=4, learning_rate=1e-3)
     plain = policy.train(plan, straight[0], corpus, tmp_path / "plain.nnc", config, processes=1, quiet=True)
@@ -203,7 +210,8 @@ def test_tensorboard_gets_the_same_curves(corpus, tmp_path, straight):
 def test_without_tensorboard_one_line_says_what_to_install_before_anything_is_done(corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(JournalError, match=r"needs the package tensorboard: pip install 'nnac\[log\]'"):
-        train(corpus, tmp_path / "float.nnc", TINY, processes=1, quiet=True, run=Run(tensorboard=str(tmp_path / "events")))
+        train(corpus, tmp_path / "float.nnc", TINY, processes=1, quiet=True,
+              run=Run(tensorboard=str(tmp_path / "events")))
     assert not list(tmp_path.iterdir())
 
 
@@ -230,11 +238,14 @@ def vars_of(batch):
     return [batch.features, batch.lengths, batch.tokens, batch.token_counts, batch.letters, batch.letter_counts]
 
 
-def test_torchrun_with_two_processes_gives_the_losses_and_bytes_of_one_process_with_both_batches(straight, corpus, tmp_path):
+def test_torchrun_with_two_processes_gives_the_losses_and_bytes_of_one_process_with_both_batches(straight, corpus,
+        tmp_path):
     out, job = tmp_path / "float.nnc", tmp_path / "job.json"
     loop.write_job(baseline.task(corpus, out, TINY), Run(every=5), job)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "nnac.train.loop", str(job)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+               "nnac.train.loop", str(job)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                   "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -252,10 +263,12 @@ def test_a_file_that_is_no_job_is_one_line(tmp_path, capsys):
 def test_the_command_line_writes_jobs_and_refuses_numbers_out_of_range(straight, corpus, tmp_path, capsys):
     job, out = tmp_path / "job.json", str(tmp_path / "x.nnc")
     command = ["train", str(POLICY), "--float", str(straight[0]), "--corpus", str(corpus), "--out", out]
-    assert main([*command, "--ema", "0.99", "--distil", "0.1", "--schedule", "one_cycle", "--every", "7", "--job", str(job)]) == 0
+    assert main([*command, "--ema", "0.99", "--distil", "0.1", "--schedule", "one_cycle", "--every", "7", "--job",
+                 str(job)]) == 0
     assert f"torchrun --nproc-per-node 2 -m nnac.train.loop {job}" in capsys.readouterr().out
     task, run = loop.read_job(job)
-    assert (task.config.ema, task.config.distil, task.config.schedule, task.config.steps, run.every) == (0.99, 0.1, "one_cycle", 4, 7)
+    assert (task.config.ema, task.config.distil, task.config.schedule, task.config.steps, run.every) == (0.99, 0.1,
+        "one_cycle", 4, 7)
     assert Path(task.float_path).is_absolute() and task.identity()["config"]["ema"] == 0.99
     for option, value in (("--ema", "1"), ("--every", "0"), ("--distil", "-1")):
         with pytest.raises(SystemExit) as leaving:
@@ -284,11 +297,13 @@ def test_ctrl_c_stops_two_processes_at_the_same_step_with_the_state_of_one_proce
     config = evolve(TINY, steps=5000)
     out = tmp_path / "float.nnc"
     program = ("import json, sys; from nnac.train.baseline import *; from nnac.train.pace import Run; "
-               "train(sys.argv[1], sys.argv[2], TrainConfig.from_json(json.loads(sys.argv[3])), processes=2, quiet=True, run=Run(every=10**6))")
+               "train(sys.argv[1], sys.argv[2], TrainConfig.from_json(json.loads(sys.argv[3])), processes=2, "
+               "quiet=True, run=Run(every=10**6))")
     command = [sys.executable, "-c", program, str(corpus), str(out), json.dumps(config.to_json())]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log, started = tmp_path / "float.nnc.log.jsonl", time.monotonic()
-    while (not log.exists() or '"loss"' not in log.read_text()) and process.poll() is None and time.monotonic() - started < 120:
+    while (not log.exists()
+           or '"loss"' not in log.read_text()) and process.poll() is None and time.monotonic() - started < 120:
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)

@@ -1,4 +1,5 @@
-"""Tuning of fusion weights: one grid for all, every point once, resumable, and the same as searching each point anew."""
+"""Tuning of fusion weights: one grid for all, every point once, resumable, and the same as searching each point
+anew."""
 
 import json
 

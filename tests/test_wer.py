@@ -60,7 +60,8 @@ def test_the_interval_covers_the_rate_and_narrows_with_more_utterances():
 def test_a_paired_interval_sees_what_two_separate_ones_cannot():
     texts = references()
     a_text = corrupted(texts, 0.1, 1)
-    b_text = [t if k % 40 else t.replace(t.split()[0], "worse", 1) for k, t in enumerate(a_text)]      # ten utterances get worse
+    # ten utterances get worse
+    b_text = [t if k % 40 else t.replace(t.split()[0], "worse", 1) for k, t in enumerate(a_text)]
     a, b = word_errors(texts, a_text), word_errors(texts, b_text)
     low, high = difference_interval(a, b)
     assert 0 < low <= b.rate - a.rate <= high
@@ -78,7 +79,9 @@ def test_intervals_repeat():
     assert rate_interval(e) == rate_interval(e)
 
 
-@pytest.mark.parametrize(("text", "plain"), [("Turn ON the Light.", "turn on the light"), ("It’s ‘five’ o'clock!", "it's five o'clock"),
-                                             ("half-past\tten — now", "half past ten now"), ("ÉTÉ, 20%", "été 20"), ("", ""), ("'", "")])
+@pytest.mark.parametrize(("text", "plain"), [("Turn ON the Light.", "turn on the light"),
+                                             ("It’s ‘five’ o'clock!", "it's five o'clock"),
+                                             ("half-past\tten — now", "half past ten now"), ("ÉTÉ, 20%", "été 20"),
+                                             ("", ""), ("'", "")])
 def test_normalised_texts_have_neither_case_nor_punctuation(text, plain):
     assert normalised(text) == plain == normalised(plain)

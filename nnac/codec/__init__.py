@@ -5,7 +5,8 @@
     decode_tile(header, data, rows, cols, lanes)     random access, as the machine does it
 
 What the bytes mean: `nnac.codec.base` (words, tiles, header, block bitmap, time), then one module a codec.
-`nnac.codec.names` needs no NumPy; nor does this package until something else is asked for (start-up of lint and explain).
+`nnac.codec.names` needs no NumPy; nor does this package until something else is asked for (start-up of lint and
+explain).
 """
 
 from __future__ import annotations
@@ -16,11 +17,23 @@ from typing import TYPE_CHECKING, Any
 from nnac.codec.names import PAYLOADS, Blocks, CodecError, parse_name
 
 if TYPE_CHECKING:
-    from nnac.codec.api import Candidate, Choice, choose, decode, decode_tile, decode_tiles, encode, live_mask, skips_dead_words
+    from nnac.codec.api import (
+        Candidate,
+        Choice,
+        choose,
+        decode,
+        decode_tile,
+        decode_tiles,
+        encode,
+        live_mask,
+        skips_dead_words,
+    )
     from nnac.codec.base import Codec, Encoded, Tile, bits_per_weight, decode_cycles
 
-__all__ = ["PAYLOADS", "Blocks", "Candidate", "Choice", "Codec", "CodecError", "Encoded", "Tile", "bits_per_weight", "choose",
-           "decode", "decode_cycles", "decode_tile", "decode_tiles", "encode", "live_mask", "parse_name", "skips_dead_words"]
+__all__ = ["PAYLOADS", "Blocks", "Candidate", "Choice", "Codec", "CodecError", "Encoded", "Tile", "bits_per_weight",
+           "choose",
+           "decode", "decode_cycles", "decode_tile", "decode_tiles", "encode", "live_mask", "parse_name",
+           "skips_dead_words"]
 
 
 def __getattr__(name: str) -> Any:

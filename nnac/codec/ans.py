@@ -1,6 +1,7 @@
 """The entropy coder's model and tables: which tokens, how often, and the state machine that follows (tANS).
 
-In: what is known of a tensor (`Survey`).   Out: an `EntropyTable` (what the header holds) and a `Coder` (what is looked up).
+In: what is known of a tensor (`Survey`).
+Out: an `EntropyTable` (what the header holds) and a `Coder` (what is looked up).
 The stream format is described in `nnac.codec.entropy`.
 """
 
@@ -52,16 +53,18 @@ class EntropyTable:
     @property
     def symbols(self) -> NDArray[np.int64]:
         """[ranks] value + 128."""
-        return np.frombuffer(self.values, np.int8).astype(np.int64) + 128 if self.order == LISTED else ORDERS[self.order]
+        return np.frombuffer(self.values,
+                             np.int8).astype(np.int64) + 128 if self.order == LISTED else ORDERS[self.order]
 
 
-# ------------------------------------------------------------------------------------------------------------------ the model
+# ------------------------------------------------------------------------------------------------------------ the model
 
 
 def split(count: NDArray[np.float64], state_bits: int, token_bits: float = 4) -> list[tuple[int, int]]:
     """Ranges (base, extra bits) that code ``count`` [ranks] in the fewest bits: shortest path over the ranks.
 
-    The price of a range: its weights' ideal code, the states it takes from the others beyond its share, its header bits.
+    The price of a range: its weights' ideal code, the states it takes from the others beyond its share, its header
+    bits.
     """
     size, total, states = count.size, max(1.0, float(count.sum())), 1 << state_bits
     prefix = np.concatenate([[0.0], np.cumsum(count)])
@@ -128,7 +131,7 @@ def model(survey: Survey, state_bits: int, order: int) -> EntropyTable:
     return EntropyTable(state_bits, LISTED if listed else order, values, tokens, live)
 
 
-# ------------------------------------------------------------------------------------------------------------------ the tables
+# ----------------------------------------------------------------------------------------------------------- the tables
 
 
 @frozen(eq=False)
@@ -160,7 +163,8 @@ BITS, LOW, STATE = 10, 14, 1023
 
 
 def _encoder_rows(machine: States, tokens: int, state_bits: int) -> NDArray[np.int32]:
-    """[tokens, 2^n]: for each token and state after it, the state before it and the bits that lead from there to here."""
+    """[tokens, 2^n]: for each token and state after it, the state before it and the bits that lead from there to
+    here."""
     size = 1 << state_bits
     rows = np.zeros((tokens, size), np.int32)
     order = np.lexsort((machine.base, machine.token))

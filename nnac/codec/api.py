@@ -33,15 +33,16 @@ from nnac.codec.names import BLOCK_BITMAP, PAYLOADS, Blocks, CodecError, parse_n
 def encode(matrix: NDArray[np.int8], codec: str, lanes: int = 64, tile_cols: int | None = None) -> Encoded:
     """``matrix`` int8 [rows, cols] as weight streams.
 
-    codec      raw | packed | codebook | zero_run | entropy, also ``block_bitmap+...`` (the shape of the blocks that leaves the
-               fewest live weights) and ``block_bitmap[16x1]+...``; ``block_bitmap`` alone carries raw values
+    codec      raw | packed | codebook | zero_run | entropy, also ``block_bitmap+...`` (the shape of the blocks that
+               leaves the fewest live weights) and ``block_bitmap[16x1]+...``; ``block_bitmap`` alone carries raw values
     tile_cols  columns of a tile; None: all
     CodecError: the codec cannot carry these values (says why), or there is no such codec.
     """
     matrix = check_matrix(matrix, lanes)
     name = parse_name(codec)
     places = cut(matrix, lanes, tile_cols)
-    plans = [_plan(matrix, places, shape) for shape in ([name.blocks] if name.blocks or not name.bitmap else block_shapes(lanes))]
+    plans = [_plan(matrix, places, shape) for shape in ([name.blocks] if name.blocks or not name.bitmap
+                                                        else block_shapes(lanes))]
     plan = min(plans, key=lambda plan: 8 * plan.facts.weights + plan.facts.blocks)
     payload = Codec.registry[name.payload or "raw"]
     table = payload.fit(plan.facts)
@@ -71,7 +72,8 @@ def _plan(matrix: NDArray[np.int8], places: list[tuple[int, int, Words]], blocks
 def _encode(plan: _Plan, payload: Codec, table: Any, shape: tuple[int, int], lanes: int) -> Encoded:
     words = [w for _, _, w in plan.tiles]
     data = payload.encode(table, words)
-    out = tuple(Tile(r, c, w.rows, w.cols, d, *payload.cost(table, w)) for (r, c, w), d in zip(plan.tiles, data, strict=True))
+    out = tuple(Tile(r, c, w.rows, w.cols, d, *payload.cost(table, w)) for (r, c, w),
+                d in zip(plan.tiles, data, strict=True))
     header = write_header(payload, plan.blocks, table)
     return Encoded(full_name(payload, plan.blocks), header, out, shape, lanes, payload.table_steps(table))
 
@@ -98,13 +100,15 @@ def decode(encoded: Encoded) -> NDArray[np.int8]:
     words = decode_tiles(encoded.header, [(t.data, t.rows, t.cols) for t in encoded.tiles], encoded.lanes)
     for tile, got in zip(encoded.tiles, words, strict=True):
         if tile.row + tile.rows > rows or tile.col + tile.cols > cols:
-            raise CodecError(f"tile at ({tile.row}, {tile.col}) of {tile.rows}x{tile.cols} lies outside the matrix {rows}x{cols}")
+            raise CodecError(f"tile at ({tile.row}, {tile.col}) of {tile.rows}x{tile.cols} lies outside the matrix "
+                             f"{rows}x{cols}")
         matrix[tile.row: tile.row + tile.rows, tile.col: tile.col + tile.cols] = got[:, : tile.rows].T
     return matrix
 
 
 def skips_dead_words(header: bytes) -> bool:
-    """Does the decoder know which words are all zero (block bitmap, zero_run), so that they are neither written nor multiplied?
+    """Does the decoder know which words are all zero (block bitmap, zero_run), so that they are neither written nor
+    multiplied?
 
     `live_mask` says which; with the other codecs all words are live.
     """
@@ -115,7 +119,8 @@ def skips_dead_words(header: bytes) -> bool:
 def live_mask(header: bytes, words: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Which decoded ``words`` [cols, lanes] are written and multiplied: bool [cols].
 
-    A word counts as live if one of its blocks is, even if its own weights in that block are zero: the decoder sees block bits, not values.
+    A word counts as live if one of its blocks is, even if its own weights in that block are zero: the decoder sees
+    block bits, not values.
     """
     codec, blocks, _ = read_header(bytes(header))
     return live_words(codec, blocks, words)
@@ -130,7 +135,7 @@ def live_words(codec: Codec, blocks: Blocks | None, words: NDArray[np.int8]) -> 
     return np.repeat(strips, blocks.cols)[: len(some)]
 
 
-# ------------------------------------------------------------------------------------------------------------------- choose
+# --------------------------------------------------------------------------------------------------------------- choose
 
 
 @frozen
@@ -173,24 +178,30 @@ class Choice:
 
 def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | None = None, forced: str | None = None,
            tile_cols: int | None = None, bytes_per_cycle: float | None = None) -> Choice:
-    """The codec with the fewest bits; of those within a per mille of it, the fewest live words, then one without tables to load.
+    """The codec with the fewest bits; of those within a per mille of it, the fewest live words, then one without tables
+    to load.
 
     allowed          names of payload codecs and ``block_bitmap`` that the target decodes (None: all)
     forced           the policy's word: a name as `encode` takes it; ``block_bitmap`` alone leaves the payload open
-    bytes_per_cycle  of the DRAM: the fewest cycles (reading or decoding, whichever takes longer) instead of the fewest bits
-    Candidates are priced from one histogram and the block bits; the best is encoded, and the next where that may change the order.
+    bytes_per_cycle  of the DRAM: the fewest cycles (reading or decoding, whichever takes longer) instead of the fewest
+                     bits
+    Candidates are priced from one histogram and the block bits; the best is encoded, and the next where that may change
+    the order.
     """
     matrix = check_matrix(matrix, lanes)
     can = set(allowed) if allowed is not None else {*PAYLOADS, BLOCK_BITMAP}
     wish = parse_name(forced) if forced else None
     needed = {part for part in (wish.payload, BLOCK_BITMAP if wish.bitmap else None) if part} if wish else set()
     if not needed <= can:
-        raise CodecError(f"the target does not decode `{'`, `'.join(sorted(needed - can))}`; it decodes {', '.join(sorted(can))}")
-    payloads = {name: Codec.registry[name] for name in PAYLOADS if name in can and (not wish or wish.payload in (None, name))}
+        raise CodecError(f"the target does not decode `{'`, `'.join(sorted(needed - can))}`; it decodes "
+                         f"{', '.join(sorted(can))}")
+    payloads = {name: Codec.registry[name] for name in PAYLOADS if name in can
+                and (not wish or wish.payload in (None, name))}
     places = cut(matrix, lanes, tile_cols)
     plans = [] if wish and wish.bitmap else [_plan(matrix, places, None)]
     if BLOCK_BITMAP in can and (not wish or wish.bitmap):
-        plans += [_plan(matrix, places, shape) for shape in ([wish.blocks] if wish and wish.blocks else block_shapes(lanes))]
+        plans += [_plan(matrix, places, shape) for shape in ([wish.blocks] if wish and wish.blocks
+                                                             else block_shapes(lanes))]
         # a bitmap that finds next to nothing dead is not worth pricing; 2 % dead words were worth 1 % of all cycles
         if not wish: plans = [p for p in plans if p.blocks is None or p.facts.live_blocks < 0.99 * p.facts.blocks]
 
@@ -214,7 +225,8 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
         written = live(facts, codec)
         if score(Candidate("", floor, 0, written + facts.mask_steps, "")) <= best * 1.001:
             table = codec.fit(facts)
-            bits, known = (math.inf, "cannot carry") if table is None else (codec.estimate(table, facts) / size, "estimated")
+            bits, known = (math.inf, "cannot carry") if table is None else (codec.estimate(table, facts) / size,
+                                                                            "estimated")
         candidate = Candidate(full_name(codec, plan.blocks), bits, written, written + facts.mask_steps, known)
         priced.append((candidate, plan, codec, table))
         # what rules others out is no hope: zero_run takes more steps than its live words where a word has many pairs
@@ -232,7 +244,8 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
             continue
         encoded = _encode(plan, codec, table, matrix.shape, lanes)
         steps = sum(tile.steps for tile in encoded.tiles)
-        tried.append((Candidate(candidate.codec, 8 * encoded.size_bytes / size, encoded.live_words, steps, "measured"), encoded))
+        tried.append((Candidate(candidate.codec, 8 * encoded.size_bytes / size, encoded.live_words, steps, "measured"),
+                      encoded))
     limit = min(score(t[0]) for t in tried) * 1.001 + 0.001
     words = max(1, sum(w.cols for _, _, w in places))
     near = (t for t in tried if score(t[0]) <= limit)

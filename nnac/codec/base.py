@@ -1,36 +1,41 @@
 """Weight streams: what every codec shares.
 
-**Words and tiles.**  An int8 matrix [rows, cols] (rows = outputs, cols = inputs) is cut into tiles of at most L rows (L lanes) and some
-columns.  A *weight word* is one column of a tile: L outputs of one input.  A tile holds its words in order of the input, and in a word the
-weights of lanes 0, 1, ... rows-1.  Lanes beyond the tile's rows take no bits and decode to zero.  Each tile is encoded alone: random access,
-its byte length and its decoder steps are known when the program is made.
+**Words and tiles.**  An int8 matrix [rows, cols] (rows = outputs, cols = inputs) is cut into tiles of at most L rows (L
+lanes) and some columns.  A *weight word* is one column of a tile: L outputs of one input.  A tile holds its words in
+order of the input, and in a word the weights of lanes 0, 1, ... rows-1.  Lanes beyond the tile's rows take no bits and
+decode to zero.  Each tile is encoded alone: random access, its byte length and its decoder steps are known when the
+program is made.
 
 **Bits.**  Little-endian throughout: the first bit is bit 0 of byte 0, every field has its least significant bit first.
 
 **The stream header** of a tensor (once; the decoder's registers and tables are loaded from it):
 
-    byte 0      bits 0-3 payload codec (0 raw, 1 packed, 2 codebook, 3 zero_run, 4 entropy), bit 7 block bitmap, others zero
+    byte 0      bits 0-3 payload codec (0 raw, 1 packed, 2 codebook, 3 zero_run, 4 entropy), bit 7 block bitmap, others
+                zero
     if bit 7:   u16 block rows, u8 block cols   (little-endian, 1 at least)
     then        the payload codec's table, as its page says, to the end of the header
 
-**Block bitmap.**  A tile is covered by blocks of block rows x block cols weights, from the corner (0, 0); blocks that stick out are cut off.
-One bit a block, 1 = live; number = strip * blocks_per_strip + block row, where a strip is block cols columns wide and
-blocks_per_strip = ceil(rows / block rows).  A dead block's weights are zero and take no bits.  Any shape is legal, also 1x1 and 3x5; the useful
-ones: 1x16 (one output, 16 inputs: saves bytes), 16x1, and L x 1 (whole words: saves bytes and MV cycles).  The bits come before the tile's
-values: with raw, packed, codebook and zero_run as they are, filled up with zeros to whole bytes; entropy codes them.  The decoder keeps them:
-ceil(rows / block rows) * ceil(cols / block cols) bits, at worst rows * cols.
+**Block bitmap.**  A tile is covered by blocks of block rows x block cols weights, from the corner (0, 0); blocks that
+stick out are cut off. One bit a block, 1 = live; number = strip * blocks_per_strip + block row, where a strip is block
+cols columns wide and blocks_per_strip = ceil(rows / block rows).  A dead block's weights are zero and take no bits.
+Any shape is legal, also 1x1 and 3x5; the useful ones: 1x16 (one output, 16 inputs: saves bytes), 16x1, and L x 1 (whole
+words: saves bytes and MV cycles).  The bits come before the tile's values: with raw, packed, codebook and zero_run as
+they are, filled up with zeros to whole bytes; entropy codes them. The decoder keeps them: ceil(rows / block rows) *
+ceil(cols / block cols) bits, at worst rows * cols.
 
-**Dead words.**  With a block bitmap a word none of whose blocks is live is dead, and with zero_run (bitmap or not) a word whose weights are
-all zero.  The decoder writes nothing for it and MVM does not see it.  All others are live, whatever their values.
+**Dead words.**  With a block bitmap a word none of whose blocks is live is dead, and with zero_run (bitmap or not) a
+word whose weights are all zero.  The decoder writes nothing for it and MVM does not see it.  All others are live,
+whatever their values.
 
 The byte length of a tile stands in the instruction that loads it, not in the stream.
 
-**Steps.**  The decoder makes one word a step.  A tile takes its mask steps, ceil(blocks / rows) with a bitmap and 0 without, and one value step
-for each live word; zero_run and entropy say where they differ.  A header (LDT) takes 2^n steps with entropy and 0 with every other codec.
-A step takes F cycles: 1, or ceil(L / weights that the decoder takes in a cycle).
+**Steps.**  The decoder makes one word a step.  A tile takes its mask steps, ceil(blocks / rows) with a bitmap and 0
+without, and one value step for each live word; zero_run and entropy say where they differ.  A header (LDT) takes 2^n
+steps with entropy and 0 with every other codec. A step takes F cycles: 1, or ceil(L / weights that the decoder takes in
+a cycle).
 
-**Errors.**  A header that names no codec, has a reserved bit or another length than its table; a tile of another length than its weights need,
-or with bits that are not zero after the last; a live block without a weight that is not zero.
+**Errors.**  A header that names no codec, has a reserved bit or another length than its table; a tile of another length
+than its weights need, or with bits that are not zero after the last; a live block without a weight that is not zero.
 """
 
 from __future__ import annotations
@@ -151,7 +156,8 @@ class Survey:
 
 
 class Codec(ABC):
-    """A payload codec: symbols to bytes and back.  One subclass a file; `registry` finds it by name, `by_code` by number."""
+    """A payload codec: symbols to bytes and back.  One subclass a file; `registry` finds it by name, `by_code` by
+    number."""
 
     name: ClassVar[str]
     code: ClassVar[int]
@@ -204,7 +210,8 @@ class Codec(ABC):
 
 
 class FixedWidth(Codec):
-    """Shared by the codecs whose symbols all take ``bits`` bits: [block bits][symbols of live weights], tile padded to bytes."""
+    """Shared by the codecs whose symbols all take ``bits`` bits: [block bits][symbols of live weights], tile padded to
+    bytes."""
 
     @abstractmethod
     def bits(self, table: Any) -> int: ...
@@ -244,7 +251,8 @@ class FixedWidth(Codec):
             symbols = unpack_fixed(tile.data[at:], count, width)
             if values.size < 1 << width and count and int(symbols.max()) >= values.size:
                 raise CodecError(f"{self.name}: index {int(symbols.max())} in a table of {values.size} values")
-            out.append(place(np.frombuffer(symbols.tobytes().translate(lookup.tobytes()), np.int8), active, tile, lanes))
+            out.append(place(np.frombuffer(symbols.tobytes().translate(lookup.tobytes()), np.int8), active, tile,
+                             lanes))
             check_live(blocks, active, out[-1], tile.rows)
         return out
 
@@ -254,7 +262,8 @@ def read_mask(blocks: Blocks | None, tile: Stream) -> tuple[NDArray[np.bool_] | 
     if blocks is None: return None, 0
     count = block_count(blocks, tile.rows, tile.cols)
     size = packed_bytes(count, 1)
-    if len(tile.data) < size: raise CodecError(f"tile of {len(tile.data)} bytes ends inside its block bitmap of {size} bytes")
+    if len(tile.data) < size: raise CodecError(f"tile of {len(tile.data)} bytes ends inside its block bitmap of {size} "
+                                               f"bytes")
     bits = unpack_fixed(tile.data[:size], count, 1).view(np.bool_)
     return spread_bits(blocks, bits, tile.rows, tile.cols), size
 
@@ -265,7 +274,8 @@ def expect_length(tile: Stream, size: int) -> None:
 
 
 def check_live(blocks: Blocks | None, active: NDArray[np.bool_] | None, words: NDArray[np.int8], rows: int) -> None:
-    """CodecError: a block that is said to be live (``active`` [cols, rows]) has no weight, so the bits and the values disagree on dead words."""
+    """CodecError: a block that is said to be live (``active`` [cols, rows]) has no weight, so the bits and the values
+    disagree on dead words."""
     if blocks is None or active is None: return
     if (spread_bits(blocks, block_bits(blocks, words, rows), rows, len(words)) != active).any():
         raise CodecError(f"a block of {blocks} is said to be live and has no weight that is not zero")
@@ -279,7 +289,7 @@ def place(values: NDArray[np.int8], active: NDArray[np.bool_] | None, tile: Stre
     return words
 
 
-# ------------------------------------------------------------------------------------------------------------------- tensors
+# -------------------------------------------------------------------------------------------------------------- tensors
 
 
 @frozen
@@ -319,7 +329,8 @@ class Encoded:
     def live_words(self) -> int: return sum(tile.live_words for tile in self.tiles)
 
     def image(self, align: int = 16) -> tuple[bytes, tuple[int, ...]]:
-        """Stream header and tiles as they lie in memory, each from a multiple of ``align`` bytes: (bytes, the tiles' offsets)."""
+        """Stream header and tiles as they lie in memory, each from a multiple of ``align`` bytes: (bytes, the tiles'
+        offsets)."""
         parts, offsets, at = [], [], 0
         for data in (self.header, *(tile.data for tile in self.tiles)):
             offsets.append(at)
@@ -346,7 +357,8 @@ def decode_cycles(tile: Tile, lanes: int, weights_per_cycle: int | None = None) 
 def block_shapes(lanes: int) -> tuple[Blocks, ...]:
     """The block shapes that are tried: whole words first, since they also save MV cycles.
 
-    Words of 64 are those that networks are pruned in (`csp(…, block=64, along=outputs)`): a machine of more lanes finds them, too.
+    Words of 64 are those that networks are pruned in (`csp(…, block=64, along=outputs)`): a machine of more lanes finds
+    them, too.
     """
     return tuple(dict.fromkeys([Blocks(lanes, 1), Blocks(min(64, lanes), 1), Blocks(1, 16), Blocks(min(16, lanes), 1)]))
 
@@ -380,7 +392,8 @@ def survey(matrix: NDArray[np.int8], tiles: Sequence[Words]) -> Survey:
 
 
 def write_header(codec: Codec, blocks: Blocks | None, table: Any) -> bytes:
-    head = struct.pack("<B", codec.code) if blocks is None else struct.pack("<BHB", codec.code | 128, blocks.rows, blocks.cols)
+    head = struct.pack("<B", codec.code) if blocks is None else struct.pack("<BHB", codec.code | 128, blocks.rows,
+                                                                            blocks.cols)
     return head + codec.write(table)
 
 
@@ -388,7 +401,8 @@ def read_header(header: bytes) -> tuple[Codec, Blocks | None, Any]:
     """(codec, blocks, table).  CodecError: empty, unknown, damaged."""
     if not header: raise CodecError("empty stream header")
     first = header[0]
-    if first & 0x70 or first & 15 not in Codec.by_code: raise CodecError(f"stream header names no codec: first byte {first:#04x}")
+    if first & 0x70 or first & 15 not in Codec.by_code: raise CodecError(f"stream header names no codec: first byte "
+                                                                         f"{first:#04x}")
     codec = Codec.by_code[first & 15]
     if not first & 128: return codec, None, codec.read(header[1:])
     if len(header) < 4: raise CodecError("stream header ends inside the block shape")
@@ -397,7 +411,7 @@ def read_header(header: bytes) -> tuple[Codec, Blocks | None, Any]:
     return codec, Blocks(rows, cols), codec.read(header[4:])
 
 
-# ------------------------------------------------------------------------------------------------------------------ container
+# ------------------------------------------------------------------------------------------------------------ container
 
 _MAGIC = b"NWS1"
 _HEAD = struct.Struct("<4sIIHHII")       # magic, rows, cols, lanes, header bytes, tiles, table steps
@@ -406,7 +420,8 @@ _ENTRY = struct.Struct("<IIHIIII")       # row, col, rows, cols, bytes, live wor
 
 def _to_bytes(encoded: Encoded) -> bytes:
     """Self-contained file form: head, stream header, directory, tiles, CRC-32 of all before it."""
-    parts = [_HEAD.pack(_MAGIC, *encoded.shape, encoded.lanes, len(encoded.header), len(encoded.tiles), encoded.table_steps),
+    parts = [_HEAD.pack(_MAGIC, *encoded.shape, encoded.lanes, len(encoded.header), len(encoded.tiles),
+                        encoded.table_steps),
              encoded.header]
     parts += [_ENTRY.pack(t.row, t.col, t.rows, t.cols, len(t.data), t.live_words, t.steps) for t in encoded.tiles]
     parts += [t.data for t in encoded.tiles]
@@ -419,11 +434,13 @@ def _from_bytes(data: bytes) -> Encoded:
     if len(data) < _HEAD.size + 4: raise CodecError(f"weight stream of {len(data)} bytes is too short for its head")
     magic, rows, cols, lanes, header_bytes, count, table_steps = _HEAD.unpack_from(data)
     if magic != _MAGIC: raise CodecError(f"not a weight stream: starts with {magic!r}, expected {_MAGIC!r}")
-    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]: raise CodecError("weight stream is damaged: checksum differs")
+    if zlib.crc32(data[:-4]) != struct.unpack("<I",
+        data[-4:])[0]: raise CodecError("weight stream is damaged: checksum differs")
     at = _HEAD.size
     header = data[at: at + header_bytes]
     at += header_bytes
-    if at + count * _ENTRY.size + 4 > len(data): raise CodecError(f"weight stream ends inside its directory of {count} tiles")
+    if at + count * _ENTRY.size + 4 > len(data): raise CodecError(f"weight stream ends inside its directory of {count} "
+                                                                  f"tiles")
     body = at + count * _ENTRY.size
     tiles = []
     for i in range(count):

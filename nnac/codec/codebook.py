@@ -1,8 +1,9 @@
 """codebook: k-bit indices into a table of at most 2^k int8 values, k = 0..6.
 
-Table: u8 number of values - 1, then the values (int8, increasing).  k = ceil(log2(number)); k = 0: a constant tensor, no bits.
-Tile: block bits, if there is a bitmap; then k bits a weight, the place of its value in the table, filled up with zeros to whole bytes.
-An index beyond the table is an error.   One word a cycle; decoder: 64 bytes, as registers, a 64:1 multiplexer a lane.
+Table: u8 number of values - 1, then the values (int8, increasing).  k = ceil(log2(number)); k = 0: a constant tensor,
+no bits. Tile: block bits, if there is a bitmap; then k bits a weight, the place of its value in the table, filled up
+with zeros to whole bytes. An index beyond the table is an error.
+One word a cycle; decoder: 64 bytes, as registers, a 64:1 multiplexer a lane.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Codebook(FixedWidth):
 
     def read(self, data: bytes) -> bytes:
         if not data or data[0] > 63 or len(data) != data[0] + 2:
-            raise CodecError(f"codebook: the stream header of {len(data)} bytes does not hold the 1..64 values it announces")
+            raise CodecError(f"codebook: the stream header of {len(data)} bytes does not hold the 1..64 values it "
+                             f"announces")
         return data[1:]
 
     def bits(self, table: bytes) -> int: return (len(table) - 1).bit_length()

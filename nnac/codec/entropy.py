@@ -1,42 +1,45 @@
 """entropy: interleaved table-driven asymmetric numeral systems (tANS), one state a lane, over tokens with extra bits.
 
-**Model.**  A weight's *rank* is its place in the order 0, -1, 1, -2, 2 ... -128, or in -128 ... 127, or in a list of the values
-that occur.  A *token* is a range of 2^e ranks from a base; the token is entropy-coded, its e low bits follow as they are (in the
-first order the sign is one of them).  So tails and smooth histograms need few tokens (at most 64) and a small table of 2^n
-states, n = 5..10.
+**Model.**  A weight's *rank* is its place in the order 0, -1, 1, -2, 2 ... -128, or in -128 ... 127, or in a list of
+the values that occur.  A *token* is a range of 2^e ranks from a base; the token is entropy-coded, its e low bits follow
+as they are (in the first order the sign is one of them).  So tails and smooth histograms need few tokens (at most 64)
+and a small table of 2^n states, n = 5..10.
 With a block bitmap the block bits are coded by the same lanes and states with a second table of two tokens.
 
 **Table** (header), a bit string, least significant bit first:
 
     n: 4 | order: 2 (0 increasing, 1 zigzag, 2 listed) | blocks: 1 | tokens - 1: 6 | first rank: 8
     if listed: values - 1: 8, values: 8 each (int8, all different)
-    per token: e: 3, frequency: n + 1 bits    ranges follow each other from the first rank; frequencies sum to 2^n; 0: unused range
+    per token: e: 3, frequency: n + 1 bits
+    ranges follow each other from the first rank; frequencies sum to 2^n; 0: unused range
     if blocks: frequency of "live": n + 1 bits (dead: 2^n - that)
     n = 0: a single token without extra bits and a single block bit: the tiles take no bytes at all
 
-**States.**  State x in 0..2^n-1.  Tokens are spread over the states in bit-reversed order: token 0 takes the states reverse(0),
-reverse(1), ... reverse(f0 - 1), token 1 the next f1, and so on (block bits likewise: dead, then live).  The k-th smallest state of
-a token (k from 0) with frequency f decodes as: y = f + k; b = n - floor(log2 y); next state = (y << b) - 2^n + the next b bits of the stream.
+**States.**  State x in 0..2^n-1.  Tokens are spread over the states in bit-reversed order: token 0 takes the states
+reverse(0), reverse(1), ... reverse(f0 - 1), token 1 the next f1, and so on (block bits likewise: dead, then live).  The
+k-th smallest state of a token (k from 0) with frequency f decodes as: y = f + k; b = n - floor(log2 y); next state = (y
+<< b) - 2^n + the next b bits of the stream.
 
-**Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps (each lane in
-use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for each live word
-(lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then their extra
-bits, lowest lane first.  At most 7 zero bits at the end.
-The last m = floor(n / k) live words (or all, if there are fewer) read nothing: the states left after the words before them hold
-their ranks, counted from the first rank, in fields of k bits, the earliest word lowest; k = bits of (last rank of the last token - first
-rank), and if that is 0, m = 0 and all of these weights have the first rank.  A field of a lane that idles in its word, and all bits above, are zero.
-n = 0: every weight of a live block has the first rank, every block is live if the frequency of "live" is 1 and dead if it is 0, a tile has no
-bytes, and it takes no mask steps.
-Errors besides: a tile that takes more or fewer bytes than it has, and last states that cannot be.
+**Tile.**  One bit string.  Step -1: the first state (n bits) of each lane in use, lowest lane first.  Then mask steps
+(each lane in use takes one block bit, in the order of the bits; after the last bit lanes idle), then one value step for
+each live word (lanes whose block is dead idle).  A step is the state bits of its busy lanes, lowest lane first, then
+their extra bits, lowest lane first.  At most 7 zero bits at the end.
+The last m = floor(n / k) live words (or all, if there are fewer) read nothing: the states left after the words before
+them hold their ranks, counted from the first rank, in fields of k bits, the earliest word lowest; k = bits of (last
+rank of the last token - first rank), and if that is 0, m = 0 and all of these weights have the first rank.  A field of
+a lane that idles in its word, and all bits above, are zero. n = 0: every weight of a live block has the first rank,
+every block is live if the frequency of "live" is 1 and dead if it is 0, a tile has no bytes, and it takes no mask
+steps. Errors besides: a tile that takes more or fewer bytes than it has, and last states that cannot be.
 
-**Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two lanes share
-a dual-port RAM).  One sequencer fills all lanes' tables, one state a step (2^n steps): the token of state x is the one
-whose range of cumulative frequencies holds reverse(x), y comes from a counter a token.  The loop of a cycle: table read, prefix sum
-over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie behind the state bits,
-outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e 3.
-Input: at most lanes * (n + 7) bits a step, on average what the stream's bits a weight say.
+**Decoder.**  One word a cycle.  A lane: table RAM of 2^n entries of token 6, bits 4, base n (n = 9: 19 x 512 bits; two
+lanes share a dual-port RAM).  One sequencer fills all lanes' tables, one state a step (2^n steps): the token of state x
+is the one whose range of cumulative frequencies holds reverse(x), y comes from a counter a token.  The loop of a cycle:
+table read, prefix sum over the lanes' bit counts (64 of 0..10), one shifter a lane, an addition.  The extra bits lie
+behind the state bits, outside the loop: they are taken in a second pipeline stage, with 64 registers of base rank 8, e
+3. Input: at most lanes * (n + 7) bits a step, on average what the stream's bits a weight say.
 
-Source  tANS: Duda, arXiv 1311.2540.  Tokens with extra bits as in JPEG XL.  Interleaving by step and the tables' form: our choice.
+Source  tANS: Duda, arXiv 1311.2540.  Tokens with extra bits as in JPEG XL.  Interleaving by step and the tables' form:
+        our choice.
 """
 
 from __future__ import annotations
@@ -99,13 +102,15 @@ class Entropy(Codec):
             held = min(survey.weights, table.tail * survey.states * density)
             bits -= held * min(each, table.rank_bits)
         if table.live is not None:
-            for blocks, share in ((survey.live_blocks, table.live), (survey.blocks - survey.live_blocks, (1 << n) - table.live)):
+            for blocks, share in ((survey.live_blocks, table.live),
+                                  (survey.blocks - survey.live_blocks, (1 << n) - table.live)):
                 if blocks: bits += blocks * (n - math.log2(share))
         return bits + survey.states * n + 3.5 * survey.tiles + 8 * len(self.write(table))
 
     def floor(self, survey: Survey) -> float:
         # the states at the beginning are paid for, at most, by the weights that the states at the end hold
-        return information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks, survey.live_blocks]))
+        return information(survey.histogram) + information(np.array([survey.blocks - survey.live_blocks,
+                                                                     survey.live_blocks]))
 
     def cost(self, table: EntropyTable, tile: Words) -> tuple[int, int]:
         if table.state_bits or table.live is None: return super().cost(table, tile)
@@ -117,7 +122,8 @@ class Entropy(Codec):
 
     def write(self, table: EntropyTable) -> bytes:
         n = table.state_bits
-        fields = [(n, 4), (table.order, 2), (table.live is not None, 1), (len(table.tokens) - 1, 6), (table.tokens[0].base, 8)]
+        fields = [(n, 4), (table.order, 2), (table.live is not None, 1), (len(table.tokens) - 1, 6),
+                  (table.tokens[0].base, 8)]
         if table.order == LISTED: fields += [(len(table.values) - 1, 8), *((v, 8) for v in table.values)]
         for token in table.tokens: fields += [(token.extra, 3), (token.frequency, n + 1)]
         if table.live is not None: fields.append((table.live, n + 1))
@@ -138,7 +144,8 @@ class Entropy(Codec):
 
         n, order, blocked, count, first = take(4), take(2), take(1), take(6) + 1, take(8)
         if n and not 5 <= n <= 10: raise CodecError(f"entropy: a table of 2^{n} states; 2^5 to 2^10 are possible")
-        if order > LISTED: raise CodecError(f"entropy: the stream header names order {order} of the ranks; there are 0, 1, 2")
+        if order > LISTED: raise CodecError(f"entropy: the stream header names order {order} of the ranks; there are "
+                                            f"0, 1, 2")
         values = bytes(take(8) for _ in range(take(8) + 1)) if order == LISTED else b""
         if len(set(values)) < len(values): raise CodecError("entropy: a listed value occurs twice")
         tokens = []
@@ -147,10 +154,12 @@ class Entropy(Codec):
             first += 1 << tokens[-1].extra
         live = take(n + 1) if blocked else None
         if first > (len(values) or 256): raise CodecError(f"entropy: the tokens reach beyond the last rank, to {first}")
-        if sum(t.frequency for t in tokens) != 1 << n: raise CodecError(f"entropy: token frequencies do not sum to 2^{n}")
+        if sum(t.frequency
+               for t in tokens) != 1 << n: raise CodecError(f"entropy: token frequencies do not sum to 2^{n}")
         if live is not None and live > 1 << n: raise CodecError(f"entropy: frequency {live} of 2^{n} for a live block")
         if n == 0 and max(t.extra for t in tokens): raise CodecError("entropy: extra bits in a table without states")
-        if bits >> at or len(data) != (at + 7) // 8: raise CodecError("entropy: the stream header goes on after its table")
+        if bits >> at or len(data) != (at +
+                                       7) // 8: raise CodecError("entropy: the stream header goes on after its table")
         return EntropyTable(n, order, values, tuple(tokens), live)
 
     # ---- encode
@@ -163,7 +172,8 @@ class Entropy(Codec):
 
     # ---- decode
 
-    def decode(self, table: EntropyTable, blocks: Blocks | None, tiles: Sequence[Stream], lanes: int) -> list[NDArray[np.int8]]:
+    def decode(self, table: EntropyTable, blocks: Blocks | None, tiles: Sequence[Stream],
+               lanes: int) -> list[NDArray[np.int8]]:
         if (blocks is None) != (table.live is None):
             raise CodecError("entropy: the stream header has block shape or block frequency, but not both")
         out: list[NDArray[np.int8]] = []
@@ -182,7 +192,8 @@ def _chunks(tiles: Sequence, weights: int = 1 << 21) -> list[Sequence]:
 
 
 def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Of each step that is read: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps, tiles, lanes].
+    """Of each step that is read: token (idle: nothing to do), number of extra bits, their value; each uint8 [steps,
+    tiles, lanes].
 
     And the states in which the lanes end: int64 [tiles, lanes].
     """
@@ -197,7 +208,8 @@ def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray, NDAr
         raw, place = symbols[:read].tobytes(), (slice(mask, mask + read), i, slice(tile.rows))
         for array, lookup in ((token, at.token_of), (extra, at.extra_of), (low, at.low_of)):
             array[place] = np.frombuffer(raw.translate(lookup), np.uint8).reshape(read, tile.rows)
-        ranks = np.frombuffer(symbols[read:].tobytes().translate(at.rank_of), np.uint8).reshape(-1, tile.rows).astype(np.int64)
+        ranks = np.frombuffer(symbols[read:].tobytes().translate(at.rank_of), np.uint8).reshape(-1,
+            tile.rows).astype(np.int64)
         if tile.active is not None:
             idle = ~tile.active[keep]
             token[place][idle[:read]], extra[place][idle[:read]], low[place][idle[:read]] = at.idle, 0, 0
@@ -211,7 +223,8 @@ def _steps(at: Coder, tiles: Sequence[Words], lanes: int) -> tuple[NDArray, NDAr
 
 def _grouped(array: NDArray, count: int) -> NDArray:
     """[..., tiles, lanes] -> [..., count, groups of all tiles], so that one lane of all groups lies in a row."""
-    return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:-2], math.prod(array.shape[-2:]) // count, count), -1, -2))
+    return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:-2], math.prod(array.shape[-2:]) // count,
+                                                          count), -1, -2))
 
 
 def _join(values: NDArray, widths: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -282,7 +295,8 @@ class _Reader:
         self.bit += size
 
     def fields(self, need: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Fields of the tiles' next bits, lane by lane.  need [GROUP, streams]: bits of a lane + _HIGH * bits that come later.
+        """Fields of the tiles' next bits, lane by lane.  need [GROUP, streams]: bits of a lane + _HIGH * bits that come
+        later.
 
         returns  ([GROUP, streams] each lane's bits lowest, others above them;  [tiles] sum of ``need``)
         """
@@ -346,7 +360,8 @@ class _Reader:
     def finish(self) -> None:
         for i, (at, end) in enumerate(zip(self.bit.tolist(), self.start[1:].tolist(), strict=True)):
             size, taken = end - int(self.start[i]), (at + 7) // 8 - int(self.start[i])
-            if taken != size: raise CodecError(f"entropy: tile {i} of the call has {size} bytes, its weights take {taken}")
+            if taken != size: raise CodecError(f"entropy: tile {i} of the call has {size} bytes, its weights take "
+                                               f"{taken}")
             if at & 7 and (int(self.windows[end - 1]) & 255) >> (at & 7):
                 raise CodecError("entropy: the stream is damaged: the last bits are not zero")
 
@@ -355,8 +370,10 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
     if at.state_bits == 0:
         if any(tile.data for tile in tiles): raise CodecError("entropy: bytes in a tile of a constant tensor")
         constant = at.value[at.rank[0]: at.rank[0] + 1].view(np.int8)[0]
-        if at.blocks is not None and not at.blocks.token[0]: constant = np.int8(0)     # the only block bit there is says dead
-        elif at.blocks is not None and not constant: raise CodecError("entropy: every block is said to be live and every weight is zero")
+        # the only block bit there is says dead
+        if at.blocks is not None and not at.blocks.token[0]: constant = np.int8(0)
+        elif at.blocks is not None and not constant: raise CodecError("entropy: every block is said to be live and "
+                                                                      "every weight is zero")
         out = [np.zeros((tile.cols, lanes), np.int8) for tile in tiles]
         for tile, words in zip(tiles, out, strict=True): words[:, : tile.rows] = constant
         return out
@@ -368,7 +385,8 @@ def _decode(at: Coder, blocks: Blocks | None, tiles: Sequence[Stream], lanes: in
         masks = [math.ceil(count / tile.rows) for count, tile in zip(counts, tiles, strict=True)]
         busy = np.zeros((max(masks), len(tiles), wide), np.bool_)
         for i, tile in enumerate(tiles):
-            busy[: masks[i], i, : tile.rows] = (np.arange(masks[i] * tile.rows) < counts[i]).reshape(masks[i], tile.rows)
+            busy[: masks[i], i, : tile.rows] = (np.arange(masks[i] * tile.rows) < counts[i]).reshape(masks[i],
+                tile.rows)
         bits, _ = reader.run(at.blocks, np.zeros(2, np.int64), max(masks), _grouped(busy, GROUP))
         for i, tile in enumerate(tiles):
             live = bits[: masks[i], i, : tile.rows].reshape(-1)[: counts[i]].astype(np.bool_)

@@ -1,6 +1,7 @@
 """The names of the weight codecs, as policies write them: what the language needs, without NumPy.
 
-    [block_bitmap [ '[' ROWS x COLS ']' ] +] payload          block_bitmap alone: the payload is open (raw, where one must be named)
+    [block_bitmap [ '[' ROWS x COLS ']' ] +] payload
+    block_bitmap alone: the payload is open (raw, where one must be named)
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """zero_run: (run of zeros, value) pairs of fixed width.
 
-Table: u8 r (run bits, 1..8) + 16 * mode; mode 0: values are int8 (v = 8 bits); mode 1: u8 number of values - 1, then the values
-(int8, increasing, at most 63, none of them zero): a value is an index of v = ceil(log2(1 + number)) bits, 0 means zero.
-Tile: block bits, if there is a bitmap; then pairs of r + v bits, run in the low bits: "skip so many zeros, then this value".  A run of 2^r or more is
-broken by pairs (2^r - 1, 0).  Zeros after the last pair are not stored.  Pairs go over the weights that take bits, in stream
-order.  The number of pairs is floor(8 * bytes / (r + v)); so the zero bits that fill the last byte may read as pairs (0, 0): they
-count, unless they lie beyond the last weight.
-Steps: 16 pairs a step, so 16 a cycle (a prefix sum over 16 runs), all landing in one word; a word in which no pair lands costs nothing:
-mask steps + sum over words of ceil(pairs landing in the word / 16), where a pair lands at the weight that its value is, zero or not.
+Table: u8 r (run bits, 1..8) + 16 * mode; mode 0: values are int8 (v = 8 bits); mode 1: u8 number of values - 1, then
+the values (int8, increasing, at most 63, none of them zero): a value is an index of v = ceil(log2(1 + number)) bits, 0
+means zero. Tile: block bits, if there is a bitmap; then pairs of r + v bits, run in the low bits: "skip so many zeros,
+then this value".  A run of 2^r or more is broken by pairs (2^r - 1, 0).  Zeros after the last pair are not stored.
+Pairs go over the weights that take bits, in stream order.  The number of pairs is floor(8 * bytes / (r + v)); so the
+zero bits that fill the last byte may read as pairs (0, 0): they count, unless they lie beyond the last weight.
+Steps: 16 pairs a step, so 16 a cycle (a prefix sum over 16 runs), all landing in one word; a word in which no pair
+lands costs nothing: mask steps + sum over words of ceil(pairs landing in the word / 16), where a pair lands at the
+weight that its value is, zero or not.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class ZeroRun(Codec):
             if len(data) != 1: raise CodecError(f"zero_run: {len(data) - 1} bytes too many in the stream header")
             return ZeroRunTable(data[0], None)
         if len(data) < 2 or data[1] > 62 or len(data) != data[1] + 3:
-            raise CodecError(f"zero_run: the stream header of {len(data)} bytes does not hold the 1..63 values it announces")
+            raise CodecError(f"zero_run: the stream header of {len(data)} bytes does not hold the 1..63 values it "
+                             f"announces")
         return ZeroRunTable(data[0] & 15, data[2:])
 
     def _pairs(self, table: ZeroRunTable, tile: Words) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
@@ -79,7 +81,8 @@ class ZeroRun(Codec):
         last = np.cumsum(breaks + 1) - 1                   # the pair that carries the value; its breaks come before it
         size = int(last[-1]) + 1 if at.size else 0
         bits = np.full(size, (1 << table.run_bits) - 1, np.uint64)
-        bits[last] = (gap & ((1 << table.run_bits) - 1)).astype(np.uint64) | index[symbols[at]] << np.uint64(table.run_bits)
+        bits[last] = (gap & ((1 << table.run_bits) -
+                             1)).astype(np.uint64) | index[symbols[at]] << np.uint64(table.run_bits)
         step = np.full(size, 1 << table.run_bits)
         step[last] = (gap & ((1 << table.run_bits) - 1)) + 1
         return np.cumsum(step) - 1, bits
@@ -94,7 +97,8 @@ class ZeroRun(Codec):
             out.append(mask + packed[: (bits.size * table.width + 7) // 8].tobytes())
         return out
 
-    def decode(self, table: ZeroRunTable, blocks: Blocks | None, tiles: Sequence[Stream], lanes: int) -> list[NDArray[np.int8]]:
+    def decode(self, table: ZeroRunTable, blocks: Blocks | None, tiles: Sequence[Stream],
+               lanes: int) -> list[NDArray[np.int8]]:
         lookup = np.zeros(256, np.uint8)
         if table.values is None: lookup[:] = np.arange(256)
         else: lookup[1: len(table.values) + 1] = np.frombuffer(table.values, np.uint8)

@@ -1,6 +1,7 @@
 """``nnac asm FILE.s --out PROGRAM``: assemble text into a program file, checked and timed.
 
-The text: see `nnac isa --text`.  The program is for one machine (``--target edge``); races, deadlocks and bad addresses are errors here already.
+The text: see `nnac isa --text`.  The program is for one machine (``--target edge``); races, deadlocks and bad addresses
+are errors here already.
 """
 
 from __future__ import annotations

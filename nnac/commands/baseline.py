@@ -1,4 +1,5 @@
-"""``nnac baseline --corpus DIR --out FILE``: train the float network that policies start from: an RNN-T, or of ``--text`` a language model.
+"""``nnac baseline --corpus DIR --out FILE``: train the float network that policies start from: an RNN-T, or of
+``--text`` a language model.
 
 Resumes where it was stopped; the same steps give the same weights, whatever the number of processes.
 """
@@ -17,16 +18,20 @@ def register(subparsers: Any) -> None:
     from nnac.cli import SEED, corpus, sink, source, whole
     from nnac.commands._training import add_training_arguments
 
-    p = subparsers.add_parser("baseline", help="train the float network", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser("baseline", help="train the float network", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="speech: an RNN-T")
     data.add_argument("--text", type=source, metavar="FILE", help="sentences, one a line: a language model")
-    p.add_argument("--tokens", type=source, metavar="FILE", help="the recogniser whose word pieces a language model takes (default: its own)")
+    p.add_argument("--tokens", type=source, metavar="FILE",
+                   help="the recogniser whose word pieces a language model takes (default: its own)")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
-    p.add_argument("--steps", type=whole(1), help="optimiser steps (default: the demo's 1800; 1000 of a language model)")
+    p.add_argument("--steps", type=whole(1),
+                   help="optimiser steps (default: the demo's 1800; 1000 of a language model)")
     p.add_argument("--longer", action="store_true", help="the longer run: 2600 steps")
     p.add_argument("--cells", type=whole(1, 1 << 16), metavar="N", help="of every LSTM, and width of the joint (256)")
-    p.add_argument("--vocabulary", type=whole(2, 1 << 20), metavar="N", help="of a language model's own word pieces (64)")
+    p.add_argument("--vocabulary", type=whole(2, 1 << 20), metavar="N",
+                   help="of a language model's own word pieces (64)")
     p.add_argument("--seed", type=SEED, default=0)
     add_training_arguments(p, every=100)
     p.set_defaults(run=run)
@@ -43,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     if args.text:
         return _language(args, how)
     if args.tokens or args.vocabulary:
-        return misuse(args, "--tokens and --vocabulary are of a language model's --text; the demo's recogniser learns 64 of its own")
+        return misuse(args,
+            "--tokens and --vocabulary are of a language model's --text; the demo's recogniser learns 64 of its own")
     config = LONGER if args.longer else TrainConfig()
     if args.cells:
         config = evolve(config, model=evolve(config.model, hidden=args.cells, prediction=args.cells, joint=args.cells))
@@ -69,7 +75,8 @@ def _language(args: argparse.Namespace, how: Run) -> int:
         return misuse(args, "--longer is the RNN-T's; say --steps")
     config = LmTraining()
     sizes = {k: v for k, v in dict(cells=args.cells, vocabulary=args.vocabulary).items() if v is not None}
-    config = evolve(config, model=evolve(config.model, **sizes), seed=args.seed, steps=args.steps or config.steps, **pace_of(args))
+    config = evolve(config, model=evolve(config.model, **sizes), seed=args.seed, steps=args.steps or config.steps,
+                    **pace_of(args))
     task = float_task(args.text, args.out, config, args.tokens or "")
     if args.job:
         write_job(task, how, args.job)

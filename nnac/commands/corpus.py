@@ -13,7 +13,8 @@ from typing import Any
 def register(subparsers: Any) -> None:
     from nnac.cli import SEED, folder, whole
 
-    p = subparsers.add_parser("corpus", help="make the speech corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser("corpus", help="make the speech corpus", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=folder, required=True, metavar="DIR")
     p.add_argument("--train", type=whole(1), default=9000, metavar="N", help="utterances to train on (9000)")
     p.add_argument("--dev", type=whole(1), default=400, metavar="N")
@@ -46,8 +47,10 @@ def run(args: argparse.Namespace) -> int:
 
     from nnac.console import console
 
-    table = Table("split", "utterances", "hours", "voices", "sentences", "words", "sha256", title=f"corpus in {args.out}")
+    table = Table("split", "utterances", "hours", "voices", "sentences", "words", "sha256",
+                  title=f"corpus in {args.out}")
     for split, s in made.items():
-        table.add_row(split, str(s["utterances"]), f"{s['hours']:.2f}", str(s["voices"]), str(s["sentences"]), str(s["words"]), s["sha256"][:12])
+        table.add_row(split, str(s["utterances"]), f"{s['hours']:.2f}", str(s["voices"]), str(s["sentences"]),
+                      str(s["words"]), s["sha256"][:12])
     console().print(table)
     return 0

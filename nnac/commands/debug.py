@@ -1,7 +1,9 @@
-"""``nnac debug PROGRAM [ENTRY]``: step through a program, break on instruction, layer, cycle or address, look at every memory.
+"""``nnac debug PROGRAM [ENTRY]``: step through a program, break on instruction, layer, cycle or address, look at every
+memory.
 
-PROGRAM is a program file, or assembler text (``.s``).  Commands are read from the terminal, from ``--commands FILE``, or from standard input; `help`
-lists them.  ``--input NAME=FILE.npy`` gives integers [vectors, width] or [vectors, batch, width]; inputs that are not given stay zero.
+PROGRAM is a program file, or assembler text (``.s``).  Commands are read from the terminal, from ``--commands FILE``,
+or from standard input; `help` lists them.  ``--input NAME=FILE.npy`` gives integers [vectors, width] or [vectors,
+batch, width]; inputs that are not given stay zero.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any
 def register(subparsers: Any) -> None:
     from nnac.cli import named_source, source
 
-    p = subparsers.add_parser("debug", help="step through a program", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser("debug", help="step through a program", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("program", type=source, metavar="PROGRAM")
     p.add_argument("entry", nargs="?", metavar="ENTRY", help="which entry (the first that is not `init`)")
     p.add_argument("--input", type=named_source, action="append", default=[], metavar="NAME=FILE.npy")
@@ -34,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         # assembler text is not made a program file first: that would refuse the races that one wants to look at
         text = args.program.endswith((".s", ".asm"))
-        machine = Machine(read_assembly(args.program), target=find_target(args.target), fast=False) if text else Machine(
+        machine = Machine(read_assembly(args.program), target=find_target(args.target),
+                          fast=False) if text else Machine(
             load(args.program), fast=False)
         entry = args.entry or next((n for n in machine.entries if n != INIT), INIT)
         give_inputs(machine, entry, args.input)
@@ -73,7 +77,8 @@ def commands(path: str | None) -> Iterator[str]:
 
 
 def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
-    """Put the integers of .npy files into the input ports.  ValueError: no such port, wrong shape, not a file of integers."""
+    """Put the integers of .npy files into the input ports.  ValueError: no such port, wrong shape, not a file of
+    integers."""
     from io import BytesIO
     from tokenize import TokenError  # of old NumPy headers, which are read as Python literals
 
@@ -101,7 +106,8 @@ def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
         if values.dtype.kind not in "iu":
             raise ValueError(f"{path}: integers are expected, not {values.dtype}")
         if values.ndim not in (2, 3):
-            raise ValueError(f"{path}: [vectors, width] or [vectors, batch, width] are expected, not {list(values.shape)}")
+            raise ValueError(f"{path}: [vectors, width] or [vectors, batch, width] are expected, not "
+                             f"{list(values.shape)}")
         if values.size and int(values.max()) > np.iinfo(np.int64).max:
             raise ValueError(f"{path}: {values.max()} is beyond every integer of the machine")
         values = values.astype(np.int64)

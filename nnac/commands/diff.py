@@ -68,7 +68,8 @@ def changes(a: Plan, b: Plan, cost_a: Estimate, cost_b: Estimate) -> list[dict[s
         left, right = (p[path].settings if path in p else {} for p in (a, b))
         if path not in a or path not in b:
             if (path in a and a[path].kind == "layer") or (path in b and b[path].kind == "layer"):
-                out.append({"site": path, "setting": "", "a": "there" if path in a else None, "b": "there" if path in b else None})
+                out.append({"site": path, "setting": "", "a": "there" if path in a else None, "b": "there" if path in b
+                            else None})
             continue
         kernel = path.rpartition(".gate.")[0]
         for name in dict.fromkeys([*left, *right]):

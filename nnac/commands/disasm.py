@@ -1,4 +1,5 @@
-"""``nnac disasm PROGRAM``: the instructions of a program as text, each with its layer and the policy line that it came from.
+"""``nnac disasm PROGRAM``: the instructions of a program as text, each with its layer and the policy line that it came
+from.
 
 `nnac asm` turns the text back into the same instructions (with ``--data`` also the DRAM image).
 """
@@ -52,5 +53,6 @@ def timed(program: Any, entry: str | None) -> str:
         e = made.entry(name)
         lines.append(f"entry {name}:  ; {e.timing.cycles} cycles")
         for at, (i, (layer, origin)) in enumerate(zip(e.code, e.origins, strict=True)):
-            lines.append(f"  {at:>6} {e.timing.start[at]:>9} {e.timing.done[at]:>9}  {i!s:<100} {layer} {origin}".rstrip())
+            lines.append(f"  {at:>6} {e.timing.start[at]:>9} {e.timing.done[at]:>9}  {i!s:<100} {layer} "
+                         f"{origin}".rstrip())
     return "\n".join(lines) + "\n"

@@ -1,7 +1,8 @@
 """``nnac explain FILE [LAYER]``: what a policy decides for each layer, and the line that each decision came from.
 
-LAYER is a selector such as `encoder.lstm[0]` or `**.gate.f`; with it, the whole chain of rules behind each setting is shown.
-With --engine graphblas, FILE is a checkpoint: its kernels, how dense they are, and what multiplies them at each batch.
+LAYER is a selector such as `encoder.lstm[0]` or `**.gate.f`; with it, the whole chain of rules behind each setting is
+shown. With --engine graphblas, FILE is a checkpoint: its kernels, how dense they are, and what multiplies them at each
+batch.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 def register(subparsers: Any) -> None:
     from nnac.cli import add_policy_arguments, source
 
-    p = subparsers.add_parser("explain", help="show each setting of each layer with the line it came from", description=__doc__,
+    p = subparsers.add_parser("explain", help="show each setting of each layer with the line it came from",
+                              description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=source, nargs="?", metavar="FILE")
     p.add_argument("layer", nargs="?", metavar="LAYER", help="a selector")
     add_policy_arguments(p)
     p.add_argument("--json", action="store_true", help="the resolved plan as JSON, origins included")
-    p.add_argument("--engine", metavar="NAME", help="of a checkpoint: what this engine chose for each kernel (graphblas)")
+    p.add_argument("--engine", metavar="NAME",
+                   help="of a checkpoint: what this engine chose for each kernel (graphblas)")
     p.add_argument("--schema", action="store_true", help="the JSON Schema of that, and nothing else")
     p.add_argument("--methods", action="store_true",
                    help="every compression method with its arguments, and nothing else")
@@ -94,7 +97,8 @@ def _explain(args: argparse.Namespace) -> int:
         print(json.dumps(plans[0] if len(plans) == 1 else plans))
         return 0
     if len(found) > 1:
-        print(f"variants: {', '.join(v for v, r in checked.variants.items() if r in found)}\nshown is the first; choose one with -D\n")
+        print(f"variants: {', '.join(v for v, r in checked.variants.items() if r in found)}\nshown is the first; "
+              f"choose one with -D\n")
     if args.layer is not None:
         return _layer(found[0], args.layer)
     print(overview(found[0]))
@@ -111,11 +115,13 @@ def overview(r: Resolution) -> str:
     assert plan is not None and model is not None
     cost = estimate(plan, model)
     lines = [f"{plan.name}: {plan.model} on {plan.target.name}",
-             f"{model.weights:,} weights in about {cost.weight_bytes:,} bytes ({cost.bits_per_weight:.2f} bits each); a step takes about "
+             f"{model.weights:,} weights in about {cost.weight_bytes:,} bytes ({cost.bits_per_weight:.2f} bits each); "
+             f"a step takes about "
              f"{cost.seconds * 1e3:.2f} ms, {cost.cycles:,} cycles; expected, before training"]
     if cost.wait_seconds:
         frames = plan.frames("encoder")
-        lines.append(f"{frames} encoder steps are computed together: the first waits {cost.wait_seconds * 1e3:,.0f} ms for the others, then "
+        lines.append(f"{frames} encoder steps are computed together: the first waits {cost.wait_seconds * 1e3:,.0f} ms "
+                     f"for the others, then "
                      f"{cost.call_seconds * 1e3:.2f} ms for the whole call")
     lines.append("")
     for site in plan:
@@ -123,7 +129,8 @@ def overview(r: Resolution) -> str:
             continue
         depth = {"layer": 0, "kernel": 1, "gate": 2}[site.kind]
         kernel = model.kernels.get(site.path)
-        shape = f"  {kernel.rows} x {kernel.cols}" if kernel else f"  {model.by_path[site.path].kind}" if depth == 0 else ""
+        shape = (f"  {kernel.rows} x {kernel.cols}" if kernel else f"  {model.by_path[site.path].kind}" if depth == 0
+                 else "")
         lines.append(f"{'  ' * depth}{site.path}{shape}")
         for name, value in site.settings.items():
             chain = plan.origin(site.path, name)
@@ -140,7 +147,8 @@ def overview(r: Resolution) -> str:
 
 
 def _short(origin: Origin) -> str:
-    return f"{origin.file}:{origin.line}" if origin.file else origin.rule if origin.text.count(" ") != 2 else origin.text
+    return (f"{origin.file}:{origin.line}" if origin.file else origin.rule if origin.text.count(" ") != 2
+            else origin.text)
 
 
 def _layer(r: Resolution, written: str) -> int:

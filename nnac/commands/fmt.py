@@ -62,4 +62,5 @@ def run(args: argparse.Namespace) -> int:
 def _show(name: str, before: str, after: str) -> None:
     import difflib
 
-    sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), name, f"{name} (formatted)"))
+    sys.stdout.writelines(difflib.unified_diff(before.splitlines(True), after.splitlines(True), name,
+                                               f"{name} (formatted)"))

@@ -1,6 +1,7 @@
 """``nnac isa [INSTRUCTION]``: the hardware manual, or one page of it, printed from the code that runs.
 
-State, clocked rules, DRAM and decoder time, encodings, and what every instruction does and costs, for the machine of ``--target``.
+State, clocked rules, DRAM and decoder time, encodings, and what every instruction does and costs, for the machine of
+``--target``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 def register(subparsers: Any) -> None:
     from nnac.cli import source
 
-    p = subparsers.add_parser("isa", help="print the hardware manual", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser("isa", help="print the hardware manual", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("instruction", nargs="?", metavar="INSTRUCTION")
     p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac",
                    help="the machine whose numbers to print (edge)")
@@ -34,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     name = (args.instruction or "").upper()
     if name and name not in registry:
-        sys.stderr.write(f"nnac isa: no instruction is called `{args.instruction}`\nhelp: {did_you_mean(name, registry)}\n")
+        sys.stderr.write(f"nnac isa: no instruction is called `{args.instruction}`\nhelp: "
+                         f"{did_you_mean(name, registry)}\n")
         return 2
     sys.stdout.write(manual(MachineConfig.of(find_target(args.target)), name))
     return 0

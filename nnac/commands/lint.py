@@ -57,7 +57,8 @@ def _lint(args: argparse.Namespace) -> int:
     files = policy_files(args.files)
     for name in files:
         if name == "-":
-            found += check_text(sys.stdin.buffer.read().decode("utf-8", errors="replace"), "<stdin>", args.policy, parameters).diagnostics
+            found += check_text(sys.stdin.buffer.read().decode("utf-8", errors="replace"), "<stdin>", args.policy,
+                                parameters).diagnostics
             continue
         if args.fix:
             from nnac.language.fixes import fix_file
@@ -68,7 +69,8 @@ def _lint(args: argparse.Namespace) -> int:
     diagnostics = in_order(found)
     errors = any(d.severity == "error" or (args.strict and d.severity == "warning") for d in diagnostics)
     if args.format == "json":
-        print(json.dumps({"diagnostics": [rendering.as_json(d) for d in diagnostics], "files": len(files), "fixed": fixed,
+        print(json.dumps({"diagnostics": [rendering.as_json(d) for d in diagnostics], "files": len(files),
+                          "fixed": fixed,
                           "errors": sum(d.severity == "error" for d in diagnostics)}))
     elif args.format == "sarif":
         from nnac.language.rules import summaries

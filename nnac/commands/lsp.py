@@ -9,7 +9,8 @@ from typing import Any
 
 def register(subparsers: Any) -> None:
     p = subparsers.add_parser("lsp", help="the language server, for editors", description=__doc__)
-    p.add_argument("--stdio", action="store_true", help="speak over standard input and output (the only way, and the default)")
+    p.add_argument("--stdio", action="store_true",
+                   help="speak over standard input and output (the only way, and the default)")
     p.set_defaults(run=run)
 
 

@@ -1,7 +1,7 @@
 """``nnac profile PROGRAM``: where the cycles and the energy of every entry go, and the timeline as a trace file.
 
-For each entry: cycles against the roofline, every unit's cycles by reason, every layer's cycles, bytes, operations and energy (from the target's
-table).  ``--trace FILE.json`` opens in ui.perfetto.dev or chrome://tracing.
+For each entry: cycles against the roofline, every unit's cycles by reason, every layer's cycles, bytes, operations and
+energy (from the target's table).  ``--trace FILE.json`` opens in ui.perfetto.dev or chrome://tracing.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def draw(args: argparse.Namespace, run: Any) -> int:
     from nnac.files import atomic
 
     try:
-        span = [int(k.replace(",", "")) for k in args.cycles.split("-")] if args.cycles else [0, run.entry.timing.cycles]
+        span = [int(k.replace(",", "")) for k in args.cycles.split("-")] if args.cycles else [0,
+            run.entry.timing.cycles]
         text = svg(run, *span)
     except (ValueError, TypeError) as error:
         sys.stderr.write(f"nnac profile: --cycles takes FIRST-END ({error})\n")
@@ -70,7 +71,8 @@ def plain(run: Any) -> dict[str, Any]:
     from attrs import asdict
 
     r = run.roofline
-    return dict(cycles=r.cycles, seconds=r.cycles / run.config.clock, macs=r.macs, dram_bytes=r.dram_bytes, roofline=r.ratio,
+    return dict(cycles=r.cycles, seconds=r.cycles / run.config.clock, macs=r.macs, dram_bytes=r.dram_bytes,
+                roofline=r.ratio,
                 compute_cycles=float(r.compute_cycles), memory_cycles=float(r.memory_cycles),
                 matrix_cycles=r.matrix_cycles, utilisation=run.utilisation, reasons=run.reasons,
                 layers=[asdict(layer) for layer in run.layers])

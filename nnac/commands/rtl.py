@@ -23,7 +23,8 @@ def register(subparsers: Any) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac", help="the machine to build (edge)")
+    p.add_argument("--target", type=source, default="edge", metavar="NAME|FILE.nnac",
+                   help="the machine to build (edge)")
     p.add_argument("--out", type=sink(), metavar="FILE.v", help="where to write it (default: standard output)")
     p.add_argument("--ports", action="store_true", help="list the ports instead")
     p.add_argument("--memories", action="store_true", help="list the memories, their ports, and what is ideal, instead")

@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     done = recognise_files(subject, files, references, engine=args.engine, batch=args.batch, quiet=args.json,
                            search=search, normalise=args.normalise)
     if references and (unwritable := front.unwritable(references)):
-        sys.stderr.write(f"nnac run: the references have {unwritable}, which no token writes: words with them count as errors"
+        sys.stderr.write(f"nnac run: the references have {unwritable}, which no token writes: words with them count as "
+                         f"errors"
                          f"{'' if args.normalise else '; --normalise counts without case and punctuation'}\n")
     shown = args.nbest or 1
     for i, (name, text, nbest) in enumerate(zip(files, done.texts, done.nbest, strict=True)):
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
         elif len(files) == 1:
             print(text)
         else:
-            print(f"{clean(name)}: {text}" + (f"\n    reference: {clean(reference or '')}" if reference not in (None, text) else ""))
+            print(f"{clean(name)}: {text}" + (f"\n    reference: {clean(reference or '')}"
+                                              if reference not in (None, text) else ""))
         if shown > 1 and not args.json:
             for h in nbest:
                 print(f"    {(h.score or 0) / LOG_UNIT:10.3f}  {front.text(h.tokens)}")

@@ -33,7 +33,8 @@ def register(subparsers: Any) -> None:
 
     p = subparsers.add_parser("show", help="print any stage: plan, graph, bound graph, program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("file", type=source, metavar="FILE", help="a policy, what `nnac train` wrote, or what `nnac compile` wrote")
+    p.add_argument("file", type=source, metavar="FILE",
+                   help="a policy, what `nnac train` wrote, or what `nnac compile` wrote")
     p.add_argument("--stage", choices=("plan", "graph", "bound", "program"),
                    help="default: the last one that the file holds")
     add_policy_arguments(p)

@@ -1,9 +1,10 @@
 """``nnac sweep EXPERIMENTS.toml --float FILE --corpus DIR``: train, compile and measure every policy of a comparison.
 
-Each run has a folder under --runs and leaves one small result file under --results; what is there is not done again, so a sweep can be
-stopped at any moment and spread over days.  A result of a policy that has changed since, or of another float network, is done again.  The
-report (tables, verdicts on published claims, pictures) is made from the result files
-alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew, and `--power` says how many utterances and seeds each claim would take.
+Each run has a folder under --runs and leaves one small result file under --results; what is there is not done again, so
+a sweep can be stopped at any moment and spread over days.  A result of a policy that has changed since, or of another
+float network, is done again.  The report (tables, verdicts on published claims, pictures) is made from the result files
+alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew, and `--power` says how many utterances and seeds each claim
+would take.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
             names = sorted(p.stem for p, other in useless.items() if other == what)
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             sys.stderr.write(f"nnac sweep: {results}: of {what}, and left out until run again: {shown}\n")
-        failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"), Path(args.runs), args.jobs)
+        failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"),
+                           Path(args.runs), args.jobs)
         useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
     _report(args, experiments, results, useless)
     for name in failed:

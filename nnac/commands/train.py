@@ -1,8 +1,9 @@
-"""``nnac train POLICY --float FILE --corpus DIR --out FILE``: train under a policy; ``--text FILE`` where it is a language model's.
+"""``nnac train POLICY --float FILE --corpus DIR --out FILE``: train under a policy; ``--text FILE`` where it is a
+language model's.
 
-The training module starts from a float network (``nnac baseline``), finds its scales on real data, and computes the NNA's own
-integers in every forward pass.  Stop it at any time: called again it goes on, and ends with the same weights.  Curves: OUT.log.jsonl.
-Several GPUs or machines: see --job.
+The training module starts from a float network (``nnac baseline``), finds its scales on real data, and computes the
+NNA's own integers in every forward pass.  Stop it at any time: called again it goes on, and ends with the same weights.
+ Curves: OUT.log.jsonl. Several GPUs or machines: see --job.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ def register(subparsers: Any) -> None:
     from nnac.cli import SEED, add_policy_arguments, corpus, network, positive, rate, sink, source, whole
     from nnac.commands._training import add_training_arguments
 
-    p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=source, metavar="POLICY")
     p.add_argument("--float", dest="float_path", type=network, required=True, metavar="FILE",
                    help="the float network to start from (`demo`: the recogniser that comes with nnac)")
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="what a recogniser learns from")
-    data.add_argument("--text", type=source, metavar="FILE", help="what a language model learns from: sentences, one a line")
+    data.add_argument("--text", type=source, metavar="FILE",
+                      help="what a language model learns from: sentences, one a line")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
     p.add_argument("--learning-rate", type=rate)
@@ -77,5 +80,6 @@ def _language(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: 
         print(torchrun(args.job))
         return 0
     last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
-    print(json.dumps(last) if args.json else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
+    print(json.dumps(last) if args.json
+          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
     return 0

@@ -42,7 +42,8 @@ def register(subparsers: Any) -> None:
     from nnac.cli import corpus, sink, source, whole
     from nnac.commands._search import real
 
-    p = subparsers.add_parser("tune-fusion", help="weights of language models, on a development set", description=__doc__,
+    p = subparsers.add_parser("tune-fusion", help="weights of language models, on a development set",
+                              description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("network", type=source, metavar="NETWORK")
     p.add_argument("--corpus", type=corpus, required=True, metavar="DIR")
@@ -97,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     encoded = tuning.Encoded.of(heard.model, features, carry=heard.carry)
     beam, results = Beam(args.beam, args.max_symbols, args.delta), []
     with progress("tuning", len(points), args.json) as advance:
-        for r in tuning.tune(heard.model, encoded, split.texts, heard.front.text, beam, points, (target, before), args.out,
+        for r in tuning.tune(heard.model, encoded, split.texts, heard.front.text, beam, points, (target, before),
+                             args.out,
                              belongs):
             results.append(r)
             advance(1, f"{r.point.fusion} {r.rate:.1f} %")

@@ -1,7 +1,8 @@
-"""Learned clips for activations: the PACT family as one function of two clips.  Torch; imported only by functions that run.
+"""Learned clips for activations: the PACT family as one function of two clips.  Torch; imported only by functions that
+run.
 
-The training module computes the same on integers (`nnac.train.activation`); these are the formulas on real numbers, with the published
-gradients: fake quantisation of a float network, and the oracle of the integer path.
+The training module computes the same on integers (`nnac.train.activation`); these are the formulas on real numbers,
+with the published gradients: fake quantisation of a float network, and the oracle of the integer path.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def clipped(x: Tensor, low: Tensor, high: Tensor, levels: int, plus: bool = True
     """``x`` rounded to the nearest of ``levels + 1`` equally spaced values from ``low`` to ``high``; ties up.
 
     x any shape, real      low < high, scalars, either may be learned
-    Gradients: ``dy/dx`` = 1 inside, 0 outside; ``dy/dhigh`` = 1 above, ``dy/dlow`` = 1 below; with ``plus`` the rounding term inside,
-    ``+-(round(z) - z) / levels`` with z in levels.  Source: PACT and FMS-MO's PACT+ (docs/methods.md §6).
+    Gradients: ``dy/dx`` = 1 inside, 0 outside; ``dy/dhigh`` = 1 above, ``dy/dlow`` = 1 below; with ``plus`` the
+    rounding term inside, ``+-(round(z) - z) / levels`` with z in levels.  Source: PACT and FMS-MO's PACT+
+    (docs/methods.md §6).
     """
     return _Clipped.apply(x, low, high, levels, plus)

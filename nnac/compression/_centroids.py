@@ -1,7 +1,7 @@
 """Centroids of numbers on a line: Lloyd-Max, and the exact optimum by dynamic programming.  NumPy, float64.
 
-One-dimensional k-means: cells are intervals of the sorted values, so an iteration is one binary search for each bound over prefix sums, and
-the global optimum is a shortest path over the positions of the bounds.
+One-dimensional k-means: cells are intervals of the sorted values, so an iteration is one binary search for each bound
+over prefix sums, and the global optimum is a shortest path over the positions of the bounds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ Vector = NDArray[np.float64]
 
 
 def _points(values: NDArray, bins: int) -> tuple[Vector, Vector]:
-    """At most ``bins`` weighted points: the distinct values themselves, or the means of cells, half of them of equal width, half of equal
-    count, so that neither tails nor the middle are coarse."""
+    """At most ``bins`` weighted points: the distinct values themselves, or the means of cells, half of them of equal
+    width, half of equal count, so that neither tails nor the middle are coarse."""
     distinct, counts = np.unique(np.asarray(values, np.float64).ravel(), return_counts=True)
     if len(distinct) <= bins:
         return distinct, np.asarray(counts, np.float64)
@@ -53,7 +53,8 @@ def optimal(points: Vector, weights: Vector, k: int) -> Vector:
 
 
 def lloyd(values: NDArray, centroids: Vector, iterations: int) -> Vector:
-    """Lloyd's iteration from ``centroids`` over all ``values``: never worse than it starts.  An empty cell keeps its centroid."""
+    """Lloyd's iteration from ``centroids`` over all ``values``: never worse than it starts.  An empty cell keeps its
+    centroid."""
     x = np.sort(np.asarray(values, np.float64).ravel())
     total = np.concatenate([[0.0], np.cumsum(x)])
     c = np.sort(np.asarray(centroids, np.float64))
@@ -75,11 +76,12 @@ def squared_error(values: NDArray, centroids: Vector) -> float:
 
 
 def lloyd_max(values: NDArray, k: int, iterations: int = 50, bins: int = 1024) -> Vector:
-    """``k`` centroids of ``values``, increasing: the exact optimum of at most ``bins`` weighted points, then Lloyd over all values.
+    """``k`` centroids of ``values``, increasing: the exact optimum of at most ``bins`` weighted points, then Lloyd over
+    all values.
 
-    Exact when there are at most ``bins`` distinct values; otherwise within a hair (tested: 1 % of the exact error).  The paper names
-    Lloyd-Max (S8BQAT, seen); starting from the optimum of a summary instead of quantiles is our choice.  Fewer distinct values than ``k``:
-    the last is repeated.
+    Exact when there are at most ``bins`` distinct values; otherwise within a hair (tested: 1 % of the exact error).
+    The paper names Lloyd-Max (S8BQAT, seen); starting from the optimum of a summary instead of quantiles is our choice.
+     Fewer distinct values than ``k``: the last is repeated.
     """
     values = np.asarray(values, np.float64).ravel()
     values = values if len(values) else np.zeros(1)

@@ -1,7 +1,9 @@
-"""What the activation quantiser asks of a method of activations: where its clips are, and how they learn.  Light: imports nothing.
+"""What the activation quantiser asks of a method of activations: where its clips are, and how they learn.  Light:
+imports nothing.
 
-A value's integers reach as far as its clip: scale = clip / largest code.  A method reads the first clip off a `Magnitudes` (what calibration
-saw of the value), or says it; a learned one is trained afterwards.  The gradients are those of `nnac.compression._activations`.
+A value's integers reach as far as its clip: scale = clip / largest code.  A method reads the first clip off a
+`Magnitudes` (what calibration saw of the value), or says it; a learned one is trained afterwards.  The gradients are
+those of `nnac.compression._activations`.
 """
 
 from __future__ import annotations
@@ -25,20 +27,25 @@ class Magnitudes(Protocol):
         """The value (signed) that ``percent`` % of what was seen lies below."""
 
     def least_square_error(self, bits: int, candidates: int) -> float:
-        """The clip, of ``candidates`` equal fractions of ``reach``, of least mean square error after rounding and saturation."""
+        """The clip, of ``candidates`` equal fractions of ``reach``, of least mean square error after rounding and
+        saturation."""
 
     def least_divergence(self, bits: int, candidates: int) -> float:
-        """The clip, of ``candidates`` equal fractions of ``reach``, of least Kullback-Leibler divergence between before and after."""
+        """The clip, of ``candidates`` equal fractions of ``reach``, of least Kullback-Leibler divergence between before
+        and after."""
 
 
 class ActivationRule:
-    """Behaviour of a method of activations; the defaults are those of a clip that calibration finds, alike at both sides."""
+    """Behaviour of a method of activations; the defaults are those of a clip that calibration finds, alike at both
+    sides."""
 
     __slots__ = ()
     sides: ClassVar[Literal["both", "upper", "two"]] = "both"      # clips alike | from zero up | a lower one of its own
     learns: ClassVar[bool] = False                                 # the clips are parameters, trained afterwards
-    from_data: ClassVar[bool] = True                               # what calibration saw decides; False: the clip is said, or learned
-    plus: bool = True                                              # the rounding error is part of a learned clip's gradient
+    # what calibration saw decides; False: the clip is said, or learned
+    from_data: ClassVar[bool] = True
+    # the rounding error is part of a learned clip's gradient
+    plus: bool = True
     bins: int = BINS                                               # of the histogram
 
     def clip_of(self, seen: Magnitudes, bits: int) -> float:

@@ -1,4 +1,5 @@
-"""Forms: argument values that take arguments of their own (the space of GQ's centroids, how a temperature is annealed)."""
+"""Forms: argument values that take arguments of their own (the space of GQ's centroids, how a temperature is
+annealed)."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class MuLaw(Form):
     """Centroids uniform in mu-law space: dense near zero.  ``F(x) = sgn(x) ln(1 + mu|x|) / ln(1 + mu)``.
 
-    Source: GQ constrains its centroids to such a space (seen); its mu is not recoverable: fitted to the float weights (our choice;
-    telephony's 255 is far too curved for weights).
+    Source: GQ constrains its centroids to such a space (seen); its mu is not recoverable: fitted to the float weights
+    (our choice; telephony's 255 is far too curved for weights).
     """
 
     mu: float | None = argument("number", default=None, low=1e-3, high=1e6, positional=True, optional=True,
@@ -57,7 +58,8 @@ class Flat(Form):
 @form("exponential", "anneal")
 @frozen
 class Exponential(Form):
-    """Geometric growth from one value to another.  Source: our choice; the paper says annealing, its schedule is not recoverable."""
+    """Geometric growth from one value to another.  Source: our choice; the paper says annealing, its schedule is not
+    recoverable."""
 
     change: Change = argument("change", default=Change(1.0, 300.0), positional=True, doc="first and last value")
     over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
@@ -91,7 +93,8 @@ class Linear(Form):
 
 
 def _above_zero(form: Exponential | Linear) -> None:
-    """A temperature of zero assigns every weight to all centroids alike, and its slope is divided by it.  ValueError."""
+    """A temperature of zero assigns every weight to all centroids alike, and its slope is divided by it.
+    ValueError."""
     for value in (form.change.start, form.change.end):
         if not 0 < value < 1e30:
             raise ValueError(f"`{form.keyword}` goes between numbers above 0, not {form.change}")

@@ -1,9 +1,10 @@
 """Grids: which integers a weight may become, on what real unit.  Torch; imported only by functions that run.
 
-Weights arrive grouped: ``x`` [G, n], one row per thing that shares a scale (tensor, gate, channel, group).  A grid gives for each weight an
-integer (carried exactly by float32) and for each group the real value of one integer, its ``unit``.  Two kinds: `Uniform`, and
-`Codebook`, one table of integers for the whole kernel, shared by all its groups, so that an index of n bits says it all.
-`on` re-expresses a grid on a coarser or finer unit, for kernels that add into one accumulator.
+Weights arrive grouped: ``x`` [G, n], one row per thing that shares a scale (tensor, gate, channel, group).  A grid
+gives for each weight an integer (carried exactly by float32) and for each group the real value of one integer, its
+``unit``.  Two kinds: `Uniform`, and `Codebook`, one table of integers for the whole kernel, shared by all its groups,
+so that an index of n bits says it all. `on` re-expresses a grid on a coarser or finer unit, for kernels that add into
+one accumulator.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-SMALLEST_UNIT = 2.0**-18       # of dead rows: small, yet a real bias of some units still fits the accumulator (our choice)
+# of dead rows: small, yet a real bias of some units still fits the accumulator (our choice)
+SMALLEST_UNIT = 2.0**-18
 
 
 def largest(bits: int) -> int:
-    """The largest level of a symmetric grid of ``bits`` bits: 7 for 4 bits (15 levels, zero among them), 1 for 1 and 2 bits."""
+    """The largest level of a symmetric grid of ``bits`` bits: 7 for 4 bits (15 levels, zero among them), 1 for 1 and 2
+    bits."""
     return max(1, (1 << (bits - 1)) - 1)
 
 
 def places(bounds: Tensor, u: Tensor) -> Tensor:
     """How many of ``bounds`` [1 or G, K], increasing, are at most each ``u`` [G, n]: int64.
 
-    As torch.searchsorted on the right, which takes 60 ns a weight; a few comparisons over all weights take a third of that (measured).
+    As torch.searchsorted on the right, which takes 60 ns a weight; a few comparisons over all weights take a third of
+    that (measured).
     """
     if bounds.shape[1] > 32:
         return torch.searchsorted(bounds.expand(u.shape[0], -1).contiguous(), u, right=True)
@@ -44,7 +48,8 @@ def over(x: Tensor, n: int) -> Tensor:
 class Uniform:
     """Levels ``step * q``: q every integer in +-top, or every odd one (``odd``: no zero among the levels).
 
-    step  [G, 1] real, positive      multiple  integer by which q is multiplied to give the code (1, or [G, 1] after `on`)
+    step  [G, 1] real, positive
+    multiple  integer by which q is multiplied to give the code (1, or [G, 1] after `on`)
     """
 
     step: Tensor
@@ -93,7 +98,8 @@ class Uniform:
 
 @frozen(eq=False)
 class Codebook:
-    """Levels ``unit * codes``.  unit [G, 1]; codes float32 [1 or G, K], increasing (equal neighbours allowed), integers.
+    """Levels ``unit * codes``.  unit [G, 1]; codes float32 [1 or G, K], increasing (equal neighbours allowed),
+    integers.
 
     ``bounds`` [1 or G, K-1] in code units: weights between two bounds take one code; None: half-way, so the nearest.
     """
@@ -124,7 +130,8 @@ class Codebook:
 
     @property
     def _table(self) -> Tensor:
-        # midpoints of integers are multiples of 1/2, so the nearest code is a function of floor(2u): one gather, no search
+        # midpoints of integers are multiples of 1/2, so the nearest code is a function of floor(2u): one gather, no
+        # search
         cells = (torch.arange(-512, 512, device=self.codes.device) + 0.5) / 2
         return self.codes[0][torch.bucketize(cells, self.midpoints[0].contiguous(), right=True)]
 
@@ -165,18 +172,21 @@ def snapped(centroids: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     return (centroids / unit).round().float(), unit.float()
 
 
-# ------------------------------------------------------------------------------------------------------------- gradients
+# ------------------------------------------------------------------------------------------------------------ gradients
 
 class _Exact(torch.autograd.Function):
-    """Codes that are exact going forward and, going backward, stand for ``w_hat / unit`` with ``w_hat`` a function of weights and size.
+    """Codes that are exact going forward and, going backward, stand for ``w_hat / unit`` with ``w_hat`` a function of
+    weights and size.
 
-    ``w_hat(x, size)`` is homogeneous of degree one (twice the weights and twice the size give twice the result), so its slopes obey
-    ``x dw_hat/dx + size dw_hat/dsize = w_hat``: with ``slope = dw_hat/dx`` chosen, the gradient of the size follows.  With slope 1
-    inside the clip and 0 outside this is LSQ's and PACT+'s formula; with the softmax's slope, the derivative of GQ's soft assignment.
+    ``w_hat(x, size)`` is homogeneous of degree one (twice the weights and twice the size give twice the result), so its
+    slopes obey ``x dw_hat/dx + size dw_hat/dsize = w_hat``: with ``slope = dw_hat/dx`` chosen, the gradient of the size
+    follows. With slope 1 inside the clip and 0 outside this is LSQ's and PACT+'s formula; with the softmax's slope, the
+    derivative of GQ's soft assignment.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None, size: Tensor | None, factor: float,
+    def forward(ctx: Any, x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None, size: Tensor | None,
+                factor: float,
                 shape: Tensor | None, shape_gradient: Tensor | None) -> Tensor:
         learns = size is not None and size.requires_grad
         ctx.factor = factor
@@ -198,12 +208,14 @@ class _Exact(torch.autograd.Function):
         return gx, None, None, None, g_size, None, g_shape, None
 
 
-def exact(x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None = None, size: Tensor | None = None, factor: float = 1.0,
+def exact(x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None = None, size: Tensor | None = None,
+          factor: float = 1.0,
           shape: Tensor | None = None, shape_gradient: Tensor | None = None) -> Tensor:
     """``codes``, exactly, with the gradient of ``w_hat / unit`` to the weights and to what is learned.
 
-    x [G, n] weights      codes [G, n]      unit [G, 1]      slope  d w_hat / d x, [G, n], bool or real; None: 1 everywhere
-    size [G] the learned size (its gradient times ``factor``); shape [1] a learned shape, with ``shape_gradient`` [G, n] = d codes / d shape
-    The codes carry the whole gradient: a unit is a constant to whoever multiplies with it.
+    x [G, n] weights      codes [G, n]      unit [G, 1]
+    slope  d w_hat / d x, [G, n], bool or real; None: 1 everywhere
+    size [G] the learned size (its gradient times ``factor``); shape [1] a learned shape, with ``shape_gradient`` [G, n]
+    = d codes / d shape The codes carry the whole gradient: a unit is a constant to whoever multiplies with it.
     """
     return _Exact.apply(x, codes, unit, slope, size, factor, shape, shape_gradient)

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 class SparsityRule:
-    """Gradual pruning: between the moments ``from_`` and ``to``, every ``every``, the share of dead weights grows to ``target``."""
+    """Gradual pruning: between the moments ``from_`` and ``to``, every ``every``, the share of dead weights grows to
+    ``target``."""
 
     __slots__ = ()
     monotone: ClassVar[bool] = True      # dead weights stay dead (and are set to zero)
@@ -35,6 +36,7 @@ class SparsityRule:
     def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
         """The new mask.
 
-        w, mask [rows, cols]      memory  float64 [1], kept for the method between events      gates  equal blocks of rows
+        w, mask [rows, cols]      memory  float64 [1], kept for the method between events
+        gates  equal blocks of rows
         """
         raise NotImplementedError

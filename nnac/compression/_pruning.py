@@ -1,7 +1,8 @@
 """Which weights die: blocks, their scores, and the l1 problem of CSP.  Torch; imported only by functions that run.
 
-A mask is bool [rows, cols], True where a weight lives.  Blocks are runs of ``block`` neighbours: ``inputs`` of one output (a run in a
-row) or ``outputs`` of one input (a run in a column: as many as the machine has lanes make a whole weight word, which is skipped).
+A mask is bool [rows, cols], True where a weight lives.  Blocks are runs of ``block`` neighbours: ``inputs`` of one
+output (a run in a row) or ``outputs`` of one input (a run in a column: as many as the machine has lanes make a whole
+weight word, which is skipped).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 class Blocks:
     """A matrix [rows, cols] cut into runs; a run at the end of a line may be shorter.
 
-    gates  equal blocks of rows: a run of outputs then holds the same cells of all gates, as the machine's weight words do (a word of
+    gates  equal blocks of rows: a run of outputs then holds the same cells of all gates, as the machine's weight words
+           do (a word of
     64 lanes is 16 cells x 4 gates), if ``block`` can be divided among them
     """
 
@@ -75,9 +77,11 @@ class Blocks:
         return self.back(live.repeat_interleave(self.block, 1)[:, : self.lines[1]]).contiguous()
 
     def lowest(self, scores: Tensor, mask: Tensor, share: float) -> Tensor:
-        """The mask after killing the blocks of lowest score until ``share`` of all weights is dead, to within one block.
+        """The mask after killing the blocks of lowest score until ``share`` of all weights is dead, to within one
+        block.
 
-        scores [lines, runs]; blocks that are dead in ``mask`` stay dead: masks only ever shrink.  Equal scores die in order of place.
+        scores [lines, runs]; blocks that are dead in ``mask`` stay dead: masks only ever shrink.  Equal scores die in
+        order of place.
         """
         alive = self.sums(mask.float()) > 0
         scores = torch.where(alive, scores.double(), -1.0).reshape(-1)
@@ -96,7 +100,8 @@ def magnitudes(w: Tensor, blocks: Blocks) -> Tensor:
 
 
 def n_of_m(w: Tensor, n: int, m: int) -> Tensor:
-    """The mask with the ``n`` largest of each run of ``m`` inputs; a shorter run at the end of a row keeps at most ``n``."""
+    """The mask with the ``n`` largest of each run of ``m`` inputs; a shorter run at the end of a row keeps at most
+    ``n``."""
     rows, cols = w.shape
     runs = -(-cols // m)
     padded = torch.nn.functional.pad(w.abs(), (0, runs * m - cols), value=-1.0).view(rows, runs, m)
@@ -104,16 +109,18 @@ def n_of_m(w: Tensor, n: int, m: int) -> Tensor:
     return torch.zeros_like(padded, dtype=torch.bool).scatter_(-1, chosen, True).view(rows, -1)[:, :cols].contiguous()
 
 
-# -------------------------------------------------------------------------------------------------- compressed sensing (CSP)
+# --------------------------------------------------------------------------------------------- compressed sensing (CSP)
 
 def sensing_matrix(measurements: int, length: int, seed: int) -> Tensor:
-    """Gaussian, N(0, 1/measurements), float32 [measurements, length]; the same for a seed on every machine and device."""
+    """Gaussian, N(0, 1/measurements), float32 [measurements, length]; the same for a seed on every machine and
+    device."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(measurements, length, generator=generator) / measurements**0.5
 
 
 def shrink(v: Tensor, threshold: Tensor | float, block: int = 1) -> Tensor:
-    """Soft threshold ``sgn(v) max(|v| - t, 0)``; for blocks the whole run shrinks by its root mean square (group l1)."""
+    """Soft threshold ``sgn(v) max(|v| - t, 0)``; for blocks the whole run shrinks by its root mean square (group
+    l1)."""
     if block == 1:
         return v.sign() * (v.abs() - threshold).clamp_min(0)
     runs = v.reshape(v.shape[0], -1, block)
@@ -121,8 +128,10 @@ def shrink(v: Tensor, threshold: Tensor | float, block: int = 1) -> Tensor:
     return (runs * (1 - threshold / size.clamp_min(1e-30)).clamp_min(0)).reshape(v.shape)
 
 
-def sense(w: Tensor, phi: Tensor, strength: float, start: Tensor, iterations: int, block: int = 1, accelerate: bool = True) -> Tensor:
-    """``argmin_x 1/2 |phi w - phi x|^2 + strength |x|_1`` for each row of ``w`` [N, d], by FISTA (or ISTA) from ``start``.
+def sense(w: Tensor, phi: Tensor, strength: float, start: Tensor, iterations: int, block: int = 1,
+          accelerate: bool = True) -> Tensor:
+    """``argmin_x 1/2 |phi w - phi x|^2 + strength |x|_1`` for each row of ``w`` [N, d], by FISTA (or ISTA) from
+    ``start``.
 
     phi [m, d].  For an orthonormal ``phi`` the first iteration is the answer: soft thresholding of ``w`` (tested).
     Source: background (Beck and Teboulle's FISTA); the role in CSP is docs/methods.md §4, a reconstruction.
@@ -145,10 +154,12 @@ def sense(w: Tensor, phi: Tensor, strength: float, start: Tensor, iterations: in
 
 def sparse_code(w: Tensor, phi: Tensor, share: float, iterations: int, block: int = 1, accelerate: bool = True,
                 strength: float | None = None) -> tuple[Tensor, float]:
-    """The solution of ``sense`` of which ``share`` is zero, and its strength, found by bisection (in the logarithm, warm starts).
+    """The solution of ``sense`` of which ``share`` is zero, and its strength, found by bisection (in the logarithm,
+    warm starts).
 
-    w [N, d] with d a multiple of ``block``.  ``strength`` a first guess (that of the last event).  At most 12 trials, each from where the
-    last one ended.  The share is met to 2 %, or as near as the trials came; ranking the answer makes it exact.
+    w [N, d] with d a multiple of ``block``.  ``strength`` a first guess (that of the last event).  At most 12 trials,
+    each from where the last one ended.  The share is met to 2 %, or as near as the trials came; ranking the answer
+    makes it exact.
     """
     low, high = 1e-9, max(1e-8, float(w.abs().max()) * 4)
     trial = min(max(strength, low * 2), high / 2) if strength else (low * high) ** 0.5

@@ -12,9 +12,11 @@ from nnac.compression._grids import places
 
 
 def acosr(u: Tensor, top: int, odd: bool = False) -> tuple[Tensor, Tensor]:
-    """``|sin(pi u)|`` for levels at the integers up to +-top, ``|cos(pi u / 2)|`` for odd ones; linear outside.  (value, slope) by ``u``.
+    """``|sin(pi u)|`` for levels at the integers up to +-top, ``|cos(pi u / 2)|`` for odd ones; linear outside.
+    (value, slope) by ``u``.
 
-    u in steps of the grid (half-spacings for odd levels).  Zero on a level, one half-way.  Source: Nguyen et al. 2020; docs/methods.md §3.
+    u in steps of the grid (half-spacings for odd levels).  Zero on a level, one half-way.  Source: Nguyen et al. 2020;
+    docs/methods.md §3.
     """
     width = 2.0 if odd else 1.0
     t = (u - 1.0) / 2 if odd else u
@@ -29,9 +31,10 @@ def acosr(u: Tensor, top: int, odd: bool = False) -> tuple[Tensor, Tensor]:
 def mracos(u: Tensor, centroids: Tensor, width_normalised: bool = True) -> tuple[Tensor, Tensor]:
     """``|sin(pi (u - c_k) / (c_{k+1} - c_k))|`` in the region of each u.  (value, slope) by ``u``, [G, n].
 
-    centroids [1 or G, K], increasing, in the unit of u.  Width-normalised: times the region's width over the mean width, so that all
-    regions pull alike and a uniform grid gives ACosR either way.  Outside: the distance to the end centroid in (mean, or end) widths.
-    Zero at every centroid, one (or the relative width) half-way.  Source: S8BQAT; docs/methods.md §3, a reconstruction.
+    centroids [1 or G, K], increasing, in the unit of u.  Width-normalised: times the region's width over the mean
+    width, so that all regions pull alike and a uniform grid gives ACosR either way.  Outside: the distance to the end
+    centroid in (mean, or end) widths. Zero at every centroid, one (or the relative width) half-way.  Source: S8BQAT;
+    docs/methods.md §3, a reconstruction.
     """
     c = centroids.expand(u.shape[0], -1).contiguous()
     k = c.shape[1]
@@ -53,7 +56,8 @@ def mracos(u: Tensor, centroids: Tensor, width_normalised: bool = True) -> tuple
 
 
 class Mean(torch.autograd.Function):
-    """The mean of ``function(u)`` over the live entries; keeps one tensor for the way back, not the graph of the formula."""
+    """The mean of ``function(u)`` over the live entries; keeps one tensor for the way back, not the graph of the
+    formula."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, live: Tensor | None, function: Any) -> Tensor:

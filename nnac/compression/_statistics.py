@@ -1,6 +1,7 @@
 """Where to clip weights: percentile, least squared error.  Torch; imported only by functions that run.
 
-Source: background knowledge of calibration; the search grid is our choice.  Activations are calibrated in `nnac.train.activation`.
+Source: background knowledge of calibration; the search grid is our choice.  Activations are calibrated in
+`nnac.train.activation`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from torch import Tensor
 
 
 def percentile(x: Tensor, p: float, live: Tensor | None = None) -> Tensor:
-    """The p-th percentile of |x| along the last axis, p in 0..100, the order statistic at or above it (no interpolation).
+    """The p-th percentile of |x| along the last axis, p in 0..100, the order statistic at or above it (no
+    interpolation).
 
     x [G, n] -> [G].  100 is the maximum.  With a mask the percentile is of the live values.
     """
@@ -26,7 +28,8 @@ def percentile(x: Tensor, p: float, live: Tensor | None = None) -> Tensor:
 
 
 def least_squares_clip(x: Tensor, bits: int, candidates: int = 100) -> Tensor:
-    """The clip, among ``candidates`` equal fractions of max|x|, whose symmetric grid of ``bits`` bits has the least mean squared error.
+    """The clip, among ``candidates`` equal fractions of max|x|, whose symmetric grid of ``bits`` bits has the least
+    mean squared error.
 
     x [G, n] -> [G].
     """

@@ -1,9 +1,9 @@
 """What the weight quantiser asks of a weight method.  Light: torch is imported by the functions that need it.
 
-``x`` is always float32 [G, n]: the weights, one row per thing that shares a scale; ``live`` is a mask of the same shape, or None when
-nothing is ever pruned; ``bits`` the stored width.
-State is a dict of tensors that `nnac.train.quantiser.WeightQuantiser` keeps: those named in ``learned`` are parameters, the others
-buffers, so everything is in its state_dict.  ``clock`` tells the time of training (`nnac.train.clock`).
+``x`` is always float32 [G, n]: the weights, one row per thing that shares a scale; ``live`` is a mask of the same
+shape, or None when nothing is ever pruned; ``bits`` the stored width.
+State is a dict of tensors that `nnac.train.quantiser.WeightQuantiser` keeps: those named in ``learned`` are parameters,
+the others buffers, so everything is in its state_dict.  ``clock`` tells the time of training (`nnac.train.clock`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ State = dict[str, Any]
 
 
 class WeightRule:
-    """Behaviour of a weight method; the defaults are those of a stateless uniform grid with a straight-through gradient."""
+    """Behaviour of a weight method; the defaults are those of a stateless uniform grid with a straight-through
+    gradient."""
 
     __slots__ = ()
     learned: ClassVar[tuple[str, ...]] = ()
@@ -45,14 +46,16 @@ class WeightRule:
         return True
 
     def codes(self, state: State, x: Tensor, grid: Any, bits: int, clock: Any | None) -> Tensor:
-        """The codes with their gradient, which weights beyond the outermost level receive too.  ``clock`` None: evaluation."""
+        """The codes with their gradient, which weights beyond the outermost level receive too.  ``clock`` None:
+        evaluation."""
         from nnac.compression._grids import exact
 
         return exact(x, grid.nearest(x.detach()), grid.unit)
 
 
 class Fitted(WeightRule):
-    """A rule whose clip is found by a search: kept as a buffer and found again every 100 steps (our choice), not at every forward pass."""
+    """A rule whose clip is found by a search: kept as a buffer and found again every 100 steps (our choice), not at
+    every forward pass."""
 
     __slots__ = ()
 

@@ -1,9 +1,9 @@
 """How a compression method is declared.
 
-One method is one frozen attrs class in one file, ``nnac/compression/<keyword>.py``; the file's name is the keyword of the language.
-Its arguments are attrs fields made by ``argument``: their kind, default, bounds and sentence are what the linter checks, what the
-language server completes and what the manual prints.  Behaviour (PyTorch, NumPy) lives in methods of the same class and imports what it
-needs inside its functions, so that reading a policy never loads torch.
+One method is one frozen attrs class in one file, ``nnac/compression/<keyword>.py``; the file's name is the keyword of
+the language. Its arguments are attrs fields made by ``argument``: their kind, default, bounds and sentence are what the
+linter checks, what the language server completes and what the manual prints.  Behaviour (PyTorch, NumPy) lives in
+methods of the same class and imports what it needs inside its functions, so that reading a policy never loads torch.
 
     @method("weights")
     @frozen
@@ -84,12 +84,15 @@ class Argument:
         return None
 
 
-def argument(kind: str, *, default: Any = NOTHING, doc: str, positional: bool = False, low: float | None = None, high: float | None = None,
+def argument(kind: str, *, default: Any = NOTHING, doc: str, positional: bool = False, low: float | None = None,
+             high: float | None = None,
              choices: Iterable[str] = (), form: str = "", optional: bool = False) -> Any:
     """An argument of a method.
 
-    kind        a key of ``KINDS``            default     of the field's Python type; none given: the argument is required
-    positional  may be written without name   low, high   inclusive bounds       choices  for kind "choice" (or integers)
+    kind        a key of ``KINDS``            default
+    of the field's Python type; none given: the argument is required
+    positional  may be written without name   low, high   inclusive bounds
+    choices  for kind "choice" (or integers)
     optional    ``none`` is allowed           doc         one sentence
     The value is checked whenever an instance is made, from the language, from JSON or from Python.
     """
@@ -131,7 +134,8 @@ class Described:
 
     @classmethod
     def _names(cls) -> list[tuple[str, str]]:
-        return [(language_name(a.name), a.name) for a in attrs.fields(cls) if "argument" in a.metadata]  # type: ignore[arg-type]
+        return [(language_name(a.name), a.name) for a in attrs.fields(cls)  # type: ignore[arg-type]
+                if "argument" in a.metadata]
 
     def __str__(self) -> str:
         defaults = {language_name(a.name): a.default for a in attrs.fields(type(self))}  # type: ignore[arg-type]
@@ -147,8 +151,8 @@ class Described:
 
 @cache
 def _arguments(cls: type[Described]) -> dict[str, tuple[Argument, Any]]:
-    return {language_name(a.name): (a.metadata["argument"],
-                                    a.default) for a in attrs.fields(cls) if "argument" in a.metadata}  # type: ignore[arg-type]
+    return {language_name(a.name): (a.metadata["argument"], a.default)
+            for a in attrs.fields(cls) if "argument" in a.metadata}  # type: ignore[arg-type]
 
 
 @cache
@@ -173,14 +177,17 @@ def _spelled(value: Any, spec: Argument) -> str:
 
 
 class Method(Described):
-    """A compression method.  ``settings`` it may stand in; ``bits_fixed`` / ``takes_bits`` say where the width comes from."""
+    """A compression method.  ``settings`` it may stand in; ``bits_fixed`` / ``takes_bits`` say where the width comes
+    from."""
 
     __slots__ = ()
     settings: ClassVar[tuple[str, ...]]
     granularity: ClassVar[str] = "channel"       # when the policy does not say
-    fixed_bits: ClassVar[int | None] = None      # ternary: 2, binary: 1; otherwise the policy's `intN`, or an argument `bits`
+    # ternary: 2, binary: 1; otherwise the policy's `intN`, or an argument `bits`
+    fixed_bits: ClassVar[int | None] = None
     codebook: ClassVar[bool] = False             # values come from a table of centroids, not from a uniform grid
-    own_bounds: ClassVar[bool] = False           # a weight's level is not the nearest one: the bounds between levels are the method's own
+    # a weight's level is not the nearest one: the bounds between levels are the method's own
+    own_bounds: ClassVar[bool] = False
     widths: ClassVar[tuple[int, ...]] = ()       # widths it is defined for; () for all
 
     @classmethod
@@ -202,7 +209,8 @@ class Method(Described):
 
 
 class Form(Described):
-    """A value with arguments of its own: ``mu_law(255)``, ``exponential(1 -> 300, over=4k steps)``.  ``family`` is what it is a kind of."""
+    """A value with arguments of its own: ``mu_law(255)``, ``exponential(1 -> 300, over=4k steps)``.  ``family`` is what
+    it is a kind of."""
 
     __slots__ = ()
     family: ClassVar[str]
@@ -218,7 +226,8 @@ def method(*settings: str) -> Callable[[type], type]:
 
     def register(cls: Any) -> Any:
         for rule, of in ((WeightRule, {"weights"}), (ActivationRule, {"activations", "hidden"})):
-            assert not of & set(settings) or issubclass(cls, rule), f"{cls.__name__}, a method of {' and '.join(settings)}, is a {rule.__name__}"
+            assert not of & set(settings) or issubclass(cls,
+                rule), f"{cls.__name__}, a method of {' and '.join(settings)}, is a {rule.__name__}"
         cls.keyword, cls.settings = cls.__module__.rpartition(".")[2], settings
         _METHODS[cls.keyword] = cls
         return cls

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class GivenValues(WeightRule):
-    """Behaviour of methods with ``numbers``: the nearest of them, times a scale that puts each group's greatest weight on the outermost.
+    """Behaviour of methods with ``numbers``: the nearest of them, times a scale that puts each group's greatest weight
+    on the outermost.
 
-    The machine's centroids are integers: the values times the greatest whole factor within 127 (int16: 32767) that makes integers of all of
-    them; where there is none, times 127 / max |v|, rounded (our choice).
+    The machine's centroids are integers: the values times the greatest whole factor within 127 (int16: 32767) that
+    makes integers of all of them; where there is none, times 127 / max |v|, rounded (our choice).
     """
 
     __slots__ = ()
@@ -29,7 +30,8 @@ class GivenValues(WeightRule):
         raise NotImplementedError
 
     def table(self, pruned: bool) -> tuple[int, ...]:
-        """The centroids as integers, increasing.  With pruning zero is one of them: in the place of the value nearest to it."""
+        """The centroids as integers, increasing.  With pruning zero is one of them: in the place of the value nearest
+        to it."""
         values = self.numbers
         if pruned and 0.0 not in values:
             nearest = min(values, key=abs)
@@ -47,7 +49,8 @@ class GivenValues(WeightRule):
         if float(codes.min()) >= 0 or float(codes.max()) <= 0:
             unit = x.abs().amax(1, keepdim=True) / codes.abs().max()
         else:
-            unit = torch.maximum(x.amax(1, keepdim=True).clamp_min(0) / high, -x.amin(1, keepdim=True).clamp_max(0) / low)
+            unit = torch.maximum(x.amax(1, keepdim=True).clamp_min(0) / high,
+                                 -x.amin(1, keepdim=True).clamp_max(0) / low)
         return Codebook(unit.clamp_min(SMALLEST_UNIT), codes)
 
 
@@ -71,9 +74,12 @@ class Codebook(GivenValues, Method):
 
     codebook: ClassVar[bool] = True
 
-    values: tuple[float, ...] = argument("numbers", positional=True, doc="the values; the outermost stands for each group's greatest weight")
-    bits: int = argument("integer", default=0, low=0, high=8, doc="width of an index; 0: as narrow as the number of values allows")
-    snap: str = argument("choice", default="int8", choices=("int8", "int16"), doc="integers that the values are rounded to")
+    values: tuple[float, ...] = argument("numbers", positional=True,
+                                         doc="the values; the outermost stands for each group's greatest weight")
+    bits: int = argument("integer", default=0, low=0, high=8,
+                         doc="width of an index; 0: as narrow as the number of values allows")
+    snap: str = argument("choice", default="int8", choices=("int8", "int16"),
+                         doc="integers that the values are rounded to")
 
     def __attrs_post_init__(self) -> None:
         distinct = tuple(sorted({0.0 if v == 0 else float(v) for v in self.values}))

@@ -16,11 +16,13 @@ class Entropy(ActivationRule, Method):
     Source: background (the calibration popularised by TensorRT); histogram size is our choice.
     """
 
-    bins: int = argument("integer", default=2048, low=256, high=65536, doc="bins of the histogram of |x|, an even number")
+    bins: int = argument("integer", default=2048, low=256, high=65536,
+                         doc="bins of the histogram of |x|, an even number")
 
     def __attrs_post_init__(self) -> None:
         if self.bins % 2:
-            raise ValueError(f"`bins` of `entropy` is even, as neighbours are joined when the range doubles, not {self.bins}")
+            raise ValueError(f"`bins` of `entropy` is even, as neighbours are joined when the range doubles, not "
+                             f"{self.bins}")
 
     def clip_of(self, seen: Magnitudes, bits: int) -> float:
         return seen.least_divergence(bits, 128)

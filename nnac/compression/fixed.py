@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @method("weights", "activations", "hidden")
 @frozen
 class Fixed(WeightRule, ActivationRule, Method):
-    """A fixed clip: no statistics, no learning.  ``fixed(1)`` is exact for ``h = o * tanh(c)``, which never leaves [-1, 1].
+    """A fixed clip: no statistics, no learning.  ``fixed(1)`` is exact for ``h = o * tanh(c)``, which never leaves [-1,
+    1].
 
     Source: FMS-MO's fixed clip (docs/methods.md §6).
     """

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
+from nnac.compression._forms import Exponential, MuLaw
 from nnac.compression._weights import State, WeightRule
 from nnac.compression.base import Form, Method, argument, method
-from nnac.compression._forms import Exponential, MuLaw
 from nnac.units import Change
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 @method("weights")
 @frozen
 class Gq(WeightRule, Method):
-    """GQ, a general quantiser without regulariser: soft assignment to self-adjusting centroids in mu-law space, annealed to hard.
+    """GQ, a general quantiser without regulariser: soft assignment to self-adjusting centroids in mu-law space,
+    annealed to hard.
 
-    Source: Zhen et al., SLT 2022, arXiv 2210.09188.  Seen: softmax annealing, mu-law-constrained centroids, no regulariser, bit depth per
-    kernel, quantisation frequency.  Reconstruction: the formulas (docs/methods.md §2); mu, schedule and frequency defaults are our choice.
+    Source: Zhen et al., SLT 2022, arXiv 2210.09188.  Seen: softmax annealing, mu-law-constrained centroids, no
+    regulariser, bit depth per kernel, quantisation frequency.  Reconstruction: the formulas (docs/methods.md §2); mu,
+    schedule and frequency defaults are our choice.
     """
 
     granularity: ClassVar[str] = "tensor"
@@ -30,19 +32,24 @@ class Gq(WeightRule, Method):
     bits: int = argument("integer", low=1, high=8, positional=True, doc="width of an index: 2^bits centroids")
     space: Form = argument("form", default=MuLaw(), form="space", doc="space in which the centroids are uniform")
     anneal: Form = argument("form", default=Exponential(Change(2.0, 300.0)), form="anneal",
-                            doc="inverse temperature of the soft assignment, per distance between centroids; hard when it ends")
-    frequency: int = argument("integer", default=1, low=1, high=100000, doc="while soft, quantise on every n-th step only")
-    snap: str = argument("choice", default="int8", choices=("int8", "int16"), doc="integers that the centroids are rounded to")
+                            doc="inverse temperature of the soft assignment, per distance between centroids; hard when "
+                            "it ends")
+    frequency: int = argument("integer", default=1, low=1, high=100000,
+                              doc="while soft, quantise on every n-th step only")
+    snap: str = argument("choice", default="int8", choices=("int8", "int16"),
+                         doc="integers that the centroids are rounded to")
 
     # ------------------------------------------------------------------------------------------------ behaviour
-    # w_hat = size * C / 127, with C the snapped codes of F^-1(uniform) (one table for the kernel) and a learned size for each group.
-    # Distances are measured in units of the region between the two bracketing centroids, so that one temperature hardens narrow regions
-    # near zero and wide ones outside at the same time; in the limit that is the nearest centroid, exactly.
+    # w_hat = size * C / 127, with C the snapped codes of F^-1(uniform) (one table for the kernel) and a learned size
+    # for each group. Distances are measured in units of the region between the two bracketing centroids, so that one
+    # temperature hardens narrow regions near zero and wide ones outside at the same time; in the limit that is the
+    # nearest centroid, exactly.
 
     learned: ClassVar[tuple[str, ...]] = ("size", "curvature")
 
     def levels(self, pruned: bool) -> int:
-        """2^bits; with pruning one fewer, so that zero is among them and an index still has ``bits`` bits (1 bit becomes ternary)."""
+        """2^bits; with pruning one fewer, so that zero is among them and an index still has ``bits`` bits (1 bit
+        becomes ternary)."""
         k = 1 << self.bits
         return k if not pruned else max(3, k - 1)
 
@@ -55,8 +62,9 @@ class Gq(WeightRule, Method):
         top = largest(16 if self.snap == "int16" else 8)
         g = torch.linspace(-1, 1, self.levels(pruned), dtype=torch.float64, device=curvature.device)
         mu = curvature.detach().double().exp()
-        slope = self.space.slope(g, mu) * top if self.space.learned else torch.zeros_like(g)  # type: ignore[attr-defined]
-        return (self.space.expand(g, mu) * top).round().float()[None], slope.float()[None]  # type: ignore[attr-defined]
+        space: Any = self.space
+        slope = space.slope(g, mu) * top if space.learned else torch.zeros_like(g)
+        return (space.expand(g, mu) * top).round().float()[None], slope.float()[None]
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         """Size of each group and one curvature for all, by least squared error over a search (our choice)."""
@@ -68,7 +76,8 @@ class Gq(WeightRule, Method):
 
         top = x.abs().amax(1, keepdim=True).clamp_min(SMALLEST_UNIT * 127)
         sample = x if x.shape[1] <= 8192 else x[:, :: x.shape[1] // 8192]
-        keep = slice(None) if x.shape[0] <= 64 else slice(0, None, x.shape[0] // 64)     # rows that vote for the curvature
+        # rows that vote for the curvature
+        keep = slice(None) if x.shape[0] <= 64 else slice(0, None, x.shape[0] // 64)
 
         def search(rows: Tensor, top: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
             codes, _ = self.table(curvature, live is not None)
@@ -80,8 +89,10 @@ class Gq(WeightRule, Method):
                 best, error = torch.where(e < error, size, best), torch.minimum(e, error)
             return best, error
 
-        choices = [torch.tensor([math.log(mu)] if mu else [0.0], device=x.device) for mu in self.space.candidates]  # type: ignore[attr-defined]
-        errors = [search(sample[keep], top[keep], c)[1].sum() for c in choices] if len(choices) > 1 else [torch.zeros(())]
+        choices = [torch.tensor([math.log(mu)] if mu else [0.0], device=x.device)
+                   for mu in self.space.candidates]  # type: ignore[attr-defined]
+        errors = [search(sample[keep], top[keep], c)[1].sum()
+                  for c in choices] if len(choices) > 1 else [torch.zeros(())]
         curvature = choices[min(range(len(choices)), key=lambda i: float(errors[i]))]
         return {"size": search(sample, top, curvature)[0][:, 0], "curvature": curvature}
 
@@ -103,7 +114,8 @@ class Gq(WeightRule, Method):
         x0 = x.detach()
         codes, slope = (grid.nearest(x0), grid.inside(x0)) if alpha is None else bracketed(x0 / grid.unit, grid, alpha)
         shape = state["curvature"] if self.space.learned else None  # type: ignore[attr-defined]
-        return exact(x, codes, grid.unit, slope, state["size"], shape=shape, shape_gradient=self._sensitivity(state, codes, grid) if
+        return exact(x, codes, grid.unit, slope, state["size"], shape=shape,
+                     shape_gradient=self._sensitivity(state, codes, grid) if
                      shape is not None else None)
 
     def _sensitivity(self, state: State, codes: Tensor, grid: Any) -> Tensor:
@@ -111,7 +123,8 @@ class Gq(WeightRule, Method):
         import torch
 
         _, slope = self.table(state["curvature"], grid.codes.shape[1] % 2 == 1)
-        at = (torch.searchsorted(grid.codes[0].contiguous(), codes.detach(), right=True) - 1).clamp_(0, grid.codes.shape[1] - 2)
+        at = (torch.searchsorted(grid.codes[0].contiguous(), codes.detach(), right=True) - 1).clamp_(0,
+            grid.codes.shape[1] - 2)
         low, high = grid.codes[0][at], grid.codes[0][at + 1]
         part = ((codes - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
         return slope[0][at] * (1 - part) + slope[0][at + 1] * part
@@ -120,11 +133,12 @@ class Gq(WeightRule, Method):
 def bracketed(u: Tensor, grid: Any, alpha: float) -> tuple[Tensor, Tensor]:
     """Soft assignment to the two bracketing centroids: (soft codes, their slope by u), both [G, n].
 
-    Softmax of ``-alpha |u - c| / (c_{j+1} - c_j)`` over c_j and c_{j+1}, stretched so that a weight on a centroid stays:
-    ``p = (1 + tanh(a (2 t - 1)) / tanh(a)) / 2`` with a = alpha / 2 and t the place between them.  Continuous; the raw weights for
-    alpha -> 0, the nearest centroid for alpha -> infinity.  ``soft`` is the oracle over all centroids: the larger alpha, the better they
-    agree (tested).
-    Source: reconstruction (docs/methods.md §2); two centroids instead of all, for memory, and the stretch are our choice.
+    Softmax of ``-alpha |u - c| / (c_{j+1} - c_j)`` over c_j and c_{j+1}, stretched so that a weight on a centroid
+    stays: ``p = (1 + tanh(a (2 t - 1)) / tanh(a)) / 2`` with a = alpha / 2 and t the place between them.  Continuous;
+    the raw weights for alpha -> 0, the nearest centroid for alpha -> infinity.  ``soft`` is the oracle over all
+    centroids: the larger alpha, the better they agree (tested).
+    Source: reconstruction (docs/methods.md §2); two centroids instead of all, for memory, and the stretch are our
+    choice.
     """
     import math
 
@@ -139,8 +153,8 @@ def bracketed(u: Tensor, grid: Any, alpha: float) -> tuple[Tensor, Tensor]:
 def soft(u: Tensor, codes: Tensor, alpha: float) -> Tensor:
     """Soft assignment to all centroids, K times the memory: ``sum_k c_k softmax_k(-alpha |t - k|)``.
 
-    u any shape; codes [K] strictly increasing; t is the place of u among the centroids: k at centroid k, linear between.  The oracle of
-    ``bracketed``.
+    u any shape; codes [K] strictly increasing; t is the place of u among the centroids: k at centroid k, linear
+    between.  The oracle of ``bracketed``.
     """
     import torch
 

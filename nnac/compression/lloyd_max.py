@@ -17,30 +17,36 @@ if TYPE_CHECKING:
 @method("weights")
 @frozen
 class LloydMax(WeightRule, Method):
-    """Lloyd-Max centroids of the float baseline's weights (one-dimensional k-means), snapped to int8: S8BQAT's codebook.
+    """Lloyd-Max centroids of the float baseline's weights (one-dimensional k-means), snapped to int8: S8BQAT's
+    codebook.
 
-    Source: Zhen et al., Interspeech 2022, arXiv 2206.15408.  Seen: Lloyd-Max from a trained 32-bit baseline, for an 8-bit NNA.
-    Reconstruction: quantile initialisation, int8 snapping, refresh rule (docs/methods.md §3).
+    Source: Zhen et al., Interspeech 2022, arXiv 2206.15408.  Seen: Lloyd-Max from a trained 32-bit baseline, for an
+    8-bit NNA. Reconstruction: quantile initialisation, int8 snapping, refresh rule (docs/methods.md §3).
     """
 
     granularity: ClassVar[str] = "tensor"
     codebook: ClassVar[bool] = True
 
     bits: int = argument("integer", low=1, high=8, positional=True, doc="width of an index: 2^bits centroids")
-    snap: str = argument("choice", default="int8", choices=("int8", "int16"), doc="integers that the centroids are rounded to")
-    refresh: Moment | None = argument("moment", default=None, optional=True, doc="fit centroids again this often; none: never")
+    snap: str = argument("choice", default="int8", choices=("int8", "int16"),
+                         doc="integers that the centroids are rounded to")
+    refresh: Moment | None = argument("moment", default=None, optional=True,
+                                      doc="fit centroids again this often; none: never")
     forward: str = argument("choice", default="centroids", choices=("centroids", "int8"),
-                            doc="weights in training: the nearest centroid, or any int8 (regulariser and hard compressor do the rest)")
+                            doc="weights in training: the nearest centroid, or any int8 (regulariser and hard "
+                            "compressor do the rest)")
     iterations: int = argument("integer", default=50, low=1, high=10000, doc="at most so many Lloyd iterations")
 
     # ------------------------------------------------------------------------------------------------ behaviour
-    # One table for the kernel; with more groups than one (gates, channels) weights are divided by their group's root mean square first.
+    # One table for the kernel; with more groups than one (gates, channels) weights are divided by their group's root
+    # mean square first.
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         return self.fitted(x, live)
 
     def fitted(self, x: Tensor, live: Tensor | None, centroids: Any = None) -> State:
-        """``table`` [K] integers and ``unit`` [G]: Lloyd-Max over all groups together, or Lloyd's iteration from given ``centroids``."""
+        """``table`` [K] integers and ``unit`` [G]: Lloyd-Max over all groups together, or Lloyd's iteration from given
+        ``centroids``."""
         import numpy as np
         import torch
 
@@ -56,7 +62,8 @@ class LloydMax(WeightRule, Method):
         if centroids is None:
             c = lloyd_max(y, k, self.iterations)
         else:
-            c = lloyd(y, centroids if live is None else np.delete(centroids, np.abs(centroids).argmin()), self.iterations)
+            c = lloyd(y, centroids if live is None else np.delete(centroids, np.abs(centroids).argmin()),
+                      self.iterations)
         if live is not None:
             c = np.sort(np.append(c, 0.0))
         codes, unit = snapped(torch.from_numpy(np.ascontiguousarray(c)).to(x.device), 16 if self.snap == "int16" else 8)

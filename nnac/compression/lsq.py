@@ -22,14 +22,16 @@ class Lsq(WeightRule, ActivationRule, Method):
     Source: background (LSQ, Esser et al. 2020, arXiv 1902.08153).
     """
 
-    gradient_scale: bool = argument("boolean", default=True, doc="divide the step's gradient by sqrt(weights * levels), as the paper does")
+    gradient_scale: bool = argument("boolean", default=True,
+                                    doc="divide the step's gradient by sqrt(weights * levels), as the paper does")
 
     learned: ClassVar[tuple[str, ...]] = ("step",)
     learns: ClassVar[bool] = True
     from_data: ClassVar[bool] = False
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
-        """The step of least squared error (our choice; the paper's ``2 E|w| / sqrt(largest level)`` is six times worse at 8 bits)."""
+        """The step of least squared error (our choice; the paper's ``2 E|w| / sqrt(largest level)`` is six times worse
+        at 8 bits)."""
         from nnac.compression._grids import SMALLEST_UNIT, largest, over
         from nnac.compression._statistics import least_squares_clip
 

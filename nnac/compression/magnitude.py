@@ -29,7 +29,8 @@ class Magnitude(SparsityRule, Method):
     every: Moment = argument("moment", default=Moment(100.0), doc="how often weights are chosen again in between")
     block: int = argument("integer", default=1, low=1, high=256, doc="neighbouring weights that live or die together")
     along: str = argument("choice", default="inputs", choices=("inputs", "outputs"),
-                          doc="neighbours: `inputs` of one output (fewer bytes), `outputs` of one input (a block of all lanes is skipped)")
+                          doc="neighbours: `inputs` of one output (fewer bytes), `outputs` of one input (a block of "
+                          "all lanes is skipped)")
 
     def share(self, clock: Any) -> float:
         """``s_f + (s_i - s_f)(1 - progress)^3``."""

@@ -1,4 +1,5 @@
-"""Uniform grid whose clip minimises the mean squared rounding error, searched over fractions of the largest magnitude."""
+"""Uniform grid whose clip minimises the mean squared rounding error, searched over fractions of the largest
+magnitude."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 @method("weights", "activations", "hidden")
 @frozen
 class Mse(Fitted, ActivationRule, Method):
-    """Uniform grid whose clip minimises the mean squared rounding error, searched over fractions of the largest magnitude.
+    """Uniform grid whose clip minimises the mean squared rounding error, searched over fractions of the largest
+    magnitude.
 
     Source: background (calibration by MSE); the search grid is our choice.
     """

@@ -28,11 +28,13 @@ class Narang(SparsityRule, Method):
     every: Moment = argument("moment", default=Moment(100.0), doc="how often weights are chosen again in between")
     block: int = argument("integer", default=1, low=1, high=256, doc="neighbouring weights that live or die together")
     along: str = argument("choice", default="inputs", choices=("inputs", "outputs"),
-                          doc="neighbours: `inputs` of one output (fewer bytes), `outputs` of one input (a block of all lanes is skipped)")
+                          doc="neighbours: `inputs` of one output (fewer bytes), `outputs` of one input (a block of "
+                          "all lanes is skipped)")
     slope_ratio: float = argument("number", default=1.5, low=1.0, high=4.0, doc="second slope over the first")
 
     def threshold(self, progress: float) -> float:
-        """Share of the final threshold: two straight lines that meet half-way, the second steeper by ``slope_ratio``; 1 at the end."""
+        """Share of the final threshold: two straight lines that meet half-way, the second steeper by ``slope_ratio``; 1
+        at the end."""
         first = 2 / (1 + self.slope_ratio)
         return progress * first if progress < 0.5 else 0.5 * first + (progress - 0.5) * first * self.slope_ratio
 

@@ -26,7 +26,8 @@ class Pact(ActivationRule, Method):
     from_data: ClassVar[bool] = False
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")
-    clip: float | None = argument("number", default=None, low=1e-6, high=1e6, optional=True, doc="first clip; none: the 99.9th percentile")
+    clip: float | None = argument("number", default=None, low=1e-6, high=1e6, optional=True,
+                                  doc="first clip; none: the 99.9th percentile")
 
     def quantised(self, x: Tensor, clip: Tensor, bits: int) -> Tensor:
         """``round(clip(x, 0, a) n / a) a / n`` with n = 2^bits - 1."""

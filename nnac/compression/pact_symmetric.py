@@ -26,7 +26,8 @@ class PactSymmetric(ActivationRule, Method):
 
     plus: bool = argument("boolean", default=True, doc="add the rounding term to the clip's gradient (PACT+)")
     zero_aligned: bool = argument("boolean", default=True, doc="zero is an exact level: 15 levels at 4 bits")
-    clip: float | None = argument("number", default=1.0, low=1e-6, high=1e6, optional=True, doc="first clip; none: the 99.9th percentile")
+    clip: float | None = argument("number", default=1.0, low=1e-6, high=1e6, optional=True,
+                                  doc="first clip; none: the 99.9th percentile")
 
     def levels(self, bits: int) -> int:
         """Steps between the clips: 2^bits - 2 when zero is a level, 2^bits - 1 otherwise."""

@@ -22,7 +22,8 @@ class Percentile(Fitted, ActivationRule, Method):
     Source: background; FMS-MO initialises activations from percentiles (docs/methods.md §6).
     """
 
-    p: float = argument("number", default=99.99, low=50.0, high=100.0, positional=True, doc="percentile of |x| that becomes the clip")
+    p: float = argument("number", default=99.99, low=50.0, high=100.0, positional=True,
+                        doc="percentile of |x| that becomes the clip")
 
     def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         from nnac.compression._statistics import percentile

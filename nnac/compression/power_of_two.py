@@ -23,7 +23,8 @@ class PowerOfTwo(Fitted, ActivationRule, Method):
     Source: background; our choice of ceil(log2).
     """
 
-    p: float = argument("number", default=100.0, low=50.0, high=100.0, positional=True, doc="percentile of |x| that must be covered")
+    p: float = argument("number", default=100.0, low=50.0, high=100.0, positional=True,
+                        doc="percentile of |x| that must be covered")
 
     def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         import torch
@@ -32,7 +33,8 @@ class PowerOfTwo(Fitted, ActivationRule, Method):
         from nnac.compression._statistics import percentile
 
         step = over(percentile(x, self.p, live), largest(bits)).clamp_min(SMALLEST_UNIT)
-        mantissa, exponent = torch.frexp(step)             # step = mantissa 2^exponent, mantissa in [1/2, 1): exact, unlike ceil(log2)
+        # step = mantissa 2^exponent, mantissa in [1/2, 1): exact, unlike ceil(log2)
+        mantissa, exponent = torch.frexp(step)
         exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
         return torch.ldexp(torch.ones_like(step), exponent) * largest(bits)
 

@@ -12,7 +12,8 @@ from nnac.compression.base import Method, argument, method
 if TYPE_CHECKING:
     from torch import Tensor
 
-# (bits, zero aligned) -> c1, c2.  Source: FMS-MO (docs/methods.md §6), seen; a width published for one alignment only serves both.
+# (bits, zero aligned) -> c1, c2.  Source: FMS-MO (docs/methods.md §6), seen; a width published for one alignment only
+# serves both.
 COEFFICIENTS = {
     (2, False): (3.12, -2.064), (2, True): (2.6, -1.71), (3, False): (7.509, -6.892),
     (4, False): (12.68, -12.80), (4, True): (12.035, -12.03),
@@ -33,15 +34,19 @@ def coefficients(bits: int, zero_aligned: bool) -> tuple[float, float]:
 class Sawb(WeightRule, Method):
     """SAWB: the clip from two statistics, ``c1 sqrt(E[w^2]) + c2 E|w|``, no search.
 
-    Source: IBM; coefficients seen in FMS-MO (docs/methods.md §6), per width.  Widths without a published pair are refused.
+    Source: IBM; coefficients seen in FMS-MO (docs/methods.md §6), per width.  Widths without a published pair are
+    refused.
     """
 
     widths: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 7, 8)
     granularity: ClassVar[str] = "gate"
 
-    plus: bool = argument("boolean", default=True, doc="pass the whole gradient (SAWB+); false zeroes it outside the clip")
-    zero_aligned: bool = argument("boolean", default=True, doc="zero is an exact level: 15 levels at 4 bits; false has 16 and no zero")
-    average: float = argument("number", default=0.1, low=0.0, high=1.0, doc="factor of the clip's moving average used at inference")
+    plus: bool = argument("boolean", default=True,
+                          doc="pass the whole gradient (SAWB+); false zeroes it outside the clip")
+    zero_aligned: bool = argument("boolean", default=True,
+                                  doc="zero is an exact level: 15 levels at 4 bits; false has 16 and no zero")
+    average: float = argument("number", default=0.1, low=0.0, high=1.0,
+                              doc="factor of the clip's moving average used at inference")
 
     def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         """``c1 sqrt(E[w^2]) + c2 E|w|``; max|w| where that is not positive."""
@@ -62,7 +67,8 @@ class Sawb(WeightRule, Method):
     def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         from nnac.compression._grids import Uniform
 
-        return Uniform.of_clip(self.reach(x, live, bits) if training else state["average"], bits, odd=not self.zero_aligned)
+        return Uniform.of_clip(self.reach(x, live, bits) if training else state["average"], bits,
+                               odd=not self.zero_aligned)
 
     def codes(self, state: State, x: Tensor, grid: Any, bits: int, clock: Any | None) -> Tensor:
         from nnac.compression._grids import exact

@@ -24,7 +24,8 @@ class Ternary(WeightRule, Method):
     fixed_bits: ClassVar[int | None] = 2
     own_bounds: ClassVar[bool] = True
 
-    threshold: float = argument("number", default=0.7, low=0.0, high=4.0, positional=True, doc="of zero, in units of mean |w|")
+    threshold: float = argument("number", default=0.7, low=0.0, high=4.0, positional=True,
+                                doc="of zero, in units of mean |w|")
 
     def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         import torch
@@ -36,5 +37,7 @@ class Ternary(WeightRule, Method):
         kept = x.abs() > threshold[:, None]
         size = ((x.abs() * kept).sum(1) / kept.sum(1).clamp_min(1)).clamp_min(SMALLEST_UNIT)[:, None]
         bound = threshold[:, None] / size
-        # searchsorted counts a weight on a bound to the upper side; a hair above keeps |w| = threshold at zero on both sides
-        return Codebook(size, torch.tensor([[-1.0, 0.0, 1.0]], device=x.device), torch.cat([-bound, torch.nextafter(bound, bound + 1)], 1))
+        # searchsorted counts a weight on a bound to the upper side; a hair above keeps |w| = threshold at zero on both
+        # sides
+        return Codebook(size, torch.tensor([[-1.0, 0.0, 1.0]], device=x.device),
+                        torch.cat([-bound, torch.nextafter(bound, bound + 1)], 1))

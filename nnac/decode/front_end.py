@@ -35,13 +35,16 @@ class FrontEnd:
     tokens: Tokens
 
     def to_json(self) -> dict[str, Any]:
-        return dict(features=self.features.to_json(), normalisation=self.normalisation.to_json(), tokens=self.tokens.to_json())
+        return dict(features=self.features.to_json(), normalisation=self.normalisation.to_json(),
+                    tokens=self.tokens.to_json())
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FrontEnd:
-        made = cls(FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"]), Tokens.from_json(data["tokens"]))
+        made = cls(FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"]),
+                   Tokens.from_json(data["tokens"]))
         if len(made.normalisation.mean) != made.features.bins:
-            raise ValueError(f"normalisation of {len(made.normalisation.mean)} bins for features of {made.features.bins}")
+            raise ValueError(f"normalisation of {len(made.normalisation.mean)} bins for features of "
+                             f"{made.features.bins}")
         return made
 
     def prepare(self, samples: NDArray) -> NDArray:
@@ -49,7 +52,8 @@ class FrontEnd:
         return self.normalisation.apply(log_mel(samples, self.features))
 
     def hear(self, path: str | os.PathLike[str]) -> tuple[NDArray, float]:
-        """(normalised features [T, bins], seconds) of an audio file; only the features are ever there as a whole.  AudioError."""
+        """(normalised features [T, bins], seconds) of an audio file; only the features are ever there as a whole.
+        AudioError."""
         stream, samples, parts = StreamingLogMel(self.features), 0, [np.zeros((0, self.features.bins), np.float32)]
         for block in audio_blocks(path, self.features.rate):
             samples += len(block)
@@ -74,15 +78,18 @@ def front_end_of(program: Program) -> FrontEnd:
     try:
         front = FrontEnd.from_json(program.metadata["front_end"])
         ports = {e.model_entry: e for e in program.entries.values() if e.inputs and e.outputs and e.steps == 1}
-        heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]), front.features.bins)
+        heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]),
+                     front.features.bins)
         chosen = ports["joint"].outputs[-1].width if "joint" in ports else front.tokens.count
         if (heard, chosen) != (front.features.bins, front.tokens.count):
-            raise ValueError(f"its model hears {heard} features and chooses from {chosen} outputs, its front end has {front.features.bins} "
+            raise ValueError(f"its model hears {heard} features and chooses from {chosen} outputs, its front end has "
+                             f"{front.features.bins} "
                              f"and {front.tokens.count}")
         return front
     except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): {what}") from None
+        raise ProgramError(f"the program carries no usable front end (features, normalisation, tokens): "
+                           f"{what}") from None
 
 
 @frozen(eq=False)

@@ -41,7 +41,8 @@ class IntegerStepper:
         assert v.scale is not None
         return arith.quantise(features, v.scale, v.zero_point, v.bits)
 
-    def _run(self, entry: str, inputs: dict[str, NDArray], state: State, lengths: NDArray | None = None) -> tuple[NDArray, State]:
+    def _run(self, entry: str, inputs: dict[str, NDArray], state: State, lengths: NDArray |
+             None = None) -> tuple[NDArray, State]:
         out, state = self.executor.run(entry, inputs, state, self.watch, lengths)
         return out[self.executor.outputs[entry][0]], state
 
@@ -54,7 +55,8 @@ class IntegerStepper:
         if self.watch:
             self.watch(name, x)
         steps = len(x) // rate
-        frames, _ = self._run(ENCODER.name, {name: x[: steps * rate]}, self.executor.initial_state(ENCODER.name, x.shape[1]), lengths // rate)
+        frames, _ = self._run(ENCODER.name, {name: x[: steps * rate]},
+                              self.executor.initial_state(ENCODER.name, x.shape[1]), lengths // rate)
         self.steps[ENCODER.name] += int((lengths // rate).sum())
         return frames, lengths // rate * self.executor.values[self.executor.outputs[ENCODER.name][0]].rate
 

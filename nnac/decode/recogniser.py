@@ -22,7 +22,8 @@ KIND = "rnnt-float"
 
 @frozen(eq=False)
 class Recogniser:
-    """``model`` takes features as ``features`` defines and ``normalisation`` scales them; its ids are those of ``tokens``."""
+    """``model`` takes features as ``features`` defines and ``normalisation`` scales them; its ids are those of
+    ``tokens``."""
 
     model: Rnnt
     features: FeatureSpec
@@ -36,7 +37,8 @@ class Recogniser:
             self.normalisation.mean
         ) != config.features:
             raise ValueError(
-                f"a network of {config.features} features and {config.vocabulary} tokens, features of {self.features.bins} bins, "
+                f"a network of {config.features} features and {config.vocabulary} tokens, features of "
+                             f"{self.features.bins} bins, "
                 f"normalisation of {len(self.normalisation.mean)}, {self.tokens.count} tokens"
             )
 
@@ -70,7 +72,8 @@ def save_recogniser(path: str | os.PathLike, recogniser: Recogniser, coding: str
 
 
 def load_recogniser(path: str | os.PathLike) -> Recogniser:
-    """In evaluation mode.  CheckpointError: absent, damaged, of another kind, or tensors that do not fit the declared sizes."""
+    """In evaluation mode.  CheckpointError: absent, damaged, of another kind, or tensors that do not fit the declared
+    sizes."""
     file = checkpoint.load(path, KIND)
     try:
         meta = file.metadata
@@ -81,7 +84,8 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
         if differ := sorted(k for k in {*shapes, *weights} if k not in shapes or k not in weights):
             raise ValueError(f"{differ[0]} is {'missing' if differ[0] in shapes else 'no weight of it'}")
         if differ := sorted(k for k in shapes if shapes[k] != weights[k].shape):
-            raise ValueError(f"size mismatch: {differ[0]} is {list(weights[differ[0]].shape)}, not {list(shapes[differ[0]])}")
+            raise ValueError(f"size mismatch: {differ[0]} is {list(weights[differ[0]].shape)}, not "
+                             f"{list(shapes[differ[0]])}")
         if (coding := meta.get("coding")) == "bf16":
             if odd := [name for name, v in weights.items() if v.dtype != np.uint16]:
                 raise ValueError(f"{odd[0]} is not coded in bf16")

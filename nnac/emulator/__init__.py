@@ -13,5 +13,6 @@ from nnac.emulator.image import Entry, Image, image
 from nnac.emulator.machine import Machine
 from nnac.emulator.timing import Timing, simulate
 
-__all__ = ["AddressError", "CodeError", "DataError", "DeadlockError", "Entry", "HazardError", "Image", "Machine", "MachineError",
+__all__ = ["AddressError", "CodeError", "DataError", "DeadlockError", "Entry", "HazardError", "Image", "Machine",
+           "MachineError",
            "SemaphoreError", "Timing", "image", "simulate"]

@@ -1,4 +1,5 @@
-"""Where the time and the energy go: every cycle of every unit has one reason, every layer its cycles, bytes, operations and joules.
+"""Where the time and the energy go: every cycle of every unit has one reason, every layer its cycles, bytes, operations
+and joules.
 
 All of it follows from the timing of one run of an entry (`Timing`), which depends on no data.
 """
@@ -61,7 +62,9 @@ class LayerCost:
 class Roofline:
     """One run against the two limits of the machine.
 
-    compute_cycles   its MACs over those that lanes x columns do in a cycle, at the rate of their formats: with every lane and column busy
+    compute_cycles
+    its MACs over those that lanes x columns do in a cycle, at the rate of their formats: with every lane and column
+    busy
     memory_cycles    its DRAM bytes over the bandwidth
     matrix_cycles    what its MVMs take without any wait: more than compute_cycles where lanes or columns idle
     """
@@ -96,7 +99,8 @@ class Analysis:
 
     @cached_property
     def tokens(self) -> tuple[list[list[int]], list[list[int]]]:
-        """For each semaphore: the cycles in which its tokens became visible, in order, and the instructions that gave them."""
+        """For each semaphore: the cycles in which its tokens became visible, in order, and the instructions that gave
+        them."""
         given: list[list[tuple[int, int]]] = [[] for _ in range(SEMAPHORES)]
         for at, i in enumerate(self.entry.code):
             for s in bits(i.signal):
@@ -116,7 +120,8 @@ class Analysis:
         return out
 
     def spans(self, resource: str) -> Iterator[Interval]:
-        """Every cycle of a unit (or of the DRAM bus, or the decoder) from 0 to the end of the run, in order, each in one span."""
+        """Every cycle of a unit (or of the DRAM bus, or the decoder) from 0 to the end of the run, in order, each in
+        one span."""
         if resource == "DRAM":
             yield from self._bus()
         elif resource == "DECODER":
@@ -139,7 +144,8 @@ class Analysis:
             yield Interval(name, now, t.cycles, END)
 
     def _waits(self, unit: str, now: int, start: int, at: int) -> Iterator[Interval]:
-        """The cycles in which instruction ``at`` stood ready in its queue and did not start, by the semaphore that it lacked first."""
+        """The cycles in which instruction ``at`` stood ready in its queue and did not start, by the semaphore that it
+        lacked first."""
         visible, givers = self.tokens
         for s in bits(self.entry.code[at].wait):
             k = self.taken[at, s]
@@ -186,7 +192,8 @@ class Analysis:
         """Cycles without data: latency while a request is under way, else nothing was asked for."""
         if now >= end:
             return
-        # between two data phases requests only accumulate, so the gap is idle first and latency then; a dozen can be under way at most
+        # between two data phases requests only accumulate, so the gap is idle first and latency then; a dozen can be
+        # under way at most
         near = pending[max(0, bisect_left(pending, (now, 0)) - 16): bisect_left(pending, (end, 0))]
         since = min((first for first, data in near if data >= end), default=end)
         since = max(now, since)
@@ -241,7 +248,8 @@ class Analysis:
         return out
 
     def macs(self, at: int) -> int:
-        """Multiply-accumulates of an instruction: rows x weights of a row x columns.  Lanes without an output do none."""
+        """Multiply-accumulates of an instruction: rows x weights of a row x columns.  Lanes without an output do
+        none."""
         i = self.entry.code[at]
         return (i.words >> 1 if i.weights == 1 else i.words) * self.outputs[at] * i.columns if isinstance(i, MVM) else 0
 
@@ -271,16 +279,20 @@ class Analysis:
         return i.beats(evolve(self.config, vector=1, lanes=4)) if isinstance(i, VectorInstruction) else 0
 
     def energy(self, at: int) -> Fraction:
-        """Joules of an instruction, from the target's table; 0 without a target.  An int16 operand costs as many int8 MACs as cycles."""
+        """Joules of an instruction, from the target's table; 0 without a target.  An int16 operand costs as many int8
+        MACs as cycles."""
         if self.target is None:
             return Fraction(0)
         i, table = self.entry.code[at], self.target.energy
-        macs = self.macs(at) * ((self.config.act16_factor if i.act16 else 1) * (2 if i.weights == 1 else 1) if isinstance(i, MVM) else 1)
-        return macs * table.mac + self.dram_bytes(at) * table.dram + self.sram_bytes(at) * table.sram + self.vector_lanes(at) * table.vector
+        macs = self.macs(at) * ((self.config.act16_factor if i.act16 else 1) * (2 if i.weights == 1 else 1)
+                                if isinstance(i, MVM) else 1)
+        return (macs * table.mac + self.dram_bytes(at) * table.dram + self.sram_bytes(at) * table.sram
+                + self.vector_lanes(at) * table.vector)
 
     @cached_property
     def layers(self) -> tuple[LayerCost, ...]:
-        """Cost by layer, in the order in which layers first appear; instructions without a layer stand under ``(none)``."""
+        """Cost by layer, in the order in which layers first appear; instructions without a layer stand under
+        ``(none)``."""
         groups: dict[str, list[int]] = {}
         for at, (layer, _) in enumerate(self.entry.origins):
             groups.setdefault(layer or "(none)", []).append(at)
@@ -292,7 +304,8 @@ class Analysis:
         for at in group:
             cycles[code[at].unit] += int(t.free[at] - t.start[at])
         return LayerCost(layer, len(group), dict(cycles), sum(map(self.dram_bytes, group)), sum(map(self.macs, group)),
-                         sum(map(self.sram_bytes, group)), sum(map(self.vector_lanes, group)), float(sum(map(self.energy, group))),
+                         sum(map(self.sram_bytes, group)), sum(map(self.vector_lanes, group)),
+                         float(sum(map(self.energy, group))),
                          int(t.start[group].min()), int(t.done[group].max()))
 
     @cached_property
@@ -302,23 +315,30 @@ class Analysis:
         every = range(len(code))
         read = sum(map(self.dram_bytes, every))
         busy = sum(i.cycles(c)[0] for i in code if isinstance(i, MVM))
-        return Roofline(self.entry.timing.cycles, sum(map(self.macs, every)), read, sum(map(self.mac_cycles, every), Fraction(0)),
+        return Roofline(self.entry.timing.cycles, sum(map(self.macs, every)), read,
+                        sum(map(self.mac_cycles, every), Fraction(0)),
                         Fraction(read, c.burst) * c.burst_cycles, busy)
 
     def __str__(self) -> str:
         """The report that people read."""
         t, r = self.entry.timing, self.roofline
         seconds = t.cycles / self.config.clock
-        lines = [f"{self.entry.name}: {t.cycles:,} cycles = {1e3 * seconds:.3f} ms at {self.config.clock / 1e6:g} MHz; {r.ratio:.4f} x roofline "
-                 f"(DRAM {float(r.memory_cycles):,.0f}, MACs {float(r.compute_cycles):,.0f}, MV {r.matrix_cycles:,}); {r.dram_bytes:,} bytes, "
+        lines = [f"{self.entry.name}: {t.cycles:,} cycles = {1e3 * seconds:.3f} ms at {self.config.clock / 1e6:g} MHz; "
+                 f"{r.ratio:.4f} x roofline "
+                 f"(DRAM {float(r.memory_cycles):,.0f}, MACs {float(r.compute_cycles):,.0f}, MV {r.matrix_cycles:,}); "
+                 f"{r.dram_bytes:,} bytes, "
                  f"{r.macs:,} MACs", ""]
         lines.append(f"{'unit':<8} {'busy':>6}  where the other cycles went")
         for name, reasons in self.reasons.items():
             rest = sorted(((n, why) for why, n in reasons.items() if why not in (WORK, "DW", "DA")), reverse=True)
-            lines.append(f"{name:<8} {self.utilisation[name]:6.1%}  " + ", ".join(f"{why} {n / t.cycles:.1%}" for n, why in rest))
-        lines += ["", f"{'layer':<28} {'instr.':>7} {'MV cycles':>11} {'VX cycles':>10} {'DRAM bytes':>11} {'MACs':>12} {'energy':>10}"]
+            lines.append(f"{name:<8} {self.utilisation[name]:6.1%}  " +
+                         ", ".join(f"{why} {n / t.cycles:.1%}" for n, why in rest))
+        lines += ["",
+            f"{'layer':<28} {'instr.':>7} {'MV cycles':>11} {'VX cycles':>10} {'DRAM bytes':>11} {'MACs':>12} "
+                  f"{'energy':>10}"]
         for cost in self.layers:
-            lines.append(f"{cost.layer:<28} {cost.instructions:>7} {cost.cycles.get('MV', 0):>11,} {cost.cycles.get('VX', 0):>10,} "
+            lines.append(f"{cost.layer:<28} {cost.instructions:>7} {cost.cycles.get('MV', 0):>11,} "
+                         f"{cost.cycles.get('VX', 0):>10,} "
                          f"{cost.dram_bytes:>11,} {cost.macs:>12,} {1e6 * cost.energy:>7.2f} uJ")
         lines.append(f"{'total':<28} {len(self.entry.code):>7} {'':>11} {'':>10} {r.dram_bytes:>11,} {r.macs:>12,} "
                      f"{1e6 * sum(c.energy for c in self.layers):>7.2f} uJ")

@@ -1,7 +1,9 @@
-"""Time, slow: the clocked rules themselves, all of them in every cycle.  The specification that the fast model and an RTL are held to.
+"""Time, slow: the clocked rules themselves, all of them in every cycle.  The specification that the fast model and an
+RTL are held to.
 
-Every name of `Registers` is a register: rules of cycle c read its value at the beginning of c and what they change is seen in c + 1.
-The one exception is said where it is: units that start in the same cycle take semaphores in the order DW, DA, MV, VX, CT.
+Every name of `Registers` is a register: rules of cycle c read its value at the beginning of c and what they change is
+seen in c + 1. The one exception is said where it is: units that start in the same cycle take semaphores in the order
+DW, DA, MV, VX, CT.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ class Registers:
     queues: dict[str, list[int]] = field(factory=lambda: {u: [] for u in UNITS[:4]})
     busy: dict[str, int] = field(factory=lambda: {u: 0 for u in UNITS})        # cycles until the unit may start
     sem: list[int] = field(factory=lambda: [0] * SEMAPHORES)
-    running: list[list[int]] = field(factory=list)                             # [instruction, cycles left] of MV, VX, CT and the decoder
+    # [instruction, cycles left] of MV, VX, CT and the decoder
+    running: list[list[int]] = field(factory=list)
     stream: list[Transfer] = field(factory=list)                               # DW's requests in order
     dma: Transfer | None = None
     granted: str = ""                                                          # unit that has the bus: "", "DW" or "DA"
-    between: bool = True                                                       # a burst has just ended, or there is none
+    # a burst has just ended, or there is none
+    between: bool = True
     credit: int = 0                                                            # of the burst that is being moved
     fetched: list[int] = field(factory=list)
     decoding: int = 0                                                          # cycles left in the decoder
@@ -75,7 +79,8 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
             if r.credit >= num:
                 r.credit -= num
                 transfer.bursts -= 1
-                # DA may cut in after each burst of DW; the fraction of a cycle is kept only if the same transfer goes on
+                # DA may cut in after each burst of DW; the fraction of a cycle is kept only if the same transfer goes
+                # on
                 between = r.granted == "DW"
                 if transfer.bursts == 0:
                     between = True
@@ -175,7 +180,9 @@ def run(code: Sequence[Instruction], config: MachineConfig, limit: int = 10**7) 
             r.sem[s] -= k
             if r.sem[s] > SEMAPHORE_MAX:
                 at = next(i for i in finished if code[i].signal >> s & 1)
-                raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at], cycle=cycle + 1)
-        if not (finished or pushed or freed or r.running or r.stream or r.dma or r.fetched or r.granted or any(r.busy.values())):
+                raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at],
+                    cycle=cycle + 1)
+        if not (finished or pushed or freed or r.running or r.stream or r.dma or r.fetched or r.granted
+                or any(r.busy.values())):
             break                                      # at rest, or stuck for ever
     return start, done

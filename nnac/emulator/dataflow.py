@@ -1,10 +1,11 @@
 """The data flow of an entry, followed once in program order: the first half of a translation.
 
-The program is static, so its data flow is known: every byte that an instruction reads was written by a known instruction, came from
-DRAM (a constant), or stood in A before the entry began.  `Dataflow` is a memory (`nnac.isa.base.Memory`) in which instructions are
-executed like in any other, but which holds, instead of values, where each value comes from.  It gives every result a place of its own
-in a virtual memory V (so that buffers that are used again and again no longer order anything), as `Result`s that
-`nnac.emulator.translation` joins.  What an instruction asks for that it has not, only the interpreter can do.
+The program is static, so its data flow is known: every byte that an instruction reads was written by a known
+instruction, came from DRAM (a constant), or stood in A before the entry began.  `Dataflow` is a memory
+(`nnac.isa.base.Memory`) in which instructions are executed like in any other, but which holds, instead of values, where
+each value comes from.  It gives every result a place of its own in a virtual memory V (so that buffers that are used
+again and again no longer order anything), as `Result`s that `nnac.emulator.translation` joins.  What an instruction
+asks for that it has not, only the interpreter can do.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Dataflow:
 
     def __init__(self, m: Memories) -> None:
         self.m, self.config = m, m.config
-        self.n = m.config.a_bytes                                    # provisional addresses given out; the first are A at the start
+        # provisional addresses given out; the first are A at the start
+        self.n = m.config.a_bytes
         self.at = np.arange(self.n)
         self.depth = np.zeros(2 * self.n, np.int32)
         self.constant = np.zeros(2 * self.n, np.int16)               # value + 1 of constant bytes; 0: not constant
@@ -145,7 +147,8 @@ class Dataflow:
             for operand, values in zip(outputs, i.compute(constants), strict=True):
                 self.put_constant(operand, values)
         elif i.moves:
-            moved = [[self.at[first: first + o.n * o.size].copy() for first in o.places] for o in inputs if isinstance(o, Integers)]
+            moved = [[self.at[first: first + o.n * o.size].copy() for first in o.places] for o in inputs
+                     if isinstance(o, Integers)]
             for operand, vectors in zip(outputs, moved, strict=True):
                 assert isinstance(operand, Integers), operand
                 for first, places in zip(operand.places, vectors, strict=True):
@@ -155,7 +158,8 @@ class Dataflow:
         else:
             self._result(i, constants, [self.fetch(o) for o in inputs], inputs, outputs)
 
-    def _result(self, i: Instruction, constants: Constants, places: Sequence[NDArray], inputs: Sequence[Operand], outputs: Sequence[Operand],
+    def _result(self, i: Instruction, constants: Constants, places: Sequence[NDArray], inputs: Sequence[Operand],
+                outputs: Sequence[Operand],
                 rows: slice | None = None, products: tuple[Product, ...] = (), key: tuple = ()) -> None:
         """Add a result.  ``rows``: only these vectors of each operand."""
         read = [p.activations for p in products]
@@ -174,11 +178,14 @@ class Dataflow:
             made.append(np.stack(vectors) if operand.rows else vectors[0])
         output_sizes = tuple(o.size for o in outputs if isinstance(o, Integers))
         shapes = tuple(p.shape[:-1] if i.by_element else p.shape for p in (*places, *made))
-        whole = (type(i), shapes, sizes, output_sizes, key, tuple((k, _same(v)) for k, v in constants.items() if k not in i.each))
-        self.results.append(Result(i, constants, whole, depth, tuple(places), sizes, tuple(made), output_sizes, products))
+        whole = (type(i), shapes, sizes, output_sizes, key, tuple((k, _same(v)) for k, v in constants.items()
+                                                                  if k not in i.each))
+        self.results.append(Result(i, constants, whole, depth, tuple(places), sizes, tuple(made), output_sizes,
+                                   products))
 
     def _product(self, i: Instruction, constants: Constants, inputs: Sequence[Operand]) -> None:
-        """A product is kept as its weights and where its activations are; whoever reads the accumulators makes a result of it."""
+        """A product is kept as its weights and where its activations are; whoever reads the accumulators makes a result
+        of it."""
         if not isinstance(i, MVM):
             raise Untranslatable(f"accumulators of {type(i).__name__}")
         operand, words = inputs[:2]
@@ -200,8 +207,10 @@ class Dataflow:
                 raise Untranslatable("accumulators that another entry filled")
             self.acc[i.bank, c] = [*before, Product(dense, x, operand.size)]
 
-    def _of_products(self, i: Instruction, constants: Constants, sums: Accumulators, others: Sequence[Operand], outputs: Sequence[Operand]) -> None:
-        """An instruction that reads accumulators: columns of the same weights are computed together, others one by one."""
+    def _of_products(self, i: Instruction, constants: Constants, sums: Accumulators, others: Sequence[Operand],
+                     outputs: Sequence[Operand]) -> None:
+        """An instruction that reads accumulators: columns of the same weights are computed together, others one by
+        one."""
         columns = [self.acc.get((sums.bank, c), []) for c in range(sums.columns)]
         if not all(columns):
             raise Untranslatable("accumulators that another entry filled")
@@ -212,7 +221,8 @@ class Dataflow:
         fetched = [self.fetch(o) for o in others]
         for first, end in [(0, sums.columns)] if same else [(c, c + 1) for c in range(sums.columns)]:
             x = np.stack([np.concatenate([p.activations for p in column]) for column in columns[first:end]])
-            products = (Product(np.concatenate([p.weights[:, : sums.lanes] for p in columns[first]]), x, sizes.copy().pop()),)
+            products = (Product(np.concatenate([p.weights[:, : sums.lanes] for p in columns[first]]), x,
+                                sizes.copy().pop()),)
             self._result(i, constants, [p[first:end] for p in fetched], others, outputs, slice(first, end), products,
                          (x.shape, x.tobytes(), products[0].size))
 
@@ -234,7 +244,8 @@ class Dataflow:
         return (values - 1).astype(np.uint8)
 
     def lut(self, slot: int, symmetry: str) -> NDArray:
-        """All 65,536 values of a look-up table, those of negative x at the end, as `arith.lookup` takes them too; or its ``entries``."""
+        """All 65,536 values of a look-up table, those of negative x at the end, as `arith.lookup` takes them too; or
+        its ``entries``."""
         if slot >= len(self.luts):
             raise Untranslatable("a LUT slot that does not exist")
         if slot not in self.luts_inside:
@@ -281,7 +292,8 @@ class Dataflow:
 
 
 def all_integers(size: int) -> NDArray:
-    """Every integer of ``size`` bytes, where Python's index finds it: first those from 0 up, then those from the least up."""
+    """Every integer of ``size`` bytes, where Python's index finds it: first those from 0 up, then those from the least
+    up."""
     low, high = arith.limits(8 * size)
     return np.concatenate([np.arange(high + 1), np.arange(low, 0)])
 

@@ -1,7 +1,8 @@
 """Single step and breakpoints: a program under the magnifying glass, by typed or scripted commands.
 
-Instructions are executed in the order in which they start on the machine; before each, the debugger can stop.  (The race detector proves that
-this order and program order give the same integers.)  Everything goes through `Debugger.command`, text in and text out.
+Instructions are executed in the order in which they start on the machine; before each, the debugger can stop.  (The
+race detector proves that this order and program order give the same integers.)  Everything goes through
+`Debugger.command`, text in and text out.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Debugger:
             check_races(self.e.code, self.timing, self.e.config, self.e.sizes)
         except MachineError as error:
             self.warning = str(self.e.locate(error))                 # a program with a race is worth debugging
-        self.order = sorted(range(len(self.e.code)), key=lambda k: (int(self.timing.start[k]), int(self.timing.unit[k])))
+        self.order = sorted(range(len(self.e.code)), key=lambda k: (int(self.timing.start[k]),
+                                                                    int(self.timing.unit[k])))
         self._before = self.machine.memories.saved()
 
     # ---- commands
@@ -161,7 +163,8 @@ class Debugger:
             text = "; ".join(self._line(k) for k in running)
             if waiting is not None:
                 lacking = [f"s{s}" for s in bits(self.e.code[waiting].wait) if not self.semaphores()[s]]
-                text += ("; " if text else "") + f"waits{' for ' + ', '.join(lacking) if lacking else ''}: {self._line(waiting)}"
+                text += ("; " if text
+                         else "") + f"waits{' for ' + ', '.join(lacking) if lacking else ''}: {self._line(waiting)}"
             lines.append(f"{name}: {text or 'idle'}")
         return "\n".join(lines)
 
@@ -187,18 +190,21 @@ class Debugger:
         if what == "LUT" and len(numbers) == 1:
             self._inside("LUT", numbers[0], numbers[0] + 1)
             return " ".join(map(str, m.luts[numbers[0]].tolist()))
-        ports = {p.value: p for p in (*self.e.inputs, *self.e.outputs)} | {s.name: s.port for s in self.machine.image.states}
+        ports = {p.value: p for p in (*self.e.inputs, *self.e.outputs)} | {s.name: s.port
+                                                                           for s in self.machine.image.states}
         ports |= {t.port.value: t.port for t in self.e.taps}
         if what not in ports:
             raise CommandError(f"nothing is called `{what}` (there are A, W, ACC, LUT, {', '.join(ports)})")
-        return "\n".join(" ".join(map(str, row)) for row in ports[what].gather(m.a).reshape(-1, ports[what].width).tolist())
+        return "\n".join(" ".join(map(str, row)) for row in ports[what].gather(m.a).reshape(-1,
+            ports[what].width).tolist())
 
     # ---- what they need
 
     @property
     def cycle(self) -> int:
         """The cycle in which the next instruction starts."""
-        return int(self.timing.start[self.order[self.position]]) if self.position < len(self.order) else self.timing.cycles
+        return (int(self.timing.start[self.order[self.position]]) if self.position < len(self.order)
+                else self.timing.cycles)
 
     def semaphores(self) -> list[int]:
         """Counts at the beginning of this cycle."""
@@ -252,7 +258,8 @@ class Debugger:
             # brackets are part of names (lstm[0]), so only * and ? are patterns
             pattern = what[1].replace("[", "[[]")
             if not any(fnmatchcase(layer, pattern) for layer, _ in self.e.origins):
-                raise CommandError(f"no layer matches `{what[1]}` (there are: {', '.join(dict.fromkeys(n for n, _ in self.e.origins if n))})")
+                raise CommandError(f"no layer matches `{what[1]}` (there are: "
+                                   f"{', '.join(dict.fromkeys(n for n, _ in self.e.origins if n))})")
             return Breakpoint(text, lambda at: fnmatchcase(self.e.origins[at][0], pattern))
         if what and what[0] == "cycle" and len(what) == 2:
             cycle = _number(what[1])

@@ -1,4 +1,5 @@
-"""What can go wrong in a program, said in one form: what, which instruction, which layer, which policy line, which cycle."""
+"""What can go wrong in a program, said in one form: what, which instruction, which layer, which policy line, which
+cycle."""
 
 from __future__ import annotations
 
@@ -12,13 +13,15 @@ class MachineError(UserError):
 
     kind = "machine error"
 
-    def __init__(self, message: str, *, entry: str = "", index: int | None = None, instruction: Any = None, layer: str = "",
+    def __init__(self, message: str, *, entry: str = "", index: int | None = None, instruction: Any = None,
+                 layer: str = "",
                  origin: str = "", cycle: int | None = None) -> None:
         super().__init__(message)
         self.message, self.entry, self.index, self.instruction = message, entry, index, instruction
         self.layer, self.origin, self.cycle = layer, origin, cycle
 
-    def at(self, entry: str, index: int, instruction: Any, origin: tuple[str, str] = ("", ""), cycle: int | None = None) -> MachineError:
+    def at(self, entry: str, index: int, instruction: Any, origin: tuple[str, str] = ("", ""), cycle: int |
+           None = None) -> MachineError:
         """The same error, with its place (kept if it has one)."""
         if self.index is None:
             self.entry, self.index, self.instruction = entry, index, instruction

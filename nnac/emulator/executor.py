@@ -1,7 +1,8 @@
-"""The emulator as an executor: a program's entry points on integers, for any number of rows, as greedy decoding calls them.
+"""The emulator as an executor: a program's entry points on integers, for any number of rows, as greedy decoding calls
+them.
 
-Rows run in lockstep.  A machine is made for the next power of two of rows, since search shrinks and grows its batch at every
-symbol; rows that pad it compute nothing that anybody reads.
+Rows run in lockstep.  A machine is made for the next power of two of rows, since search shrinks and grows its batch at
+every symbol; rows that pad it compute nothing that anybody reads.
 """
 
 from __future__ import annotations
@@ -37,16 +38,18 @@ class Emulator:
         for e in self.program.entries.values():
             for p in (*e.inputs, *e.outputs):
                 if p.value not in self.program.values and p.value not in self.program.joins:
-                    raise MachineError(f"entry {e.name} has the port `{p.value}`, and the program does not say what that is")
+                    raise MachineError(f"entry {e.name} has the port `{p.value}`, and the program does not say what "
+                                       f"that is")
 
     @property
     def values(self) -> Mapping[str, Value]:
         return self.program.values
 
     def passes(self, entry: str) -> tuple[Entry, ...]:
-        """The entries that together are one of the model's, one step a call, in the order in which they run: more than one for a
-        bidirectional encoder (`nnac.schedule.passes`)."""
-        return tuple(e for n, e in self.program.entries.items() if n != INIT and e.steps == 1 and e.model_entry == entry)
+        """The entries that together are one of the model's, one step a call, in the order in which they run: more than
+        one for a bidirectional encoder (`nnac.schedule.passes`)."""
+        return tuple(e for n, e in self.program.entries.items() if n != INIT and e.steps == 1
+                     and e.model_entry == entry)
 
     @cached_property
     def inputs(self) -> Mapping[str, tuple[str, ...]]:
@@ -67,7 +70,8 @@ class Emulator:
         joined = {v: halves for v, halves in self.program.joins.items() if set(halves) <= set(made)}
         taken = {p.value for e in passes for p in e.inputs} | {h for halves in joined.values() for h in halves}
         made += joined
-        return (tuple(dict.fromkeys(p.value for e in passes for p in e.inputs if p.value not in made)), tuple(v for v in made if v not in taken))
+        return (tuple(dict.fromkeys(p.value for e in passes for p in e.inputs if p.value not in made)),
+                tuple(v for v in made if v not in taken))
 
     def bidirectional(self, entry: str) -> bool:
         """Whether one of the entry's passes goes through the sequence from its end."""
@@ -91,13 +95,15 @@ class Emulator:
 
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
-        """inputs [T, B, width] integers -> (outputs [T', B, width], new state); T whole steps.  MachineError: what the program does wrong.
+        """inputs [T, B, width] integers -> (outputs [T', B, width], new state); T whole steps.  MachineError: what the
+        program does wrong.
 
-        ``lengths``: the steps of each row (default: all), where the entry has a backward pass.  It begins at a row's last step, with its
-        states at their initial values, and leaves the row's ``state`` as it was.
+        ``lengths``: the steps of each row (default: all), where the entry has a backward pass.  It begins at a row's
+        last step, with its states at their initial values, and leaves the row's ``state`` as it was.
         """
         values, after = dict(inputs), dict(state)
-        if any(len(v) < self.values[k].rate for k, v in inputs.items()):         # shorter than a step: nothing is computed
+        # shorter than a step: nothing is computed
+        if any(len(v) < self.values[k].rate for k, v in inputs.items()):
             rows = next(iter(inputs.values())).shape[1]
             return {k: np.zeros((0, rows, self.values[k].width), np.int64) for k in self.outputs[entry]}, after
         steps = {len(v) // self.values[k].rate for k, v in inputs.items()}
@@ -109,7 +115,8 @@ class Emulator:
             seen: dict[str, NDArray] = {}
             given = {p.value: values[p.value] for p in one.inputs}
             if one.backward:
-                order = _from_the_end(np.full(rows, total) if lengths is None else np.minimum(np.asarray(lengths), total), total)
+                order = _from_the_end(np.full(rows, total) if lengths is None
+                                      else np.minimum(np.asarray(lengths), total), total)
                 made, _ = self._pass(one, {k: _ordered(v, order, self.values[k].rate) for k, v in given.items()},
                                      self.initial_state(entry, rows), None)
                 values |= {k: _ordered(v, order, self.values[k].rate) for k, v in made.items()}
@@ -127,8 +134,10 @@ class Emulator:
                         watch(name, v)
         return {k: values[k] for k in self.outputs[entry]}, {k: after[k] for k in state}
 
-    def _pass(self, one: Entry, inputs: Mapping[str, NDArray], state: State, seen: dict[str, NDArray] | None) -> tuple[dict[str, NDArray], State]:
-        """One entry of the program over a sequence, in the order in which it wants its steps; every value it made into ``seen``."""
+    def _pass(self, one: Entry, inputs: Mapping[str, NDArray], state: State, seen: dict[str, NDArray] |
+              None) -> tuple[dict[str, NDArray], State]:
+        """One entry of the program over a sequence, in the order in which it wants its steps; every value it made into
+        ``seen``."""
         many = self.program.entries.get(f"{one.part}.steps")
         rows = next(iter(inputs.values())).shape[1]
         m = self.machine(rows)
@@ -138,14 +147,16 @@ class Emulator:
         keep = None if seen is None else lambda name, v: watched.setdefault(name, []).append(v[:, :rows])
         t, end = 0, min(len(v) // self.values[k].rate for k, v in inputs.items())
         while t < end:
-            step = many if many and end - t >= many.steps else one       # frame batching for whole groups, single steps for the rest
+            # frame batching for whole groups, single steps for the rest
+            step = many if many and end - t >= many.steps else one
             given = {}
             for name, v in inputs.items():
                 rate = self.values[name].rate
                 part = v[t * rate:(t + step.steps) * rate]
                 given[name] = _padded(_turned(part, rate) if one.backward else part, m.batch, 1)
             for name, v in m.run(step.name, given, keep).items():
-                collected.setdefault(name, []).append(_turned(v[:, :rows], self.values[name].rate) if one.backward else v[:, :rows])
+                collected.setdefault(name, []).append(_turned(v[:, :rows], self.values[name].rate) if one.backward
+                                                      else v[:, :rows])
             t += step.steps
         if seen is not None:
             seen |= {name: np.concatenate(parts) for name, parts in watched.items()}
@@ -154,7 +165,8 @@ class Emulator:
 
 
 def _from_the_end(lengths: NDArray, total: int) -> NDArray:
-    """[total, rows]: which step of each row is the t-th from its end; beyond its first, the steps that do not count.  Its own inverse."""
+    """[total, rows]: which step of each row is the t-th from its end; beyond its first, the steps that do not count.
+    Its own inverse."""
     t = np.arange(total)[:, None]
     return np.where(t < lengths, lengths - 1 - t, t)
 

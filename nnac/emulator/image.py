@@ -57,12 +57,14 @@ class Entry:
 
     @cached_property
     def timing(self) -> Timing:
-        """Cycles of every instruction, from a machine at rest.  MachineError: deadlock, overflow of a semaphore, a race."""
+        """Cycles of every instruction, from a machine at rest.  MachineError: deadlock, overflow of a semaphore, a
+        race."""
         try:
             timing = simulate(self.code, self.config, checked=True)
             check_races(self.code, timing, self.config, self.sizes, self.touched)
             if self.predicted not in (None, timing.cycles):
-                raise MachineError(f"the program promises {self.predicted:,} cycles of {self.name}; it takes {timing.cycles:,}")
+                raise MachineError(f"the program promises {self.predicted:,} cycles of {self.name}; it takes "
+                                   f"{timing.cycles:,}")
         except MachineError as error:
             raise self.locate(error) from None
         return timing
@@ -86,7 +88,8 @@ class Image:
     target: Target | None = None
     scratch: tuple[int, int] | None = None
     source: Any = field(default=None, repr=False)
-    matrices: dict[bytes, Any] = field(factory=dict, repr=False)          # of the plans, shared by all machines of this image
+    # of the plans, shared by all machines of this image
+    matrices: dict[bytes, Any] = field(factory=dict, repr=False)
 
     @cached_property
     def streams(self) -> DecodedStreams:
@@ -100,7 +103,8 @@ class Image:
 
 
 def image(program: Any, config: MachineConfig | None = None, target: Target | None = None) -> Image:
-    """Make ``program`` ready: a Program, an Assembly, or instructions (entry ``main``).  MachineError: what is wrong, and where."""
+    """Make ``program`` ready: a Program, an Assembly, or instructions (entry ``main``).  MachineError: what is wrong,
+    and where."""
     if isinstance(program, Image):
         return program
     if isinstance(program, Program):
@@ -111,7 +115,8 @@ def image(program: Any, config: MachineConfig | None = None, target: Target | No
 
 
 def _sizes(config: MachineConfig, dram: int) -> dict[str, int]:
-    return dict(A=config.a_bytes, W=config.words, ACC=config.banks * config.columns, LUT=config.luts, TABLE=config.decoder_tables, DRAM=dram)
+    return dict(A=config.a_bytes, W=config.words, ACC=config.banks * config.columns, LUT=config.luts,
+                TABLE=config.decoder_tables, DRAM=dram)
 
 
 def _decoded(name: str, data: bytes) -> tuple[Instruction, ...]:
@@ -127,10 +132,12 @@ def _of_program(program: Program, config: MachineConfig | None) -> Image:
     entries = {}
     for name, e in program.entries.items():
         rows = [program.debug[int(k)] for k in e.lines]
-        entries[name] = Entry(name, _decoded(name, np.ascontiguousarray(e.words, "<u8").tobytes()), [(r[0], r[1]) for r in rows], config, sizes,
+        entries[name] = Entry(name, _decoded(name, np.ascontiguousarray(e.words, "<u8").tobytes()),
+                              [(r[0], r[1]) for r in rows], config, sizes,
                               e.inputs, e.outputs, e.taps, e.steps, e.cycles, [r[2] for r in rows], program.writable)
         entries[name].check()
-    return Image(config, entries, np.ascontiguousarray(program.dram, np.uint8), program.states, program.target, program.writable, program)
+    return Image(config, entries, np.ascontiguousarray(program.dram, np.uint8), program.states, program.target,
+                 program.writable, program)
 
 
 def _of_assembly(assembly: Assembly, config: MachineConfig, target: Target | None) -> Image:
@@ -141,8 +148,10 @@ def _of_assembly(assembly: Assembly, config: MachineConfig, target: Target | Non
     for name, code in assembly.code.items():
         # through the bytes, so that what runs is what an encoded program would be
         code = _decoded(name, encode_all(code))
-        ports = {kind: tuple(_port(s) for s in assembly.symbols if s.kind == kind and s.entry in ("", name)) for kind in ("input", "output")}
-        entries[name] = Entry(name, code, assembly.debug.get(name) or [("", "")] * len(code), config, sizes, ports["input"], ports["output"],
+        ports = {kind: tuple(_port(s) for s in assembly.symbols if s.kind == kind and s.entry in ("", name))
+                 for kind in ("input", "output")}
+        entries[name] = Entry(name, code, assembly.debug.get(name) or [("", "")] * len(code), config, sizes,
+                              ports["input"], ports["output"],
                               writable=scratch)
         entries[name].check()
     states = tuple(Slot(s.name, s.address, s.width, s.bits // 8) for s in assembly.symbols if s.kind == "state")

@@ -1,7 +1,9 @@
-"""Exact integer matrix products, fast: ``x @ w.T`` of small integers, on the carrier that is proved exact for these weights.
+"""Exact integer matrix products, fast: ``x @ w.T`` of small integers, on the carrier that is proved exact for these
+weights.
 
-With numba: int8 or int16 weights as they are, int32 or int64 sums.  Without, and for large batches: BLAS on float32 while every sum stays below
-2^24, on float64 below 2^53.  ``bound`` is the largest sum of magnitudes that a row can reach, `arith.accumulator_bound`.
+With numba: int8 or int16 weights as they are, int32 or int64 sums.  Without, and for large batches: BLAS on float32
+while every sum stays below 2^24, on float64 below 2^53.  ``bound`` is the largest sum of magnitudes that a row can
+reach, `arith.accumulator_bound`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 
 from nnac.emulator.jit import njit
 
-BLAS_BATCH = 48                                         # vectors from which a float GEMM beats integer dot products (measured)
+# vectors from which a float GEMM beats integer dot products (measured)
+BLAS_BATCH = 48
 
 if njit is not None:
 
@@ -39,7 +42,8 @@ class Matrix:
 
     def __init__(self, weight: NDArray, bits: int, *, native: bool | None = None) -> None:
         self.weight = np.ascontiguousarray(weight)
-        total = max((int(np.abs(part.astype(np.int64)).sum(1).max(initial=0)) for part in np.array_split(self.weight, 16)), default=0)
+        total = max((int(np.abs(part.astype(np.int64)).sum(1).max(initial=0))
+                     for part in np.array_split(self.weight, 16)), default=0)
         self.bound = total << bits - 1
         self.native = njit is not None if native is None else native
         if self.bound >= 1 << 53:

@@ -16,7 +16,8 @@ from nnac.target import Target
 
 
 def find_target(name: str) -> Target:
-    """A target by the name of a shipped one (``edge``), or of a file that declares one (the last in it).  DiagnosticError."""
+    """A target by the name of a shipped one (``edge``), or of a file that declares one (the last in it).
+    DiagnosticError."""
     from nnac.language.check import check_file
     from nnac.language.machine import machine_of
     from nnac.language.tables import data_file
@@ -25,7 +26,8 @@ def find_target(name: str) -> Target:
     path = Path(name) if name.endswith(".nnac") else folder / f"{name}.nnac"
     if not path.exists():
         shipped = sorted(f.stem for f in folder.glob("*.nnac"))
-        raise DiagnosticError([Diagnostic("unknown-target", f"no target is called `{name}`", (), (did_you_mean(name, shipped),))])
+        raise DiagnosticError([Diagnostic("unknown-target", f"no target is called `{name}`", (),
+                                          (did_you_mean(name, shipped),))])
     checked = check_file(path)
     declared = [d for d in checked.scope.targets.values() if d.file is checked.file]
     problems = [d for d in checked.diagnostics if d.severity == "error"]
@@ -44,11 +46,13 @@ def read_assembly(path: str) -> Assembly:
         source = Source(path, text)
         start = source.line_starts[error.line - 1] + error.column - 1
         span = Span(source, start, min(start + error.length, len(text)))
-        raise DiagnosticError([Diagnostic("assembly", error.message, (Label(span),), (error.help,) if error.help else ())]) from None
+        raise DiagnosticError([Diagnostic("assembly", error.message, (Label(span),), (error.help,) if error.help
+                                          else ())]) from None
 
 
 def to_program(assembly: Assembly, target: Target) -> Program:
-    """An assembled text as a program file for ``target``; cycles are counted, races and deadlock excluded.  MachineError."""
+    """An assembled text as a program file for ``target``; cycles are counted, races and deadlock excluded.
+    MachineError."""
     from nnac.emulator.image import image
 
     made = image(assembly, target=target)
@@ -58,8 +62,10 @@ def to_program(assembly: Assembly, target: Target) -> Program:
         words = np.frombuffer(encode_all(e.code), "<u8").reshape(-1, 2)
         lines = np.array([rows.setdefault((layer, origin, ""), len(rows)) for layer, origin in e.origins], np.uint32)
         entries[name] = Entry(name, words, lines, e.inputs, e.outputs, cycles=e.timing.cycles)
-    states = tuple(Slot(s.name, s.address, s.width, s.bits // 8, entry=s.entry) for s in assembly.symbols if s.kind == "state")
-    return Program(target, entries, np.frombuffer(assembly.dram, np.uint8), states, debug=tuple(rows), isa="nnac", writable=made.scratch)
+    states = tuple(Slot(s.name, s.address, s.width, s.bits // 8, entry=s.entry) for s in assembly.symbols
+                   if s.kind == "state")
+    return Program(target, entries, np.frombuffer(assembly.dram, np.uint8), states, debug=tuple(rows), isa="nnac",
+                   writable=made.scratch)
 
 
 def code(program: Program, entry: str) -> list[Instruction]:
@@ -68,12 +74,14 @@ def code(program: Program, entry: str) -> list[Instruction]:
 
 
 def to_assembly(program: Program, entry: str | None = None, *, data: bool = False) -> Assembly:
-    """A program file as text would have it; ``data``: its DRAM image too.  Ports that text cannot express (in pieces) are left out."""
+    """A program file as text would have it; ``data``: its DRAM image too.  Ports that text cannot express (in pieces)
+    are left out."""
     names = [entry] if entry else list(program.entries)
     symbols: list[Symbol] = []
     for name in names:
         e = program.entry(name)
-        symbols += [_symbol(p, kind, name) for kind, ports in (("input", e.inputs), ("output", e.outputs)) for p in ports
+        symbols += [_symbol(p, kind, name) for kind, ports in (("input", e.inputs), ("output", e.outputs))
+                    for p in ports
                     if len(p.segments) == 1 and p.segments[0][0] == 0 and p.stride in (0, p.width * p.size)]
     symbols += [Symbol(s.name, "state", s.address, 8 * s.size, s.width, 1, s.entry) for s in program.states]
     debug = {name: [program.where(name, k)[:2] for k in range(len(program.entries[name].words))] for name in names}
@@ -86,7 +94,8 @@ def _symbol(p: Port, kind: str, entry: str) -> Symbol:
 
 
 def load(path: str, target: str = "edge") -> Any:
-    """A program file, or assembler text (``.s``, ``.asm``) for ``target``.  ProgramError, DiagnosticError, MachineError."""
+    """A program file, or assembler text (``.s``, ``.asm``) for ``target``.  ProgramError, DiagnosticError,
+    MachineError."""
     if path.endswith((".s", ".asm")):
         return to_program(read_assembly(path), find_target(target))
     return Program.load(path)

@@ -4,9 +4,9 @@
     outputs = machine.run("encoder.step", {"features": frames})        # frames [vectors, batch, width]
     machine.cycles, machine.timing("encoder.step")
 
-Function and time are separate.  Function: instructions one after another, in program order (`interpret`), or the same translated once into
-large matrix products (`translate`, the default), equal bit for bit.  Time: `timing`, once an entry, for it depends on no data.
-`hazards` proves that the two belong together.
+Function and time are separate.  Function: instructions one after another, in program order (`interpret`), or the same
+translated once into large matrix products (`translate`, the default), equal bit for bit.  Time: `timing`, once an
+entry, for it depends on no data. `hazards` proves that the two belong together.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Machine:
     The entry ``init``, if there is one, runs at once: it loads pinned weights and tables.
     """
 
-    def __init__(self, program: Any, config: MachineConfig | None = None, *, target: Target | None = None, batch: int = 1,
+    def __init__(self, program: Any, config: MachineConfig | None = None, *, target: Target | None = None,
+                 batch: int = 1,
                  fast: bool = True, host: Host | None = None) -> None:
         self.image: Image = image(program, config, target)
         self.config = self.image.config
@@ -71,9 +72,11 @@ class Machine:
 
     def run(self, entry: str = "main", inputs: Mapping[str, NDArray] | None = None,
             watch: Callable[[str, NDArray], None] | None = None) -> dict[str, NDArray]:
-        """Run one entry: write ``inputs`` (integers [vectors, batch, width] by name), execute, return the outputs likewise.
+        """Run one entry: write ``inputs`` (integers [vectors, batch, width] by name), execute, return the outputs
+        likewise.
 
-        watch   called with name and integers of every tapped value (interprets).  MachineError: anything the program does wrong.
+        watch   called with name and integers of every tapped value (interprets).  MachineError: anything the program
+                does wrong.
         """
         e = self.image.entry(entry)
         given = dict(inputs or {})
@@ -81,7 +84,8 @@ class Machine:
             if port.value in given:
                 port.scatter(self.memories.a, np.asarray(given.pop(port.value), np.int64))
         if given:
-            raise DataError(f"entry {entry} has no input `{next(iter(given))}` (it has: {', '.join(p.value for p in e.inputs) or 'none'})")
+            raise DataError(f"entry {entry} has no input `{next(iter(given))}` (it has: "
+                            f"{', '.join(p.value for p in e.inputs) or 'none'})")
         timing = e.timing
         if watch is None and self.fast:
             self._run_translated(e)
@@ -121,7 +125,8 @@ class Machine:
                     made.run(m)
                     continue
                 except (MachineError, BadData):
-                    pass                 # nothing is written before all is computed: the interpreter says where it went wrong
+                    # nothing is written before all is computed: the interpreter says where it went wrong
+                    pass
             interpret(e, m, None, first, end)
 
     def translations(self) -> list[Translation | Interpreted]:
@@ -147,7 +152,8 @@ class Machine:
             known[name].scatter(self.memories.a, np.asarray(value, np.int64)[None])
 
     def reset(self, utterances: Any = None) -> None:
-        """Every state to its initial value, for all utterances or those that ``utterances`` (an index of the batch axis) picks."""
+        """Every state to its initial value, for all utterances or those that ``utterances`` (an index of the batch
+        axis) picks."""
         at = slice(None) if utterances is None else utterances
         for s in self.image.states:
             part = self.memories.a[at]
@@ -172,7 +178,8 @@ def hands_on_accumulators(e: Entry) -> bool:
     return False
 
 
-def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None, first: int = 0, end: int | None = None) -> None:
+def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None, first: int = 0, end: int |
+              None = None) -> None:
     """Execute (part of) an entry instruction by instruction: the plain meaning, and the oracle of `translate`.
 
     MachineError names the instruction.

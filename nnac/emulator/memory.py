@@ -1,7 +1,8 @@
 """The machine's memories, for a batch of utterances in lockstep: what instructions read and write.
 
-Everything an utterance owns has a leading batch axis (A, ACC, the writable part of DRAM); weights, tables and the read-only part of
-DRAM are the same for all.  Programs and data come from outside, so what only data can break is checked here: streams, indices, overflows.
+Everything an utterance owns has a leading batch axis (A, ACC, the writable part of DRAM); weights, tables and the
+read-only part of DRAM are the same for all.  Programs and data come from outside, so what only data can break is
+checked here: streams, indices, overflows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _KINDS = {size: np.dtype(f"<i{size}") for size in (1, 2, 4)}
 
 
 class DecodedStreams:
-    """Words of the weight tiles in one DRAM image, decoded once.  LDW can read only what STA cannot write, so a tile never changes."""
+    """Words of the weight tiles in one DRAM image, decoded once.  LDW can read only what STA cannot write, so a tile
+    never changes."""
 
     def __init__(self, dram: NDArray, lanes: int) -> None:
         self.dram, self.lanes = dram, lanes
@@ -33,11 +35,13 @@ class DecodedStreams:
         self._numbers: dict[tuple, int] = {}
 
     def header(self, table: LDT) -> bytes:
-        """The stream header that ``table`` loads.  DataError: it is none, or takes another number of steps than announced."""
+        """The stream header that ``table`` loads.  DataError: it is none, or takes another number of steps than
+        announced."""
         header = self.dram[table.dram: table.dram + table.bytes].tobytes()
         codec, _, contents = self._parse(header)
         if codec.table_steps(contents) != table.steps:
-            raise DataError(f"the decoder table takes {codec.table_steps(contents)} steps to fill, the instruction says {table.steps}")
+            raise DataError(f"the decoder table takes {codec.table_steps(contents)} steps to fill, the instruction "
+                            f"says {table.steps}")
         return header
 
     def _parse(self, header: bytes) -> tuple[Any, Any, Any]:
@@ -50,7 +54,8 @@ class DecodedStreams:
         return self._headers[header]
 
     def tile(self, header: bytes, i: LDW) -> tuple[NDArray, NDArray]:
-        """(live words int8 [live, lanes], input of each uint16 [live]) of the tile that ``i`` loads.  DataError: damaged, or not as announced."""
+        """(live words int8 [live, lanes], input of each uint16 [live]) of the tile that ``i`` loads.  DataError:
+        damaged, or not as announced."""
         key = (header, i.dram, i.bytes, i.rows, i.cols)
         if key not in self._tiles:
             self.decode(header, [i])
@@ -87,7 +92,8 @@ class DecodedStreams:
 class Memories:
     """All memories of one machine.  See the manual for what each is.
 
-    a  uint8 [batch, a_bytes]    w  int8 [words, lanes]    index  uint16 [words]    tag  int64 [words]: which load filled the word
+    a  uint8 [batch, a_bytes]    w  int8 [words, lanes]    index  uint16 [words]
+    tag  int64 [words]: which load filled the word
     acc  int64 [batch, banks, columns, lanes]      luts  int64 [slots, 513]
     """
 
@@ -116,7 +122,8 @@ class Memories:
     def sizes(self) -> dict[str, int]:
         """First address beyond each memory."""
         c = self.config
-        return dict(A=c.a_bytes, W=c.words, ACC=c.banks * c.columns, LUT=c.luts, TABLE=c.decoder_tables, DRAM=self.scratch_range[1])
+        return dict(A=c.a_bytes, W=c.words, ACC=c.banks * c.columns, LUT=c.luts, TABLE=c.decoder_tables,
+                    DRAM=self.scratch_range[1])
 
     # ---- all of them at one time
 
@@ -149,11 +156,13 @@ class Memories:
             self.store(operand, values)
 
     def fetch(self, operand: Operand) -> Any:
-        """Integers int64 [batch, *shape]; accumulators int64 [batch, columns, lanes]; words: the pair (weights, inputs)."""
+        """Integers int64 [batch, *shape]; accumulators int64 [batch, columns, lanes]; words: the pair (weights,
+        inputs)."""
         if isinstance(operand, Integers):
             size, kind = operand.n * operand.size, _KINDS[operand.size]
             if not operand.rows:
-                return np.ascontiguousarray(self.a[:, operand.address: operand.address + size]).view(kind).astype(np.int64)
+                return np.ascontiguousarray(self.a[:, operand.address: operand.address +
+                                                   size]).view(kind).astype(np.int64)
             raw = np.stack([self.a[:, first: first + size] for first in operand.places], 1)
             return raw.view(kind).astype(np.int64)
         if isinstance(operand, Accumulators):
@@ -190,7 +199,8 @@ class Memories:
         first, last = self.scratch_range
         end = address + size
         if not 0 <= address <= end <= max(len(self.dram), last):
-            raise AddressError(f"DRAM {address:#x} … {end:#x} does not lie in the image of {max(len(self.dram), last):#x} bytes")
+            raise AddressError(f"DRAM {address:#x} … {end:#x} does not lie in the image of "
+                               f"{max(len(self.dram), last):#x} bytes")
         part = self.dram[address:end]
         if end <= first or last <= address:
             return np.broadcast_to(part, (self.batch, size)) if utterance is None else part
@@ -207,7 +217,8 @@ class Memories:
     def write_dram(self, address: int, data: NDArray) -> None:
         first, last = self.scratch_range
         if not (first <= address and address + data.shape[-1] <= last):
-            raise AddressError(f"DRAM {address:#x} … {address + data.shape[-1]:#x} is read-only (writable: {first:#x} … {last:#x})")
+            raise AddressError(f"DRAM {address:#x} … {address + data.shape[-1]:#x} is read-only (writable: {first:#x} "
+                               f"… {last:#x})")
         self.scratch[:, address - first: address - first + data.shape[-1]] = data
 
     # ---- weights
@@ -248,7 +259,8 @@ class Memories:
 
 
 def check_table(slot: int, symmetry: str, entries: NDArray) -> None:
-    """BadData unless a table's entries can have this symmetry: ``complement`` gives 0 … 32768; an ``exp`` is positive and not 0 at 0.
+    """BadData unless a table's entries can have this symmetry: ``complement`` gives 0 … 32768; an ``exp`` is positive
+    and not 0 at 0.
 
     ``odd`` takes any, and so do ``entries`` that are read as they are.
     """

@@ -1,4 +1,5 @@
-"""One run of an entry as a picture: a row for each unit, time to the right, a colour for each layer.  SVG, made of plain text.
+"""One run of an entry as a picture: a row for each unit, time to the right, a colour for each layer.  SVG, made of
+plain text.
 
 A column of the picture stands for many cycles; a bar is as high as the share of them in which the unit worked.
 """
@@ -12,7 +13,8 @@ import numpy as np
 
 from nnac.emulator.analysis import RESOURCES, WORK, Analysis
 
-PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#882255", "#44aa99", "#999933", "#332288", "#ddaa33", "#117733")
+PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#882255", "#44aa99", "#999933", "#332288",
+           "#ddaa33", "#117733")
 WAITS, IDLE = "#e4e4e4", "#ffffff"
 LEFT, ROW, GAP, TOP = 92, 26, 8, 46
 ROWS = {"DRAM": "DRAM bus", "DECODER": "decoder", "MV": "MV", "VX": "VX", "DA": "DA"}
@@ -31,15 +33,19 @@ def svg(run: Analysis, first: int = 0, end: int | None = None, width: int = 1100
     height = TOP + len(shown) * (ROW + GAP) + 34 + 18 * legend
     cycles = end - first
     ms = 1e3 * run.entry.timing.cycles / run.config.clock
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + width + 70}" height="{height}" font-family="sans-serif" font-size="12">',
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + width + 70}" height="{height}" '
+           f'font-family="sans-serif" font-size="12">',
            f'<rect width="100%" height="100%" fill="{IDLE}"/>',
-           f'<text x="8" y="20" font-size="14" font-weight="bold">{escape(run.entry.name)} on {escape(run.config.name)}: '
+           f'<text x="8" y="20" font-size="14" font-weight="bold">{escape(run.entry.name)} on '
+           f'{escape(run.config.name)}: '
            f"{run.entry.timing.cycles:,} cycles, {ms:.3f} ms, {run.roofline.ratio:.3f} x roofline</text>"]
     for row, resource in enumerate(shown):
         y = TOP + row * (ROW + GAP)
-        out.append(f'<text x="8" y="{y + 17}">{ROWS[resource]}</text><text x="{LEFT + width + 8}" y="{y + 17}" fill="#555">'
+        out.append(f'<text x="8" y="{y + 17}">{ROWS[resource]}</text><text x="{LEFT + width + 8}" y="{y + 17}" '
+                   f'fill="#555">'
                    f"{run.utilisation[resource]:.1%}</text>")
-        out.append(f'<rect x="{LEFT}" y="{y}" width="{width}" height="{ROW}" fill="none" stroke="#bbb" stroke-width="0.5"/>')
+        out.append(f'<rect x="{LEFT}" y="{y}" width="{width}" height="{ROW}" fill="none" stroke="#bbb" '
+                   f'stroke-width="0.5"/>')
         out += _row(run, resource, first, cycles, width, y, colours)
     y = TOP + len(shown) * (ROW + GAP) + 8
     for k in range(6):
@@ -47,15 +53,18 @@ def svg(run: Analysis, first: int = 0, end: int | None = None, width: int = 1100
         out.append(f'<text x="{LEFT + width * k // 5}" y="{y}" fill="#555" text-anchor="middle">{at:,}</text>')
     for k, layer in enumerate(layers):
         x, line = LEFT + k % 5 * (width // 5), y + 18 * (k // 5) + 12
-        out.append(f'<rect x="{x}" y="{line}" width="12" height="12" fill="{colours[layer]}"/><text x="{x + 17}" y="{line + 10}">'
+        out.append(f'<rect x="{x}" y="{line}" width="12" height="12" fill="{colours[layer]}"/><text x="{x + 17}" '
+                   f'y="{line + 10}">'
                    f"{escape(layer)}</text>")
-    out.append(f'<rect x="8" y="{y + 12}" width="12" height="12" fill="{WAITS}" stroke="#bbb"/><text x="25" y="{y + 22}">waits</text></svg>')
+    out.append(f'<rect x="8" y="{y + 12}" width="12" height="12" fill="{WAITS}" stroke="#bbb"/><text x="25" '
+               f'y="{y + 22}">waits</text></svg>')
     return "\n".join(out) + "\n"
 
 
-def _row(run: Analysis, resource: str, first: int, cycles: int, width: int, y: int, colours: dict[str, str]) -> list[str]:
-    """Bars of one row: in each column as high as the share of its cycles that worked, in the colour of the layer that worked most, before
-    grey where the unit waited; equal neighbours joined."""
+def _row(run: Analysis, resource: str, first: int, cycles: int, width: int, y: int,
+         colours: dict[str, str]) -> list[str]:
+    """Bars of one row: in each column as high as the share of its cycles that worked, in the colour of the layer that
+    worked most, before grey where the unit waited; equal neighbours joined."""
     palette = [IDLE, WAITS, *dict.fromkeys(colours.values()), "#888888"]
     held = np.zeros((len(palette), width + 1))
     for span in run.spans(resource):
@@ -75,7 +84,8 @@ def _row(run: Analysis, resource: str, first: int, cycles: int, width: int, y: i
 
 def _bars(high: np.ndarray, colour: np.ndarray, palette: list[str], y: int) -> list[str]:
     cuts = [0, *(np.flatnonzero((np.diff(high) != 0) | (np.diff(colour) != 0)) + 1).tolist(), len(high)]
-    return [f'<rect x="{LEFT + a}" y="{y + ROW - high[a]}" width="{b - a}" height="{high[a]}" fill="{palette[colour[a]]}"/>'
+    return [f'<rect x="{LEFT + a}" y="{y + ROW - high[a]}" width="{b - a}" height="{high[a]}" '
+            f'fill="{palette[colour[a]]}"/>'
             for a, b in pairwise(cuts) if high[a]]
 
 

@@ -1,8 +1,8 @@
 """Time, fast: the clocked rules of `clocked`, evaluated only in cycles in which something can change.
 
-Between two such *wake* cycles no register changes, so nothing that the rules read changes, so evaluating them would do nothing: the
-model is exact by construction, and `tests/test_emulator_timing.py` compares it with the rules evaluated in every cycle.
-Time depends on instructions and configuration only, never on data.
+Between two such *wake* cycles no register changes, so nothing that the rules read changes, so evaluating them would do
+nothing: the model is exact by construction, and `tests/test_emulator_timing.py` compares it with the rules evaluated in
+every cycle. Time depends on instructions and configuration only, never on data.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _FINE, _STUCK, _OVERFLOW = range(3)
 # places in the loop's ``state``: what it leaves behind besides times
 _PC, _CYCLE, _SEGMENTS, _CULPRIT, _SEM = range(5)            # from _SEM on the semaphores,
 _STARTED = _SEM + SEMAPHORES                                 # from here on the instructions started, by unit
-WORTH_COMPILING = 2000                       # instructions from which the compiled loop is called: below, it is not worth loading
+# instructions from which the compiled loop is called: below, it is not worth loading
+WORTH_COMPILING = 2000
 
 
 @frozen(eq=False)
@@ -37,7 +38,8 @@ class Timing:
     """When everything happened.  All arrays by instruction index, cycles from 0.
 
     arrive   first cycle in which the instruction stands in its unit's queue (CT: in which it is next to be fetched)
-    start, done   first and last cycle of the instruction       free   first cycle in which its unit could start the next
+    start, done   first and last cycle of the instruction       free
+    first cycle in which its unit could start the next
     decode   first cycle in the decoder (LDW, LDT; else -1)
     bus      data phases: (first cycle, cycle after the last, instruction, bursts), in order
     """
@@ -59,7 +61,8 @@ class Timing:
 def stream_bursts(code: Sequence[Instruction], config: MachineConfig) -> list[int]:
     """DRAM bursts of each instruction (0 if it uses no DRAM).
 
-    A stream (LDW, LDT) that begins in the burst in which the last one ended does not read it again; every transfer is a burst at least.
+    A stream (LDW, LDT) that begins in the burst in which the last one ended does not read it again; every transfer is a
+    burst at least.
     """
     out, held = [], -1
     for i in code:
@@ -78,15 +81,19 @@ def check_code(code: Sequence[Instruction], config: MachineConfig) -> None:
         raise CodeError("an entry ends in HALT")
     for at, i in enumerate(code):
         case = Case(i, config, at == len(code) - 1)
-        wrong = next((w for r in i.rules if (w := r.broken(i, config))), "") or next((w for r in CODE if (w := r.broken(case))), "")
+        wrong = next((w for r in i.rules if (w := r.broken(i, config))),
+                     "") or next((w for r in CODE if (w := r.broken(case))), "")
         if wrong:
             raise CodeError(wrong).at("", at, i)
 
 
-def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bool | None = None, checked: bool = False) -> Timing:
-    """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the instruction.
+def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bool | None = None,
+             checked: bool = False) -> Timing:
+    """Start and done cycle of every instruction of one entry, from a machine at rest.  MachineError names the
+    instruction.
 
-    compiled   use the loop compiled by numba (None: if there is numba and the entry is long); the loop is the same source either way
+    compiled   use the loop compiled by numba (None: if there is numba and the entry is long); the loop is the same
+               source either way
     checked    `check_code` has passed already
     """
     if not checked:
@@ -110,11 +117,13 @@ def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bo
         order += [i for i in range(n) if unit[i] == e]
         first[e + 1] = len(order)
     most = first[1] + 2 * (first[2] - first[1]) + 1
-    sizes = [config.ring_bytes, config.outstanding, config.queue, config.latency, config.burst_cycles.numerator, config.burst_cycles.denominator]
+    sizes = [config.ring_bytes, config.outstanding, config.queue, config.latency, config.burst_cycles.numerator,
+             config.burst_cycles.denominator]
     out = [[0] * n, [-1] * n, [-1] * n, [0] * n, [-1] * n]                       # arrive, start, done, free, decode
     segments = [[0] * most for _ in range(4)]
     state = [0] * (_STARTED + len(UNITS))
-    given = [unit, wait, wait_at, signal, signal_at, busy, latency, bursts.copy(), need, extra, order, first, sizes, *out, *segments, state]
+    given = [unit, wait, wait_at, signal, signal_at, busy, latency, bursts.copy(), need, extra, order, first, sizes,
+             *out, *segments, state]
     if compiled is None:
         compiled = njit is not None and n >= WORTH_COMPILING
     if compiled:
@@ -127,7 +136,8 @@ def simulate(code: Sequence[Instruction], config: MachineConfig, *, compiled: bo
     state = arrays[-1].tolist()
     if status == _OVERFLOW:
         at = state[_CULPRIT]
-        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at], cycle=state[_CYCLE])
+        raise SemaphoreError(f"a semaphore that it signals counts beyond {SEMAPHORE_MAX}").at("", at, code[at],
+            cycle=state[_CYCLE])
     if status == _STUCK:
         pc, started = state[_PC], state[_STARTED:]
         queues = [[i for i in order[first[e] + started[e]: first[e + 1]] if i < pc] for e in range(4)]
@@ -152,22 +162,26 @@ def _loop(unit: Integers, wait: Integers, wait_at: Integers, signal: Integers, s
           sizes: Integers, arrive: Integers, start: Integers, done: Integers, free: Integers, decoded: Integers,
           seg_first: Integers, seg_end: Integers, seg_instruction: Integers, seg_bursts: Integers,
           state: Integers) -> int:
-    """The wake cycles, on plain sequences of integers (lists, or arrays under numba).  Returns _FINE, _STUCK or _OVERFLOW.
+    """The wake cycles, on plain sequences of integers (lists, or arrays under numba).  Returns _FINE, _STUCK or
+    _OVERFLOW.
 
-    Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start there, or one after the push
-    before it.  Each other actor has one time at which it must be looked at next, NEVER if only another actor's event can help it.
+    Fetch needs no wake cycles: the k-th push into a queue of depth Q happens one cycle after the (k-Q)-th start there,
+    or one after the push before it.  Each other actor has one time at which it must be looked at next, NEVER if only
+    another actor's event can help it.
     """
     room, limit, depth, dram_latency, num, den = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     n = len(unit)
     sem = state[_SEM:_STARTED]
     look = [NEVER, NEVER, NEVER, NEVER, NEVER]                                   # when to look at DW, DA, MV, VX, CT
-    token2 = token3 = token4 = NEVER                                             # when the oldest running MV, VX, CT instruction signals
+    # when the oldest running MV, VX, CT instruction signals
+    token2 = token3 = token4 = NEVER
     signalled2, signalled3 = first[2], first[3]                                  # places in ``order``
     pushed = [0, 0, 0, 0, 0]
     popped = [0, 0, 0, 0, 0]
     can_start = [0, 0, 0, 0, 0]
     blocked = 0                                                                  # units that lack a semaphore
-    request = granted = fetched = finished = first[0]                            # DW: requested, on the bus, in the ring, decoded (places)
+    # DW: requested, on the bus, in the ring, decoded (places)
+    request = granted = fetched = finished = first[0]
     da, da_ready, owner, train, bus_at, decode_at = -1, 0, -1, 0, NEVER, NEVER
     ring = outstanding = segments = pc = fetch_free = c = 0
     stuck, status = -1, _FINE
@@ -199,7 +213,8 @@ def _loop(unit: Integers, wait: Integers, wait_at: Integers, signal: Integers, s
             break
         c = t
         # ---- what became visible in this cycle
-        culprit = signals = -1                                                   # only to apply the tokens of up to five units in one place
+        # only to apply the tokens of up to five units in one place
+        culprit = signals = -1
         for source in range(5 if event == c else 0):
             if source == 0:
                 if decode_at != c:
@@ -215,7 +230,8 @@ def _loop(unit: Integers, wait: Integers, wait_at: Integers, signal: Integers, s
                 if bus_at != c or owner < 0 or train + -(-left[owner] * num // den) != c:
                     continue
                 culprit, owner = owner, -1
-                seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = train, c, culprit, left[culprit]
+                seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = (train, c,
+                        culprit, left[culprit])
                 segments += 1
                 if unit[culprit] == 0:
                     fetched += 1
@@ -269,7 +285,8 @@ def _loop(unit: Integers, wait: Integers, wait_at: Integers, signal: Integers, s
                 k = (c - train - 1) * den // num + 1
                 boundary = train + -(-k * num // den)
                 if k < left[owner] and boundary == c:
-                    seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = train, c, owner, k
+                    seg_first[segments], seg_end[segments], seg_instruction[segments], seg_bursts[segments] = (train,
+                            c, owner, k)
                     segments += 1
                     left[owner] -= k
                     granted -= 1
@@ -350,7 +367,8 @@ def _compiled() -> Callable[..., int]:
     return njit(cache=True, nogil=True)(_loop)
 
 
-def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues: list[list[int]], sem: list[int], cycle: int) -> MachineError:
+def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues: list[list[int]], sem: list[int],
+             cycle: int) -> MachineError:
     """Who waits for what, in words."""
     lines, first = [], None
     for name, queue in zip(UNITS, queues, strict=False):
@@ -358,7 +376,8 @@ def deadlock(code: Sequence[Instruction], config: MachineConfig, pc: int, queues
             i = queue[0]
             first = i if first is None else min(first, i)
             lacking = [f"s{s}" for s in bits(code[i].wait) if not sem[s]]
-            lines.append(f"{name} waits for {', '.join(lacking) or 'room in the ring'} with [{i}] {type(code[i]).__name__}")
+            lines.append(f"{name} waits for {', '.join(lacking) or 'room in the ring'} with [{i}] "
+                         f"{type(code[i]).__name__}")
     if pc < len(code):
         e = UNITS.index(code[pc].unit)
         if e == CT:

@@ -1,11 +1,13 @@
 """Code translated once into large array operations, equal to `interpret` bit for bit.
 
-Two halves: the data flow (`nnac.emulator.dataflow`), and the joining of what is alike and independent (`nnac.emulator.translation`): the MVMs of
-all row bands that read the same activations become one matrix product with their RQs, the LSTM instructions of a layer one LSTM step.
+Two halves: the data flow (`nnac.emulator.dataflow`), and the joining of what is alike and independent
+(`nnac.emulator.translation`): the MVMs of all row bands that read the same activations become one matrix product with
+their RQs, the LSTM instructions of a layer one LSTM step.
 
-What is assumed of the memories at the start (parameters that lie in A, pinned weights, LUTs, decoder tables) is checked before every run
-(`Translation.holds`); if it changed, the code is translated again.  An instruction that cannot be translated is interpreted, with those before
-and after it that share its accumulators (`cut`); `Interpreted.reason` says why.
+What is assumed of the memories at the start (parameters that lie in A, pinned weights, LUTs, decoder tables) is checked
+before every run (`Translation.holds`); if it changed, the code is translated again.  An instruction that cannot be
+translated is interpreted, with those before and after it that share its accumulators (`cut`); `Interpreted.reason` says
+why.
 """
 
 from __future__ import annotations
@@ -41,8 +43,10 @@ def accumulators(ranges: Iterable[Range]) -> set[int]:
 
 
 def cut(e: Entry, first: int, end: int, at: int) -> tuple[int, int]:
-    """The fewest instructions around instruction ``at`` of first … end-1 between which and the others no accumulator is handed on."""
-    live: set[int] = set()                                           # columns that are filled before an instruction and read by it or later
+    """The fewest instructions around instruction ``at`` of first … end-1 between which and the others no accumulator is
+    handed on."""
+    # columns that are filled before an instruction and read by it or later
+    live: set[int] = set()
     low, high = first, end
     for k in reversed(range(first, end)):
         i = e.code[k]

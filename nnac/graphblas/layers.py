@@ -1,4 +1,5 @@
-"""One layer of a real-valued network, ``max(W Y + b, 0)``, in the forms of the literature.  The mathematics: docs/graphblas.md.
+"""One layer of a real-valued network, ``max(W Y + b, 0)``, in the forms of the literature.  The mathematics:
+docs/graphblas.md.
 
 Activations are columns: W [m, k] sparse, Y [k, n], b repeated to a full [m, n].  All are FP32 or all FP64.
 """
@@ -20,10 +21,11 @@ def _operate(c: Matrix, function: Any, operator: Any, a: Matrix, b: Any, doing: 
 
 
 def paper(w: Matrix, y: Matrix, bias: Matrix, zero: Matrix) -> Matrix:
-    """As the paper writes it: ``W Y`` over plus and times; ``+ b`` is times, and ``max 0`` plus, of the semiring max-plus.
+    """As the paper writes it: ``W Y`` over plus and times; ``+ b`` is times, and ``max 0`` plus, of the semiring
+    max-plus.
 
-    Where a row of W has no weight, ``W Y`` has no entry, the bias finds nothing to be added to, and the result is 0: right for
-    biases <= 0 only.
+    Where a row of W has no weight, ``W Y`` has no entry, the bias finds nothing to be added to, and the result is 0:
+    right for biases <= 0 only.
     Source: Kepner et al. 2017, equation 1 and the listing of dnn_wb (GrB_mxm, GrB_eWiseMult, GrB_eWiseAdd).
     """
     same_type(w, y, bias, zero)
@@ -37,7 +39,8 @@ def paper(w: Matrix, y: Matrix, bias: Matrix, zero: Matrix) -> Matrix:
 
 
 def lagraph(w: Matrix, y: Matrix, diagonal: Matrix) -> Matrix:
-    """LAGraph's form: the bias is a diagonal matrix, added by a product over (min, plus); what is not above 0 is dropped.
+    """LAGraph's form: the bias is a diagonal matrix, added by a product over (min, plus); what is not above 0 is
+    dropped.
 
     The result is sparse, and the bias goes where ``W Y`` has an entry, as in `paper`.  Source: LAGraph_dnn.c.
     """
@@ -51,11 +54,13 @@ def lagraph(w: Matrix, y: Matrix, diagonal: Matrix) -> Matrix:
 
 
 def fused(w: Matrix, y: Matrix, bias: Matrix) -> Matrix:
-    """``C := b; C += W Y`` into the full C where it stands; ``max(C, 0)``.  Right for every bias; our choice, and the fastest."""
+    """``C := b; C += W Y`` into the full C where it stands; ``max(C, 0)``.  Right for every bias; our choice, and the
+    fastest."""
     c = bias.duplicate()
     g = c.library
     accumulate_product(c, w, y)
-    _operate(c, g.named("GrB_Matrix_apply_BinaryOp2nd", w.dtype), g.named("GrB_MAX", w.dtype), c, w.dtype.type(0), "max 0")
+    _operate(c, g.named("GrB_Matrix_apply_BinaryOp2nd", w.dtype), g.named("GrB_MAX", w.dtype), c, w.dtype.type(0),
+             "max 0")
     return c.wait()
 
 

@@ -2,7 +2,8 @@
 
 Three rules of the library's speed are kept here, so that nobody meets them (measured: docs/graphblas.md):
 - all operands of an operation have one type: mixed types fall to a generic kernel, a hundred times slower;
-- a sparse matrix stays sparse (``GxB_SPARSITY_CONTROL``): above a density of 1/2 the library would turn it into a bitmap;
+- a sparse matrix stays sparse (``GxB_SPARSITY_CONTROL``): above a density of 1/2 the library would turn it into a
+  bitmap;
 - one thread, and threads that wait asleep: OpenMP threads that spin on busy cores make it tens of times slower.
 """
 
@@ -21,11 +22,14 @@ from nnac.errors import UserError
 Handle = Any                   # a pointer of cffi, which has no types
 Direction = Literal["row", "column"]
 
-TYPES = {np.dtype(k): v for k, v in dict(int8="INT8", int32="INT32", int64="INT64", float32="FP32", float64="FP64").items()}
+TYPES = {np.dtype(k): v for k, v in dict(int8="INT8", int32="INT32", int64="INT64", float32="FP32",
+                                         float64="FP64").items()}
 _C_TYPES = {np.dtype(k): v for k, v in dict(int8="int8_t", int32="int32_t", int64="int64_t", float32="float",
                                             float64="double").items()}
-_ERRORS = ("UNINITIALIZED_OBJECT", "NULL_POINTER", "INVALID_VALUE", "INVALID_INDEX", "DOMAIN_MISMATCH", "DIMENSION_MISMATCH",
-           "OUTPUT_NOT_EMPTY", "NOT_IMPLEMENTED", "PANIC", "INSUFFICIENT_SPACE", "INVALID_OBJECT", "INDEX_OUT_OF_BOUNDS", "EMPTY_OBJECT")
+_ERRORS = ("UNINITIALIZED_OBJECT", "NULL_POINTER", "INVALID_VALUE", "INVALID_INDEX", "DOMAIN_MISMATCH",
+           "DIMENSION_MISMATCH",
+           "OUTPUT_NOT_EMPTY", "NOT_IMPLEMENTED", "PANIC", "INSUFFICIENT_SPACE", "INVALID_OBJECT",
+           "INDEX_OUT_OF_BOUNDS", "EMPTY_OBJECT")
 _STATES = {1: "hypersparse", 2: "sparse", 4: "bitmap", 8: "full"}
 
 
@@ -34,7 +38,8 @@ class GraphBlasError(UserError):
 
 
 class _Library:
-    """The functions (``lib``), the foreign types (``ffi``), and the C library's own allocator, which GraphBLAS is told to use."""
+    """The functions (``lib``), the foreign types (``ffi``), and the C library's own allocator, which GraphBLAS is told
+    to use."""
 
     def __init__(self) -> None:
         # read by OpenMP when it is loaded: later is too late
@@ -48,7 +53,8 @@ class _Library:
             raise GraphBlasError("another part of this program has started GraphBLAS with an allocator of its own")
         suitesparse_graphblas.initialize(blocking=True, memory_manager="c")
         self.version: str = suitesparse_graphblas.__version__
-        self.lib, self.ffi, self.null = suitesparse_graphblas.lib, suitesparse_graphblas.ffi, suitesparse_graphblas.ffi.NULL
+        self.lib, self.ffi, self.null = (suitesparse_graphblas.lib, suitesparse_graphblas.ffi,
+                                         suitesparse_graphblas.ffi.NULL)
         plain = FFI()
         plain.cdef("void *malloc(size_t); void free(void *);")
         c = plain.dlopen(None)
@@ -124,14 +130,17 @@ class Matrix:
 
     @classmethod
     def sparse(cls, indptr: NDArray, indices: NDArray, data: NDArray, cols: int) -> Matrix:
-        """Of rows in CSR: row r has columns ``indices[indptr[r]:indptr[r + 1]]``.  Stays sparse, whatever its density."""
+        """Of rows in CSR: row r has columns ``indices[indptr[r]:indptr[r + 1]]``.  Stays sparse, whatever its
+        density."""
         m = cls.__new__(cls)
         m.library = g = library()
         m.shape, m.dtype = (len(indptr) - 1, cols), data.dtype
-        ip, ix, d = (np.ascontiguousarray(a, t) for a, t in ((indptr, np.uint64), (indices, np.uint64), (data, data.dtype)))
+        ip, ix, d = (np.ascontiguousarray(a, t) for a, t in ((indptr, np.uint64), (indices, np.uint64),
+                                                             (data, data.dtype)))
         pointer = g.ffi.new("GrB_Matrix *")
         load = g.named("GrB_Matrix_import", m.dtype)
-        g.ok(load(pointer, g.type(m.dtype), *m.shape, g.array(ip, "uint64_t"), g.array(ix, "uint64_t"), g.array(d), len(ip), len(ix),
+        g.ok(load(pointer, g.type(m.dtype), *m.shape, g.array(ip, "uint64_t"), g.array(ix, "uint64_t"), g.array(d),
+                  len(ip), len(ix),
                   len(d), g.lib.GrB_CSR_FORMAT), f"a sparse matrix of {m.shape[0]} x {cols}")
         m._own(pointer)
         m._set(g.lib.GxB_SPARSE, g.lib.GxB_SPARSITY_CONTROL)
@@ -152,7 +161,8 @@ class Matrix:
         pointer = g.malloc(count * m.dtype.itemsize)
         g.view(pointer, count, m.dtype).reshape(dense.shape)[...] = dense
         size = max(1, count) * m.dtype.itemsize
-        g.ok(g.lib.GxB_Matrix_pack_FullR(m.handle, g.ffi.new("void **", pointer), size, False, g.null), "filling a matrix")
+        g.ok(g.lib.GxB_Matrix_pack_FullR(m.handle, g.ffi.new("void **", pointer), size, False, g.null),
+             "filling a matrix")
         return m
 
     def duplicate(self) -> Matrix:
@@ -183,7 +193,8 @@ class Matrix:
         g, n = self.library, self.count
         rows, cols, values = np.empty(n, np.uint64), np.empty(n, np.uint64), np.empty(n, self.dtype)
         extract = g.named("GrB_Matrix_extractTuples", self.dtype)
-        g.ok(extract(g.array(rows, "uint64_t"), g.array(cols, "uint64_t"), g.array(values), g.ffi.new("GrB_Index *", n), self.handle),
+        g.ok(extract(g.array(rows, "uint64_t"), g.array(cols, "uint64_t"), g.array(values), g.ffi.new("GrB_Index *", n),
+                     self.handle),
              "reading a matrix")
         return rows.astype(np.int64), cols.astype(np.int64), values
 
@@ -234,7 +245,8 @@ class Vector:
         held = g.malloc(self.size * self.dtype.itemsize)
         g.view(held, self.size, self.dtype)[...] = values
         size = max(1, self.size) * self.dtype.itemsize
-        g.ok(g.lib.GxB_Vector_pack_Full(self.handle, g.ffi.new("void **", held), size, False, g.null), "filling a vector")
+        g.ok(g.lib.GxB_Vector_pack_Full(self.handle, g.ffi.new("void **", held), size, False, g.null),
+             "filling a vector")
 
     def _own(self, pointer: Handle) -> None:
         free: Callable[[Handle], Any] = self.library.lib.GrB_Vector_free
@@ -270,7 +282,8 @@ def accumulate_product(c: Matrix, w: Matrix, x: Matrix) -> None:
     """``C += W X`` over plus and times, into the full matrix C where it stands: the library's fastest form."""
     same_type(c, w, x)
     g = c.library
-    g.ok(g.lib.GrB_mxm(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype), w.handle, x.handle,
+    g.ok(g.lib.GrB_mxm(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype),
+                       w.handle, x.handle,
                        g.null), "C += W X")
     c.wait()
 
@@ -279,13 +292,16 @@ def accumulate_vector(c: Vector, w: Matrix, x: Vector) -> None:
     """``c += W x`` over plus and times, for one vector."""
     same_type(c, w, x)
     g = c.library
-    g.ok(g.lib.GrB_mxv(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype), w.handle, x.handle,
+    g.ok(g.lib.GrB_mxv(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype),
+                       w.handle, x.handle,
                        g.null), "c += W x")
     g.ok(g.lib.GrB_Vector_wait(c.handle, g.lib.GrB_MATERIALIZE), "finishing")
 
 
 def same_type(*operands: Matrix | Vector) -> None:
-    """AssertionError: operands of different types, which the library would multiply a hundred times slower, and say nothing."""
+    """AssertionError: operands of different types, which the library would multiply a hundred times slower, and say
+    nothing."""
     first = operands[0].dtype
     if any(o.dtype != first for o in operands):
-        raise AssertionError(f"operands of {', '.join(sorted({str(o.dtype) for o in operands}))}: all of one type are fast")
+        raise AssertionError(f"operands of {', '.join(sorted({str(o.dtype) for o in operands}))}: all of one type are "
+                             f"fast")

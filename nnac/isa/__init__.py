@@ -1,7 +1,7 @@
 """The instruction set: one class an instruction, in the registry; bytes, text and manual follow from the class.
 
-Needs no NumPy until an instruction is executed, and no instruction until one is named: lint asks `nnac.isa.config` for the machine and
-`nnac.isa.beats` for the formulas that the instructions' own ``cycles`` use.
+Needs no NumPy until an instruction is executed, and no instruction until one is named: lint asks `nnac.isa.config` for
+the machine and `nnac.isa.beats` for the formulas that the instructions' own ``cycles`` use.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from nnac.isa.vector import ADD, LN, LSM, LSTM, LUT, MUL, RQ, SMAX, VectorInstruction
     from nnac.isa.weights import LDT, LDW, StreamInstruction
 
-__all__ = ["ADD", "AMAX", "BANKS", "CPY", "DECODE_DRAIN", "FIL", "GTH", "HALT", "HOST", "INSTRUCTION_BYTES", "LDA", "LDT", "LDW", "LN", "LSM",
-           "LSTM", "LUT", "MUL", "MVM", "MV_DRAIN", "PROF", "RQ", "SEMAPHORES", "SMAX", "STA", "TAB", "TILE_WORDS", "UNITS", "VX_FILL",
-           "DmaInstruction", "EncodingError", "Field", "Instruction", "MachineConfig", "StreamInstruction", "VectorInstruction", "by_opcode",
+__all__ = ["ADD", "AMAX", "BANKS", "CPY", "DECODE_DRAIN", "FIL", "GTH", "HALT", "HOST", "INSTRUCTION_BYTES", "LDA",
+           "LDT", "LDW", "LN", "LSM",
+           "LSTM", "LUT", "MUL", "MVM", "MV_DRAIN", "PROF", "RQ", "SEMAPHORES", "SMAX", "STA", "TAB", "TILE_WORDS",
+           "UNITS", "VX_FILL",
+           "DmaInstruction", "EncodingError", "Field", "Instruction", "MachineConfig", "StreamInstruction",
+           "VectorInstruction", "by_opcode",
            "decode", "decode_all", "encode_all", "registry"]
 
 

@@ -1,9 +1,11 @@
-"""What every instruction is: 128 bits, little-endian; bits 0-5 opcode, 6-17 wait mask, 18-29 signal mask, then its own fields.
+"""What every instruction is: 128 bits, little-endian; bits 0-5 opcode, 6-17 wait mask, 18-29 signal mask, then its own
+fields.
 
-An instruction is one class.  It declares its fields once, low bits first; encoding, decoding, assembler text, range checks and the manual
-follow from the declaration.  Bits that no field covers are reserved: zero, and checked.  Opcode 0 is no instruction, so cleared memory does
-not run.  It says where its operands and results lie, what else it reads (`constants`), and computes one from the other by one pure function;
-the interpreter and the fast path of the emulator both follow from that, and so do the places in which races are looked for.
+An instruction is one class.  It declares its fields once, low bits first; encoding, decoding, assembler text, range
+checks and the manual follow from the declaration.  Bits that no field covers are reserved: zero, and checked.  Opcode 0
+is no instruction, so cleared memory does not run.  It says where its operands and results lie, what else it reads
+(`constants`), and computes one from the other by one pure function; the interpreter and the fast path of the emulator
+both follow from that, and so do the places in which races are looked for.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
 INSTRUCTION_BYTES = 16
 OPCODE_BITS = 6
 FIRST_FIELD = OPCODE_BITS + 2 * SEMAPHORES
-FILES = ("control", "dma", "matrix", "move", "vector", "weights")         # where instructions are; imported when the first is asked for
+# where instructions are; imported when the first is asked for
+FILES = ("control", "dma", "matrix", "move", "vector", "weights")
 _registry: dict[str, type[Instruction]] = {}
 _by_opcode: dict[int, type[Instruction]] = {}
-Constants = Mapping[str, Any]             # what a `compute` takes besides its operands: numbers, arrays, tables; the same for every utterance
+# what a `compute` takes besides its operands: numbers, arrays, tables; the same for every utterance
+Constants = Mapping[str, Any]
 
 
 class EncodingError(ValueError):
@@ -41,7 +45,8 @@ class EncodingError(ValueError):
 
 
 class Memory(Protocol):
-    """The memories of a machine, as `execute` sees them.  An executor that lacks some of it leaves those instructions to the interpreter."""
+    """The memories of a machine, as `execute` sees them.  An executor that lacks some of it leaves those instructions
+    to the interpreter."""
 
     config: MachineConfig
 
@@ -55,7 +60,8 @@ class Memory(Protocol):
         """Bytes of A that all utterances share: uint8 [size].  BadData: they differ."""
 
     def lut(self, slot: int, symmetry: str) -> NDArray:
-        """A look-up table, as `nnac.arith.lookup` takes it, or (``entries``) its 513 integers.  BadData: there is none, or not of this symmetry.
+        """A look-up table, as `nnac.arith.lookup` takes it, or (``entries``) its 513 integers.  BadData: there is none,
+        or not of this symmetry.
 
         symmetry  odd, complement, exp (odd, and positive), entries
         """
@@ -84,7 +90,8 @@ class Memory(Protocol):
 
 @frozen
 class Rule:
-    """What a program must not say although it can be encoded.  ``text`` for the manual; ``broken(instruction, config)`` what is wrong, or ""."""
+    """What a program must not say although it can be encoded.  ``text`` for the manual; ``broken(instruction, config)``
+    what is wrong, or ""."""
 
     text: str
     broken: Callable[[Any, MachineConfig], str]
@@ -142,13 +149,15 @@ class Instruction:
     # ---- what a subclass says about itself
 
     rules: ClassVar[tuple[Rule, ...]] = ()             # what an encodable instruction must not say
-    by_element: ClassVar[bool] = False                 # `compute` takes each index of the last axis by itself: executors may join and cut
+    # `compute` takes each index of the last axis by itself: executors may join and cut
+    by_element: ClassVar[bool] = False
     each: ClassVar[tuple[str, ...]] = ()               # constants with one value an element, joined and cut with them
     moves: ClassVar[bool] = False                      # the results are the operands' bytes, unchanged
     in_place: ClassVar[bool] = True                    # a result may begin where an operand begins
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
-        """(busy, latency): cycles until the unit may start its next instruction, and from start to done, both inclusive."""
+        """(busy, latency): cycles until the unit may start its next instruction, and from start to done, both
+        inclusive."""
         raise NotImplementedError
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
@@ -164,15 +173,18 @@ class Instruction:
         return iter(())
 
     def constants(self, m: Memory) -> Constants:
-        """What `compute` needs besides its inputs, read from the memories of ``m``.  BadData: a parameter that means nothing."""
+        """What `compute` needs besides its inputs, read from the memories of ``m``.  BadData: a parameter that means
+        nothing."""
         return {}
 
     compute: ClassVar[Callable[..., tuple[NDArray, ...]]]
-    """The pure meaning, ``compute(constants, *inputs) -> outputs``, on int64 arrays with any axes in front.  Nothing else is read or written."""
+    """The pure meaning, ``compute(constants, *inputs) -> outputs``, on int64 arrays with any axes in front.  Nothing
+    else is read or written."""
 
     @staticmethod
     def knowing(p: Constants, bound: int) -> Constants:
-        """The constants of an instruction that reads accumulators, if no sum of products exceeds ``bound``: a check that cannot fail may go."""
+        """The constants of an instruction that reads accumulators, if no sum of products exceeds ``bound``: a check
+        that cannot fail may go."""
         return p
 
     def execute(self, m: Memory) -> None:
@@ -180,7 +192,8 @@ class Instruction:
         m.apply(self)
 
     def may_read(self, config: MachineConfig) -> Iterator[Range]:
-        """What it reads where data say: only what its own unit writes, so that program order is kept without semaphores (tested)."""
+        """What it reads where data say: only what its own unit writes, so that program order is kept without semaphores
+        (tested)."""
         return iter(())
 
     def reads(self, config: MachineConfig) -> Iterable[Range]:
@@ -210,11 +223,13 @@ class Instruction:
         for f in self.fields:
             value = getattr(self, f.name)
             parts.append(f"{f.name}={value:#x}" if f.name in ADDRESSES and value > 9 else f"{f.name}={value}")
-        parts += [f"{name}={','.join(f's{i}' for i in bits(mask))}" for name, mask in (("wait", self.wait), ("signal", self.signal)) if mask]
+        parts += [f"{name}={','.join(f's{i}' for i in bits(mask))}" for name,
+                  mask in (("wait", self.wait), ("signal", self.signal)) if mask]
         return " ".join(parts)
 
 
-__all__ = ["BadData", "Constants", "EncodingError", "Field", "Instruction", "Memory", "Range", "Rule", "decode", "decode_all", "encode_all"]
+__all__ = ["BadData", "Constants", "EncodingError", "Field", "Instruction", "Memory", "Range", "Rule", "decode",
+           "decode_all", "encode_all"]
 ADDRESSES = frozenset(("dram", "act", "src", "dst", "pre", "cell", "params", "addend", "index", "a", "b", "value"))
 T = TypeVar("T")
 
@@ -269,7 +284,8 @@ def decode(data: bytes) -> Instruction:
     if cls is None:
         raise EncodingError(f"undefined opcode {word & 63:#04x}")
     if word & cls.reserved:
-        raise EncodingError(f"{cls.__name__}: reserved bits {', '.join(map(str, bits(word & cls.reserved)))} are not zero")
+        raise EncodingError(f"{cls.__name__}: reserved bits {', '.join(map(str, bits(word & cls.reserved)))} are not "
+                            f"zero")
     mask = (1 << SEMAPHORES) - 1
     return cls(**{f.name: f.decode(word) for f in cls.fields}, wait=word >> OPCODE_BITS & mask,
                signal=word >> OPCODE_BITS + SEMAPHORES & mask)

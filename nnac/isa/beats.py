@@ -1,4 +1,5 @@
-"""How long instructions take, as functions of their sizes: each formula once, for the instruction's own class and for lint, which makes none.
+"""How long instructions take, as functions of their sizes: each formula once, for the instruction's own class and for
+lint, which makes none.
 
 Cycles of VX beyond the ``vx_fill`` that fill its pipeline, and cycles in which MV is busy.
 """
@@ -32,7 +33,8 @@ def elementwise(config: MachineConfig, n: int) -> int:
 
 
 def normalise(config: MachineConfig, n: int) -> int:
-    """LN, SMAX, LSM: three passes over the vector, and 24 cycles for the square root, the reciprocal or the logarithm."""
+    """LN, SMAX, LSM: three passes over the vector, and 24 cycles for the square root, the reciprocal or the
+    logarithm."""
     return 24 + 3 * -(-n // config.vector)
 
 

@@ -1,7 +1,7 @@
 """Sizes and rates of one machine: what the instruction set leaves open, as integers and exact fractions.
 
-A `MachineConfig` is derived from a `Target`; nothing else in the emulator reads a target.  Every number that a cycle count depends on
-is here or in an instruction's own formula.
+A `MachineConfig` is derived from a `Target`; nothing else in the emulator reads a target.  Every number that a cycle
+count depends on is here or in an instruction's own formula.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ class MachineConfig:
     a_bytes: int = number(311296, "bytes of A", 4)
     latency: int = number(250, "cycles from a read's request to its first byte", 0)
     burst: int = number(128, "bytes of a DRAM burst", 16)
-    burst_cycles: Fraction = number(Fraction(256, 15), "cycles of a burst: the delivered bandwidth of a read or write that goes on", Fraction(1))
-    decode_factor: int = number(1, "F: cycles of a decoder step, ceil(L / weights that the decoder takes in a cycle)", 1)
+    burst_cycles: Fraction = number(Fraction(256, 15),
+        "cycles of a burst: the delivered bandwidth of a read or write that goes on", Fraction(1))
+    decode_factor: int = number(1, "F: cycles of a decoder step, ceil(L / weights that the decoder takes in a cycle)",
+                                1)
     queue: int = number(8, "entries of each instruction queue", 1)
     semaphores: int = number(SEMAPHORES, "semaphores s0, s1, ...", 1)
     rates: tuple[Fraction, ...] = number((Fraction(1),) * 5, "words a cycle in MV, by MVM's ``weights``")
@@ -68,7 +70,8 @@ class MachineConfig:
 
     @classmethod
     def of(cls, target: Any) -> MachineConfig:
-        """The machine of a `nnac.target.Target`.  ValueError if its parts do not fit its SRAM or the instruction fields."""
+        """The machine of a `nnac.target.Target`.  ValueError if its parts do not fit its SRAM or the instruction
+        fields."""
         lanes = target.lanes
         stream = target.stream_buffers * TILE_WORDS
         ring = stream * lanes
@@ -77,14 +80,16 @@ class MachineConfig:
             raise ValueError(f"target `{target.name}`: {target.sram} bytes of SRAM leave {rest} for activations after "
                              f"{target.pinned} pinned and {2 * ring} of stream buffers")
         if lanes > MOST["lanes"] or target.columns > MOST["columns"]:
-            raise ValueError(f"target `{target.name}`: the instruction set has {MOST['lanes']} lanes and {MOST['columns']} columns at most, "
+            raise ValueError(f"target `{target.name}`: the instruction set has {MOST['lanes']} lanes and "
+                             f"{MOST['columns']} columns at most, "
                              f"not {lanes} x {target.columns}")
         rates = tuple(_rate(target, name) for name in FORMATS)
         act16 = target.multiply.get("int16")
         burst_cycles = max(Fraction(1), Fraction(target.dram.burst * target.clock, target.dram.bandwidth))
         return cls(
             name=target.name, lanes=lanes, columns=target.columns, vector=max(1, lanes // 4), stream_words=stream,
-            pinned_words=min(target.pinned // lanes, (1 << 14) - stream), ring_bytes=ring, a_bytes=min(1 << 20, rest & ~63),
+            pinned_words=min(target.pinned // lanes, (1 << 14) - stream), ring_bytes=ring,
+                   a_bytes=min(1 << 20, rest & ~63),
             latency=target.dram.latency, burst=target.dram.burst, burst_cycles=burst_cycles,
             decode_factor=-(-lanes // target.decoder), queue=target.queue, rates=rates,
             act16_factor=-(-act16.denominator // act16.numerator) if act16 else 2, clock=target.clock,
@@ -93,12 +98,14 @@ class MachineConfig:
 
 
 def _rate(target: Any, name: str) -> Fraction:
-    """Weight words of a format that MV takes in a cycle: the target's rate, or that of the next wider format it has, at least int8's 1.
+    """Weight words of a format that MV takes in a cycle: the target's rate, or that of the next wider format it has, at
+    least int8's 1.
 
     A pair of words makes one int16 weight, so the pair's two cycles already halve the rate.
     """
     if name == "int16":
         return Fraction(1)
     width = int(name[3:])
-    wider = sorted((int(w[3:]), r) for w, r in target.multiply.items() if w.startswith("int") and width <= int(w[3:]) <= 8)
+    wider = sorted((int(w[3:]), r) for w, r in target.multiply.items() if w.startswith("int")
+                   and width <= int(w[3:]) <= 8)
     return max(Fraction(1), Fraction(wider[0][1])) if wider else Fraction(1)

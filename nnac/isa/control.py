@@ -25,9 +25,11 @@ class PROF(_Control):
 
 @instruction("CT", 0x31)
 class HOST(_Control):
-    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).    Cycles: max(1, time).
+    """Wait for the host processor to run its part ``id`` on A (an operator that the machine lacks).
+    Cycles: max(1, time).
 
-    The host may read and write all of A meanwhile; so the program waits, by semaphores, until no unit uses what the host uses.
+    The host may read and write all of A meanwhile; so the program waits, by semaphores, until no unit uses what the
+    host uses.
     """
 
     id: int = operand(16, "which part")
@@ -43,7 +45,8 @@ class HOST(_Control):
 
 @instruction("CT", 0x3F)
 class HALT(_Control):
-    """End of the entry.  The machine has halted when no unit has an instruction left; semaphores then return to zero.   Cycles: 1."""
+    """End of the entry.  The machine has halted when no unit has an instruction left; semaphores then return to zero.
+    Cycles: 1."""
 
     def execute(self, m: Memory) -> None:
         pass

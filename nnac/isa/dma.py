@@ -36,7 +36,8 @@ class DmaInstruction(Instruction):
 
 @instruction("DA", 0x08)
 class LDA(DmaInstruction):
-    """Copy ``bytes`` bytes from DRAM to A: parameters, tables, saved state.   The data phase may begin 1 + latency cycles after the start."""
+    """Copy ``bytes`` bytes from DRAM to A: parameters, tables, saved state.
+    The data phase may begin 1 + latency cycles after the start."""
 
     dram: int = operand(25, "DRAM address", times=16)
     dst: int = operand(18, "A address", times=4)
@@ -58,7 +59,8 @@ class LDA(DmaInstruction):
 
 @instruction("DA", 0x09)
 class STA(DmaInstruction):
-    """Copy ``bytes`` bytes from A to DRAM (its writable part).   No latency: the data phase may begin one cycle after the start."""
+    """Copy ``bytes`` bytes from A to DRAM (its writable part).
+    No latency: the data phase may begin one cycle after the start."""
 
     src: int = operand(18, "A address", times=4)
     dram: int = operand(25, "DRAM address", times=16)
@@ -81,9 +83,9 @@ class STA(DmaInstruction):
 class GTH(DmaInstruction):
     """Copy one row of a table in DRAM to A: the row whose number is the int32 at A[index] (a label embedding).
 
-    Row r begins at ``dram + r * pitch``.  The data phase may begin 3 + latency cycles after the start.  Time must not depend on r: the bus is
-    held for as many bursts as a row touches that begins at the worst multiple of 16, whether a row begins there or not:
-    ceil((bytes + burst - 16) / burst), with 1 for bytes where it is 0.
+    Row r begins at ``dram + r * pitch``.  The data phase may begin 3 + latency cycles after the start.  Time must not
+    depend on r: the bus is held for as many bursts as a row touches that begins at the worst multiple of 16, whether a
+    row begins there or not: ceil((bytes + burst - 16) / burst), with 1 for bytes where it is 0.
     """
 
     index: int = operand(18, "A address of the row number", times=4)

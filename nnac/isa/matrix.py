@@ -22,14 +22,14 @@ class MVM(Instruction):
 
         for k in 0 .. words-1, c in 0 .. columns-1:   ACC[bank][c][lane] += W[word+k][lane] * activation(c, index(k))
 
-    where index(k) is stored beside the word and ``activation(c, j)`` is the int8 at A[act + c*stride + j], or with ``act16`` the int16 at
-    A[act + c*stride + 2j].  ``clear`` first zeroes the accumulators of these columns.  Accumulators have 48 bits and never wrap: a program
-    that could overflow them is wrong.
-    ``weights`` says how words are read: 0 int8; 1 int16, two words a weight, the input being index >> 1: a word of even index holds the
-    low bytes, unsigned, one of odd index the high bytes; 2 int4, 3 int2, 4 int1: the values must fit, and the multipliers take them at the
-    machine's rate for that width.
-    Cycles: ceil(words * (act16_factor if act16 else 1) / rate), in which it is busy, with the rate of ``weights``; the last accumulator is written
-    mv_drain cycles after the last word was taken.  The next MVM follows without a gap.
+    where index(k) is stored beside the word and ``activation(c, j)`` is the int8 at A[act + c*stride + j], or with
+    ``act16`` the int16 at A[act + c*stride + 2j].  ``clear`` first zeroes the accumulators of these columns.
+    Accumulators have 48 bits and never wrap: a program that could overflow them is wrong.
+    ``weights`` says how words are read: 0 int8; 1 int16, two words a weight, the input being index >> 1: a word of even
+    index holds the low bytes, unsigned, one of odd index the high bytes; 2 int4, 3 int2, 4 int1: the values must fit,
+    and the multipliers take them at the machine's rate for that width.
+    Cycles: ceil(words * (act16_factor if act16 else 1) / rate), in which it is busy, with the rate of ``weights``; the
+    last accumulator is written mv_drain cycles after the last word was taken.  The next MVM follows without a gap.
     """
 
     word: int = operand(14, "first word of W")
@@ -42,7 +42,8 @@ class MVM(Instruction):
     clear: int = operand(1, "zero the accumulators first")
     weights: int = operand(3, "0 int8, 1 int16, 2 int4, 3 int2, 4 int1")
     act16: int = operand(1, "activations are int16")
-    rules = (COLUMNS, Rule("MVM: weights <= 4", lambda i, c: f"weight format {i.weights} is undefined" if i.weights >= len(FORMATS) else ""))
+    rules = (COLUMNS, Rule("MVM: weights <= 4", lambda i, c: f"weight format {i.weights} is undefined"
+                           if i.weights >= len(FORMATS) else ""))
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
         busy = beats.multiply(config, self.words, self.weights, bool(self.act16))
@@ -68,7 +69,8 @@ class MVM(Instruction):
 
         values, index = words[0], words[1].astype(np.int64)
         if p["weights"] == 1:
-            values = np.where((index & 1)[:, None] == 1, values.astype(np.int16) << 8, values.view(np.uint8)).astype(np.int16)
+            values = np.where((index & 1)[:, None] == 1, values.astype(np.int16) << 8,
+                              values.view(np.uint8)).astype(np.int16)
             index = index >> 1
         elif p["weights"]:
             width = int(FORMATS[p["weights"]][3:])
@@ -80,7 +82,8 @@ class MVM(Instruction):
         return values, index
 
     @staticmethod
-    def compute(p: Constants, x: NDArray, words: tuple[NDArray, NDArray], sums: NDArray | int = 0) -> tuple[NDArray, ...]:
+    def compute(p: Constants, x: NDArray, words: tuple[NDArray, NDArray], sums: NDArray | int = 0) -> tuple[NDArray,
+            ...]:
         import numpy as np
 
         values, index = MVM.values(p, words)

@@ -91,7 +91,8 @@ class TAB(VectorInstruction):
 
 @instruction("VX", 0x2B)
 class AMAX(VectorInstruction):
-    """The greatest element and its place (the first, if there are several): int32 place at A[dst], int32 value at A[dst+4].
+    """The greatest element and its place (the first, if there are several): int32 place at A[dst], int32 value at
+    A[dst+4].
 
     Cycles: vx_fill + ceil(n / V).
     """

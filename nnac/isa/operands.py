@@ -6,12 +6,14 @@ from attrs import frozen
 
 from nnac.isa.config import MachineConfig
 
-Range = tuple[str, int, int]              # (memory, first, end): bytes of A and DRAM, words of W, columns of ACC, slots of LUT and TABLE
+# (memory, first, end): bytes of A and DRAM, words of W, columns of ACC, slots of LUT and TABLE
+Range = tuple[str, int, int]
 
 
 @frozen
 class Integers:
-    """``n`` little-endian integers of ``size`` bytes at A[address], signed; or ``rows`` such vectors, ``stride`` bytes apart.
+    """``n`` little-endian integers of ``size`` bytes at A[address], signed; or ``rows`` such vectors, ``stride`` bytes
+    apart.
 
     A `compute` gets them as int64 [batch, n] or [batch, rows, n], and gives results in the same shape.
     """

@@ -3,8 +3,8 @@
     ROW = Record("i32 bias, u24 multiplier, u8 shift 0..62")
     ROW.bytes     ROW.pack(bias=b, multiplier=m, shift=s)     ROW.read(raw)     ROW.columns(raw)
 
-``0..62`` are the values that mean something: packing or reading another is an error.  A field whose name is ``0`` is reserved: written
-as zero, ignored by the machine.  Needs NumPy only when something is packed or unpacked.
+``0..62`` are the values that mean something: packing or reading another is an error.  A field whose name is ``0`` is
+reserved: written as zero, ignored by the machine.  Needs NumPy only when something is packed or unpacked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class BadData(ValueError):
-    """Data that an instruction cannot take: a parameter outside its range, a sum outside its width, an index outside its span."""
+    """Data that an instruction cannot take: a parameter outside its range, a sum outside its width, an index outside
+    its span."""
 
 
 @frozen
@@ -71,7 +72,8 @@ class Record:
     fields: tuple[RecordField, ...] = field(converter=_fields)
 
     def pack(self, **values: ArrayLike) -> Bytes:
-        """Bytes of one record, or of n if values are arrays [n].  BadData: outside a field's range; TypeError: not the record's fields."""
+        """Bytes of one record, or of n if values are arrays [n].  BadData: outside a field's range; TypeError: not the
+        record's fields."""
         import numpy as np
 
         named = [f for f in self.fields if f.name != "0"]
@@ -83,7 +85,8 @@ class Record:
             value, size = arrays[f.name], f.bits // 8
             if value.size:
                 f.check(int(value.min()), int(value.max()))
-            out[:, f.offset: f.offset + size] = np.ascontiguousarray(value, "<i8").view(np.uint8).reshape(-1, 8)[:, :size]
+            out[:, f.offset: f.offset + size] = np.ascontiguousarray(value, "<i8").view(np.uint8).reshape(-1, 8)[:,
+                :size]
         return out.tobytes()
 
     @property
@@ -123,12 +126,14 @@ def _scalars(record: Record) -> tuple[list[str], Struct, list[RecordField]]:
     """Names, how to unpack their values, and the fields whose limits are narrower than their bits."""
     letters = {8: "b", 16: "h", 32: "i", 64: "q"}
     assert all(f.bits in letters for f in record.fields), "records with odd fields are read as columns"
-    form = "".join(f"{f.bits // 8}x" if f.name == "0" else letters[f.bits] if f.signed else letters[f.bits].upper() for f in record.fields)
+    form = "".join(f"{f.bits // 8}x" if f.name == "0" else letters[f.bits] if f.signed else letters[f.bits].upper()
+                   for f in record.fields)
     limited = [f for f in record.fields if f.name != "0" and (f.least, f.greatest) != f.whole]
     return [f.name for f in record.fields if f.name != "0"], Struct(f"<{form}"), limited
 
 
-_UPPER = {24: (16, 8), 48: (32, 16)}                   # bits that NumPy has no integer for: of the lower part, of the upper
+# bits that NumPy has no integer for: of the lower part, of the upper
+_UPPER = {24: (16, 8), 48: (32, 16)}
 
 
 @cache

@@ -2,13 +2,17 @@
 
     ; comment, to the end of the line
     data 0x100 i8 1 -2 3            bytes in DRAM from an address: u8 i8 i16 i32 or hex
-    writable 0x1000 256             the DRAM that STA may write: address, bytes (one stretch, multiples of 16; else what STAs here write)
-    symbol input x address=0x40 bits=8 width=64 count=1 entry=main       a place in A that the host reads or writes (input, output, state)
+    writable 0x1000 256
+    the DRAM that STA may write: address, bytes (one stretch, multiples of 16; else what STAs here write)
+    symbol input x address=0x40 bits=8 width=64 count=1 entry=main
+    a place in A that the host reads or writes (input, output, state)
     entry main:
-        LDW  dram=0x100 bytes=64 word=0 rows=64 cols=1 live=1 steps=1 table=0 signal=s0     @encoder.lstm[0] "policy.nnac:12"
+        LDW  dram=0x100 bytes=64 word=0 rows=64 cols=1 live=1 steps=1 table=0 signal=s0
+        @encoder.lstm[0] "policy.nnac:12"
         HALT
 
-After an instruction, ``@`` names the layer that it serves, and a string the policy line.  Operands that are left out are their least value.
+After an instruction, ``@`` names the layer that it serves, and a string the policy line.  Operands that are left out
+are their least value.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ class AssemblyError(ValueError):
 
 @frozen
 class Symbol:
-    """A named place in A: ``count`` vectors of ``width`` integers of ``bits`` bits, one after the other.  kind: input, output, state."""
+    """A named place in A: ``count`` vectors of ``width`` integers of ``bits`` bits, one after the other.  kind: input,
+    output, state."""
 
     name: str
     kind: str
@@ -51,7 +56,8 @@ class Symbol:
 
     def __str__(self) -> str:
         entry = f" entry={self.entry}" if self.entry else ""
-        return f"symbol {self.kind} {self.name} address={self.address:#x} bits={self.bits} width={self.width} count={self.count}{entry}"
+        return (f"symbol {self.kind} {self.name} address={self.address:#x} bits={self.bits} width={self.width} "
+                f"count={self.count}{entry}")
 
 
 Origin = tuple[str, str]                  # (layer path, policy line), either may be empty
@@ -106,7 +112,8 @@ def assemble(text: str) -> Assembly:
         elif word == "entry":
             entry = body.strip()[5:].strip().rstrip(":").strip()
             if not entry or entry in code:
-                raise AssemblyError(f"entry `{entry}` is written twice" if entry else "an entry needs a name", number, column, len(word))
+                raise AssemblyError(f"entry `{entry}` is written twice" if entry else "an entry needs a name", number,
+                                    column, len(word))
             code[entry], debug[entry] = [], []
         else:
             if not entry:
@@ -170,7 +177,8 @@ def _mask(text: str, number: int, column: int) -> int:
     mask = 0
     for name in text.split(","):
         if not re.fullmatch(r"s\d+", name) or int(name[1:]) >= SEMAPHORES:
-            raise AssemblyError(f"`{name}` is no semaphore", number, column, max(1, len(text)), f"there are s0 … s{SEMAPHORES - 1}")
+            raise AssemblyError(f"`{name}` is no semaphore", number, column, max(1, len(text)),
+                                f"there are s0 … s{SEMAPHORES - 1}")
         mask |= 1 << int(name[1:])
     return mask
 
@@ -200,7 +208,8 @@ def _writable(pieces: list[tuple[str, int]], number: int) -> tuple[int, int]:
         raise AssemblyError("`writable` needs an address and a number of bytes", number, pieces[0][1], 8)
     first, size = (_number(text, number, column) for text, column in pieces[1:])
     if first < 0 or size < 0 or first % 16 or size % 16:
-        raise AssemblyError("the writable part begins at a multiple of 16 and has a multiple of 16 bytes", number, pieces[1][1], len(pieces[1][0]))
+        raise AssemblyError("the writable part begins at a multiple of 16 and has a multiple of 16 bytes", number,
+                            pieces[1][1], len(pieces[1][0]))
     return first, first + size
 
 
@@ -218,7 +227,8 @@ def _symbol(pieces: list[tuple[str, int]], number: int) -> Symbol:
             raise _unknown("property of a symbol", key, ("address", "bits", "width", "count", "entry"), number, at)
     missing = [k for k in ("address", "bits", "width") if k not in given]
     if missing:
-        raise AssemblyError(f"symbol `{pieces[2][0]}` lacks {', '.join(missing)}", number, pieces[2][1], len(pieces[2][0]))
+        raise AssemblyError(f"symbol `{pieces[2][0]}` lacks {', '.join(missing)}", number, pieces[2][1],
+                            len(pieces[2][0]))
     return Symbol(pieces[2][0], pieces[1][0], **given)
 
 
@@ -233,6 +243,7 @@ def disassemble(program: Assembly, *, numbers: bool = False) -> str:
         for index, (item, (layer, origin)) in enumerate(zip(instructions, origins, strict=True)):
             line = f"    {item}"
             if layer or origin:
-                line = f"{line:<100} " + " ".join(([f"@{layer}"] if layer else []) + ([f'"{origin}"'] if origin else []))
+                line = f"{line:<100} " + " ".join(([f"@{layer}"] if layer else []) +
+                                                  ([f'"{origin}"'] if origin else []))
             lines.append(line + (f"  ; {index}" if numbers else ""))
     return "\n".join(lines) + "\n"

@@ -1,7 +1,9 @@
-"""VX: requantisation, the fused LSTM step, elementwise operations, tables, layer norm.  One instruction at a time; V elements a cycle.
+"""VX: requantisation, the fused LSTM step, elementwise operations, tables, layer norm.  One instruction at a time; V
+elements a cycle.
 
-All operands lie in A; small constants come in a parameter block in A, so that one 128-bit word suffices.  Numbers: `nnac.arith`.
-A result may lie in the place of an operand (the same address, and not longer), or apart from all operands, but not partly over one.
+All operands lie in A; small constants come in a parameter block in A, so that one 128-bit word suffices.  Numbers:
+`nnac.arith`. A result may lie in the place of an operand (the same address, and not longer), or apart from all
+operands, but not partly over one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ RSQRT_BYTES = 4 * -(-2 * RSQRT_ENTRIES // 4)           # in a parameter block: f
 RQ_HEAD = Record("i16 zero_point, u8 bits, u8 0, u32 0")
 RQ_ROW = Record("i32 bias, u24 multiplier, u8 shift 0..62")
 RQ_WIDE_ROW = Record("i48 bias, u32 multiplier 0..2147483647, u8 shift 0..62, u8 0")
-WIDE_MULTIPLIER = 1 << 15                              # what multiplies more than 32 bits is below this: a product has 62 bits and its sign
+# what multiplies more than 32 bits is below this: a product has 62 bits and its sign
+WIDE_MULTIPLIER = 1 << 15
 
 
 class VectorInstruction(Instruction):
@@ -94,8 +97,10 @@ def _rq_columns(i: RQ, config: MachineConfig) -> str:
     return ""
 
 
-ROWS = Rule("LDW, RQ: rows <= L", lambda i, c: f"{i.rows} rows; the machine has {c.lanes} lanes" if i.rows > c.lanes else "")
-COLUMNS = Rule("MVM, RQ: columns <= C", lambda i, c: f"{i.columns} columns; the machine has {c.columns}" if i.columns > c.columns else "")
+ROWS = Rule("LDW, RQ: rows <= L", lambda i, c: f"{i.rows} rows; the machine has {c.lanes} lanes" if i.rows > c.lanes
+            else "")
+COLUMNS = Rule("MVM, RQ: columns <= C", lambda i, c: f"{i.columns} columns; the machine has {c.columns}"
+               if i.columns > c.columns else "")
 
 
 @instruction("VX", 0x20)
@@ -137,7 +142,8 @@ class RQ(VectorInstruction):
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
         sums = Accumulators(self.bank, self.columns, self.rows)
-        return (sums, Integers(self.addend, self.rows, 4 if self.add == 1 else 2, self.columns, self.stride)) if self.add else (sums,)
+        return (sums, Integers(self.addend, self.rows, 4 if self.add == 1 else 2, self.columns,
+                               self.stride)) if self.add else (sums,)
 
     def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
         return (Integers(self.dst, self.rows, 1 << self.out, self.columns, self.stride),)
@@ -198,7 +204,8 @@ class LSTM(VectorInstruction):
     params: int = operand(18, "A address of the parameters", times=4)
     units: int = operand(10, "units", minus=1)
     out16: int = operand(1, "hidden state is int16")
-    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, u8 fraction 0..15, u8 sigmoid, u8 tanh, u8 tanh_cell, u16 0")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, u8 fraction 0..15, u8 sigmoid, u8 tanh, u8 "
+                   "tanh_cell, u16 0")
     by_element = True
 
     def beats(self, config: MachineConfig) -> int:
@@ -216,14 +223,16 @@ class LSTM(VectorInstruction):
     def constants(self, m: Memory) -> Constants:
         p = self.block.read(m.parameters(self.params, self.block.bytes))
         check_width(p["bits"], self.out16)
-        return {**p, **{name: m.lut(p[name], symmetry) for name, symmetry in (("sigmoid", "complement"), ("tanh", "odd"), ("tanh_cell", "odd"))}}
+        return {**p, **{name: m.lut(p[name], symmetry) for name,
+                        symmetry in (("sigmoid", "complement"), ("tanh", "odd"), ("tanh_cell", "odd"))}}
 
     @staticmethod
     def compute(p: Constants, pre: NDArray, cell: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
 
         pre = pre.reshape(*pre.shape[:-2], -1)
-        hidden, cell = arith.lstm_cell(pre, cell, p["sigmoid"], p["tanh"], p["tanh_cell"], p["fraction"], p["multiplier"], p["shift"], p["bits"])
+        hidden, cell = arith.lstm_cell(pre, cell, p["sigmoid"], p["tanh"], p["tanh_cell"], p["fraction"],
+                                       p["multiplier"], p["shift"], p["bits"])
         return cell, hidden
 
 
@@ -255,8 +264,8 @@ class _Binary(VectorInstruction):
 
 @instruction("VX", 0x22)
 class ADD(_Binary):
-    """``saturate(requantise(a, m0, s0, 0, bits) + requantise(b, m1, s1, 0, bits), bits)``, element by element: each term is saturated, then the
-    sum.
+    """``saturate(requantise(a, m0, s0, 0, bits) + requantise(b, m1, s1, 0, bits), bits)``, element by element: each
+    term is saturated, then the sum.
 
     Cycles: vx_fill + 2 * ceil(n / V).
     """
@@ -340,7 +349,8 @@ class LUT(_Unary):
     params: int = operand(18, "A address of the parameters", times=4)
     n: int = operand(12, "elements", minus=1)
     out16: int = operand(1, "the result is int16")
-    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, i16 zero_point, u8 slot, u8 symmetry 0..1, u16 0")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, i16 zero_point, u8 slot, u8 symmetry 0..1, "
+                   "u16 0")
     by_element = True
     a16 = 1
 
@@ -366,7 +376,8 @@ class LUT(_Unary):
 
 def _ln_domain(i: LN, config: MachineConfig) -> str:
     bits = 16 if i.a16 else 8
-    return f"{i.n} elements of int{bits}; the sum of their squared differences may leave 62 bits" if i.n**3 << 2 * bits - 2 >= 1 << 61 else ""
+    return (f"{i.n} elements of int{bits}; the sum of their squared differences may leave 62 bits"
+            if i.n**3 << 2 * bits - 2 >= 1 << 61 else "")
 
 
 @instruction("VX", 0x25)
@@ -386,9 +397,11 @@ class LN(_Unary):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
-    block = Record("i64 epsilon 1..2305843009213693951, u32 root_width 0..65535, u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, "
+    block = Record("i64 epsilon 1..2305843009213693951, u32 root_width 0..65535, u32 multiplier 0..2147483647, u8 "
+                   "shift 0..62, u8 bits, "
                    "i16 zero_point, u32 0")
-    rules = (Rule("LN: n^3 * 4^(w-1) < 2^61 for elements of w bits (int16: n <= 1290): sum d^2 + epsilon stays below 2^62", _ln_domain),)
+    rules = (Rule("LN: n^3 * 4^(w-1) < 2^61 for elements of w bits (int16: n <= 1290): sum d^2 + epsilon stays below "
+                  "2^62", _ln_domain),)
 
     def beats(self, config: MachineConfig) -> int:
         return beats.normalise(config, self.n)
@@ -406,13 +419,15 @@ class LN(_Unary):
         p = self.block.read(m.parameters(self.params, self.block.bytes))
         check_width(p["bits"], self.out16)
         rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
-        return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": _array(m, gain, self.n, "<i2"), "bias": _array(m, bias, self.n, "<i4")}
+        return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": _array(m, gain, self.n, "<i2"),
+                "bias": _array(m, bias, self.n, "<i4")}
 
     @staticmethod
     def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
 
-        return (arith.layer_norm(x, p["gain"], p["bias"], p["epsilon"], p["root_width"], p["rsqrt"], p["multiplier"], p["shift"], p["zero_point"],
+        return (arith.layer_norm(x, p["gain"], p["bias"], p["epsilon"], p["root_width"], p["rsqrt"], p["multiplier"],
+                                 p["shift"], p["zero_point"],
                                  p["bits"]),)
 
 
@@ -424,7 +439,8 @@ class SMAX(_Unary):
 
     Parameters: {block},
     then u16 rsqrt[385] and 2 bytes of nothing.  slot: a LUT with exp, odd, without an entry below 0.
-    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; quotients) and 24 for the reciprocal.
+    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; quotients) and 24 for the
+    reciprocal.
     """
 
     src: int = operand(18, "A address", times=4)
@@ -433,7 +449,8 @@ class SMAX(_Unary):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
-    block = Record("u32 multiplier 0..2147483647, u32 out_multiplier 0..2147483647, u8 shift 0..62, u8 out_shift 0..62, u8 bits, u8 slot, "
+    block = Record("u32 multiplier 0..2147483647, u32 out_multiplier 0..2147483647, u8 shift 0..62, u8 out_shift "
+                   "0..62, u8 bits, u8 slot, "
                    "i16 zero_point, u16 0")
 
     def beats(self, config: MachineConfig) -> int:
@@ -454,7 +471,8 @@ class SMAX(_Unary):
     def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
 
-        return (arith.softmax(x, p["exp"], p["rsqrt"], p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"], p["zero_point"],
+        return (arith.softmax(x, p["exp"], p["rsqrt"], p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"],
+                              p["zero_point"],
                               p["bits"]),)
 
 
@@ -464,8 +482,9 @@ class LSM(_Unary):
 
         y = log_softmax(x, LUT[exp], LUT[log], multiplier, shift)
 
-    exp: a LUT with exp, odd, without an entry below 0; log: a LUT with ln(1 + k / 512), of which the entries are read as they are.
-    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; differences) and 24 for the logarithm.
+    exp: a LUT with exp, odd, without an entry below 0; log: a LUT with ln(1 + k / 512), of which the entries are read
+    as they are. Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; differences)
+    and 24 for the logarithm.
     """
 
     src: int = operand(18, "A address", times=4)

@@ -9,7 +9,8 @@ from nnac.isa.config import MachineConfig
 from nnac.isa.vector import ROWS
 
 RING = Rule("LDW, LDT: bytes <= bytes of RING",
-            lambda i, c: f"a stream of {i.bytes} bytes does not fit the ring of {c.ring_bytes}" if i.bytes > c.ring_bytes else "")
+            lambda i, c: f"a stream of {i.bytes} bytes does not fit the ring of {c.ring_bytes}"
+            if i.bytes > c.ring_bytes else "")
 
 
 class StreamInstruction(Instruction):
@@ -21,7 +22,8 @@ class StreamInstruction(Instruction):
     steps: int
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
-        """(1, 0): the next may start in the next cycle; when it is done, the DRAM bus and the decoder say (see the manual)."""
+        """(1, 0): the next may start in the next cycle; when it is done, the DRAM bus and the decoder say (see the
+        manual)."""
         return 1, 0
 
     def decode_cycles(self, config: MachineConfig) -> int:
@@ -34,13 +36,14 @@ class StreamInstruction(Instruction):
 
 @instruction("DW", 0x01)
 class LDW(StreamInstruction):
-    """Load one weight tile: read ``bytes`` bytes at ``dram``, decode them with decoder table ``table``, write the live words.
+    """Load one weight tile: read ``bytes`` bytes at ``dram``, decode them with decoder table ``table``, write the live
+    words.
 
-    The stream is a tile of rows x cols weights, see *Weight streams*.  Word k of W[word .. word+live) gets the L weights of the k-th live input,
-    and that input's number (0 .. cols-1) as its 16-bit index.  Lanes from ``rows`` up are zero.  Dead words
-    (codecs with a block bitmap, and zero_run, find them) are not written and take no place, and MVM does not see them.
-    ``live`` and ``steps`` are what the decoder will find; a stream that gives other numbers is an error.
-    Time: see *DRAM*, *Decoder*.
+    The stream is a tile of rows x cols weights, see *Weight streams*.  Word k of W[word .. word+live) gets the L
+    weights of the k-th live input, and that input's number (0 .. cols-1) as its 16-bit index.  Lanes from ``rows`` up
+    are zero.  Dead words (codecs with a block bitmap, and zero_run, find them) are not written and take no place, and
+    MVM does not see them. ``live`` and ``steps`` are what the decoder will find; a stream that gives other numbers is
+    an error. Time: see *DRAM*, *Decoder*.
     """
 
     dram: int = operand(25, "DRAM address", times=16)
@@ -68,8 +71,8 @@ class LDW(StreamInstruction):
 class LDT(StreamInstruction):
     """Load a decoder table: ``bytes`` bytes at ``dram`` are a stream header, see *Weight streams*.
 
-    Takes its turn in the decoder for ``steps`` steps (2^n with entropy, else 0; of F cycles each, as of a tile), so tiles before it still use the
-    old table and tiles after it the new one.   Time: see *DRAM*, *Decoder*.
+    Takes its turn in the decoder for ``steps`` steps (2^n with entropy, else 0; of F cycles each, as of a tile), so
+    tiles before it still use the old table and tiles after it the new one.   Time: see *DRAM*, *Decoder*.
     """
 
     dram: int = operand(25, "DRAM address", times=16)

@@ -17,12 +17,14 @@ HEARD = {f"{name}(p{p})": TIME for name in ("upl", "engine") for p in (50, 90)} 
 BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER} | HEARD
 BUDGET_DOCS = {
     "weights": "bytes of all weights as encoded, codebooks included", "sram": "bytes of on-chip memory in use at once",
-    "latency": "computing one encoder step with the prediction and joint steps that follow it; waiting for `frames` is not in it",
+    "latency": "computing one encoder step with the prediction and joint steps that follow it; waiting for `frames` is "
+               "not in it",
     "cycles": "the same, in cycles",
     "bits_per_weight": "bits of the stored weights over the number of weights",
 } | {q: f"{'from the last word' if q.startswith('upl') else 'from the endpoint'} to the text, "
      f"{'the median' if q.endswith('(p50)') else 'nine utterances of ten'}: `nnac latency` decides" for q in HEARD}
-TRAINING = {"steps": STEPS, "epochs": EPOCHS, "steps_per_epoch": STEPS, "batch": NUMBER, "learning_rate": NUMBER, "warmup": STEPS,
+TRAINING = {"steps": STEPS, "epochs": EPOCHS, "steps_per_epoch": STEPS, "batch": NUMBER, "learning_rate": NUMBER,
+            "warmup": STEPS,
             "seed": NUMBER}
 
 
@@ -30,7 +32,8 @@ def _known(name: s.Name, among: Collection[str], lacks: str, report: Reporter) -
     """Whether a name is one of a block's; if not, that is reported."""
     if name.text in among:
         return True
-    report("unknown-setting", name, f"{lacks} `{name.text}`", "", did_you_mean(name.text, among), fix=nearest(name.text, among))
+    report("unknown-setting", name, f"{lacks} `{name.text}`", "", did_you_mean(name.text, among),
+           fix=nearest(name.text, among))
     return False
 
 
@@ -64,8 +67,10 @@ def _training_value(name: str, setting: s.Setting, r: Resolution, report: Report
     if value is UNKNOWN:
         return UNKNOWN
     if not isinstance(value, Quantity) or value.dimension != TRAINING[name]:
-        hint = f"write `{value} {dimension_name(TRAINING[name])}`" if isinstance(value, Quantity) and value.dimension == NUMBER else ""
-        report("wrong-unit", word, f"`{name}` of `training` is {dimension_name(TRAINING[name])}, not {describe(value)}", "", hint)
+        hint = f"write `{value} {dimension_name(TRAINING[name])}`" if isinstance(value,
+            Quantity) and value.dimension == NUMBER else ""
+        report("wrong-unit", word, f"`{name}` of `training` is {dimension_name(TRAINING[name])}, not {describe(value)}",
+               "", hint)
         return UNKNOWN
     low = 0 if name in ("seed", "warmup") else 1
     whole = name not in ("learning_rate", "epochs")
@@ -103,5 +108,6 @@ def settle_budgets(r: Resolution) -> None:
             if before is not None and before[1] is statement:
                 report("duplicate-setting", bound.name, f"`{name}` is bounded twice")
                 continue
-            found[name] = (Budget(name, float(min(value.value, Fraction(10**300))), f"{name} <= {value}"), statement, bound)
+            found[name] = (Budget(name, float(min(value.value, Fraction(10**300))), f"{name} <= {value}"), statement,
+                           bound)
     r.budgets = list(found.values())

@@ -1,7 +1,8 @@
-"""Builders: what each production of the grammar makes of its children.  A production that has none stands for its only child.
+"""Builders: what each production of the grammar makes of its children.  A production that has none stands for its only
+child.
 
-A builder takes its place in the text and the children, tokens or nodes.  ``p.base`` is subtracted from every position: nodes of an
-item count from its start, so that they can be kept while the text before them changes.
+A builder takes its place in the text and the children, tokens or nodes.  ``p.base`` is subtracted from every position:
+nodes of an item count from its start, so that they can be kept while the text before them changes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _extent(p: Place, c: list[Any]) -> tuple[int, int]:
     first, last = c[0], c[-1]
     if type(last) is list:
         last = last[-1]
-    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token else last.end)
+    return (first.start - p.base if type(first) is Token else first.start), (last.end - p.base if type(last) is Token
+                                                                             else last.end)
 
 
 def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
@@ -48,7 +50,8 @@ def _only(c: list[Any], *kinds: Any) -> tuple[Any, ...]:
 def _value(p: Place, value: Any) -> Any:
     """A token that stands for a value is one; nodes are already."""
     if isinstance(value, Token):
-        return s.Text(value.start - p.base, value.end - p.base, value.text[1:-1]) if value.kind == "STRING" else _name(p, value)
+        return s.Text(value.start - p.base, value.end - p.base,
+                      value.text[1:-1]) if value.kind == "STRING" else _name(p, value)
     return value
 
 
@@ -68,7 +71,8 @@ def _index(low: int, high: int) -> Callable[[Place, list[Any]], s.Index]:
         bounds = []
         for token in (c[low], c[high]):
             if not token.text.isdigit() or len(token.text) > 9:
-                p.report("syntax", f"an index is a whole number, not `{token.text[:20]}`", token.start, token.end, "", ())
+                p.report("syntax", f"an index is a whole number, not `{token.text[:20]}`", token.start, token.end, "",
+                         ())
             bounds.append(int(token.text) if token.text.isdigit() and len(token.text) <= 9 else 0)
         return s.Index(*_extent(p, c), *bounds)
 
@@ -81,8 +85,10 @@ def _binary(p: Place, c: list[Any]) -> Any:
     length = 1 + getattr(left, "length", 0) + getattr(right, "length", 0)
     if length > LONGEST_SUM:
         if length == LONGEST_SUM + 1:
-            p.report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base, "", ())
-        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"), s.Number(start, end, number("0"), None, "0"), length)
+            p.report("syntax", f"more than {LONGEST_SUM} operations in one expression", start + p.base, end + p.base,
+                     "", ())
+        return s.Binary(start, end, "+", s.Number(start, end, number("0"), None, "0"),
+                        s.Number(start, end, number("0"), None, "0"), length)
     return s.Binary(start, end, c[1].text, left, right, length)
 
 
@@ -161,7 +167,8 @@ BUILDERS: dict[str, Callable[[Place, list[Any]], Any]] = {
     "positional": lambda p, c: s.Argument(*_extent(p, c), None, _value(p, c[0])),
     "range_": lambda p, c: s.Range(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
     "change": lambda p, c: s.Arrow(*_extent(p, c), _value(p, c[0]), _value(p, c[2])),
-    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in flat(c[1:-1]) if getattr(x, "kind", "") != "COMMA")),
+    "list_": lambda p, c: s.Values(*_extent(p, c), tuple(_value(p, x) for x in flat(c[1:-1])
+                                                         if getattr(x, "kind", "") != "COMMA")),
     "binary": _binary,
     "negative": _negative,
     "group": lambda p, c: _value(p, c[1]),

@@ -1,6 +1,7 @@
 """Checking: everything that can be said about a file, at once.
 
-In:  a file or a text, values for parameters.   Out: ``Checked``: resolutions of every policy and variant, diagnostics in order.
+In:  a file or a text, values for parameters.
+Out: ``Checked``: resolutions of every policy and variant, diagnostics in order.
 Parsing, resolving and lint rules each add theirs; a rule looks only at what the stages before it could make sense of.
 """
 
@@ -58,7 +59,8 @@ def check_file(path: Path, policy: str | None = None, parameters: Mapping[str, s
         return check(space, resolved, space.file(resolved, str(path)), policy, parameters or {})
 
 
-def check_text(text: str, name: str = "<text>", policy: str | None = None, parameters: Mapping[str, str] | None = None) -> Checked:
+def check_text(text: str, name: str = "<text>", policy: str | None = None, parameters: Mapping[str, str] |
+               None = None) -> Checked:
     """Check a text; imports are looked up from the current folder."""
     space = Workspace()
     with collecting_later():
@@ -67,8 +69,8 @@ def check_text(text: str, name: str = "<text>", policy: str | None = None, param
 
 def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | None, parameters: Mapping[str, str],
           memos: dict[str, Memo] | None = None, most: int | None = None) -> Checked:
-    """Check a parsed file.  ``memos`` (by variant) keep compiled rules between runs for the language server, which also wants at most
-    ``most`` diagnostics from each lint rule."""
+    """Check a parsed file.  ``memos`` (by variant) keep compiled rules between runs for the language server, which also
+    wants at most ``most`` diagnostics from each lint rule."""
     seen = scope(workspace, path, file)
     checked = Checked(file, seen)
     problems = list(seen.problems)
@@ -76,7 +78,8 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
     problems += bad
     own = [p.name.text for p in file.policies if seen.policies[p.name.text].node is p]
     if policy is not None and policy not in own:
-        problems.append(Diagnostic("unknown-policy", f"no policy is called `{policy}`", (Label(Span(file.source, 0, 0)),),
+        problems.append(Diagnostic("unknown-policy", f"no policy is called `{policy}`",
+                                   (Label(Span(file.source, 0, 0)),),
                                    (did_you_mean(policy, own),)))
     known: set[str] = set()
     shared = Memo()                    # a policy and those that extend it have their rules in common
@@ -97,7 +100,8 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
             checked.variants[variant] = r
             problems += r.problems
     for declared in seen.targets.values():
-        if declared.file is file and not any(r.target_statement and r.target_statement.node.name.text == declared.node.name.text
+        if declared.file is file and not any(r.target_statement
+                                             and r.target_statement.node.name.text == declared.node.name.text
                                              for r in checked.resolutions):
             machine_of(seen, declared, problems)
     if checked.variants:
@@ -121,13 +125,15 @@ def _parameters(given: Mapping[str, str]) -> tuple[dict[str, Any], list[Diagnost
         elif bare:
             values[name] = s.Text(0, len(text), text)      # `-D size=small` needs no quotes that a shell would eat
         else:
-            problems.append(Diagnostic("wrong-type", f"`{text[:40]}` is not a value", (Label(Span(source, 0, len(text))),),
+            problems.append(Diagnostic("wrong-type", f"`{text[:40]}` is not a value",
+                                       (Label(Span(source, 0, len(text))),),
                                        ("for example 4, 25%, 2k steps",)))
     return values, problems
 
 
 def _unknown_parameters(values: Mapping[str, Any], known: set[str], source: Source) -> list[Diagnostic]:
-    return [Diagnostic("unknown-name", f"`-D {name}`: no `let` or `sweep` of {source.name} defines `{name}`", (Label(Span(source, 0, 0)),),
+    return [Diagnostic("unknown-name", f"`-D {name}`: no `let` or `sweep` of {source.name} defines `{name}`",
+                       (Label(Span(source, 0, 0)),),
                        (did_you_mean(name, known, "defined are"),)) for name in values if name not in known]
 
 

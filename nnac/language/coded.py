@@ -1,9 +1,10 @@
 """How many bits weights take once they are encoded: at best, whatever they are, and as one expects of trained ones.
 
-Expected: weights are taken as normally distributed, rounded as their method rounds, and coded at their entropy, which is what the entropy codec
-reaches within 2 % (`make bench-codec`).  Trained kernels of the demo take 2 % less to 4 % more than this says.
-At best: a codec that finds zeros, one that codes at the entropy and a codebook of one value take next to nothing where all weights are alike, and
-nobody knows the weights before training.  `packed` takes a bit a weight at least; `raw` takes what it takes.
+Expected: weights are taken as normally distributed, rounded as their method rounds, and coded at their entropy, which
+is what the entropy codec reaches within 2 % (`make bench-codec`).  Trained kernels of the demo take 2 % less to 4 %
+more than this says. At best: a codec that finds zeros, one that codes at the entropy and a codebook of one value take
+next to nothing where all weights are alike, and nobody knows the weights before training.  `packed` takes a bit a
+weight at least; `raw` takes what it takes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from nnac.plan import SitePlan
 
 ZERO_FINDING = ("zero_run", "block_bitmap", "entropy")          # codecs whose time and bytes depend on the weights
 BLOCK = 16                                                      # weights of a block of the bitmap
-SHARED = 3.0                                                    # of kernels that share a sum, the one meets steps so much finer: see `scales`
-# what entropy lacks to the index of a codebook: a normal distribution on its 2^bits best values (Lloyd-Max), from 6 bits on as measured, for
-# int8 values no longer lie close enough
+# of kernels that share a sum, the one meets steps so much finer: see `scales`
+SHARED = 3.0
+# what entropy lacks to the index of a codebook: a normal distribution on its 2^bits best values (Lloyd-Max), from 6
+# bits on as measured, for int8 values no longer lie close enough
 CODEBOOK_LOSS = {1: 0.0, 2: 0.09, 3: 0.18, 4: 0.26, 5: 0.32, 6: 0.5, 7: 0.8, 8: 1.2}
-FINER = 0.8                                                     # of a codebook's entropy is left where the kernel shares its sum (measured)
+# of a codebook's entropy is left where the kernel shares its sum (measured)
+FINER = 0.8
 
 
 def sparsity(site: SitePlan) -> Fraction:
@@ -41,7 +44,8 @@ def by_blocks(site: SitePlan) -> bool:
 
 
 def codecs(codec: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The codecs that may carry a kernel on a machine that reads ``known``; ``codec`` is what the policy says of the kernel."""
+    """The codecs that may carry a kernel on a machine that reads ``known``; ``codec`` is what the policy says of the
+    kernel."""
     return known if codec in (None, "auto") else (str(codec),)
 
 
@@ -73,7 +77,8 @@ def expected_bits(site: SitePlan, sharing: int, able: tuple[str, ...], finer: bo
     else:
         dense = _uniform(w.bits, _clip(w.method.keyword, w.bits, sharing) * (SHARED if finer else 1.0))
     coded = (1 - zeros) * dense + (1 / BLOCK if by_blocks(site) else _information(zeros))
-    return min(packed, coded) if "entropy" in able else min(packed, 1 / BLOCK + (1 - zeros) * packed if by_blocks(site) else packed)
+    return min(packed, coded) if "entropy" in able else min(packed, 1 / BLOCK + (1 - zeros) * packed if by_blocks(site)
+                                                            else packed)
 
 
 def _information(p: float) -> float:
@@ -82,12 +87,14 @@ def _information(p: float) -> float:
 
 
 def _clip(method: str, bits: int, sharing: int) -> float:
-    """The outermost level in standard deviations: the largest of so many normal magnitudes, or what a method cuts them at."""
+    """The outermost level in standard deviations: the largest of so many normal magnitudes, or what a method cuts them
+    at."""
     n = max(2, 2 * sharing)
     root = math.sqrt(2 * math.log(n))
     largest = root - (math.log(math.log(n)) + math.log(4 * math.pi) - 2 * 0.5772) / (2 * root)
     # the clip of least mean square error grows by about half a deviation a bit: 1.2 at 2 bits, 2.6 at 4, 3.9 at 8
-    return largest if method == "minmax" else min(largest, 1.2 + 0.7 * (bits - 2) if bits < 5 else 2.6 + 0.33 * (bits - 4))
+    return largest if method == "minmax" else min(largest, 1.2 + 0.7 * (bits - 2) if bits < 5 else 2.6 +
+                                                  0.33 * (bits - 4))
 
 
 @cache

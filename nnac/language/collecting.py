@@ -11,7 +11,8 @@ from contextlib import contextmanager
 def collecting_later() -> Iterator[None]:
     """No garbage collection inside.
 
-    A check makes many small objects that live, and so does importing; searching them for cycles is a third of a check's time.
+    A check makes many small objects that live, and so does importing; searching them for cycles is a third of a check's
+    time.
     """
     enabled = gc.isenabled()
     gc.disable()

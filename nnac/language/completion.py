@@ -1,6 +1,7 @@
 """Completion: what may stand at a place, given the text before it.
 
-The text before the cursor is taken as tokens, for a sentence that is being written does not parse; what they mean comes from the last check.
+The text before the cursor is taken as tokens, for a sentence that is being written does not parse; what they mean comes
+from the last check.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from nnac.model.graph import builders
 from nnac.target import FIELDS
 from nnac.units import UNITS, dimension_name
 
-SENTENCES = {"layers": "a rule: settings for the layers that a path selects", "let": "a parameter, overridden by -D", "sweep": "a parameter "
-             "with several values, one variant each", "model": "the model that is compressed", "target": "the machine it runs on",
+SENTENCES = {"layers": "a rule: settings for the layers that a path selects", "let": "a parameter, overridden by -D",
+             "sweep": "a parameter "
+             "with several values, one variant each", "model": "the model that is compressed",
+             "target": "the machine it runs on",
              "budget": "upper bounds that are checked", "training": "how long training is, for schedules",
              "decode": "how outputs become words: search and language models"}
 DECLARATIONS = {"import": "declarations of another file", "policy": "how a model is compressed", "target": "a machine"}
@@ -56,7 +59,8 @@ def complete(checked: Checked, path: Path, offset: int) -> list[Item]:
         if sentence and sentence[0].text == "import":
             return [Item(f, "file") for f in importable(path)]
         if sentence and sentence[-1].text == "extends":
-            return [Item(n, "policy") for n in (checked.scope.policies if sentence[0].text == "policy" else checked.scope.targets)]
+            return [Item(n, "policy") for n in (checked.scope.policies if sentence[0].text == "policy"
+                                                else checked.scope.targets)]
         return [Item(k, "keyword", d) for k, d in DECLARATIONS.items()]
     return _inside(checked, offset, declaration, depth, opened, since_separator(sentence))
 
@@ -76,7 +80,8 @@ def _inside(checked: Checked, offset: int, declaration: str, depth: int, opened:
         if word == "target":
             return [Item(t, "target") for t in checked.scope.targets]
         if word == "model":
-            return [Item(n, "argument") for n in _parameters_of(line)] if len(line) > 2 else [Item(b, "model") for b in builders()]
+            return [Item(n, "argument") for n in _parameters_of(line)] if len(line) > 2 else [Item(b, "model")
+                for b in builders()]
         if word in ("let", "sweep") and len(line) > 2:
             return [*units(line), *names]
         return [Item(k, "keyword", d) for k, d in SENTENCES.items()] if not line else []
@@ -86,7 +91,8 @@ def _inside(checked: Checked, offset: int, declaration: str, depth: int, opened:
     if opened in ("budget", "training"):
         known: Any = BUDGETS if opened == "budget" else TRAINING
         docs = BUDGET_DOCS if opened == "budget" else {}
-        return [Item(n, "setting", docs.get(n, dimension_name(known[n]))) for n in known] if not line else [*units(line), *names]
+        return [Item(n, "setting", docs.get(n, dimension_name(known[n])))
+                for n in known] if not line else [*units(line), *names]
     return setting_words(line, names)
 
 
@@ -96,7 +102,8 @@ def _parameters_of(line: list[Token]) -> list[str]:
 
 
 def enclosing(tokens: list[Token]) -> tuple[str, int, str]:
-    """What the cursor stands in: ``policy`` or ``target`` or nothing; how many blocks deep; the word that opened the innermost."""
+    """What the cursor stands in: ``policy`` or ``target`` or nothing; how many blocks deep; the word that opened the
+    innermost."""
     stack: list[str] = []
     first = ""
     for i, token in enumerate(tokens):
@@ -133,7 +140,8 @@ def since_separator(sentence: list[Token]) -> list[Token]:
 
 
 def call_around(line: list[Token]) -> tuple[str, bool, int]:
-    """The name of the call that is open at the end, whether a value is awaited after ``=``, how many arguments precede."""
+    """The name of the call that is open at the end, whether a value is awaited after ``=``, how many arguments
+    precede."""
     stack: list[tuple[str, int]] = []
     for i, token in enumerate(line):
         if token.kind == "LPAR":
@@ -168,7 +176,8 @@ def setting_words(line: list[Token], names: list[Item]) -> list[Item]:
         arguments = cls.arguments()
         if awaited and line[-2].text in arguments:
             spec = arguments[line[-2].text][0]
-            words = list(spec.choices) or (list(forms(spec.form)) if spec.form else ["true", "false"] if spec.kind == "boolean" else [])
+            words = list(spec.choices) or (list(forms(spec.form)) if spec.form else ["true", "false"]
+                                           if spec.kind == "boolean" else [])
             return [*(Item(w, "value") for w in words + (["none"] if spec.optional else [])), *names]
         given = {t.text for t, n in pairwise(line) if n.kind == "EQUAL"}
         return [*(Item(f"{n}=", "argument", a.doc) for n, (a, _) in arguments.items() if n not in given), *names]
@@ -196,7 +205,8 @@ def target_words(line: list[Token]) -> list[Item]:
     if spec is None or call_around(line)[0]:
         return []
     said = {t.text for t in line[1:]}
-    return [Item(w, "word") for w in spec.choices if w not in said] + [Item(w.name, "word", w.doc) for w in spec.words if w.name not in said]
+    return [Item(w, "word") for w in spec.choices if w not in said] + [Item(w.name, "word", w.doc) for w in spec.words
+                                                                       if w.name not in said]
 
 
 def paths_after(sites: Sites | None, line: list[Token]) -> list[Item]:

@@ -27,8 +27,10 @@ DECODE_DOCS = {"search": "greedy, or beam(hypotheses)",
                "delta": "nats that a hypothesis may lie behind the best",
                "blank_penalty": "nats taken from the blank at every frame",
                "length_bonus": "nats given for every label"}
-# lowest and highest value, and whether a whole number is wanted: those of `search.beam.Beam` and `Fusion` in nnac.decode
-LIMITS = {"beam": (1, 1024, True), "max_symbols": (1, 64, True), "delta": (0, 10**6, False), "blank_penalty": (-16, 16, False),
+# lowest and highest value, and whether a whole number is wanted: those of `search.beam.Beam` and `Fusion` in
+# nnac.decode
+LIMITS = {"beam": (1, 1024, True), "max_symbols": (1, 64, True), "delta": (0, 10**6, False),
+          "blank_penalty": (-16, 16, False),
           "length_bonus": (-16, 16, False), "weight": (0, 4, False), "less": (0, 4, False)}
 ARGUMENTS = {"greedy": (), "beam": ("beam",), "none": (), "shallow": ("weight",), "density_ratio": ("weight", "less"),
              "internal": ("weight", "less")}

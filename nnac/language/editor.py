@@ -1,7 +1,8 @@
-"""What an editor asks while one types, without any protocol: diagnostics, completion, hover, definition, rename, formatting.
+"""What an editor asks while one types, without any protocol: diagnostics, completion, hover, definition, rename,
+formatting.
 
-``Session`` holds the open texts.  Positions are offsets.  After an edit only the touched sentence is parsed and compiled again.
-``nnac/language/server.py`` speaks the Language Server Protocol around it.
+``Session`` holds the open texts.  Positions are offsets.  After an edit only the touched sentence is parsed and
+compiled again. ``nnac/language/server.py`` speaks the Language Server Protocol around it.
 """
 
 from __future__ import annotations
@@ -72,14 +73,16 @@ class Session:
     # -- where things are
 
     def at(self, path: Path, offset: int) -> tuple[Any, Statement | None, list[Any]]:
-        """The declaration at an offset, the statement of a policy there, and the nodes around the offset from the outside in."""
+        """The declaration at an offset, the statement of a policy there, and the nodes around the offset from the
+        outside in."""
         file = self.workspace.file(path)
         for declaration in file.declarations:
             if declaration.start <= offset <= declaration.end:
                 if isinstance(declaration, s.Policy):
                     for item in declaration.items:
                         if item.offset + item.node.start <= offset <= item.offset + item.node.end:
-                            return declaration, Statement(file, declaration, item, item.node), around(item.node, offset - item.offset)
+                            return declaration, Statement(file, declaration, item, item.node), around(item.node,
+                                offset - item.offset)
                 return declaration, None, around(declaration, offset)
         return None, None, []
 
@@ -107,7 +110,8 @@ class Session:
         if isinstance(statement.node, s.UseTarget):
             return self._declared(checked.scope.targets.get(name.text))
         r = self.resolution(path, declaration)
-        if r is not None and name.text in r.parameters and (name in list(value_names(statement.node)) or defines(statement.node, name)):
+        if r is not None and name.text in r.parameters and (name in list(value_names(statement.node))
+                                                            or defines(statement.node, name)):
             found_at = r.parameters[name.text]
             where = self.workspace.paths.get(id(found_at.file.source))
             return (where, found_at.span(found_at.node.name)) if where is not None else None
@@ -144,10 +148,12 @@ class Session:
             for policy in file.policies if where is not None else ():
                 assert where is not None
                 for item in policy.items if id(policy) in family else ():
-                    for n in [*value_names(item.node), *([item.node.name] if isinstance(item.node, (s.Let, s.Sweep)) else [])]:
+                    for n in [*value_names(item.node), *([item.node.name] if isinstance(item.node, (s.Let, s.Sweep))
+                                                         else [])]:
                         if n.text == name.text and (where, item.offset + n.start) not in seen:
                             seen.add((where, item.offset + n.start))
-                            edits.setdefault(where, []).append(Edit(Span(file.source, item.offset + n.start, item.offset + n.end), new))
+                            edits.setdefault(where, []).append(Edit(Span(file.source, item.offset + n.start,
+                                                                         item.offset + n.end), new))
         return edits
 
     # -- hover
@@ -171,18 +177,21 @@ class Session:
         """The sites that a selector means, and what is decided for the first of them, with lines."""
         assert r.sites is not None
         mask = matched(r.sites, selector)
-        top = [p for p in r.sites.named(mask) if not any(p.startswith(q + ".") for q in r.sites.named(mask & r.sites.layers) if q != p)]
+        top = [p for p in r.sites.named(mask) if not any(p.startswith(q + ".")
+                                                         for q in r.sites.named(mask & r.sites.layers) if q != p)]
         lines = [f"{mask.bit_count()} sites: {', '.join(top[:6])}{', …' if len(top) > 6 else ''}"]
         if r.plan is not None and mask:
             from nnac.language.chains import chains
 
             first = r.sites.named(mask)[:1]
             owner = r.model.layer_of(first[0]) if r.model is not None else None
-            kernels = [k.path for k in owner.kernels if r.sites.number[k.path] and mask >> r.sites.number[k.path] & 1][:1] if owner else []
+            kernels = [k.path for k in owner.kernels if r.sites.number[k.path]
+                       and mask >> r.sites.number[k.path] & 1][:1] if owner else []
             lines += ["", *chains(r.plan, [*first, *(k for k in kernels if k not in first)])]
         return "\n".join(lines)
 
-    def _words(self, name: s.Name, nodes: list[Any], declaration: Any, statement: Statement | None, r: Resolution | None) -> str | None:
+    def _words(self, name: s.Name, nodes: list[Any], declaration: Any, statement: Statement | None, r: Resolution |
+               None) -> str | None:
         text = name.text
         if r is not None and statement is not None and text in r.parameters and (
                 defines(statement.node, name) or any(n is name for n in value_names(statement.node))):
@@ -209,7 +218,8 @@ class Session:
         if isinstance(statement.node if statement else None, s.UseTarget) and r is not None and r.target is not None:
             return "\n".join(f"{k}: {v}" for k, v in r.target.to_json().items())
         if isinstance(statement.node if statement else None, s.Model) and r is not None and r.model is not None:
-            return f"{r.model.name}: {r.model.weights:,} weights, {len(r.model.layers)} layers, {r.model.frame_ms} ms per step"
+            return (f"{r.model.name}: {r.model.weights:,} weights, {len(r.model.layers)} layers, {r.model.frame_ms} "
+                    f"ms per step")
         return None
 
     # -- completion
@@ -225,12 +235,15 @@ def elsewhere(checked: Checked, path: Path) -> list[Diagnostic]:
     """Errors in imported files, said at the import."""
     out = []
     source = checked.file.source
-    others = [d for d in checked.diagnostics if d.severity == "error" and d.span is not None and d.span.source is not source]
+    others = [d for d in checked.diagnostics if d.severity == "error" and d.span is not None
+              and d.span.source is not source]
     for statement in checked.file.imports if others else ():
         found = locate(statement.path.value, path)
-        mine = [d for d in others if found is not None and d.span is not None and Path(d.span.source.name).name == found.name]
+        mine = [d for d in others if found is not None and d.span is not None
+                and Path(d.span.source.name).name == found.name]
         if mine:
-            out.append(Diagnostic(mine[0].code, f"in this file: {mine[0].message}" + (f", and {len(mine) - 1} more" if len(mine) > 1 else ""),
+            out.append(Diagnostic(mine[0].code, f"in this file: {mine[0].message}" +
+                                  (f", and {len(mine) - 1} more" if len(mine) > 1 else ""),
                                   (Label(Span(source, statement.path.start, statement.path.end)),)))
     return out
 
@@ -250,7 +263,8 @@ def defines(node: Any, name: s.Name) -> bool:
 
 
 def value_names(node: Any) -> Iterator[s.Name]:
-    """The names in an item that may mean a parameter: those inside expressions and arguments, not words, methods or paths."""
+    """The names in an item that may mean a parameter: those inside expressions and arguments, not words, methods or
+    paths."""
     roots: list[Any] = []
     if isinstance(node, s.Let):
         roots = [node.value]

@@ -1,12 +1,16 @@
 """What a plan will cost, before anything is trained or compiled.  For lint, `nnac explain`, `nnac diff` and hover.
 
-Two numbers of everything.  *Expected*: what is printed; the compiler's own figures replace it once a program exists.  *Least*: what no weights and
-no schedule can get below, for lint refuses a policy only where the compiler would, whatever training makes of the weights.
+Two numbers of everything.  *Expected*: what is printed; the compiler's own figures replace it once a program exists.
+*Least*: what no weights and no schedule can get below, for lint refuses a policy only where the compiler would,
+whatever training makes of the weights.
 
-Bytes   weights at the bits that one expects after encoding (`coded`), codebooks and stream headers included, as the compiler counts them
-SRAM    what stays (states, pinned weights) plus what a layer needs at once (input, output, sums) plus the stream buffers
-Cycles  of one encoder step and of the prediction and joint steps that follow it (`cycles`).  A call that computes several steps together counts
-        for each of them in equal parts, as in the compiler's budgets; how long its first step waits for the others is `wait_seconds`.
+Bytes   weights at the bits that one expects after encoding (`coded`), codebooks and stream headers included, as the
+        compiler counts them
+SRAM    what stays (states, pinned weights) plus what a layer needs at once (input, output, sums) plus the stream
+        buffers
+Cycles  of one encoder step and of the prediction and joint steps that follow it (`cycles`).  A call that computes
+        several steps together counts for each of them in equal parts, as in the compiler's budgets; how long its first
+        step waits for the others is `wait_seconds`.
 """
 
 from __future__ import annotations
@@ -32,7 +36,8 @@ RQ_PARAMETERS = 8              # bytes a row: a bias, a multiplier and a shift
 
 @frozen
 class KernelCost:
-    """One kernel: bits as encoded, expected and at the least; bytes that it takes in W, decoded; the share of it that stays there."""
+    """One kernel: bits as encoded, expected and at the least; bytes that it takes in W, decoded; the share of it that
+    stays there."""
 
     path: str
     weights: int
@@ -99,15 +104,18 @@ class Estimate:
     @property
     def sram_bytes(self) -> int:
         largest = max((c.buffer_bytes for c in self.layers.values()), default=0)
-        parameters = RQ_PARAMETERS * sum(k.rows for layer in self.plan.graph for k in layer.kernels if not layer.operator.by_index and not (
-            self.plan[layer.path].accumulate == "acc32" and k.name in layer.operator.shares_sum[1:]))     # one set for kernels that share a sum
+        parameters = RQ_PARAMETERS * sum(k.rows for layer in self.plan.graph for k in layer.kernels
+                                         if not layer.operator.by_index and not (
+            # one set for kernels that share a sum
+            self.plan[layer.path].accumulate == "acc32" and k.name in layer.operator.shares_sum[1:]))
         return self.pinned_bytes + self.stream_bytes + largest + self.state_bytes + parameters
 
     @property
     def cycles(self) -> int:
         """Cycles of one encoder step with the prediction and joint steps that follow it, the CPU's part included."""
         cpu = sum((c.cpu_seconds for c in self.layers.values() if c.cpu_seconds is not None), Fraction(0))
-        return sum(c.cycles for c in self.layers.values()) + math.ceil(cpu * self.plan.target.clock) + sum(self.fill.values())
+        return sum(c.cycles
+                   for c in self.layers.values()) + math.ceil(cpu * self.plan.target.clock) + sum(self.fill.values())
 
     @property
     def seconds(self) -> float:
@@ -115,7 +123,8 @@ class Estimate:
 
     @property
     def call_seconds(self) -> float:
-        """Computing from the last frame of a call to the result of its last step: all its encoder steps, then one of prediction and joint."""
+        """Computing from the last frame of a call to the result of its last step: all its encoder steps, then one of
+        prediction and joint."""
         pace = self.plan.graph.entries[0].name
         steps, t = next((frames(self.plan, x) for x in self.plan.graph if x.entry == pace), 1), self.plan.target
         inside = [c for c in self.layers.values() if c.entry == pace]
@@ -130,7 +139,8 @@ class Estimate:
     def least(self, name: str) -> float:
         """What a budget's quantity takes at the least: no program of this policy is below it."""
         t = self.plan.target
-        here = [k for path, k in self.kernels.items() if self.layers[self.plan.graph.layer_of(path).path].cpu_seconds is None]
+        here = [k for path, k in self.kernels.items()
+                if self.layers[self.plan.graph.layer_of(path).path].cpu_seconds is None]
         size = sum(k.least_bits for k in here) // 8
         return {"weights": size, "sram": self.stream_bytes + self.state_bytes, "latency": self.least_cycles / t.clock,
                 "cycles": self.least_cycles, "bits_per_weight": 8 * size / max(1, sum(k.weights for k in here))}[name]
@@ -171,12 +181,15 @@ def estimate(plan: Plan, model: ModelGraph) -> Estimate:
             streams[layer.path] = _streamed(plan, layer, kernels, m) if here else Fraction(0)
             if not here:
                 cpus[layer.path] = seconds(plan.target, layer, ins, out_bits, hidden_bits, vectors)
-            buffers = (sum(w for w, _ in ins) + layer.width) * vectors * -(-out_bits // 8) + works[layer.path].buffer_bytes
+            buffers = (sum(w for w, _ in ins) +
+                       layer.width) * vectors * -(-out_bits // 8) + works[layer.path].buffer_bytes
             state = layer.operator.state_bytes(layer.attributes, layer.width, hidden_bits)
-            layers[layer.path] = LayerCost(layer.path, entry, sum(kernels[k.path].bytes for k in layer.kernels), 0, buffers, state,
+            layers[layer.path] = LayerCost(layer.path, entry, sum(kernels[k.path].bytes for k in layer.kernels), 0,
+                                           buffers, state,
                                            None if here else cpus[layer.path] / steps)
         per_byte = Fraction(plan.target.clock, plan.target.dram.bandwidth)
-        # the units run side by side and weights are loaded ahead: the longest of the sums is what counts, not the sum of the longest
+        # the units run side by side and weights are loaded ahead: the longest of the sums is what counts, not the sum
+        # of the longest
         bound = sum(streams.values()) * per_byte > sum(w.compute for w in works.values())
         for layer in inside:
             cost = streams[layer.path] * per_byte if bound else Fraction(works[layer.path].compute)
@@ -194,21 +207,25 @@ def _kernel(plan: Plan, kernel: Kernel, layer: Layer) -> KernelCost:
     if all(s.settings == whole.settings for s in sites):
         sites = (whole,)
     rows = kernel.rows // len(sites)
-    if layer.operator.by_index:                                    # held as rows of its output's integers, whatever its weights are
+    # held as rows of its output's integers, whatever its weights are
+    if layer.operator.by_index:
         given = plan[layer.path].activations
         bits = 8 * kernel.weights * -(-(given.bits if given else 8) // 8)
         return KernelCost(kernel.path, kernel.weights, bits, 8 * kernel.weights, 0)
     joint = layer.operator.shares_sum
     finer = kernel.name in joint[1:] and plan[layer.path].accumulate == "acc32"
-    if finer:                                                      # kernels settled alike are quantised as one matrix, on one scale
+    # kernels settled alike are quantised as one matrix, on one scale
+    if finer:
         other = kernel.path.removesuffix(kernel.name) + joint[0]
         finer = [s.weights for s in plan.gates(other)] == [s.weights for s in plan.gates(kernel.path)]
-    able = codecs(whole.codec, t.codecs)                           # a stream is encoded in one way, whatever its gates say
+    # a stream is encoded in one way, whatever its gates say
+    able = codecs(whole.codec, t.codecs)
     expected, least, live = 0.0, 0, Fraction(0)
     for site in sites:
         assert site.weights is not None
         grain = site.weights.granularity
-        sharing = {"channel": kernel.cols, "group": grain.size or kernel.cols, "gate": kernel.rows * kernel.cols // max(1, len(kernel.gates)),
+        sharing = {"channel": kernel.cols, "group": grain.size or kernel.cols,
+                   "gate": kernel.rows * kernel.cols // max(1, len(kernel.gates)),
                    "tensor": rows * kernel.cols}[grain.kind]
         expected += rows * kernel.cols * expected_bits(site, sharing, able, finer)
         least += rows * kernel.cols * least_bits(site, able)
@@ -218,8 +235,10 @@ def _kernel(plan: Plan, kernel: Kernel, layer: Layer) -> KernelCost:
     return KernelCost(kernel.path, kernel.weights, math.ceil(expected), least, math.ceil(held) * (2 if wide else 1))
 
 
-def _kept(plan: Plan, model: ModelGraph, kernels: dict[str, KernelCost], host: frozenset[str], m: MachineConfig) -> dict[str, KernelCost]:
-    """The kernels with the share of each that stays on chip: those pinned, then those worth most traffic a second for a byte of SRAM."""
+def _kept(plan: Plan, model: ModelGraph, kernels: dict[str, KernelCost], host: frozenset[str],
+          m: MachineConfig) -> dict[str, KernelCost]:
+    """The kernels with the share of each that stays on chip: those pinned, then those worth most traffic a second for a
+    byte of SRAM."""
     free, out = plan.target.pinned, dict(kernels)
     steps = steps_per_second(model.entries, model.frame_ms)
     ranked = []
@@ -255,7 +274,8 @@ def _streamed(plan: Plan, layer: Layer, kernels: dict[str, KernelCost], m: Machi
     return total
 
 
-def _least(plan: Plan, inside: list[Layer], works: dict[str, Work], cpus: dict[str, Fraction], kernels: dict[str, KernelCost]) -> Fraction:
+def _least(plan: Plan, inside: list[Layer], works: dict[str, Work], cpus: dict[str, Fraction],
+           kernels: dict[str, KernelCost]) -> Fraction:
     """Cycles that a call of an entry takes whatever the weights are: the longest of what its units cannot avoid."""
     t = plan.target
     cpu = sum(cpus.values(), Fraction(0)) * t.clock

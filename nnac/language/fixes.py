@@ -23,7 +23,8 @@ def applied(text: str, edits: Iterable[Edit]) -> tuple[str, int]:
 
 
 def fix_file(path: Path, policy: str | None = None, parameters: Mapping[str, str] | None = None) -> int:
-    """Mend a file in place, until nothing more can be mended; how many edits were made.  A mend that adds errors is not kept."""
+    """Mend a file in place, until nothing more can be mended; how many edits were made.  A mend that adds errors is not
+    kept."""
     total = 0
     checked = check_file(path, policy, parameters)
     for _ in range(MOST_ROUNDS):
@@ -42,11 +43,13 @@ def fix_file(path: Path, policy: str | None = None, parameters: Mapping[str, str
 
 
 def unmended(checked: Checked) -> tuple[int, int]:
-    """How far a file is from right: sentences not understood, then other errors.  Understanding one more may bring its own errors."""
+    """How far a file is from right: sentences not understood, then other errors.  Understanding one more may bring its
+    own errors."""
     syntax = sum(d.code == "syntax" for d in checked.diagnostics)
     return syntax, checked.errors - syntax
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file's content in one step: a reader sees the old text or the new one, never half of it.  FileError: see `nnac.files`."""
+    """Replace a file's content in one step: a reader sees the old text or the new one, never half of it.  FileError:
+    see `nnac.files`."""
     write_text(path, text)

@@ -1,7 +1,9 @@
 """Formatting: one way to lay out a file, comments kept.
 
-In:  a text that parses.   Out: the same sentences, indented by two, settings of a block aligned, one sentence a line; a block written on
-one line stays on it if it is short.  Formatting a formatted text changes nothing, and the trees of both texts are equal (checked here).
+In:  a text that parses.
+Out: the same sentences, indented by two, settings of a block aligned, one sentence a line; a block written on
+one line stays on it if it is short.  Formatting a formatted text changes nothing, and the trees of both texts are equal
+(checked here).
 """
 
 from __future__ import annotations
@@ -155,7 +157,8 @@ def _lines(pieces: list[Piece], depth: int) -> list[Line]:
 
 def _apart(before: Piece, piece: Piece) -> bool:
     """At the top of a file declarations stand apart, imports together, comments with what they are about."""
-    return bool(before.tokens) and (before.block is not None or piece.block is not None) and bool(piece.tokens or before.block is not None)
+    return bool(before.tokens) and (before.block is not None or piece.block is not None) and bool(piece.tokens
+        or before.block is not None)
 
 
 def _widths(pieces: list[Piece]) -> list[int]:
@@ -235,7 +238,8 @@ def _spaced(tokens: list[Token], i: int) -> bool:
     before, token = tokens[i - 1], tokens[i]
     if tokens[0].text == "layers":
         return before.kind in ("COMMA", "COMMENT") or i == 1
-    if token.kind in ("COMMA", "RPAR", "RSQB", "PERCENT", "DOTDOT", "DOT") or before.kind in ("LPAR", "LSQB", "DOTDOT", "DOT"):
+    if token.kind in ("COMMA", "RPAR", "RSQB", "PERCENT", "DOTDOT", "DOT") or before.kind in ("LPAR", "LSQB", "DOTDOT",
+        "DOT"):
         return False
     if token.kind == "LPAR":
         return before.kind != "NAME" or before.text == "over"

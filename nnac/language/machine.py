@@ -1,4 +1,5 @@
-"""From ``target`` declarations to a Target: each field looked up in ``nnac.target.FIELDS``, its words checked and converted."""
+"""From ``target`` declarations to a Target: each field looked up in ``nnac.target.FIELDS``, its words checked and
+converted."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from nnac.limits import MOST
 from nnac.target import FIELDS, Field, Target, Word, from_values
 from nnac.units import BANDWIDTH, BYTES, CYCLES, ENERGY, FREQUENCY, NUMBER, PER_SECOND, TIME, Quantity, dimension_name
 
-DIMENSIONS = {"frequency": FREQUENCY, "bytes": BYTES, "bandwidth": BANDWIDTH, "cycles": CYCLES, "time": TIME, "energy": ENERGY,
+DIMENSIONS = {"frequency": FREQUENCY, "bytes": BYTES, "bandwidth": BANDWIDTH, "cycles": CYCLES, "time": TIME,
+              "energy": ENERGY,
               "per_second": PER_SECOND, "integer": NUMBER, "ratio": NUMBER}
 EXACT = ("time", "energy", "ratio")            # kept as fractions; everything else is a whole number of base units
 LARGEST = 10**18
@@ -37,7 +39,8 @@ def target(node: s.TargetDeclaration, base: Target | None, report: Report) -> Ta
         else:
             values[name] = value = _field(name, spec, setting, report)
             if name in MOST and isinstance(value, int) and value > MOST[name]:
-                report("out-of-range", setting.words[0], f"the instruction set has {MOST[name]} {name} at most, not {value}")
+                report("out-of-range", setting.words[0],
+                       f"the instruction set has {MOST[name]} {name} at most, not {value}")
                 clean = False
             clean = clean and value is not UNKNOWN
     if not clean:
@@ -109,9 +112,11 @@ def _calls(name: str, spec: Field, words: tuple[Any, ...], report: Report) -> An
             clean = False
             text = word.name.text if isinstance(word, s.Call) else word.text if isinstance(word, s.Name) else ""
             if text in known:
-                report("missing-argument", word, f"`{text}` needs its value in brackets", known[text].doc, f"write `{text}(…)`")
+                report("missing-argument", word, f"`{text}` needs its value in brackets", known[text].doc,
+                       f"write `{text}(…)`")
             else:
-                report("unknown-word", word, f"`{name}` has no `{text or '…'}`", "", did_you_mean(text, known), fix=None)
+                report("unknown-word", word, f"`{name}` has no `{text or '…'}`", "", did_you_mean(text, known),
+                       fix=None)
         elif len(word.arguments) != 1 or word.arguments[0].name is not None:
             clean = False
             report("missing-argument", word, f"`{called.name}` takes one value in brackets")
@@ -133,11 +138,12 @@ def machine_of(scope: Scope, declared: Declared, problems: list[Diagnostic]) -> 
         report = Reporter(chain[-1].file.source, problems)
         if following is None:
             report("unknown-target", parent, f"no target is called `{parent.text}`", "",
-                   did_you_mean(parent.text, [t for t in scope.targets if t != declared.node.name.text]), fix=nearest(parent.text,
-                                                                                                                      scope.targets))
+                   did_you_mean(parent.text, [t for t in scope.targets if t != declared.node.name.text]),
+                   fix=nearest(parent.text, scope.targets))
             return None
         if following in chain:
-            report("circular-extends", parent, f"target `{chain[-1].node.name.text}` extends itself", "", "remove `extends`")
+            report("circular-extends", parent, f"target `{chain[-1].node.name.text}` extends itself", "",
+                   "remove `extends`")
             return None
         chain.append(following)
     built: Target | None = None

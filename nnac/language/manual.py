@@ -22,14 +22,16 @@ def argument(name: str, spec: Argument, default: Any) -> str:
         bounds = f", {spec.low * scale:g}{unit} to {spec.high * scale:g}{unit}"
     names = spec.choices if spec.kind == "choice" else tuple(all_forms(spec.form)) if spec.kind == "form" else ()
     kind = " or ".join(names) or KINDS[spec.kind]
-    given = "required" if default is NOTHING else "none" if default is None else str(default).lower() if isinstance(default, bool) else \
-        f"{default * 100:g}%" if spec.kind == "fraction" else str(default)
+    given = ("required" if default is NOTHING else "none" if default is None else str(default).lower()
+             if isinstance(default, bool) else
+         f"{default * 100:g}%" if spec.kind == "fraction" else str(default))
     return f"{name:<16} {kind}{bounds} ({given}): {spec.doc}"
 
 
 def method(cls: type[Described]) -> str:
     """A method or form with its arguments."""
-    where = f"  [{', '.join(cls.settings)}]" if hasattr(cls, "settings") else f"  [{cls.family}]"  # type: ignore[attr-defined]
+    where = f"  [{', '.join(cls.settings)}]" if hasattr(cls,
+        "settings") else f"  [{cls.family}]"  # type: ignore[attr-defined]
     lines = [f"{cls.keyword}{where}", *(f"    {line}".rstrip() for line in (doc(cls) or "").split("\n"))]
     if cls.arguments():
         lines.append("")
@@ -48,7 +50,8 @@ def setting(name: str) -> str:
     spec = SETTINGS[name]
     words = []
     if spec.widths:
-        words.append("width " + ", ".join([f"int{b}" for b in spec.widths] + (["float"] if name == "weights" else [])) + ", or int(n)")
+        words.append("width " + ", ".join([f"int{b}" for b in spec.widths] + (["float"] if name == "weights" else [])) +
+                     ", or int(n)")
     if spec.granularity:
         words.append("per_tensor, per_channel, per_gate or per_group(n)")
     if name == "cell":

@@ -13,7 +13,8 @@ from nnac.units import NUMBER, TIME, Quantity, dimension_name
 
 
 def settle_parameters(r: Resolution, overrides: Mapping[str, Any]) -> None:
-    """Values of all `let`s and `sweep`s.  A later definition in a policy that extends replaces an earlier one, everywhere."""
+    """Values of all `let`s and `sweep`s.  A later definition in a policy that extends replaces an earlier one,
+    everywhere."""
     defined: dict[str, Statement] = {}
     for statement in r.statements:
         node = statement.node
@@ -22,7 +23,8 @@ def settle_parameters(r: Resolution, overrides: Mapping[str, Any]) -> None:
         before = defined.get(node.name.text)
         if before is not None and before.policy is statement.policy:
             r.problems.append(Diagnostic("duplicate-statement", f"`{node.name.text}` is defined twice", (
-                Label(statement.span(node.name)), Label(before.span(before.node.name), "here is the first")), ("remove one of them",)))
+                Label(statement.span(node.name)), Label(before.span(before.node.name), "here is the first")),
+                                         ("remove one of them",)))
             continue
         if node.name.text in ("true", "false", "none"):
             reporter(r, statement)("reserved-name", node.name, f"`{node.name.text}` is a value and cannot be redefined")
@@ -41,8 +43,10 @@ def _settle_one(r: Resolution, wanted: str, overrides: Mapping[str, Any], state:
         name = waiting[-1]
         statement = r.parameters[name]
         node = statement.node
-        expression = overrides.get(name, node.value if isinstance(node, s.Let) else node.values.items[0] if node.values.items else None)
-        needs = [n.text for n in s.walk(expression) if isinstance(n, s.Name) and n.text in r.parameters and state.get(n.text) != 2
+        expression = overrides.get(name, node.value if isinstance(node, s.Let) else node.values.items[0]
+                                   if node.values.items else None)
+        needs = [n.text for n in s.walk(expression) if isinstance(n, s.Name) and n.text in r.parameters
+                 and state.get(n.text) != 2
                  ] if expression is not None and state.get(name) != 2 and name not in overrides else []
         if state.get(name) == 2:
             waiting.pop()
@@ -70,13 +74,15 @@ def _define(r: Resolution, statement: Statement, expression: Any, override: Any)
     if isinstance(node, s.Sweep):
         kinds = {kind(v) for x in node.values.items if (v := evaluate(x, r.names, report)) is not UNKNOWN}
         if len(kinds) > 1:
-            report("wrong-type", node.values, f"the values of a sweep are of one kind, not {' and '.join(sorted(kinds))}")
+            report("wrong-type", node.values,
+                   f"the values of a sweep are of one kind, not {' and '.join(sorted(kinds))}")
     default = evaluate(node.value, r.names, lambda *a, **k: None) if isinstance(node, s.Let) else None
     value = evaluate(expression, r.names, report if override is None else lambda *a, **k: None)
     if isinstance(value, s.Node):
         report("wrong-type", node, f"`{node.name.text}` is a number, a text, true or false, not {describe(value)}")
         return UNKNOWN
-    if override is not None and (value is UNKNOWN or (default is not None and default is not UNKNOWN and kind(value) != kind(default))):
+    if override is not None and (value is UNKNOWN or (default is not None and default is not UNKNOWN
+                                                      and kind(value) != kind(default))):
         wanted = f", which is {kind(default)}" if default is not None and default is not UNKNOWN else ""
         r.problems.append(Diagnostic("wrong-type", f"the value given for `{node.name.text}` does not fit{wanted}", (
             Label(statement.span(node.name), "defined here"),)))

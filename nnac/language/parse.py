@@ -1,8 +1,9 @@
 """From text to syntax: the LALR tables of the grammar, run with recovery from errors and reuse of what has not changed.
 
 In:  a Source.   Out: a File: its declarations, and one diagnostic for each sentence that was not understood.
-Never raises for any text.  After an error the parser forgets the sentence it was in, skips to the next one, and goes on, so that one run
-shows every mistake.  Items of policies are remembered by their text (``Cache``): after an edit only the touched ones are parsed again.
+Never raises for any text.  After an error the parser forgets the sentence it was in, skips to the next one, and goes
+on, so that one run shows every mistake.  Items of policies are remembered by their text (``Cache``): after an edit only
+the touched ones are parsed again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from nnac.language.tables import Tables, tables
 from nnac.language.tokens import SENTENCE, TOP, Token, lexer
 
 ERRORS_SHOWN = 50           # beyond that a file is not a policy, and more lines help nobody
-DEEPEST = 64                # brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
+# brackets in brackets: far beyond use, well within Python's stack for whoever walks the tree
+DEEPEST = 64
 LONGEST = 4 << 20           # characters of a file
 LONE_RETURN = re.compile(r"\r(?!\n)")
 CACHED = 20_000             # items remembered
@@ -44,8 +46,10 @@ def parse(source: Source, cache: Cache | None = None) -> s.File:
         problem = Diagnostic("syntax", f"the file is longer than {LONGEST >> 20} MiB", (Label(Span(source, 0, 0)),))
         return s.File(source, (), (problem,))
     if (lone := LONE_RETURN.search(source.text)) is not None:
-        problem = Diagnostic("syntax", "a line ends in a carriage return alone", (Label(Span(source, lone.start(), lone.start()),
-                             "from here on a comment would swallow what follows"),), ("save the file with line ends LF or CR LF",))
+        problem = Diagnostic("syntax", "a line ends in a carriage return alone",
+                             (Label(Span(source, lone.start(), lone.start()),
+                             "from here on a comment would swallow what follows"),),
+                             ("save the file with line ends LF or CR LF",))
         return s.File(source, (), (problem,))
     return _Parser(source, cache).run()
 
@@ -56,11 +60,13 @@ BRACKETS = ("LPAR", "LSQB", "LBRACE", "RPAR", "RSQB", "RBRACE")
 @cache
 def _steps() -> tuple[str | None, ...]:
     """For each production of one symbol that builds nothing, its nonterminal; None for the others."""
-    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k, b in tables().rules)
+    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k,
+                 b in tables().rules)
 
 
 class _Parser:
-    """One run.  A stack of (state, value); ``base`` is the start of the item being parsed, which its positions count from."""
+    """One run.  A stack of (state, value); ``base`` is the start of the item being parsed, which its positions count
+    from."""
 
     def __init__(self, source: Source, cache: Cache | None) -> None:
         self.source, self.text, self.cache = source, source.text, cache
@@ -77,7 +83,8 @@ class _Parser:
         self.shifted = 0                      # end of the last token taken
         self.item_clean = True                # no error since the item began
         starts = [m.start(1) for m in SENTENCE.finditer(self.text)]
-        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=False))     # where the text of a sentence ends at the latest
+        # where the text of a sentence ends at the latest
+        self.ends = dict(zip(starts, [*starts[1:], len(self.text)], strict=False))
         self.declarations: list[Any] = []
 
     # -- lexing
@@ -93,7 +100,8 @@ class _Parser:
                 continue
             kind = match.lastgroup
             self.at = end = match.end()
-            if kind in ignored or (kind == "END" and (self.comma or (self.open and self.open[-1].kind in ("LPAR", "LSQB")))):
+            if kind in ignored or (kind == "END" and (self.comma
+                                                      or (self.open and self.open[-1].kind in ("LPAR", "LSQB")))):
                 continue
             assert kind is not None
             self.comma = kind == "COMMA"
@@ -101,17 +109,20 @@ class _Parser:
         return Token("$END", "", self.length, self.length)
 
     def _strange(self) -> Token | None:
-        """A character that begins nothing: say so once for a run of them, and go on.  A text that is not closed is taken as if it were."""
+        """A character that begins nothing: say so once for a run of them, and go on.  A text that is not closed is
+        taken as if it were."""
         start, pattern = self.at, lexer()[0]
         if self.text[start] == '"':
             stop = self.text.find("\n", start)
             stop = len(self.text) if stop < 0 else stop
             self.at = stop
-            self.report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`", ("add a `\"`",))
+            self.report("syntax", "this text is not closed", start, stop, "the line ends before the second `\"`",
+                        ("add a `\"`",))
             return Token("STRING", self.text[start:stop].rstrip() + '"', start, stop)
         while self.at < len(self.text) and self.text[self.at] not in '"\n' and not pattern.match(self.text, self.at):
             self.at += 1
-        shown = ascii(self.text[start:self.at][:12])[1:-1] if not self.text[start:self.at].isprintable() else self.text[start:self.at][:12]
+        shown = (ascii(self.text[start:self.at][:12])[1:-1] if not self.text[start:self.at].isprintable()
+                 else self.text[start:self.at][:12])
         self.report("syntax", f"`{shown}` means nothing here", start, self.at, "", ())
         return None
 
@@ -131,7 +142,8 @@ class _Parser:
                     continue
                 keyword = keywords.get(token.text)
                 if keyword is not None and (keyword in actions or token.start in self.ends):
-                    kind = keyword            # at the start of a line it begins a sentence even where a name could stand: a `}` is missing
+                    # at the start of a line it begins a sentence even where a name could stand: a `}` is missing
+                    kind = keyword
             action = actions.get(kind)
             if kind == "NAME" and values and type(values[-1]) is Token and values[-1].kind == "NUMBER" and (
                     "\n" in self.text[values[-1].end:token.start]):
@@ -154,7 +166,8 @@ class _Parser:
                 values.append(token)
                 self.shifted = token.end
                 token = self.next()
-            elif (name := steps[~action]) is not None:     # a production of one symbol that builds nothing: only the state changes
+            # a production of one symbol that builds nothing: only the state changes
+            elif (name := steps[~action]) is not None:
                 states[-1] = gotos_of[states[-2]][name]
             else:
                 self._reduce(~action)
@@ -167,7 +180,8 @@ class _Parser:
         return s.File(self.source, tuple(self.declarations), tuple(self.problems))
 
     def _reuse(self, token: Token, state: int) -> Token | None:
-        """If the text of this item has been parsed before, take its node, and those after it likewise; the token after them, or None."""
+        """If the text of this item has been parsed before, take its node, and those after it likewise; the token after
+        them, or None."""
         goto = self.t.gotos[state].get("item")
         if self.cache is None or goto is None:
             return None
@@ -181,7 +195,8 @@ class _Parser:
                 self.values.append(s.Item(at, node))
                 self.at = at + length
                 return self.next()
-            items.append(s.Item(at, node))       # nothing but line ends up to the next sentence: the list of items grows, the state stays
+            # nothing but line ends up to the next sentence: the list of items grows, the state stays
+            items.append(s.Item(at, node))
             at = following
         if at == token.start:
             return None
@@ -201,7 +216,8 @@ class _Parser:
             value = s.Item(self.base, children[0])
             length = self.shifted - self.base     # not the node's end: brackets around its last value belong to no node
             text = self.text[self.base:self.ends.get(self.base, self.base)]
-            if self.cache is not None and self.item_clean and length < len(text):   # its end and one token beyond lie inside
+            # its end and one token beyond lie inside
+            if self.cache is not None and self.item_clean and length < len(text):
                 self.cache.put(text, children[0], length)
             self.base = 0
         else:
@@ -275,8 +291,8 @@ class _Parser:
         return keyword in actions or (token.kind in actions and not (keyword is not None and token.start in self.ends))
 
     def _level(self, top: bool, sentence: bool) -> int:
-        """How far to unwind the stack: the innermost place where a sentence (or, for ``sentence``, an item; for ``top``, a declaration)
-        can begin."""
+        """How far to unwind the stack: the innermost place where a sentence (or, for ``sentence``, an item; for
+        ``top``, a declaration) can begin."""
         wanted = ("policy",) if top else ("item", "policy") if sentence else ("setting", "bound", "item", "policy")
         for level in range(len(self.states) - 1, -1, -1):
             gotos = self.t.gotos[self.states[level]]
@@ -301,7 +317,8 @@ class _Parser:
         return max(0, count)
 
     def _close(self, end: Token) -> Token | None:
-        """At the end of the file: close what is open as if its `}` stood there, keeping what was understood.  None if nothing was."""
+        """At the end of the file: close what is open as if its `}` stood there, keeping what was understood.  None if
+        nothing was."""
         closing = Token("RBRACE", "}", end.start, end.end)
         while self.states[-1] != self.t.end:
             actions = self.t.actions[self.states[-1]]
@@ -324,20 +341,24 @@ class _Parser:
         """Whether a ( or [ was left open on an earlier line and ``token`` begins the next sentence."""
         line = self.text.rfind("\n", 0, token.start) + 1
         opened = self.open[-1] if self.open else None
-        return opened is not None and opened.kind != "LBRACE" and opened.start < line and not self.text[line:token.start].strip()
+        return (opened is not None and opened.kind != "LBRACE" and opened.start < line
+                and not self.text[line:token.start].strip())
 
     def _complain(self, token: Token) -> None:
         """Say what was expected, in words people know."""
         expected = self.t.actions[self.states[-1]]
         opened = next((b for b in reversed(self.open)), None)
         close = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
-        if self._ahead(token) or token.kind in ("$END", "RBRACE") or (token.kind == "NAME" and token.start in self.ends):
+        if self._ahead(token) or token.kind in ("$END", "RBRACE") or (token.kind == "NAME"
+                                                                      and token.start in self.ends):
             unclosed = opened and (token.kind != "RBRACE" or opened.kind != "LBRACE")
-            if unclosed and opened is not None and opened.kind == "LBRACE" and any(d.span and d.span.start > opened.start for d in self.problems):
+            if unclosed and opened is not None and opened.kind == "LBRACE" and any(d.span
+                and d.span.start > opened.start for d in self.problems):
                 return                          # what stands in its place has been reported
             if unclosed and opened is not None:
                 mark = close[opened.kind]
-                self.report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end, f"no `{mark}` belongs to it",
+                self.report("syntax", f"this `{opened.text}` is never closed", opened.start, opened.end,
+                            f"no `{mark}` belongs to it",
                              (f"add `{mark}` before {_shown(token)}",))
                 return
         others = {"LPAR": {"RSQB", "RBRACE", "END"}, "LSQB": {"RPAR", "RBRACE", "END"}, "LBRACE": {"RPAR", "RSQB"}}
@@ -352,7 +373,8 @@ class _Parser:
         if token.kind == "RBRACE" and not self.open:
             self.report("syntax", "this `}` closes nothing", token.start, token.end, "", ("remove it",))
             return
-        listed = words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}" if words else "nothing more"
+        listed = (words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}" if words
+                  else "nothing more")
         before = self.text[self.base if self.base else max(0, token.start - 40):token.start].split()
         after = f" after `{before[-1][-24:]}`" if before and token.start else ""
         self.report("syntax", f"expected {listed}{after}, not {_shown(token)}", token.start, span.end, "", ())
@@ -368,7 +390,8 @@ class _Parser:
 
     def _word(self, terminal: str) -> str | None:
         """A terminal as people write it."""
-        names = {"NAME": "a name", "NUMBER": "a number", "STRING": "a text in quotes", "END": "the end of the line", "RATE": None,
+        names = {"NAME": "a name", "NUMBER": "a number", "STRING": "a text in quotes", "END": "the end of the line",
+                 "RATE": None,
                  "$END": None, "COMPARE": "`<=`", "PERCENT": None, "COMMENT": None, "BLANK": None}
         return names[terminal] if terminal in names else f"`{self.t.spelling[terminal]}`"
 

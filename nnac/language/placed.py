@@ -1,4 +1,5 @@
-"""Which layers run on the CPU, and their price there: `nnac.placement`, asked of a model and its widths instead of a lowered graph."""
+"""Which layers run on the CPU, and their price there: `nnac.placement`, asked of a model and its widths instead of a
+lowered graph."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def cpu_layers(model: ModelGraph, values: Values, number: Mapping[str, int], tar
         if layer.operator.in_one_piece and views.intersection(layer.inputs):           # only views can be in pieces
             found = found or forms(model, values, number)
             whole = all(found[v].whole for v in layer.inputs)
-        if on_cpu(layer.operator, layer.attributes, values["place"][number[layer.path]], target, width_of(model, layer.inputs[0]), whole):
+        if on_cpu(layer.operator, layer.attributes, values["place"][number[layer.path]], target,
+                  width_of(model, layer.inputs[0]), whole):
             out.add(layer.path)
     return frozenset(out)
 
@@ -47,8 +49,10 @@ def width_of(model: ModelGraph, value: str) -> int:
     return model.by_path[value].width if value in model.by_path else model.inputs[value]
 
 
-def seconds(t: Target, layer: Layer, in_bits: list[tuple[int, int]], out_bits: int, hidden_bits: int, vectors: int) -> Fraction:
-    """A layer's time on the CPU in one call that makes ``vectors`` vectors; each direction of a recurrent layer is a call of its own.
+def seconds(t: Target, layer: Layer, in_bits: list[tuple[int, int]], out_bits: int, hidden_bits: int,
+            vectors: int) -> Fraction:
+    """A layer's time on the CPU in one call that makes ``vectors`` vectors; each direction of a recurrent layer is a
+    call of its own.
 
     in_bits  (width, bits) of each input
     """

@@ -20,11 +20,13 @@ def plan_of(r: Resolution) -> Plan:
     for i, path in enumerate(sites.paths):
         kind = "layer" if sites.layers >> i & 1 else "kernel" if sites.kernels >> i & 1 else "gate"
         names = LAYER_SETTINGS + ENTRY_SETTINGS if kind == "layer" else KERNEL_SETTINGS
-        out.append(SitePlan(path, kind, **{n: r.values[n][i] for n in names if i in r.values[n]}))  # type: ignore[arg-type]
+        values = {n: r.values[n][i] for n in names if i in r.values[n]}
+        out.append(SitePlan(path, kind, **values))  # type: ignore[arg-type]
     call = statement.node.call
     arguments = {k: v for k, v in model.arguments.items() if isinstance(call, s.Call) or k == "size"}
     parameters = {k: p if (p := plain(v)) is not UNKNOWN else str(v) for k, v in r.names.items()}
-    return Plan(r.name, ModelReference.of(model, arguments), target, tuple(out), r.training, tuple(b for b, _, _ in r.budgets),
+    return Plan(r.name, ModelReference.of(model, arguments), target, tuple(out), r.training,
+                tuple(b for b, _, _ in r.budgets),
                 parameters,
                 Origins(r), decode=r.decode)
 
@@ -49,7 +51,8 @@ class Origins(Mapping[tuple[str, str], tuple[Origin, ...]]):
         if setting == "accumulator":
             chain = [Origin(None, 0, 0, "default", "accumulator as wide as its operands ask")]
         if setting == "activations" and i in self.r.winners["hidden"]:
-            return (*chain, *self._said("activations", i), *self._said("hidden", i))      # a recurrent layer gives its hidden state
+            # a recurrent layer gives its hidden state
+            return (*chain, *self._said("activations", i), *self._said("hidden", i))
         return (*chain, *self._said(setting, i))
 
     def _said(self, setting: str, i: int) -> Iterator[Origin]:

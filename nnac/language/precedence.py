@@ -1,7 +1,7 @@
 """Precedence: rules are compiled to sites and values, and every site gets the value that was said last.
 
-Rules and site sets are numbers and bit masks, so that thousands of rules over a thousand sites take milliseconds; what was compiled before
-is taken from a ``Memo``.
+Rules and site sets are numbers and bit masks, so that thousands of rules over a thousand sites take milliseconds; what
+was compiled before is taken from a ``Memo``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def domains(model: ModelGraph, sites: Sites) -> dict[str, int]:
     recurrent = sum(1 << number[layer.path] for layer in model if layer.recurrent)
     weighted = sum(1 << number[layer.path] for layer in model if layer.kernels and not layer.operator.by_index)
     encoder = sum(1 << number[layer.path] for layer in model if layer.entry == "encoder")
-    levels = {"kernel": sites.kernels | sites.gates, "layer": sites.layers, "recurrent": recurrent, "weighted": weighted,
+    levels = {"kernel": sites.kernels | sites.gates, "layer": sites.layers, "recurrent": recurrent,
+              "weighted": weighted,
               "encoder": encoder}
     return {name: levels[spec.level] for name, spec in SETTINGS.items()}
 
@@ -73,7 +74,8 @@ def _compile(r: Resolution, statement: Statement) -> CompiledRule:
         value = settings.read(setting, r.names, report)
         if name in seen and name in SETTINGS:
             r.problems.append(Diagnostic("duplicate-setting", f"this rule says `{name}` twice", (
-                Label(statement.span(setting)), Label(statement.span(seen[name]), "here is the first")), ("remove one of them",)))
+                Label(statement.span(setting)), Label(statement.span(seen[name]), "here is the first")),
+                                         ("remove one of them",)))
             continue
         seen[name] = setting
         if value is UNKNOWN:
@@ -92,12 +94,14 @@ def _has_parts(selector: s.Selector) -> bool:
 
 
 def decide(r: Resolution) -> None:
-    """Who wins where.  Rules are read from the last to the first; what is covered already is lost to the earlier ones."""
+    """Who wins where.  Rules are read from the last to the first; what is covered already is lost to the earlier
+    ones."""
     sites = r.sites
     assert sites is not None
     covered = dict.fromkeys(SETTINGS, 0)
     r.winners = {name: {} for name in SETTINGS}
-    # a kernel's own value matters to readers of the plan, but a rule is buried when all gates below are: weights live there
+    # a kernel's own value matters to readers of the plan, but a rule is buried when all gates below are: weights live
+    # there
     inner = sites.kernels & ~sites.leaves
     for number in range(len(r.rules) - 1, -1, -1):
         for entry in r.rules[number].entries:
@@ -115,7 +119,8 @@ def decide(r: Resolution) -> None:
         table, base = r.winners[name], settings.default(name)
         r.values[name] = {i: table[i][1].value if i in table else base for i in bits(domain)}
     hidden, activations = r.winners["hidden"], r.values["activations"]
-    for i in r.values["hidden"]:                       # a recurrent layer's output is its hidden state: one value, `hidden` where it is said
+    # a recurrent layer's output is its hidden state: one value, `hidden` where it is said
+    for i in r.values["hidden"]:
         if i in hidden:
             activations[i] = r.values["hidden"][i]
         else:

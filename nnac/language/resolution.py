@@ -1,7 +1,7 @@
 """What resolving leaves behind: statements with their places, compiled rules, who decided what, every problem found.
 
-Plain data and the means to report a problem at a node.  The stages of ``resolve`` fill a ``Resolution`` in, one after the other; lint rules,
-the editor and ``nnac explain`` read it.
+Plain data and the means to report a problem at a node.  The stages of ``resolve`` fill a ``Resolution`` in, one after
+the other; lint rules, the editor and ``nnac explain`` read it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Reporter:
                  severity: Severity = "error") -> None:
         span = self.span(node)
         edits = (Edit(span, fix),) if fix is not None else ()
-        self.problems.append(Diagnostic(code, message, (Label(span, label),), tuple(h for h in help if h), severity, edits))
+        self.problems.append(Diagnostic(code, message, (Label(span, label),), tuple(h for h in help if h), severity,
+                                        edits))
 
     def span(self, node: Any) -> Span:
         return Span(self.source, self.offset + node.start, self.offset + node.end)
@@ -65,7 +66,8 @@ class Statement:
 
 @frozen(eq=False)
 class Entry:
-    """One setting of one rule: its value, and the sites that it is said about (those that have such a setting at all)."""
+    """One setting of one rule: its value, and the sites that it is said about (those that have such a setting at
+    all)."""
 
     setting: s.Setting
     name: str
@@ -153,7 +155,8 @@ def reporter(r: Resolution, statement: Statement) -> Reporter:
 
 
 def latest(r: Resolution, kind: type) -> Statement | None:
-    """The statement of a kind that counts: the one nearest to the policy; a second one in the same policy is a mistake."""
+    """The statement of a kind that counts: the one nearest to the policy; a second one in the same policy is a
+    mistake."""
     found: Statement | None = None
     for statement in r.statements:
         if not isinstance(statement.node, kind):
@@ -161,7 +164,8 @@ def latest(r: Resolution, kind: type) -> Statement | None:
         if found is not None and found.policy is statement.policy:
             word = "model" if kind is s.Model else "target"
             r.problems.append(Diagnostic("duplicate-statement", f"a policy has one `{word}`", (
-                Label(statement.span(statement.node)), Label(found.span(found.node), "here is the first")), ("remove one of them",)))
+                Label(statement.span(statement.node)), Label(found.span(found.node), "here is the first")),
+                                         ("remove one of them",)))
         else:
             found = statement
     return found

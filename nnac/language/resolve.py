@@ -1,12 +1,15 @@
 """Resolving: a policy, on a model, for a target, becomes a Plan.
 
 In:  what a file can see (``workspace.Scope``), the name of a policy, values for its parameters.
-Out: a ``Resolution``: the plan (None if there were errors that leave holes), everything that lint rules look at, all problems.
-Later rules refine earlier ones, setting by setting: a rule says something about the sites it selects and about those below them, in the
-order in which rules are written, those of a policy that is extended first.  Nothing here raises for anything that a user wrote.
+Out: a ``Resolution``: the plan (None if there were errors that leave holes), everything that lint rules look at, all
+problems. Later rules refine earlier ones, setting by setting: a rule says something about the sites it selects and
+about those below them, in the order in which rules are written, those of a policy that is extended first.  Nothing here
+raises for anything that a user wrote.
 
-    resolution   what it all leaves behind       parameters   `let`, `sweep`, overrides       subjects   model and target
-    blocks       training and budgets            precedence   rules, and who wins where       planning   the plan, with its origins
+    resolution   what it all leaves behind       parameters   `let`, `sweep`, overrides       subjects
+    model and target
+    blocks       training and budgets            precedence   rules, and who wins where       planning
+    the plan, with its origins
 """
 
 from __future__ import annotations
@@ -34,12 +37,14 @@ def variants(scope: Scope, name: str) -> Iterator[dict[str, Any]]:
     chain = _chain(scope, name, [])
     items = [item.node for declared in chain for item in declared.node.items]
     sweeps = {n.name.text: n.values.items for n in items if isinstance(n, s.Sweep)}
-    return (dict(zip(sweeps, one, strict=True)) for one in itertools.islice(itertools.product(*sweeps.values()), MOST_VARIANTS))
+    return (dict(zip(sweeps, one, strict=True)) for one in itertools.islice(itertools.product(*sweeps.values()),
+                                                                            MOST_VARIANTS))
 
 
-def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None, memo: Memo | None = None) -> Resolution:
-    """Policy ``name`` as seen in ``scope``.  ``overrides`` are expressions (syntax nodes) for its parameters, from the command line or
-    from a sweep.  KeyError if there is no such policy."""
+def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None, memo: Memo |
+            None = None) -> Resolution:
+    """Policy ``name`` as seen in ``scope``.  ``overrides`` are expressions (syntax nodes) for its parameters, from the
+    command line or from a sweep.  KeyError if there is no such policy."""
     declared = scope.policies[name]
     r = Resolution(scope, declared)
     r.chain = _chain(scope, name, r.problems)
@@ -76,7 +81,8 @@ def _chain(scope: Scope, name: str, problems: list[Diagnostic]) -> tuple[Declare
         if following is None:
             close = near(parent.text, scope.policies)
             problems.append(Diagnostic("unknown-policy", f"no policy is called `{parent.text}`", (Label(span),),
-                                       (did_you_mean(parent.text, [p for p in scope.policies if p != name], "known are"),),
+                                       (did_you_mean(parent.text, [p for p in scope.policies if p != name],
+                                                     "known are"),),
                                        fix=(Edit(span, close[0]),) if close else ()))
         elif id(following) in seen:
             problems.append(Diagnostic("circular-extends", f"`{declared.node.name.text}` extends itself", (

@@ -1,7 +1,8 @@
 """Selectors: which sites of a model a rule means.
 
-The sites form a trie by the steps of their paths; a set of sites is an integer with one bit a site, so that thousands of rules over
-hundreds of sites stay cheap.  A rule that selects a site means everything below it too: ``encoder.lstm[0]`` its kernels and gates.
+The sites form a trie by the steps of their paths; a set of sites is an integer with one bit a site, so that thousands
+of rules over hundreds of sites stay cheap.  A rule that selects a site means everything below it too:
+``encoder.lstm[0]`` its kernels and gates.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Node:
 
 @frozen(eq=False)
 class Sites:
-    """The sites of a model, numbered in its order.  ``layers``, ``kernels``, ``gates``, ``leaves`` are masks; leaves hold weights."""
+    """The sites of a model, numbered in its order.  ``layers``, ``kernels``, ``gates``, ``leaves`` are masks; leaves
+    hold weights."""
 
     paths: tuple[str, ...]
     root: Node
@@ -161,7 +163,8 @@ def _advance(here: list[Node], step: s.Step) -> list[Node]:
 
 @frozen
 class Miss:
-    """A part of a selector that means nothing: the node to point at, what is wrong, what to write instead of that node."""
+    """A part of a selector that means nothing: the node to point at, what is wrong, what to write instead of that
+    node."""
 
     node: s.Node
     message: str
@@ -178,22 +181,27 @@ def misses(sites: Sites, selector: s.Selector) -> list[Miss]:
     for k, step in enumerate(selector.steps):
         for name, index in step.names:
             trial = lambda n, i, k=k, step=step: matched(  # noqa: E731
-                sites, evolve(selector, steps=(*selector.steps[:k], evolve(step, names=((n, i),)), *selector.steps[k + 1:])))
+                sites, evolve(selector, steps=(*selector.steps[:k], evolve(step, names=((n, i),)),
+                                               *selector.steps[k + 1:])))
             if len(step.names) > 1 and not trial(name, index):
-                one = evolve(selector, steps=(*selector.steps[:k], evolve(step, names=((name, index),)), *selector.steps[k + 1:]))
+                one = evolve(selector, steps=(*selector.steps[:k], evolve(step, names=((name, index),)),
+                                              *selector.steps[k + 1:]))
                 miss = _why(sites, one)
                 found.append(evolve(miss, node=miss.node if isinstance(miss.node, s.Name) else name))
             elif index is not None and index.high is not None and index.low != index.high and not trial(
                     name, evolve(index, low=index.high)):
-                there = [c.key[1] for n in _nodes(sites, selector.steps[:k]) for c in n.by_name.get(name.text, ()) if c.key[1] is not None]
+                there = [c.key[1] for n in _nodes(sites, selector.steps[:k]) for c in n.by_name.get(name.text, ())
+                         if c.key[1] is not None]
                 last = max(there)
-                found.append(Miss(index, f"`{name.text}` has no index {index.high}", f"the last is `{name.text}[{last}]`",
+                found.append(Miss(index, f"`{name.text}` has no index {index.high}",
+                                  f"the last is `{name.text}[{last}]`",
                                   f"[{index.low}..{last}]", slice_only=True))
     return found
 
 
 def _one_after_another(sites: Sites, selector: s.Selector) -> list[Miss]:
-    """What is wrong with a selector that means nothing; once a part is read as the nearest name, what is wrong behind it."""
+    """What is wrong with a selector that means nothing; once a part is read as the nearest name, what is wrong behind
+    it."""
     found: list[Miss] = []
     for _ in selector.steps:
         miss = _why(sites, selector)
@@ -218,24 +226,28 @@ def _why(sites: Sites, selector: s.Selector) -> Miss:
             here = there
             continue
         if not step.names:
-            return Miss(step, f"`{here[0].path}` has no parts" if here[0].path else "nothing is below", f"write `{here[0].path}`")
+            return Miss(step, f"`{here[0].path}` has no parts" if here[0].path else "nothing is below",
+                        f"write `{here[0].path}`")
         name, index = step.names[0]
         candidates = [c for n in here for c in n.children.values()]
         prefix = "".join("**." if p.deep else f"{_spelled(p)}." for p in selector.steps[:k])
         same = sorted({c.key[1] for c in candidates if c.key[0] == name.text and c.key[1] is not None})
         if same and index is None:
-            return Miss(name, f"`{prefix}{name.text}` needs an index", f"write `{name.text}[*]` for all, or `{name.text}[{same[0]}]`",
+            return Miss(name, f"`{prefix}{name.text}` needs an index",
+                        f"write `{name.text}[*]` for all, or `{name.text}[{same[0]}]`",
                         f"{name.text}[*]")
         if same and index is not None:
             return Miss(index, f"`{prefix}{name.text}` has no index {index.low}",
                         f"there are `{name.text}[{same[0]}]` to `{name.text}[{same[-1]}]`")
         if any(c.key[0] == name.text for c in candidates):
-            return Miss(index or name, f"`{prefix}{name.text}` has no index", f"write `{prefix}{name.text}`", "" if index else None)
+            return Miss(index or name, f"`{prefix}{name.text}` has no index", f"write `{prefix}{name.text}`", ""
+                        if index else None)
         names = list(dict.fromkeys(c.key[0] for c in candidates))
         close = near(name.text, names)
         if close:
             return Miss(name, f"no layer matches `{prefix}{name.text}`", f"did you mean `{prefix}{close[0]}`?"
-                        + (f"  (also: {', '.join(n for n in names if n != close[0])})" if len(names) > 1 else ""), close[0])
+                        + (f"  (also: {', '.join(n for n in names if n != close[0])})" if len(names) > 1 else ""),
+                        close[0])
         deeper = next((p for p in _paths(sites) if name.text in p.split(".")[-1]), None)
         at = f"`{prefix[:-1]}` has: " if prefix else "there are: "
         help = f"{at}{', '.join(names)}" if names else f"`{prefix[:-1]}` has no parts"
@@ -244,7 +256,8 @@ def _why(sites: Sites, selector: s.Selector) -> Miss:
         return Miss(name, f"no layer matches `{prefix}{name.text}`", help)
     parts = ", ".join(dict.fromkeys(c.key[0] for n in here[:1] for c in n.children.values()))
     whole = ".".join("**" if p.deep else _spelled(p) for p in selector.steps)
-    return Miss(selector, f"`{whole}` is not a layer, only a part of names", f"write `{whole}.**` for all below it ({parts})",
+    return Miss(selector, f"`{whole}` is not a layer, only a part of names",
+                f"write `{whole}.**` for all below it ({parts})",
                 f"{whole}.**")
 
 

@@ -16,11 +16,16 @@ from nnac import __version__
 from nnac.diagnostics import Diagnostic, Source, Span
 from nnac.language.editor import Session
 
-SEVERITY = {"error": lsp.DiagnosticSeverity.Error, "warning": lsp.DiagnosticSeverity.Warning, "note": lsp.DiagnosticSeverity.Information}
-KINDS = {"keyword": lsp.CompletionItemKind.Keyword, "setting": lsp.CompletionItemKind.Property, "layer": lsp.CompletionItemKind.Module,
-         "method": lsp.CompletionItemKind.Function, "argument": lsp.CompletionItemKind.Field, "unit": lsp.CompletionItemKind.Unit,
-         "parameter": lsp.CompletionItemKind.Variable, "file": lsp.CompletionItemKind.File, "target": lsp.CompletionItemKind.Class,
-         "policy": lsp.CompletionItemKind.Class, "model": lsp.CompletionItemKind.Class, "field": lsp.CompletionItemKind.Property}
+SEVERITY = {"error": lsp.DiagnosticSeverity.Error, "warning": lsp.DiagnosticSeverity.Warning,
+            "note": lsp.DiagnosticSeverity.Information}
+KINDS = {"keyword": lsp.CompletionItemKind.Keyword, "setting": lsp.CompletionItemKind.Property,
+         "layer": lsp.CompletionItemKind.Module,
+         "method": lsp.CompletionItemKind.Function, "argument": lsp.CompletionItemKind.Field,
+         "unit": lsp.CompletionItemKind.Unit,
+         "parameter": lsp.CompletionItemKind.Variable, "file": lsp.CompletionItemKind.File,
+         "target": lsp.CompletionItemKind.Class,
+         "policy": lsp.CompletionItemKind.Class, "model": lsp.CompletionItemKind.Class,
+         "field": lsp.CompletionItemKind.Property}
 
 
 def path_of(uri: str) -> Path:
@@ -28,7 +33,8 @@ def path_of(uri: str) -> Path:
     parsed = urlparse(uri)
     if parsed.scheme != "file":
         return Path.cwd() / unquote(parsed.path).replace("/", "_")
-    return Path(os.path.realpath(unquote(parsed.path).replace("\0", "")))        # not `resolve`, which raises at loops of links
+    # not `resolve`, which raises at loops of links
+    return Path(os.path.realpath(unquote(parsed.path).replace("\0", "")))
 
 
 def offset_of(source: Source, position: lsp.Position) -> int:
@@ -38,7 +44,8 @@ def offset_of(source: Source, position: lsp.Position) -> int:
     if position.line >= len(source.line_starts):
         return len(source.text)
     start = source.line_starts[position.line]
-    line = source.text[start:source.line_starts[position.line + 1]] if position.line + 1 < len(source.line_starts) else source.text[start:]
+    line = source.text[start:source.line_starts[position.line +
+        1]] if position.line + 1 < len(source.line_starts) else source.text[start:]
     if line.isascii():
         return start + min(position.character, len(line))
     units = 0
@@ -61,16 +68,20 @@ def range_of(span: Span) -> lsp.Range:
 
 
 def diagnostic(d: Diagnostic, uri: str) -> lsp.Diagnostic:
-    words = "\n".join([d.message, *(label.text for label in d.labels[:1] if label.text), *(f"help: {h}" for h in d.help)])
-    related = [lsp.DiagnosticRelatedInformation(lsp.Location(uri, range_of(label.span)), label.text or "here") for label in d.labels[1:]
+    words = "\n".join([d.message, *(label.text for label in d.labels[:1] if label.text),
+                       *(f"help: {h}" for h in d.help)])
+    related = [lsp.DiagnosticRelatedInformation(lsp.Location(uri, range_of(label.span)), label.text or "here")
+               for label in d.labels[1:]
                if d.span is not None and label.span.source is d.span.source]
     place = range_of(d.span) if d.span is not None else lsp.Range(lsp.Position(0, 0), lsp.Position(0, 1))
     tags = [lsp.DiagnosticTag.Unnecessary] if d.code in ("overridden", "unused-parameter", "empty-rule") else None
-    return lsp.Diagnostic(place, words, SEVERITY[d.severity], d.code, source="nnac", related_information=related or None, tags=tags)
+    return lsp.Diagnostic(place, words, SEVERITY[d.severity], d.code, source="nnac", related_information=related
+                          or None, tags=tags)
 
 
 class Protocol(LanguageServerProtocol):
-    """Answers every request: also those that cannot be understood, which pygls only logs, and those after `shutdown`."""
+    """Answers every request: also those that cannot be understood, which pygls only logs, and those after
+    `shutdown`."""
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         try:
@@ -129,7 +140,8 @@ def build() -> LanguageServer:
     @server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions(trigger_characters=[".", "(", " ", "=", '"']))
     def completion(params: lsp.CompletionParams) -> lsp.CompletionList:
         path, _, offset = where(params)
-        items = [lsp.CompletionItem(i.text, kind=KINDS.get(i.kind, lsp.CompletionItemKind.Value), detail=i.kind, documentation=i.doc or None)
+        items = [lsp.CompletionItem(i.text, kind=KINDS.get(i.kind, lsp.CompletionItemKind.Value), detail=i.kind,
+                                    documentation=i.doc or None)
                  for i in session.complete(path, offset)]
         return lsp.CompletionList(False, items)
 
@@ -155,7 +167,8 @@ def build() -> LanguageServer:
             server.window_show_message(lsp.ShowMessageParams(lsp.MessageType.Warning, found))
             return None
         mine = params.text_document.uri
-        return lsp.WorkspaceEdit({mine if p == path else p.as_uri(): [lsp.TextEdit(range_of(e.span), e.text) for e in edits]
+        return lsp.WorkspaceEdit({mine if p == path else p.as_uri(): [lsp.TextEdit(range_of(e.span), e.text)
+                                                                      for e in edits]
                                   for p, edits in found.items()})
 
     @server.feature(lsp.TEXT_DOCUMENT_FORMATTING)

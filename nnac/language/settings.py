@@ -1,6 +1,7 @@
 """The settings of a rule: which sites each belongs to, the words it is made of, and the value they give.
 
-``SETTINGS`` is the vocabulary: completion, hover, "did you mean" and the manual read it.  ``read`` turns a setting's words into its value.
+``SETTINGS`` is the vocabulary: completion, hover, "did you mean" and the manual read it.  ``read`` turns a setting's
+words into its value.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ ACTIVATION_WIDTHS = (4, 8, 16)
 class SettingWords:
     """What may be said about one setting.
 
-    level     leaf (weights live there: gates, or kernels without gates) | layer | recurrent | weighted | encoder: which sites have it
+    level     leaf (weights live there: gates, or kernels without gates) | layer | recurrent | weighted | encoder: which
+              sites have it
     doc       one sentence            widths   bit widths it takes
-    methods   whether compression methods can stand in it               choices  plain words, if it is only a choice among them
+    methods   whether compression methods can stand in it
+    choices  plain words, if it is only a choice among them
     """
 
     level: str
@@ -43,29 +46,36 @@ class SettingWords:
 
 
 SETTINGS: dict[str, SettingWords] = {
-    "weights": SettingWords("kernel", "how weights are held: width, what shares a scale, method", WEIGHT_WIDTHS, True, True,
+    "weights": SettingWords("kernel", "how weights are held: width, what shares a scale, method", WEIGHT_WIDTHS, True,
+                            True,
                             example="weights int8 per_channel"),
     "activations": SettingWords("layer", "how a layer's output is held", ACTIVATION_WIDTHS, True,
                                 example="activations int8 percentile(99.99)"),
-    "hidden": SettingWords("recurrent", "how the hidden state is held; follows `activations` if not said", ACTIVATION_WIDTHS, True,
+    "hidden": SettingWords("recurrent", "how the hidden state is held; follows `activations` if not said",
+                           ACTIVATION_WIDTHS, True,
                            example="hidden int4 fixed(1)"),
     "cell": SettingWords("recurrent", "how the cell state is held: int16 and its fractional bits", (16,),
                          example="cell int16 fraction(11)"),
     "bias": SettingWords("weighted", "width of the biases: that of the accumulator", (32,), example="bias int32"),
-    "accumulator": SettingWords("weighted", "width of the sums of products; int48 for int16 operands", (32, 48), example="accumulator int48"),
-    "accumulate": SettingWords("recurrent", "acc32: input and recurrent products share one sum; sum16: two requantised sums are added",
+    "accumulator": SettingWords("weighted", "width of the sums of products; int48 for int16 operands", (32, 48),
+                                example="accumulator int48"),
+    "accumulate": SettingWords("recurrent",
+        "acc32: input and recurrent products share one sum; sum16: two requantised sums are added",
                                choices=("acc32", "sum16"), example="accumulate acc32"),
     "place": SettingWords("layer", "where a layer runs", choices=("nna", "cpu"), example="place cpu"),
     "frames": SettingWords("encoder", "encoder steps whose input products are computed together", example="frames 4"),
-    "regularise": SettingWords("kernel", "a term of the loss that pulls weights to where they will be held", methods=True,
+    "regularise": SettingWords("kernel", "a term of the loss that pulls weights to where they will be held",
+                               methods=True,
                                choices=("none",), example="regularise mracos(strength=1e-4, ramp=0..2k steps)"),
-    "harden": SettingWords("kernel", "when weights are set to their nearest centroids in place", methods=True, choices=("none",),
+    "harden": SettingWords("kernel", "when weights are set to their nearest centroids in place", methods=True,
+                           choices=("none",),
                            example="harden every(500 steps, from=2k steps)"),
     "sparsity": SettingWords("kernel", "which weights become zero, and when", methods=True, choices=("none",),
                              example="sparsity csp(75%, block=16, from=1k steps, to=6k steps)"),
     "codec": SettingWords("kernel", "format of the weight stream; auto: the smallest", choices=("auto", *CODECS),
                           example="codec block_bitmap"),
-    "pin": SettingWords("kernel", "keep these weights in SRAM", choices=("auto", "always", "never"), example="pin always"),
+    "pin": SettingWords("kernel", "keep these weights in SRAM", choices=("auto", "always", "never"),
+                        example="pin always"),
 }
 NONE = None                                    # `regularise none`: what an earlier rule said is taken back
 WIDTH = re.compile(r"(int|fp)(\d+)$|float$")
@@ -127,7 +137,8 @@ def _choice(setting: s.Setting, spec: SettingWords, report: Report) -> Any:
     word = setting.words[0]
     if not isinstance(word, s.Name) or word.text not in spec.choices:
         shown = word.text if isinstance(word, s.Name) else "…"
-        report("unknown-choice", word, f"`{name}` is one of {', '.join(f'`{c}`' for c in spec.choices)}, not `{shown}`", "",
+        report("unknown-choice", word, f"`{name}` is one of {', '.join(f'`{c}`' for c in spec.choices)}, not `{shown}`",
+               "",
                did_you_mean(shown, spec.choices), fix=nearest(shown, spec.choices))
         return UNKNOWN
     return word.text
@@ -172,16 +183,19 @@ def _role(name: str, spec: SettingWords, word: Any, names: Names, report: Report
         bits = _bits(word, names, report)
         return "width", UNKNOWN if bits is UNKNOWN else _width(word, Width(bits), name, spec, report)
     if WIDTH.match(text) and isinstance(word, s.Name):
-        return "width", _width(word, Width.parse(text), name, spec, report) if len(text) < 9 else _no_width(word, text, name, spec, report)
+        return "width", _width(word, Width.parse(text), name, spec, report) if len(text) < 9 else _no_width(word, text,
+            name, spec, report)
     if text.startswith("per_") and spec.granularity:
         return "granularity", _granularity(word, text, names, report)
     if text == "fraction" and name == "cell":
-        return "fraction", _one_argument(word, Argument("integer", "fractional bits", low=1, high=15), names, report, "`fraction`")
+        return "fraction", _one_argument(word, Argument("integer", "fractional bits", low=1, high=15), names, report,
+                                         "`fraction`")
     if not spec.methods:
         wanted = f"takes a width{' and `fraction(n)`' if name == 'cell' else ''}"
         shown = describe(evaluate(word, names, lambda *a, **k: None)) if not text else f"`{text}`"
         report("unknown-word", word, f"`{name}` {wanted}, not {shown}", "", f"for example `{spec.example}`",
-               *([did_you_mean(text, [f"int{b}" for b in spec.widths])] if text and near(text, [f"int{b}" for b in spec.widths]) else []))
+               *([did_you_mean(text, [f"int{b}" for b in spec.widths])] if text
+                 and near(text, [f"int{b}" for b in spec.widths]) else []))
         return "word", UNKNOWN
     if text and find(text) is None:
         widths = [f"int{b}" for b in spec.widths]
@@ -224,7 +238,8 @@ def _granularity(word: Any, text: str, names: Names, report: Report) -> Any:
                fix=nearest(text, GRANULARITIES))
         return UNKNOWN
     if text == "per_group":
-        size = _one_argument(word, Argument("integer", "weights of a row", low=2, high=65536), names, report, "`per_group`")
+        size = _one_argument(word, Argument("integer", "weights of a row", low=2, high=65536), names, report,
+                             "`per_group`")
         return UNKNOWN if size is UNKNOWN else Granularity("group", size)
     if isinstance(word, s.Call):
         report("unknown-argument", word, f"`{text}` takes no arguments", fix=text)
@@ -236,7 +251,8 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
              report: Report) -> Any:
     if how is None:
         if width is None:
-            report("missing-word", setting, "`weights` does not say its width", "", f"for example `{SETTINGS['weights'].example}`")
+            report("missing-word", setting, "`weights` does not say its width", "",
+                   f"for example `{SETTINGS['weights'].example}`")
             return UNKNOWN
         if width.number == "fp":
             return Weights(width, Granularity("tensor"), None)
@@ -251,10 +267,12 @@ def _weights(setting: s.Setting, width: Width | None, grain: tuple[Any, Any] | N
             return UNKNOWN
         width = Width(given)
     if width is None:
-        report("missing-word", setting, f"`weights {cls.keyword}` does not say its width", "", f"for example `weights int4 {cls.keyword}`")
+        report("missing-word", setting, f"`weights {cls.keyword}` does not say its width", "",
+               f"for example `weights int4 {cls.keyword}`")
         return UNKNOWN
     if width.number == "fp":
-        report("contradictory-methods", parts["method"][1], "real weights are not quantised, so a method says nothing", "",
+        report("contradictory-methods", parts["method"][1], "real weights are not quantised, so a method says nothing",
+               "",
                "remove it, or choose an integer width")
         return UNKNOWN
     if cls.widths and width.bits not in cls.widths:
@@ -272,7 +290,8 @@ def _cell(width: Width, fraction: tuple[Any, Any] | None, report: Report) -> Any
     bits = CELL.fraction if fraction is None else fraction[0]
     if bits >= width.bits:
         assert fraction is not None
-        report("out-of-range", fraction[1], f"{width} has no room for {bits} fractional bits", "", f"at most {width.bits - 1}")
+        report("out-of-range", fraction[1], f"{width} has no room for {bits} fractional bits", "",
+               f"at most {width.bits - 1}")
         return UNKNOWN
     return Cell(width, bits)
 
@@ -290,7 +309,8 @@ def default(setting: str) -> Any:
     return {
         "weights": Weights(Width(8), Granularity("channel"), minmax()), "activations": Activations(Width(8), minmax()),
         "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), CELL.fraction), "bias": Width(32),
-        "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None, "harden": None, "sparsity": None,
+        "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None,
+            "harden": None, "sparsity": None,
         "codec": "auto", "pin": "auto",
     }[setting]
 

@@ -26,7 +26,8 @@ def settle_model(r: Resolution, memo: Memo | None) -> None:
     name = call if isinstance(call, s.Name) else call.name
     known = builders()
     if name.text == "module" and name.text not in known:
-        report("model-from-python", name, "`model module` is a model that Python gives: its layers are not known here", "",
+        report("model-from-python", name, "`model module` is a model that Python gives: its layers are not known here",
+               "",
                "`nnac.prepare(model, policy, example)` checks every rule against it", severity="warning")
         return
     if name.text not in known:
@@ -58,12 +59,14 @@ def _model_arguments(r: Resolution, call: Any, build: Any, report: Reporter) -> 
     positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     for i, argument in enumerate(call.arguments if isinstance(call, s.Call) else ()):
         if argument.name is None and i >= len(positional):
-            report("unnamed-argument", argument, f"`{call.name.text}` takes this argument by name", "", f"it has: {', '.join(parameters)}")
+            report("unnamed-argument", argument, f"`{call.name.text}` takes this argument by name", "",
+                   f"it has: {', '.join(parameters)}")
             clean = False
             continue
         name = argument.name.text if argument.name is not None else positional[i]
         if name not in parameters:
-            report("unknown-argument", argument.name, f"`{call.name.text}` has no argument `{name}`", "", did_you_mean(name, parameters),
+            report("unknown-argument", argument.name, f"`{call.name.text}` has no argument `{name}`", "",
+                   did_you_mean(name, parameters),
                    fix=nearest(name, parameters))
             clean = False
             continue
@@ -88,7 +91,8 @@ def _model_arguments(r: Resolution, call: Any, build: Any, report: Reporter) -> 
 
 
 def _unfit(annotation: str, value: Any) -> str | None:
-    """What a builder's parameter wants, if ``value`` is something else.  Annotations are strings such as ``int | None``."""
+    """What a builder's parameter wants, if ``value`` is something else.  Annotations are strings such as ``int |
+    None``."""
     kinds: dict[str, tuple[Any, str]] = {"bool": (bool, "true or false"), "int": (int, "a whole number"),
                                             "float": ((int, float), "a number"), "str": (str, "a text")}
     for name, (types, words) in kinds.items():
@@ -113,7 +117,8 @@ def settle_target(r: Resolution) -> None:
             line = f'import "targets/{name.text}.nnac"'
             span = report.span(name)
             r.problems.append(Diagnostic(
-                "unknown-target", f"target `{name.text}` is not imported", (Label(span),), (f"write `{line}` at the top of the file",),
+                "unknown-target", f"target `{name.text}` is not imported", (Label(span),),
+                                         (f"write `{line}` at the top of the file",),
                 fix=(Edit(Span(source, 0, 0), line + "\n"),) if statement.file is r.scope.file else ()))
         else:
             known = [*r.scope.targets, *shipped]

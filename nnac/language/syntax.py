@@ -1,8 +1,8 @@
 """The syntax of a file as frozen nodes: names and spans only, nothing looked up.
 
-Positions are offsets.  Inside an ``Item`` (a sentence of a policy) they count from the item's own start, so that an unchanged item is the
-same object after an edit elsewhere; ``Item.offset`` says where it stands now.  Equality ignores positions: two texts mean the same when
-their trees are equal.
+Positions are offsets.  Inside an ``Item`` (a sentence of a policy) they count from the item's own start, so that an
+unchanged item is the same object after an edit elsewhere; ``Item.offset`` says where it stands now.  Equality ignores
+positions: two texts mean the same when their trees are equal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from attrs import define, field
 
 from nnac.diagnostics import Diagnostic, Source
 
-# `eq` and `repr` are written once, in Node: attrs would generate them for every class, half of what importing this file costs
+# `eq` and `repr` are written once, in Node: attrs would generate them for every class, half of what importing this file
+# costs
 
 
 @define(frozen=True, eq=False, repr=False)
@@ -26,7 +27,8 @@ class Node:
     end: int = field(metadata={"place": True})
 
     def _content(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, a.name) for a in self.__attrs_attrs__ if not a.metadata)  # type: ignore[attr-defined]
+        return tuple(getattr(self, a.name) for a in self.__attrs_attrs__
+                     if not a.metadata)  # type: ignore[attr-defined]
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._content() == other._content()  # type: ignore[attr-defined]
@@ -51,7 +53,8 @@ class Text(Node):
 
 @define(frozen=True, eq=False, repr=False)
 class Number(Node):
-    """``4k steps``: ``value`` exact as written (4000), the unit not yet looked up.  ``spelling`` is that of the number alone."""
+    """``4k steps``: ``value`` exact as written (4000), the unit not yet looked up.  ``spelling`` is that of the number
+    alone."""
 
     value: Fraction
     unit: Name | None
@@ -126,7 +129,8 @@ class Index(Node):
 
 @define(frozen=True, eq=False, repr=False)
 class Step(Node):
-    """One step of a selector.  ``names`` are the alternatives with their indices; none of them with ``*``; ``deep`` with ``**``."""
+    """One step of a selector.  ``names`` are the alternatives with their indices; none of them with ``*``; ``deep``
+    with ``**``."""
 
     names: tuple[tuple[Name, Index | None], ...] = ()
     deep: bool = False

@@ -1,6 +1,7 @@
 """Expressions become typed values: numbers with units, ranges, texts; arguments become what a method's fields hold.
 
-Everything here reports to a ``Report`` and returns None for what it could not make sense of, so that one run finds every mistake.
+Everything here reports to a ``Report`` and returns None for what it could not make sense of, so that one run finds
+every mistake.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from nnac.units import EPOCHS, NUMBER, PERCENT, STEPS, UNITS, Change, Moment, Qu
 
 
 class Report(Protocol):
-    """Where problems go: a code, a node for the place, a message, a label for the place, help lines, a replacement of the node."""
+    """Where problems go: a code, a node for the place, a message, a label for the place, help lines, a replacement of
+    the node."""
 
     def __call__(self, code: str, node: Any, message: str, label: str = "", *help: str, fix: str | None = None,
                  severity: Severity = "error") -> None: ...
@@ -41,7 +43,8 @@ Names = Mapping[str, Any]       # name of a `let` or `sweep` -> value
 
 
 def evaluate(node: Any, names: Names, report: Report) -> Any:
-    """The value of an expression: Quantity, str, bool, Pair, tuple, or a Call left as it is.  ``UNKNOWN`` after a complaint."""
+    """The value of an expression: Quantity, str, bool, Pair, tuple, or a Call left as it is.  ``UNKNOWN`` after a
+    complaint."""
     if isinstance(node, s.Number):
         return _quantity(node, report)
     if isinstance(node, s.Text):
@@ -50,7 +53,8 @@ def evaluate(node: Any, names: Names, report: Report) -> Any:
         return _named(node, names, report)
     if isinstance(node, s.Negative):
         value = evaluate(node.operand, names, report)
-        return _arithmetic(node, "-", Quantity(Fraction(0), value.dimension), value, report) if isinstance(value, Quantity) else _no_sum(
+        return _arithmetic(node, "-", Quantity(Fraction(0), value.dimension), value, report) if isinstance(value,
+            Quantity) else _no_sum(
             node, value, report)
     if isinstance(node, s.Binary):
         return _sum(node, names, report)
@@ -77,7 +81,8 @@ def _quantity(node: s.Number, report: Report) -> Any:
     unit = UNITS.get(node.unit.text)
     if unit is None:
         close = near(node.unit.text, UNITS) or [u for u in UNITS if u.lower() == node.unit.text.lower()]
-        report("unknown-unit", node.unit, f"no unit is called `{node.unit.text}`", "", did_you_mean(node.unit.text, UNITS),
+        report("unknown-unit", node.unit, f"no unit is called `{node.unit.text}`", "",
+               did_you_mean(node.unit.text, UNITS),
                fix=next(iter(close), None))
         return UNKNOWN
     return Quantity(node.value * unit[0], unit[1])
@@ -123,11 +128,13 @@ def _pair(node: s.Range | s.Arrow, names: Names, report: Report) -> Any:
         if not isinstance(value, Quantity):
             report("wrong-type", place, f"a range has numbers at its ends, not {describe(value)}")
             return UNKNOWN
-    if left.dimension == NUMBER and right.dimension != NUMBER:          # `0..2k steps`: the unit stands once, at the end
+    # `0..2k steps`: the unit stands once, at the end
+    if left.dimension == NUMBER and right.dimension != NUMBER:
         unit = node.right.unit.text if isinstance(node.right, s.Number) and node.right.unit else None
         left = Quantity(left.value * (UNITS[unit][0] if unit else 1), right.dimension)
     if left.dimension != right.dimension and {left.dimension, right.dimension} - {STEPS, EPOCHS, PERCENT}:
-        report("wrong-unit", node, f"a range goes from {dimension_name(left.dimension)} to {dimension_name(right.dimension)}")
+        report("wrong-unit", node,
+               f"a range goes from {dimension_name(left.dimension)} to {dimension_name(right.dimension)}")
         return UNKNOWN
     return Pair("range" if isinstance(node, s.Range) else "change", left, right)
 
@@ -151,7 +158,8 @@ def describe(value: Any) -> str:
 # -- arguments
 
 def coerce(spec: Argument, node: Any, names: Names, report: Report, what: str) -> Any:
-    """The value of ``node`` as an argument of kind ``spec`` wants it; UNKNOWN after a complaint.  ``what`` names it in messages."""
+    """The value of ``node`` as an argument of kind ``spec`` wants it; UNKNOWN after a complaint.  ``what`` names it in
+    messages."""
     if isinstance(node, s.Name) and node.text == "none" and spec.optional:
         return None
     if spec.kind == "form":
@@ -171,7 +179,8 @@ def coerce(spec: Argument, node: Any, names: Names, report: Report, what: str) -
     result = convert(spec, value)
     if result is UNKNOWN:
         help: tuple[str, ...] = ()
-        if spec.kind == "fraction" and isinstance(value, Quantity) and value.dimension == NUMBER and 0 <= value.value <= 1:
+        if spec.kind == "fraction" and isinstance(value,
+                                                  Quantity) and value.dimension == NUMBER and 0 <= value.value <= 1:
             help = (f"write `{Quantity(value.value, PERCENT)}`",)
         if spec.kind == "moment" and isinstance(value, Quantity) and value.dimension == NUMBER:
             help = (f"write `{value} steps`, `{value} epochs`, or a percentage of training",)
@@ -204,7 +213,8 @@ def convert(spec: Argument, value: Any) -> Any:
     if kind in ("span", "change"):
         if not isinstance(value, Pair) or value.kind != ("range" if kind == "span" else "change"):
             return UNKNOWN
-        left, right = ((_moment(value.left), _moment(value.right)) if kind == "span" else (_number(value.left), _number(value.right)))
+        left, right = ((_moment(value.left), _moment(value.right)) if kind == "span"
+                       else (_number(value.left), _number(value.right)))
         return UNKNOWN if UNKNOWN in (left, right) else (Span if kind == "span" else Change)(left, right)
     if not isinstance(value, Quantity):
         return UNKNOWN
@@ -248,7 +258,8 @@ def _form(spec: Argument, node: Any, names: Names, report: Report, what: str) ->
         report("wrong-type", node, f"{what} is one of {_listed(tuple(family))}")
         return UNKNOWN
     if name.text not in family:
-        report("unknown-choice", name, f"{what} is one of {_listed(tuple(family))}, not `{name.text}`", "", did_you_mean(name.text, family),
+        report("unknown-choice", name, f"{what} is one of {_listed(tuple(family))}, not `{name.text}`", "",
+               did_you_mean(name.text, family),
                fix=nearest(name.text, family))
         return UNKNOWN
     return instance(family[name.text], node, names, report)
@@ -279,7 +290,8 @@ def instance(cls: type[Described], node: Any, names: Names, report: Report) -> A
         return UNKNOWN
 
 
-def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], report: Report) -> tuple[dict[str, s.Argument], bool]:
+def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...],
+         report: Report) -> tuple[dict[str, s.Argument], bool]:
     """Which argument is which: positional ones in order, then by name; and whether all could be placed."""
     order = [n for n, a in specs.items() if a.positional]
     bound: dict[str, s.Argument] = {}
@@ -288,7 +300,8 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
         if argument.name is None:
             if position >= len(order):
                 clean = False
-                taken = f"takes {_listed(tuple(order))} without a name" if order else "has no argument that may stand without its name"
+                taken = (f"takes {_listed(tuple(order))} without a name" if order
+                         else "has no argument that may stand without its name")
                 report("unnamed-argument", argument, f"`{owner}` {taken}", "",
                        f"name it: {', '.join(f'`{n}=`' for n in specs if n not in bound)}"
                        if specs else f"`{owner}` has no arguments at all")
@@ -299,7 +312,8 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
             if name not in specs:
                 clean = False
                 help = did_you_mean(name, specs, f"`{owner}` has") if specs else f"`{owner}` has no arguments"
-                report("unknown-argument", argument.name, f"`{owner}` has no argument `{name}`", "", help, fix=nearest(name, specs))
+                report("unknown-argument", argument.name, f"`{owner}` has no argument `{name}`", "", help,
+                       fix=nearest(name, specs))
                 continue
         if name in bound:
             clean = False
@@ -311,12 +325,15 @@ def bind(specs: dict[str, Argument], owner: str, given: tuple[s.Argument, ...], 
 
 # what people call published methods, and how they are written here
 PUBLISHED = {
-    "s8bqat": "S8BQAT is `weights lloyd_max(4)` with `regularise mracos(…)` and `harden every …`: see specs/papers/s8bqat.nnac",
+    "s8bqat": "S8BQAT is `weights lloyd_max(4)` with `regularise mracos(…)` and `harden every …`: see "
+             "specs/papers/s8bqat.nnac",
     "generalquantizer": "GQ is `weights gq(5)`: see specs/papers/gq5.nnac",
-    "kmeans": "k-means of one dimension is `weights lloyd_max(4)`", "mxfp4": "its elements are `weights e2m1`, in groups: `per_group(32)`",
+    "kmeans": "k-means of one dimension is `weights lloyd_max(4)`",
+             "mxfp4": "its elements are `weights e2m1`, in groups: `per_group(32)`",
     "fp4": "four-bit floating point is `weights e2m1`, or `nf4` for normal weights",
     "xnor": "XNOR-Net's weights are `weights binary`", "twn": "ternary weight networks are `weights ternary`",
-    "twostep": "`weights minmax` is the plain grid", "csp": "CSP prunes: `sparsity csp(75%, …)`", "gmp": "that is `sparsity magnitude(…)`",
+    "twostep": "`weights minmax` is the plain grid", "csp": "CSP prunes: `sparsity csp(75%, …)`",
+             "gmp": "that is `sparsity magnitude(…)`",
     "lut": "a table of your own is `weights codebook(values=[…])`",
 }
 
@@ -326,7 +343,8 @@ def method(setting: str, node: Any, names: Names, report: Report) -> Any:
     name = node if isinstance(node, s.Name) else node.name if isinstance(node, s.Call) else None
     cls = find(name.text) if name is not None else None
     if name is None:
-        report("wrong-type", node, f"`{setting}` does not take {describe(evaluate(node, names, lambda *a, **k: None))}", "",
+        report("wrong-type", node, f"`{setting}` does not take {describe(evaluate(node, names, lambda *a, **k: None))}",
+               "",
                f"its methods: {', '.join(methods(setting))}")
         return UNKNOWN
     if cls is None:
@@ -337,8 +355,10 @@ def method(setting: str, node: Any, names: Names, report: Report) -> Any:
         if (spelled := PUBLISHED.get(name.text.lower().replace("_", "").replace("-", ""))) and setting == "weights":
             help, close = spelled, []
         elif not close and elsewhere and (other := find(elsewhere[0])) is not None:
-            help = f"`{elsewhere[0]}` is a method of {_listed(other.settings)}; for `{setting}` there are: {', '.join(known)}"
-        report("unknown-method", name, f"no method of `{setting}` is called `{name.text}`", "", help, fix=next(iter(close), None))
+            help = (f"`{elsewhere[0]}` is a method of {_listed(other.settings)}; for `{setting}` there are: "
+                    f"{', '.join(known)}")
+        report("unknown-method", name, f"no method of `{setting}` is called `{name.text}`", "", help,
+               fix=next(iter(close), None))
         return UNKNOWN
     if setting not in cls.settings:
         report("unknown-method", name, f"`{name.text}` is not a method of `{setting}`", "",
@@ -347,5 +367,6 @@ def method(setting: str, node: Any, names: Names, report: Report) -> Any:
     return instance(cls, node, names, report)
 
 
-__all__ = ["UNKNOWN", "Form", "Method", "Names", "Pair", "Report", "bind", "coerce", "convert", "describe", "evaluate", "instance",
+__all__ = ["UNKNOWN", "Form", "Method", "Names", "Pair", "Report", "bind", "coerce", "convert", "describe", "evaluate",
+           "instance",
            "method"]

@@ -1,7 +1,8 @@
 """How wide the integers are that a layer gives and takes: what the lowering makes of a policy's widths.
 
-A recurrent layer gives its hidden state; a stack gives what it is given; what a table reads is int16 (Q3.12) and log-softmax gives int16,
-whatever a policy says there (`nnac.ops` has these facts).  Everything else is as wide as its `activations`.
+A recurrent layer gives its hidden state; a stack gives what it is given; what a table reads is int16 (Q3.12) and
+log-softmax gives int16, whatever a policy says there (`nnac.ops` has these facts).  Everything else is as wide as its
+`activations`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def output_bits(model: ModelGraph, values: Values, number: Mapping[str, int], la
     i = number[layer.path]
     if layer.recurrent:
         return int(values["hidden"][i].bits)
-    decided = layer.operator.gives or next((takes for other in model if layer.path in other.inputs and (takes := other.operator.takes)), None)
+    decided = layer.operator.gives or next((takes for other in model if layer.path in other.inputs
+                                            and (takes := other.operator.takes)), None)
     if decided is not None:
         return decided.bits
     return int(values["activations"][i].bits)
@@ -49,7 +51,8 @@ def input_bits(model: ModelGraph, values: Values, number: Mapping[str, int], lay
 def value_bits(model: ModelGraph, values: Values, number: Mapping[str, int], name: str) -> int:
     """Bits of a value: what a layer gives, or what enters the model."""
     layer = model.by_path.get(name)
-    return output_bits(model, values, number, layer) if layer is not None else entering_bits(model, values, number, name)
+    return output_bits(model, values, number, layer) if layer is not None else entering_bits(model, values, number,
+        name)
 
 
 def decided_elsewhere(model: ModelGraph, layer: Layer) -> str | None:
@@ -60,5 +63,6 @@ def decided_elsewhere(model: ModelGraph, layer: Layer) -> str | None:
         return f"it passes on what `{layer.inputs[0]}` gives"
     if (gives := layer.operator.gives) is not None:
         return f"{layer.kind.replace('_', '-')} gives int{gives.bits}"
-    read = next(((other, takes) for other in model if layer.path in other.inputs and (takes := other.operator.takes)), None)
+    read = next(((other, takes) for other in model if layer.path in other.inputs and (takes := other.operator.takes)),
+                None)
     return f"the table of `{read[0].path}` reads int{read[1].bits}" if read is not None else None

@@ -26,7 +26,8 @@ class Declared:
 
 @define(eq=False)
 class Workspace:
-    """Parsed files by path, with texts that override the disk (an editor's buffers).  ``shown`` shortens paths for messages."""
+    """Parsed files by path, with texts that override the disk (an editor's buffers).  ``shown`` shortens paths for
+    messages."""
 
     overlays: dict[str, str] = field(factory=dict)
     cache: Cache = field(factory=Cache)
@@ -37,7 +38,8 @@ class Workspace:
         return parse(Source(name, text), self.cache)
 
     def file(self, path: Path, shown: str | None = None) -> s.File:
-        """The file at ``path``, parsed.  OSError if it cannot be read.  Bytes that are not UTF-8 are a problem of the file."""
+        """The file at ``path``, parsed.  OSError if it cannot be read.  Bytes that are not UTF-8 are a problem of the
+        file."""
         key = str(path)
         overlay = self.overlays.get(key)
         stamp: Any = overlay if overlay is not None else _stamp(path)
@@ -91,13 +93,15 @@ class Scope:
 
 
 def scope(workspace: Workspace, path: Path | None, file: s.File) -> Scope:
-    """What ``file`` (at ``path``, None for a text without a place) can see.  Missing and circular imports become problems."""
+    """What ``file`` (at ``path``, None for a text without a place) can see.  Missing and circular imports become
+    problems."""
     found = Scope(file)
     _enter(workspace, found, path, file, (), {})
     return found
 
 
-def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, chain: tuple[Path, ...], seen: dict[Path, None]) -> None:
+def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, chain: tuple[Path, ...],
+           seen: dict[Path, None]) -> None:
     found.files.append(file)
     found.problems.extend(file.problems)
     if path is not None:
@@ -109,20 +113,24 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
             found.problems.append(_missing(statement.path.value, path, span))
         elif target == path or target in chain:
             trail = " → ".join(p.name for p in (*chain, path, target) if p is not None)
-            found.problems.append(Diagnostic("circular-import", "this import leads back to itself", (Label(span, trail),), ("remove it",)))
+            found.problems.append(Diagnostic("circular-import", "this import leads back to itself",
+                                             (Label(span, trail),), ("remove it",)))
         elif target not in seen:
             if len(seen) >= MOST_FILES:
-                found.problems.append(Diagnostic("missing-import", f"more than {MOST_FILES} files are imported", (Label(span),)))
+                found.problems.append(Diagnostic("missing-import", f"more than {MOST_FILES} files are imported",
+                                                 (Label(span),)))
                 return
             try:
                 other = workspace.file(target)
             except OSError as e:
-                found.problems.append(Diagnostic("missing-import", f"`{statement.path.value}` cannot be read: {reason(e)}",
+                found.problems.append(Diagnostic("missing-import",
+                                                 f"`{statement.path.value}` cannot be read: {reason(e)}",
                                                  (Label(span),)))
                 continue
             _enter(workspace, found, target, other, (*chain, path) if path is not None else chain, seen)
     for node in file.declarations:
-        table = found.policies if isinstance(node, s.Policy) else found.targets if isinstance(node, s.TargetDeclaration) else None
+        table = found.policies if isinstance(node, s.Policy) else found.targets if isinstance(node,
+            s.TargetDeclaration) else None
         if table is None:
             continue
         before = table.get(node.name.text)
@@ -131,7 +139,8 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
             found.problems.append(Diagnostic(
                 "duplicate-name", f"a {what} called `{node.name.text}` exists already",
                 (Label(Span(file.source, node.name.start, node.name.end)),
-                 Label(Span(before.file.source, before.node.name.start, before.node.name.end), "here")), ("choose another name",)))
+                 Label(Span(before.file.source, before.node.name.start, before.node.name.end), "here")),
+                                             ("choose another name",)))
         else:
             table[node.name.text] = Declared(file, node)
 
@@ -139,7 +148,8 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
 def locate(written: str, importer: Path | None) -> Path | None:
     """The file that an import means: beside the importing file, else among nnac's own specs.  None if there is none."""
     if not written or "\0" in written or len(written) > 4096:
-        return None                    # what is no policy is not opened: its mistakes would show its lines to whoever reads the log
+        # what is no policy is not opened: its mistakes would show its lines to whoever reads the log
+        return None
     places = [importer.parent if importer is not None else Path.cwd(), data_file("specs")]
     for place in places:
         try:
@@ -161,7 +171,8 @@ def _missing(written: str, importer: Path | None, span: Span) -> Diagnostic:
             for f in sorted(place.glob(pattern))[:200]:
                 known.setdefault(f.name, f.relative_to(place).as_posix())
     close = near(name, known)
-    help = f'did you mean "{known[close[0]]}"?' if close else "imports are looked up beside the file, then among nnac's own specs"
+    help = (f'did you mean "{known[close[0]]}"?' if close
+            else "imports are looked up beside the file, then among nnac's own specs")
     if not name.endswith(".nnac"):
         help = "an import names a .nnac file"
     return Diagnostic("missing-import", f"no file is called `{ascii(written[:80])[1:-1]}`", (Label(span),), (help,))

@@ -1,4 +1,5 @@
-"""Model graphs: what a policy addresses.  Shapes only: no weights, no torch, and networkx only when the graph itself is asked for."""
+"""Model graphs: what a policy addresses.  Shapes only: no weights, no torch, and networkx only when the graph itself is
+asked for."""
 
 from nnac.entry import EntryPoint
 from nnac.model.graph import Kernel, Layer, ModelError, ModelGraph, build, builder, builders

@@ -1,8 +1,9 @@
 """The model graph: named layers, their kernels and gates, and how values flow between them.
 
-A policy addresses *sites*: the path of a layer (``encoder.lstm[0]``), of one of its kernels (``encoder.lstm[0].input``), or
-of one gate of a kernel (``encoder.lstm[0].input.gate.i``).  Everything here is shapes and names: the linter reads it in
-milliseconds, without torch, NumPy or networkx; ``ModelGraph.graph`` gives the networkx view.
+A policy addresses *sites*: the path of a layer (``encoder.lstm[0]``), of one of its kernels
+(``encoder.lstm[0].input``), or of one gate of a kernel (``encoder.lstm[0].input.gate.i``).  Everything here is shapes
+and names: the linter reads it in milliseconds, without torch, NumPy or networkx; ``ModelGraph.graph`` gives the
+networkx view.
 """
 
 from __future__ import annotations
@@ -102,8 +103,9 @@ class Layer:
 class ModelGraph:
     """A model: its layers in dependency order, and the ways into it.
 
-    entries   as the builder declares them, in the order in which a step of the model runs them; the first one sets the pace, and cycles
-              and latency are said of its steps.  What they take, return and keep is read off the layers
+    entries   as the builder declares them, in the order in which a step of the model runs them; the first one sets the
+              pace, and cycles and latency are said of its steps.  What they take, return and keep is read off the
+              layers
     frame_ms  time that one step of the first entry covers, None for models that hear no time
     """
 
@@ -122,7 +124,8 @@ class ModelGraph:
         object.__setattr__(self, "entries", tuple(self._complete(e) for e in self.entries))
 
     def _complete(self, entry: EntryPoint) -> EntryPoint:
-        """The entry with what its layers take, return (what its last layer makes, unless it says so itself) and keep."""
+        """The entry with what its layers take, return (what its last layer makes, unless it says so itself) and
+        keep."""
         inside = [layer for layer in self.layers if layer.entry == entry.name]
         made = {layer.path for layer in inside}
         taken = dict.fromkeys(i for layer in inside for i in layer.inputs if i not in made)
@@ -206,7 +209,8 @@ _REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
 
 
 def builder(function: Callable[..., ModelGraph]) -> Callable[..., ModelGraph]:
-    """Register a model builder under its own name; its keyword arguments become the arguments of ``model name(...)``."""
+    """Register a model builder under its own name; its keyword arguments become the arguments of ``model
+    name(...)``."""
     _REGISTERED[function.__name__] = function
     return function
 

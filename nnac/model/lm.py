@@ -1,8 +1,9 @@
-"""The language model: embedding, LSTM layers, a linear layer, log-softmax.  One step takes a label and gives the next one's scores.
+"""The language model: embedding, LSTM layers, a linear layer, log-softmax.  One step takes a label and gives the next
+one's scores.
 
-Its labels are those of the recogniser that it helps: the blank's number, 0, which no text contains, stands for the edge of a sentence, before
-the first label and after the last.  Sizes by name (our choice): ``small`` goes with the demo's recogniser, ``large`` is of the size that
-second passes are run with.
+Its labels are those of the recogniser that it helps: the blank's number, 0, which no text contains, stands for the edge
+of a sentence, before the first label and after the last.  Sizes by name (our choice): ``small`` goes with the demo's
+recogniser, ``large`` is of the size that second passes are run with.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ def lm(size: str = "small", *, vocabulary: int | None = None, embedding: int | N
     """
     if size not in SIZES:
         raise ModelError(f"no language model's size is called `{size}` (there are: {', '.join(SIZES)})")
-    given = {k: v for k, v in dict(vocabulary=vocabulary, embedding=embedding, layers=layers, cells=cells, project=project,
+    given = {k: v for k, v in dict(vocabulary=vocabulary, embedding=embedding, layers=layers, cells=cells,
+                                   project=project,
                                    tied=tied).items() if v is not None}
     s: dict[str, Any] = dict(project=0, tied=False) | SIZES[size] | given
-    for name, least, most in (("vocabulary", 2, 1 << 20), ("embedding", 1, 1 << 16), ("layers", 1, 64), ("cells", 1, 1 << 16),
+    for name, least, most in (("vocabulary", 2, 1 << 20), ("embedding", 1, 1 << 16), ("layers", 1, 64),
+                              ("cells", 1, 1 << 16),
                               ("project", 0, 1 << 16)):
         if not isinstance(s[name], int) or isinstance(s[name], bool) or not least <= s[name] <= most:
             raise ModelError(f"`{name}` of a language model is a whole number from {least} to {most}, not {s[name]!r}")
@@ -42,7 +45,8 @@ def lm(size: str = "small", *, vocabulary: int | None = None, embedding: int | N
         raise ModelError(f"`tied` of a language model is true or false, not {s['tied']!r}")
     hidden = s["project"] or s["cells"]
     if s["tied"] and hidden != s["embedding"]:
-        raise ModelError(f"a tied output needs an embedding as wide as what the last LSTM returns: {s['embedding']} is not {hidden}")
+        raise ModelError(f"a tied output needs an embedding as wide as what the last LSTM returns: {s['embedding']} is "
+                         f"not {hidden}")
 
     out = [Layer("lm.embedding", "embedding", ("label",), s["embedding"], 1, STEP.name,
                  (Kernel("weight", "lm.embedding.weight", s["vocabulary"], s["embedding"]),))]

@@ -1,7 +1,8 @@
 """The float language model: a plain nn.Module whose parameter names are the paths of the model graph (`nnac.model.lm`).
 
-labels [U, B] > lm.embedding > lm.lstm[0] > … > lm.output > log-softmax.  Time comes first.  Label 0 is the edge of a sentence.
-Source: the usual LSTM language model (Sundermeyer et al. 2012), tied weights as Press and Wolf 2017; sizes our choice.
+labels [U, B] > lm.embedding > lm.lstm[0] > … > lm.output > log-softmax.  Time comes first.  Label 0 is the edge of a
+sentence. Source: the usual LSTM language model (Sundermeyer et al. 2012), tied weights as Press and Wolf 2017; sizes
+our choice.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class LmConfig:
     dropout: float = field(default=0.1, validator=[ge(0.0), le(1.0)])
 
     def __attrs_post_init__(self) -> None:
-        lm("small", **{k: v for k, v in asdict(self).items() if k != "dropout"})      # a ModelError where sizes do not go together
+        # a ModelError where sizes do not go together
+        lm("small", **{k: v for k, v in asdict(self).items() if k != "dropout"})
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], dropout: float = 0.1) -> LmConfig:
@@ -49,7 +51,8 @@ class LmConfig:
 
 
 class Layers(nn.Module):
-    """labels [U, B], state (one (hidden [1, B, H], cell [1, B, C]) a layer) or None -> logits [U, B, vocabulary], state."""
+    """labels [U, B], state (one (hidden [1, B, H], cell [1, B, C]) a layer) or None -> logits [U, B, vocabulary],
+    state."""
 
     def __init__(self, config: LmConfig) -> None:
         super().__init__()
@@ -62,9 +65,11 @@ class Layers(nn.Module):
         if config.tied:
             self.output.weight = self.embedding.weight
             with torch.no_grad():
-                self.embedding.weight.mul_(config.embedding**-0.5)     # an embedding begins with deviation 1, too much for an output
+                # an embedding begins with deviation 1, too much for an output
+                self.embedding.weight.mul_(config.embedding**-0.5)
 
-    def forward(self, labels: Tensor, state: list[tuple[Tensor, Tensor]] | None = None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def forward(self, labels: Tensor, state: list[tuple[Tensor, Tensor]] | None = None) -> tuple[Tensor,
+            list[tuple[Tensor, Tensor]]]:
         x, after = self.embedding(labels), []
         for i, lstm in enumerate(self.lstm):
             x, kept = lstm(x, None if state is None else state[i])
@@ -82,7 +87,8 @@ class LanguageNetwork(nn.Module):
         self.lm = Layers(self.config)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """labels [U, B] of sentences -> log-probabilities [U + 1, B, vocabulary] of each label and of the edge that follows the last."""
+        """labels [U, B] of sentences -> log-probabilities [U + 1, B, vocabulary] of each label and of the edge that
+        follows the last."""
         return torch.log_softmax(self.lm(from_edge(labels))[0].float(), -1)
 
 
@@ -92,13 +98,15 @@ def from_edge(labels: Tensor) -> Tensor:
 
 
 def to_edge(labels: Tensor, counts: Tensor) -> Tensor:
-    """What it is to find: labels [U, B], of which ``counts`` [B] are a row's own -> [U + 1, B], the edge behind each row's last."""
+    """What it is to find: labels [U, B], of which ``counts`` [B] are a row's own -> [U + 1, B], the edge behind each
+    row's last."""
     after = torch.cat([labels, labels.new_full((1, labels.shape[1]), EDGE)])
     return after.masked_fill(torch.arange(len(after), device=labels.device)[:, None] >= counts, EDGE)
 
 
 def cross_entropy(scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """-log P(sentence) in nats, of each sentence [B]: scores [U + 1, B, vocabulary] as a language model returns them, labels [U, B], counts [B].
+    """-log P(sentence) in nats, of each sentence [B]: scores [U + 1, B, vocabulary] as a language model returns them,
+    labels [U, B], counts [B].
 
     A sentence of ``counts`` labels has ``counts + 1`` terms: its end is found too.
     """

@@ -1,7 +1,8 @@
 """The streaming RNN-T (and its bidirectional, offline relative): encoder, prediction network, joint.
 
-Sizes by name: ``small`` is the demo's 2.2 M-weight streaming model, ``streaming57m`` and ``saon57m`` are the 57 M-weight models of
-docs/methods.md §5 (Saon et al. 2021: 6 bidirectional layers of 640 cells per direction, multiplicative joint, 46 outputs).
+Sizes by name: ``small`` is the demo's 2.2 M-weight streaming model, ``streaming57m`` and ``saon57m`` are the 57
+M-weight models of docs/methods.md §5 (Saon et al. 2021: 6 bidirectional layers of 640 cells per direction,
+multiplicative joint, 46 outputs).
 """
 
 from __future__ import annotations
@@ -11,23 +12,29 @@ from typing import Any
 from nnac.entry import EntryPoint
 from nnac.model.graph import GATES, Kernel, Layer, ModelError, ModelGraph, builder
 
-# a search runs the prediction network once for each label that a hypothesis takes, and the joint for each frame and each label of each
+# a search runs the prediction network once for each label that a hypothesis takes, and the joint for each frame and
+# each label of each
 ENCODER = EntryPoint("encoder", per_frame=1, frames=True)
 PREDICTION = EntryPoint("prediction", per_frame=0, per_label=1, each_hypothesis=True)
 JOINT = EntryPoint("joint", per_frame=1, per_label=1, each_hypothesis=True)
 
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": dict(features=8, stack=2, reduce=2, layers=2, cells=16, embedding=8, prediction_cells=16, joint=16, vocabulary=12),
-    "small": dict(features=40, stack=3, reduce=2, layers=3, cells=256, embedding=64, prediction_cells=256, joint=256, vocabulary=64),
-    "medium": dict(features=40, stack=3, reduce=2, layers=5, cells=512, embedding=64, prediction_cells=512, joint=512, vocabulary=64),
-    "streaming57m": dict(features=40, stack=3, reduce=1, layers=8, cells=942, embedding=64, prediction_cells=768, joint=512,
+    "tiny": dict(features=8, stack=2, reduce=2, layers=2, cells=16, embedding=8, prediction_cells=16, joint=16,
+                 vocabulary=12),
+    "small": dict(features=40, stack=3, reduce=2, layers=3, cells=256, embedding=64, prediction_cells=256, joint=256,
+                  vocabulary=64),
+    "medium": dict(features=40, stack=3, reduce=2, layers=5, cells=512, embedding=64, prediction_cells=512, joint=512,
+                   vocabulary=64),
+    "streaming57m": dict(features=40, stack=3, reduce=1, layers=8, cells=942, embedding=64, prediction_cells=768,
+                         joint=512,
                          vocabulary=64, norm=False),
     "saon57m": dict(features=340, stack=1, reduce=1, layers=6, cells=640, embedding=10, prediction_cells=768, joint=256,
                     vocabulary=46, norm=False, bidirectional=True, combine="multiply", frame_ms=20.0),
 }
 
 
-def _lstm(path: str, source: str, width: int, cells: int, rate: int, entry: str, *, bidirectional: bool = False, project: int = 0) -> Layer:
+def _lstm(path: str, source: str, width: int, cells: int, rate: int, entry: str, *, bidirectional: bool = False,
+          project: int = 0) -> Layer:
     hidden = project or cells
     kernels: list[Kernel] = []
     for direction in ("forward", "backward") if bidirectional else ("",):
@@ -41,14 +48,17 @@ def _lstm(path: str, source: str, width: int, cells: int, rate: int, entry: str,
 
 
 def _linear(path: str, source: str, width: int, outputs: int, entry: str, *, bias: bool = True) -> Layer:
-    return Layer(path, "linear", (source,), outputs, 1, entry, (Kernel("weight", f"{path}.weight", outputs, width),), dict(bias=bias))
+    return Layer(path, "linear", (source,), outputs, 1, entry, (Kernel("weight", f"{path}.weight", outputs, width),),
+                 dict(bias=bias))
 
 
 @builder
 def rnnt(size: str = "small", *,
          features: int | None = None, stack: int | None = None, reduce: int | None = None, layers: int | None = None,
-         cells: int | None = None, embedding: int | None = None, prediction_cells: int | None = None, joint: int | None = None,
-         vocabulary: int | None = None, norm: bool | None = None, bidirectional: bool | None = None, combine: str | None = None,
+         cells: int | None = None, embedding: int | None = None, prediction_cells: int | None = None, joint: int |
+         None = None,
+         vocabulary: int | None = None, norm: bool | None = None, bidirectional: bool | None = None, combine: str |
+         None = None,
          project: int | None = None, frame_ms: float | None = None) -> ModelGraph:
     """An RNN-T of a named ``size``, any of whose dimensions can be overridden.
 
@@ -61,14 +71,16 @@ def rnnt(size: str = "small", *,
         raise ModelError(f"no RNN-T size is called `{size}` (there are: {', '.join(SIZES)})")
     s: dict[str, Any] = dict(norm=True, bidirectional=False, combine="add", project=0, frame_ms=10.0) | SIZES[size]
     given = dict(features=features, stack=stack, reduce=reduce, layers=layers, cells=cells, embedding=embedding,
-                 prediction_cells=prediction_cells, joint=joint, vocabulary=vocabulary, norm=norm, bidirectional=bidirectional,
+                 prediction_cells=prediction_cells, joint=joint, vocabulary=vocabulary, norm=norm,
+                 bidirectional=bidirectional,
                  combine=combine, project=project, frame_ms=frame_ms)
     s |= {k: v for k, v in given.items() if v is not None}
     for name in ("features", "stack", "reduce", "layers", "cells", "embedding", "prediction_cells", "joint"):
         if not isinstance(s[name], int) or not 1 <= s[name] <= 1 << 16:
             raise ModelError(f"`{name}` of an RNN-T is a whole number from 1 to 65536, not {s[name]!r}")
     if not isinstance(s["vocabulary"], int) or not 2 <= s["vocabulary"] <= 1 << 20:
-        raise ModelError(f"`vocabulary` of an RNN-T is a whole number from 2 (blank and one symbol) to 1048576, not {s['vocabulary']!r}")
+        raise ModelError(f"`vocabulary` of an RNN-T is a whole number from 2 (blank and one symbol) to 1048576, not "
+                         f"{s['vocabulary']!r}")
     if s["combine"] not in ("add", "multiply"):
         raise ModelError(f"`combine` of an RNN-T is add or multiply, not {s['combine']!r}")
 
@@ -81,14 +93,17 @@ def rnnt(size: str = "small", *,
         source, width = layer.path, layer.width
 
     if s["stack"] > 1:
-        put(Layer("encoder.stack", "stack", (source,), width * s["stack"], rate, "encoder", (), dict(frames=s["stack"])))
+        put(Layer("encoder.stack", "stack", (source,), width * s["stack"], rate, "encoder", (),
+                  dict(frames=s["stack"])))
     for i in range(s["layers"]):
-        put(_lstm(f"encoder.lstm[{i}]", source, width, s["cells"], rate, "encoder", bidirectional=s["bidirectional"], project=s["project"]))
+        put(_lstm(f"encoder.lstm[{i}]", source, width, s["cells"], rate, "encoder", bidirectional=s["bidirectional"],
+                  project=s["project"]))
         if s["norm"]:
             put(Layer(f"encoder.norm[{i}]", "layer_norm", (source,), width, rate, "encoder"))
         if i == 0 and s["reduce"] > 1:
             rate = 1
-            put(Layer("encoder.reduce", "stack", (source,), width * s["reduce"], rate, "encoder", (), dict(frames=s["reduce"])))
+            put(Layer("encoder.reduce", "stack", (source,), width * s["reduce"], rate, "encoder", (),
+                      dict(frames=s["reduce"])))
     put(_linear("joint.encoder", source, width, s["joint"], "encoder"))
 
     put(Layer("prediction.embedding", "embedding", ("label",), s["embedding"], 1, "prediction",

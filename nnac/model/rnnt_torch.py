@@ -83,7 +83,8 @@ class Prediction(nn.Module):
         self.lstm = nn.ModuleList([nn.LSTM(config.embedding, config.prediction)])
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, tokens: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor,
+            tuple[Tensor, Tensor]]:
         x, (h, c) = self.lstm[0](self.embedding(tokens), None if state is None else (state[0][None], state[1][None]))
         return self.dropout(x), (h[0], c[0])
 
@@ -135,4 +136,5 @@ class Rnnt(nn.Module):
     def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """features [T, B, bins], targets [U, B] -> logits [B, T', U + 1, vocabulary], lengths [B]."""
         frames, lengths = self.encode(features, lengths)
-        return self.joint(frames.transpose(0, 1)[:, :, None], self.predictions(targets).transpose(0, 1)[:, None]), lengths
+        return self.joint(frames.transpose(0, 1)[:, :, None],
+                          self.predictions(targets).transpose(0, 1)[:, None]), lengths

@@ -1,12 +1,13 @@
 """Deep networks of thin layers: the Sparse DNN Graph Challenge's, as a model that policies compress and machines run.
 
-Each layer is ``min(max(W y + b, 0), 32)`` with 32 weights of 1/16 a neuron, at the places that `topology` says: layers 0 … p-1 of
-N = 16 * 2^p neurons are a RadiX-Net, ``1[16 x 16] (x) (I + P^(-2^l))`` on 2^p nodes with P the cyclic shift; every later group of p
-layers is the first with its rows permuted, one permutation a group: the ranks of N draws of MATLAB's default stream.
-The challenge adds the bias where a sum has entries.  Its biases are negative, so that elsewhere the ReLU gives 0 as well: the same.
-Source: Kepner, Alford, Gadepally, Jones, Milechin, Robinett, Samsi, "Sparse Deep Neural Network Graph Challenge", HPEC 2019,
-arXiv 1909.05631; Kepner and Robinett, "RadiX-Net", 2019.  Reconstruction: the permutations are not published; all 120 layers of the
-1,024-neuron network are the official files bit for bit (tests/test_challenge.py), the larger networks follow the same rule, unchecked.
+Each layer is ``min(max(W y + b, 0), 32)`` with 32 weights of 1/16 a neuron, at the places that `topology` says: layers
+0 … p-1 of N = 16 * 2^p neurons are a RadiX-Net, ``1[16 x 16] (x) (I + P^(-2^l))`` on 2^p nodes with P the cyclic shift;
+every later group of p layers is the first with its rows permuted, one permutation a group: the ranks of N draws of
+MATLAB's default stream. The challenge adds the bias where a sum has entries.  Its biases are negative, so that
+elsewhere the ReLU gives 0 as well: the same. Source: Kepner, Alford, Gadepally, Jones, Milechin, Robinett, Samsi,
+"Sparse Deep Neural Network Graph Challenge", HPEC 2019, arXiv 1909.05631; Kepner and Robinett, "RadiX-Net", 2019.
+Reconstruction: the permutations are not published; all 120 layers of the 1,024-neuron network are the official files
+bit for bit (tests/test_challenge.py), the larger networks follow the same rule, unchecked.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def sparse_dnn(neurons: int = 1024, *, layers: int = 120, topology: str = "radix
 
     topology  radix: the challenge's, of which `weights` are      cap  what an activation is limited to
     """
-    if not isinstance(neurons, int) or isinstance(neurons, bool) or not 32 <= neurons <= 1 << 16 or neurons & (neurons - 1):
+    if not isinstance(neurons, int) or isinstance(neurons, bool) or not 32 <= neurons <= 1 << 16 or neurons & (neurons -
+        1):
         raise ModelError(f"`neurons` of a sparse DNN is a power of two from 32 to 65536, not {neurons!r}")
     if not isinstance(layers, int) or isinstance(layers, bool) or not 1 <= layers <= 1920:
         raise ModelError(f"`layers` of a sparse DNN is a whole number from 1 to 1920, not {layers!r}")
@@ -46,7 +48,8 @@ def sparse_dnn(neurons: int = 1024, *, layers: int = 120, topology: str = "radix
     out: list[Layer] = []
     for k in range(layers):
         path, source = f"network.layer[{k}]", out[-1].path if out else "image"
-        out.append(Layer(path, "linear_relu", (source,), neurons, 1, STEP.name, (Kernel("weight", f"{path}.weight", neurons, neurons),),
+        out.append(Layer(path, "linear_relu", (source,), neurons, 1, STEP.name,
+                         (Kernel("weight", f"{path}.weight", neurons, neurons),),
                          dict(bias=True, cap=float(cap))))
     arguments = dict(neurons=neurons, layers=layers, topology=topology, cap=cap)
     return ModelGraph("sparse_dnn", arguments, tuple(out), dict(image=neurons), entries=(STEP,))
@@ -88,9 +91,11 @@ def digest(layer: Columns) -> str:
 
 
 def weights(neurons: int, layers: int, bias: float | None = None) -> dict[str, NDArray]:
-    """The challenge's weights under the names of a float state dict, dense float32: what a training module of the model is made of.
+    """The challenge's weights under the names of a float state dict, dense float32: what a training module of the model
+    is made of.
 
-    bias  default: the challenge's for that size.  ModelError: it has none, or ``bias`` > 0, which would stand where no sum is.
+    bias  default: the challenge's for that size.  ModelError: it has none, or ``bias`` > 0, which would stand where no
+          sum is.
     """
     import numpy as np
 

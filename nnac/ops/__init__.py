@@ -1,11 +1,12 @@
 """Operators, one a file: what each computes on integers, and its facts: all that the rest of the house asks of it.
 
-An operator is one class in one file, ``nnac/ops/<kind>.py``; the file's name is its name in model graphs, in targets and in programs.  Its
-gradient is the class of the same name in ``nnac/train/ops``, its instructions in ``nnac/schedule/ops``.  `integers` is its meaning: evaluate
-calls it, the training module calls it (or a fast kernel proved equal), the emulator's instructions are tested against it.
+An operator is one class in one file, ``nnac/ops/<kind>.py``; the file's name is its name in model graphs, in targets
+and in programs.  Its gradient is the class of the same name in ``nnac/train/ops``, its instructions in
+``nnac/schedule/ops``.  `integers` is its meaning: evaluate calls it, the training module calls it (or a fast kernel
+proved equal), the emulator's instructions are tested against it.
 
-Nothing here imports NumPy or torch at import (functions import what they need): lint asks the facts.  An operator is imported when it is
-named.  Code that compares a kind with a string lacks a fact here.
+Nothing here imports NumPy or torch at import (functions import what they need): lint asks the facts.  An operator is
+imported when it is named.  Code that compares a kind with a string lacks a fact here.
 """
 
 from __future__ import annotations
@@ -54,25 +55,34 @@ class LayerShape(Protocol):
 
 
 class Operator:
-    """Base of all operators.  Subclasses define `integers` (and `verify_more`) and say how they differ from these facts."""
+    """Base of all operators.  Subclasses define `integers` (and `verify_more`) and say how they differ from these
+    facts."""
 
     kind: ClassVar[str]                                # the file's name
     inputs: ClassVar[int] = 1
     constants: ClassVar[tuple[str, ...]] = ()          # names every bound node must carry
 
-    recurrent: ClassVar[bool] = False                  # goes from frame to frame with a hidden state, which is its output
-    view: ClassVar[bool] = False                       # no arithmetic: its output is its input, looked at in another shape
-    by_index: ClassVar[bool] = False                   # reads the row of its kernel that an index names, and multiplies nothing
-    folds_zero_point: ClassVar[bool] = False           # takes an input with a zero point (it goes into a bias, or is subtracted exactly)
-    makes_zero_point: ClassVar[bool] = False           # its output may have a zero point (a view's has what its input has)
+    # goes from frame to frame with a hidden state, which is its output
+    recurrent: ClassVar[bool] = False
+    # no arithmetic: its output is its input, looked at in another shape
+    view: ClassVar[bool] = False
+    # reads the row of its kernel that an index names, and multiplies nothing
+    by_index: ClassVar[bool] = False
+    # takes an input with a zero point (it goes into a bias, or is subtracted exactly)
+    folds_zero_point: ClassVar[bool] = False
+    # its output may have a zero point (a view's has what its input has)
+    makes_zero_point: ClassVar[bool] = False
     takes: ClassVar[FixedPoint | None] = None          # the format that its input has, whatever the policy says
     gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
     attributes_type: ClassVar[type[Attributes]] = Attributes  # of its nodes' attributes
-    capped: ClassVar[bool] = False                     # its output ends at 0 and at its attribute ``cap``, the ends of its format
+    # its output ends at 0 and at its attribute ``cap``, the ends of its format
+    capped: ClassVar[bool] = False
     weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
-    meets: ClassVar[Mapping[str, str]] = {"weight": "input"}   # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
+    # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
+    meets: ClassVar[Mapping[str, str]] = {"weight": "input"}
     in_one_piece: ClassVar[bool] = False               # its instructions read and write vectors that lie in one piece
-    shares_sum: ClassVar[tuple[str, ...]] = ()         # kernels whose products may meet in one sum, on one scale (`accumulate acc32`)
+    # kernels whose products may meet in one sum, on one scale (`accumulate acc32`)
+    shares_sum: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         package, _, name = cls.__module__.rpartition(".")
@@ -82,7 +92,8 @@ class Operator:
             _OPERATORS[cls.kind] = cls()
 
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
-        """Whether arithmetic keeps its output within [-1, 1], so that the largest integer stands for 1, whatever calibration would find."""
+        """Whether arithmetic keeps its output within [-1, 1], so that the largest integer stands for 1, whatever
+        calibration would find."""
         return False
 
     # ---- lowering: a layer and what a plan decides about its integers become a node
@@ -109,7 +120,8 @@ class Operator:
         return Value(layer.path, layer.width, p.activations, layer.rate, scale)
 
     def seen_bias(self, attributes: Mapping[str, Any]) -> tuple[int, int]:
-        """(row, units) of a bias, and by how many units of what its products give it must move to be seen in the output: a planted fault."""
+        """(row, units) of a bias, and by how many units of what its products give it must move to be seen in the
+        output: a planted fault."""
         return 0, 1
 
     # ---- the machine
@@ -119,15 +131,18 @@ class Operator:
         return True
 
     def work(self, job: Job, m: MachineConfig) -> Work:
-        """What one call takes of the machine's units.  Exact for VX where all products are there; what weights could save is in `matrix_least`."""
+        """What one call takes of the machine's units.  Exact for VX where all products are there; what weights could
+        save is in `matrix_least`."""
         from nnac.ops._work import Work
 
         return Work()
 
     # ---- integers
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
-        """The output, from ``inputs`` (each [T, B, width] int64), reading and replacing ``state`` ([B, width] by state name).
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
+        """The output, from ``inputs`` (each [T, B, width] int64), reading and replacing ``state`` ([B, width] by state
+        name).
 
         ``constants`` are the node's own, already on the carrier (NumPy or torch) and in int64.
         """
@@ -201,14 +216,16 @@ def _emission_files() -> frozenset[str]:
 
 
 def emitted(kind: str) -> bool:
-    """Whether the machine runs the operator: its instructions are in ``nnac/schedule/ops/<kind>.py``.  Imports nothing."""
+    """Whether the machine runs the operator: its instructions are in ``nnac/schedule/ops/<kind>.py``.  Imports
+    nothing."""
     return kind in _EMITTED or kind in _emission_files()
 
 
 def may_have_zero_point(value: str, made_by: str | None, readers: Callable[[str], Iterable[tuple[str, str]]]) -> bool:
     """Whether ``value`` may have a zero point: its maker can make one, and all its readers fold it in.
 
-    made_by  the kind that makes it, None for what enters the model      readers  value -> (kind, output) of everything that reads it
+    made_by  the kind that makes it, None for what enters the model
+    readers  value -> (kind, output) of everything that reads it
     """
     if made_by is not None:
         maker = operator(made_by)

@@ -12,4 +12,5 @@ if TYPE_CHECKING:
 
 def symmetric_pair(self: Operator, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
     """Both operands and the output are symmetric and of one width."""
-    require(all(v.width == output.width and v.zero_point == 0 for v in (*inputs, output)), node, "symmetric operands of one width")
+    require(all(v.width == output.width and v.zero_point == 0 for v in (*inputs, output)), node,
+            "symmetric operands of one width")

@@ -37,11 +37,13 @@ class RecurrentOperator(Operator):
         return Value(layer.path, layer.width, p.hidden, layer.rate, scale)
 
 
-def cell_states(path: str, hidden: int, cells: int, p: Precision, scale: float | None) -> tuple[StateVector, StateVector]:
+def cell_states(path: str, hidden: int, cells: int, p: Precision, scale: float | None) -> tuple[StateVector,
+        StateVector]:
     """Hidden state and cell of one direction of an LSTM."""
     from nnac.ir import State as StateVector
 
-    return (StateVector(f"{path}.hidden", hidden, p.hidden, scale), StateVector(f"{path}.cell", cells, 16, 2.0**-p.cell_fraction))
+    return (StateVector(f"{path}.hidden", hidden, p.hidden, scale),
+            StateVector(f"{path}.cell", cells, 16, 2.0**-p.cell_fraction))
 
 
 def require_sums(node: Node, kernels: Iterable[tuple[str, int, str | None]], bits: int) -> None:

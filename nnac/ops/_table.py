@@ -25,7 +25,8 @@ class TableOperator(Operator):
     constants = ("table", "multiplier", "shift")
     takes = PRE
     in_one_piece = True
-    symmetry: ClassVar[str]                            # of the function around zero: ``odd`` or ``complement`` (f(-x) = 1 - f(x))
+    # of the function around zero: ``odd`` or ``complement`` (f(-x) = 1 - f(x))
+    symmetry: ClassVar[str]
 
     def table(self) -> arith.Table:
         """The function, tabulated on |x|."""
@@ -38,9 +39,11 @@ class TableOperator(Operator):
         from nnac.isa import beats
         from nnac.ops._work import Work, pieces
 
-        return Work(vector=job.vectors * sum(m.vx_fill + beats.elementwise(m, n) for n in pieces(job.width, MOST_ELEMENTS)))
+        return Work(vector=job.vectors * sum(m.vx_fill + beats.elementwise(m, n)
+                                             for n in pieces(job.width, MOST_ELEMENTS)))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
         out = graph.values[node.output]
@@ -48,7 +51,8 @@ class TableOperator(Operator):
         return arith.requantise(y, constants["multiplier"], constants["shift"], out.zero_point, out.bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
-        require(inputs[0].bits == PRE.bits and inputs[0].scale in (None, PRE.scale), node, f"a table is read with {PRE}")
+        require(inputs[0].bits == PRE.bits and inputs[0].scale in (None, PRE.scale), node,
+                f"a table is read with {PRE}")
         require(output.width == inputs[0].width, node, "keeps the width")
 
 

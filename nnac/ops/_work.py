@@ -1,4 +1,5 @@
-"""What a layer takes of the machine's units, from shapes: the terms in which operators say it, and what several of them need.
+"""What a layer takes of the machine's units, from shapes: the terms in which operators say it, and what several of them
+need.
 
 Named tuples: lint makes these classes whenever it starts, and attrs takes five times as long to make one.
 """
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class Work(NamedTuple):
     """Cycles of one layer in one call of its entry, of each unit.
 
-    matrix_least  if every word that may be found zero is        tail  after the last product, before the next layer can begin
+    matrix_least  if every word that may be found zero is
+    tail  after the last product, before the next layer can begin
     buffer_bytes  of activation memory, beside its input and output
     """
 
@@ -34,7 +36,8 @@ class Work(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A weight matrix: integers of ``bits`` bits; ``skips``: its codec finds zeros, and the multipliers skip words of them."""
+    """A weight matrix: integers of ``bits`` bits; ``skips``: its codec finds zeros, and the multipliers skip words of
+    them."""
 
     rows: int
     cols: int
@@ -46,7 +49,8 @@ class Job(NamedTuple):
     """One layer in one call of its entry.
 
     vectors   output vectors, all steps of the call together          width   elements of each
-    in_bits, hidden_bits   of its input and of its hidden state       separate   each product is requantised by itself (`accumulate sum16`)
+    in_bits, hidden_bits   of its input and of its hidden state       separate
+    each product is requantised by itself (`accumulate sum16`)
     products  for each direction, kernel name -> matrix               attributes   of the layer
     """
 
@@ -83,7 +87,9 @@ def words(m: MachineConfig, p: Product, in_bits: int) -> tuple[int, int]:
     """Cycles in which a matrix is multiplied with one group of vectors: (expected, at the least)."""
     count = -(-p.rows // m.lanes) * p.cols * (2 if p.bits > 8 else 1)
     wide = in_bits > 8
-    narrow = [code for code, bits in ((0, 8), (2, 4), (3, 2), (4, 1)) if bits >= p.bits]         # codes of MVM's field ``weights``
-    expected = beats.multiply(m, count, 1, wide) if p.bits > 8 else min(beats.multiply(m, count, code, wide) for code in narrow)
+    # codes of MVM's field ``weights``
+    narrow = [code for code, bits in ((0, 8), (2, 4), (3, 2), (4, 1)) if bits >= p.bits]
+    expected = beats.multiply(m, count, 1, wide) if p.bits > 8 else min(beats.multiply(m, count, code, wide)
+                                                                        for code in narrow)
     fastest = min(beats.multiply(m, count, code, wide) for code in range(len(m.rates)))
     return expected, 0 if p.skips else fastest

@@ -29,7 +29,8 @@ class Add(Operator):
 
         return Work(vector=job.vectors * sum(m.vx_fill + beats.add(m, n) for n in pieces(job.width, MOST_ELEMENTS)))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
         a, b = inputs

@@ -26,7 +26,8 @@ class EmbeddingAttributes(Attributes):
 
 
 class Embedding(Operator):
-    """Row ``x[..., 0]`` of the table.  constants  weight int8 [rows, width] in the output's own format.  The index is a 32-bit value."""
+    """Row ``x[..., 0]`` of the table.  constants  weight int8 [rows, width] in the output's own format.  The index is a
+    32-bit value."""
 
     attributes_type = EmbeddingAttributes
     constants = ("weight",)
@@ -42,7 +43,8 @@ class Embedding(Operator):
 
         return Work(tail=m.latency)                    # nobody reads ahead of an index
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         return constants["weight"][inputs[0][..., 0]]
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:

@@ -31,13 +31,16 @@ class GruAttributes(Attributes):
 class Gru(RecurrentOperator):
     """`arith.gru_cell`, then ``hidden = requantise(blend)``.
 
-    constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias, recurrent_bias int64 [3H]   input_multiplier, input_shift,
-               recurrent_multiplier, recurrent_shift [3H]   hidden_multiplier, hidden_shift (from Q0.15)   sigmoid, tanh int16 [513]
+    constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias, recurrent_bias int64 [3H]
+    input_multiplier, input_shift,
+               recurrent_multiplier, recurrent_shift [3H]   hidden_multiplier, hidden_shift (from Q0.15)
+               sigmoid, tanh int16 [513]
     attributes cells, hidden_bits
     """
 
     attributes_type = GruAttributes
-    constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
+    constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift",
+                 "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh")
 
     def attributes(self, layer: LayerShape, p: Precision) -> GruAttributes:
@@ -50,13 +53,15 @@ class Gru(RecurrentOperator):
         return (StateVector(f"{layer.path}.hidden", cells, p.hidden, unit_scale(p.hidden, p.hidden_clip)),
                 StateVector(f"{layer.path}.blend", cells, UNIT.bits, UNIT.scale))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
         c, a = constants, record(node.attributes, GruAttributes)
         names = f"{node.path}.hidden", f"{node.path}.blend"
         hidden, blend = (state[n] for n in names)
-        from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"], c["input_shift"], 0, 16)
+        from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"],
+                                      c["input_shift"], 0, 16)
         outputs = []
         for step in from_input:
             product = arith.matmul(hidden, c["recurrent"]) + c["recurrent_bias"]

@@ -27,7 +27,8 @@ class LayerNormAttributes(Attributes):
 
 
 class LayerNorm(Operator):
-    """`arith.layer_norm`.  constants  gain int16 [C], bias int64 [C], epsilon, root_width, multiplier, shift (scalars), rsqrt [385]."""
+    """`arith.layer_norm`.  constants  gain int16 [C], bias int64 [C], epsilon, root_width, multiplier, shift (scalars),
+    rsqrt [385]."""
 
     attributes_type = LayerNormAttributes
     constants = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
@@ -47,11 +48,13 @@ class LayerNorm(Operator):
 
         return Work(vector=job.vectors * (m.vx_fill + beats.normalise(m, job.width)))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
         out, c = graph.values[node.output], constants
-        return arith.layer_norm(inputs[0], c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"], c["multiplier"], c["shift"],
+        return arith.layer_norm(inputs[0], c["gain"], c["bias"], c["epsilon"], c["root_width"], c["rsqrt"],
+                                c["multiplier"], c["shift"],
                                 out.zero_point, out.bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:

@@ -29,7 +29,8 @@ class LinearAttributes(Attributes):
 class Linear(Operator):
     """``y = requantise(W x + b)``.
 
-    constants  weight int8|int16 [rows, cols]   bias int64 [rows], in units of s_x s_w[row] (the input's zero point folded in)
+    constants  weight int8|int16 [rows, cols]
+    bias int64 [rows], in units of s_x s_w[row] (the input's zero point folded in)
                multiplier, shift int64 [rows]
     attributes weight_bits
     """
@@ -50,9 +51,11 @@ class Linear(Operator):
         wide = job.in_bits > 8 or p.bits > 8
         together, (expected, least) = groups(job.vectors, m.columns), words(m, p, job.in_bits)
         last = beats.requantise(m, bands(p.rows, m.lanes)[-1])
-        return Work(requantised(m, p.rows, together, wide), len(together) * expected, len(together) * least, m.mv_drain + m.vx_fill + last)
+        return Work(requantised(m, p.rows, together, wide), len(together) * expected, len(together) * least,
+                    m.mv_drain + m.vx_fill + last)
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
         out = graph.values[node.output]
@@ -64,8 +67,10 @@ class Linear(Operator):
 
         if node.constants:
             w = node.constants["weight"]
-            require(w.shape == (output.width, inputs[0].width), node, f"weight {w.shape} fits [{output.width}, {inputs[0].width}]")
+            require(w.shape == (output.width, inputs[0].width), node,
+                    f"weight {w.shape} fits [{output.width}, {inputs[0].width}]")
             bound = int(arith.accumulator_bound(inputs[0].bits, w, node.constants["bias"]).max())
             limit = 47 if max(inputs[0].bits, record(node.attributes, LinearAttributes).weight_bits) > 8 else 31
             require(bound < 1 << limit, node, f"the accumulator reaches {bound}, more than {limit + 1} bits")
-            require(bound * int(node.constants["multiplier"].max()) < 1 << 62, node, "accumulator times multiplier stays below 2^62")
+            require(bound * int(node.constants["multiplier"].max()) < 1 << 62, node,
+                    "accumulator times multiplier stays below 2^62")

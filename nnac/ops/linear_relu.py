@@ -25,7 +25,8 @@ class LinearReluAttributes(LinearAttributes):
 class LinearRelu(Linear):
     """``y = requantise(W x + b)``, in the one format whose smallest integer stands for 0 and whose largest for ``cap``.
 
-    So saturating is both limits, exactly, and costs nothing: the zero point is -2^(bits-1), the scale cap / (2^bits - 1).
+    So saturating is both limits, exactly, and costs nothing: the zero point is -2^(bits-1), the scale cap / (2^bits -
+    1).
     constants  as `nnac.ops.linear`'s      attributes  weight_bits, cap
     """
 
@@ -33,13 +34,15 @@ class LinearRelu(Linear):
     capped = True
 
     def attributes(self, layer: LayerShape, p: Precision) -> LinearReluAttributes:
-        return LinearReluAttributes(weight_bits=p.weights, bias=layer.attributes.get("bias", True), cap=layer.attributes["cap"])
+        return LinearReluAttributes(weight_bits=p.weights, bias=layer.attributes.get("bias", True),
+                                    cap=layer.attributes["cap"])
 
     def output(self, layer: LayerShape, p: Precision, source: Value) -> Value:
         from nnac.ir import Value
 
         bits = p.activations
-        return Value(layer.path, layer.width, bits, layer.rate, layer.attributes["cap"] / ((1 << bits) - 1), -(1 << (bits - 1)))
+        return Value(layer.path, layer.width, bits, layer.rate, layer.attributes["cap"] / ((1 << bits) - 1),
+                     -(1 << (bits - 1)))
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         super().verify_more(node, graph, inputs, output)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class LogSoftmax(Operator):
-    """`arith.log_softmax`: int16 Q4.11 out.  constants  exp int16 [513], log [513], multiplier, shift (logits to Q4.11)."""
+    """`arith.log_softmax`: int16 Q4.11 out.  constants  exp int16 [513], log [513], multiplier, shift (logits to
+    Q4.11)."""
 
     constants = ("exp", "log", "multiplier", "shift")
     gives = LOG
@@ -31,10 +32,12 @@ class LogSoftmax(Operator):
 
         return Work(vector=job.vectors * (m.vx_fill + beats.normalise(m, job.width)))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
-        return arith.log_softmax(inputs[0], constants["exp"], constants["log"], constants["multiplier"], constants["shift"])
+        return arith.log_softmax(inputs[0], constants["exp"], constants["log"], constants["multiplier"],
+                                 constants["shift"])
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         require(output.width == inputs[0].width < 1 << 15, node, "keeps the width, below 32768")

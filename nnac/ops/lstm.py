@@ -1,4 +1,5 @@
-"""LSTM over a sequence, one or both directions, with or without a recurrent projection.  State: hidden (and cell) per direction."""
+"""LSTM over a sequence, one or both directions, with or without a recurrent projection.  State: hidden (and cell) per
+direction."""
 
 from __future__ import annotations
 
@@ -32,9 +33,11 @@ def interleaved(lanes: int) -> bool:
 
 @frozen(eq=False, repr=False)
 class LstmAttributes(Attributes):
-    """Cells; variant ``acc32`` or ``sum16``; fraction bits of the cell; bits of the hidden state and, before a projection, of the cells' outputs.
+    """Cells; variant ``acc32`` or ``sum16``; fraction bits of the cell; bits of the hidden state and, before a
+    projection, of the cells' outputs.
 
-    project   width of the projection, 0 for none      reversed   one direction that goes from the sequence's end (`nnac.schedule.passes`)
+    project   width of the projection, 0 for none      reversed
+    one direction that goes from the sequence's end (`nnac.schedule.passes`)
     """
 
     cells: int
@@ -48,16 +51,18 @@ class LstmAttributes(Attributes):
 
 
 class Lstm(RecurrentOperator):
-    """The LSTM of docs/design.md §5.  Constants and states carry the prefix ``forward.``/``backward.`` when bidirectional.
+    """The LSTM of docs/design.md §5.  Constants and states carry the prefix ``forward.``/``backward.`` when
+    bidirectional.
 
     constants  input int8 [4H, I]   recurrent int8 [4H, R]   bias int64 [4H]   hidden_multiplier, hidden_shift (scalars)
                acc32: multiplier, shift [4H]: input and recurrent products share one accumulator and one scale a row
-               sum16: input_multiplier, input_shift, recurrent_multiplier, recurrent_shift [4H]; the bias joins the input product
-               project: project int8 [R, H], project_bias [R], project_multiplier, project_shift [R]; cell outputs are then int8 too
-               sigmoid, tanh, tanh_cell int16 [513]
+               sum16: input_multiplier, input_shift, recurrent_multiplier, recurrent_shift [4H]; the bias joins the
+               input product project: project int8 [R, H], project_bias [R], project_multiplier, project_shift [R]; cell
+               outputs are then int8 too sigmoid, tanh, tanh_cell int16 [513]
     attributes cells, variant (acc32|sum16), fraction (of the cell), bidirectional, project (width or 0), hidden_bits
                reversed: a single direction that goes through the sequence from its end (`nnac.schedule.passes`)
-    The backward half of a bidirectional layer has no streaming state: it starts at zero at the end of the sequence it is given.
+    The backward half of a bidirectional layer has no streaming state: it starts at zero at the end of the sequence it
+    is given.
     """
 
     attributes_type = LstmAttributes
@@ -66,14 +71,16 @@ class Lstm(RecurrentOperator):
 
     def attributes(self, layer: LayerShape, p: Precision) -> LstmAttributes:
         a = layer.attributes
-        return LstmAttributes(cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden, bidirectional=a["bidirectional"],
+        return LstmAttributes(cells=a["cells"], variant=p.variant, fraction=p.cell_fraction, hidden_bits=p.hidden,
+                              bidirectional=a["bidirectional"],
                     project=a["project"], cell_output_bits=8)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         a = layer.attributes
         scale = unit_scale(p.hidden, p.hidden_clip) if self.bounded(a) else None
         return tuple(s for d in DIRECTIONS[a["bidirectional"]]
-                     for s in cell_states(f"{layer.path}.{d}".removesuffix("."), a["project"] or a["cells"], a["cells"], p, scale))
+                     for s in cell_states(f"{layer.path}.{d}".removesuffix("."), a["project"] or a["cells"], a["cells"],
+                                          p, scale))
 
     def constants_of(self, node: Node) -> tuple[str, ...]:
         names = ["input", "recurrent", "bias", "hidden_multiplier", "hidden_shift"]
@@ -88,7 +95,8 @@ class Lstm(RecurrentOperator):
         return interleaved(lanes) or attributes["cells"] <= MOST_UNITS
 
     def seen_bias(self, attributes: Mapping[str, Any]) -> tuple[int, int]:
-        return 2 * attributes["cells"], 1 << (PRE.fraction - 4)              # of gates i, f, g, o the cell input, by 1/16
+        # of gates i, f, g, o the cell input, by 1/16
+        return 2 * attributes["cells"], 1 << (PRE.fraction - 4)
 
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.ops._work import Work
@@ -118,10 +126,12 @@ class Lstm(RecurrentOperator):
         drain = m.mv_drain + 2 * m.vx_fill + beats.requantise(m, rows[-1]) + beats.lstm(m, max(1, updates[-1])) + extra
         # frames follow each other: each waits for the hidden state of the one before
         matrix, vector = n * x[0] + vectors * each, park + vectors * step
-        bound = max(n * x[0], park) + vectors * (max(each, step) + drain) if parked else max(matrix, vector) + vectors * drain
+        bound = max(n * x[0], park) + vectors * (max(each, step) + drain) if parked else max(matrix,
+            vector) + vectors * drain
         return vector, matrix, n * x[1] + vectors * (h[1] + project[1]), bound - max(matrix, vector)
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         (x,) = inputs
         if not record(node.attributes, LstmAttributes).bidirectional:
             backwards = bool(record(node.attributes, LstmAttributes).reversed)
@@ -148,7 +158,8 @@ class Lstm(RecurrentOperator):
         for step in from_input:
             product = arith.matmul(hidden, c["recurrent"])
             if a.variant == "sum16":
-                pre = arith.saturate(step + arith.requantise(product, c["recurrent_multiplier"], c["recurrent_shift"], 0, 16), 16)
+                pre = arith.saturate(step + arith.requantise(product, c["recurrent_multiplier"], c["recurrent_shift"],
+                                                             0, 16), 16)
             else:
                 pre = arith.requantise(step + product, c["multiplier"], c["shift"], 0, 16)
             hidden, cell = arith.lstm_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a.fraction,
@@ -168,4 +179,5 @@ class Lstm(RecurrentOperator):
         require(output.width == width and output.rate == inputs[0].rate, node, f"makes {width} values a frame")
         if node.constants:
             for d in DIRECTIONS[bool(a.bidirectional)]:
-                require_sums(node, ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a.hidden_bits, None)), 31)
+                require_sums(node, ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a.hidden_bits, None)),
+                             31)

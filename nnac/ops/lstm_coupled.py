@@ -32,7 +32,8 @@ class CoupledLstmAttributes(Attributes):
 class CoupledLstm(RecurrentOperator):
     """CIFG: `arith.coupled_cell`; gates f, g, o.
 
-    constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias int64 [3H]   input_multiplier, input_shift, recurrent_multiplier,
+    constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias int64 [3H]
+    input_multiplier, input_shift, recurrent_multiplier,
                recurrent_shift [3H]   hidden_multiplier, hidden_shift   sigmoid, tanh, tanh_cell int16 [513]
     attributes cells, fraction (of the cell), hidden_bits
     """
@@ -40,25 +41,30 @@ class CoupledLstm(RecurrentOperator):
     attributes_type = CoupledLstmAttributes
     gates: ClassVar[int] = 3
     constants: ClassVar[tuple[str, ...]] = (
-        "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift", "hidden_multiplier",
+        "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
+                                            "hidden_multiplier",
         "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
     def attributes(self, layer: LayerShape, p: Precision) -> CoupledLstmAttributes:
         return CoupledLstmAttributes(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
-        return cell_states(layer.path, layer.attributes["cells"], layer.attributes["cells"], p, unit_scale(p.hidden, p.hidden_clip))
+        return cell_states(layer.path, layer.attributes["cells"], layer.attributes["cells"], p,
+                           unit_scale(p.hidden, p.hidden_clip))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
         c, a = constants, record(node.attributes, CoupledLstmAttributes)
         names = f"{node.path}.hidden", f"{node.path}.cell"
         hidden, cell = (state[n] for n in names)
-        from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"], c["input_shift"], 0, 16)
+        from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"],
+                                      c["input_shift"], 0, 16)
         outputs = []
         for step in from_input:
-            product = arith.requantise(arith.matmul(hidden, c["recurrent"]), c["recurrent_multiplier"], c["recurrent_shift"], 0, 16)
+            product = arith.requantise(arith.matmul(hidden, c["recurrent"]), c["recurrent_multiplier"],
+                                       c["recurrent_shift"], 0, 16)
             hidden, cell = self.cell(arith.saturate(step + product, 16), cell, c, a)
             outputs.append(hidden)
         state[names[0]], state[names[1]] = hidden, cell
@@ -68,7 +74,8 @@ class CoupledLstm(RecurrentOperator):
         """(hidden, cell) after one frame."""
         from nnac import arith
 
-        return arith.coupled_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a.fraction, c["hidden_multiplier"], c["hidden_shift"],
+        return arith.coupled_cell(pre, cell, c["sigmoid"], c["tanh"], c["tanh_cell"], a.fraction,
+                                  c["hidden_multiplier"], c["hidden_shift"],
                                   a.hidden_bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:

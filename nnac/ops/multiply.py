@@ -27,9 +27,12 @@ class Multiply(Operator):
         from nnac.isa import beats
         from nnac.ops._work import Work, pieces
 
-        return Work(vector=job.vectors * sum(m.vx_fill + beats.elementwise(m, n) for n in pieces(job.width, MOST_ELEMENTS)))
+        return Work(vector=job.vectors * sum(m.vx_fill + beats.elementwise(m, n)
+                                             for n in pieces(job.width, MOST_ELEMENTS)))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         from nnac import arith
 
-        return arith.requantise(inputs[0] * inputs[1], constants["multiplier"], constants["shift"], 0, graph.values[node.output].bits)
+        return arith.requantise(inputs[0] * inputs[1], constants["multiplier"], constants["shift"], 0,
+                                graph.values[node.output].bits)

@@ -1,4 +1,5 @@
-"""Join ``frames`` consecutive vectors into one: frame stacking before the encoder, time reduction inside it.  No arithmetic."""
+"""Join ``frames`` consecutive vectors into one: frame stacking before the encoder, time reduction inside it.  No
+arithmetic."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Stack(Operator):
 
         return evolve(source, name=layer.path, width=layer.width, rate=layer.rate)
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State, constants: Mapping[str, Array]) -> Array:
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
         (x,) = inputs
         k = record(node.attributes, StackAttributes).frames
         steps, batch, width = x.shape[0] // k, x.shape[1], x.shape[2]
@@ -46,6 +48,8 @@ class Stack(Operator):
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         k = record(node.attributes, StackAttributes).frames
-        require(output.width == k * inputs[0].width and inputs[0].rate == k * output.rate, node, f"joins {k} frames into one")
-        require((output.bits, output.scale, output.zero_point) == (inputs[0].bits, inputs[0].scale, inputs[0].zero_point), node,
+        require(output.width == k * inputs[0].width and inputs[0].rate == k * output.rate, node,
+                f"joins {k} frames into one")
+        require((output.bits, output.scale, output.zero_point) == (inputs[0].bits, inputs[0].scale,
+                                                                   inputs[0].zero_point), node,
                 "keeps the format")

@@ -14,7 +14,8 @@
     define = { bits = 5 }                        # -D of the policy
     seeds = 3                                    # default 1
     steps = 400                                  # instead of the policy's
-    float = "large"                              # which float network (`--float large=FILE`); default: the one given without a name
+    float = "large"
+    # which float network (`--float large=FILE`); default: the one given without a name
     quick = true                                 # part of the small comparison
 
     [[claim]]
@@ -115,10 +116,12 @@ class Experiments:
         return (r for t in self.tables for r in t.rows)
 
     def quick(self) -> Experiments:
-        """The small comparison: the rows marked quick, one seed each, and the claims between them.  Notes and reasons are of the whole one."""
+        """The small comparison: the rows marked quick, one seed each, and the claims between them.  Notes and reasons
+        are of the whole one."""
         rows = {r.name for r in self.rows if r.quick}
         tables = (evolve(t, note="", rows=tuple(evolve(r, seeds=1) for r in t.rows if r.quick)) for t in self.tables)
-        return evolve(self, title=f"{self.title} (the quick rows, one seed each)", tables=tuple(t for t in tables if t.rows),
+        return evolve(self, title=f"{self.title} (the quick rows, one seed each)",
+                      tables=tuple(t for t in tables if t.rows),
                       claims=tuple(evolve(c, reason="") for c in self.claims if {c.row, c.against} <= rows))
 
     def policy_path(self, row: Row) -> Path | None:
@@ -185,7 +188,8 @@ def _checked(made: Experiments) -> Experiments:
             if name not in names:
                 raise ExperimentError(f"{made.path}: claim `{claim.text}`: no row is called `{name}`")
         if claim.measure not in MEASURES:
-            raise ExperimentError(f"{made.path}: claim `{claim.text}`: no measure `{claim.measure}` (there are: {', '.join(MEASURES)})")
+            raise ExperimentError(f"{made.path}: claim `{claim.text}`: no measure `{claim.measure}` (there are: "
+                                  f"{', '.join(MEASURES)})")
         bounds = [b for b in (claim.at_most, claim.at_least) if b is not None]
         if bool(bounds) == (claim.indifference is not None):
             raise ExperimentError(f"{made.path}: claim `{claim.text}`: say at_most or at_least, or else indifference")

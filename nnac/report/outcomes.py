@@ -156,11 +156,14 @@ def load(path: Path) -> Outcome:
                 raise ValueError(f"split {split}: damaged counts")
             counts = (h.substitutions, h.deletions, h.insertions, h.words)
             if min(counts) < 0 or sum(unpacked(h.lengths)) != h.words or sum(unpacked(h.errors)) > sum(counts[:3]):
-                raise ValueError(f"split {split}: damaged counts: {h.words} words and {sum(counts[:3])} errors are not those of its utterances")
+                raise ValueError(f"split {split}: damaged counts: {h.words} words and {sum(counts[:3])} errors are not "
+                                 f"those of its utterances")
         if not outcome.heard or not all(h.lengths for h in outcome.heard.values()):
             raise ValueError("it heard no utterances")
-        if min(outcome.weights, outcome.bytes, outcome.seed, outcome.checked, outcome.different, outcome.steps, outcome.wall_s,
-               outcome.program_bytes or 0, outcome.cycles_per_frame or 0, outcome.frame_ms or 0, outcome.clock or 0) < 0:
+        if min(outcome.weights, outcome.bytes, outcome.seed, outcome.checked, outcome.different, outcome.steps,
+               outcome.wall_s,
+               outcome.program_bytes or 0, outcome.cycles_per_frame or 0, outcome.frame_ms or 0, outcome.clock
+               or 0) < 0:
             raise ValueError("a count below zero")
         return outcome
     except FileError as error:

@@ -184,9 +184,11 @@ def power_text(experiments: Experiments, outcomes: Outcomes) -> str:
                      f"{s.seed:.2f} a seed")
         bound = claim.at_most if claim.at_most is not None else claim.at_least
         for utterances, seeds in DESIGNS:
-            text = f"    {utterances:>6,} x {seeds:>2}: se {s.error(utterances, seeds):.3f}; finds {s.detectable(utterances, seeds):.2f}"
+            text = (f"    {utterances:>6,} x {seeds:>2}: se {s.error(utterances, seeds):.3f}; finds "
+                    f"{s.detectable(utterances, seeds):.2f}")
             if claim.indifference is not None:
-                text += f"; no difference beyond {claim.indifference:g}: {100 * s.equivalence(claim.indifference, utterances, seeds):.0f} %"
+                text += (f"; no difference beyond {claim.indifference:g}: "
+                         f"{100 * s.equivalence(claim.indifference, utterances, seeds):.0f} %")
             elif bound is not None:
                 text += f"; against {bound:g}: {100 * s.decides(bound, utterances, seeds):.0f} %"
             lines.append(text)

@@ -1,7 +1,8 @@
 """Doing the runs of a comparison: one after the other or side by side, each in its folder, none done twice.
 
-A run is a process of its own, any command; it leaves a result file when it is complete, and that is what says that it is done: as
-long as the file is of the run that is wanted now (`Wanted`).  A policy that was changed since, or another float network, is another run.
+A run is a process of its own, any command; it leaves a result file when it is complete, and that is what says that it
+is done: as long as the file is of the run that is wanted now (`Wanted`).  A policy that was changed since, or another
+float network, is another run.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Identity:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Identity:
-        return cls(outcome.digest, outcome.start, outcome.steps, {name: len(h.errors) for name, h in outcome.heard.items()})
+        return cls(outcome.digest, outcome.start, outcome.steps,
+                   {name: len(h.errors) for name, h in outcome.heard.items()})
 
     @property
     def short(self) -> str:
@@ -51,7 +53,8 @@ class Identity:
     def differs(self, other: Identity) -> str:
         """What an ``other`` run has differently, in words; "" for the same run."""
         pairs = (("another policy", self.digest, other.digest), ("another float network", self.start, other.start),
-                 ("another length of training", self.steps, other.steps), ("other utterances", self.utterances, other.utterances))
+                 ("another length of training", self.steps, other.steps),
+                 ("other utterances", self.utterances, other.utterances))
         return ", ".join(what for what, mine, theirs in pairs if mine != theirs)
 
 
@@ -65,7 +68,8 @@ def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path,
     return found
 
 
-def missing(experiments: Experiments, results: Path, only: Sequence[str] = (), useless: Container[Path] = ()) -> list[tuple[Row, int]]:
+def missing(experiments: Experiments, results: Path, only: Sequence[str] = (),
+            useless: Container[Path] = ()) -> list[tuple[Row, int]]:
     """Runs without a result file (or with a ``useless`` one): first seeds first, so that every row has a figure early.
 
     RunError for a name that is no row's.
@@ -80,10 +84,12 @@ def missing(experiments: Experiments, results: Path, only: Sequence[str] = (), u
     return sorted(found, key=lambda t: t[1])
 
 
-def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once: int = 1, quiet: bool = False) -> list[str]:
+def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once: int = 1,
+         quiet: bool = False) -> list[str]:
     """Run ``command`` for each job as a process of its own, ``at_once`` at a time; names of those that failed.
 
-    Output goes to ``logs/ROW-sSEED.log``.  When this process ends, by whatever, its children end too; they resume next time.
+    Output goes to ``logs/ROW-sSEED.log``.  When this process ends, by whatever, its children end too; they resume next
+    time.
     """
     waiting, failed = list(jobs), []
     running: dict[str, subprocess.Popen] = {}

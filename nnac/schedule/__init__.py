@@ -1,4 +1,5 @@
-"""Scheduling: from a bound QGraph to instructions in an order that keeps the machine at its roofline, and the proof that the order is safe.
+"""Scheduling: from a bound QGraph to instructions in an order that keeps the machine at its roofline, and the proof
+that the order is safe.
 
     tiling      rows to lanes, columns to stream buffers; gates interleaved so that a tile ends whole cells
     pins        which weights stay on chip

@@ -54,8 +54,10 @@ class Settings:
 
     frames   encoder steps computed together by ``encoder.steps`` (1: no such entry)
     codecs   kernel path -> ``auto`` or a codec's name      pins   kernel path -> auto | always | never
-    places   layer path -> nna | cpu                        lines  layer or kernel path -> policy line, for listings and errors
-    labels_per_second   how often the prediction network runs (per hypothesis), for pinning; the joint runs that often and once a frame
+    places   layer path -> nna | cpu
+    lines  layer or kernel path -> policy line, for listings and errors
+    labels_per_second
+    how often the prediction network runs (per hypothesis), for pinning; the joint runs that often and once a frame
     """
 
     frames: int = 1
@@ -78,7 +80,8 @@ class Settings:
             chain = plan.origin(site.path, "weights" if site.weights is not None else "activations")
             if chain and site.kind != "gate":
                 lines[site.path] = f"{chain[-1].file}:{chain[-1].line}" if chain[-1].file else chain[-1].rule
-        return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines, budgets=tuple(plan.budgets))
+        return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines,
+                   budgets=tuple(plan.budgets))
 
     def moved(self, to: Callable[[str], str]) -> Settings:
         """The same under other names of layers and kernels."""
@@ -101,9 +104,11 @@ class Settings:
 _BY_PATH = ("codecs", "pins", "places", "lines")
 
 
-def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *, plan: Mapping[str, Any] | None = None,
+def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *, plan: Mapping[str, Any] |
+                  None = None,
                   metadata: Mapping[str, Any] | None = None) -> Program:
-    """The program of a bound graph.  CompileError if it does not fit; the result is proved free of races and deadlock."""
+    """The program of a bound graph.  CompileError if it does not fit; the result is proved free of races and
+    deadlock."""
     assert graph.bound, "only a bound graph has integers to compile"
     passes = split(graph)
     graph, settings = passes.graph, (settings or Settings()).of_directions(passes.layers)
@@ -116,7 +121,8 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
         made[plan_.name] = finish(layout, emit(layout, plan_), plan_, settings)
     debug = tuple(dict.fromkeys(line for _, lines, _ in made.values() for line in lines))
     number = {line: i for i, line in enumerate(debug)}
-    entries = {name: evolve(entry, lines=np.array([number[line] for line in lines], np.uint32)) for name, (entry, lines, _) in made.items()}
+    entries = {name: evolve(entry, lines=np.array([number[line] for line in lines], np.uint32)) for name,
+               (entry, lines, _) in made.items()}
     values = {v.name: v for v in graph.values.values()}
     calls = tuple(c for p in layout.entries.values() for c in p.calls.values())
     sram = dict(used=layout.residents.used, size=layout.config.a_bytes, scratch=layout.scratch_bytes,
@@ -124,9 +130,11 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
     report = dict(entries={name: dict(cycles=e.cycles, instructions=len(e.words), **facts) for (name, e), (_, _, facts)
                            in zip(entries.items(), made.values(), strict=True)},
                   layers=kernel_report(layout), sram=sram,
-                  pinned=dict(words=sum(layout.tile(k).live_words for k in layout.held.pinned), size=layout.config.pinned_words),
+                  pinned=dict(words=sum(layout.tile(k).live_words for k in layout.held.pinned),
+                              size=layout.config.pinned_words),
                   dram=len(layout.image.content), host=[dict(path=c.path, cycles=c.cycles) for c in calls])
-    program = Program(target, entries, np.frombuffer(layout.image.content, np.uint8), layout.residents.slots, symbols(layout), values, debug, calls,
+    program = Program(target, entries, np.frombuffer(layout.image.content, np.uint8), layout.residents.slots,
+                      symbols(layout), values, debug, calls,
                       ISA_VERSION, dict(plan or {}), dict(metadata or {}), report, passes.joins, graph.entries)
     report["latency"] = budget.latency(program, graph.metadata.get("frame_ms") or 0.0)
     if broken := budget.exceeded(program, settings.budgets, settings.lines):
@@ -134,7 +142,7 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
     return program
 
 
-# --------------------------------------------------------------------------------------------------------------- placing
+# -------------------------------------------------------------------------------------------------------------- placing
 
 def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
     """Every tile, parameter and buffer, each with its address."""
@@ -149,12 +157,14 @@ def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
     entries = [place.scratch(graph, shape, e, n, config, node_buffers(graph, here, n, config))
                for e in graph.inputs for n in dict.fromkeys((1, batched(graph, e, settings)))]
     scratch_bytes = max([max(s.bytes, place.LUT_IMAGE if luts else 0) for s in entries], default=0)
-    rates = steps_per_second(graph.entries, graph.metadata.get("frame_ms"), settings.labels_per_second, settings.hypotheses)
+    rates = steps_per_second(graph.entries, graph.metadata.get("frame_ms"), settings.labels_per_second,
+                             settings.hypotheses)
     loads = {p.key: rates[graph.declared(graph.by_path[p.path].entry).name] if p.path else 0.0 for p in parameters}
     residents = place.settle(graph, pages, scratch_bytes, loads, config)
     held = place.hold(kernels, pinnable(graph, kernels, settings, rates, config), config)
     tables = {n.path: t for n in here if (t := emission(n.op).rows(n, shape[n.output].size)) is not None}
-    # where frames are batched, input products are made ahead of the recurrence: kernels are read one after the other, not band by band
+    # where frames are batched, input products are made ahead of the recurrence: kernels are read one after the other,
+    # not band by band
     together = {} if settings.frames > 1 else {n.path: emission(n.op).streamed_together for n in here}
     image = place.image(graph, kernels, luts, pages, residents, held, config, tables, together)
     ids = iter(range(1 << 16))
@@ -169,8 +179,10 @@ def batched(graph: QGraph, entry: str, settings: Settings) -> int:
 
 def host_layers(graph: QGraph, target: Target, settings: Settings, shape: Mapping[str, Form]) -> frozenset[str]:
     """Layers that run on the CPU."""
-    return frozenset(n.path for n in graph.nodes if on_cpu(operator(n.op), n.attributes, settings.places.get(n.path), target,
-                                                           shape[n.inputs[0]].width, all(shape[v].whole for v in (*n.inputs, n.output))))
+    return frozenset(n.path for n in graph.nodes if on_cpu(operator(n.op), n.attributes, settings.places.get(n.path),
+                                                           target,
+                                                           shape[n.inputs[0]].width,
+                                                           all(shape[v].whole for v in (*n.inputs, n.output))))
 
 
 def machine_nodes(graph: QGraph, host: frozenset[str]) -> list[Node]:
@@ -178,19 +190,23 @@ def machine_nodes(graph: QGraph, host: frozenset[str]) -> list[Node]:
     return [n for n in graph.nodes if not of_view(n) and n.path not in host]
 
 
-def node_buffers(graph: QGraph, nodes: Iterable[Node], steps: int, config: MachineConfig) -> dict[str, Mapping[str, int]]:
+def node_buffers(graph: QGraph, nodes: Iterable[Node], steps: int, config: MachineConfig) -> dict[str,
+        Mapping[str, int]]:
     """Node path -> name -> bytes of the buffers that live within a node."""
     return {n.path: emission(n.op).buffers(n, graph.values[n.output].rate * steps, config.lanes) for n in nodes}
 
 
-def entry_plan(graph: QGraph, s: Scratch, residents: Residents, target: Target, host: frozenset[str], ids: Iterator[int]) -> EntryPlan:
+def entry_plan(graph: QGraph, s: Scratch, residents: Residents, target: Target, host: frozenset[str],
+               ids: Iterator[int]) -> EntryPlan:
     """The addresses of an entry, and its calls of the CPU."""
     views = place.views_of(graph, s)
-    calls = {n.path: host_call(graph, views, residents, n, target, next(ids)) for n in graph.entry(s.entry) if n.path in host}
+    calls = {n.path: host_call(graph, views, residents, n, target, next(ids)) for n in graph.entry(s.entry)
+             if n.path in host}
     return EntryPlan(s.name, s.entry, s.steps, views, s.addresses, residents.states, calls)
 
 
-def host_call(graph: QGraph, views: Mapping[str, View], residents: Residents, node: Node, target: Target, id: int) -> HostCall:
+def host_call(graph: QGraph, views: Mapping[str, View], residents: Residents, node: Node, target: Target,
+              id: int) -> HostCall:
     """An operator on the CPU, with its price: wake-up, values both ways, arithmetic."""
     inputs = tuple(views[v].port(v) for v in node.inputs)
     output = views[node.output].port(node.output)
@@ -199,7 +215,8 @@ def host_call(graph: QGraph, views: Mapping[str, View], residents: Residents, no
     weights = sum(v.size for v in node.constants.values() if v.ndim == 2)
     seconds = cpu_seconds(target.cpu, moved, output.vectors * cpu_work(operator(node.op), weights, output.width))
     formats = tuple(graph.values[v] for v in dict.fromkeys((*node.inputs, node.output)))
-    return HostCall(id, node.path, node.op, node.attributes, inputs, output, states, math.ceil(seconds * target.clock), formats,
+    return HostCall(id, node.path, node.op, node.attributes, inputs, output, states, math.ceil(seconds * target.clock),
+                    formats,
                     dict(node.constants))
 
 
@@ -222,7 +239,8 @@ def encode_kernels(graph: QGraph, target: Target, settings: Settings, config: Ma
     for node in machine_nodes(graph, host):
         for m in emission(node.op).matrices(node, graph, shape, config.lanes):
             forced = settings.codecs.get(f"{node.path}.{m.name}", "auto")
-            made = kernel(node.path, m.name, m.weight, m.order, m.segments, config, m.act_bits > 8, element_bytes(m.act_bits), target.codecs,
+            made = kernel(node.path, m.name, m.weight, m.order, m.segments, config, m.act_bits > 8,
+                          element_bytes(m.act_bits), target.codecs,
                           None if forced == "auto" else forced, rates)
             out[made.path] = made
     return out
@@ -242,14 +260,16 @@ def pinnable(graph: QGraph, kernels: Mapping[str, Kernel], settings: Settings, r
     for k in kernels.values():
         node = graph.by_path[k.layer]
         vectors = graph.values[node.output].rate
-        reads = emission(node.op).reads(k.name, vectors, vectors * batched(graph, node.entry, settings), config.columns * config.banks)
+        reads = emission(node.op).reads(k.name, vectors, vectors * batched(graph, node.entry, settings),
+                                        config.columns * config.banks)
         calls = rates[graph.declared(node.entry).name] * reads
         places = [(b, i, t) for b, band in enumerate(k.tiles) for i, t in enumerate(band) if t.live_words]
         for n, (b, i, t) in enumerate(places):
-            yield pins.Pinnable((k.path, b, i), t.live_words * config.lanes, len(t.data) * calls, settings.pins.get(k.path, "auto"), n)
+            yield pins.Pinnable((k.path, b, i), t.live_words * config.lanes, len(t.data) * calls,
+                                settings.pins.get(k.path, "auto"), n)
 
 
-# ---------------------------------------------------------------------------------------------------------------- entries
+# -------------------------------------------------------------------------------------------------------------- entries
 
 def emit(layout: Layout, plan: EntryPlan) -> list[Emitted]:
     """One entry in program order, without semaphores."""
@@ -277,7 +297,8 @@ def initialise(layout: Layout) -> list[Emitted]:
         emitter.put(isa.TAB(src=0, slot=slot), "table")
     steps = {place.RAW: 0} | {h: s for k in layout.kernels.values() for h, s in k.headers}
     for header, slot in held.tables.items():
-        emitter.put(isa.LDT(dram=dram["header", header], bytes=len(header), steps=steps[header], table=slot), "decoder table")
+        emitter.put(isa.LDT(dram=dram["header", header], bytes=len(header), steps=steps[header], table=slot),
+                    "decoder table")
     for (path, band, chunk), word in held.pinned.items():
         k = layout.kernels[path]
         emitter.path = k.layer
@@ -285,13 +306,16 @@ def initialise(layout: Layout) -> list[Emitted]:
     if held.zero_word >= 0:
         emitter.path = ""
         slot = emitter.table(place.RAW, 0)
-        emitter.put(isa.LDW(dram=dram["zero word"], bytes=layout.config.lanes, word=held.zero_word, rows=layout.config.lanes, cols=1,
+        emitter.put(isa.LDW(dram=dram["zero word"], bytes=layout.config.lanes, word=held.zero_word,
+                            rows=layout.config.lanes, cols=1,
                             live=1, steps=1, table=slot), "zero word", reads=(("TABLE", slot, slot + 1),))
     return emitter.halt()
 
 
-def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, settings: Settings) -> tuple[Entry, list[tuple[str, str, str]], dict]:
-    """Order, synchronise, prove, time and encode one entry; with a debug line per instruction and facts for the report."""
+def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, settings: Settings) -> tuple[Entry,
+        list[tuple[str, str, str]], dict]:
+    """Order, synchronise, prove, time and encode one entry; with a debug line per instruction and facts for the
+    report."""
     from nnac.emulator.timing import simulate, stream_bursts
 
     ordered = [items[i] for i in hoist(items, LOADS)]
@@ -300,14 +324,17 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
     except ValueError as error:
         raise CompileError(f"target `{layout.config.name}` has too few semaphores: {error}") from None
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w,
+                  s in zip(ordered, sync.waits, sync.signals, strict=True)]
     spare = unread(layout, plan) if plan else ()
-    proof = prove_operations(operations, layout.config, len(layout.image.content), holds(layout, plan), keeps(layout, plan), spare)
+    proof = prove_operations(operations, layout.config, len(layout.image.content), holds(layout, plan),
+                             keeps(layout, plan), spare)
     timing = simulate(code, layout.config)
     words = np.frombuffer(b"".join(i.encode() for i in code), "<u8").reshape(-1, 2)
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
     cycles = timing.cycles
-    facts = dict(dram_bytes=sum(stream_bursts(code, layout.config)) * layout.config.burst, waits=proof.waits, conflicts=proof.conflicts,
+    facts = dict(dram_bytes=sum(stream_bursts(code, layout.config)) * layout.config.burst, waits=proof.waits,
+                 conflicts=proof.conflicts,
                  layers=cycles_by_layer(ordered, timing.done.tolist()))
     name = INIT if plan is None else plan.name
     if plan is None:
@@ -323,7 +350,8 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
 
 
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
-    """What holds something when the entry starts: DRAM always; after `init` the constants; the host's inputs; states."""
+    """What holds something when the entry starts: DRAM always; after `init` the constants; the host's inputs;
+    states."""
     if plan is None:
         return []
     out = [("A", a, a + len(d)) for a, d in layout.residents.data.values()]
@@ -351,7 +379,8 @@ def keeps(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     out = [("A", *r) for s in layout.residents.slots for r in s.port.ranges]
     if plan is None:
         out += [("A", a, a + len(d)) for a, d in layout.residents.data.values()]
-        return [*out, ("W", 0, layout.config.words), ("LUT", 0, layout.config.luts), ("TABLE", 0, layout.config.decoder_tables)]
+        return [*out, ("W", 0, layout.config.words), ("LUT", 0, layout.config.luts),
+                ("TABLE", 0, layout.config.decoder_tables)]
     return out + [("A", *r) for v in layout.graph.outputs[plan.entry] for r in plan.views[v].port(v).ranges]
 
 
@@ -378,14 +407,16 @@ def _whole_after(items: Sequence[Emitted], port: Port, path: str | None) -> int:
         return 0
 
     def writes(item: Emitted) -> bool:
-        return item.path == path and any(s == "A" and first < e and f < end for s, first, end in item.writes for f, e in port.ranges)
+        return item.path == path and any(s == "A" and first < e and f < end for s, first, end in item.writes for f,
+                                         e in port.ranges)
     return max((i for i, item in enumerate(items) if writes(item)), default=0)
 
 
-# ----------------------------------------------------------------------------------------------------------------- report
+# --------------------------------------------------------------------------------------------------------------- report
 
 def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
-    """By kernel: weights, bytes, bits a weight, codec, and how much of it stays on chip (``pinned`` bytes of SRAM, ``pinned_bytes`` as encoded).
+    """By kernel: weights, bytes, bits a weight, codec, and how much of it stays on chip (``pinned`` bytes of SRAM,
+    ``pinned_bytes`` as encoded).
 
     Of an embedding one row a label is read: the others count as if they stayed.
     """
@@ -393,14 +424,16 @@ def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
     for k in layout.kernels.values():
         kept = [layout.tile(key) for key in layout.held.pinned if key[0] == k.path]
         live = sum(t.rows * t.live_words for band in k.tiles for t in band)
-        out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, live_words=k.words, bytes=k.bytes, codec=k.codec,
+        out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, live_words=k.words, bytes=k.bytes,
+                           codec=k.codec,
                            bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
                            pinned=sum(t.live_words for t in kept) * layout.config.lanes)
     for path, pitch in layout.image.pitch.items():
         table = layout.graph.by_path[path].constants["weight"]
         size = pitch * len(table)
         bits = round(8 * size / table.size, 4)
-        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, live_words=0, bytes=size, codec="rows", bits=bits,
+        out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, live_words=0, bytes=size,
+                                     codec="rows", bits=bits,
                                      pinned_bytes=size - pitch, pinned=0)
     return out
 

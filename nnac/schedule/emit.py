@@ -1,7 +1,9 @@
-"""Emit: one entry point as instructions in program order, without semaphores, each with its layer and the ranges it touches.
+"""Emit: one entry point as instructions in program order, without semaphores, each with its layer and the ranges it
+touches.
 
-Everything has an address by now (`layout`).  Weight tiles pass through W as through a ring: a tile still there is not loaded again, so a
-kernel that fits is read once a call however many frames use it.  The same holds for parameter pages and decoder tables.
+Everything has an address by now (`layout`).  Weight tiles pass through W as through a ring: a tile still there is not
+loaded again, so a kernel that fits is read once a call however many frames use it.  The same holds for parameter pages
+and decoder tables.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Emitted:
 class Ring:
     """A stretch of memory used as a ring, remembering what still lies in it.
 
-    Things begin at multiples of ``granule``: without it, pieces of slightly different length drift and one piece waits for two others.
+    Things begin at multiples of ``granule``: without it, pieces of slightly different length drift and one piece waits
+    for two others.
     """
 
     base: int
@@ -97,9 +100,11 @@ class Emitter:
     def config(self) -> MachineConfig:
         return self.layout.config
 
-    def put(self, instruction: Instruction, what: str, reads: Sequence[Range] = (), writes: Sequence[Range] = ()) -> None:
+    def put(self, instruction: Instruction, what: str, reads: Sequence[Range] = (),
+            writes: Sequence[Range] = ()) -> None:
         c = self.config
-        self.items.append(Emitted(instruction, self.path, what, (*instruction.reads(c), *reads), (*instruction.writes(c), *writes)))
+        self.items.append(Emitted(instruction, self.path, what, (*instruction.reads(c), *reads),
+                                  (*instruction.writes(c), *writes)))
 
     # ------------------------------------------------------------------------------------------------ loads
 
@@ -110,7 +115,8 @@ class Emitter:
             return resident + offset
         address, missing = self.pages.place((key, page.index), align(len(page.data)))
         if missing:
-            self.put(isa.LDA(dram=self.layout.image.addresses[key, page.index], dst=address, bytes=align(len(page.data))), "parameters")
+            self.put(isa.LDA(dram=self.layout.image.addresses[key, page.index], dst=address,
+                             bytes=align(len(page.data))), "parameters")
         return address + offset
 
     def table(self, header: bytes, steps: int) -> int:
@@ -119,7 +125,8 @@ class Emitter:
             return self.tables[header]
         slot, self.next_table = self.next_table, (self.next_table + 1) % self.config.decoder_tables
         self.tables = {h: s for h, s in self.tables.items() if s != slot} | {header: slot}
-        self.put(isa.LDT(dram=self.layout.image.addresses["header", header], bytes=len(header), steps=steps, table=slot), "decoder table")
+        self.put(isa.LDT(dram=self.layout.image.addresses["header", header], bytes=len(header), steps=steps,
+                         table=slot), "decoder table")
         return slot
 
     def weights(self, kernel: Kernel, band: int, chunk: int) -> int:
@@ -136,8 +143,10 @@ class Emitter:
     def load(self, kernel: Kernel, band: int, chunk: int, word: int) -> None:
         tile = kernel.tiles[band][chunk]
         slot = self.table(*kernel.headers[kernel.chunks[chunk].part])
-        self.put(isa.LDW(dram=self.layout.image.addresses[kernel.path, band, chunk], bytes=len(tile.data), word=word, rows=tile.rows, cols=tile.cols,
-                         live=tile.live_words, steps=tile.steps, table=slot), "weights", reads=(("TABLE", slot, slot + 1),))
+        self.put(isa.LDW(dram=self.layout.image.addresses[kernel.path, band, chunk], bytes=len(tile.data), word=word,
+                         rows=tile.rows, cols=tile.cols,
+                         live=tile.live_words, steps=tile.steps, table=slot), "weights",
+                 reads=(("TABLE", slot, slot + 1),))
 
     # ------------------------------------------------------------------------------------------------ products
 
@@ -147,7 +156,8 @@ class Emitter:
         return [(t, min(together, vectors - t)) for t in range(0, vectors, together)]
 
     def sums(self, band: Band, sources: Sequence[Source], groups: Sequence[tuple[int, int]]) -> list[int]:
-        """Products of one band of ``sources``, all in one accumulator a column; returns the bank of each group (at most 4 groups)."""
+        """Products of one band of ``sources``, all in one accumulator a column; returns the bank of each group (at most
+        4 groups)."""
         banks = [(self.bank + g) % self.config.banks for g in range(len(groups))]
         self.bank = (self.bank + len(groups)) % self.config.banks
         clear = 1
@@ -159,17 +169,20 @@ class Emitter:
                     continue
                 word = self.weights(kernel, band.index, index)
                 for (first, count), bank in zip(groups, banks, strict=True):
-                    self.put(isa.MVM(word=word, words=live, act=source.address + first * source.stride + chunk.offset, span=chunk.span,
+                    self.put(isa.MVM(word=word, words=live, act=source.address + first * source.stride + chunk.offset,
+                                     span=chunk.span,
                                      stride=source.stride if count > 1 else 0, columns=count, bank=bank, clear=clear,
                                      weights=kernel.weights, act16=int(kernel.act16)), "multiply")
                 clear = 0
         if clear:                              # every weight of the band is zero
             for (_, count), bank in zip(groups, banks, strict=True):
-                self.put(isa.MVM(word=self.layout.held.zero_word, words=1, act=sources[0].address, span=1, stride=0, columns=count, bank=bank,
+                self.put(isa.MVM(word=self.layout.held.zero_word, words=1, act=sources[0].address, span=1, stride=0,
+                                 columns=count, bank=bank,
                                  clear=1, weights=0, act16=0), "multiply")
         return banks
 
-    def requantise(self, band: Band, bank: int, columns: int, dst: int, stride: int, params: int, out: int, *, add: int = 0,
+    def requantise(self, band: Band, bank: int, columns: int, dst: int, stride: int, params: int, out: int, *,
+                   add: int = 0,
                    addend: int = 0, wide: bool = False) -> None:
         self.put(isa.RQ(dst=dst, params=params, addend=addend, rows=band.count, bank=bank, columns=columns,
                         stride=stride if columns > 1 else 0, out=out, add=add, wide=int(wide), double=0), "requantise")
@@ -195,8 +208,10 @@ class Emitter:
         # the machine gives the host all of A: every unit that uses it must have ended
         self.put(isa.HOST(id=call.id, time=call.cycles), "CPU", reads, [("A", 0, self.config.a_bytes)])
 
-    def pieces(self, views: Sequence[View], instruction: Callable[[Sequence[int], int], Instruction], what: str) -> None:
-        """An elementwise instruction over all vectors: ``instruction(addresses, n)`` for every stretch of at most `ELEMENTS`."""
+    def pieces(self, views: Sequence[View], instruction: Callable[[Sequence[int], int], Instruction],
+               what: str) -> None:
+        """An elementwise instruction over all vectors: ``instruction(addresses, n)`` for every stretch of at most
+        `ELEMENTS`."""
         for t in range(views[-1].vectors):
             for first in range(0, views[-1].form.width, ELEMENTS):
                 n = min(ELEMENTS, views[-1].form.width - first)

@@ -1,7 +1,7 @@
 """Kernels: weight matrices as encoded tiles, and the per-row parameters that bring their sums to a format.
 
-A kernel's rows are already in band order (`tiling`).  Its columns fall into *parts*, one for each piece of the vector it multiplies; a part has
-its own stream header (codebook) and is cut into chunks that are loaded one by one.
+A kernel's rows are already in band order (`tiling`).  Its columns fall into *parts*, one for each piece of the vector
+it multiplies; a part has its own stream header (codebook) and is cut into chunks that are loaded one by one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Chunk:
 
 @frozen(eq=False)
 class Kernel:
-    """A weight matrix ready to be streamed.  ``tiles[band][chunk]``; ``headers[part]`` with the steps that loading it takes."""
+    """A weight matrix ready to be streamed.  ``tiles[band][chunk]``; ``headers[part]`` with the steps that loading it
+    takes."""
 
     path: str
     layer: str
@@ -74,11 +75,13 @@ def bands_of(rows: int, lanes: int) -> tuple[Band, ...]:
     return tuple(Band(i, first, min(lanes, rows - first)) for i, first in enumerate(range(0, rows, lanes)))
 
 
-def kernel(layer: str, name: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]], config: MachineConfig, act16: bool,
+def kernel(layer: str, name: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]],
+           config: MachineConfig, act16: bool,
            size: int, allowed: Sequence[str], forced: str | None, rates: Sequence[int]) -> Kernel:
     """Encode one matrix [rows, cols] that multiplies a vector lying in ``segments``.
 
-    size  bytes of an activation      allowed, forced  codecs, as `codec.choose` takes them      rates  MVM codes that this machine speeds up
+    size  bytes of an activation      allowed, forced  codecs, as `codec.choose` takes them
+    rates  MVM codes that this machine speeds up
     """
     if order is not None:
         weight = weight[order]
@@ -104,16 +107,18 @@ def kernel(layer: str, name: str, weight: NDArray, order: NDArray | None, segmen
         names.append(encoded.codec)
         first += width
     rows, cols = weight.shape
-    return Kernel(f"{layer}.{name}", layer, name, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)), tuple(headers),
+    return Kernel(f"{layer}.{name}", layer, name, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)),
+                  tuple(headers),
                   "|".join(dict.fromkeys(names)), code, act16)
 
 
 def chunk_words(weight: NDArray, config: MachineConfig) -> int:
-    """Words of a tile.  Large tiles are fewer instructions; small ones keep DRAM busy when a tile streams in less time than it takes to
-    free its place: decode, multiply, and the latency of the next request (2 words a word, and the latency).
+    """Words of a tile.  Large tiles are fewer instructions; small ones keep DRAM busy when a tile streams in less time
+    than it takes to free its place: decode, multiply, and the latency of the next request (2 words a word, and the
+    latency).
 
-    W holds n tiles of c words, so n - 1 of them must last that long: (n - 1) c d >= 2 c + latency + 16, with d DRAM cycles a word, from the
-    entropy of a sample.
+    W holds n tiles of c words, so n - 1 of them must last that long: (n - 1) c d >= 2 c + latency + 16, with d DRAM
+    cycles a word, from the entropy of a sample.
     """
     sample = weight[:: max(1, len(weight) // 256)].astype(np.int16)
     counts = np.bincount(sample.ravel() & 255).astype(np.float64)
@@ -141,9 +146,10 @@ def _bytes_apart(weight: NDArray) -> NDArray:
     return np.ascontiguousarray(weight).astype("<i2").view(np.int8).reshape(len(weight), -1)
 
 
-# ----------------------------------------------------------------------------------------------------------- parameter blocks
+# ----------------------------------------------------------------------------------------------------- parameter blocks
 
-def requantise_blocks(bands: Sequence[Band], bias: NDArray, multiplier: NDArray, shift: NDArray, zero_point: int, bits: int,
+def requantise_blocks(bands: Sequence[Band], bias: NDArray, multiplier: NDArray, shift: NDArray, zero_point: int,
+                      bits: int,
                       wide: bool) -> tuple[bytes, ...]:
     """RQ's parameters for every band; arrays [rows] in band order."""
     head, row = RQ_HEAD.pack(zero_point=zero_point, bits=bits), RQ_WIDE_ROW if wide else RQ_ROW

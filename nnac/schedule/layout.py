@@ -1,8 +1,9 @@
 """Layout: where everything lies, before a single instruction is made.  Each record is made whole, by one function.
 
-Activation memory A, from the bottom: scratch (each entry's values, by live ranges; entries never run together), the ring of parameter pages,
-then what stays: states, small constants, and as many parameter pages as fit, those read most often first.
-W: the stream ring, then pinned tiles.  DRAM: tables, parameter pages, and each kernel's tiles in the order in which they are streamed.
+Activation memory A, from the bottom: scratch (each entry's values, by live ranges; entries never run together), the
+ring of parameter pages, then what stays: states, small constants, and as many parameter pages as fit, those read most
+often first. W: the stream ring, then pinned tiles.  DRAM: tables, parameter pages, and each kernel's tiles in the order
+in which they are streamed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Pages:
 
 @frozen(eq=False)
 class Scratch:
-    """Where the values of one entry lie while it runs: ``name`` (``encoder.steps``) computes ``steps`` model steps of ``entry``.
+    """Where the values of one entry lie while it runs: ``name`` (``encoder.steps``) computes ``steps`` model steps of
+    ``entry``.
 
     addresses  of values and of buffers within nodes (``path.name``)      bytes  of activation memory that they take
     """
@@ -93,7 +95,8 @@ class Residents:
 
 @frozen(eq=False)
 class Held:
-    """What stays in W and in the decoder: words of pinned tiles; a word of zeros (-1: none is needed); decoder tables that fit all at once."""
+    """What stays in W and in the decoder: words of pinned tiles; a word of zeros (-1: none is needed); decoder tables
+    that fit all at once."""
 
     pinned: Mapping[TileKey, int]
     zero_word: int
@@ -111,7 +114,8 @@ class Image:
 
 @frozen(eq=False)
 class EntryPlan:
-    """Addresses of one entry, as `Scratch` has them and with those of what stays; ``calls`` of the CPU, by node path."""
+    """Addresses of one entry, as `Scratch` has them and with those of what stays; ``calls`` of the CPU, by node
+    path."""
 
     name: str
     entry: str
@@ -195,7 +199,7 @@ def views_of(graph: QGraph, s: Scratch) -> dict[str, View]:
     return {v: View(f, s.addresses[f.base], graph.values[v].rate * s.steps) for v, f in s.forms.items()}
 
 
-# ------------------------------------------------------------------------------------------------------------- residents
+# ------------------------------------------------------------------------------------------------------------ residents
 
 def paginate(parameter_sets: Iterable[Parameters], config: MachineConfig) -> Pages:
     """Cut every parameter set into pages."""
@@ -217,7 +221,8 @@ def paginate(parameter_sets: Iterable[Parameters], config: MachineConfig) -> Pag
     return Pages(sets, places)
 
 
-def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, float], config: MachineConfig) -> Residents:
+def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, float],
+           config: MachineConfig) -> Residents:
     """Give addresses to states, constants and pages.  ``loads``: times a second that each parameter set is read."""
     must = [Buffer(f"state {s.name}", align(s.width * s.size, 16)) for n in graph.nodes for s in _slots(n)]
     small = [p for own in pages.sets.values() for p in own if sum(len(q.data) for q in own) <= SMALL or p.key == ZERO]
@@ -231,7 +236,8 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
     if total > free and big:
         ring = max(2 * max(len(p.data) for p in big), config.a_bytes // 16)
         free -= ring
-    chosen = choose([Pinnable((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0)) for p in big], max(0, free))
+    chosen = choose([Pinnable((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0))
+                     for p in big], max(0, free))
     keep = [p for p in big if (p.key, p.index, 0) in chosen]
     if len(keep) == len(big):
         ring = 0
@@ -241,10 +247,12 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
         addresses = _in_order(buffers, config.a_bytes)
     except MemoryError_ as error:
         raise MemoryError_(f"`{config.name}`: {error}") from None
-    slots = tuple(Slot(s.name, addresses[f"state {s.name}"], s.width, s.size, s.scale, None, n.entry) for n in graph.nodes for s in _slots(n))
+    slots = tuple(Slot(s.name, addresses[f"state {s.name}"], s.width, s.size, s.scale, None, n.entry)
+                  for n in graph.nodes for s in _slots(n))
     stay = {(p.key, p.index): addresses[_name(p)] for p in (*small, *keep)}
     data = {_name(p): (addresses[_name(p)], p.data) for p in (*small, *keep)}
-    return Residents(slots, stay, data, addresses["parameter ring"], align(ring, 16), max(addresses[b.name] + b.bytes for b in buffers))
+    return Residents(slots, stay, data, addresses["parameter ring"], align(ring, 16),
+                     max(addresses[b.name] + b.bytes for b in buffers))
 
 
 def _in_order(buffers: Sequence[Buffer], size: int) -> dict[str, int]:
@@ -268,7 +276,7 @@ def _slots(node: Node) -> list[Slot]:
     return [Slot(s.name, 0, s.width, element_bytes(s.bits), s.scale) for s in node.states]
 
 
-# --------------------------------------------------------------------------------------------------------------------- W
+# -------------------------------------------------------------------------------------------------------------------- W
 
 def hold(kernels: Mapping[str, Kernel], candidates: Iterable[Pinnable], config: MachineConfig) -> Held:
     """Choose the tiles that stay in W, and give them words.  PinError if those that must stay do not fit."""
@@ -285,7 +293,7 @@ def hold(kernels: Mapping[str, Kernel], candidates: Iterable[Pinnable], config: 
     return Held(pinned, config.stream_words - 1 if dead_band else -1, tables)
 
 
-# ------------------------------------------------------------------------------------------------------------------ DRAM
+# ----------------------------------------------------------------------------------------------------------------- DRAM
 
 @define
 class _Writer:
@@ -304,10 +312,12 @@ class _Writer:
 
 
 def image(graph: QGraph, kernels: Mapping[str, Kernel], luts: Iterable[bytes], pages: Pages, residents: Residents,
-          held: Held, config: MachineConfig, rows: Mapping[str, NDArray], together: Mapping[str, Sequence[str]]) -> Image:
+          held: Held, config: MachineConfig, rows: Mapping[str, NDArray],
+          together: Mapping[str, Sequence[str]]) -> Image:
     """The DRAM image: what is loaded once, then parameter pages, then weights in streaming order.
 
-    rows  node path -> table that is read by index      together  node path -> kernels that are read band by band; others one after the other
+    rows  node path -> table that is read by index
+    together  node path -> kernels that are read band by band; others one after the other
     """
     out = _Writer()
     for lut in luts:

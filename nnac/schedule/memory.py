@@ -1,7 +1,8 @@
-"""Static memory.  Every buffer has a size and a live range in schedule positions; buffers that live together never overlap.
+"""Static memory.  Every buffer has a size and a live range in schedule positions; buffers that live together never
+overlap.
 
-A state is a buffer whose range never ends.  Placement is first fit, the longest-lived and then the largest first, which keeps residents
-packed at the bottom; ties go by name, so the result is reproducible.
+A state is a buffer whose range never ends.  Placement is first fit, the longest-lived and then the largest first, which
+keeps residents packed at the bottom; ties go by name, so the result is reproducible.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ FOREVER = 1 << 60
 
 @frozen
 class Buffer:
-    """``bytes`` at a multiple of ``align``, holding something from position ``first`` to position ``last``, both included."""
+    """``bytes`` at a multiple of ``align``, holding something from position ``first`` to position ``last``, both
+    included."""
 
     name: str
     bytes: int
@@ -32,7 +34,8 @@ class MemoryError_(ValueError):
 
 
 def allocate(buffers: Iterable[Buffer], size: int, base: int = 0, what: str = "SRAM") -> dict[str, int]:
-    """Address of every buffer within [base, base + size).  MemoryError_ names the largest contributors if they do not fit."""
+    """Address of every buffer within [base, base + size).  MemoryError_ names the largest contributors if they do not
+    fit."""
     placed: list[tuple[int, Buffer]] = []
     wanted = sorted(buffers, key=lambda b: (b.first - b.last, -b.bytes, b.name))
     for buffer in wanted:
@@ -51,7 +54,8 @@ def allocate(buffers: Iterable[Buffer], size: int, base: int = 0, what: str = "S
 
 
 def verify_allocation(buffers: Iterable[Buffer], addresses: Mapping[str, int], size: int, base: int = 0) -> None:
-    """Every rule of a valid placement, independent of how it was found.  AssertionError names the two buffers that collide."""
+    """Every rule of a valid placement, independent of how it was found.  AssertionError names the two buffers that
+    collide."""
     placed = sorted(((addresses[b.name], b) for b in buffers if b.bytes), key=lambda p: p[0])
     longest = max((b.bytes for _, b in placed), default=0)
     for i, (at, b) in enumerate(placed):
@@ -60,7 +64,8 @@ def verify_allocation(buffers: Iterable[Buffer], addresses: Mapping[str, int], s
         for other_at, other in placed[i + 1:]:
             if other_at >= at + longest:
                 break
-            assert other_at >= at + b.bytes or not b.lives_with(other), f"{b.name} and {other.name} overlap while both live"
+            assert other_at >= at + b.bytes or not b.lives_with(other), (f"{b.name} and {other.name} overlap while "
+                                                                         f"both live")
 
 
 def shortage(buffers: Iterable[Buffer], size: int, what: str) -> str:

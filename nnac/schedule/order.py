@@ -1,12 +1,14 @@
-"""Order.  Loads move ahead as far as their buffers allow; then every dependence between units becomes a wait and a signal.
+"""Order.  Loads move ahead as far as their buffers allow; then every dependence between units becomes a wait and a
+signal.
 
-An item is anything with a ``unit`` and with ``reads`` and ``writes``: tuples of (space, start, end).  A list of items in *program order* means:
-as if each ran alone, one after another.  The machine runs units side by side, each in its own order; what keeps the meaning is that
+An item is anything with a ``unit`` and with ``reads`` and ``writes``: tuples of (space, start, end).  A list of items
+in *program order* means: as if each ran alone, one after another.  The machine runs units side by side, each in its own
+order; what keeps the meaning is that
 
     two items of different units that touch the same bytes, one of them writing, are ordered by semaphores.
 
-Semaphores: one per ordered pair of units, so each has one waiting unit and nobody can take another's token.  The k-th wait on it meets the k-th
-signal.  A wait is left out where the order already follows from other waits (vector clocks).
+Semaphores: one per ordered pair of units, so each has one waiting unit and nobody can take another's token.  The k-th
+wait on it meets the k-th signal.  A wait is left out where the order already follows from other waits (vector clocks).
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ class Memory:
 
 
 def dependences(items: Sequence[Item]) -> list[tuple[int, ...]]:
-    """For each item the earlier items that it must follow: writers of what it reads, writers and readers of what it writes.
+    """For each item the earlier items that it must follow: writers of what it reads, writers and readers of what it
+    writes.
 
     Items of its own unit are included.  Only the latest of each kind is named: the others follow from those.
     """
@@ -121,14 +124,16 @@ def hoist(items: Sequence[Item], movable: Iterable[str]) -> list[int]:
 
 @frozen
 class Synchronised:
-    """Waits and signals of each item, as bit masks over ``pairs``: bit k is the semaphore of (from unit, to unit) ``pairs[k]``."""
+    """Waits and signals of each item, as bit masks over ``pairs``: bit k is the semaphore of (from unit, to unit)
+    ``pairs[k]``."""
 
     waits: tuple[int, ...]
     signals: tuple[int, ...]
     pairs: tuple[tuple[str, str], ...]
 
 
-def synchronise(items: Sequence[Item], semaphores: int, overlapping: Iterable[str] = (), fence: str = "") -> Synchronised:
+def synchronise(items: Sequence[Item], semaphores: int, overlapping: Iterable[str] = (),
+                fence: str = "") -> Synchronised:
     """Semaphores for ``items`` in program order.
 
     overlapping  units whose next item may start before the last has ended (they still end in order)
@@ -150,7 +155,8 @@ def synchronise(items: Sequence[Item], semaphores: int, overlapping: Iterable[st
                 continue
             pair = pairs.setdefault((source, item.unit), len(pairs))
             if pair >= semaphores:
-                raise ValueError(f"{len(pairs)} pairs of units depend on each other, the target has {semaphores} semaphores")
+                raise ValueError(f"{len(pairs)} pairs of units depend on each other, the target has {semaphores} "
+                                 f"semaphores")
             signals[need] |= 1 << pair
             waits[index] |= 1 << pair
             known = tuple(map(max, known, ended[need]))

@@ -1,8 +1,9 @@
 """Passes: an entry with bidirectional layers, cut into entries that each stream.
 
-A backward direction begins at the last frame of an utterance, whose length no program knows.  So each direction becomes an entry of its own:
-the host calls the forward one from the first step to the last, the backward one from the last to the first, and gives both halves, side by
-side, to the next.  What a direction remembers lives in the machine from call to call, like any other state.
+A backward direction begins at the last frame of an utterance, whose length no program knows.  So each direction becomes
+an entry of its own: the host calls the forward one from the first step to the last, the backward one from the last to
+the first, and gives both halves, side by side, to the next.  What a direction remembers lives in the machine from call
+to call, like any other state.
 
     encoder: features - lstm[0] - lstm[1] - output
                        │
@@ -12,8 +13,8 @@ side, to the next.  What a direction remembers lives in the machine from call to
     encoder.lstm[1].backward   the same ─▶ lstm[1].backward                      last step first
     encoder.end                lstm[1].forward + lstm[1].backward ─▶ output
 
-Whatever lies between two bidirectional layers is computed by the forward entry; stacks, which are only a way to look at memory, by both.
-An entry without bidirectional layers stays as it is.
+Whatever lies between two bidirectional layers is computed by the forward entry; stacks, which are only a way to look at
+memory, by both. An entry without bidirectional layers stays as it is.
 """
 
 from __future__ import annotations
@@ -75,10 +76,13 @@ def split(graph: QGraph) -> Passes:
 
 def one_direction(node: Node, direction: str, entry: str) -> Node:
     """The forward or backward half of a bidirectional LSTM: its kernels and states keep their names."""
-    own = {k.removeprefix(direction): v for k, v in node.constants.items() if not k.startswith(DIRECTIONS[True]) or k.startswith(direction)}
+    own = {k.removeprefix(direction): v for k, v in node.constants.items() if not k.startswith(DIRECTIONS[True])
+           or k.startswith(direction)}
     states = tuple(s for s in node.states if s.name.startswith(f"{node.path}.{direction}"))
-    return evolve(node, path=f"{node.path}.{direction[:-1]}", output=f"{node.output}.{direction[:-1]}", entry=entry, constants=own, states=states,
-                  attributes=evolve(record(node.attributes, LstmAttributes), bidirectional=False, reversed=direction == "backward."))
+    return evolve(node, path=f"{node.path}.{direction[:-1]}", output=f"{node.output}.{direction[:-1]}", entry=entry,
+                  constants=own, states=states,
+                  attributes=evolve(record(node.attributes, LstmAttributes), bidirectional=False,
+                                    reversed=direction == "backward."))
 
 
 def own_stacks(half: Node, waiting: list[Node], values: dict[str, Value]) -> tuple[Node, list[Node]]:
@@ -96,8 +100,10 @@ def own_stacks(half: Node, waiting: list[Node], values: dict[str, Value]) -> tup
     return evolve(half, inputs=(source,)), copies
 
 
-def with_ports(graph: QGraph, nodes: list[Node], values: Mapping[str, Value], joins: Mapping[str, tuple[str, ...]]) -> QGraph:
-    """The graph of these nodes: each entry takes what it does not make, and returns what others take and what the model returns."""
+def with_ports(graph: QGraph, nodes: list[Node], values: Mapping[str, Value],
+               joins: Mapping[str, tuple[str, ...]]) -> QGraph:
+    """The graph of these nodes: each entry takes what it does not make, and returns what others take and what the model
+    returns."""
     halves = {h for pair in joins.values() for h in pair}
     wanted = halves | {v for names in graph.outputs.values() for v in names}
     inputs, outputs = taken(nodes), {}

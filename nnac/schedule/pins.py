@@ -1,8 +1,9 @@
 """Weight pinning.  The weights worth most per byte of SRAM stay on chip: traffic saved per second over bytes held.
 
-Items are single tiles, so a greedy choice by density is within one tile of the fractional knapsack's optimum.  Of tiles of nearly equal worth
-those are taken that lie evenly spread over their kernels: then DRAM streams the others while MV works on pinned ones.  Pinning whole kernels
-would leave DRAM idle behind a full stream buffer while they are multiplied (up to 20 % of a step, measured).
+Items are single tiles, so a greedy choice by density is within one tile of the fractional knapsack's optimum.  Of tiles
+of nearly equal worth those are taken that lie evenly spread over their kernels: then DRAM streams the others while MV
+works on pinned ones. Pinning whole kernels would leave DRAM idle behind a full stream buffer while they are multiplied
+(up to 20 % of a step, measured).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from attrs import frozen
 
 @frozen
 class Pinnable:
-    """A tile that could stay: ``held`` bytes of SRAM, ``saved`` bytes of DRAM traffic per second.  ``wish``: auto | always | never.
+    """A tile that could stay: ``held`` bytes of SRAM, ``saved`` bytes of DRAM traffic per second.  ``wish``: auto |
+    always | never.
 
     place  which tile of its kernel it is
     """
@@ -49,7 +51,8 @@ def choose(items: Iterable[Pinnable], budget: int) -> frozenset[tuple[str, int, 
         raise PinError(f"`pin always` needs {need:,} bytes, the target pins {budget:,} (largest: {named})")
     chosen = {i.key for i in always}
     left = budget - need
-    for i in sorted((i for i in every if i.wish == "auto" and i.saved > 0), key=lambda i: (-i.worth, spread(i.place), i.key)):
+    for i in sorted((i for i in every if i.wish == "auto" and i.saved > 0),
+                    key=lambda i: (-i.worth, spread(i.place), i.key)):
         if i.held <= left:
             chosen.add(i.key)
             left -= i.held
@@ -57,7 +60,8 @@ def choose(items: Iterable[Pinnable], budget: int) -> frozenset[tuple[str, int, 
 
 
 def spread(n: int) -> float:
-    """The n-th point of van der Corput's sequence in [0, 1): the n whose point lies below any fraction are evenly spaced."""
+    """The n-th point of van der Corput's sequence in [0, 1): the n whose point lies below any fraction are evenly
+    spaced."""
     out, step = 0.0, 0.5
     while n:
         out += step * (n & 1)

@@ -1,8 +1,8 @@
 """Proof: the verifier applied to this machine's programs, from their bytes alone.
 
-`prove_program` trusts nothing that the compiler thought: it decodes every entry and asks `verify` with the memories of the target.
-What holds something when an entry starts is what the file declares: constants (symbols), states, inputs, and what ``init`` leaves in W, in the
-look-up tables and in the decoder tables.
+`prove_program` trusts nothing that the compiler thought: it decodes every entry and asks `verify` with the memories of
+the target. What holds something when an entry starts is what the file declares: constants (symbols), states, inputs,
+and what ``init`` leaves in W, in the look-up tables and in the decoder tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ FENCE = "CT"
 
 def spaces(config: MachineConfig, dram_bytes: int) -> dict[str, int]:
     """Size of every memory that instructions name."""
-    return dict(A=config.a_bytes, W=config.words, ACC=config.banks * config.columns, LUT=config.luts, TABLE=config.decoder_tables,
+    return dict(A=config.a_bytes, W=config.words, ACC=config.banks * config.columns, LUT=config.luts,
+                TABLE=config.decoder_tables,
                 DRAM=dram_bytes)
 
 
@@ -31,7 +32,8 @@ def prove_operations(operations: Sequence[Operation], config: MachineConfig, dra
                      keeps: Iterable[Range], spare: Iterable[tuple[int, int]] = ()) -> Proof:
     """`verify.prove` and `verify.check_used` with the sizes and rules of this machine."""
     check_used(operations, spaces(config, dram_bytes), keeps, [("A", *r) for r in spare], exempt=(FENCE,))
-    return prove(operations, sizes=spaces(config, dram_bytes), holds=[("DRAM", 0, dram_bytes), *holds], overlapping=OVERLAPPING, fence=FENCE,
+    return prove(operations, sizes=spaces(config, dram_bytes), holds=[("DRAM", 0, dram_bytes), *holds],
+                 overlapping=OVERLAPPING, fence=FENCE,
                  capacity=SEMAPHORE_MAX, semaphores=config.semaphores)
 
 
@@ -41,7 +43,8 @@ def decoded(entry: Entry) -> list[Instruction]:
 
 
 def operations_of(code: Sequence[Instruction], config: MachineConfig, program: Program) -> list[Operation]:
-    """What each instruction touches.  LDW also reads its decoder table, GTH its table in DRAM; the host may write anywhere in A."""
+    """What each instruction touches.  LDW also reads its decoder table, GTH its table in DRAM; the host may write
+    anywhere in A."""
     out: list[Operation] = []
     for i in code:
         reads, writes = tuple(i.reads(config)), tuple(i.writes(config))
@@ -49,9 +52,11 @@ def operations_of(code: Sequence[Instruction], config: MachineConfig, program: P
             reads += (("TABLE", i.table, i.table + 1),)
         if isinstance(i, HOST):
             if i.id >= len(program.host):
-                raise HazardError("bounds", len(out), f"instruction {len(out)} calls part {i.id} of the host; there are {len(program.host)}")
+                raise HazardError("bounds", len(out),
+                    f"instruction {len(out)} calls part {i.id} of the host; there are {len(program.host)}")
             call = program.host[i.id]
-            reads, writes = tuple(("A", *r) for p in (*call.inputs, *call.states) for r in p.ranges), (("A", 0, config.a_bytes),)
+            reads, writes = tuple(("A", *r) for p in (*call.inputs, *call.states)
+                                  for r in p.ranges), (("A", 0, config.a_bytes),)
         out.append(Operation(i.unit, reads, writes, i.wait, i.signal))
     return out
 
@@ -67,7 +72,8 @@ def prove_program(program: Program) -> dict[str, Proof]:
             operations = operations_of(decoded(entry), config, program)
             own = [] if name == INIT else [*held, *(("A", *r) for p in entry.inputs for r in p.ranges)]
             _check_ports(entry, len(operations), config)
-            proofs[name] = prove_operations(operations, config, len(program.dram), own, kept(program, entry, config), entry.unread)
+            proofs[name] = prove_operations(operations, config, len(program.dram), own, kept(program, entry, config),
+                                            entry.unread)
         except (HazardError, EncodingError) as error:
             error.args = (f"{name}: {error}{_where(program, name, getattr(error, 'index', None))}",)
             raise
@@ -89,10 +95,12 @@ def _check_ports(entry: Entry, count: int, config: MachineConfig) -> None:
     for port in (*entry.inputs, *entry.outputs, *(t.port for t in entry.taps)):
         for start, end in port.ranges:
             if not 0 <= start <= end <= config.a_bytes:
-                raise HazardError("bounds", count - 1, f"{port} lies outside the activation memory of {config.a_bytes:#x} bytes")
+                raise HazardError("bounds", count - 1,
+                                  f"{port} lies outside the activation memory of {config.a_bytes:#x} bytes")
     for tap in entry.taps:
         if not 0 <= tap.after < count:
-            raise HazardError("bounds", count - 1, f"the tap of {tap.port.value} names instruction {tap.after} of {count}")
+            raise HazardError("bounds", count - 1,
+                              f"the tap of {tap.port.value} names instruction {tap.after} of {count}")
 
 
 def _where(program: Program, entry: str, index: int | None) -> str:

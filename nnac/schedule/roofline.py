@@ -1,10 +1,11 @@
-"""Roofline: what no schedule can beat.  From the model's shapes and the bytes of its encoded weights; no instruction is looked at.
+"""Roofline: what no schedule can beat.  From the model's shapes and the bytes of its encoded weights; no instruction is
+looked at.
 
     cycles >= max(DRAM bytes / bytes a cycle, multiply-accumulates / multipliers busy)
 
-DRAM bytes of a call: every encoded weight that is not pinned, once; recurrent ones once a vector, for the hidden state of one vector
-needs that of the last, less what the stream buffers could still hold from the vector before.  Parameter blocks and decoder tables are
-overhead and not counted.
+DRAM bytes of a call: every encoded weight that is not pinned, once; recurrent ones once a vector, for the hidden state
+of one vector needs that of the last, less what the stream buffers could still hold from the vector before.  Parameter
+blocks and decoder tables are overhead and not counted.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ class Roofline:
         return "DRAM" if self.dram_cycles >= self.mac_cycles else "MACs"
 
 
-def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, Any]], entry: str, steps: int = 1) -> Roofline:
+def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, Any]], entry: str,
+             steps: int = 1) -> Roofline:
     """The bound of one call of ``entry`` that computes ``steps`` steps.
 
-    kernels  kernel path -> ``bytes`` as encoded, ``pinned_bytes`` of those that stay on chip, ``weights``   (a program's report["layers"])
-    The multipliers count as lanes x columns where several vectors meet a weight (input products of several frames), as lanes alone where one does.
+    kernels  kernel path -> ``bytes`` as encoded, ``pinned_bytes`` of those that stay on chip, ``weights``
+    (a program's report["layers"])
+    The multipliers count as lanes x columns where several vectors meet a weight (input products of several frames), as
+    lanes alone where one does.
     """
     stream_words = MachineConfig.of(target).stream_words
     dram = macs = 0

@@ -1,7 +1,9 @@
-"""Tiling.  A weight matrix becomes bands of at most ``lanes`` rows, each cut into chunks of columns that fit one stream buffer.
+"""Tiling.  A weight matrix becomes bands of at most ``lanes`` rows, each cut into chunks of columns that fit one stream
+buffer.
 
-The rows of an LSTM kernel are reordered so that one band holds all four gates of ``lanes // 4`` cells: when a band's sums are complete,
-its cells can be updated at once, under the next band's weights.  Only weights and per-row parameters are reordered: cells come out in order.
+The rows of an LSTM kernel are reordered so that one band holds all four gates of ``lanes // 4`` cells: when a band's
+sums are complete, its cells can be updated at once, under the next band's weights.  Only weights and per-row parameters
+are reordered: cells come out in order.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Columns:
 def gate_order(cells: int, lanes: int, gates: int = 4) -> NDArray:
     """Row order that puts all gates of ``lanes // gates`` cells side by side: int64 [gates * cells].
 
-    Band k is [gate 0 of its cells, gate 1 of its cells, ...]; the last band may hold fewer cells.  ValueError if lanes < gates.
+    Band k is [gate 0 of its cells, gate 1 of its cells, ...]; the last band may hold fewer cells.  ValueError if lanes
+    < gates.
     """
     per_band = lanes // gates
     if per_band < 1:

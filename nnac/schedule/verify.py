@@ -1,19 +1,27 @@
 """The verifier: is this program free of races and deadlock?  Shown from the instructions alone, whoever made them.
 
-What it relies on: an instruction takes its waits when it starts and gives its signals when it ends; each unit starts and ends its
-instructions in order; fetch is in program order.  From that:
+What it relies on: an instruction takes its waits when it starts and gives its signals when it ends; each unit starts
+and ends its instructions in order; fetch is in program order.  From that:
 
-    no deadlock    every wait meets a signal that stands *earlier in program order*.  Then the first unfinished instruction can always go on:
-                   all before it are over, so its tokens are there and its queue slot is free, however short the queues are.
-    order          the k-th wait on a semaphore follows the end of the k-th signal (one waiting, one signalling unit each); vector clocks
-                   carry what every instruction knows to be over when it starts.
-    no race        two instructions that touch the same byte, one of them writing, are ordered by those clocks or belong to one unit.
-    no dead work   every byte that is written is read before it is written again, or is kept (`check_used`): two buffers that overlap, or an
+    no deadlock
+    every wait meets a signal that stands *earlier in program order*.  Then the first unfinished instruction can always
+    go on:
+                   all before it are over, so its tokens are there and its queue slot is free, however short the queues
+                   are.
+    order          the k-th wait on a semaphore follows the end of the k-th signal (one waiting, one signalling unit
+                   each); vector clocks carry what every instruction knows to be over when it starts.
+    no race        two instructions that touch the same byte, one of them writing, are ordered by those clocks or belong
+                   to one unit.
+    no dead work
+    every byte that is written is read before it is written again, or is kept (`check_used`): two buffers that overlap,
+    or an
                    address that is off, show here even where semaphores order every access
-    no surprise    every byte read was written before, or is declared to hold something when the entry starts; every address exists;
+    no surprise
+    every byte read was written before, or is declared to hold something when the entry starts; every address exists;
                    the semaphores end as they began, and never hold more tokens than they can.
 
-This is a separate reading of the rules from `order`, byte by byte instead of by intervals, so that a mistake there is seen here.
+This is a separate reading of the rules from `order`, byte by byte instead of by intervals, so that a mistake there is
+seen here.
 """
 
 from __future__ import annotations
@@ -29,7 +37,8 @@ Range = tuple[str, int, int]             # space, start, end (end excluded)
 
 
 class HazardError(ValueError):
-    """A program that is not proved safe.  ``index``: the instruction at fault; ``rule``: race | deadlock | tokens | bounds | unwritten."""
+    """A program that is not proved safe.  ``index``: the instruction at fault; ``rule``: race | deadlock | tokens |
+    bounds | unwritten."""
 
     def __init__(self, rule: str, index: int, message: str) -> None:
         super().__init__(message)
@@ -57,12 +66,14 @@ class Proof:
     tokens: int                    # most tokens a semaphore can hold at once
 
 
-def prove(operations: Sequence[Operation], *, sizes: Mapping[str, int], holds: Iterable[Range] = (), overlapping: Iterable[str] = (),
+def prove(operations: Sequence[Operation], *, sizes: Mapping[str, int], holds: Iterable[Range] = (),
+          overlapping: Iterable[str] = (),
           fence: str = "", capacity: int = 255, semaphores: int = 16) -> Proof:
     """Check every rule in the module's docstring.  HazardError at the first that is broken.
 
     sizes  bytes of each space      holds  what is declared to be written when the entry starts
-    overlapping  units whose next instruction may start before the last has ended: it knows only what semaphores say about the others
+    overlapping  units whose next instruction may start before the last has ended: it knows only what semaphores say
+                 about the others
     fence  the unit whose instructions execute at fetch: whatever is fetched later starts after them
     """
     units = sorted({o.unit for o in operations})
@@ -85,7 +96,8 @@ def prove(operations: Sequence[Operation], *, sizes: Mapping[str, int], holds: I
                     conflicts += 1
                     if last > clock[k]:
                         kind = "writes" if writing else "reads"
-                        raise HazardError("race", index, f"instruction {index} ({o.unit}) {kind} {space}:{start:#x}..{end:#x} while "
+                        raise HazardError("race", index,
+                                          f"instruction {index} ({o.unit}) {kind} {space}:{start:#x}..{end:#x} while "
                                           f"instruction {last} ({units[k]}) may still use it: no semaphore orders them")
         for space, start, end in o.reads:
             memories[space].mark(own, start, end, index, False) if start < end else None
@@ -94,8 +106,10 @@ def prove(operations: Sequence[Operation], *, sizes: Mapping[str, int], holds: I
     return Proof(len(operations), sum(o.waits.bit_count() for o in operations), conflicts, tokens)
 
 
-def _clocks(operations: Sequence[Operation], units: list[str], loose: set[str], fence: str, capacity: int, semaphores: int) -> tuple[NDArray, int]:
-    """int64 [n, units]: the last instruction of each unit that is over when instruction i starts; and the most tokens held at once."""
+def _clocks(operations: Sequence[Operation], units: list[str], loose: set[str], fence: str, capacity: int,
+            semaphores: int) -> tuple[NDArray, int]:
+    """int64 [n, units]: the last instruction of each unit that is over when instruction i starts; and the most tokens
+    held at once."""
     number = {u: k for k, u in enumerate(units)}
     start = np.full((len(operations), len(units)), -1, np.int64)
     end = np.full((len(operations), len(units)), -1, np.int64)
@@ -113,36 +127,42 @@ def _clocks(operations: Sequence[Operation], units: list[str], loose: set[str], 
             np.maximum(clock, start[before] if o.unit in loose else end[before], out=clock)
         for k in _bits(o.waits, semaphores, index):
             if ends.setdefault(("wait", k), o.unit) != o.unit:
-                raise HazardError("tokens", index, f"instruction {index} ({o.unit}) waits on semaphore {k}, which {ends['wait', k]} waits on too")
+                raise HazardError("tokens", index,
+                    f"instruction {index} ({o.unit}) waits on semaphore {k}, which {ends['wait', k]} waits on too")
             taken = waited.setdefault(k, [])
             if len(taken) >= len(signalled.get(k, ())):
-                raise HazardError("deadlock", index, f"instruction {index} ({o.unit}) waits on semaphore {k}, but no earlier signal is left for it")
+                raise HazardError("deadlock", index,
+                    f"instruction {index} ({o.unit}) waits on semaphore {k}, but no earlier signal is left for it")
             np.maximum(clock, end[signalled[k][len(taken)]], out=clock)
             taken.append(index)
         end[index] = clock
         end[index, number[o.unit]] = index
         for k in _bits(o.signals, semaphores, index):
             if ends.setdefault(("signal", k), o.unit) != o.unit:
-                raise HazardError("tokens", index, f"instruction {index} ({o.unit}) signals semaphore {k}, which {ends['signal', k]} signals too")
+                raise HazardError("tokens", index,
+                    f"instruction {index} ({o.unit}) signals semaphore {k}, which {ends['signal', k]} signals too")
             sent = signalled.setdefault(k, [])
             sent.append(index)
             taken = waited.get(k, [])
             over = bisect_right(taken, clock[number[operations[taken[0]].unit]]) if taken else 0
             most = max(most, len(sent) - over)
             if len(sent) - over > capacity:
-                raise HazardError("tokens", index, f"semaphore {k} may hold {len(sent) - over} tokens, more than {capacity}")
+                raise HazardError("tokens", index,
+                                  f"semaphore {k} may hold {len(sent) - over} tokens, more than {capacity}")
         previous[o.unit] = index
         fenced = index if o.unit == fence else fenced
     for k, sent in signalled.items():
         if len(sent) != len(waited.get(k, ())):
             spare = len(sent) - len(waited.get(k, ()))
-            raise HazardError("tokens", sent[-1], f"semaphore {k} ends with {spare} token{'s' if spare > 1 else ''} that nobody takes")
+            raise HazardError("tokens", sent[-1],
+                              f"semaphore {k} ends with {spare} token{'s' if spare > 1 else ''} that nobody takes")
     return start, most
 
 
 def _bits(mask: int, semaphores: int, index: int) -> list[int]:
     if mask >> semaphores:
-        raise HazardError("bounds", index, f"instruction {index} names semaphore {mask.bit_length() - 1}; there are {semaphores}")
+        raise HazardError("bounds", index,
+                          f"instruction {index} names semaphore {mask.bit_length() - 1}; there are {semaphores}")
     return [k for k in range(semaphores) if mask >> k & 1]
 
 
@@ -162,7 +182,8 @@ class _Memory:
         gap = self.written[start:end]
         if not gap.all():
             at = start + int(np.argmin(gap))
-            raise HazardError("unwritten", index, f"instruction {index} reads {self.name}:{at:#x}, which nothing has written")
+            raise HazardError("unwritten", index,
+                              f"instruction {index} reads {self.name}:{at:#x}, which nothing has written")
 
     def _slice(self, start: int, end: int) -> slice:
         return slice(max(start, self.first) - self.first, max(0, min(end, self.end) - self.first))
@@ -185,16 +206,19 @@ class _Memory:
             self.written[start:end] = True
 
 
-def _memories(operations: Sequence[Operation], sizes: Mapping[str, int], holds: Iterable[Range], units: int) -> dict[str, _Memory]:
+def _memories(operations: Sequence[Operation], sizes: Mapping[str, int], holds: Iterable[Range],
+              units: int) -> dict[str, _Memory]:
     """A history for each space, over the part of it that is ever written (what is only read cannot conflict)."""
     bounds: dict[str, list[int]] = {}
     for index, o in enumerate(operations):
         for writing, ranges in ((False, o.reads), (True, o.writes)):
             for space, start, end in ranges:
                 if space not in sizes:
-                    raise HazardError("bounds", index, f"instruction {index} uses {space}, which the machine does not have")
+                    raise HazardError("bounds", index,
+                                      f"instruction {index} uses {space}, which the machine does not have")
                 if not 0 <= start <= end <= sizes[space]:
-                    raise HazardError("bounds", index, f"instruction {index} uses {space}:{start:#x}..{end:#x}; it has {sizes[space]:#x} bytes")
+                    raise HazardError("bounds", index,
+                        f"instruction {index} uses {space}:{start:#x}..{end:#x}; it has {sizes[space]:#x} bytes")
                 if writing and start < end:
                     b = bounds.setdefault(space, [start, end])
                     b[0], b[1] = min(b[0], start), max(b[1], end)
@@ -210,14 +234,17 @@ def _memories(operations: Sequence[Operation], sizes: Mapping[str, int], holds: 
 PADDING = 3                    # bytes that alignment may add to what is written
 
 
-def check_used(operations: Sequence[Operation], sizes: Mapping[str, int], keeps: Iterable[Range], spare: Iterable[Range] = (),
+def check_used(operations: Sequence[Operation], sizes: Mapping[str, int], keeps: Iterable[Range],
+               spare: Iterable[Range] = (),
                bytewise: Iterable[str] = ("A",), exempt: Iterable[str] = ()) -> None:
     """HazardError (dead) for the first instruction that writes something which nobody reads.
 
-    keeps  what the entry leaves for others: outputs, states      spare  what nobody need read (inputs of pruned weights)
+    keeps  what the entry leaves for others: outputs, states
+    spare  what nobody need read (inputs of pruned weights)
     bytewise  spaces in which up to 3 bytes of padding may go unread
     exempt  units that may write anywhere (the host)
-    What an instruction updates in place (reads and writes itself, as the LSTM step its cell state) may be its last value.
+    What an instruction updates in place (reads and writes itself, as the LSTM step its cell state) may be its last
+    value.
     """
     kept: dict[str, list[tuple[int, int]]] = {}
     for space, start, end in keeps:
@@ -233,13 +260,15 @@ def check_used(operations: Sequence[Operation], sizes: Mapping[str, int], keeps:
                 dead[int(index)] = dead.get(int(index), 0) + int(count)
                 if dead[int(index)] > (PADDING if space in padded else 0):
                     o = operations[int(index)]
-                    raise HazardError("dead", int(index), f"instruction {index} ({o.unit}) writes {dead[int(index)]} of {space}:{start:#x}..{end:#x} "
+                    raise HazardError("dead", int(index),
+                        f"instruction {index} ({o.unit}) writes {dead[int(index)]} of {space}:{start:#x}..{end:#x} "
                                       "that nothing reads before it is overwritten or the entry ends")
 
     for o in operations:
         for space, _, _ in o.writes:
             if space not in owner:
-                owner[space] = np.full(sizes[space], -1, np.int32)         # the instruction whose value here nobody has read yet
+                # the instruction whose value here nobody has read yet
+                owner[space] = np.full(sizes[space], -1, np.int32)
     for index, o in enumerate(operations):
         for space, start, end in o.reads:
             if space in owner:

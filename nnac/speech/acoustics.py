@@ -28,7 +28,8 @@ def root_mean_square(x: NDArray) -> float:
 
 
 def warp(samples: NDArray, rate: float, to_rate: float, factor: float) -> NDArray:
-    """int16 samples at ``rate`` -> float32 at ``to_rate``, ``factor`` times as long: a shorter or longer vocal tract."""
+    """int16 samples at ``rate`` -> float32 at ``to_rate``, ``factor`` times as long: a shorter or longer vocal
+    tract."""
     import soxr
     return soxr.resample(samples.astype(np.float32) / 32768.0, rate, to_rate * factor, quality="MQ").astype(np.float32)
 

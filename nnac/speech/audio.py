@@ -29,7 +29,8 @@ from nnac.speech.wav import HIGHEST_RATE, LOWEST_RATE, AudioError, UnknownFormat
 
 SAMPLES = 1 << 16              # of a block that another library reads
 MANIFEST_LIMIT = 1 << 30       # bytes
-MAGIC = ((b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"FORM", "AIFF"), (b"caff", "CAF"), (b".snd", "AU"), (b"riff", "Wave64"))
+MAGIC = ((b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"FORM", "AIFF"), (b"caff", "CAF"), (b".snd", "AU"),
+         (b"riff", "Wave64"))
 
 
 @frozen
@@ -44,7 +45,8 @@ class Utterance:
 
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, Iterator[NDArray]]]:
-    """(rate in Hz, blocks [samples, channels] of real numbers, full scale 1) of an audio file.  AudioError: it cannot be read."""
+    """(rate in Hz, blocks [samples, channels] of real numbers, full scale 1) of an audio file.  AudioError: it cannot
+    be read."""
     try:
         status = check_source(named(path), 1 << 62)
         with open_pipe(path) if stat.S_ISFIFO(status.st_mode) else open(path, "rb") as file:
@@ -87,7 +89,8 @@ def _by_library(path: str | os.PathLike[str], what: str) -> Iterator[tuple[int, 
     try:
         with soundfile.SoundFile(os.fspath(path)) as file:
             if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-                raise AudioError(f"{path}: a sample rate of {file.samplerate} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz are read")
+                raise AudioError(f"{path}: a sample rate of {file.samplerate} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} "
+                                 f"Hz are read")
             yield file.samplerate, _library_blocks(file, path)
     except soundfile.LibsndfileError as error:
         words = str(getattr(error, "error_string", error)).strip().rstrip(".")
@@ -107,7 +110,8 @@ def _library_blocks(file: Any, path: str | os.PathLike[str]) -> Iterator[NDArray
 
 
 def audio_blocks(path: str | os.PathLike[str], rate: int = 16000) -> Iterator[NDArray]:
-    """Blocks [samples] float32 at ``rate``: channels averaged, resampled if the file has another rate.  AudioError as `opened`.
+    """Blocks [samples] float32 at ``rate``: channels averaged, resampled if the file has another rate.  AudioError as
+    `opened`.
 
     Joined they are the same numbers however large the blocks are: the resampler keeps its state between them.
     """
@@ -142,12 +146,14 @@ def write_wav(path: str | os.PathLike[str], samples: NDArray, rate: int = 16000)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
-    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio is there is seen later."""
+    """The utterances of a JSON-lines manifest.  AudioError names file and line; whether the audio is there is seen
+    later."""
     try:
         lines = read_text(path, MANIFEST_LIMIT).split("\n")
     except FileError as error:
         words = str(error)
-        raise AudioError(f"{words} (a manifest is JSON lines in UTF-8: this is not a text file)" if "not text" in words else words) from None
+        raise AudioError(f"{words} (a manifest is JSON lines in UTF-8: this is not a text file)" if "not text" in words
+                         else words) from None
     out = [_line(line, f"{path}:{number}", Path(path).parent) for number, line in enumerate(lines, 1) if line.strip()]
     if not out:
         raise AudioError(f"{path}: lists no utterances")

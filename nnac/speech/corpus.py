@@ -1,9 +1,9 @@
 """The corpus: sentences of a voice assistant, spoken in many voices, in rooms and noise, as features with an index.
 
-An utterance is a function of (recipe, seed, split, index) and of nothing else: not of the number of utterances, of workers, or of
-what was made before it.  Splits: ``train``; and, of sentences that are never in train, ``dev`` and ``sent`` (voices of train) and
-``voice`` (voices and accents never in train); on request ``home_dev`` and ``home``, one household's sentences in the
-voices of train (`nnac.speech.home`), with a text of its own for a language model.
+An utterance is a function of (recipe, seed, split, index) and of nothing else: not of the number of utterances, of
+workers, or of what was made before it.  Splits: ``train``; and, of sentences that are never in train, ``dev`` and
+``sent`` (voices of train) and ``voice`` (voices and accents never in train); on request ``home_dev`` and ``home``, one
+household's sentences in the voices of train (`nnac.speech.home`), with a text of its own for a language model.
 
 Files of a corpus directory
   SPLIT.features.npy   float16 [frames of all utterances end to end, bins]
@@ -13,7 +13,8 @@ Files of a corpus directory
   SPLIT.jsonl, wav/    on request: 16-bit WAV files of the first utterances of a split, and their manifest
   home.txt             the household's text, a sentence a line: none of it is in a split
   train.txt            as many sentences as training says, those of the split ``train`` first
-  shards/              while it is being made: one file per 50 utterances, each whole or absent; making resumes from these
+  shards/              while it is being made: one file per 50 utterances, each whole or absent; making resumes from
+                       these
 """
 
 from __future__ import annotations
@@ -227,14 +228,16 @@ def build(
 ) -> dict[str, dict]:
     """Make what is missing of a corpus; return {split: {"utterances", "hours", "voices", "sentences", "sha256"}}.
 
-    May be stopped at any time and called again: whole shards are kept.  A directory that holds another recipe is refused.
+    May be stopped at any time and called again: whole shards are kept.  A directory that holds another recipe is
+    refused.
     """
     spec, directory = spec or CorpusSpec(), Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     asked = sum(spec.count(split) for split in SPLITS)
     room = min(2 * shutil.disk_usage(directory).free // 3, memory())
     if asked * UTTERANCE_BYTES > room + sum(f.stat().st_size for f in directory.glob("*.npy")):
-        raise CorpusError(f"{directory}: {asked:,} utterances take about {2 * asked * UTTERANCE_BYTES / 1e9:,.1f} GB while they are made, and "
+        raise CorpusError(f"{directory}: {asked:,} utterances take about {2 * asked * UTTERANCE_BYTES / 1e9:,.1f} GB "
+                          f"while they are made, and "
                           f"there is room for {room / 1e9:,.1f}")
     _claim(directory, spec.recipe)
     jobs = list(_missing(directory, spec))
@@ -284,7 +287,8 @@ def _claim(directory: Path, recipe: Recipe) -> None:
         theirs = None
     if theirs != mine:
         raise CorpusError(
-            f"{directory} holds a corpus of another recipe (see {path.name}); choose another directory or remove this one"
+            f"{directory} holds a corpus of another recipe (see {path.name}); choose another directory or remove this "
+                          f"one"
         )
 
 
@@ -378,7 +382,8 @@ def _run(directory: Path, recipe: Recipe, jobs: list[tuple[str, str, int, int]],
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "nnac.speech.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-m", "nnac.speech.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                         env=environment
         )
         for _ in range(min(workers, len(jobs)))
     ]

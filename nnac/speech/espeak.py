@@ -1,9 +1,9 @@
 """Speech from text with espeak-ng, from the `espeakng-loader` wheel (library and voices in one), through ctypes.
 
-The library keeps state from one sentence to the next (lengths differ by some samples), so a sentence spoken second is not the
-sentence spoken first.  Hence: initialise once, never speak in that process, and fork for each sentence.  The child inherits the
-freshly initialised library, speaks once, sends the samples through a pipe and ends.  (Measured in the prototype: one fork costs
-about what the synthesis costs; `espeak_Terminate` and a second `espeak_Initialize` hung.)
+The library keeps state from one sentence to the next (lengths differ by some samples), so a sentence spoken second is
+not the sentence spoken first.  Hence: initialise once, never speak in that process, and fork for each sentence.  The
+child inherits the freshly initialised library, speaks once, sends the samples through a pipe and ends.  (Measured in
+the prototype: one fork costs about what the synthesis costs; `espeak_Terminate` and a second `espeak_Initialize` hung.)
 """
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 # Accent files under espeak-ng-data/lang.  `en-Shaw` speaks as `en`, so it is left out.
 ACCENTS = ("gmw/en-US", "gmw/en-US-nyc", "gmw/en", "gmw/en-GB-x-rp", "gmw/en-GB-scotland", "gmw/en-029")
 NEW_ACCENTS = ("gmw/en-GB-x-gbclan", "gmw/en-GB-x-gbcwmd")
-# Variant files under espeak-ng-data/voices/!v.  Names are case-sensitive, and the library answers an unknown one with the plain
-# accent, silently; `Espeak` therefore checks the files, and a test checks that no two voices speak alike (`fast` = plain).
+# Variant files under espeak-ng-data/voices/!v.  Names are case-sensitive, and the library answers an unknown one with
+# the plain accent, silently; `Espeak` therefore checks the files, and a test checks that no two voices speak alike
+# (`fast` = plain).
 VARIANTS = tuple(
-    "Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Marco Mario Mike Nguyen Reed RicishayMax RicishayMax3 "
-    "Storm anika announcer aunty belinda benjamin boris caleb david ed edward edward2 f1 f2 f3 grandma grandpa gustave ian "
-    "iven iven2 iven3 john kaukovalta klatt klatt3 klatt4 klatt5 linda m1 m2 m3 m5 m7 marcelo mike2 norbert pablo paul quincy "
+    "Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Marco Mario Mike Nguyen Reed RicishayMax "
+                 "RicishayMax3 "
+    "Storm anika announcer aunty belinda benjamin boris caleb david ed edward edward2 f1 f2 f3 grandma grandpa gustave "
+                 "ian "
+    "iven iven2 iven3 john kaukovalta klatt klatt3 klatt4 klatt5 linda m1 m2 m3 m5 m7 marcelo mike2 norbert pablo paul "
+                 "quincy "
     "rob robert sandro shelby steph steph2 travis zac".split())
-NEW_VARIANTS = tuple("adam antonio Jacky Lee max michel miguel pedro steph3 victor f4 f5 m4 m6 m8 klatt2 Michael".split())
+NEW_VARIANTS = tuple("adam antonio Jacky Lee max michel miguel pedro steph3 victor f4 f5 m4 m6 m8 klatt2 "
+                     "Michael".split())
 
 
 class EspeakError(UserError):
@@ -58,10 +63,12 @@ class Espeak:
 
     @staticmethod
     def _check_voices(data: Path) -> None:
-        wanted = [data / "lang" / a for a in ACCENTS + NEW_ACCENTS] + [data / "voices" / "!v" / v for v in VARIANTS + NEW_VARIANTS]
+        wanted = [data / "lang" / a for a in ACCENTS + NEW_ACCENTS] + [data / "voices" / "!v" / v for v in VARIANTS +
+                                                                       NEW_VARIANTS]
         missing = [str(p.relative_to(data)) for p in wanted if not p.is_file()]
         if missing:
-            raise EspeakError(f"espeakng-loader lacks {len(missing)} voices ({', '.join(missing[:4])} …); version 0.2.4 has them")
+            raise EspeakError(f"espeakng-loader lacks {len(missing)} voices ({', '.join(missing[:4])} …); version "
+                              f"0.2.4 has them")
 
     def _collect(self, samples: int, count: int, _events: int) -> int:
         if samples and count > 0:
@@ -82,7 +89,8 @@ class Espeak:
         return b"".join(self._chunks)
 
     def speak(self, text: str, voice: str, words_per_minute: int = 175, pitch: int = 50) -> NDArray:
-        """int16 samples at ``rate``, the same for the same arguments, always.  ``voice`` is accent+variant; pitch 0-99."""
+        """int16 samples at ``rate``, the same for the same arguments, always.  ``voice`` is accent+variant; pitch
+        0-99."""
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:

@@ -2,8 +2,9 @@
 
 In:  samples in [-1, 1), float, one channel, at ``spec.rate``.   Out: [frames, bins] float32.
 Frame t covers samples ``t*hop .. t*hop + window``; there is no padding, so a frame exists only once all its samples do.
-Every frame is computed from its own samples alone, in float64 and in a fixed order of additions: the same frame comes out
-bit for bit whether it is computed alone, in a chunk or in a whole utterance (a matrix product would not promise that).
+Every frame is computed from its own samples alone, in float64 and in a fixed order of additions: the same frame comes
+out bit for bit whether it is computed alone, in a chunk or in a whole utterance (a matrix product would not promise
+that).
 
 Source: our choice (the usual 25/10 ms Hann log-mel of speech recognition, HTK mel scale).
 """
@@ -21,7 +22,8 @@ from nnac.checked import checked
 
 @frozen
 class FeatureSpec:
-    """What a feature frame is.  Stored with every corpus, checkpoint and program, so that no two of them can disagree."""
+    """What a feature frame is.  Stored with every corpus, checkpoint and program, so that no two of them can
+    disagree."""
     rate: int = field(default=16000, validator=[gt(0), le(768_000)])        # Hz
     bins: int = field(default=40, validator=[ge(1), le(4096)])
     window: int = field(default=400, validator=[gt(1), le(1 << 20)])        # samples
@@ -63,7 +65,8 @@ class Normalisation:
 
     def __attrs_post_init__(self) -> None:
         if self.mean.ndim != 1 or self.mean.shape != self.deviation.shape:
-            raise ValueError(f"mean {self.mean.shape} and deviation {self.deviation.shape} must be vectors of one length")
+            raise ValueError(f"mean {self.mean.shape} and deviation {self.deviation.shape} must be vectors of one "
+                             f"length")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.deviation).all() and (self.deviation > 0).all()):
             raise ValueError("normalisation needs finite means and positive deviations")
 
@@ -107,7 +110,8 @@ def _tables(spec: FeatureSpec) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     for m in range(spec.bins):
         k = np.flatnonzero(triangles[:, m])
         if len(k) == 0:
-            raise ValueError(f"mel bin {m} of {spec.bins} lies between two points of a {spec.fft}-point transform: use fewer bins")
+            raise ValueError(f"mel bin {m} of {spec.bins} lies between two points of a {spec.fft}-point transform: use "
+                             f"fewer bins")
         starts.append(sum(len(b) for b in bins))
         bins.append(k)
         weights.append(triangles[k, m])

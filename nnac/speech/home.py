@@ -22,7 +22,21 @@ from attrs import frozen
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from nnac.speech.sentences import COLOURS, DAYS, DEVICES, ITEMS, MUSIC, NAMES, ONES, ROOMS, THINGS, UNITS, VERBS, held_out, number
+from nnac.speech.sentences import (
+    COLOURS,
+    DAYS,
+    DEVICES,
+    ITEMS,
+    MUSIC,
+    NAMES,
+    ONES,
+    ROOMS,
+    THINGS,
+    UNITS,
+    VERBS,
+    held_out,
+    number,
+)
 
 STREAMS = {"home_dev": 0, "home": 1, "text": 2}
 _HOUSEHOLD = 78                # the seed of the household's words and their order: another seed, another home

@@ -1,7 +1,7 @@
 """Sentences of a voice assistant: sixteen shapes, 166 words, near pairs on purpose (fifteen/fifty, ann/anna/hannah).
 
-A sentence is held out when a hash of its text says so (one in eight), so that no test sentence can ever be in training, whatever
-the seeds.  Two shapes are bare lists of words: there the sound has to be believed against the grammar.
+A sentence is held out when a hash of its text says so (one in eight), so that no test sentence can ever be in training,
+whatever the seeds.  Two shapes are bare lists of words: there the sound has to be believed against the grammar.
 """
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ NAMES = ("mary gary harry larry dan ann sam pam tom tim jim kim ben jen ken anna
          "sofia lucas marcus peter rita nina mina david daisy robert albert").split()
 ROOMS = "kitchen bedroom bathroom hallway garage garden office attic basement".split()
 DEVICES = "light lamp heater fan radio speaker camera blind oven alarm screen door".split()
-ITEMS = "milk bread butter batter apples grapes cheese peas beans rice ice tea coffee salt sugar pepper paper soap".split()
+ITEMS = ("milk bread butter batter apples grapes cheese peas beans rice ice tea coffee salt sugar pepper paper "
+         "soap".split())
 MUSIC = "jazz rock folk soul blues piano guitar classical country".split()
 DAYS = "monday tuesday wednesday thursday friday saturday sunday today tomorrow".split()
 UNITS = "seconds minutes hours".split()

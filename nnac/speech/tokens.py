@@ -1,7 +1,8 @@
-"""Tokens: what the joint network chooses from.  Plain data (pieces and scores), so that checkpoints and programs can carry it.
+"""Tokens: what the joint network chooses from.  Plain data (pieces and scores), so that checkpoints and programs can
+carry it.
 
-Id 0 is the blank, ids 1 … are the pieces.  Word pieces are learned by sentencepiece (unigram); encoding and decoding are ours and
-need nothing: the Viterbi path over piece scores, the same that sentencepiece takes.
+Id 0 is the blank, ids 1 … are the pieces.  Word pieces are learned by sentencepiece (unigram); encoding and decoding
+are ours and need nothing: the Viterbi path over piece scores, the same that sentencepiece takes.
 """
 
 from __future__ import annotations
@@ -33,14 +34,16 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
 
 @frozen(slots=False)
 class Tokens:
-    """``pieces[k]`` is id k+1; ``scores`` are log-probabilities (word pieces) or empty (letters: each piece is one character)."""
+    """``pieces[k]`` is id k+1; ``scores`` are log-probabilities (word pieces) or empty (letters: each piece is one
+    character)."""
 
     pieces: tuple[str, ...] = field(converter=_texts)
     scores: tuple[float, ...] = field(default=(), converter=_numbers)
 
     def __attrs_post_init__(self) -> None:
         for piece in self.pieces:
-            if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in piece):     # they would command the terminal that shows a text
+            # they would command the terminal that shows a text
+            if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in piece):
                 raise TokenError(f"the piece {piece!a} has characters that do not print")
         if not self.pieces or len(set(self.pieces)) != len(self.pieces) or not all(self.pieces):
             raise TokenError("pieces must be distinct texts, at least one, none empty")
@@ -70,7 +73,8 @@ class Tokens:
         return [k for word in text.split() for k in self._word(SPACE + word)]
 
     def _word(self, word: str) -> list[int]:
-        """Viterbi: the split of ``word`` with the greatest sum of scores.  No piece spans words, so words are independent."""
+        """Viterbi: the split of ``word`` with the greatest sum of scores.  No piece spans words, so words are
+        independent."""
         best: list[tuple[float, int, int]] = [(0.0, 0, 0)] + [(float("-inf"), 0, 0)] * len(word)  # score, start, id
         for end in range(1, len(word) + 1):
             for start in range(max(0, end - self._longest), end):
@@ -113,7 +117,8 @@ LETTERS = Tokens(" abcdefghijklmnopqrstuvwxyz'")
 
 
 def word_pieces(texts: Sequence[str], count: int = 64) -> Tokens:
-    """Learn ``count`` tokens (blank included).  Deterministic.  TokenError: sentencepiece is absent, or the texts too few."""
+    """Learn ``count`` tokens (blank included).  Deterministic.  TokenError: sentencepiece is absent, or the texts too
+    few."""
     try:
         import sentencepiece
     except ImportError:
@@ -137,7 +142,8 @@ def word_pieces(texts: Sequence[str], count: int = 64) -> Tokens:
             num_threads=1,
         )
     except RuntimeError as error:
-        raise TokenError(f"cannot learn {count} word pieces from {len(texts)} texts: {str(error).splitlines()[-1]}") from None
+        raise TokenError(f"cannot learn {count} word pieces from {len(texts)} texts: "
+                         f"{str(error).splitlines()[-1]}") from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     ids = range(1, processor.get_piece_size())
     return Tokens([processor.id_to_piece(k) for k in ids], [processor.get_score(k) for k in ids])

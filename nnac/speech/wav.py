@@ -1,9 +1,10 @@
 """WAV files, read as they come: what recorders, streaming tools and telephones write, block by block.
 
 In:  a RIFF, RIFX, RF64 or BW64 file, or a pipe of one.   Out: blocks [samples, channels] of real numbers, full scale 1.
-Integers of 8 (unsigned) to 32 bits, floating point, A-law, mu-law; plain or extensible headers.  Sizes that a writer could not know (a stream's
-header says 0 or 2 GiB and more) mean: to the end of the file.  Chunks of other kinds are passed by, those of odd length with or without the
-byte that should fill them up.  Whatever else is wrong is an `AudioError`, in one line.
+Integers of 8 (unsigned) to 32 bits, floating point, A-law, mu-law; plain or extensible headers.  Sizes that a writer
+could not know (a stream's header says 0 or 2 GiB and more) mean: to the end of the file.  Chunks of other kinds are
+passed by, those of odd length with or without the byte that should fill them up.  Whatever else is wrong is an
+`AudioError`, in one line.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from numpy.typing import NDArray
 from nnac.errors import UserError
 
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-OTHERS = {2: "Microsoft ADPCM", 0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0x50: "MPEG", 0x55: "MP3", 0x64: "G.726", 0x161: "WMA", 0xFF: "AAC"}
+OTHERS = {2: "Microsoft ADPCM", 0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0x50: "MPEG", 0x55: "MP3", 0x64: "G.726",
+          0x161: "WMA", 0xFF: "AAC"}
 GUID_END = bytes.fromhex("000000001000800000aa00389b71")       # of the extensible formats that have a number
 UNKNOWN_SIZE = 0x7FFF0000                                       # bytes; what streaming tools write lies above it
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000                      # Hz: beyond these a header is damaged, or no speech is meant
+# Hz: beyond these a header is damaged, or no speech is meant
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 BLOCK = 1 << 20                                                 # bytes read at once
-IDS = frozenset(name.encode().ljust(4) for name in "data fmt LIST fact bext id3 ID3 cue JUNK junk PEAK smpl inst iXML cart axml chna acid PAD "
-                                                   "FLLR afsp minf elm1 regn umid DISP ds64 levl link _PMX slnt plst labl note ltxt".split())
+IDS = frozenset(name.encode().ljust(4)
+                for name in "data fmt LIST fact bext id3 ID3 cue JUNK junk PEAK smpl inst iXML cart axml chna acid PAD "
+                                                   "FLLR afsp minf elm1 regn umid DISP ds64 levl link _PMX slnt plst "
+                "labl note ltxt".split())
 
 
 class AudioError(UserError):
@@ -85,7 +90,8 @@ class Wav:
         if not start:
             self._bad("the file is empty")
         if start[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or (len(start) == 12 and start[8:] != b"WAVE"):
-            self._bad("not a WAV file" if len(start) == 12 or not b"RIFF".startswith(start[:4]) else "the WAV header is cut short")
+            self._bad("not a WAV file" if len(start) == 12 or not b"RIFF".startswith(start[:4])
+                      else "the WAV header is cut short")
         if len(start) < 12:
             self._bad("the WAV header is cut short")
         self.order = ">" if start[:4] == b"RIFX" else "<"
@@ -95,7 +101,8 @@ class Wav:
             head = self._take(8)
             at += len(head)
             if len(head) < 8:
-                self._bad("the WAV header is cut short" if not self.kind or head else "has no samples: there is no `data` chunk")
+                self._bad("the WAV header is cut short" if not self.kind or head
+                          else "has no samples: there is no `data` chunk")
             name, size = head[:4], struct.unpack(self.order + "I", head[4:])[0]
             if name == b"data":
                 break
@@ -139,7 +146,8 @@ class Wav:
             self._bad("a broken WAV file (its `fmt ` chunk is too short)")
         kind, channels, rate, _, block, bits = struct.unpack(self.order + "HHIIHH", data[:16])
         if kind == EXTENSIBLE:
-            if len(data) < 40 or (data[26:40] != GUID_END and data[26:40] != bytes.fromhex("000010000000800000aa00389b71")):
+            if len(data) < 40 or (data[26:40] != GUID_END
+                                  and data[26:40] != bytes.fromhex("000010000000800000aa00389b71")):
                 self._unknown("samples of an extended format without a number")
             (kind,) = struct.unpack(self.order + "H", data[24:26])
         if channels == 0:
@@ -148,7 +156,8 @@ class Wav:
             self._bad(f"a sample rate of {rate} Hz; {LOWEST_RATE:,} to {HIGHEST_RATE:,} Hz are read")
         width, rest = divmod(block, channels) if block else (-(-bits // 8), 0)
         if kind in (PCM, FLOAT) and (rest or not bits or width != -(-bits // 8)):
-            width = -(-bits // 8)                              # some writers leave `block` wrong; `bits` is what tools go by
+            # some writers leave `block` wrong; `bits` is what tools go by
+            width = -(-bits // 8)
         known = {PCM: (1, 2, 3, 4), FLOAT: (4, 8), A_LAW: (1,), MU_LAW: (1,)}
         if kind not in known:
             self._unknown(f"{OTHERS.get(kind, f'samples of format {kind:#x}')}")
@@ -159,11 +168,13 @@ class Wav:
         self.kind, self.channels, self.rate, self.width = kind, channels, rate, width
 
     def _extent(self, size: int, long_size: int | None, at: int, end: int) -> None:
-        """How many samples there are, by the size of their chunk, which begins ``at``; ``end`` of the file, as its beginning says."""
+        """How many samples there are, by the size of their chunk, which begins ``at``; ``end`` of the file, as its
+        beginning says."""
         frame = self.width * self.channels
         if long_size is not None and size == 0xFFFFFFFF:
             size = long_size if long_size < 1 << 62 else 0xFFFFFFFF
-        elif size == 0 and end <= at:                          # nothing was to follow: a writer that never came back to say how much
+        # nothing was to follow: a writer that never came back to say how much
+        elif size == 0 and end <= at:
             size = 0xFFFFFFFF
         there = None if self.length is None else self.length - at
         unknown = size >= UNKNOWN_SIZE and (there is None or there < size)
@@ -180,7 +191,8 @@ class Wav:
             wrong = ~(np.abs(values) <= 1e6)                   # NaN too
             if wrong.any():
                 at = int(wrong.argmax())
-                self._bad(f"sample {self._read + at // self.channels} is {values[at]:g}: floating-point samples lie between -1 and 1")
+                self._bad(f"sample {self._read + at // self.channels} is {values[at]:g}: floating-point samples lie "
+                          f"between -1 and 1")
         elif self.width == 1:
             values = np.frombuffer(data, np.uint8).astype(np.float64) / 128 - 1
         elif self.width == 3:

@@ -1,7 +1,7 @@
 """Word error rate, counted by `jiwer`, and how sure one may be of it.
 
-Intervals are bootstraps over utterances; a comparison of two systems is paired (the same draw of utterances for both), which
-shows differences far smaller than either rate's own interval.
+Intervals are bootstraps over utterances; a comparison of two systems is paired (the same draw of utterances for both),
+which shows differences far smaller than either rate's own interval.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ class WordErrors:
 
 
 def normalised(text: str) -> str:
-    """A text as it is compared where case and punctuation do not matter: lower case, typographic apostrophes as plain ones, no other
-    punctuation than apostrophes and hyphens within words (a hyphen parts them), single spaces.
+    """A text as it is compared where case and punctuation do not matter: lower case, typographic apostrophes as plain
+    ones, no other punctuation than apostrophes and hyphens within words (a hyphen parts them), single spaces.
 
-    Marks of accents and digits stay: to write them otherwise is another language's, or a number's, own matter.  Source: our choice.
+    Marks of accents and digits stay: to write them otherwise is another language's, or a number's, own matter.  Source:
+    our choice.
     """
     plain = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES)
     kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LNM" else " " for c in plain)
@@ -54,7 +55,8 @@ _APOSTROPHES = {ord(c): "'" for c in "\u2018\u2019\u02bc\u02b9\u00b4`"}
 
 
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> WordErrors:
-    """Fewest word substitutions, deletions and insertions, utterance by utterance.  An empty reference counts its insertions."""
+    """Fewest word substitutions, deletions and insertions, utterance by utterance.  An empty reference counts its
+    insertions."""
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references, {len(hypotheses)} hypotheses")
     import jiwer
@@ -80,7 +82,8 @@ def _draws(utterances: int, samples: int, seed: int) -> NDArray:
 def rate_interval(errors: WordErrors, level: float = 0.95, samples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """(low, high) in per cent of the word error rate."""
     weights = _draws(len(errors.per_utterance), samples, seed)
-    rates = 100.0 * (weights @ np.array(errors.per_utterance)) / np.maximum(1, weights @ np.array(errors.words_per_utterance))
+    rates = 100.0 * (weights @ np.array(errors.per_utterance)) / np.maximum(1,
+        weights @ np.array(errors.words_per_utterance))
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -1,10 +1,10 @@
 """Scales of the values between layers: seen on real data (calibration), or learned.
 
-A histogram of magnitudes watches a value while the module runs on real numbers; a method (`nnac.compression._clips.ActivationRule`) reads its
-clip from it; scale = clip / largest code.  The histogram's range is a power of two that doubles as needed, so histograms of several processes
-merge exactly.
-Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, docs/methods.md §6); bins and search grid are our
-choice.
+A histogram of magnitudes watches a value while the module runs on real numbers; a method
+(`nnac.compression._clips.ActivationRule`) reads its clip from it; scale = clip / largest code.  The histogram's range
+is a power of two that doubles as needed, so histograms of several processes merge exactly.
+Source: background (TensorRT's calibrators for entropy; FMS-MO for percentiles and learned clips, docs/methods.md §6);
+bins and search grid are our choice.
 """
 
 from __future__ import annotations
@@ -30,18 +30,21 @@ class UncalibratedError(RuntimeError):
 
 
 class Histogram:
-    """Magnitudes of everything seen, in ``bins`` (even) bins over [0, 2^exponent): those of negative numbers, and the others."""
+    """Magnitudes of everything seen, in ``bins`` (even) bins over [0, 2^exponent): those of negative numbers, and the
+    others."""
 
     def __init__(self, bins: int = BINS) -> None:
         self.bins = bins
-        self.fine = torch.zeros(1 << FINE_BITS, dtype=torch.float64)       # the same magnitudes by their leading bits as float32
+        # the same magnitudes by their leading bits as float32
+        self.fine = torch.zeros(1 << FINE_BITS, dtype=torch.float64)
         self.signed = torch.zeros(2, bins, dtype=torch.float64)
         self.exponent = -20
         self.largest = 0.0
 
     def _widen(self, exponent: int) -> None:
         while self.exponent < exponent:
-            self.signed = torch.cat([self.signed.view(2, -1, 2).sum(2), torch.zeros(2, self.bins // 2, dtype=torch.float64)], 1)
+            self.signed = torch.cat([self.signed.view(2, -1, 2).sum(2),
+                                     torch.zeros(2, self.bins // 2, dtype=torch.float64)], 1)
             self.exponent += 1
 
     def add(self, x: Tensor) -> None:
@@ -55,9 +58,11 @@ class Histogram:
             raise ValueError(f"{bad.numel()} of {x.numel()} numbers are not finite, the first {float(bad[0]):g}")
         self.largest = max(self.largest, largest)
         self._widen(math.frexp(largest)[1])
-        at = (x.abs() * (self.bins / 2.0**self.exponent)).to(torch.int64).clamp_(max=self.bins - 1) + self.bins * (x >= 0)
+        at = (x.abs() * (self.bins / 2.0**self.exponent)).to(torch.int64).clamp_(max=self.bins -
+                                                                                 1) + self.bins * (x >= 0)
         self.signed += torch.bincount(at, minlength=2 * self.bins).to("cpu", torch.float64).view(2, self.bins)
-        self.fine += torch.bincount(x.abs().view(torch.int32) >> (32 - FINE_BITS - 1), minlength=1 << FINE_BITS).to("cpu", torch.float64)
+        self.fine += torch.bincount(x.abs().view(torch.int32) >> (32 - FINE_BITS - 1),
+                                    minlength=1 << FINE_BITS).to("cpu", torch.float64)
 
     @property
     def counts(self) -> Tensor:
@@ -83,8 +88,8 @@ class Histogram:
     def percentile(self, percent: float) -> float:
         """The magnitude that ``percent`` % of everything seen lies below, at most ``reach``.
 
-        Where it lies among the first bins (one outlier has made them wide), the fine counts say where.  ``reach`` where so many are zero:
-        zeros are exact under any scale, and the others are what it is for.
+        Where it lies among the first bins (one outlier has made them wide), the fine counts say where.  ``reach`` where
+        so many are zero: zeros are exact under any scale, and the others are what it is for.
         """
         at = _quantile(self.counts, percent / 100.0)
         if at >= COARSE:
@@ -96,7 +101,8 @@ class Histogram:
         at = _quantile(self.fine, share)
         if at < 1.0:                                       # zeros
             return 0.0
-        low, high = (float(torch.tensor(k << (32 - FINE_BITS - 1), dtype=torch.int32).view(torch.float32)) for k in (int(at), int(at) + 1))
+        low, high = (float(torch.tensor(k << (32 - FINE_BITS - 1), dtype=torch.int32).view(torch.float32))
+                     for k in (int(at), int(at) + 1))
         return low + (at - int(at)) * (min(high, 3.4e38) - low)
 
     def least_square_error(self, bits: int, candidates: int) -> float:
@@ -116,15 +122,18 @@ class Histogram:
             return self.reach
         near = self._fine_magnitude(0.9999)
         if measure == self._divergence and 0.0 < near < self.largest * 32 / self.bins:
-            # a few outliers have made the bins too wide for the rest: the same search over the rest, the outliers in its last bin
+            # a few outliers have made the bins too wide for the rest: the same search over the rest, the outliers in
+            # its last bin
             return self._within(math.frexp(4 * near)[1]).least_divergence(bits, candidates)
-        return min((self.reach * (k + 1) / candidates for k in range(candidates)), key=lambda clip: measure(clip, bits, self._width))
+        return min((self.reach * (k + 1) / candidates for k in range(candidates)),
+                   key=lambda clip: measure(clip, bits, self._width))
 
     def _within(self, exponent: int) -> Histogram:
         """The fine counts as a histogram over [0, 2^exponent); whatever lies beyond counts as its largest magnitude."""
         made = Histogram(self.bins)
         made.exponent, made.largest = exponent, 2.0**exponent
-        middles = ((torch.arange(1 << FINE_BITS, dtype=torch.int64) << (32 - FINE_BITS - 1)) + (1 << (30 - FINE_BITS))).to(torch.int32)
+        middles = ((torch.arange(1 << FINE_BITS, dtype=torch.int64) << (32 - FINE_BITS - 1)) +
+                   (1 << (30 - FINE_BITS))).to(torch.int32)
         magnitudes = middles.view(torch.float32).double().nan_to_num(float("inf"), float("inf"))
         magnitudes[0] = 0.0
         at = (magnitudes * (self.bins / 2.0**exponent)).clamp(max=self.bins - 1).to(torch.int64)
@@ -146,7 +155,8 @@ class Histogram:
         return float((self.counts * (centre - rounded).square()).sum())
 
     def _divergence(self, clip: float, bits: int, width: float) -> float:
-        # the greatest candidate leaves nothing out, also where the greatest magnitude is the first of its bin (1.0 of flags)
+        # the greatest candidate leaves nothing out, also where the greatest magnitude is the first of its bin (1.0 of
+        # flags)
         whole = clip >= self.largest
         bins = max(1, min(self.bins, math.floor(self.largest / width) + 1 if whole else round(clip / width)))
         levels = 1 << (bits - 1)
@@ -176,7 +186,8 @@ def _quantile(counts: Tensor, share: float) -> float:
 class ActivationQuantiser(nn.Module):
     """The format of one value: unset, then calibrated; a parameter if it is learned.
 
-    ``scale`` (a buffer) is 0 while unset.  A learned clip is the parameter ``high``, with ``low`` where the lower one is its own.
+    ``scale`` (a buffer) is 0 while unset.  A learned clip is the parameter ``high``, with ``low`` where the lower one
+    is its own.
     """
 
     scale: Tensor
@@ -206,10 +217,12 @@ class ActivationQuantiser(nn.Module):
         self.histogram.add(x)
 
     def settle(self, alike: bool = False) -> None:
-        """Set the scale from what was seen (nothing seen: leave it), here or by all processes; ``alike``: they have all seen the same."""
+        """Set the scale from what was seen (nothing seen: leave it), here or by all processes; ``alike``: they have all
+        seen the same."""
         if self.histogram is None:
             return
-        if not alike:                                      # counts of several times the same are no finer, and round otherwise
+        # counts of several times the same are no finer, and round otherwise
+        if not alike:
             self.histogram.reduce()
         self.set(self.method.clip_of(self.histogram, self.bits), self.method.low_clip_of(self.histogram, self.bits))
         self.histogram = None
@@ -229,11 +242,14 @@ class ActivationQuantiser(nn.Module):
         if not self.method.learns:
             scale = float(self.scale)
         else:
-            high = abs(float(self.high.detach()))          # a clip that training takes through zero comes back as its magnitude
-            high, low = max(high, SMALLEST_CLIP) if high else high, min(float(self.low.detach()), 0.0) if self.method.sides == "two" else 0.0
+            # a clip that training takes through zero comes back as its magnitude
+            high = abs(float(self.high.detach()))
+            high, low = max(high, SMALLEST_CLIP) if high else high, min(float(self.low.detach()),
+                                                                        0.0) if self.method.sides == "two" else 0.0
             scale = (high - low) / self.levels
         if not (scale > 0.0 and math.isfinite(scale)):
-            raise UncalibratedError(f"`{name}` has no scale yet: run calibrate() on real data, or load a checkpoint that has one")
+            raise UncalibratedError(f"`{name}` has no scale yet: run calibrate() on real data, or load a checkpoint "
+                                    f"that has one")
         zero_point = 0
         if self.method.sides != "both":
             least = -(1 << (self.bits - 1))
@@ -241,7 +257,8 @@ class ActivationQuantiser(nn.Module):
         return Format(scale, zero_point, self.bits, self if self.method.learns else None)
 
     def learn(self, y: Tensor, form: Format, unrounded: Callable[[], Tensor]) -> Tensor:
-        """``y``, the integers, with the clips' gradients.  ``unrounded()``: real value / scale before rounding and saturation."""
+        """``y``, the integers, with the clips' gradients.  ``unrounded()``: real value / scale before rounding and
+        saturation."""
         if not torch.is_grad_enabled():
             return y
         with torch.no_grad():
@@ -249,10 +266,12 @@ class ActivationQuantiser(nn.Module):
         return _Learn.apply(y, z, self.high, self.low if self.method.sides == "two" else None, form, self)
 
     def gradients(self, by_real: Tensor, z: Tensor, form: Format) -> tuple[Tensor, Tensor | None]:
-        """(d loss / d high, d loss / d low) from ``by_real`` = d loss / d dequantised value, at unrounded codes ``z`` (zero point aside)."""
+        """(d loss / d high, d loss / d low) from ``by_real`` = d loss / d dequantised value, at unrounded codes ``z``
+        (zero point aside)."""
         least, most = (v - form.zero_point for v in form.limits)
         above, below = z > most, z < least
-        rounding = torch.where(above | below, 0.0, (z + 0.5).floor() - z) / self.levels if self.method.plus else torch.zeros_like(z)
+        rounding = torch.where(above | below, 0.0, (z + 0.5).floor() -
+                               z) / self.levels if self.method.plus else torch.zeros_like(z)
         factor = self.method.factor(z.numel(), self.levels)
         if self.method.sides == "both":
             return (by_real * (above.to(z) - below.to(z) + rounding)).sum() * factor, None
@@ -270,7 +289,8 @@ class ActivationQuantiser(nn.Module):
 
 class _Learn(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y: Tensor, z: Tensor, high: Tensor, low: Tensor | None, form: Format, quantiser: ActivationQuantiser) -> Tensor:
+    def forward(ctx: Any, y: Tensor, z: Tensor, high: Tensor, low: Tensor | None, form: Format,
+                quantiser: ActivationQuantiser) -> Tensor:
         ctx.save_for_backward(z)
         ctx.form, ctx.quantiser = form, quantiser
         return y.view_as(y)

@@ -1,8 +1,10 @@
-"""The float network's training: a corpus in, a recogniser out; the same steps give the same weights, interrupted or not.
+"""The float network's training: a corpus in, a recogniser out; the same steps give the same weights, interrupted or
+not.
 
-Two losses from the start: RNN-T, and CTC on letters from a side head (two outputs per frame) that is dropped in the end.  Without
-the side loss, or without the layer norms, the network learns the grammar and ignores the sound: the loss falls to the grammar's
-entropy and looks fine while 95 % of the words are wrong.  Judge by word error rate.  Source: our recipe.  The loop: `nnac.train.loop`.
+Two losses from the start: RNN-T, and CTC on letters from a side head (two outputs per frame) that is dropped in the
+end.  Without the side loss, or without the layer norms, the network learns the grammar and ignores the sound: the loss
+falls to the grammar's entropy and looks fine while 95 % of the words are wrong.  Judge by word error rate.  Source: our
+recipe.  The loop: `nnac.train.loop`.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class SideLoss(nn.Module):
         T, B, _ = encoded.shape
         scores = self.output(encoded).view(T, B, 2, -1).transpose(1, 2).reshape(2 * T, B, -1).log_softmax(-1)
         # torch reads ctc targets unchecked; ours come from LETTERS, which cannot give an id out of range
-        return nn.functional.ctc_loss(scores, batch.letters, 2 * lengths, batch.letter_counts, reduction="sum", zero_infinity=True)
+        return nn.functional.ctc_loss(scores, batch.letters, 2 * lengths, batch.letter_counts, reduction="sum",
+                                      zero_infinity=True)
 
 
 class FloatLearner:
@@ -98,7 +101,8 @@ class FloatLearner:
             frames = self.model.joint.encoder(encoded)
             predictions = self.model.predictions(batch.tokens.T)
         output = self.model.joint.output
-        loss = joint_loss(frames.float().transpose(0, 1), predictions.float().transpose(0, 1), output.weight, output.bias, batch.tokens,
+        loss = joint_loss(frames.float().transpose(0, 1), predictions.float().transpose(0, 1), output.weight,
+                          output.bias, batch.tokens,
                           lengths, batch.token_counts, self.dtype).sum()
         total = loss + self.config.ctc * self.side(encoded.float(), lengths, batch) if self.config.ctc else loss
         return total, float(loss.detach())
@@ -139,7 +143,8 @@ class FloatTask:
 
     @classmethod
     def from_json(cls, data: dict) -> FloatTask:
-        return cls(TrainConfig.from_json(data["config"]), checked(str, data["corpus"], "corpus"), checked(str, data["out"], "out"))
+        return cls(TrainConfig.from_json(data["config"]), checked(str, data["corpus"], "corpus"),
+                   checked(str, data["out"], "out"))
 
     def identity(self) -> dict:
         return {"config": self.config.to_json()}
@@ -153,16 +158,19 @@ class FloatTask:
         if tokens.count != config.model.vocabulary:
             raise TrainingError(f"the network has {config.model.vocabulary} tokens, {config.tokens} are {tokens.count}")
         examples = Examples(train, tokens, train.normalisation())
-        return FloatLearner(config), examples, Heard(load_split(self.corpus, "dev").first(DEV_UTTERANCES), examples.normalisation, tokens)
+        return FloatLearner(config), examples, Heard(load_split(self.corpus, "dev").first(DEV_UTTERANCES),
+                                                     examples.normalisation, tokens)
 
     def finish(self, learner: FloatLearner, examples: Examples, report: dict) -> dict:
         training = {"config": self.config.to_json(), "steps": report["step"], "dev_wer": round(report["dev"], 3),
                     "corpus": examples.description()}
-        save_recogniser(self.out, Recogniser(learner.model, examples.split.recipe.features, examples.normalisation, examples.tokens, training))
+        save_recogniser(self.out, Recogniser(learner.model, examples.split.recipe.features, examples.normalisation,
+                                             examples.tokens, training))
         return {}
 
 
-def task(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, device: str = "cpu") -> FloatTask:
+def task(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None,
+         device: str = "cpu") -> FloatTask:
     """The task with everything decided; TrainingError where ``out`` is of another one."""
     config = config or TrainConfig()
     if config.bfloat16 is None:
@@ -172,9 +180,11 @@ def task(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig 
     return FloatTask(config, str(corpus), str(out))
 
 
-def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, processes: int | None = None,
+def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, processes: int |
+          None = None,
           quiet: bool = False, run: Run | None = None) -> list[dict]:
-    """Train a recogniser on a corpus directory and write it to ``out``; return what was reported (steps, losses, dev WER).
+    """Train a recogniser on a corpus directory and write it to ``out``; return what was reported (steps, losses, dev
+    WER).
 
     Resumes from ``out.part`` if an earlier call was stopped; does nothing but report if ``out`` is complete already.
     processes, run, errors: as `loop.train`

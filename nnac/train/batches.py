@@ -1,6 +1,8 @@
-"""Batches: which utterances, in which order, as padded time-first tensors.  A function of seed, epoch and step; nothing remembers.
+"""Batches: which utterances, in which order, as padded time-first tensors.  A function of seed, epoch and step; nothing
+remembers.
 
-In:  a corpus split with its token ids.   Out: `Batch` for step s, shard k.  Shards of one step hold utterances of like length, so
+In:  a corpus split with its token ids.
+Out: `Batch` for step s, shard k.  Shards of one step hold utterances of like length, so
 that processes which take one shard each finish together.
 """
 
@@ -24,7 +26,8 @@ from nnac.speech.tokens import LETTERS, Tokens
 
 @frozen(eq=False)
 class Batch:
-    """features [T, B, bins] normalised, zero where padded; tokens [B, U] and letters [B, L] zero where padded; lengths [B]."""
+    """features [T, B, bins] normalised, zero where padded; tokens [B, U] and letters [B, L] zero where padded; lengths
+    [B]."""
 
     features: Tensor
     lengths: Tensor
@@ -70,7 +73,8 @@ class Examples:
 
     def batch(self, rows: NDArray, augment: Generator | None = None) -> Batch:
         """Utterances ``rows`` as tensors; ``augment``: draw a SpecAugment mask for each from this generator."""
-        features = np.zeros((int(self.frames[rows].max()), len(rows), self.split.features[rows[0]].shape[1]), np.float32)
+        features = np.zeros((int(self.frames[rows].max()), len(rows), self.split.features[rows[0]].shape[1]),
+                            np.float32)
         for b, i in enumerate(rows):
             x = self.normalisation.apply(self.split.features[i])
             if augment is not None:
@@ -78,7 +82,8 @@ class Examples:
             features[: len(x), b] = x
         tokens, token_counts = padded([self.token_ids[i] for i in rows])
         letters, letter_counts = padded([self.letter_ids[i] for i in rows])
-        return Batch(torch.from_numpy(features), torch.from_numpy(self.frames[rows]), tokens, token_counts, letters, letter_counts)
+        return Batch(torch.from_numpy(features), torch.from_numpy(self.frames[rows]), tokens, token_counts, letters,
+                     letter_counts)
 
 
 def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -90,7 +95,8 @@ def padded(ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def mask(x: NDArray, r: Generator, bands: int = 2, bins: int = 6, gaps: int = 2, share: float = 0.06) -> None:
-    """SpecAugment (arXiv 1904.08779), in place: bands of up to ``bins`` bins and gaps up to ``share`` long become the mean."""
+    """SpecAugment (arXiv 1904.08779), in place: bands of up to ``bins`` bins and gaps up to ``share`` long become the
+    mean."""
     T, F = x.shape
     for _ in range(bands):
         width = min(F, int(r.integers(0, bins + 1)))
@@ -103,7 +109,8 @@ def mask(x: NDArray, r: Generator, bands: int = 2, bins: int = 6, gaps: int = 2,
 
 
 def grouped(frames: NDArray, size: int, r: Generator | None = None) -> list[NDArray]:
-    """Rows sorted by length (jittered by ``r``), cut so that a padded batch has at most ``size`` frames; shortest first."""
+    """Rows sorted by length (jittered by ``r``), cut so that a padded batch has at most ``size`` frames; shortest
+    first."""
     key = frames + (r.uniform(0, 25, len(frames)) if r is not None else 0.0)
     out: list[NDArray] = []
     rows: list[int] = []
@@ -118,7 +125,8 @@ def grouped(frames: NDArray, size: int, r: Generator | None = None) -> list[NDAr
 
 
 def epoch_order(frames: NDArray, size: int, shards: int, seed: int, epoch: int) -> list[list[NDArray]]:
-    """The steps of an epoch: each ``shards`` batches of like length.  What does not fill a step waits for another epoch."""
+    """The steps of an epoch: each ``shards`` batches of like length.  What does not fill a step waits for another
+    epoch."""
     r = np.random.default_rng([seed, 11, epoch])
     batches = grouped(frames, size, r)
     spare = len(batches) % shards

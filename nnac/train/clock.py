@@ -9,7 +9,8 @@ from nnac.units import Moment, Span, UnitError
 
 @frozen
 class Clock:
-    """A moment of a training: ``step`` optimiser steps done, of ``total``, ``per_epoch`` of them an epoch (None: not known)."""
+    """A moment of a training: ``step`` optimiser steps done, of ``total``, ``per_epoch`` of them an epoch (None: not
+    known)."""
 
     step: int = 0
     total: int | None = None
@@ -18,7 +19,8 @@ class Clock:
     def at(self, moment: Moment) -> int:
         """A moment in steps.  UnitError when it needs a length that is not known."""
         if moment.unit == "training" and self.total is None:
-            raise UnitError(f"`{moment}` of training needs its length: say `steps` in the `training` block, or Compression(model, steps=…)")
+            raise UnitError(f"`{moment}` of training needs its length: say `steps` in the `training` block, or "
+                            f"Compression(model, steps=…)")
         return moment.steps(self.total or 0, self.per_epoch)
 
     def progress(self, start: Moment, over: Moment) -> float:
@@ -33,7 +35,8 @@ class Clock:
         return min(1.0, max(0.0, (self.step - first) / (last - first))) if last > first else float(self.step >= first)
 
     def every(self, period: Moment, start: Moment | None = None, until: Moment | None = None) -> bool:
-        """Whether something that happens every ``period`` from ``start`` happens now.  Never at step 0: nothing is trained yet."""
+        """Whether something that happens every ``period`` from ``start`` happens now.  Never at step 0: nothing is
+        trained yet."""
         first = self.at(start) if start is not None else 0
         if self.step < max(1, first) or (until is not None and self.step > self.at(until)):
             return False

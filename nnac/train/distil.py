@@ -1,8 +1,9 @@
 """Distillation: the module under a policy also learns from the float network it started from.
 
-At every node of the RNN-T lattice three things can happen: the blank, the next label of the transcript, any other.  The teacher's
-three probabilities against the student's: as good as the whole vocabulary, and cheap.
-Source: Panchapagesan et al. 2020 (arXiv 2011.06110), from general knowledge of it; the weighting over nodes is our choice.
+At every node of the RNN-T lattice three things can happen: the blank, the next label of the transcript, any other.  The
+teacher's three probabilities against the student's: as good as the whole vocabulary, and cheap.
+Source: Panchapagesan et al. 2020 (arXiv 2011.06110), from general knowledge of it; the weighting over nodes is our
+choice.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST = 1e-6                                                  # of the rest, which is a difference: float32 knows no less
+# of the rest, which is a difference: float32 knows no less
+_SMALLEST = 1e-6
 
 
 def collapsed(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """logits [B, T, U+1, V], targets [B, U], labels [B] -> log-probabilities [B, T, U+1, 3] of blank (id 0), next label, the rest.
+    """logits [B, T, U+1, V], targets [B, U], labels [B] -> log-probabilities [B, T, U+1, 3] of blank (id 0), next
+    label, the rest.
 
     After its last label an utterance has no next one: log 0 there.
     """
@@ -29,7 +32,8 @@ def collapsed(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
 
 
 def divergence(student: Tensor, teacher: Tensor, targets: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
-    """KL(teacher || student) of the collapsed distributions -> [B]: summed over frames, averaged over the U+1 label positions.
+    """KL(teacher || student) of the collapsed distributions -> [B]: summed over frames, averaged over the U+1 label
+    positions.
 
     student, teacher  [B, T, U+1, V] logits      targets [B, U]      frames, labels [B]
     """

@@ -1,4 +1,5 @@
-"""Transcripts and word error rate of a network on a split.  The network keeps the protocol of `nnac.decode.search.greedy`."""
+"""Transcripts and word error rate of a network on a split.  The network keeps the protocol of
+`nnac.decode.search.greedy`."""
 
 from __future__ import annotations
 

@@ -244,7 +244,8 @@ def linear(
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, slopes: tuple[float, float], rescales: tuple[Rescale, Rescale]) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, slopes: tuple[float, float],
+                rescales: tuple[Rescale, Rescale]) -> Tensor:
         (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
         ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
         shape = torch.broadcast_shapes(a.shape, b.shape)

@@ -1,9 +1,9 @@
 """The additive tanh joint network and the RNN-T loss in one operator: no [B, T, U+1, V] and no padding.
 
-The joint network of an RNN-T has T x U times the work of its inputs, and is what a training step spends most on.  Here the nodes
-of all utterances lie end to end ([nodes, joint]), only real nodes are computed, and the gradient follows in closed form from
-the occupancies of the lattice.  In bfloat16, where the processor has it, about a third of the time of the plain spelling
-`rnnt_loss(output(tanh(frames + predictions)))`, which stays as its oracle in the tests.
+The joint network of an RNN-T has T x U times the work of its inputs, and is what a training step spends most on.  Here
+the nodes of all utterances lie end to end ([nodes, joint]), only real nodes are computed, and the gradient follows in
+closed form from the occupancies of the lattice.  In bfloat16, where the processor has it, about a third of the time of
+the plain spelling `rnnt_loss(output(tanh(frames + predictions)))`, which stays as its oracle in the tests.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class _JointLoss(torch.autograd.Function):
             t, u = frame_counts[b], label_counts[b]
             blank[b, :t, : u + 1], label[b, :t, : u + 1] = x.view(t, u + 1), y.view(t, u + 1)
         log_p, through_blank, through_label = occupancies(
-            blank, label, torch.tensor(frame_counts, device=frames.device), torch.tensor(label_counts, device=frames.device)
+            blank, label, torch.tensor(frame_counts, device=frames.device),
+                                                          torch.tensor(label_counts, device=frames.device)
         )
 
         def packed(x: Tensor) -> Tensor:
@@ -96,11 +97,15 @@ def joint_loss(
     label_counts: Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """``rnnt_loss(linear(tanh(frames[:, :, None] + predictions[:, None]), weight, bias), targets, …, reduction="none")``.
+    """``rnnt_loss(linear(tanh(frames[:, :, None] + predictions[:, None]), weight, bias), targets, …,
+    reduction="none")``.
 
-    frames [B, T, J], predictions [B, U+1, J], weight [V, J], bias [V]: float32 or float64     targets [B, U]     returns [B]
+    frames [B, T, J], predictions [B, U+1, J], weight [V, J], bias [V]: float32 or float64     targets [B, U]
+    returns [B]
     dtype  of the node arrays and their products; sums, softmax and lattice stay wide.  Blank is 0.
     """
     frame_counts, label_counts, targets = frame_counts.long(), label_counts.long(), targets.long()
-    check_lengths(frames.shape[0], frames.shape[1], predictions.shape[1], weight.shape[0], targets, frame_counts, label_counts, 0)
-    return _JointLoss.apply(frames, predictions, weight, bias, targets, frame_counts.tolist(), label_counts.tolist(), dtype)
+    check_lengths(frames.shape[0], frames.shape[1], predictions.shape[1], weight.shape[0], targets, frame_counts,
+                  label_counts, 0)
+    return _JointLoss.apply(frames, predictions, weight, bias, targets, frame_counts.tolist(), label_counts.tolist(),
+                            dtype)

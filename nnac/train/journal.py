@@ -24,7 +24,8 @@ class Journal:
 
     def __init__(self, out: str, step: int, tensorboard: str | None = None) -> None:
         self.path = Path(out + ".log.jsonl")
-        kept = "".join(json.dumps(line) + "\n" for line in _lines(self.path) if line.get("step", 0) <= step) if step else ""
+        kept = "".join(json.dumps(line) + "\n" for line in _lines(self.path)
+                       if line.get("step", 0) <= step) if step else ""
         with atomic(self.path, "w") as file:
             file.write(kept)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the training)
@@ -51,7 +52,8 @@ class Journal:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of an earlier journal; what is no line of one (cut short by a kill, damaged) is left out: curves are not worth a stop."""
+    """The whole lines of an earlier journal; what is no line of one (cut short by a kill, damaged) is left out: curves
+    are not worth a stop."""
     out = []
     for text in path.read_text("utf-8", errors="replace").split("\n")[:-1] if path.exists() else []:
         try:
@@ -66,7 +68,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def seconds(out: str | Path) -> float:
     """How long a training took, all its sittings, pauses between them left out: from the times in its journal."""
     lines = [line for line in _lines(Path(f"{out}.log.jsonl")) if "time" in line]
-    return sum(b["time"] - a["time"] for a, b in pairwise(lines) if "parameters" not in b)      # the line that begins a sitting
+    # the line that begins a sitting
+    return sum(b["time"] - a["time"] for a, b in pairwise(lines) if "parameters" not in b)
 
 
 def check_tensorboard() -> None:
@@ -74,7 +77,8 @@ def check_tensorboard() -> None:
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
-        raise JournalError("--tensorboard needs the package tensorboard: pip install 'nnac[log]' (OUT.log.jsonl is written without it)") from None
+        raise JournalError("--tensorboard needs the package tensorboard: pip install 'nnac[log]' (OUT.log.jsonl is "
+                           "written without it)") from None
 
 
 def _writer(folder: str, step: int) -> Any:

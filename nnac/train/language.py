@@ -1,8 +1,10 @@
-"""Language models: trained on text in real numbers, and then under a policy in the machine's integers.  The loop: `nnac.train.loop`.
+"""Language models: trained on text in real numbers, and then under a policy in the machine's integers.  The loop:
+`nnac.train.loop`.
 
     float    `FloatTask`: sentences in, a float network and its tokens out (`nnac baseline --text`)
     policy   `PolicyTask`: that network and a plan in, a training module out (`nnac train POLICY --text`)
-Both are judged by perplexity: e to the cross entropy of a label, the end of a sentence counted as one, on sentences held back.
+Both are judged by perplexity: e to the cross entropy of a label, the end of a sentence counted as one, on sentences
+held back.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ BATCH = 4000                   # labels of a batch when a model is judged
 
 @torch.no_grad()
 def perplexity(model: Callable[[Tensor], Tensor], dev: Sentences) -> float:
-    """e to the mean cross entropy of a label: of a network or a module that returns log-probabilities of labels.  Its mode is left as it was."""
+    """e to the mean cross entropy of a label: of a network or a module that returns log-probabilities of labels.  Its
+    mode is left as it was."""
     assert isinstance(model, torch.nn.Module)
     device, was_training, total = next(model.parameters()).device, model.training, 0.0
     model.eval()
@@ -84,15 +87,18 @@ class FloatLm:
     training: dict[str, Any] = field(factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        checkpoint.save(path, self.model.state_dict(), dict(kind=KIND, model=self.model.config.to_json(), tokens=self.tokens.to_json(),
+        checkpoint.save(path, self.model.state_dict(), dict(kind=KIND, model=self.model.config.to_json(),
+                                                            tokens=self.tokens.to_json(),
                                                             training=self.training))
 
 
 def load_float(path: str | os.PathLike[str]) -> FloatLm:
-    """In evaluation mode.  CheckpointError: absent, damaged, of another kind, or tensors that do not fit the declared sizes."""
+    """In evaluation mode.  CheckpointError: absent, damaged, of another kind, or tensors that do not fit the declared
+    sizes."""
     file = checkpoint.load(path, KIND)
     try:
-        model, tokens = LanguageNetwork(LmConfig.from_json(file.metadata["model"])), Tokens.from_json(file.metadata["tokens"])
+        model, tokens = (LanguageNetwork(LmConfig.from_json(file.metadata["model"])),
+                         Tokens.from_json(file.metadata["tokens"]))
         if model.config.vocabulary != tokens.count:
             raise ValueError(f"a network of {model.config.vocabulary} labels and {tokens.count} tokens")
         state = file.state_dict()
@@ -101,7 +107,8 @@ def load_float(path: str | os.PathLike[str]) -> FloatLm:
         model.load_state_dict(state)
         return FloatLm(model.eval(), tokens, file.metadata.get("training", {}))
     except (KeyError, TypeError, ValueError, RuntimeError, ModelError) as error:
-        raise CheckpointError(f"{path}: does not describe a language model: {' '.join(str(error).split())[:200]}") from None
+        raise CheckpointError(f"{path}: does not describe a language model: "
+                              f"{' '.join(str(error).split())[:200]}") from None
 
 
 class FloatLearner:
@@ -134,7 +141,8 @@ class FloatLearner:
 
 @frozen
 class FloatTask:
-    """Train a float network on the sentences of ``text`` into ``out``; ``tokens``: a recogniser whose labels it takes ("": its own)."""
+    """Train a float network on the sentences of ``text`` into ``out``; ``tokens``: a recogniser whose labels it takes
+    ("": its own)."""
 
     config: LmTraining
     text: str
@@ -155,14 +163,17 @@ class FloatTask:
         return cls(LmTraining.from_json(data["config"]), data["text"], data["out"], data["tokens"])
 
     def identity(self) -> dict[str, Any]:
-        return {"config": self.config.to_json()} | ({"tokens": checkpoint.digest_of(self.tokens)} if self.tokens else {})
+        return {"config": self.config.to_json()} | ({"tokens": checkpoint.digest_of(self.tokens)} if self.tokens
+                                                    else {})
 
     def prepare(self) -> tuple[FloatLearner, Sentences, Sentences]:
         texts = read_sentences(self.text)
         train, held = divided(texts)
-        tokens = load_recogniser(self.tokens).tokens if self.tokens else word_pieces(texts, self.config.model.vocabulary)
+        tokens = load_recogniser(self.tokens).tokens if self.tokens else word_pieces(texts,
+            self.config.model.vocabulary)
         if tokens.count != self.config.model.vocabulary:
-            raise TrainingError(f"the network has {self.config.model.vocabulary} labels, {self.tokens or 'the text'} gives {tokens.count}")
+            raise TrainingError(f"the network has {self.config.model.vocabulary} labels, {self.tokens or 'the text'} "
+                                f"gives {tokens.count}")
         return FloatLearner(self.config), Sentences(train, tokens, self.text), Sentences(held, tokens, self.text)
 
     def finish(self, learner: FloatLearner, examples: Sentences, report: dict[str, Any]) -> dict[str, Any]:
@@ -219,14 +230,17 @@ class PolicyTask:
         return self.config
 
     def to_json(self) -> dict[str, Any]:
-        return {"plan": self.plan.to_json(), "config": settings(self.config), "float_path": self.float_path, "text": self.text, "out": self.out}
+        return {"plan": self.plan.to_json(), "config": settings(self.config), "float_path": self.float_path,
+                "text": self.text, "out": self.out}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PolicyTask:
-        return cls(Plan.from_json(data["plan"]), LmPolicyConfig(**data["config"]), data["float_path"], data["text"], data["out"])
+        return cls(Plan.from_json(data["plan"]), LmPolicyConfig(**data["config"]), data["float_path"], data["text"],
+                   data["out"])
 
     def identity(self) -> dict[str, Any]:
-        return {"config": settings(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}
+        return {"config": settings(self.config), "plan": self.plan.digest,
+                "float": checkpoint.digest_of(self.float_path)}
 
     def prepare(self) -> tuple[LmLearner, Sentences, Sentences]:
         torch.manual_seed(self.config.seed)
@@ -234,7 +248,8 @@ class PolicyTask:
         train, held = divided(read_sentences(self.text))
         examples, dev = Sentences(train, source.tokens, self.text), Sentences(held, source.tokens, self.text)
         if self.plan.model.builder != "lm":
-            raise TrainingError(f"the policy's `model {self.plan.model}` is no language model; text trains `model lm(…)`")
+            raise TrainingError(f"the policy's `model {self.plan.model}` is no language model; text trains `model "
+                                f"lm(…)`")
         try:
             module = LanguageModel(lower_plan(self.plan), source.model.state_dict(), self.plan)
         except FloatWeightsError as error:
@@ -246,19 +261,23 @@ class PolicyTask:
 
     def finish(self, learner: LmLearner, examples: Sentences, report: dict[str, Any]) -> dict[str, Any]:
         source = load_float(self.float_path)
-        training = dict(steps=report["step"], dev_perplexity=round(report["dev"], 4), baseline=source.training, **report["identity"])
+        training = dict(steps=report["step"], dev_perplexity=round(report["dev"], 4), baseline=source.training,
+                        **report["identity"])
         save_module(self.out, learner.model, self.plan, TextEnd(source.tokens), training)
         return {}
 
 
-def policy_task(plan: Plan, float_path: str | os.PathLike[str], text: str | os.PathLike[str], out: str | os.PathLike[str],
+def policy_task(plan: Plan, float_path: str | os.PathLike[str], text: str | os.PathLike[str], out: str |
+                os.PathLike[str],
                 config: LmPolicyConfig | None = None) -> PolicyTask:
     """The task with everything decided."""
     return PolicyTask(plan, config or LmPolicyConfig.of(plan), str(float_path), str(text), str(out))
 
 
-def train(task: FloatTask | PolicyTask, title: str, processes: int | None = None, quiet: bool = False, run: Run | None = None) -> list[dict]:
-    """Do ``task``; returns what was reported.  Resumes, and repeats nothing that is done.  TrainingError where ``out`` is of another task.
+def train(task: FloatTask | PolicyTask, title: str, processes: int | None = None, quiet: bool = False, run: Run |
+          None = None) -> list[dict]:
+    """Do ``task``; returns what was reported.  Resumes, and repeats nothing that is done.  TrainingError where ``out``
+    is of another task.
 
     processes, run, errors: as `loop.train`
     """

@@ -1,16 +1,18 @@
 """The training loop: one for the float network and for the training module under a policy.
 
-A step is ``shards`` batches; gradients are averaged.  Each process takes some of the shards (two processes of one thread beat one
-of two: an LSTM's small products do not fill two threads), and with one process the result is the same, bit for bit, only slower.
-All randomness (order, masks, dropout) is a function of (seed, step, shard), so a checkpoint needs no generator's state: weights,
-their average, optimiser, what the learner adds, and the number of steps are enough to go on exactly.
+A step is ``shards`` batches; gradients are averaged.  Each process takes some of the shards (two processes of one
+thread beat one of two: an LSTM's small products do not fill two threads), and with one process the result is the same,
+bit for bit, only slower. All randomness (order, masks, dropout) is a function of (seed, step, shard), so a checkpoint
+needs no generator's state: weights, their average, optimiser, what the learner adds, and the number of steps are enough
+to go on exactly.
 
-A `Task` says what is trained and where the result goes; it travels to other processes as JSON.  A `Learner` holds the parameters and
-the loss.  Files: OUT, the result, when training is complete; OUT.part, the state to go on from, until then; OUT.log.jsonl, the curves.
+A `Task` says what is trained and where the result goes; it travels to other processes as JSON.  A `Learner` holds the
+parameters and the loss.  Files: OUT, the result, when training is complete; OUT.part, the state to go on from, until
+then; OUT.log.jsonl, the curves.
 
 On several GPUs or machines: ``nnac train … --job JOB.json`` writes the task instead of doing it, and on every machine
-``torchrun --nnodes N --nproc-per-node M --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m nnac.train.loop JOB.json`` does it
-(``shards`` is a multiple of N x M; corpus and output at the same path everywhere).
+``torchrun --nnodes N --nproc-per-node M --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m nnac.train.loop JOB.json``
+does it (``shards`` is a multiple of N x M; corpus and output at the same path everywhere).
 """
 
 from __future__ import annotations
@@ -40,7 +42,16 @@ from nnac.progress import progress
 from nnac.train.batches import epoch_order
 from nnac.train.journal import Journal, check_tensorboard
 from nnac.train.pace import Pace, Run
-from nnac.train.processes import Stopped, TrainingError, alone, device_of, interruptible, keep_freed_memory, rank_of_group, run_processes
+from nnac.train.processes import (
+    Stopped,
+    TrainingError,
+    alone,
+    device_of,
+    interruptible,
+    keep_freed_memory,
+    rank_of_group,
+    run_processes,
+)
 
 Report = Callable[[dict], None]
 
@@ -104,7 +115,8 @@ class Task(Protocol):
     """What is trained.  ``kind`` finds the class again in a worker process (`TASKS`)."""
 
     kind: str
-    measure: str                               # what `Learner.evaluate` returns, as people read it: ``dev WER {:.1f} %``
+    # what `Learner.evaluate` returns, as people read it: ``dev WER {:.1f} %``
+    measure: str
     out: str
     pace: Pace
 
@@ -136,7 +148,8 @@ def task_from_json(data: dict) -> Any:
 class Trainer:
     """A learner and its optimiser, and how one shard changes them.  Knows nothing of processes."""
 
-    def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict, device: torch.device | str = "cpu") -> None:
+    def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict, device: torch.device |
+                 str = "cpu") -> None:
         self.learner, self.pace, self.examples, self.device = learner, pace, examples, torch.device(device)
         self.identity = identity | {"corpus": examples.description()}
         learner.to(self.device)
@@ -165,7 +178,8 @@ class Trainer:
             pace = self.pace
             self._epoch = epoch, epoch_order(self.examples.frames, pace.batch_frames, pace.shards, pace.seed, epoch)
             if not self._epoch[1]:
-                raise TrainingError(f"{len(self.examples)} examples do not fill one step of {pace.shards} x {pace.batch_frames} frames")
+                raise TrainingError(f"{len(self.examples)} examples do not fill one step of {pace.shards} x "
+                                    f"{pace.batch_frames} frames")
         return self._epoch[1]
 
     def _rows(self, shard: int) -> np.ndarray:
@@ -184,13 +198,15 @@ class Trainer:
         seed = self.pace.seed
         self.learner.model.train()
         batch = self.examples.batch(self._rows(shard), np.random.default_rng([seed, 7, self.step, shard]))
-        torch.manual_seed(int(np.random.SeedSequence([seed, 13, self.step, shard]).generate_state(1, np.uint64)[0] >> 1))
+        torch.manual_seed(int(np.random.SeedSequence([seed, 13, self.step, shard]).generate_state(1,
+            np.uint64)[0] >> 1))
         loss, shown = self.learner.loss(batch.to(self.device))
         (loss / len(batch)).backward()
         return shown, len(batch)
 
     def update(self) -> float:
-        """One optimiser step on ``gradient`` (summed over shards), which is then zero; returns its norm before clipping."""
+        """One optimiser step on ``gradient`` (summed over shards), which is then zero; returns its norm before
+        clipping."""
         self.gradient.div_(self.pace.shards)
         norm = float(self.gradient.norm())
         if not math.isfinite(norm):
@@ -227,7 +243,8 @@ class Trainer:
 
     @torch.no_grad()
     def agree(self) -> None:
-        """All processes begin with what the first prepared: on unlike processors its real numbers may differ in a last bit."""
+        """All processes begin with what the first prepared: on unlike processors its real numbers may differ in a last
+        bit."""
         for value in (*self.parameters, *(self.average or ()), *self.learner.tensors().values()):
             if value.is_floating_point():
                 torch.distributed.broadcast(value, 0)
@@ -244,14 +261,17 @@ class Trainer:
         checkpoint.save(path, tensors, {"kind": "training-state", "step": self.step, "identity": self.identity})
 
     def restore(self, path: Path) -> None:
-        """Go on from ``path``.  CheckpointError: unreadable; TrainingError: of another configuration, corpus or version."""
+        """Go on from ``path``.  CheckpointError: unreadable; TrainingError: of another configuration, corpus or
+        version."""
         state = checkpoint.load(path, "training-state")
         if state.metadata.get("identity") != self.identity:
-            raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or choose another output")
+            raise TrainingError(f"{path} belongs to another training run (other settings or corpus); remove it or "
+                                f"choose another output")
         named = {id(p): name for name, p in self.learner.named.items()}
 
         def kept(name: str, like: Tensor) -> Tensor:
-            return torch.from_numpy(state.tensors[name].copy()).to(self.device).view_as(like)      # copy_ alone would broadcast
+            # copy_ alone would broadcast
+            return torch.from_numpy(state.tensors[name].copy()).to(self.device).view_as(like)
 
         try:
             with torch.no_grad():
@@ -263,17 +283,21 @@ class Trainer:
                     if self.average is not None:
                         self.average[i] = kept(f"average.{name}", p)
             self.learner.restore(state.under("learner."))
-        except (KeyError, RuntimeError) as error:                      # its tensors are not ours: their names or shapes have changed
+        # its tensors are not ours: their names or shapes have changed
+        except (KeyError, RuntimeError) as error:
             what = " ".join(str(error).split())[:120]
-            raise TrainingError(f"{path} was saved by another version of nnac ({what}); remove it to begin again") from None
+            raise TrainingError(f"{path} was saved by another version of nnac ({what}); remove it to begin "
+                                f"again") from None
         step = state.metadata.get("step")
         if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= self.pace.steps:
-            raise TrainingError(f"{path}: says that step {str(step)[:40]} of {self.pace.steps} is done; remove it to begin again")
+            raise TrainingError(f"{path}: says that step {str(step)[:40]} of {self.pace.steps} is done; remove it to "
+                                f"begin again")
         self.step = step
 
 
 def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None:
-    """Train as one of ``world`` processes.  ``report`` is told of every step (rank 0 only).  Stopped: after a Ctrl-C, with the state saved."""
+    """Train as one of ``world`` processes.  ``report`` is told of every step (rank 0 only).  Stopped: after a Ctrl-C,
+    with the state saved."""
     torch.set_num_threads(1)
     keep_freed_memory()
     pace, device = task.pace, device_of(run.device, rank)
@@ -306,9 +330,11 @@ def run_rank(task: Any, rank: int, world: int, report: Report, run: Run) -> None
 
 
 def sum_in_order(own: list[Tensor], total: Tensor, world: int, portion: int = 1 << 20) -> None:
-    """Add the gradients of all shards to ``total`` (zeros), in the order of the shards: so every number of processes rounds alike.
+    """Add the gradients of all shards to ``total`` (zeros), in the order of the shards: so every number of processes
+    rounds alike.
 
-    own  of shards rank, rank + world, …        portion  numbers of each process that travel at once: what bounds the memory
+    own  of shards rank, rank + world, …
+    portion  numbers of each process that travel at once: what bounds the memory
     """
     if len(own) == 1 and world == 2:                   # two numbers have one sum
         torch.distributed.all_reduce(own[0])
@@ -325,13 +351,15 @@ def sum_in_order(own: list[Tensor], total: Tensor, world: int, portion: int = 1 
 
 
 def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Any, part: Path, tell: Report) -> None:
-    """All steps that are left.  Afterwards the learner holds what is kept: the averaged weights, compressed for the last time."""
+    """All steps that are left.  Afterwards the learner holds what is kept: the averaged weights, compressed for the
+    last time."""
     pace, learner = trainer.pace, trainer.learner
     dev_every = run.dev_every or max(100, pace.steps // 8)
     with interruptible() as asked:
         while trainer.step < pace.steps:
             learner.before_step(trainer.step)
-            sums = torch.zeros(3, dtype=torch.float64)                 # reported loss, utterances, processes that were told to stop
+            # reported loss, utterances, processes that were told to stop
+            sums = torch.zeros(3, dtype=torch.float64)
             own: list[Tensor] = []
             for shard in range(rank, pace.shards, world):
                 sums[:2] += torch.tensor(trainer.accumulate(shard), dtype=torch.float64)
@@ -362,14 +390,18 @@ def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Any, part: Pa
 
 def train(task: Any, title: str = "training", processes: int | None = None, quiet: bool = False, run: Run | None = None,
           telling: Report | None = None) -> list[dict]:
-    """Do ``task``; return what was reported (steps, losses, dev WER).  Resumes from OUT.part if an earlier call was stopped.
+    """Do ``task``; return what was reported (steps, losses, dev WER).  Resumes from OUT.part if an earlier call was
+    stopped.
 
-    processes  at most ``pace.shards``; default: as many as there are cores (or GPUs).  The number does not change the result (of 2 shards).
-    Errors  CorpusError, CheckpointError, TrainingError, JournalError: one line each.  Stopped: Ctrl-C; the state is saved.
+    processes  at most ``pace.shards``; default: as many as there are cores (or GPUs).  The number does not change the
+               result (of 2 shards).
+    Errors  CorpusError, CheckpointError, TrainingError, JournalError: one line each.  Stopped: Ctrl-C; the state is
+            saved.
     """
     pace, run = task.pace, run or Run()
     device_of(run.device)
-    processes = min(processes or (torch.cuda.device_count() if run.device == "cuda" else os.cpu_count()) or 1, pace.shards)
+    processes = min(processes or (torch.cuda.device_count() if run.device == "cuda" else os.cpu_count()) or 1,
+                    pace.shards)
     while pace.shards % processes:
         processes -= 1
     reports: list[dict] = []
@@ -401,7 +433,8 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
 
 
 def steps_done(task: Any) -> int:
-    """How far an earlier call came: the steps in OUT.part, 0 where there is none (or none that can be read: `Trainer.restore` says so)."""
+    """How far an earlier call came: the steps in OUT.part, 0 where there is none (or none that can be read:
+    `Trainer.restore` says so)."""
     try:
         step = checkpoint.load(task.out + ".part", "training-state").metadata["step"]
         return step if isinstance(step, int) and 0 <= step else 0
@@ -445,7 +478,8 @@ class _Job:
 
 
 def main(path: str) -> int:
-    """One process: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``.  Reports JSON lines on stdout (rank 0)."""
+    """One process: of `train` above, or of ``torchrun -m nnac.train.loop JOB.json``.  Reports JSON lines on stdout
+    (rank 0)."""
     def say(line: dict) -> None:
         print(json.dumps(line), flush=True)
 

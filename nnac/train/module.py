@@ -5,12 +5,12 @@
     values = module.run(entry, values, integer, state)
     graph = module.bind()                           # the bound QGraph: evaluate(graph, …) gives the same integers
 
-`GraphModule` reads any graph, whatever its entries are called.  What a family of models adds, its calls and its loss, is a subclass of it
-in `nnac.train.families`: the RNN-T's `Transducer`, `LanguageModel`.
+`GraphModule` reads any graph, whatever its entries are called.  What a family of models adds, its calls and its loss,
+is a subclass of it in `nnac.train.families`: the RNN-T's `Transducer`, `LanguageModel`.
 
-One submodule for one node, under the name the float network gives it (``encoder.lstm[0]`` is ``module.encoder.lstm.0``), so a float
-checkpoint loads as it is.  It is an ordinary module: state_dict, deepcopy, ``.to``, torch.save, DistributedDataParallel.
-Source: accelerator-aware training, docs/methods.md §1.
+One submodule for one node, under the name the float network gives it (``encoder.lstm[0]`` is
+``module.encoder.lstm.0``), so a float checkpoint loads as it is.  It is an ordinary module: state_dict, deepcopy,
+``.to``, torch.save, DistributedDataParallel. Source: accelerator-aware training, docs/methods.md §1.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class NotQuantisedError(ValueError):
 
 
 class ScaleError(UserError):
-    """Clips so far apart that no multiplier of the machine brings one layer's integers to the next one's: ``fixed(14336)`` for weights."""
+    """Clips so far apart that no multiplier of the machine brings one layer's integers to the next one's:
+    ``fixed(14336)`` for weights."""
 
 
 class Group(nn.Module):
@@ -104,10 +105,12 @@ class GraphModule(nn.Module):
             maker = graph.producers.get(name)              # None: an input
             recurrent = maker is not None and operator(maker.op).recurrent
             how = self._method(name, "hidden" if recurrent else "activations")
-            if value.bits == 32 or (maker is not None and operator(maker.op).view) or (value.scale is not None and not how.learns):
+            if value.bits == 32 or (maker is not None and operator(maker.op).view) or (value.scale is not None
+                and not how.learns):
                 continue
             if how.sides != "both" and not self._may_have_zero_point(name):
-                raise UnsuitableFormatError(f"`{name}` is read or made by operators that take symmetric formats only: its clips cannot differ")
+                raise UnsuitableFormatError(f"`{name}` is read or made by operators that take symmetric formats only: "
+                                            f"its clips cannot differ")
             quantiser = ActivationQuantiser(value.bits, how)
             if value.scale is not None:
                 if not recurrent:
@@ -117,7 +120,8 @@ class GraphModule(nn.Module):
                 self.layer(maker.path).activation = quantiser
             else:
                 self.inputs.add_module(name, quantiser)
-        self._float_names = [name for name, _ in self.named_parameters() if ".activation." not in name and not name.startswith("inputs.")]
+        self._float_names = [name for name, _ in self.named_parameters() if ".activation." not in name
+                             and not name.startswith("inputs.")]
         if weights is not None:
             self.load_float(weights)
         for node in graph.nodes:
@@ -144,7 +148,8 @@ class GraphModule(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """A family's own call."""
-        raise TypeError(f"{self.graph.name} has no call of its own here: `run` its entries ({', '.join(self.graph.inputs)})")
+        raise TypeError(f"{self.graph.name} has no call of its own here: `run` its entries "
+                        f"({', '.join(self.graph.inputs)})")
 
     def _place(self, names: list[str], layer: nn.Module) -> None:
         where: nn.Module = self
@@ -155,7 +160,8 @@ class GraphModule(nn.Module):
         where.add_module(names[-1], layer)
 
     def _method(self, name: str, setting: str = "activations") -> ActivationRule:
-        """The method that the plan has for a value; that of an input is its first layer's.  Without a word of the plan, the percentile's."""
+        """The method that the plan has for a value; that of an input is its first layer's.  Without a word of the plan,
+        the percentile's."""
         if self.plan is None:
             return Percentile()
         node = self.graph.producers.get(name)
@@ -166,7 +172,8 @@ class GraphModule(nn.Module):
     def _may_have_zero_point(self, name: str) -> bool:
         """Whether maker and readers of a value fold a zero point in."""
         node = self.graph.producers.get(name)
-        return may_have_zero_point(name, None if node is None else node.op, lambda value: [(n.op, n.output) for n in self.graph.consumers(value)])
+        return may_have_zero_point(name, None if node is None else node.op,
+                                   lambda value: [(n.op, n.output) for n in self.graph.consumers(value)])
 
     def _weight_quantiser(self, kernel: str, weight: Tensor, bits: int) -> WeightQuantiser | KernelQuantiser:
         """What a plan says of the kernel; without a plan, int8 by the row's largest weight."""
@@ -177,7 +184,8 @@ class GraphModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
         kind = fn(torch.zeros(1)).dtype
         if kind != torch.float32:
-            raise TypeError(f"a training module computes its integers in float32; in {str(kind).removeprefix('torch.')} they would be rounded")
+            raise TypeError(f"a training module computes its integers in float32; in "
+                            f"{str(kind).removeprefix('torch.')} they would be rounded")
         return super()._apply(fn, recurse)
 
     def load_float(self, weights: Mapping[str, Tensor]) -> None:
@@ -188,7 +196,8 @@ class GraphModule(nn.Module):
         problems += [f"{n} is {list(weights[n].shape)}, not {list(own[n].shape)}" for n in self._float_names
                      if n in weights and weights[n].shape != own[n].shape]
         if problems:
-            raise FloatWeightsError(f"the float weights do not fit {self.graph.name}: " + "; ".join(problems[:8]) + (" …" if problems[8:] else ""))
+            raise FloatWeightsError(f"the float weights do not fit {self.graph.name}: " + "; ".join(problems[:8]) +
+                                    (" …" if problems[8:] else ""))
         with torch.no_grad():
             for n in self._float_names:
                 own[n].copy_(weights[n])
@@ -221,7 +230,8 @@ class GraphModule(nn.Module):
             self._watch = before
 
     def switch(self, pattern: str, quantised: bool) -> list[str]:
-        """Quantise (or not) the layers whose path matches a shell pattern; returns their paths.  For debugging, at any time.
+        """Quantise (or not) the layers whose path matches a shell pattern; returns their paths.  For debugging, at any
+        time.
 
         KeyError if none matches.  A layer whose weights the plan leaves real stays so.
         """
@@ -272,10 +282,12 @@ class GraphModule(nn.Module):
         first = self.graph.inputs[entry][0]
         if len(values[first]) < self.graph.values[first].rate:             # shorter than a step: nothing is computed
             for node in self.graph.entry(entry):
-                values[node.output] = self._like().new_zeros(0, values[first].shape[1], self.graph.values[node.output].width)
+                values[node.output] = self._like().new_zeros(0, values[first].shape[1],
+                                                             self.graph.values[node.output].width)
                 integer[node.output] = self.layer(node.path).quantised
             return values
-        with torch.autocast(self._like().device.type, enabled=False):      # half-precision products would round the integers
+        # half-precision products would round the integers
+        with torch.autocast(self._like().device.type, enabled=False):
             return self._run(entry, values, integer, state, lengths)
 
     def _run(self, entry: str, values: dict[str, Tensor], integer: dict[str, bool], state: dict[str, Tensor],
@@ -306,7 +318,8 @@ class GraphModule(nn.Module):
                 xs = [self._dropped(node, i, values[n], forms[n]) for i, n in enumerate(node.inputs)]
                 y = layer.integers(xs, [forms[n] for n in node.inputs], forms[node.output], state, lengths)
             else:
-                xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32 else dequantise(values[n], (forms or self.formats())[n])
+                xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32
+                      else dequantise(values[n], (forms or self.formats())[n])
                       for n in node.inputs]
                 y = layer.reals([self._dropped(node, i, x) for i, x in enumerate(xs)], state, lengths)
                 if self._observe:
@@ -319,9 +332,11 @@ class GraphModule(nn.Module):
         return values
 
     def _dropped(self, node: Node, number: int, x: Tensor, form: Format | None = None) -> Tensor:
-        """An input of a layer with dropout, in training: what is kept is scaled; integers are rounded and saturated again.
+        """An input of a layer with dropout, in training: what is kept is scaled; integers are rounded and saturated
+        again.
 
-        ``dropouts`` maps (layer path, input number) to the probability that an element is kept.  Source: our choice for integers.
+        ``dropouts`` maps (layer path, input number) to the probability that an element is kept.  Source: our choice for
+        integers.
         """
         keeps = self.dropouts.get((node.path, number), 1.0)
         if keeps >= 1 or not self.training:
@@ -358,7 +373,8 @@ class GraphModule(nn.Module):
 
     def _wants_integers(self, name: str) -> bool:
         """Whether a quantised layer reads the value, directly or through stacks."""
-        return any(self._wants_integers(n.output) if operator(n.op).view else self.layer(n.path).quantised for n in self.graph.consumers(name))
+        return any(self._wants_integers(n.output) if operator(n.op).view else self.layer(n.path).quantised
+                   for n in self.graph.consumers(name))
 
     def _state(self, entry: str, batch: int, like: Tensor) -> dict[str, Tensor]:
         return {s.name: like.new_zeros(batch, s.width) for n in self.graph.entry(entry) for s in n.states}
@@ -380,11 +396,13 @@ class GraphModule(nn.Module):
                 self.layer(path).quantised = on
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None, *, alike: bool = False) -> None:
+    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None, *,
+                  alike: bool = False) -> None:
         """Find the scales of the values that are data: run batches on real numbers, and look.
 
         ``run``  what is done with a batch (default: ``forward(*batch)``).
-        Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see the same ones.
+        Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see
+        the same ones.
         """
         self._observe, self._beyond = True, {}
         lstms = [layer for n in self.graph.nodes if isinstance(layer := self.layer(n.path), Lstm)]
@@ -401,38 +419,48 @@ class GraphModule(nn.Module):
             raise
         finally:
             self._observe = False
-            cells, lstms = [(layer, layer.looked) for layer in lstms if layer.looked and layer.looked[0]], _looked_at(lstms)
+            cells, lstms = [(layer, layer.looked) for layer in lstms if layer.looked
+                            and layer.looked[0]], _looked_at(lstms)
         for layer, (beyond, total, largest) in cells:
             bits = max(1, 15 - math.ceil(math.log2(largest)))
-            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of the cells of `{layer.node.path}` ({beyond:,} of {total:,}, the "
-                          f"largest {largest:.3g}) saturate under `cell int16 fraction({layer.node.attributes['fraction']})`: "
+            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of the cells of `{layer.node.path}` ({beyond:,} "
+                          f"of {total:,}, the "
+                          f"largest {largest:.3g}) saturate under `cell int16 "
+                          f"fraction({layer.node.attributes['fraction']})`: "
                           f"`fraction({bits})` would hold them", CalibrationWarning, stacklevel=2)
         for name, (beyond, total, largest) in self._beyond.items():
             v = self.graph.values[name]
             assert v.scale is not None
-            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of `{name}` ({beyond:,} of {total:,}, the largest "
-                          f"{largest:.3g}) lie beyond {v.scale * (1 << (v.bits - 1)):g}, which is all that its fixed format "
+            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of `{name}` ({beyond:,} of {total:,}, the "
+                          f"largest "
+                          f"{largest:.3g}) lie beyond {v.scale * (1 << (v.bits - 1)):g}, which is all that its fixed "
+                          f"format "
                           "holds, and saturate: bring the layer's weights down, or normalise before it",
                           CalibrationWarning, stacklevel=2)
         self._beyond = {}
         for name, quantiser in self.activations():
             if quantiser.histogram is not None and quantiser.histogram.largest == 0.0 and quantiser.method.from_data:
-                warnings.warn(f"calibration: `{name}` was zero in everything that it was shown: its scale says nothing; show it "
+                warnings.warn(f"calibration: `{name}` was zero in everything that it was shown: its scale says "
+                              f"nothing; show it "
                               "real data", CalibrationWarning, stacklevel=2)
             quantiser.settle(alike)
         self._restart_quantisers()
 
     def _restart_quantisers(self) -> None:
-        """Fit what weight quantisers learn (centroids, sizes) anew: only now are the scales known that two kernels share."""
+        """Fit what weight quantisers learn (centroids, sizes) anew: only now are the scales known that two kernels
+        share."""
         forms = self.formats()
         for node in self.graph.nodes:
             layer = self.layer(node.path)
             c = self._constants(node, forms)                                          # tells the layer those scales
             slots = tuple(layer.compressed_weights())
-            for name, held in getattr(c, "graph", {}).items():       # without weights there is no sum that a bias could overflow
+            # without weights there is no sum that a bias could overflow
+            for name, held in getattr(c, "graph", {}).items():
                 if slots and name.endswith("bias") and (n := _at_limit(held)):
-                    warnings.warn(f"`{node.path}`: {n} of {held.size} biases do not fit their accumulator and are cut: the "
-                                  "weights of these rows are tiny beside their bias; say `per_tensor`, or a coarser scale",
+                    warnings.warn(f"`{node.path}`: {n} of {held.size} biases do not fit their accumulator and are cut: "
+                                  f"the "
+                                  "weights of these rows are tiny beside their bias; say `per_tensor`, or a coarser "
+                                  "scale",
                                   CalibrationWarning, stacklevel=3)
             for slot in slots:
                 slot.quantiser.restart(slot.read())
@@ -441,9 +469,11 @@ class GraphModule(nn.Module):
 
     @torch.no_grad()
     def bind(self) -> QGraph:
-        """The bound graph: scales and integer constants, those the forward pass computes with.  UncalibratedError before calibration."""
+        """The bound graph: scales and integer constants, those the forward pass computes with.  UncalibratedError
+        before calibration."""
         forms = self.formats()
-        values = {n: evolve(v, scale=forms[n].scale, zero_point=forms[n].zero_point) if n in forms else v for n, v in self.graph.values.items()}
+        values = {n: evolve(v, scale=forms[n].scale, zero_point=forms[n].zero_point) if n in forms else v for n,
+                  v in self.graph.values.items()}
         nodes = []
         training = self.training
         self.eval()
@@ -469,7 +499,8 @@ class GraphModule(nn.Module):
     def summary(self) -> str:
         """A table: layer, operator, parameters, formats, quantised or not."""
         forms = {n: str(q.extra_repr()) for n, q in self.activations()}
-        rows = [(n.path, n.op, f"{sum(p.numel() for p in self.layer(n.path).parameters()):,}", f"int{self.graph.values[n.output].bits}",
+        rows = [(n.path, n.op, f"{sum(p.numel() for p in self.layer(n.path).parameters()):,}",
+                 f"int{self.graph.values[n.output].bits}",
                  forms.get(n.output, "fixed" if self.graph.values[n.output].scale else "as its input"),
                  "yes" if self.layer(n.path).quantised else "NO") for n in self.graph.nodes]
         head = ("layer", "operator", "parameters", "output", "scale", "quantised")
@@ -478,7 +509,8 @@ class GraphModule(nn.Module):
 
 
 def valid(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The frames of [T, B, C] that lie within each row's length; all of them without lengths (or where lengths do not belong to x)."""
+    """The frames of [T, B, C] that lie within each row's length; all of them without lengths (or where lengths do not
+    belong to x)."""
     if lengths is None or x.ndim != 3:
         return x
     return x[torch.arange(x.shape[0], device=x.device)[:, None] < lengths]

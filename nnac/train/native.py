@@ -100,7 +100,8 @@ def _compiled(kind: str) -> Path | None:
     target = folder / f"native-{kind}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if target.exists() and target.stat().st_uid == os.getuid():
         return target
-    failed = target.with_suffix(".failed")                 # a compiler that could not is not asked again by every process
+    # a compiler that could not is not asked again by every process
+    failed = target.with_suffix(".failed")
     if failed.exists():
         return None
     try:

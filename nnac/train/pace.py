@@ -1,4 +1,5 @@
-"""How long, how fast, in what portions (`Pace`); and how a training is run, which changes nothing of what it ends with (`Run`)."""
+"""How long, how fast, in what portions (`Pace`); and how a training is run, which changes nothing of what it ends with
+(`Run`)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from typing import Any
 from attrs import asdict, field, frozen
 from attrs.validators import ge, gt, in_, lt
 
-OPTION = {"option": True}                                          # a field that leaves no trace in a checkpoint while it is off
+# a field that leaves no trace in a checkpoint while it is off
+OPTION = {"option": True}
 
 
 @frozen
@@ -26,7 +28,8 @@ class Pace:
     clip: float = 5.0
     seed: int = field(default=0, validator=ge(0))
     schedule: str = field(default="cosine", validator=in_(("cosine", "one_cycle")), metadata=OPTION)
-    ema: float = field(default=0.0, validator=[ge(0.0), lt(1.0)], metadata=OPTION)      # decay of the averaged weights; 0: none
+    # decay of the averaged weights; 0: none
+    ema: float = field(default=0.0, validator=[ge(0.0), lt(1.0)], metadata=OPTION)
 
     def rate(self, step: int) -> float:
         """Learning rate of ``step`` (0, 1, …).  cosine: rise, plateau, half a cosine.  one_cycle: `one_cycle`."""
@@ -37,14 +40,17 @@ class Pace:
         return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * fall)
 
     def average_decay(self, step: int) -> float:
-        """How much of the averaged weights stays after ``step`` updates: little at first, so that the start is soon forgotten (our choice)."""
+        """How much of the averaged weights stays after ``step`` updates: little at first, so that the start is soon
+        forgotten (our choice)."""
         return min(self.ema, (1 + step) / (10 + step))
 
 
 def one_cycle(step: int, steps: int, rising: float = 0.3, start: float = 1 / 25, end: float = 1 / 25e4) -> float:
-    """Share of the full rate: half a cosine up over the first ``rising`` of the steps, half a cosine down over the rest.
+    """Share of the full rate: half a cosine up over the first ``rising`` of the steps, half a cosine down over the
+    rest.
 
-    Source: Smith and Topin (arXiv 1708.07120), in the numbers of torch.optim.lr_scheduler.OneCycleLR; the momentum stays as it is.
+    Source: Smith and Topin (arXiv 1708.07120), in the numbers of torch.optim.lr_scheduler.OneCycleLR; the momentum
+    stays as it is.
     """
     peak, last = max(0.0, rising * steps - 1), max(1.0, steps - 1)
     low, high, at = (start, 1.0, step / peak) if step < peak else (1.0, end, (step - peak) / max(1e-9, last - peak))
@@ -52,7 +58,8 @@ def one_cycle(step: int, steps: int, rising: float = 0.3, start: float = 1 / 25,
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """A configuration as JSON: what a checkpoint is known by.  Options that are off are left out, so that older files stay valid."""
+    """A configuration as JSON: what a checkpoint is known by.  Options that are off are left out, so that older files
+    stay valid."""
     return asdict(config, filter=lambda a, value: not (a.metadata.get("option") and value == a.default))
 
 

@@ -1,8 +1,8 @@
 """Training under a policy: a float recogniser and a plan in, a training module that computes the NNA's integers out.
 
-The float weights start the training module, real data calibrate its scales, and then every step's forward pass is what the machine
-will do.  The checkpoint holds the float weights, scales, learned quantiser parameters and masks, the plan itself, and the front end
-(features, normalisation, tokens): all that compiling needs.  The loop: `nnac.train.loop`.
+The float weights start the training module, real data calibrate its scales, and then every step's forward pass is what
+the machine will do.  The checkpoint holds the float weights, scales, learned quantiser parameters and masks, the plan
+itself, and the front end (features, normalisation, tokens): all that compiling needs.  The loop: `nnac.train.loop`.
 """
 
 from __future__ import annotations
@@ -53,19 +53,22 @@ class PolicyConfig(Pace):
     flat: float = 0.0
     calibration: int = field(default=128, validator=ge(1))     # utterances
     train_utterances: int | None = None                        # None: all of the split
-    distil: float = field(default=0.0, validator=ge(0.0), metadata=OPTION)    # weight of the float network's word (`distil.divergence`)
+    # weight of the float network's word (`distil.divergence`)
+    distil: float = field(default=0.0, validator=ge(0.0), metadata=OPTION)
 
     @classmethod
     def of(cls, plan: Plan, **given: Any) -> Self:
         """The plan's own pace, with what is ``given`` (not None) in its place."""
         t = plan.training
         said: dict[str, Any] = dict(steps=t.total, learning_rate=t.learning_rate, warmup=t.warmup, seed=t.seed)
-        known = [(k, v) for source in (said, given) for k, v in source.items() if v is not None]      # None takes nothing back
+        # None takes nothing back
+        known = [(k, v) for source in (said, given) for k, v in source.items() if v is not None]
         return cls(**dict(known))
 
 
 class ModuleLearner:
-    """A training module and its compression schedule: what policies of all families share.  A family adds its loss and its measure."""
+    """A training module and its compression schedule: what policies of all families share.  A family adds its loss and
+    its measure."""
 
     def __init__(self, module: GraphModule, steps: int, steps_per_epoch: int) -> None:
         self.model, self.steps = module, steps
@@ -94,7 +97,8 @@ class PolicyLearner(ModuleLearner):
 
     model: Transducer
 
-    def __init__(self, module: Transducer, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None, distil: float = 0.0) -> None:
+    def __init__(self, module: Transducer, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None,
+                 distil: float = 0.0) -> None:
         super().__init__(module, steps, steps_per_epoch)
         self.teacher, self.distil = teacher, distil
 
@@ -104,9 +108,11 @@ class PolicyLearner(ModuleLearner):
         total = loss + self.compression.regulariser() * len(batch)
         if self.teacher is not None:
             # bfloat16 is for the teacher only: the module's own integers need every bit of float32
-            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=batch.features.is_cuda and torch.cuda.is_bf16_supported()):
+            with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=batch.features.is_cuda
+                                                 and torch.cuda.is_bf16_supported()):
                 taught, _ = self.teacher(batch.features, batch.lengths, batch.tokens.T)
-            total = total + self.distil * divergence(logits, taught.float(), batch.tokens, lengths, batch.token_counts).sum()
+            total = total + self.distil * divergence(logits, taught.float(), batch.tokens, lengths,
+                                                     batch.token_counts).sum()
         return total, float(loss.detach())
 
     def evaluate(self, dev: Heard) -> float:
@@ -123,7 +129,8 @@ def front_end(recogniser: Recogniser) -> FrontEnd:
 
 
 def build_module(plan: Plan, recogniser: Recogniser) -> Transducer:
-    """The training module of ``plan`` on the weights of a float recogniser.  TrainingError if they are not of one model."""
+    """The training module of ``plan`` on the weights of a float recogniser.  TrainingError if they are not of one
+    model."""
     try:
         return Transducer(lower_plan(plan), recogniser.model.state_dict(), plan)
     except FloatWeightsError as error:
@@ -154,7 +161,8 @@ class PolicyTask:
         return self.config
 
     def to_json(self) -> dict:
-        return {"plan": self.plan.to_json(), "config": settings(self.config), "float_path": self.float_path, "corpus": self.corpus, "out": self.out}
+        return {"plan": self.plan.to_json(), "config": settings(self.config), "float_path": self.float_path,
+                "corpus": self.corpus, "out": self.out}
 
     @classmethod
     def from_json(cls, data: dict) -> PolicyTask:
@@ -162,7 +170,8 @@ class PolicyTask:
                    *(checked(str, data[k], k) for k in ("float_path", "corpus", "out")))
 
     def identity(self) -> dict:
-        return {"config": settings(self.config), "plan": self.plan.digest, "float": checkpoint.digest_of(self.float_path)}
+        return {"config": settings(self.config), "plan": self.plan.digest,
+                "float": checkpoint.digest_of(self.float_path)}
 
     def prepare(self) -> tuple[PolicyLearner, Examples, Heard]:
         torch.manual_seed(self.config.seed)
@@ -180,14 +189,17 @@ class PolicyTask:
 
     def finish(self, learner: PolicyLearner, examples: Examples, report: dict) -> dict:
         recogniser = load_recogniser(self.float_path)
-        training = dict(steps=report["step"], dev_wer=round(report["dev"], 3), baseline=recogniser.training, **report["identity"])
+        training = dict(steps=report["step"], dev_wer=round(report["dev"], 3), baseline=recogniser.training,
+                        **report["identity"])
         save_module(self.out, learner.model, self.plan, front_end(recogniser), training)
         return {}
 
 
-def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, end: FrontEnd | TextEnd | TensorEnd, training: dict) -> None:
+def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, end: FrontEnd | TextEnd | TensorEnd,
+                training: dict) -> None:
     """The trained module with its plan and front end, as one checkpoint."""
-    checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=end.to_json(), training=training))
+    checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=end.to_json(),
+                                                    training=training))
 
 
 @frozen(eq=False)
@@ -209,7 +221,8 @@ class Trained:
 
     def __str__(self) -> str:
         said = ", ".join(f"{k} {v}" for k, v in self.training.items() if isinstance(v, (int, float, str)))
-        return f"trained module of policy {self.plan.name} for `{self.plan.target.name}`{f' ({said})' if said else ''}\n{self.module.summary()}"
+        return (f"trained module of policy {self.plan.name} for "
+                f"`{self.plan.target.name}`{f' ({said})' if said else ''}\n{self.module.summary()}")
 
 
 def load_module(path: str | os.PathLike) -> Trained:
@@ -243,9 +256,11 @@ def task(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, o
     return made
 
 
-def train(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike, config: PolicyConfig | None = None,
+def train(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike,
+          config: PolicyConfig | None = None,
           processes: int | None = None, quiet: bool = False, run: Run | None = None) -> list[dict]:
-    """Train under ``plan`` and write the module to ``out``; returns what was reported.  Resumes, and repeats nothing that is done.
+    """Train under ``plan`` and write the module to ``out``; returns what was reported.  Resumes, and repeats nothing
+    that is done.
 
     processes, run, errors: as `loop.train`
     """

@@ -1,7 +1,7 @@
 """Processes of a training: how they are started, meet, compute, and are stopped.
 
-Started by `nnac.train.loop.train` on one machine, or by torchrun on several.  Ctrl-C ends a step, saves the state and leaves; a second
-one leaves at once.
+Started by `nnac.train.loop.train` on one machine, or by torchrun on several.  Ctrl-C ends a step, saves the state and
+leaves; a second one leaves at once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def interruptible(then: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """Within: the first SIGINT is noted (``asked()`` becomes true, ``then`` is called); the next does what it always did."""
+    """Within: the first SIGINT is noted (``asked()`` becomes true, ``then`` is called); the next does what it always
+    did."""
     seen: list[int] = []
     if threading.current_thread() is not threading.main_thread():     # signals are the main thread's
         yield lambda: False
@@ -72,7 +73,8 @@ def device_of(name: str, rank: int = 0) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: each step asks for the same tensors again, and fresh pages cost 10 % of it (measured).
+    """Tell glibc to keep what is freed: each step asks for the same tensors again, and fresh pages cost 10 % of it
+    (measured).
 
     Nothing happens with another C library.
     """
@@ -102,7 +104,8 @@ def run_processes(job: dict, world: int, report: Report) -> None:
 
         try:
             for rank in range(world):
-                with open(f"{folder}/stderr{rank}", "wb") as log:      # a file: a full pipe that nobody reads would stop the rank
+                # a file: a full pipe that nobody reads would stop the rank
+                with open(f"{folder}/stderr{rank}", "wb") as log:
                     out = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
                     own = {**environment, "RANK": str(rank)}
                     # a session of their own: a terminal's Ctrl-C reaches them once, through this program

@@ -1,11 +1,13 @@
 """Weights to integers in training: one method, one mask, one regulariser, one hard compressor, composed.
 
-    codes, scale = quantiser(w)      # codes float32 [rows, cols], exact integers;  scale float32 [rows];  w_hat = codes * scale[:, None]
+    codes, scale = quantiser(w)
+    # codes float32 [rows, cols], exact integers;  scale float32 [rows];  w_hat = codes * scale[:, None]
 
-The codes carry the whole gradient: backward, they stand for ``w_hat / scale``, so whoever multiplies with ``codes * scale`` gives the
-weights and the learned sizes their gradient by the chain rule and treats the scale as a constant (it has no gradient of its own).
-`WeightQuantiser` settles one matrix one way; `KernelQuantiser` a matrix of parts with ways of their own (gates; the two kernels of an
-LSTM that share an accumulator).  Both have the same calls.  Everything that changes is in the state_dict.
+The codes carry the whole gradient: backward, they stand for ``w_hat / scale``, so whoever multiplies with ``codes *
+scale`` gives the weights and the learned sizes their gradient by the chain rule and treats the scale as a constant (it
+has no gradient of its own). `WeightQuantiser` settles one matrix one way; `KernelQuantiser` a matrix of parts with ways
+of their own (gates; the two kernels of an LSTM that share an accumulator).  Both have the same calls.  Everything that
+changes is in the state_dict.
 """
 
 from __future__ import annotations
@@ -54,9 +56,11 @@ class _Scheduled(nn.Module):
 class WeightQuantiser(_Scheduled):
     """One matrix, one way.  See the module.
 
-    weight  float [rows, cols], what training starts from: learned sizes and centroids are fitted to it, and fitted once more at the first
+    weight  float [rows, cols], what training starts from: learned sizes and centroids are fitted to it, and fitted once
+            more at the first
     forward pass, since the matrix passed there may be scaled (`acc32`).     name  for messages
-    kernels  columns of each kernel in it (two that share an accumulator stand side by side); None: it is one.  Each is pruned by itself:
+    kernels  columns of each kernel in it (two that share an accumulator stand side by side); None: it is one.  Each is
+             pruned by itself:
     together, the one whose input has the larger scale would keep its weights at the other's cost
     """
 
@@ -108,7 +112,8 @@ class WeightQuantiser(_Scheduled):
         return None if self.mask is None else self.layout.grouped(self.mask)
 
     def _fitted(self, w: Tensor) -> dict[str, Tensor]:
-        return self.settings.method.start(self.layout.grouped(w if self.mask is None else w * self.mask), self._live, self.settings.bits)
+        return self.settings.method.start(self.layout.grouped(w if self.mask is None else w * self.mask), self._live,
+                                          self.settings.bits)
 
     def _grid(self, w: Tensor, training: bool) -> Grid:
         return self.settings.method.grid(self.state, self.layout.grouped(w), self._live, self.settings.bits, training)
@@ -160,10 +165,12 @@ class WeightQuantiser(_Scheduled):
 
             codes = exact(x, grid.nearest(x.detach()), grid.unit)
         else:
-            codes = self.settings.method.codes(self.state, x, grid, self.settings.bits, self.clock if self.training else None)
+            codes = self.settings.method.codes(self.state, x, grid, self.settings.bits, self.clock if self.training
+                                               else None)
         codes = self.layout.ungrouped(codes)
         if self.mask is not None:
-            codes = codes * self.mask                      # grids without a zero would give the dead their smallest level
+            # grids without a zero would give the dead their smallest level
+            codes = codes * self.mask
         return codes, unit
 
     def grid(self, w: Tensor) -> Grid:
@@ -208,18 +215,20 @@ class WeightQuantiser(_Scheduled):
 
     def regulariser(self, w: Tensor) -> Tensor:
         """The regulariser's term in the loss at its present strength: a scalar."""
-        strength = self.settings.regularise.strength_at(self.clock) if self.regularises else 0.0  # type: ignore[union-attr]
+        regularise: Any = self.settings.regularise if self.regularises else None
+        strength = regularise.strength_at(self.clock) if regularise is not None else 0.0
         if strength == 0.0:
             return w.new_zeros(())
         if not self.started:
             self.restart(w)
         w = w.float()
         grid = self.grid(w if self.mask is None else w * self.mask)
-        return strength * self.settings.regularise.penalty(self.layout.grouped(w), grid, self._live)  # type: ignore[union-attr]
+        return strength * regularise.penalty(self.layout.grouped(w), grid, self._live)
 
     @torch.no_grad()
     def on_step(self, step: int, w: Tensor) -> bool:
-        """Run the schedules after optimiser step number ``step``; True if ``w`` was changed in place (pruned, hard-compressed)."""
+        """Run the schedules after optimiser step number ``step``; True if ``w`` was changed in place (pruned,
+        hard-compressed)."""
         changed = self.renew(step, w)
         if self.hardens:
             self.harden(w)
@@ -229,7 +238,9 @@ class WeightQuantiser(_Scheduled):
     def hardens(self) -> bool:
         """Whether the hard compressor is due now."""
         s = self.settings
-        return s.method is not None and s.harden is not None and not self.frozen and s.harden.due(self.clock)  # type: ignore[attr-defined]
+        if s.method is None or s.harden is None or self.frozen:
+            return False
+        return s.harden.due(self.clock)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def renew(self, step: int, w: Tensor) -> bool:
@@ -238,12 +249,14 @@ class WeightQuantiser(_Scheduled):
         if self.frozen:
             return False
         changed, s = False, self.settings
-        if s.sparsity is not None and s.sparsity.due(self.clock):  # type: ignore[attr-defined]
+        sparsity: Any = s.sparsity
+        if sparsity is not None and sparsity.due(self.clock):
             assert self.mask is not None
-            parts = zip(w.detach().float().split(self.kernels, 1), self.mask.split(self.kernels, 1), self.memory.split(1), strict=True)
-            self.mask = torch.cat([s.sparsity.choose(part, mask, self.clock, memory, s.gates)  # type: ignore[attr-defined]
+            parts = zip(w.detach().float().split(self.kernels, 1), self.mask.split(self.kernels, 1),
+                        self.memory.split(1), strict=True)
+            self.mask = torch.cat([sparsity.choose(part, mask, self.clock, memory, s.gates)
                                    for part, mask, memory in parts], 1)
-            if s.sparsity.monotone and self.mask is not None:  # type: ignore[attr-defined]
+            if sparsity.monotone and self.mask is not None:
                 w.mul_(self.mask)
                 changed = True
         if s.method is None:
@@ -284,7 +297,8 @@ class WeightQuantiser(_Scheduled):
         return grid
 
     def keep(self, grid: Grid | None) -> None:
-        """From now on this grid, whatever the weights; hardened weights stay where they are, also those placed by bounds of its own."""
+        """From now on this grid, whatever the weights; hardened weights stay where they are, also those placed by
+        bounds of its own."""
         if grid is not None:
             self.frozen_unit.copy_(grid.unit if isinstance(grid, Codebook) else grid.step)
             if self.frozen_codes is not None:
@@ -321,11 +335,13 @@ class Part:
 class KernelQuantiser(_Scheduled):
     """A matrix of parts, each compressed its own way: the same calls as `WeightQuantiser`.
 
-    Parts of the same rows share the scale of those rows, since their products meet in one accumulator: each part's levels become integer
-    multiples of the common unit, which is the largest reach among them over 127 (4-bit levels of equal reach move by less than 1 %).
+    Parts of the same rows share the scale of those rows, since their products meet in one accumulator: each part's
+    levels become integer multiples of the common unit, which is the largest reach among them over 127 (4-bit levels of
+    equal reach move by less than 1 %).
     """
 
-    def __init__(self, parts: list[tuple[Part, WeightQuantiser]], shape: tuple[int, int], *, training: Training | None = None) -> None:
+    def __init__(self, parts: list[tuple[Part, WeightQuantiser]], shape: tuple[int, int], *, training: Training |
+                 None = None) -> None:
         super().__init__(training)
         self.parts, self.quantisers, self.shape = [p for p, _ in parts], nn.ModuleList(q for _, q in parts), shape
         covered = torch.zeros(shape, dtype=torch.int64)
@@ -358,7 +374,8 @@ class KernelQuantiser(_Scheduled):
         unit = torch.zeros(self.shape[0], device=w.device)
         for p, q in self.pairs:
             unit[p.top: p.bottom] = torch.maximum(unit[p.top: p.bottom], q.reach(p.of(w)) / q.top)
-        for p, q in self.pairs:                            # a scale that one part's rows share is shared by all parts of those rows
+        # a scale that one part's rows share is shared by all parts of those rows
+        for p, q in self.pairs:
             unit[p.top: p.bottom] = q.layout.rows_of(q.layout.groups_of(unit[p.top: p.bottom]))
         for p, q in self.pairs:
             unit[p.top: p.bottom] = q.layout.rows_of(q.layout.groups_of(unit[p.top: p.bottom]))
@@ -372,7 +389,8 @@ class KernelQuantiser(_Scheduled):
         bands: dict[int, list[tuple[int, Tensor]]] = {}
         for p, codes, _ in pieces:
             bands.setdefault(p.top, []).append((p.left, codes))
-        return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1) for _, band in sorted(bands.items())]), scale
+        return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1) for _,
+                          band in sorted(bands.items())]), scale
 
     def regulariser(self, w: Tensor) -> Tensor:
         """The sum of the parts' terms."""
@@ -411,7 +429,8 @@ class KernelQuantiser(_Scheduled):
 
     def sparsity(self) -> float:
         """The share of dead weights."""
-        return sum(q.sparsity() * q.layout.rows * q.layout.cols for _, q in self.pairs) / (self.shape[0] * self.shape[1])
+        return sum(q.sparsity() * q.layout.rows * q.layout.cols for _,
+                   q in self.pairs) / (self.shape[0] * self.shape[1])
 
     def describe(self) -> str:
         return " | ".join(f"[{p.top}:{p.bottom}, {p.left}:{p.right}] {q.describe()}" for p, q in self.pairs)
@@ -420,7 +439,8 @@ class KernelQuantiser(_Scheduled):
 def quantiser_for(plan: Plan, kernel: str, weight: Tensor) -> WeightQuantiser | KernelQuantiser:
     """The quantiser of a kernel as a plan settles it.
 
-    kernel  its path; for two kernels that share an accumulator, that of the left one (``….input``): ``weight`` is then [rows, both]
+    kernel  its path; for two kernels that share an accumulator, that of the left one (``….input``): ``weight`` is then
+            [rows, both]
     Gates that are settled unlike their kernel get quantisers of their own, and so do two kernels that differ.
     """
     kernels = plan.graph.kernels
@@ -440,11 +460,13 @@ def quantiser_for(plan: Plan, kernel: str, weight: Tensor) -> WeightQuantiser | 
     parts, left = [], 0
     for n in names:
         right = left + kernels[n].cols
-        blocks = [(s, i * first.gate_rows, (i + 1) * first.gate_rows, 1) for i, s in enumerate(plan.gates(n))] if split else [
+        blocks = [(s, i * first.gate_rows, (i + 1) * first.gate_rows, 1) for i,
+                  s in enumerate(plan.gates(n))] if split else [
             (plan[n], 0, first.rows, gates)]
         for site, top, bottom, inner in blocks:
             part = Part(top, bottom, left, right)
-            parts.append((part, WeightQuantiser(Settings.of_site(site, inner), part.of(weight), name=site.path, training=plan.training)))
+            parts.append((part, WeightQuantiser(Settings.of_site(site, inner), part.of(weight), name=site.path,
+                                                training=plan.training)))
         left = right
     return KernelQuantiser(parts, (first.rows, left), training=plan.training)
 

@@ -1,13 +1,14 @@
-"""RNN-T loss in plain PyTorch: forward and backward variables in one sweep over anti-diagonals, the gradient in closed form.
+"""RNN-T loss in plain PyTorch: forward and backward variables in one sweep over anti-diagonals, the gradient in closed
+form.
 
 In:  logits [B, T, U+1, V] (or already gathered log-probabilities).   Out: -log P(targets | logits) per utterance.
-Every step is x_n[u] = logaddexp(x_{n-1}[u] + blank[n, u], x_{n-1}[u-1] + label[n, u]) with n = t + u.  alpha reads the weights of
-the node it leaves; beta, on the lattice turned by 180 degrees utterance by utterance, those of the node it enters; so both are
-rows of one batch of 2B, and there are T + U - 1 steps, whatever T x U.  The lattice is float64: occupancies are exponentials of
-sums near -500, where float32 keeps three digits.
+Every step is x_n[u] = logaddexp(x_{n-1}[u] + blank[n, u], x_{n-1}[u-1] + label[n, u]) with n = t + u.  alpha reads the
+weights of the node it leaves; beta, on the lattice turned by 180 degrees utterance by utterance, those of the node it
+enters; so both are rows of one batch of 2B, and there are T + U - 1 steps, whatever T x U.  The lattice is float64:
+occupancies are exponentials of sums near -500, where float32 keeps three digits.
 
-Source: Graves 2012 (arXiv 1211.3711) for the recursion; the skewed sweep and FastEmit as one factor (arXiv 2010.11148) are the
-usual rearrangements.
+Source: Graves 2012 (arXiv 1211.3711) for the recursion; the skewed sweep and FastEmit as one factor (arXiv 2010.11148)
+are the usual rearrangements.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _unskew(y: Tensor, T: int) -> Tensor:
 
 
 def occupancies(blank: Tensor, label: Tensor, frames: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of the two arcs that leave each node -> (log P [B], P(blank arc) [B, T, U+1], P(label arc) [B, T, U+1]).
+    """Log-probabilities of the two arcs that leave each node -> (log P [B], P(blank arc) [B, T, U+1], P(label arc) [B,
+    T, U+1]).
 
     blank, label  [B, T, U+1]; the last column of label is not read      frames [B] >= 1, labels [B] >= 0
     The probabilities are those of passing the arc, given the targets; zero outside an utterance.
@@ -90,7 +92,8 @@ def occupancies(blank: Tensor, label: Tensor, frames: Tensor, labels: Tensor) ->
 
 class _RnntLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int, fastemit: float) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int,
+                fastemit: float) -> Tensor:
         normaliser = logits.logsumexp(-1)
         wanted = torch.full(logits.shape[:1] + logits.shape[2:3], blank, dtype=torch.long, device=logits.device)
         wanted[:, :-1] = targets
@@ -98,7 +101,8 @@ class _RnntLoss(torch.autograd.Function):
         log_p, through_blank, through_label = occupancies(
             logits[..., blank] - normaliser, logits.gather(-1, index)[..., 0] - normaliser, frames, labels
         )
-        ctx.save_for_backward(logits, normaliser, index, through_blank.to(logits), ((1.0 + fastemit) * through_label).to(logits))
+        ctx.save_for_backward(logits, normaliser, index, through_blank.to(logits),
+                              ((1.0 + fastemit) * through_label).to(logits))
         ctx.blank = blank
         return -log_p.to(logits)
 
@@ -113,13 +117,15 @@ class _RnntLoss(torch.autograd.Function):
 
 
 def check_lengths(B: int, T: int, W: int, V: int, targets: Tensor, frames: Tensor, labels: Tensor, blank: int) -> None:
-    """ValueError where targets or lengths do not fit [B, T, W, V]: a wrong id would be read from another token's memory."""
+    """ValueError where targets or lengths do not fit [B, T, W, V]: a wrong id would be read from another token's
+    memory."""
     if targets.shape != (B, W - 1) or frames.shape != (B,) or labels.shape != (B,):
         raise ValueError(
             f"for logits [{B}, {T}, {W}, {V}]: targets must be [{B}, {W - 1}], lengths [{B}]; "
             f"got {list(targets.shape)}, {list(frames.shape)}, {list(labels.shape)}"
         )
-    if B and not (int(frames.min()) >= 1 and int(frames.max()) <= T and int(labels.min()) >= 0 and int(labels.max()) <= W - 1):
+    if B and not (int(frames.min()) >= 1 and int(frames.max()) <= T and int(labels.min()) >= 0
+                  and int(labels.max()) <= W - 1):
         raise ValueError(
             f"lengths out of range: frames {int(frames.min())}-{int(frames.max())} of {T}, "
             f"labels {int(labels.min())}-{int(labels.max())} of {W - 1}"
@@ -130,11 +136,13 @@ def check_lengths(B: int, T: int, W: int, V: int, targets: Tensor, frames: Tenso
 
 
 def rnnt_loss(
-    logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int = 0, reduction: str = "mean", fastemit: float = 0.0
+    logits: Tensor, targets: Tensor, frames: Tensor, labels: Tensor, blank: int = 0, reduction: str = "mean",
+              fastemit: float = 0.0
 ) -> Tensor:
     """-log P(targets) of an RNN-T.
 
-    logits  [B, T, U+1, V] raw, float32 or float64      targets  [B, U] ids      frames, labels  [B] lengths (T_b >= 1, U_b >= 0)
+    logits  [B, T, U+1, V] raw, float32 or float64      targets  [B, U] ids
+    frames, labels  [B] lengths (T_b >= 1, U_b >= 0)
     reduction  "none" [B], "sum" or "mean" over utterances      fastemit  extra weight of label arcs in the gradient
     """
     if logits.dtype not in (torch.float32, torch.float64):

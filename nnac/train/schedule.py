@@ -5,11 +5,12 @@
         loss = model(batch) + compression.regulariser()
         loss.backward(); optimiser.step()
         compression.on_step(step)                                          # hard compressor, pruning, annealing, ramps
-    compression.finish()                                                   # final hard compression: weights are what the NNA will hold
+    compression.finish()
+    # final hard compression: weights are what the NNA will hold
 
-A step number is the count of optimiser steps done.  All that changes lives in the model's own state_dict (`WeightQuantiser` keeps its
-clock, masks, centroids there), so a training stopped at any step and resumed gives the same weights, bit for bit.
-Pieces of a model take part by one method, ``compressed_weights``, which yields `Slot`s.
+A step number is the count of optimiser steps done.  All that changes lives in the model's own state_dict
+(`WeightQuantiser` keeps its clock, masks, centroids there), so a training stopped at any step and resumed gives the
+same weights, bit for bit. Pieces of a model take part by one method, ``compressed_weights``, which yields `Slot`s.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Slot:
 class Compression:
     """All schedules of a model behind one call.  See the module.
 
-    steps, steps_per_epoch   the length of training, for moments given as percentages or epochs; None keeps what the quantisers know
+    steps, steps_per_epoch
+    the length of training, for moments given as percentages or epochs; None keeps what the quantisers know
     """
 
     def __init__(self, module: nn.Module, steps: int | None = None, steps_per_epoch: int | None = None) -> None:
@@ -77,11 +79,13 @@ class Compression:
                     slot.write(weight)
 
     def regulariser(self) -> Any:
-        """The sum of all regularisers at their present strength, to add to the loss: a scalar tensor, or 0.0 when there is none."""
+        """The sum of all regularisers at their present strength, to add to the loss: a scalar tensor, or 0.0 when there
+        is none."""
         return sum((s.quantiser.regulariser(s.read()) for s in self.slots if s.quantiser.regularises), start=0.0)
 
     def finish(self) -> None:
-        """The final hard compression: each weight becomes exactly what its codes say, and the codes never change again."""
+        """The final hard compression: each weight becomes exactly what its codes say, and the codes never change
+        again."""
         import torch
 
         with torch.no_grad():

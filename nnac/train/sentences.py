@@ -27,16 +27,19 @@ class TextError(UserError):
 
 
 def read_sentences(path: str | os.PathLike[str]) -> list[str]:
-    """The sentences of a UTF-8 text file, one a line; empty lines say nothing.  TextError: too few; FileError: it cannot be read."""
+    """The sentences of a UTF-8 text file, one a line; empty lines say nothing.  TextError: too few; FileError: it
+    cannot be read."""
     found = [" ".join(line.split()) for line in read_text(path).splitlines()]
     found = [line for line in found if line]
     if len(found) < 2 * EVERY:
-        raise TextError(f"{path}: {len(found)} sentences (one a line) are too few to learn from; {2 * EVERY} is the least")
+        raise TextError(f"{path}: {len(found)} sentences (one a line) are too few to learn from; {2 * EVERY} is the "
+                        f"least")
     return found
 
 
 def divided(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(to learn from, to be judged by): every twentieth sentence is held back, and so is each that equals one of those."""
+    """(to learn from, to be judged by): every twentieth sentence is held back, and so is each that equals one of
+    those."""
     held = list(dict.fromkeys(texts[::EVERY]))
     return [t for t in texts if t not in set(held)], held
 

@@ -36,7 +36,8 @@ class Settings:
         """The settings that a plan holds for a kernel or a gate."""
         w = site.weights
         assert w is not None, f"{site.path} has no weights"
-        return cls(w.method, w.bits, w.granularity.kind, w.granularity.size, gates, site.regularise, site.harden, site.sparsity)
+        return cls(w.method, w.bits, w.granularity.kind, w.granularity.size, gates, site.regularise, site.harden,
+                   site.sparsity)
 
     def __str__(self) -> str:
         if self.method is None:
@@ -79,7 +80,8 @@ class Layout:
 
     @property
     def groups(self) -> int:
-        return {"tensor": 1, "gate": max(1, self.gates), "channel": self.rows, "group": self.rows * self.per_row}[self.granularity]
+        return {"tensor": 1, "gate": max(1, self.gates), "channel": self.rows,
+                "group": self.rows * self.per_row}[self.granularity]
 
     def grouped(self, w: Tensor) -> Tensor:
         """[rows, cols] as [G, n]."""

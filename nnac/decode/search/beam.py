@@ -223,7 +223,8 @@ class _Prefixes:
         self._languages = [_Kept() for _ in fusion.models]
         self._worth = _Kept()
         self._first: NDArray | None = None                                     # what `_internal` first said
-        self._same = 0                                                         # prefixes that said so too; -1: one did not
+        # prefixes that said so too; -1: one did not
+        self._same = 0
 
     def extend(self, parents: NDArray, tokens: NDArray) -> NDArray:
         """The nodes of ``parents`` with one more token each."""

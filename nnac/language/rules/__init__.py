@@ -30,7 +30,8 @@ def checking() -> tuple[Rule, ...]:
 
 
 def run_rules(r: Resolution, most: int | None = None) -> None:
-    """Add what the lint rules find to ``r.problems``, at most ``most`` from each.  Without a model only the rules that need none speak."""
+    """Add what the lint rules find to ``r.problems``, at most ``most`` from each.  Without a model only the rules that
+    need none speak."""
     for rule in checking():
         if r.model is not None or rule.code == "incomplete-policy":
             r.problems.extend(islice(rule.check(r), most))

@@ -38,13 +38,16 @@ class Rule:
         return iter(())
 
 
-def problem(code: str, span: Span, message: str, label: str = "", *help: str, severity: Severity = "error", related: tuple[Label, ...] = (),
+def problem(code: str, span: Span, message: str, label: str = "", *help: str, severity: Severity = "error",
+            related: tuple[Label, ...] = (),
             fix: tuple[Edit, ...] = ()) -> Diagnostic:
     return Diagnostic(code, message, (Label(span, label), *related), tuple(h for h in help if h), severity, fix)
 
 
-def by_entry(r: Resolution, setting: str, mask: int | None = None) -> Iterator[tuple[tuple[CompiledRule, Entry] | None, list[int], Any]]:
-    """The sites of a setting grouped by what decided them: (rule and entry, or None for the default), site numbers, value.
+def by_entry(r: Resolution, setting: str, mask: int | None = None) -> Iterator[tuple[tuple[CompiledRule, Entry] | None,
+        list[int], Any]]:
+    """The sites of a setting grouped by what decided them: (rule and entry, or None for the default), site numbers,
+    value.
 
     Rules speak once about a setting of a rule, however many sites it reaches.
     """
@@ -64,7 +67,8 @@ def by_entry(r: Resolution, setting: str, mask: int | None = None) -> Iterator[t
 def where(r: Resolution, sites: list[int], count: int = 2) -> str:
     """A few sites in words: ``encoder.lstm[0].input and 7 more``."""
     assert r.sites is not None
-    names = list(dict.fromkeys(r.sites.paths[i].partition(".gate.")[0] if len(sites) > count else r.sites.paths[i] for i in sites))
+    names = list(dict.fromkeys(r.sites.paths[i].partition(".gate.")[0] if len(sites) > count else r.sites.paths[i]
+                               for i in sites))
     shown = ", ".join(names[:count])
     return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
 
@@ -90,5 +94,6 @@ def line_of(span: Span) -> Span:
     return Span(span.source, start, after)
 
 
-__all__ = ["HEADER", "REGISTRY", "CompiledRule", "Entry", "Label", "Resolution", "Rule", "bits", "by_entry", "example", "line_of", "place",
+__all__ = ["HEADER", "REGISTRY", "CompiledRule", "Entry", "Label", "Resolution", "Rule", "bits", "by_entry", "example",
+           "line_of", "place",
            "problem", "where"]

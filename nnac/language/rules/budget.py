@@ -36,21 +36,24 @@ def shown(quantity: str, value: float) -> str:
     return f"{value:,.0f} cycles" if quantity == "cycles" else f"{value:.2f} bits"
 
 
-SPOKEN = {"weights": "the weights take", "sram": "the SRAM in use is", "latency": "computing a step takes", "cycles": "computing a step takes",
+SPOKEN = {"weights": "the weights take", "sram": "the SRAM in use is", "latency": "computing a step takes",
+          "cycles": "computing a step takes",
           "bits_per_weight": "a weight takes"}
 
 
 class BudgetExceeded(Rule):
     """A budget that the policy will not meet, before anything is trained.
 
-    An error where no weights and no schedule could meet it: the compiler would refuse every program.  A warning where the program will probably not
-    meet it, by what is expected of trained weights (bytes as encoded, cycles of the machine's units; within a few per cent for the shipped
-    policies).  The compiler checks the same budgets with exact figures.  The largest contributors are named: that is where fewer bits, more
-    zeros or pinning pay.  Compress those layers further, or raise the budget.
+    An error where no weights and no schedule could meet it: the compiler would refuse every program.  A warning where
+    the program will probably not meet it, by what is expected of trained weights (bytes as encoded, cycles of the
+    machine's units; within a few per cent for the shipped policies).  The compiler checks the same budgets with exact
+    figures.  The largest contributors are named: that is where fewer bits, more zeros or pinning pay.  Compress those
+    layers further, or raise the budget.
     """
 
     code = "budget-exceeded"
-    example = example("layers ** { weights int8 }\nlayers joint.activation { place cpu }\nbudget { weights <= 1 MiB; latency <= 10 us }")
+    example = example("layers ** { weights int8 }\nlayers joint.activation { place cpu }\nbudget { weights <= 1 MiB; "
+                      "latency <= 10 us }")
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         cost = estimated(r) if r.budgets else None
@@ -63,18 +66,21 @@ class BudgetExceeded(Rule):
                 continue
             most = ", ".join(f"{path} {shown(budget.quantity, v)}" for path, v in cost.contributors(budget.quantity))
             impossible = least > budget.limit
-            how = f"at least {shown(budget.quantity, least)}" if impossible else f"about {shown(budget.quantity, value)}"
+            how = (f"at least {shown(budget.quantity, least)}" if impossible
+                   else f"about {shown(budget.quantity, value)}")
             label = "whatever the weights" if impossible else "expected; the compiler decides"
             yield problem(self.code, statement.span(bound), f"{SPOKEN[budget.quantity]} {how}, over the budget of "
-                          f"{shown(budget.quantity, budget.limit)}", label, f"the largest: {most}", severity="error" if impossible else "warning")
+                          f"{shown(budget.quantity, budget.limit)}", label, f"the largest: {most}", severity="error"
+                          if impossible else "warning")
 
 
 class FramesWait(Rule):
     """A latency budget beside `frames`: the wait for the frames that are computed together is not in it.
 
-    `latency` is time of computing: what one encoder step costs (a call over several steps counts in equal parts) with the prediction and joint
-    steps that follow it.  With `frames 4` the first of four steps also waits until the other three have been spoken, and for the whole call:
-    often far more than any computing.  Whoever speaks waits for both.  A warning where the wait alone is longer than the budget.
+    `latency` is time of computing: what one encoder step costs (a call over several steps counts in equal parts) with
+    the prediction and joint steps that follow it.  With `frames 4` the first of four steps also waits until the other
+    three have been spoken, and for the whole call: often far more than any computing.  Whoever speaks waits for both.
+    A warning where the wait alone is longer than the budget.
     """
 
     code = "frames-wait"
@@ -88,17 +94,22 @@ class FramesWait(Rule):
                 continue
             frames = cost.plan.frames("encoder")
             winners = [w for w in r.winners["frames"].values() if w[1].value == frames]
-            related = (Label(r.entry_span(r.rules[winners[0][0]], winners[0][1]), "computed together"),) if winners else ()
-            yield problem(self.code, statement.span(bound), f"`latency` is computing only: with `frames {frames}` the first of {frames} steps waits "
-                          f"{shown('latency', cost.wait_seconds)} for the others", f"computing takes about {shown('latency', cost.seconds)} a step, "
-                          f"{shown('latency', cost.call_seconds)} a call", "`frames 1` waits for nothing and reads more weights a step",
+            related = (Label(r.entry_span(r.rules[winners[0][0]], winners[0][1]), "computed together"),
+                       ) if winners else ()
+            yield problem(self.code, statement.span(bound),
+                          f"`latency` is computing only: with `frames {frames}` the first of {frames} steps waits "
+                          f"{shown('latency', cost.wait_seconds)} for the others",
+                          f"computing takes about {shown('latency', cost.seconds)} a step, "
+                          f"{shown('latency', cost.call_seconds)} a call",
+                          "`frames 1` waits for nothing and reads more weights a step",
                           severity="warning" if cost.wait_seconds > budget.limit else "note", related=related)
 
 
 class IncompletePolicy(Rule):
     """A policy without a model or a target, and not extended by another.
 
-    Layers and widths cannot be checked without them.  Add `model` and `target`, or extend the policy from one that has them.
+    Layers and widths cannot be checked without them.  Add `model` and `target`, or extend the policy from one that has
+    them.
     """
 
     code = "incomplete-policy"

@@ -21,9 +21,12 @@ class FusionDomain(Rule):
     example = example("layers ** { weights int8 }\ndecode { search beam(8); fusion density_ratio(0.3, 0.2) }")
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
-        if r.decode is not None and r.decode.search == "beam" and r.decode.fusion != "none" and "fusion" in r.decode_nodes:
+        if (r.decode is not None and r.decode.search == "beam" and r.decode.fusion != "none"
+                and "fusion" in r.decode_nodes):
             statement, setting = r.decode_nodes["fusion"]
             yield problem(
-                self.code, statement.span(setting), f"`{r.decode.fusion}` belongs to one domain: on other sentences it does "
-                "harm", "of every sentence that the program hears", "weights are found by `nnac tune-fusion` on sentences of "
+                self.code, statement.span(setting),
+                          f"`{r.decode.fusion}` belongs to one domain: on other sentences it does "
+                "harm", "of every sentence that the program hears",
+                          "weights are found by `nnac tune-fusion` on sentences of "
                 "that domain; `nnac run --search beam` sets the block aside", severity="note")

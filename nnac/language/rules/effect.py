@@ -38,15 +38,17 @@ class NoEffect(Rule):
 
     @staticmethod
     def who(setting: str) -> str:
-        return {"kernel": "kernels and gates", "layer": "layers", "recurrent": "recurrent layers", "weighted": "layers with products",
+        return {"kernel": "kernels and gates", "layer": "layers", "recurrent": "recurrent layers",
+                "weighted": "layers with products",
                 "encoder": "layers of the encoder"}[SETTINGS[setting].level]
 
 
 class Overridden(Rule):
     """A setting that later rules of the same policy override everywhere.
 
-    Later rules win, setting by setting; what nothing is left of is misleading to read.  Move the rule after the one that hides it, or
-    remove the setting.  Overriding a policy that one extends is not reported: that is what extending is for.
+    Later rules win, setting by setting; what nothing is left of is misleading to read.  Move the rule after the one
+    that hides it, or remove the setting.  Overriding a policy that one extends is not reported: that is what extending
+    is for.
     """
 
     code = "overridden"
@@ -82,7 +84,8 @@ class EmptyRule(Rule):
             node: s.Rule = rule.statement.node
             if not node.settings:
                 span = rule.statement.span(node)
-                yield problem(self.code, span, f"`layers {spelled(node.selectors[0])}` says nothing", "", "remove it", severity="warning",
+                yield problem(self.code, span, f"`layers {spelled(node.selectors[0])}` says nothing", "", "remove it",
+                              severity="warning",
                               fix=(Edit(line_of(span), ""),))
 
 
@@ -103,8 +106,10 @@ class UnusedParameter(Rule):
             if name not in r.names.used and name not in mentioned and statement.policy is r.policy:
                 node = statement.node
                 word = "let" if isinstance(node, s.Let) else "sweep"
-                yield problem(self.code, statement.span(node.name), f"nothing uses `{name}`", "", f"use it, or remove the `{word}`",
-                              severity="warning", fix=(Edit(line_of(statement.span(node)), ""),) if word == "let" else ())
+                yield problem(self.code, statement.span(node.name), f"nothing uses `{name}`", "",
+                              f"use it, or remove the `{word}`",
+                              severity="warning", fix=(Edit(line_of(statement.span(node)), ""),) if word == "let"
+                              else ())
 
 
 def _value(node: s.Let | s.Sweep) -> s.Node:

@@ -1,4 +1,5 @@
-"""Rules about what the operators take: methods that no operator can hold, and methods that decide nothing where arithmetic decides."""
+"""Rules about what the operators take: methods that no operator can hold, and methods that decide nothing where
+arithmetic decides."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ Found = tuple[str, str, Severity] | None                                      # 
 class UnsuitableMethod(Rule):
     """A method in a place whose operators cannot hold what it makes.
 
-    Integers have an exact zero, so a grid without one is for weights below 8 bits only; clips that differ (PACT, two-sided PACT) need a zero
-    point, which linear layers, layer norms and recurrent layers fold in and nothing else does; recurrent kernels and embeddings are int8
-    (or narrower), not int16.  Training or the compiler would stop there.  Choose a symmetric method, or int8.
+    Integers have an exact zero, so a grid without one is for weights below 8 bits only; clips that differ (PACT,
+    two-sided PACT) need a zero point, which linear layers, layer norms and recurrent layers fold in and nothing else
+    does; recurrent kernels and embeddings are int8 (or narrower), not int16.  Training or the compiler would stop
+    there.  Choose a symmetric method, or int8.
     """
 
     code = "unsuitable-method"
@@ -27,7 +29,8 @@ class UnsuitableMethod(Rule):
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         if r.model is None or r.sites is None:
             return
-        for setting, why in (("activations", self.activations), ("hidden", self.activations), ("weights", self.weights)):
+        for setting, why in (("activations", self.activations), ("hidden", self.activations),
+                             ("weights", self.weights)):
             mask = r.sites.leaves if setting == "weights" else r.sites.layers
             for decided, sites, _ in by_entry(r, setting, mask):
                 if decided is None:
@@ -35,7 +38,8 @@ class UnsuitableMethod(Rule):
                 found: dict[tuple[str, str, Severity], list[int]] = {}
                 for i in sites:
                     if setting == "activations" and i in r.winners["hidden"]:
-                        continue                                               # `hidden` decides there, and is asked itself
+                        # `hidden` decides there, and is asked itself
+                        continue
                     if (said := why(r, r.model.layer_of(r.sites.paths[i]), decided[1].value)) is not None:
                         found.setdefault(said, []).append(i)
                 for (message, help, severity), at in found.items():
@@ -46,13 +50,16 @@ class UnsuitableMethod(Rule):
         how = value.method
         assert r.model is not None
         if layer.operator.view and layer.inputs[0] in r.model.by_path:
-            return None                                                        # it passes on what it is given: `width-not-used` says so
+            # it passes on what it is given: `width-not-used` says so
+            return None
         if how is None:
             return None
         if getattr(how, "zero_aligned", True) is False:
-            return f"`{how.keyword}(zero_aligned=false)` has no level at zero, and the machine's integers have", "write `zero_aligned=true`", "error"
+            return (f"`{how.keyword}(zero_aligned=false)` has no level at zero, and the machine's integers have",
+                    "write `zero_aligned=true`", "error")
         if how.sides != "both" and not zero_point_fits(r, layer):
-            return f"`{how.keyword}` needs a zero point, which a `{layer.kind}` layer cannot have here", "use `pact_symmetric` or `lsq`", "error"
+            return (f"`{how.keyword}` needs a zero point, which a `{layer.kind}` layer cannot have here",
+                    "use `pact_symmetric` or `lsq`", "error")
         if how.sides == "upper":
             return (f"`{how.keyword}` makes every negative value zero, and a `{layer.kind}` layer has them",
                     "use `pact_symmetric`, `pact_two_sided`", "warning")
@@ -67,23 +74,26 @@ class UnsuitableMethod(Rule):
             return (f"the kernels of a `{layer.kind}` layer hold int{widest} at most, not int{value.multiplied_bits}",
                     f"write `int{widest}`, or `snap=int{widest}`", "error")
         if value.bits >= 8 and getattr(value.method, "zero_aligned", True) is False:
-            return f"{1 << value.bits} levels without a zero do not fit int8", "write `zero_aligned=true`, or fewer bits", "error"
+            return (f"{1 << value.bits} levels without a zero do not fit int8",
+                    "write `zero_aligned=true`, or fewer bits", "error")
         return None
 
 
 def zero_point_fits(r: Resolution, layer: Layer) -> bool:
-    """Whether a layer's output, or the input that it is given (a stack's, at the model's entry), may have a zero point."""
+    """Whether a layer's output, or the input that it is given (a stack's, at the model's entry), may have a zero
+    point."""
     model = r.model
     assert model is not None
-    return may_have_zero_point(layer.path, layer.kind, lambda value: [(reader.kind, reader.path) for reader in model if value in reader.inputs])
+    return may_have_zero_point(layer.path, layer.kind, lambda value: [(reader.kind, reader.path) for reader in model
+                                                                      if value in reader.inputs])
 
 
 class MethodNotUsed(Rule):
     """A method where arithmetic, not data, decides the clip.
 
-    The hidden state of an LSTM or GRU and the output of a table stay within [-1, 1], so their largest integer stands for 1, whatever
-    calibration would find; a hidden state's clip can be said (`fixed`) or learned (`lsq`, `pact_symmetric`), a table's cannot.  Only rules
-    written for such layers alone are reported.
+    The hidden state of an LSTM or GRU and the output of a table stay within [-1, 1], so their largest integer stands
+    for 1, whatever calibration would find; a hidden state's clip can be said (`fixed`) or learned (`lsq`,
+    `pact_symmetric`), a table's cannot.  Only rules written for such layers alone are reported.
     """
 
     code = "method-not-used"
@@ -100,15 +110,18 @@ class MethodNotUsed(Rule):
                 layers = [r.model.layer_of(p) for p in r.sites.named(decided[1].mask)]
                 if all(self.unused(layer, value.method) for layer in layers):
                     recurrent = layers[0].recurrent
-                    yield problem(self.code, place(r, decided), f"`{value.method.keyword}` decides nothing here: the largest integer stands for 1",
-                                  where(r, sites), "say `fixed(1)`, or learn the clip: `lsq`, `pact_symmetric(clip=none)`" if recurrent else
+                    yield problem(self.code, place(r, decided),
+                                  f"`{value.method.keyword}` decides nothing here: the largest integer stands for 1",
+                                  where(r, sites),
+                        "say `fixed(1)`, or learn the clip: `lsq`, `pact_symmetric(clip=none)`" if recurrent else
                                   "leave the method out", severity="warning")
 
     @staticmethod
     def unused(layer: Layer, how: Any) -> bool:
         if layer.recurrent:
             return how.from_data and how.keyword != "minmax" and layer.operator.bounded(layer.attributes)
-        return layer.operator.bounded(layer.attributes) and how.keyword != "minmax" and not (how.keyword == "fixed" and how.clip == 1.0)
+        return layer.operator.bounded(layer.attributes) and how.keyword != "minmax" and not (how.keyword == "fixed"
+            and how.clip == 1.0)
 
 
 __all__ = ["MethodNotUsed", "UnsuitableMethod", "zero_point_fits"]

@@ -8,7 +8,19 @@ from typing import Any
 
 from nnac.diagnostics import Diagnostic
 from nnac.language.placed import cpu_layers, seconds, width_of
-from nnac.language.rules.base import HEADER, CompiledRule, Entry, Label, Resolution, Rule, by_entry, example, place, problem, where
+from nnac.language.rules.base import (
+    HEADER,
+    CompiledRule,
+    Entry,
+    Label,
+    Resolution,
+    Rule,
+    by_entry,
+    example,
+    place,
+    problem,
+    where,
+)
 from nnac.language.widths import decided_elsewhere, input_bits, output_bits, value_bits
 from nnac.model.graph import Kernel, Layer
 from nnac.ops import emitted
@@ -17,7 +29,8 @@ from nnac.target import Target
 
 
 def on_cpu(r: Resolution, layer: Layer) -> bool:
-    """Whether a layer runs on the CPU: by the policy, or because the target or the compiler lacks its operator (in this form)."""
+    """Whether a layer runs on the CPU: by the policy, or because the target or the compiler lacks its operator (in this
+    form)."""
     assert r.model is not None and r.target is not None
     if r.on_cpu is None:
         r.on_cpu = cpu_layers(r.model, r.values, numbers(r), r.target)
@@ -36,7 +49,8 @@ def numbers(r: Resolution) -> dict[str, int]:
 class UnsupportedByTarget(Rule):
     """A width, codec or accumulator that the target does not have.
 
-    The compiler would refuse it later, or worse, run it on the CPU.  Choose one that the target multiplies, another target, or `place cpu`.
+    The compiler would refuse it later, or worse, run it on the CPU.  Choose one that the target multiplies, another
+    target, or `place cpu`.
     """
 
     code = "unsupported-by-target"
@@ -61,13 +75,16 @@ class UnsupportedByTarget(Rule):
         if setting == "weights":
             w: Weights = value
             if t.multiply_width(w.multiplied_bits, w.width.number) is None:
-                return f"`{t.name}` does not multiply {w.width} weights", f"it multiplies {', '.join(t.multiply)}; or `place cpu`"
+                return (f"`{t.name}` does not multiply {w.width} weights",
+                        f"it multiplies {', '.join(t.multiply)}; or `place cpu`")
         elif setting in ("activations", "hidden"):
             wide = [Width.parse(a) for a in t.activations]
             if not any(a.number == value.width.number and a.bits >= value.bits for a in wide):
-                return f"`{t.name}` does not take {value.width} activations", f"it takes {', '.join(t.activations)}; or `place cpu`"
+                return (f"`{t.name}` does not take {value.width} activations",
+                        f"it takes {', '.join(t.activations)}; or `place cpu`")
         elif setting == "accumulator" and value.bits not in t.accumulators:
-            return f"`{t.name}` has no {value}-bit accumulator".replace("int", ""), f"it has {', '.join(f'int{a}' for a in t.accumulators)}"
+            return f"`{t.name}` has no {value}-bit accumulator".replace("int",
+                ""), f"it has {', '.join(f'int{a}' for a in t.accumulators)}"
         elif setting == "codec" and value != "auto" and value not in t.codecs:
             return f"the decoder of `{t.name}` does not read `{value}`", f"it reads {', '.join(t.codecs)}"
         return None
@@ -76,7 +93,8 @@ class UnsupportedByTarget(Rule):
 class TrainedOnly(Rule):
     """Real weights: a layer that can be trained beside the others, but not compiled.
 
-    For ablations: what would this layer cost if it alone stayed real?  The program needs integers; choose a width before compiling.
+    For ablations: what would this layer cost if it alone stayed real?  The program needs integers; choose a width
+    before compiling.
     """
 
     code = "trained-only"
@@ -86,14 +104,16 @@ class TrainedOnly(Rule):
         assert r.sites is not None
         for decided, sites, value in by_entry(r, "weights", r.sites.leaves):
             if value.width.number == "fp":
-                yield problem(self.code, place(r, decided), "real weights can be trained, not compiled", where(r, sites),
+                yield problem(self.code, place(r, decided), "real weights can be trained, not compiled",
+                              where(r, sites),
                               "choose an integer width before `nnac compile`", severity="warning")
 
 
 class NoGain(Rule):
     """Activations narrower than anything the target computes with.
 
-    They would be widened before every product: accuracy is lost and nothing is won.  (Narrow weights are worth it: fewer bytes are read.)
+    They would be widened before every product: accuracy is lost and nothing is won.  (Narrow weights are worth it:
+    fewer bytes are read.)
     """
 
     code = "no-gain"
@@ -106,15 +126,17 @@ class NoGain(Rule):
             widths = [int(a[3:]) for a in r.target.activations if a.startswith("int")]
             if decided is not None and value.width.number == "int" and widths and value.bits < min(widths):
                 yield problem(self.code, place(r, decided),
-                              f"`{r.target.name}` computes with int{min(widths)} at least: {value.width} activations win nothing",
-                              where(r, sites), f"`int{min(widths)}`, or a target with int{value.bits} such as `rapid`", severity="warning")
+                              f"`{r.target.name}` computes with int{min(widths)} at least: {value.width} activations "
+                              f"win nothing",
+                              where(r, sites), f"`int{min(widths)}`, or a target with int{value.bits} such as `rapid`",
+                              severity="warning")
 
 
 class AccumulatorOverflow(Rule):
     """Sums of products that may not fit the accumulator.
 
-    n products of a-bit by b-bit integers need a + b - 1 + log2(n) bits in the worst case.  Overflow is never wrapped or saturated here: it
-    is refused.  Narrow the activations or the weights, or choose a wider accumulator.
+    n products of a-bit by b-bit integers need a + b - 1 + log2(n) bits in the worst case.  Overflow is never wrapped or
+    saturated here: it is refused.  Narrow the activations or the weights, or choose a wider accumulator.
     """
 
     code = "accumulator-overflow"
@@ -162,15 +184,19 @@ class AccumulatorOverflow(Rule):
         return (r.rules[found[0]], found[1]) if found else None
 
     def overflow(self, r: Resolution, need: int, layer: Layer, kernel: Kernel, more: int) -> Diagnostic:
-        a, w = activation_bits(r, layer, kernel), max(r.values["weights"][number(r, p)].multiplied_bits for p in kernel.sites)
+        a, w = activation_bits(r, layer, kernel), max(r.values["weights"][number(r, p)].multiplied_bits
+                                                      for p in kernel.sites)
         bits = r.values["accumulator"][number(r, layer.path)].bits
         winner = r.winners["weights"].get(number(r, kernel.sites[-1]))
         related = (Label(r.entry_span(r.rules[winner[0]], winner[1]), "the weights come from here"),) if winner else ()
         wider = next((b for b in sorted(r.target.accumulators if r.target else (48,)) if b >= need), None)
-        help = [f"`accumulator int{wider}` holds it" if wider else "", f"`int8` would need {need - a + 8} bits" if a > 8 else ""]
+        help = [f"`accumulator int{wider}` holds it" if wider else "", f"`int8` would need {need - a + 8} bits"
+                if a > 8 else ""]
         others = f" and {more} more {'layer' if more == 1 else 'layers'}" if more else ""
-        return problem(self.code, place(r, self.decided(r, layer, kernel)), f"`{layer.path}`{others} may exceed the {bits}-bit accumulator",
-                       f"{kernel.cols} products of int{w} by int{a} in `{kernel.path}`: {need} bits", *help, related=related)
+        return problem(self.code, place(r, self.decided(r, layer, kernel)),
+                       f"`{layer.path}`{others} may exceed the {bits}-bit accumulator",
+                       f"{kernel.cols} products of int{w} by int{a} in `{kernel.path}`: {need} bits", *help,
+                       related=related)
 
 
 def abs_max(w: Weights) -> int:
@@ -179,7 +205,8 @@ def abs_max(w: Weights) -> int:
 
 
 def activation_source(r: Resolution, layer: Layer, kernel: Kernel) -> int:
-    """The layer whose output a kernel multiplies, through stacks; itself for recurrent kernels and for an entry input."""
+    """The layer whose output a kernel multiplies, through stacks; itself for recurrent kernels and for an entry
+    input."""
     assert r.model is not None
     if layer.operator.meets[kernel.name] == "hidden":
         return number(r, layer.path)
@@ -198,8 +225,8 @@ def activation_bits(r: Resolution, layer: Layer, kernel: Kernel) -> int:
 class WidthNotUsed(Rule):
     """An activation width where the width is decided elsewhere.
 
-    A recurrent layer gives its hidden state, so `hidden` decides there; what a table reads is int16; a stack passes on what it is given.
-    Only rules written for such layers alone are reported.  Say it where it is decided, or remove it.
+    A recurrent layer gives its hidden state, so `hidden` decides there; what a table reads is int16; a stack passes on
+    what it is given. Only rules written for such layers alone are reported.  Say it where it is decided, or remove it.
     """
 
     code = "width-not-used"
@@ -215,8 +242,10 @@ class WidthNotUsed(Rule):
             reasons = {layer.path: self.reason(r, layer, decided[1].value) for layer in layers}
             if all(reasons.values()):
                 first = layers[0]
-                yield problem(self.code, place(r, decided), f"`activations` of {where(r, sites)} decides nothing", str(reasons[first.path]),
-                              "say `hidden` there, and nothing else" if first.recurrent else "remove it", severity="warning")
+                yield problem(self.code, place(r, decided), f"`activations` of {where(r, sites)} decides nothing",
+                              str(reasons[first.path]),
+                              "say `hidden` there, and nothing else" if first.recurrent else "remove it",
+                              severity="warning")
 
     @staticmethod
     def reason(r: Resolution, layer: Layer, value: Any) -> str | None:
@@ -224,15 +253,17 @@ class WidthNotUsed(Rule):
         i = number(r, layer.path)
         if layer.recurrent:
             said = r.winners["hidden"].get(i)
-            return f"its output is its hidden state, {said[1].value}" if said is not None and said[1].value != value else None
+            return (f"its output is its hidden state, {said[1].value}" if said is not None and said[1].value != value
+                    else None)
         return decided_elsewhere(r.model, layer)
 
 
 class CpuFallback(Rule):
     """A layer that runs on the CPU, with what that costs.
 
-    Its values travel to the CPU and back at every step, and the CPU has to be woken: often more time than the layer itself.  Sometimes that
-    is right; it is never free.  Choose an operator that the target has, or keep the price in mind.
+    Its values travel to the CPU and back at every step, and the CPU has to be woken: often more time than the layer
+    itself.  Sometimes that is right; it is never free.  Choose an operator that the target has, or keep the price in
+    mind.
     """
 
     code = "cpu-fallback"
@@ -243,7 +274,8 @@ class CpuFallback(Rule):
             return
         t = r.target
         for decided, sites, value in by_entry(r, "place"):
-            here = [layer for i in sites if on_cpu(r, layer := r.model.layer_of(r.sites.paths[i]))]  # type: ignore[union-attr]
+            here = [layer for i in sites
+                    if on_cpu(r, layer := r.model.layer_of(r.sites.paths[i]))]  # type: ignore[union-attr]
             if not here:
                 continue
             cost = sum(float(self.seconds(r, t, layer)) for layer in here)
@@ -253,7 +285,8 @@ class CpuFallback(Rule):
             why = "" if asked else f": {lacking[0]}" if lacking else ": no instruction takes vectors of this form"
             help = ("`place nna`: the target has the operator" if asked else "choose a target that has the operator"
                     if lacking and emitted(here[0].kind) else "compare its price with what the layer is for")
-            yield problem(self.code, place(r, decided), f"{names} on the CPU costs about {cost * 1e6:.0f} us per step{why}",
+            yield problem(self.code, place(r, decided),
+                          f"{names} on the CPU costs about {cost * 1e6:.0f} us per step{why}",
                           f"waking it takes {float(t.cpu.wake) * 1e6:.0f} us each time", help, severity="warning")
 
     @staticmethod
@@ -270,14 +303,15 @@ class CpuFallback(Rule):
         assert model is not None
         ins = [(width_of(model, i), value_bits(model, r.values, numbers(r), i)) for i in layer.inputs]
         hidden = r.values["hidden"].get(number(r, layer.path))
-        return seconds(t, layer, ins, output_bits(model, r.values, numbers(r), layer), hidden.bits if hidden is not None else 8, layer.rate)
+        return seconds(t, layer, ins, output_bits(model, r.values, numbers(r), layer), hidden.bits
+                       if hidden is not None else 8, layer.rate)
 
 
 class PinOverflow(Rule):
     """More weights are pinned than the target has room for.
 
-    Pinned weights stay in SRAM as the multipliers read them, a byte each whatever their width; the target says how much they may take.
-    Pin fewer, or prune whole words.
+    Pinned weights stay in SRAM as the multipliers read them, a byte each whatever their width; the target says how much
+    they may take. Pin fewer, or prune whole words.
     """
 
     code = "pin-overflow"
@@ -294,7 +328,8 @@ class PinOverflow(Rule):
             return
         paths = [r.sites.paths[i] for _, sites in found for i in sites if r.sites.kernels >> i & 1]
         size = sum(cost.kernels[p].held_bytes for p in paths)
-        pruned = any(r.values["sparsity"][i] is not None for _, sites in found for i in sites)       # words that turn out dead take no room
+        # words that turn out dead take no room
+        pruned = any(r.values["sparsity"][i] is not None for _, sites in found for i in sites)
         if size > r.target.pinned:
             yield problem(self.code, place(r, found[0][0]),
                           f"{size:,} bytes are pinned, but `{r.target.name}` has room for {r.target.pinned:,}",
@@ -321,7 +356,8 @@ class UnevenGroup(Rule):
             if uneven:
                 columns = self.columns(r, uneven[0])
                 fits = max((d for d in range(16, min(size, columns) + 1) if columns % d == 0), default=columns)
-                yield problem(self.code, place(r, decided), f"groups of {size} do not divide rows of {columns}", where(r, uneven),
+                yield problem(self.code, place(r, decided), f"groups of {size} do not divide rows of {columns}",
+                              where(r, uneven),
                               f"`per_group({fits})` would", severity="warning")
 
     @staticmethod
@@ -333,7 +369,8 @@ class UnevenGroup(Rule):
 class Narrow(Rule):
     """A cell state whose range is too small to train with.
 
-    LSTM cells of trained RNN-Ts reach +-8 and beyond; a cell that saturates below +-2 hardly remembers.  Give it fewer fractional bits.
+    LSTM cells of trained RNN-Ts reach +-8 and beyond; a cell that saturates below +-2 hardly remembers.  Give it fewer
+    fractional bits.
     """
 
     code = "narrow-cell"
@@ -346,5 +383,6 @@ class Narrow(Rule):
             reach = 2.0 ** (value.bits - 1 - value.fraction)
             if reach < 2:
                 keep = value.bits - 4
-                yield problem(self.code, place(r, decided), f"this cell state saturates at +-{reach:g}", where(r, sites),
+                yield problem(self.code, place(r, decided), f"this cell state saturates at +-{reach:g}",
+                              where(r, sites),
                               f"`fraction({keep})` reaches +-{2.0 ** (value.bits - 1 - keep):g}", severity="warning")

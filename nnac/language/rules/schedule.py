@@ -13,13 +13,14 @@ from nnac.units import Moment, UnitError
 class ImpossibleSchedule(Rule):
     """A schedule that cannot happen as written.
 
-    Pruning that ends after training, a ramp that runs backwards, a hard compressor that fires before there are hard centroids or never
-    at all, epochs without `steps_per_epoch`: training would go on and quietly do something else.  Change the moments, or the `training`
-    block.
+    Pruning that ends after training, a ramp that runs backwards, a hard compressor that fires before there are hard
+    centroids or never at all, epochs without `steps_per_epoch`: training would go on and quietly do something else.
+    Change the moments, or the `training` block.
     """
 
     code = "impossible-schedule"
-    example = example("training { steps 6k steps }\nlayers encoder.lstm[*].** { sparsity magnitude(75%, from=1k steps, to=8k steps) }")
+    example = example("training { steps 6k steps }\nlayers encoder.lstm[*].** { sparsity magnitude(75%, from=1k steps, "
+                      "to=8k steps) }")
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         assert r.sites is not None
@@ -37,11 +38,13 @@ class ImpossibleSchedule(Rule):
         t = r.training
         if t.warmup is not None and t.total is not None and t.warmup > t.total:
             statement, node = r.training_nodes["warmup"]
-            yield problem(self.code, statement.span(node), f"the warm-up of {t.warmup} steps is longer than the training of {t.total}")
+            yield problem(self.code, statement.span(node),
+                          f"the warm-up of {t.warmup} steps is longer than the training of {t.total}")
         known = t.steps is not None and t.epochs is not None and t.steps_per_epoch is not None
         if known and round(t.epochs * t.steps_per_epoch) != t.steps:  # type: ignore[operator]
             statement, node = r.training_nodes["steps"]
-            yield problem(self.code, statement.span(node), f"{t.epochs:g} epochs of {t.steps_per_epoch} steps are not {t.steps} steps", "",
+            yield problem(self.code, statement.span(node),
+                          f"{t.epochs:g} epochs of {t.steps_per_epoch} steps are not {t.steps} steps", "",
                           "say `steps` or `epochs`, not both")
 
     def said(self, r: Resolution) -> tuple[Label, ...]:
@@ -75,7 +78,8 @@ class ImpossibleSchedule(Rule):
         except (UnitError, OverflowError):
             return None
 
-    def order(self, method: Any, at: dict[str, int | None], r: Resolution, sites: list[int]) -> Iterator[tuple[str, str, Severity]]:
+    def order(self, method: Any, at: dict[str, int | None], r: Resolution,
+              sites: list[int]) -> Iterator[tuple[str, str, Severity]]:
         for first, last in (("from", "to"), ("from", "until"), ("ramp.start", "ramp.end")):
             a, b = at.get(first), at.get(last)
             if a is not None and b is not None and (a > b or (last == "to" and a == b and b > 0)):
@@ -88,7 +92,8 @@ class ImpossibleSchedule(Rule):
         if method.keyword == "every":
             yield from self.hardening(method, at, r, sites)
 
-    def hardening(self, method: Any, at: dict[str, int | None], r: Resolution, sites: list[int]) -> Iterator[tuple[str, str, Severity]]:
+    def hardening(self, method: Any, at: dict[str, int | None], r: Resolution,
+                  sites: list[int]) -> Iterator[tuple[str, str, Severity]]:
         start, total = at.get("from"), r.training.total
         if start is not None and total is not None and start >= total:
             yield "the hard compressor never fires", f"first at step {start}, and training has {total}", "error"
@@ -123,14 +128,15 @@ def written(method: Any) -> list[Moment]:
     said = [n for n, v in values.items() if v != defaults[n]]
     out = [m for name, m in method.moments.items() if name.partition(".")[0] in said and m.amount > 0]
     anneal = values.get("anneal")
-    return out + ([m for m in (anneal.over, anneal.from_) if m.amount > 0] if "anneal" in said and anneal is not None else [])
+    return out + ([m for m in (anneal.over, anneal.from_) if m.amount > 0] if "anneal" in said and anneal is not None
+                  else [])
 
 
 class NoTrainingLength(Rule):
     """A schedule is given in steps or epochs, but nothing says how long training is.
 
-    Without a `training` block with `steps` nobody can tell whether the schedule ends in time.  Add `training { steps 6k steps }`, or write
-    the schedule in percent of the training.
+    Without a `training` block with `steps` nobody can tell whether the schedule ends in time.  Add
+    `training { steps 6k steps }`, or write the schedule in percent of the training.
     """
 
     code = "no-training-length"
@@ -147,6 +153,7 @@ class NoTrainingLength(Rule):
                 if decided is not None and method is not None and any(m.unit != "training" for m in written(method)):
                     scheduled.append(decided)
         if scheduled:
-            yield problem(self.code, r.entry_span(*scheduled[0]), "nothing says how long training is, so this schedule cannot be checked",
+            yield problem(self.code, r.entry_span(*scheduled[0]),
+                          "nothing says how long training is, so this schedule cannot be checked",
                           "",
                           "add `training { steps 6k steps }`", severity="warning")

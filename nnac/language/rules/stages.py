@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from nnac.language.rules.base import HEADER, Rule, example
 
-TARGET = ("target example {\n  clock     500 MHz\n  lanes     64\n  columns   4\n  sram      512 KiB\n  pinned    128 KiB\n"
+TARGET = ("target example {\n  clock     500 MHz\n  lanes     64\n  columns   4\n  sram      512 KiB\n  pinned    128 "
+          "KiB\n"
           "  dram      bandwidth(3.75 GB/s) latency(250 cycles) burst(128 bytes)\n  multiply  int8(1)\n%s}\n")
 
 
 class Syntax(Rule):
     """A sentence that the grammar does not know.
 
-    A line, or a `;`, ends a sentence.  A policy holds `model`, `target`, `let`, `sweep`, `layers`, `training` and `budget`.  The rest of
-    the file is read as well, so that one run shows every mistake.
+    A line, or a `;`, ends a sentence.  A policy holds `model`, `target`, `let`, `sweep`, `layers`, `training` and
+    `budget`.  The rest of the file is read as well, so that one run shows every mistake.
     """
 
     code = "syntax"
@@ -42,11 +43,13 @@ class NumberOutOfBounds(Rule):
 class UnknownLayer(Rule):
     """A selector, or a part of one, that selects nothing.
 
-    In other tools a mis-spelled layer name is silent: the layer is simply not compressed.  Paths are those that `nnac explain FILE` prints.
+    In other tools a mis-spelled layer name is silent: the layer is simply not compressed.  Paths are those that
+    `nnac explain FILE` prints.
     """
 
     code = "unknown-layer"
-    example = example("layers encoder.lstmm[*].{input, recurent} { weights int4 }\nlayers encoder.lstm[0..7] { activations int8 }")
+    example = example("layers encoder.lstmm[*].{input, recurent} { weights int4 }\nlayers encoder.lstm[0..7] { "
+                      "activations int8 }")
 
 
 class UnknownSetting(Rule):
@@ -63,7 +66,8 @@ class UnknownMethod(Rule):
     """
 
     code = "unknown-method"
-    example = example("layers encoder.lstm[*].** { weights gqq(5) }\nlayers encoder.lstm[*] { activations int8 mracos(strength=1) }")
+    example = example("layers encoder.lstm[*].** { weights gqq(5) }\nlayers encoder.lstm[*] { activations int8 "
+                      "mracos(strength=1) }")
 
 
 class UnknownArgument(Rule):
@@ -156,7 +160,8 @@ class DuplicateName(Rule):
     """Two policies, or two targets, of one name."""
 
     code = "duplicate-name"
-    example = example("layers ** { weights int8 }") + "\n" + example("layers ** { weights int8 }", HEADER.partition("\n\n")[2])
+    example = example("layers ** { weights int8 }") + "\n" + example("layers ** { weights int8 }",
+                                                                     HEADER.partition("\n\n")[2])
 
 
 class UnknownUnit(Rule):
@@ -172,7 +177,8 @@ class UnknownUnit(Rule):
 class WrongUnit(Rule):
     """A value with the wrong unit, or units that do not go together.
 
-    Steps are not epochs, kB are not KiB, and a time is not a number of cycles: dividing cycles by a frequency makes it one.
+    Steps are not epochs, kB are not KiB, and a time is not a number of cycles: dividing cycles by a frequency makes it
+    one.
     """
 
     code = "wrong-unit"
@@ -197,7 +203,8 @@ class UnknownName(Rule):
     """A name in an expression that no `let` or `sweep` defines, or a -D for none."""
 
     code = "unknown-name"
-    example = example("let bits = 4\nlayers encoder.lstm[*].** { weights gq(bitz) }\nlayers joint.output.** { weights int(bits) }")
+    example = example("let bits = 4\nlayers encoder.lstm[*].** { weights gq(bitz) }\nlayers joint.output.** { weights "
+                      "int(bits) }")
 
 
 class ReservedName(Rule):
@@ -222,7 +229,8 @@ class UnknownModel(Rule):
 
 
 class ModelFromPython(Rule):
-    """A policy for a model of the user's own, which only `nnac.prepare` sees: rules about its layers are checked there, not here."""
+    """A policy for a model of the user's own, which only `nnac.prepare` sees: rules about its layers are checked there,
+    not here."""
 
     code = "model-from-python"
     example = 'import "targets/edge.nnac"\n\npolicy example {\n  model module\n  target edge\n}\n'
@@ -246,14 +254,16 @@ class UnknownPolicy(Rule):
     """A policy that does not exist, after `extends` or --policy."""
 
     code = "unknown-policy"
-    example = 'policy base {\n  layers ** { weights int8 }\n}\n\npolicy example extends bsae {\n  layers ** { cell int16 }\n}\n'
+    example = ('policy base {\n  layers ** { weights int8 }\n}\n\npolicy example extends bsae {\n'
+               '  layers ** { cell int16 }\n}\n')
 
 
 class CircularExtends(Rule):
     """Policies or targets that extend each other in a circle."""
 
     code = "circular-extends"
-    example = 'policy a extends b {\n  layers ** { weights int8 }\n}\n\npolicy b extends a {\n  layers ** { cell int16 }\n}\n'
+    example = ('policy a extends b {\n  layers ** { weights int8 }\n}\n\npolicy b extends a {\n'
+               '  layers ** { cell int16 }\n}\n')
 
 
 class MissingImport(Rule):

@@ -1,7 +1,9 @@
-"""How operators run on the machine, one a file: ``nnac/schedule/ops/<kind>.py`` says how the operator of that name is laid out and emitted.
+"""How operators run on the machine, one a file: ``nnac/schedule/ops/<kind>.py`` says how the operator of that name is
+laid out and emitted.
 
-Whether the machine runs an operator is whether its file is here (`nnac.ops.emitted`); without one it runs on the CPU, priced and warned of.
-The compiler asks each node's class in this order: `matrices` to encode, `parameters` to keep beside them, `buffers` while it runs, then `emit`.
+Whether the machine runs an operator is whether its file is here (`nnac.ops.emitted`); without one it runs on the CPU,
+priced and warned of. The compiler asks each node's class in this order: `matrices` to encode, `parameters` to keep
+beside them, `buffers` while it runs, then `emit`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _EMISSIONS: dict[str, Emission] = {}
 class Matrix:
     """A weight matrix to be encoded.
 
-    order     [rows]: reordered row -> row, None to keep it          segments   pieces (byte offset, elements) of the vector that it multiplies
+    order     [rows]: reordered row -> row, None to keep it          segments
+    pieces (byte offset, elements) of the vector that it multiplies
     act_bits  bits of that vector's elements
     """
 
@@ -96,8 +99,8 @@ class Emission:
         return [view.at(t) for t in range(view.vectors)]
 
     def reads(self, kernel: str, vectors: int, batched: int, together: int) -> float:
-        """How often a kernel's weights are read for one step of ``vectors`` vectors, where a call computes ``batched`` and ``together`` of them
-        meet a weight at a time: what pinning weighs."""
+        """How often a kernel's weights are read for one step of ``vectors`` vectors, where a call computes ``batched``
+        and ``together`` of them meet a weight at a time: what pinning weighs."""
         return 1.0
 
 

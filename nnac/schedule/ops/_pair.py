@@ -19,4 +19,5 @@ class PairEmission(OneBlock):
         a, b, y = e.views(node)
         wide = dict(a16=int(a.form.size == 2), b16=int(b.form.size == 2), out16=int(y.form.size == 2))
         params = e.parameters(f"{node.path}.parameters")
-        e.pieces((a, b, y), lambda at, n: self.instruction(a=at[0], b=at[1], dst=at[2], params=params, n=n, **wide), node.op)
+        e.pieces((a, b, y), lambda at, n: self.instruction(a=at[0], b=at[1], dst=at[2], params=params, n=n, **wide),
+                 node.op)

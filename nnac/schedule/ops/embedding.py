@@ -22,5 +22,6 @@ class EmbeddingEmission(Emission):
         pitch, rows = e.layout.image.pitch[node.path], len(node.constants["weight"])
         table = e.layout.image.addresses[node.path]
         for t in range(y.vectors):
-            e.put(isa.GTH(index=x.at(t), dram=table, pitch=pitch, dst=y.at(t), bytes=align(y.form.width * y.form.size)), "embed",
+            e.put(isa.GTH(index=x.at(t), dram=table, pitch=pitch, dst=y.at(t), bytes=align(y.form.width * y.form.size)),
+                  "embed",
                   reads=(("DRAM", table, table + pitch * rows),))

@@ -16,10 +16,12 @@ class LayerNormEmission(OneBlock):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
-        head = isa.LN.block.pack(epsilon=c["epsilon"], root_width=c["root_width"], multiplier=c["multiplier"], shift=c["shift"],
+        head = isa.LN.block.pack(epsilon=c["epsilon"], root_width=c["root_width"], multiplier=c["multiplier"],
+                                 shift=c["shift"],
                                  bits=out.bits, zero_point=out.zero_point)
         gain = c["gain"].astype("<i2").tobytes()
-        return (head + c["rsqrt"].astype("<u2").tobytes().ljust(RSQRT_BYTES, b"\0") + gain.ljust(align(len(gain)), b"\0")
+        return (head + c["rsqrt"].astype("<u2").tobytes().ljust(RSQRT_BYTES, b"\0") +
+                gain.ljust(align(len(gain)), b"\0")
                 + c["bias"].astype("<i4").tobytes())
 
     def emit(self, node: Node, e: Emitter) -> None:

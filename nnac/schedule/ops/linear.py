@@ -20,7 +20,8 @@ class LinearEmission(Emission):
 
     def parameters(self, node: Node, graph: QGraph, made: Made) -> Sequence[Parameters]:
         c, out, kernel = node.constants, graph.values[node.output], made.kernels[f"{node.path}.weight"]
-        blocks = requantise_blocks(kernel.bands, c["bias"], c["multiplier"], c["shift"], out.zero_point, out.bits, wide(kernel))
+        blocks = requantise_blocks(kernel.bands, c["bias"], c["multiplier"], c["shift"], out.zero_point, out.bits,
+                                   wide(kernel))
         return (Parameters(f"{node.path}.requantise", blocks, node.path),)
 
     def emit(self, node: Node, e: Emitter) -> None:

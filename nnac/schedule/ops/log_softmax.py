@@ -16,10 +16,12 @@ class LogSoftmaxEmission(OneBlock):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
-        return isa.LSM.block.pack(multiplier=c["multiplier"], shift=c["shift"], exp=made.slot(c["exp"]), log=made.slot(c["log"]))
+        return isa.LSM.block.pack(multiplier=c["multiplier"], shift=c["shift"], exp=made.slot(c["exp"]),
+                                  log=made.slot(c["log"]))
 
     def emit(self, node: Node, e: Emitter) -> None:
         x, y = e.views(node)
         params = e.parameters(f"{node.path}.parameters")
         for t in range(y.vectors):
-            e.put(isa.LSM(src=x.at(t), dst=y.at(t), params=params, n=y.form.width, a16=int(x.form.size == 2)), "log-softmax")
+            e.put(isa.LSM(src=x.at(t), dst=y.at(t), params=params, n=y.form.width, a16=int(x.form.size == 2)),
+                  "log-softmax")

@@ -1,4 +1,5 @@
-"""LSTM of one direction, frame after frame; the input products of several frames are made before the recurrence begins."""
+"""LSTM of one direction, frame after frame; the input products of several frames are made before the recurrence
+begins."""
 
 from __future__ import annotations
 
@@ -51,14 +52,17 @@ class LstmEmission(Emission):
             out[role] = requantise_blocks(bands, b[order], m[order], s[order], 0, 16, False)
         bits = a.cell_output_bits if a.project else a.hidden_bits
         slots = {t: made.slot(c[t]) for t in self.tables}
-        out["cell"] = (isa.LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=bits, fraction=a.fraction, **slots),)
+        out["cell"] = (isa.LSTM.block.pack(multiplier=c["hidden_multiplier"], shift=c["hidden_shift"], bits=bits,
+                                           fraction=a.fraction, **slots),)
         if a.project:
-            out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), made.lanes), c["project_bias"], c["project_multiplier"],
+            out["project"] = requantise_blocks(bands_of(len(c["project_bias"]), made.lanes), c["project_bias"],
+                                               c["project_multiplier"],
                                                c["project_shift"], 0, a.hidden_bits, False)
         return [Parameters(f"{node.path}.{role}.parameters", blocks, node.path) for role, blocks in out.items()]
 
     def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
-        """``pre``: pre-activations that cells are computed from; ``raw``: cell outputs before their projection; ``parked``: input products."""
+        """``pre``: pre-activations that cells are computed from; ``raw``: cell outputs before their projection;
+        ``parked``: input products."""
         a = record(node.attributes, LstmAttributes)
         out = dict(pre=2 * (bands_of(4 * a.cells, lanes)[0].count if interleaved(lanes) else 4 * a.cells))
         if a.project:
@@ -102,7 +106,8 @@ class LstmEmission(Emission):
                 if parked is not None:
                     (bank,) = e.sums(band, [hidden], [(0, 1)])
                     at = parked + parked_size(node) * (band.first * y.vectors + t * band.count)
-                    e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1, add=2 if separate else 1, addend=at)
+                    e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1, add=2 if separate else 1,
+                                 addend=at)
                 elif separate:
                     (bank,) = e.sums(band, [from_x], [(0, 1)])
                     e.requantise(band, bank, 1, dst, 0, e.parameters(f"{node.path}.input.parameters", band.index), 1)
@@ -119,10 +124,12 @@ class LstmEmission(Emission):
                 self.project(node, e, y.at(t))
             previous = y.at(t)
         width = a.project or a.cells
-        e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a.hidden_bits), count=1, sstride=0, dstride=0), "keep state")
+        e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a.hidden_bits), count=1, sstride=0,
+                      dstride=0), "keep state")
 
     def park(self, node: Node, e: Emitter, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
-        """The input products of all frames, before the recurrence begins: each weight is read once for as many frames as fit the banks.
+        """The input products of all frames, before the recurrence begins: each weight is read once for as many frames
+        as fit the banks.
 
         acc32 parks int32 sums (the bias joins later, with the multiplier); sum16 parks requantised int16 sums.
         """
@@ -133,7 +140,8 @@ class LstmEmission(Emission):
                 banks = e.sums(band, [Source(kernel, x.address, x.form.stride)], groups)
                 params = e.parameters(f"{node.path}.input.parameters", band.index) if separate else e.parameters("zero")
                 for (first, count), bank in zip(groups, banks, strict=True):
-                    e.requantise(band, bank, count, parked + size * (band.first * vectors + first * band.count), size * band.count,
+                    e.requantise(band, bank, count, parked + size * (band.first * vectors + first * band.count),
+                                 size * band.count,
                                  params, 1 if separate else 2)
 
     def cells(self, node: Node, e: Emitter, pre: int, first: int, count: int, cell: int, dst: int) -> None:
@@ -141,7 +149,8 @@ class LstmEmission(Emission):
         a = record(node.attributes, LstmAttributes)
         size = element_bytes(a.cell_output_bits if a.project else a.hidden_bits)
         base = e.plan.buffers[f"{node.path}.raw"] if a.project else dst
-        e.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first, params=e.parameters(f"{node.path}.cell.parameters"),
+        e.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first,
+                       params=e.parameters(f"{node.path}.cell.parameters"),
                        units=count, out16=int(size == 2)), "cells")
 
     def project(self, node: Node, e: Emitter, dst: int) -> None:
@@ -150,7 +159,8 @@ class LstmEmission(Emission):
         size = element_bytes(record(node.attributes, LstmAttributes).hidden_bits)
         for band in kernel.bands:
             (bank,) = e.sums(band, [Source(kernel, e.plan.buffers[f"{node.path}.raw"])], [(0, 1)])
-            e.requantise(band, bank, 1, dst + size * band.first, 0, e.parameters(f"{node.path}.project.parameters", band.index), int(size == 2))
+            e.requantise(band, bank, 1, dst + size * band.first, 0,
+                         e.parameters(f"{node.path}.project.parameters", band.index), int(size == 2))
 
 
 def row_order(node: Node, lanes: int) -> NDArray:

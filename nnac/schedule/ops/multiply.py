@@ -15,4 +15,5 @@ class MultiplyEmission(PairEmission):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
-        return isa.MUL.block.pack(multiplier=c["multiplier"], shift=c["shift"], bits=out.bits, zero_point=out.zero_point)
+        return isa.MUL.block.pack(multiplier=c["multiplier"], shift=c["shift"], bits=out.bits,
+                                  zero_point=out.zero_point)

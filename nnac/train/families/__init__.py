@@ -1,4 +1,5 @@
-"""What a family of models adds to `GraphModule`: its calls and its loss.  One family a file, named as its builder in `nnac.model`."""
+"""What a family of models adds to `GraphModule`: its calls and its loss.  One family a file, named as its builder in
+`nnac.model`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ EMBEDDING, OUTPUT = "lm.embedding", "lm.output"
 
 @family
 class LanguageModel(GraphModule):
-    """See the module.  With tied weights embedding and output share one parameter, and each has its own quantiser of it."""
+    """See the module.  With tied weights embedding and output share one parameter, and each has its own quantiser of
+    it."""
 
     def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Plan | None = None) -> None:
         self.tied = bool(graph.metadata["arguments"].get("tied", False))
@@ -40,8 +41,10 @@ class LanguageModel(GraphModule):
     def load_float(self, weights: Mapping[str, Tensor]) -> None:
         """As `GraphModule.load_float`; with tied weights both names may be there, and then they are equal."""
         kept = dict(weights)
-        if self.tied and (second := kept.pop(f"{OUTPUT}.weight", None)) is not None and not torch.equal(second, kept[f"{EMBEDDING}.weight"]):
-            raise FloatWeightsError(f"the float weights do not fit {self.graph.name}: its output is tied to its embedding, and these two differ")
+        if self.tied and (second := kept.pop(f"{OUTPUT}.weight", None)) is not None and not torch.equal(second,
+            kept[f"{EMBEDDING}.weight"]):
+            raise FloatWeightsError(f"the float weights do not fit {self.graph.name}: its output is tied to its "
+                                    f"embedding, and these two differ")
         super().load_float(kept)
 
     def start(self, batch: int) -> dict[str, Tensor]:
@@ -49,7 +52,8 @@ class LanguageModel(GraphModule):
         return self._state(STEP.name, batch, self._like())
 
     def scores(self, labels: Any, state: dict[str, Tensor]) -> Tensor:
-        """labels [T, B] -> log-probabilities [T, B, vocabulary] of the labels after each, real; ``state`` moves on in place."""
+        """labels [T, B] -> log-probabilities [T, B, vocabulary] of the labels after each, real; ``state`` moves on in
+        place."""
         name, = self.graph.inputs[STEP.name]
         labels = torch.as_tensor(labels, device=self._like().device)
         values = self.run(STEP.name, {name: labels[..., None]}, {name: True}, state)
@@ -60,9 +64,11 @@ class LanguageModel(GraphModule):
         return dequantise(made, self.formats()[out]).float()
 
     def forward(self, labels: Tensor) -> Tensor:
-        """labels [U, B] of sentences -> log-probabilities [U + 1, B, vocabulary] of each label and of the edge that follows the last."""
+        """labels [U, B] of sentences -> log-probabilities [U + 1, B, vocabulary] of each label and of the edge that
+        follows the last."""
         return self.scores(from_edge(labels), self.start(labels.shape[1]))
 
     def loss(self, scores: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """What `forward` returned, labels [U, B] and how many of each row count -> cross entropy in nats, summed over the batch."""
+        """What `forward` returned, labels [U, B] and how many of each row count -> cross entropy in nats, summed over
+        the batch."""
         return cross_entropy(scores, labels, counts).sum()

@@ -1,4 +1,5 @@
-"""The RNN-T as a training module: the graph's integers behind the protocol of `nnac.decode.search.greedy` (start, predict, joint, encode).
+"""The RNN-T as a training module: the graph's integers behind the protocol of `nnac.decode.search.greedy` (start,
+predict, joint, encode).
 
     module = Transducer(lower(model, precision), float_state_dict)
     module.calibrate(batches)                                       # of (features, lengths, targets)
@@ -37,9 +38,9 @@ class Joint(Group):
 
 @frozen(eq=False)
 class ModuleScorer:
-    """Keeps the protocol of `nnac.decode.search.beam.Scorer` (and greedy's): the joint's integers, and their log-softmax
-    in integers, as the machine's host takes it.  A joint that the plan leaves in real numbers is rounded like a float
-    network.
+    """Keeps the protocol of `nnac.decode.search.beam.Scorer` (and greedy's): the joint's integers, and their
+    log-softmax in integers, as the machine's host takes it.  A joint that the plan leaves in real numbers is rounded
+    like a float network.
     """
 
     module: Transducer
@@ -85,9 +86,11 @@ class ModuleScorer:
 
 @family
 class Transducer(GraphModule):
-    """See the module.  `encode`, `predict` and `predictions` return integers in float32, `joint` and `forward` real logits."""
+    """See the module.  `encode`, `predict` and `predictions` return integers in float32, `joint` and `forward` real
+    logits."""
 
-    joint: Joint                                    # with the other groups and layers, by the names of the graph's paths
+    # with the other groups and layers, by the names of the graph's paths
+    joint: Joint
 
     def group(self, name: str) -> Group:
         return Joint(self) if name == JOINT.name else super().group(name)
@@ -132,7 +135,8 @@ class Transducer(GraphModule):
         return self._predict(tokens, self._state(PREDICTION.name, targets.shape[1], self._like()))
 
     def join(self, frames: Tensor, predictions: Tensor) -> Tensor:
-        """``module.joint(frames, predictions)``: broadcast against each other -> real logits [..., vocabulary], float32."""
+        """``module.joint(frames, predictions)``: broadcast against each other -> real logits [..., vocabulary],
+        float32."""
         names = self.graph.inputs[JOINT.name]
         flags = {n: self.layer(self.graph.producers[n].path).quantised for n in names}
         values = self.run(JOINT.name, dict(zip(names, (frames, predictions), strict=True)), flags, {})
@@ -148,8 +152,10 @@ class Transducer(GraphModule):
     def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """features [T, B, bins], targets [U, B] -> real logits [B, T', U + 1, vocabulary], lengths [B]."""
         frames, lengths = self.encode(features, lengths)
-        return self.joint(frames.transpose(0, 1)[:, :, None], self.predictions(targets).transpose(0, 1)[:, None]), lengths
+        return self.joint(frames.transpose(0, 1)[:, :, None],
+                          self.predictions(targets).transpose(0, 1)[:, None]), lengths
 
     def loss(self, logits: Tensor, lengths: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-        """What `forward` returned, targets [U, B] and how many of each row count -> the transducer loss, summed over the batch."""
+        """What `forward` returned, targets [U, B] and how many of each row count -> the transducer loss, summed over
+        the batch."""
         return rnnt_loss(logits, targets.T, lengths, counts, reduction="sum")

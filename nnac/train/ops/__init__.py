@@ -1,9 +1,9 @@
 """How operators are trained, one a file: ``nnac/train/ops/<kind>.py`` is the layer of that operator, with its gradient.
 
 Every layer can be read twice: ``integers`` (what the NNA computes, with gradients) and ``reals`` (the float network,
-for calibration and for switching a layer off).  ``constants`` makes the integer constants with `nnac.bind`; ``integers``
-computes with these very constants and `GraphModule.bind` writes them into the graph: there is nothing to keep in step.
-Parameters have the names of torch.nn.LSTM, Linear, LayerNorm and Embedding.
+for calibration and for switching a layer off).  ``constants`` makes the integer constants with `nnac.bind`;
+``integers`` computes with these very constants and `GraphModule.bind` writes them into the graph: there is nothing to
+keep in step. Parameters have the names of torch.nn.LSTM, Linear, LayerNorm and Embedding.
 """
 
 from __future__ import annotations

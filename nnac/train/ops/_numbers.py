@@ -35,8 +35,8 @@ class Put(torch.autograd.Function):
 class Number:
     """Integers (int64) and the real numbers they stand for: ``real = unit * integers``, with a gradient history.
 
-    The third carrier of `nnac.arith`: sums, products, `round_shift`, `saturate` and `lookup` of Numbers are Numbers, so the
-    very functions that define a cell give its integers and its gradient.  Rounding leaves the real numbers alone;
+    The third carrier of `nnac.arith`: sums, products, `round_shift`, `saturate` and `lookup` of Numbers are Numbers, so
+    the very functions that define a cell give its integers and its gradient.  Rounding leaves the real numbers alone;
     saturation and look-ups put the integers in their place.
 
     unit    real value of one: a float, or a tensor where a multiplier was one

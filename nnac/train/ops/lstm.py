@@ -222,7 +222,8 @@ class Lstm(Layer):
             state[hidden], state[cell] = y[-1], last
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
-    looked: tuple[int, int, float] | None = None     # while calibration looks: cells beyond the fixed format, all, and the largest
+    # while calibration looks: cells beyond the fixed format, all, and the largest
+    looked: tuple[int, int, float] | None = None
 
     def _look(self, x: Tensor, start: tuple[Tensor, Tensor], weights: list[Tensor], lengths: Tensor | None) -> None:
         """Count the cells of every step that the cell's 16 bits do not hold; steps after a row's end do not count."""

@@ -99,8 +99,7 @@ bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (ha
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_search --corpus $(RUNS)/corpus --runs $(RUNS)/search
 
 .PHONY: cosim area
-# needs a C++ compiler; with Verilator (apt-get install verilator, 5.006 or later) faults are planted as well, and it is faster;
-# without it CXXRTL simulates, which comes with Amaranth.  COSIM=--short takes two minutes
+# needs Verilator (apt-get install verilator, 5.006 or later) and a C++ compiler.  COSIM=--short takes two minutes
 cosim: setup               ## the RTL core beside the emulator: random programs, a network, planted faults (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
 

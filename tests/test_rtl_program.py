@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,8 @@ from tests.schedules import TINY
 
 pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra rtl)")
 build = pytest.importorskip("nnac.rtl.build")
-if build.compiler() is None:
-    pytest.skip("simulating the core takes a C++ compiler", allow_module_level=True)
+if build.compiler() is None or shutil.which("verilator") is None:
+    pytest.skip("simulating the core takes Verilator and a C++ compiler", allow_module_level=True)
 pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a minute of a processor of one's own
 
 from benchmarks.cosim import network  # noqa: E402

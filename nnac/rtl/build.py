@@ -1,8 +1,8 @@
 """The core as a program: Verilog or C++ from Amaranth, a simulator's classes, a shared library.
 
-Two simulators: Verilator, where it is installed (``apt-get install verilator``, 5.006 or later), and CXXRTL, which
-comes with Amaranth's own Yosys. Both need a C++ compiler.  Libraries are kept in a cache, by a digest of everything
-that they are made from.
+The simulator is Verilator (``apt-get install verilator``, 5.006 or later), with a C++ compiler.  CXXRTL can be named
+instead, but no test holds it to anything yet.  Libraries are kept in a cache, by a digest of everything that they are
+made from.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def simulator() -> str:
     """The simulator to use.  CoreError: there is none."""
     if compiler() is None:
         raise CoreError("to simulate the core takes a C++ compiler, and there is none (apt-get install g++)")
-    return "verilator" if shutil.which("verilator") else "cxxrtl"
+    if not shutil.which("verilator"):
+        raise CoreError("to simulate the core takes Verilator, and there is none (apt-get install verilator)")
+    return "verilator"
 
 
 def sizes(c: MachineConfig) -> dict[str, int]:

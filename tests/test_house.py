@@ -49,10 +49,10 @@ emulator
 graphblas
 rtl
 schedule
-companions
 decode
 capture
 train
+companions
 executors
 compare
 runtime
@@ -68,12 +68,10 @@ commands
 
 
 def imports(path: Path) -> set[str]:
-    """Rooms that a file imports from, at any depth of the file; type-checking blocks do not run and do not count."""
+    """Rooms that a file imports from, at any depth of the file, type-checking blocks included."""
     out = set()
 
     def visit(node):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
         if isinstance(node, ast.Import):
             out.update(a.name.split(".")[1] for a in node.names if a.name.startswith("nnac."))
         if isinstance(node, ast.ImportFrom):

@@ -37,9 +37,12 @@ policy p {{
 """
 
 
+GIVEN = {"codebook": {"values": [-1, -0.5, -0.2, 0, 0.1, 0.3, 0.6, 1]}}
+
+
 def spelled(keyword, group):
     """A method with what it requires, as a policy says it."""
-    arguments = ", ".join(f"{k}={v}" for k, v in ARGUMENTS.get(keyword, {}).items())
+    arguments = ", ".join(f"{k}={v}" for k, v in ARGUMENTS.get(keyword, GIVEN.get(keyword, {})).items())
     method = f"{keyword}({arguments})" if arguments else keyword
     found = methods(group)[keyword]
     own = found.takes_bits() or found.fixed_bits is not None
@@ -51,7 +54,7 @@ SCHEDULES = {
     "harden": "harden every(2 steps)", "magnitude": "sparsity magnitude(50%, from=1 steps, to=6 steps, every=2 steps)",
     "csp": "sparsity csp(50%, block=8, from=1 steps, to=6 steps, every=2 steps)",
     "narang": "sparsity narang(50%, from=1 steps, to=6 steps, every=1 steps)",
-             "n_m": "sparsity n_m(2, 4, every=2 steps)",
+    "n_m": "sparsity n_m(2, 4, every=2 steps)",
 }
 
 

@@ -229,8 +229,10 @@ class UnknownModel(Rule):
 
 
 class ModelFromPython(Rule):
-    """A policy for a model of the user's own, which only `nnac.prepare` sees: rules about its layers are checked there,
-    not here."""
+    """A policy for a model of the user's own, which only `nnac.prepare` sees.
+
+    Rules about its layers are checked there, not here.
+    """
 
     code = "model-from-python"
     example = 'import "targets/edge.nnac"\n\npolicy example {\n  model module\n  target edge\n}\n'

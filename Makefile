@@ -27,7 +27,7 @@ $(VENV)/.ready: $(VENV)/.demo
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs
 
-demo: $(VENV)/.demo        ## speech in, transcript out: policy, training, program, emulator, 400 utterances (4 minutes, installing included)
+demo: $(VENV)/.demo        ## speech in, transcript out: policy, training, program, emulator, 400 utterances (2 to 4 minutes, installing included)
 	$(BIN)/nnac demo --out $(RUNS)/demo --setup-s "$$(cat $<)"
 
 demo-from-nothing: $(VENV)/.demo    ## the same, and the float network is trained first (15 to 25 minutes)

@@ -225,8 +225,8 @@ def measure(plan: Plan, args: argparse.Namespace, recogniser: Recogniser, splits
     places = {n.path: "cpu" for n in graphs["a"].nodes if n.op in SENSITIVE}
     norms = compile_graph(graphs["a"], plan.target, evolve(settings, places={**settings.places, **places}))
     sample = [recogniser.normalisation.apply(f) for s in splits for f in s.features[:args.emulated]]
-    compared = {n: compare(t.module, Emulator(programs[n]), t.front, sample, batch=8) for n,
-                t in (("aat", aat), ("a", only))}
+    compared = {n: compare(t.module, Emulator(programs[n]), t.front, sample, batch=8)
+                for n, t in (("aat", aat), ("a", only))}
     steps = dict(compared["aat"].steps)
     cycles = {n: per_frame(entry_cycles(p), steps) for n, p in programs.items()}
     extra = cells_on_cpu(graphs["aat"], plan.target)

@@ -144,8 +144,8 @@ def main() -> None:
         by_file: dict[str, int] = {}
         for place, _ in places:
             by_file[place] = by_file.get(place, 0) + 1
-        print(f"{what}: {len(places)}" + "".join(f"\n    {n:>4}  {place}" for place,
-                                                 n in sorted(by_file.items(), key=lambda x: -x[1])[:12]))
+        print(f"{what}: {len(places)}" + "".join(f"\n    {n:>4}  {place}"
+                                                 for place, n in sorted(by_file.items(), key=lambda x: -x[1])[:12]))
     print("circles:" + "".join(f"\n    {' ~ '.join(group)}" for group in groups))
     print(json.dumps({"op_string_comparisons": len(comparisons), "untyped_definitions": len(untyped),
                       "circles": len(groups), "lines_over_120": len(wide),

@@ -63,8 +63,8 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
                   title="schedule over roofline")
     found: dict[str, float] = {}
     programs = {}
-    jobs = [(m, p, g, f, t) for (m, p), (g, f) in cases.items()
-            for t in ((EDGE, LARGE, TINY) if m == "small" else (EDGE,))]
+    jobs = [(m, p, g, f, t)
+            for (m, p), (g, f) in cases.items() for t in ((EDGE, LARGE, TINY) if m == "small" else (EDGE,))]
     for model, policy, graph, frames, target in jobs:
         program = compile_graph(graph, target, Settings(frames=frames))
         programs[model, policy, target.name] = (graph, program)

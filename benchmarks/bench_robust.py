@@ -404,8 +404,8 @@ def outputs(_: Any, r: random.Random, folder: Path, small: Small) -> None:
 
 # ------------------------------------------------------------------------------------------------ the process
 
-def _run(words: list[str], shell: str = "", flags: tuple[str, ...] = (), env: dict[str, str] |
-         None = None) -> subprocess.CompletedProcess:
+def _run(words: list[str], shell: str = "", flags: tuple[str, ...] = (),
+         env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     command = [sys.executable, *flags, "-m", "nnac", *words]
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command] if shell else command
     return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, env=os.environ |

@@ -231,10 +231,10 @@ def integers(size: str, say: Console) -> dict[str, Any]:
             for name, e in engines.items():
                 e.run("encoder", inputs, e.initial_state("encoder", batch), seen[name].__setitem__)
             own = sum(v.size for v in seen["reference"].values())
-            wrong = sum(int((seen[n][k] != v).sum()) for n in ("graphblas", "auto") for k,
-                        v in seen["reference"].items())
-            took = least({n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n,
-                          e in engines.items()}, 0.3)
+            wrong = sum(int((seen[n][k] != v).sum()) for n in ("graphblas", "auto")
+                        for k, v in seen["reference"].items())
+            took = least({n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch))
+                          for n, e in engines.items()}, 0.3)
             table.add_row(f"{zeros:.0%}", str(batch), f"{2 * own:,}", str(wrong),
                           *(f"{1e3 * took[n]:.1f}" for n in engines))
             compared, different = compared + 2 * own, different + wrong
@@ -305,8 +305,8 @@ def rnnt(say: Console, quick: bool) -> dict[str, Any]:
                                             "auto": GraphBlas.of(graph), "torch": Torch(module)}
             for batch in (1, 8, 64):
                 inputs = random_inputs(graph, "encoder", np.random.default_rng(1), 32, batch)
-                runs = {n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch)) for n,
-                        e in engines.items()}
+                runs = {n: partial(e.run, "encoder", inputs, e.initial_state("encoder", batch))
+                        for n, e in engines.items()}
                 made = {n: run()[0] for n, run in runs.items()}
                 own = sum(v.size for v in made["reference"].values())
                 wrong = sum(int((made[n][k] != v).sum()) for n in list(runs)[1:] for k, v in made["reference"].items())
@@ -347,8 +347,8 @@ def machine(say: Console, quick: bool) -> dict[str, Any]:
             for codec, values in found.items():
                 table.add_row(codec, *(f"{v:.2f}" for v in values))
             say.print(table)
-            speedups[f"{target.name}/{kind}"] = {f"1/{i}": round(v, 3) for i,
-                                                 v in zip(inverses, found["auto"], strict=True)}
+            speedups[f"{target.name}/{kind}"] = {f"1/{i}": round(v, 3)
+                                                 for i, v in zip(inverses, found["auto"], strict=True)}
     return dict(nna_speedup=speedups, auto_codec_behind_best=round(worse, 4))
 
 

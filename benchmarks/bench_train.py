@@ -176,8 +176,8 @@ def ratios(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
 def held_to_avx2(repeat: int, quick: bool) -> dict[str, dict[str, float]]:
     """`ratios` in a process of its own that takes no wider instructions."""
     command = [sys.executable, __file__, "--held", "--repeat", str(repeat), *(["--quick"] if quick else [])]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ |
-                                     HELD).stdout.splitlines()[-1])
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True,
+                                     env=os.environ | HELD).stdout.splitlines()[-1])
 
 
 def resident() -> int:
@@ -242,8 +242,8 @@ def against_evaluate(module: Transducer, frames: int, batch: int, labels: int, s
     out |= evaluate(graph, "prediction", dict(label=tokens), watch=check)[0]
     e, p = (out[k] for k in graph.inputs["joint"])
     shape = (e.shape[0], p.shape[0], *e.shape[1:])
-    flat = {k: np.broadcast_to(v, shape).reshape(1, -1, shape[-1]) for k,
-            v in zip(graph.inputs["joint"], (e[:, None], p[None]), strict=True)}
+    flat = {k: np.broadcast_to(v, shape).reshape(1, -1, shape[-1])
+            for k, v in zip(graph.inputs["joint"], (e[:, None], p[None]), strict=True)}
     evaluate(graph, "joint", flat, watch=check)
     return compared, different, saturated
 

@@ -89,8 +89,8 @@ def hidden(hidden_scale: float) -> Constants:
     return dict(hidden_multiplier=np.asarray(m), hidden_shift=np.asarray(s))
 
 
-def lstm_acc32_scales(rows: int, acc_scale: Any, bias: NDArray, in_zero: int, hidden_scale: float, sums: NDArray |
-                      int = 0) -> Constants:
+def lstm_acc32_scales(rows: int, acc_scale: Any, bias: NDArray, in_zero: int, hidden_scale: float,
+                      sums: NDArray | int = 0) -> Constants:
     """What `lstm_acc32` says about everything but the weights; ``sums`` as in `linear_scales`, of the input kernel."""
     acc_scale = np.broadcast_to(np.asarray(acc_scale, np.float64), (rows,))
     m, s = arith.multiplier_and_shift(acc_scale * (1 << arith.PRE_FRACTION))

@@ -86,8 +86,8 @@ def shown(value: Any) -> str:
     elif isinstance(value, int):
         text = str(value) if abs(value) < 10**20 else f"a number of {value.bit_length()} bits"
     else:
-        return "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list |
-            tuple) else f"a {type(value).__name__}"
+        return "a table" if isinstance(value, Mapping) else "a list" \
+            if isinstance(value, list | tuple) else f"a {type(value).__name__}"
     return text if len(text) <= 40 else text[:36] + "…" + text[:1]
 
 

@@ -101,8 +101,8 @@ class QGraph:
     outputs: Mapping[str, tuple[str, ...]]
     metadata: Mapping[str, Any] = field(factory=dict)
     entries: tuple[EntryPoint, ...] = field(
-        default=Factory(lambda self: tuple(EntryPoint(n, 1, inputs=i, outputs=self.outputs[n]) for n,
-                                           i in self.inputs.items()), takes_self=True))
+        default=Factory(lambda self: tuple(EntryPoint(n, 1, inputs=i, outputs=self.outputs[n])
+                                           for n, i in self.inputs.items()), takes_self=True))
 
     def declared(self, part: str) -> EntryPoint:
         """What the model declares of the entry ``part`` or of the entry that ``part`` is a pass of.  KeyError if it is

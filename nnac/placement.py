@@ -41,5 +41,5 @@ def cpu_seconds(cpu: Cpu, moved: int, work: int) -> Fraction:
 def moved_bytes(values: Iterable[tuple[int, int, int]], states: Iterable[tuple[int, int]]) -> int:
     """Bytes that travel: values (vectors, width, bytes an element) one way, states (width, bytes an element) there and
     back."""
-    return sum(vectors * width * size for vectors, width, size in values) + 2 * sum(width * size for width,
-                                                                                    size in states)
+    return sum(vectors * width * size for vectors, width, size in values) + 2 * sum(width * size
+                                                                                    for width, size in states)

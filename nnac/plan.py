@@ -254,8 +254,8 @@ class ModelReference:
         return {"builder": self.builder, "arguments": dict(self.arguments)} | own
 
     def __str__(self) -> str:
-        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k,
-                 v in self.arguments.items())
+        shown = (f'{k}="{v}"' if isinstance(v, str) else f"{k}={str(v).lower() if isinstance(v, bool) else v}"
+                 for k, v in self.arguments.items())
         return f"{self.builder}({', '.join(shown)})"
 
 
@@ -339,8 +339,8 @@ class Plan:
             "training": {a.name: getattr(self.training, a.name) for a in Training.__attrs_attrs__},
                                 # type: ignore[attr-defined]
             "budgets": [{"quantity": b.quantity, "limit": b.limit, "text": b.text} for b in self.budgets],
-            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k,
-                           v in self.parameters.items()},
+            "parameters": {k: v if isinstance(v, (bool, int, float, str)) else str(v)
+                           for k, v in self.parameters.items()},
             "sites": [{"path": s.path, "kind": s.kind} | {k: _plain(v) for k, v in s.settings.items()}
                       for s in self.sites],
         }

@@ -85,8 +85,8 @@ class Port:
         vectors = []
         for t in range(self.vectors):
             first = self.address + t * self.stride
-            pieces = [np.ascontiguousarray(memory[..., first + o:first + o + w * self.size]).view(kind) for o,
-                      w in self.segments]
+            pieces = [np.ascontiguousarray(memory[..., first + o:first + o + w * self.size]).view(kind)
+                      for o, w in self.segments]
             vectors.append(np.concatenate(pieces, -1) if len(pieces) > 1 else pieces[0])
         return np.stack(vectors).astype(np.int64)
 

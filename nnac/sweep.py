@@ -96,8 +96,8 @@ class Recognise:
 
     def _plan(self, experiments: Experiments, row: Row) -> Plan | None:
         policy = experiments.policy_path(row)
-        return compiler.resolve(policy, row.policy_name, **{k: str(v) for k,
-                                                            v in row.define.items()}) if policy else None
+        return compiler.resolve(policy, row.policy_name, **{k: str(v)
+                                                            for k, v in row.define.items()}) if policy else None
 
     def _config(self, row: Row, plan: Plan, seed: int) -> training.PolicyConfig:
         config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)

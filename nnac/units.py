@@ -80,14 +80,14 @@ class Quantity:
         return Quantity(-self.value, self.dimension)
 
     def __mul__(self, other: Quantity) -> Quantity:
-        return _checked(self.value * other.value, _absorb(tuple(a + b for a,
-            b in zip(self.dimension, other.dimension, strict=True))))
+        return _checked(self.value * other.value, _absorb(tuple(a + b
+            for a, b in zip(self.dimension, other.dimension, strict=True))))
 
     def __truediv__(self, other: Quantity) -> Quantity:
         if other.value == 0:
             raise UnitError("division by zero")
-        return _checked(self.value / other.value, _absorb(tuple(a - b for a,
-            b in zip(self.dimension, other.dimension, strict=True))))
+        return _checked(self.value / other.value, _absorb(tuple(a - b
+            for a, b in zip(self.dimension, other.dimension, strict=True))))
 
     def _same(self, other: Quantity, verb: str) -> Dimension:
         if self.dimension != other.dimension:

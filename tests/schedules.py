@@ -74,8 +74,8 @@ def random_case(seed: int) -> Case:
         f"seed {seed}: {shape} {variant} hidden{hidden} act{narrow} w{bits} sparsity {sparsity} {target} {settings}")
 
 
-def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batch: int = 2, machine: Machine |
-            None = None) -> tuple[int, int]:
+def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batch: int = 2,
+            machine: Machine | None = None) -> tuple[int, int]:
     """(integers compared, integers that differ) between `evaluate` and the machine: every layer output and every state
     of every entry."""
     m = machine or Machine(program, fast=False, batch=batch, host=lambda part,

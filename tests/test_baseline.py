@@ -145,5 +145,5 @@ def test_the_order_of_an_epoch_repeats_and_differs_from_the_next():
     flat = [[list(b) for step in order for b in step] for order in (first, again, second)]
     assert flat[0] == flat[1] != flat[2]
     assert all(len(step) == 2 for step in first)
-    assert np.mean([abs(frames[a].mean() - frames[b].mean()) for a,
-                    b in first]) < 20, "shards of a step are alike in length"
+    assert np.mean([abs(frames[a].mean() - frames[b].mean())
+                    for a, b in first]) < 20, "shards of a step are alike in length"

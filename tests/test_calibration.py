@@ -57,8 +57,8 @@ def test_what_is_no_number_is_named_with_its_value_and_leaves_no_trace():
         module.calibrate([(100 * x,), (bad,)])
     module.calibrate([(x,)])
     clean.calibrate([(x,)])
-    assert {k: v.tolist() for k, v in module.state_dict().items()} == {k: v.tolist() for k,
-                                                                       v in clean.state_dict().items()}
+    assert {k: v.tolist() for k, v in module.state_dict().items()} == {k: v.tolist()
+                                                                       for k, v in clean.state_dict().items()}
 
 
 def test_nothing_but_zeros_is_said():

@@ -315,8 +315,8 @@ def test_an_undeclared_read_or_write_is_noticed(made):
 def test_what_data_decide_is_written_by_the_same_unit_only(kind):
     """So program order is kept without semaphores, and the race detector need not know which slot or row it will be."""
     spaces = {space for space, _, _ in kind().may_read(C)}
-    writers = {k.unit for k in registry.values() for space, first,
-               end in k(**{f.name: f.greatest for f in k.fields if f.name == "live"}).writes(C)
+    writers = {k.unit for k in registry.values()
+               for space, first, end in k(**{f.name: f.greatest for f in k.fields if f.name == "live"}).writes(C)
                if space in spaces}
     if kind is isa.GTH:
         writers |= {STA.unit}

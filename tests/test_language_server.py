@@ -263,8 +263,8 @@ def test_every_request_is_answered(tmp_path):
         body = json.dumps(message).encode()
         return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
-    asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p} for i,
-             (m, p) in enumerate((m, p) for m in METHODS for p in ODD)]
+    asked = [{"jsonrpc": "2.0", "id": i, "method": m, "params": p}
+             for i, (m, p) in enumerate((m, p) for m in METHODS for p in ODD)]
     asked += [{"jsonrpc": "2.0", "id": f"n{i}", "method": m} for i, m in enumerate(METHODS)]
     asked += [{"jsonrpc": "1.0", "id": "old", "method": "textDocument/hover", "params": {}}]
     first = [{"jsonrpc": "2.0", "id": "init", "method": "initialize",

@@ -101,8 +101,8 @@ def brute_force(points, k):
     n, best = len(points), math.inf
     for cuts in itertools.combinations(range(1, n), k - 1):
         ends = (0, *cuts, n)
-        best = min(best, sum(float(np.square(points[a:b] - points[a:b].mean()).sum()) for a,
-                             b in itertools.pairwise(ends)))
+        best = min(best, sum(float(np.square(points[a:b] - points[a:b].mean()).sum())
+                             for a, b in itertools.pairwise(ends)))
     return best
 
 

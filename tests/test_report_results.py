@@ -159,8 +159,8 @@ def test_the_same_seeds_are_drawn_together_and_others_apart():
     lucks = [np.minimum(rng.poisson(0.1 + 0.3 * s, 400), 8) for s in range(3)]
     a = [outcome("a", s, errors=lucks[s], words=words) for s in range(3)]
     b = [outcome("b", s, errors=lucks[s] + (rng.random(400) < 0.05), words=words) for s in range(3)]
-    other = [outcome("b", s + 7, errors=[oc.DIGITS.index(c) for c in o.heard["sent"].errors], words=words) for s,
-             o in enumerate(b)]
+    other = [outcome("b", s + 7, errors=[oc.DIGITS.index(c) for c in o.heard["sent"].errors], words=words)
+             for s, o in enumerate(b)]
     together, apart = st.difference(a, b).utterances, st.difference(a, other).utterances
     assert together.value == pytest.approx(apart.value) and apart.width > 4 * together.width
 

@@ -100,8 +100,8 @@ def test_any_legal_reordering_gives_the_same_integers():
             order = shuffled(items, rng)
             ordered = [items[i] for i in order]
             sync = synchronise(ordered, isa.SEMAPHORES, OVERLAPPING, FENCE)
-            code = [evolve(i.instruction, wait=w, signal=s) for i, w,
-                    s in zip(ordered, sync.waits, sync.signals, strict=True)]
+            code = [evolve(i.instruction, wait=w, signal=s)
+                    for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
             old = program.entries[name]
             place = {index: at for at, index in enumerate(order)}
             layers = {n.output: n.path for n in graph.nodes}

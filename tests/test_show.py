@@ -64,8 +64,8 @@ def test_json_says_what_the_text_says(capsys, program):
     assert [n["path"] for n in graph["nodes"]] == [n.path for n in lowered.nodes]
     assert [v["name"] for v in graph["values"]] == list(lowered.values)
     entries = json.loads(show(capsys, program, "--json")[1])["entries"]
-    assert {e: v["cycles"] for e, v in entries.items()} == {e: v.cycles for e,
-                                                            v in Program.load(program).entries.items()}
+    assert {e: v["cycles"] for e, v in entries.items()} == {e: v.cycles
+                                                            for e, v in Program.load(program).entries.items()}
 
 
 @pytest.mark.parametrize("stage, word", [("bound", "nnac train"), ("program", "nnac compile")])

@@ -116,8 +116,8 @@ def test_trained_weights_go_back_under_their_own_names():
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.2
     model.load_state_dict(module.original_state_dict())
-    assert all(torch.equal(model.get_parameter(theirs), module.get_parameter(ours)) for theirs,
-               ours in module.original_names.items())
+    assert all(torch.equal(model.get_parameter(theirs), module.get_parameter(ours))
+               for theirs, ours in module.original_names.items())
     with torch.no_grad():
         assert nn.functional.nll_loss(model(labels).flatten(0, 1), torch.arange(36) % 5) < losses[0] - 0.2
 

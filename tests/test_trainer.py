@@ -65,8 +65,8 @@ def test_the_average_is_that_of_the_weights_after_every_step(corpus, tmp_path):
         trainer.accumulate(0)
         trainer.update()
         decay = min(0.7, (1 + step) / (10 + step))
-        wanted = [decay * m + (1 - decay) * p.detach().double() for m,
-                  p in zip(wanted, trainer.parameters, strict=True)]
+        wanted = [decay * m + (1 - decay) * p.detach().double()
+                  for m, p in zip(wanted, trainer.parameters, strict=True)]
     for mean, w, p in zip(trainer.average, wanted, trainer.parameters, strict=True):
         torch.testing.assert_close(mean.double(), w, rtol=1e-5, atol=1e-7)
         assert not torch.equal(mean, p)

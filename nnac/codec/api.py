@@ -72,8 +72,8 @@ def _plan(matrix: NDArray[np.int8], places: list[tuple[int, int, Words]], blocks
 def _encode(plan: _Plan, payload: Codec, table: Any, shape: tuple[int, int], lanes: int) -> Encoded:
     words = [w for _, _, w in plan.tiles]
     data = payload.encode(table, words)
-    out = tuple(Tile(r, c, w.rows, w.cols, d, *payload.cost(table, w)) for (r, c, w),
-                d in zip(plan.tiles, data, strict=True))
+    out = tuple(Tile(r, c, w.rows, w.cols, d, *payload.cost(table, w))
+                for (r, c, w), d in zip(plan.tiles, data, strict=True))
     header = write_header(payload, plan.blocks, table)
     return Encoded(full_name(payload, plan.blocks), header, out, shape, lanes, payload.table_steps(table))
 

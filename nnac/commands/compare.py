@@ -144,8 +144,8 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
         first = dict(audio=None if f.utterance is None else files[f.utterance], value=f.value, step=f.step,
                      element=f.element,
                      expected=f.expected, got=f.got)
-    values = {name: dict(compared=c, different=d, largest=result.largest.get(name, 0)) for name,
-              (c, d) in result.by_value.items()}
+    values = {name: dict(compared=c, different=d, largest=result.largest.get(name, 0))
+              for name, (c, d) in result.by_value.items()}
     return dict(utterances=len(files), compared_integers=result.compared, different_integers=result.different,
                 different_transcripts=result.different_transcripts, different_nbest=result.different_nbest, first=first,
                 values=values) | ({"planted": planted} if planted else {})

@@ -41,8 +41,8 @@ class IntegerStepper:
         assert v.scale is not None
         return arith.quantise(features, v.scale, v.zero_point, v.bits)
 
-    def _run(self, entry: str, inputs: dict[str, NDArray], state: State, lengths: NDArray |
-             None = None) -> tuple[NDArray, State]:
+    def _run(self, entry: str, inputs: dict[str, NDArray], state: State,
+             lengths: NDArray | None = None) -> tuple[NDArray, State]:
         out, state = self.executor.run(entry, inputs, state, self.watch, lengths)
         return out[self.executor.outputs[entry][0]], state
 

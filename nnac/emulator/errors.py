@@ -20,8 +20,8 @@ class MachineError(UserError):
         self.message, self.entry, self.index, self.instruction = message, entry, index, instruction
         self.layer, self.origin, self.cycle = layer, origin, cycle
 
-    def at(self, entry: str, index: int, instruction: Any, origin: tuple[str, str] = ("", ""), cycle: int |
-           None = None) -> MachineError:
+    def at(self, entry: str, index: int, instruction: Any, origin: tuple[str, str] = ("", ""),
+           cycle: int | None = None) -> MachineError:
         """The same error, with its place (kept if it has one)."""
         if self.index is None:
             self.entry, self.index, self.instruction = entry, index, instruction

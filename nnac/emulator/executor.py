@@ -134,8 +134,8 @@ class Emulator:
                         watch(name, v)
         return {k: values[k] for k in self.outputs[entry]}, {k: after[k] for k in state}
 
-    def _pass(self, one: Entry, inputs: Mapping[str, NDArray], state: State, seen: dict[str, NDArray] |
-              None) -> tuple[dict[str, NDArray], State]:
+    def _pass(self, one: Entry, inputs: Mapping[str, NDArray], state: State,
+              seen: dict[str, NDArray] | None) -> tuple[dict[str, NDArray], State]:
         """One entry of the program over a sequence, in the order in which it wants its steps; every value it made into
         ``seen``."""
         many = self.program.entries.get(f"{one.part}.steps")

@@ -178,8 +178,8 @@ def hands_on_accumulators(e: Entry) -> bool:
     return False
 
 
-def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None, first: int = 0, end: int |
-              None = None) -> None:
+def interpret(e: Entry, m: Memories, watch: Callable[[str, NDArray], None] | None = None, first: int = 0,
+              end: int | None = None) -> None:
     """Execute (part of) an entry instruction by instruction: the plain meaning, and the oracle of `translate`.
 
     MachineError names the instruction.

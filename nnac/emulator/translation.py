@@ -171,8 +171,8 @@ class Translation:
             v.bytes[:, first:end] = m.a[:, first:end]
         for step in self.steps:
             step.run(v)
-        results = [v.bytes[:, src: src + n].copy() if src < m.config.a_bytes else v.bytes[:, src: src + n] for _, src,
-                   n in self.results]
+        results = [v.bytes[:, src: src + n].copy() if src < m.config.a_bytes else v.bytes[:, src: src + n]
+                   for _, src, n in self.results]
         for (dst, _, n), data in zip(self.results, results, strict=True):
             m.a[:, dst: dst + n] = data
         for first, words, index, tag in self.final_words:
@@ -234,8 +234,8 @@ def build(e: Entry, flow: Dataflow) -> Translation:
         e, steps, view, runs(np.flatnonzero(used[: flow.config.a_bytes])), moves(changed, final[flow.at[changed]]),
         [(a, b, m.a[:1, a:b].copy()) for a, b in runs(np.flatnonzero(flow.assumed))], words, word_tags,
         {s: m.luts[s].copy() for s in flow.luts_assumed}, {k: m.headers[k] for k in flow.headers_assumed},
-        [(a, flow.w[a:b].copy(), flow.index[a:b].copy(), flow.tag[a:b].copy()) for a,
-         b in runs(np.flatnonzero(flow.word_inside))],
+        [(a, flow.w[a:b].copy(), flow.index[a:b].copy(), flow.tag[a:b].copy())
+         for a, b in runs(np.flatnonzero(flow.word_inside))],
         {s: flow.luts[s] for s in flow.luts_inside}, flow.headers)
 
 

@@ -48,5 +48,5 @@ def constants(node: Node, choice: Choice) -> Mapping[str, Any]:
     """The constants of a node in int64, its kernels as kernels."""
     op = operator(node.op)
     multiplied = () if op.by_index else tuple(op.meets)
-    return {k: Kernel(v, choice) if k.rpartition(".")[2] in multiplied else v.astype(np.int64) for k,
-            v in node.constants.items()}
+    return {k: Kernel(v, choice) if k.rpartition(".")[2] in multiplied else v.astype(np.int64)
+            for k, v in node.constants.items()}

@@ -223,8 +223,8 @@ class Instruction:
         for f in self.fields:
             value = getattr(self, f.name)
             parts.append(f"{f.name}={value:#x}" if f.name in ADDRESSES and value > 9 else f"{f.name}={value}")
-        parts += [f"{name}={','.join(f's{i}' for i in bits(mask))}" for name,
-                  mask in (("wait", self.wait), ("signal", self.signal)) if mask]
+        parts += [f"{name}={','.join(f's{i}' for i in bits(mask))}"
+                  for name, mask in (("wait", self.wait), ("signal", self.signal)) if mask]
         return " ".join(parts)
 
 

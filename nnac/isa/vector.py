@@ -223,8 +223,8 @@ class LSTM(VectorInstruction):
     def constants(self, m: Memory) -> Constants:
         p = self.block.read(m.parameters(self.params, self.block.bytes))
         check_width(p["bits"], self.out16)
-        return {**p, **{name: m.lut(p[name], symmetry) for name,
-                        symmetry in (("sigmoid", "complement"), ("tanh", "odd"), ("tanh_cell", "odd"))}}
+        return {**p, **{name: m.lut(p[name], symmetry)
+                        for name, symmetry in (("sigmoid", "complement"), ("tanh", "odd"), ("tanh_cell", "odd"))}}
 
     @staticmethod
     def compute(p: Constants, pre: NDArray, cell: NDArray) -> tuple[NDArray, ...]:

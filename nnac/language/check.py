@@ -59,8 +59,8 @@ def check_file(path: Path, policy: str | None = None, parameters: Mapping[str, s
         return check(space, resolved, space.file(resolved, str(path)), policy, parameters or {})
 
 
-def check_text(text: str, name: str = "<text>", policy: str | None = None, parameters: Mapping[str, str] |
-               None = None) -> Checked:
+def check_text(text: str, name: str = "<text>", policy: str | None = None,
+               parameters: Mapping[str, str] | None = None) -> Checked:
     """Check a text; imports are looked up from the current folder."""
     space = Workspace()
     with collecting_later():

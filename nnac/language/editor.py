@@ -190,8 +190,8 @@ class Session:
             lines += ["", *chains(r.plan, [*first, *(k for k in kernels if k not in first)])]
         return "\n".join(lines)
 
-    def _words(self, name: s.Name, nodes: list[Any], declaration: Any, statement: Statement | None, r: Resolution |
-               None) -> str | None:
+    def _words(self, name: s.Name, nodes: list[Any], declaration: Any, statement: Statement | None,
+               r: Resolution | None) -> str | None:
         text = name.text
         if r is not None and statement is not None and text in r.parameters and (
                 defines(statement.node, name) or any(n is name for n in value_names(statement.node))):

@@ -60,8 +60,8 @@ BRACKETS = ("LPAR", "LSQB", "LBRACE", "RPAR", "RSQB", "RBRACE")
 @cache
 def _steps() -> tuple[str | None, ...]:
     """For each production of one symbol that builds nothing, its nonterminal; None for the others."""
-    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None for n, k,
-                 b in tables().rules)
+    return tuple(n if k == 1 and b not in BUILDERS and n != "item" and not n.startswith("__") else None
+                 for n, k, b in tables().rules)
 
 
 class _Parser:

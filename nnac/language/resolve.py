@@ -41,8 +41,8 @@ def variants(scope: Scope, name: str) -> Iterator[dict[str, Any]]:
                                                                             MOST_VARIANTS))
 
 
-def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None, memo: Memo |
-            None = None) -> Resolution:
+def resolve(scope: Scope, name: str, overrides: Mapping[str, Any] | None = None,
+            memo: Memo | None = None) -> Resolution:
     """Policy ``name`` as seen in ``scope``.  ``overrides`` are expressions (syntax nodes) for its parameters, from the
     command line or from a sweep.  KeyError if there is no such policy."""
     declared = scope.policies[name]

@@ -55,10 +55,10 @@ def _linear(path: str, source: str, width: int, outputs: int, entry: str, *, bia
 @builder
 def rnnt(size: str = "small", *,
          features: int | None = None, stack: int | None = None, reduce: int | None = None, layers: int | None = None,
-         cells: int | None = None, embedding: int | None = None, prediction_cells: int | None = None, joint: int |
-         None = None,
-         vocabulary: int | None = None, norm: bool | None = None, bidirectional: bool | None = None, combine: str |
-         None = None,
+         cells: int | None = None, embedding: int | None = None, prediction_cells: int | None = None,
+         joint: int | None = None,
+         vocabulary: int | None = None, norm: bool | None = None, bidirectional: bool | None = None,
+         combine: str | None = None,
          project: int | None = None, frame_ms: float | None = None) -> ModelGraph:
     """An RNN-T of a named ``size``, any of whose dimensions can be overridden.
 

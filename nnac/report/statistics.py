@@ -173,8 +173,8 @@ def difference(a: Sequence[Outcome], b: Sequence[Outcome], relative: bool = Fals
 
 # ------------------------------------------------------------------------------------------------------------- verdicts
 
-def verdict(estimate: Estimate | None, at_most: float | None, at_least: float | None, margin: float |
-            None = None) -> str:
+def verdict(estimate: Estimate | None, at_most: float | None, at_least: float | None,
+            margin: float | None = None) -> str:
     """What a claim comes to, at one-sided 95 %.
 
     without a margin   ``holds`` | ``does not hold`` | ``undecided``

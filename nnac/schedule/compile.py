@@ -104,8 +104,8 @@ class Settings:
 _BY_PATH = ("codecs", "pins", "places", "lines")
 
 
-def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *, plan: Mapping[str, Any] |
-                  None = None,
+def compile_graph(graph: QGraph, target: Target, settings: Settings | None = None, *,
+                  plan: Mapping[str, Any] | None = None,
                   metadata: Mapping[str, Any] | None = None) -> Program:
     """The program of a bound graph.  CompileError if it does not fit; the result is proved free of races and
     deadlock."""
@@ -121,14 +121,14 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
         made[plan_.name] = finish(layout, emit(layout, plan_), plan_, settings)
     debug = tuple(dict.fromkeys(line for _, lines, _ in made.values() for line in lines))
     number = {line: i for i, line in enumerate(debug)}
-    entries = {name: evolve(entry, lines=np.array([number[line] for line in lines], np.uint32)) for name,
-               (entry, lines, _) in made.items()}
+    entries = {name: evolve(entry, lines=np.array([number[line] for line in lines], np.uint32))
+               for name, (entry, lines, _) in made.items()}
     values = {v.name: v for v in graph.values.values()}
     calls = tuple(c for p in layout.entries.values() for c in p.calls.values())
     sram = dict(used=layout.residents.used, size=layout.config.a_bytes, scratch=layout.scratch_bytes,
                 stream=layout.config.ring_bytes + layout.config.stream_words * layout.config.lanes)
-    report = dict(entries={name: dict(cycles=e.cycles, instructions=len(e.words), **facts) for (name, e), (_, _, facts)
-                           in zip(entries.items(), made.values(), strict=True)},
+    report = dict(entries={name: dict(cycles=e.cycles, instructions=len(e.words), **facts)
+                           for (name, e), (_, _, facts) in zip(entries.items(), made.values(), strict=True)},
                   layers=kernel_report(layout), sram=sram,
                   pinned=dict(words=sum(layout.tile(k).live_words for k in layout.held.pinned),
                               size=layout.config.pinned_words),
@@ -324,8 +324,8 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
     except ValueError as error:
         raise CompileError(f"target `{layout.config.name}` has too few semaphores: {error}") from None
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    operations = [Operation(i.unit, i.reads, i.writes, w, s) for i, w,
-                  s in zip(ordered, sync.waits, sync.signals, strict=True)]
+    operations = [Operation(i.unit, i.reads, i.writes, w, s)
+                  for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     spare = unread(layout, plan) if plan else ()
     proof = prove_operations(operations, layout.config, len(layout.image.content), holds(layout, plan),
                              keeps(layout, plan), spare)
@@ -407,8 +407,8 @@ def _whole_after(items: Sequence[Emitted], port: Port, path: str | None) -> int:
         return 0
 
     def writes(item: Emitted) -> bool:
-        return item.path == path and any(s == "A" and first < e and f < end for s, first, end in item.writes for f,
-                                         e in port.ranges)
+        return item.path == path and any(s == "A" and first < e and f < end for s, first, end in item.writes
+                                         for f, e in port.ranges)
     return max((i for i, item in enumerate(items) if writes(item)), default=0)
 
 

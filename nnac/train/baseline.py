@@ -180,8 +180,8 @@ def task(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig 
     return FloatTask(config, str(corpus), str(out))
 
 
-def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None, processes: int |
-          None = None,
+def train(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig | None = None,
+          processes: int | None = None,
           quiet: bool = False, run: Run | None = None) -> list[dict]:
     """Train a recogniser on a corpus directory and write it to ``out``; return what was reported (steps, losses, dev
     WER).

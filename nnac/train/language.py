@@ -267,15 +267,15 @@ class PolicyTask:
         return {}
 
 
-def policy_task(plan: Plan, float_path: str | os.PathLike[str], text: str | os.PathLike[str], out: str |
-                os.PathLike[str],
+def policy_task(plan: Plan, float_path: str | os.PathLike[str], text: str | os.PathLike[str],
+                out: str | os.PathLike[str],
                 config: LmPolicyConfig | None = None) -> PolicyTask:
     """The task with everything decided."""
     return PolicyTask(plan, config or LmPolicyConfig.of(plan), str(float_path), str(text), str(out))
 
 
-def train(task: FloatTask | PolicyTask, title: str, processes: int | None = None, quiet: bool = False, run: Run |
-          None = None) -> list[dict]:
+def train(task: FloatTask | PolicyTask, title: str, processes: int | None = None, quiet: bool = False,
+          run: Run | None = None) -> list[dict]:
     """Do ``task``; returns what was reported.  Resumes, and repeats nothing that is done.  TrainingError where ``out``
     is of another task.
 

@@ -148,8 +148,8 @@ def task_from_json(data: dict) -> Any:
 class Trainer:
     """A learner and its optimiser, and how one shard changes them.  Knows nothing of processes."""
 
-    def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict, device: torch.device |
-                 str = "cpu") -> None:
+    def __init__(self, learner: Learner, pace: Pace, examples: Examples, identity: dict,
+                 device: torch.device | str = "cpu") -> None:
         self.learner, self.pace, self.examples, self.device = learner, pace, examples, torch.device(device)
         self.identity = identity | {"corpus": examples.description()}
         learner.to(self.device)

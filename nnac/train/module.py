@@ -472,8 +472,8 @@ class GraphModule(nn.Module):
         """The bound graph: scales and integer constants, those the forward pass computes with.  UncalibratedError
         before calibration."""
         forms = self.formats()
-        values = {n: evolve(v, scale=forms[n].scale, zero_point=forms[n].zero_point) if n in forms else v for n,
-                  v in self.graph.values.items()}
+        values = {n: evolve(v, scale=forms[n].scale, zero_point=forms[n].zero_point) if n in forms else v
+                  for n, v in self.graph.values.items()}
         nodes = []
         training = self.training
         self.eval()

@@ -340,8 +340,8 @@ class KernelQuantiser(_Scheduled):
     equal reach move by less than 1 %).
     """
 
-    def __init__(self, parts: list[tuple[Part, WeightQuantiser]], shape: tuple[int, int], *, training: Training |
-                 None = None) -> None:
+    def __init__(self, parts: list[tuple[Part, WeightQuantiser]], shape: tuple[int, int], *,
+                 training: Training | None = None) -> None:
         super().__init__(training)
         self.parts, self.quantisers, self.shape = [p for p, _ in parts], nn.ModuleList(q for _, q in parts), shape
         covered = torch.zeros(shape, dtype=torch.int64)
@@ -389,8 +389,8 @@ class KernelQuantiser(_Scheduled):
         bands: dict[int, list[tuple[int, Tensor]]] = {}
         for p, codes, _ in pieces:
             bands.setdefault(p.top, []).append((p.left, codes))
-        return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1) for _,
-                          band in sorted(bands.items())]), scale
+        return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1)
+                          for _, band in sorted(bands.items())]), scale
 
     def regulariser(self, w: Tensor) -> Tensor:
         """The sum of the parts' terms."""
@@ -429,8 +429,8 @@ class KernelQuantiser(_Scheduled):
 
     def sparsity(self) -> float:
         """The share of dead weights."""
-        return sum(q.sparsity() * q.layout.rows * q.layout.cols for _,
-                   q in self.pairs) / (self.shape[0] * self.shape[1])
+        return sum(q.sparsity() * q.layout.rows * q.layout.cols
+                   for _, q in self.pairs) / (self.shape[0] * self.shape[1])
 
     def describe(self) -> str:
         return " | ".join(f"[{p.top}:{p.bottom}, {p.left}:{p.right}] {q.describe()}" for p, q in self.pairs)
@@ -460,8 +460,8 @@ def quantiser_for(plan: Plan, kernel: str, weight: Tensor) -> WeightQuantiser | 
     parts, left = [], 0
     for n in names:
         right = left + kernels[n].cols
-        blocks = [(s, i * first.gate_rows, (i + 1) * first.gate_rows, 1) for i,
-                  s in enumerate(plan.gates(n))] if split else [
+        blocks = [(s, i * first.gate_rows, (i + 1) * first.gate_rows, 1)
+                  for i, s in enumerate(plan.gates(n))] if split else [
             (plan[n], 0, first.rows, gates)]
         for site, top, bottom, inner in blocks:
             part = Part(top, bottom, left, right)

@@ -27,8 +27,9 @@ class ContradictoryMethods(Rule):
             yield from self.pairs(r, setting, clash)
         yield from self.frames(r)
 
-    def pairs(self, r: Resolution, setting: str, clash: Callable[[Any, Weights], tuple[str, str] |
-                                                                 None]) -> Iterator[Diagnostic]:
+    def pairs(self, r: Resolution, setting: str,
+                                                                 clash: Callable[[Any, Weights], tuple[str,
+                                                                 str] | None]) -> Iterator[Diagnostic]:
         """Each setting with the weights of the same site."""
         assert r.sites is not None
         for decided, sites, value in by_entry(r, setting, r.sites.leaves):

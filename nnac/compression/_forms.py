@@ -55,18 +55,27 @@ class Flat(Form):
         return g
 
 
-@form("exponential", "anneal")
 @frozen
-class Exponential(Form):
-    """Geometric growth from one value to another.  Source: our choice; the paper says annealing, its schedule is not
-    recoverable."""
+class _Annealed(Form):
+    """A value that goes from one number to another."""
 
     change: Change = argument("change", default=Change(1.0, 300.0), positional=True, doc="first and last value")
     over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
     from_: Moment = argument("moment", default=Moment(0.0, "steps"), doc="when it starts")
 
     def __attrs_post_init__(self) -> None:
-        _above_zero(self)
+        """ValueError: a temperature of zero assigns every weight to all centroids alike, and its slope is divided by
+        it."""
+        for value in (self.change.start, self.change.end):
+            if not 0 < value < 1e30:
+                raise ValueError(f"`{self.keyword}` goes between numbers above 0, not {self.change}")
+
+
+@form("exponential", "anneal")
+@frozen
+class Exponential(_Annealed):
+    """Geometric growth from one value to another.  Source: our choice; the paper says annealing, its schedule is not
+    recoverable."""
 
     def value(self, clock: Any) -> float | None:
         """The value at this moment of training; None when the change is over."""
@@ -76,25 +85,10 @@ class Exponential(Form):
 
 @form("linear", "anneal")
 @frozen
-class Linear(Form):
+class Linear(_Annealed):
     """Equal steps from one value to another.  Source: our choice."""
-
-    change: Change = argument("change", default=Change(1.0, 300.0), positional=True, doc="first and last value")
-    over: Moment = argument("moment", default=Moment(0.5, "training"), doc="how long it takes")
-    from_: Moment = argument("moment", default=Moment(0.0, "steps"), doc="when it starts")
-
-    def __attrs_post_init__(self) -> None:
-        _above_zero(self)
 
     def value(self, clock: Any) -> float | None:
         """The value at this moment of training; None when the change is over."""
         progress = clock.progress(self.from_, self.over)
         return None if progress >= 1 else self.change.start + (self.change.end - self.change.start) * progress
-
-
-def _above_zero(form: Exponential | Linear) -> None:
-    """A temperature of zero assigns every weight to all centroids alike, and its slope is divided by it.
-    ValueError."""
-    for value in (form.change.start, form.change.end):
-        if not 0 < value < 1e30:
-            raise ValueError(f"`{form.keyword}` goes between numbers above 0, not {form.change}")

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import field, frozen
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nnac.ir import QGraph
     from nnac.program import Program
     from nnac.train.policy import Trained
+
+End = TypeVar("End")
 
 
 class EngineError(UserError):
@@ -116,28 +118,26 @@ class Subject:
     @cached_property
     def tensors(self) -> TensorEnd:
         """How the arrays of a model of a user's own lie.  EngineError: this one hears audio or reads text."""
-        from nnac.decode.front_end import end_from_json
         from nnac.decode.tensors import TensorEnd
 
-        try:
-            end = self.trained.end if self.trained is not None else end_from_json(self.program.metadata["front_end"])
-        except (KeyError, TypeError, ValueError):
-            end = None
-        if not isinstance(end, TensorEnd):
-            raise EngineError(f"{self.called} takes no tensors: it is not a model that `nnac.prepare` made")
-        return end
+        return self._end(TensorEnd, "takes no tensors: it is not a model that `nnac.prepare` made")
 
     @cached_property
     def text(self) -> TextEnd:
         """The tokens of a language model.  EngineError: this one reads no text."""
-        from nnac.decode.front_end import TextEnd, end_from_json
+        from nnac.decode.front_end import TextEnd
+
+        return self._end(TextEnd, "reads no text: it is not a language model")
+
+    def _end(self, kind: type[End], otherwise: str) -> End:
+        from nnac.decode.front_end import end_from_json
 
         try:
             end = self.trained.end if self.trained is not None else end_from_json(self.program.metadata["front_end"])
         except (KeyError, TypeError, ValueError):
             end = None
-        if not isinstance(end, TextEnd):
-            raise EngineError(f"{self.called} reads no text: it is not a language model")
+        if not isinstance(end, kind):
+            raise EngineError(f"{self.called} {otherwise}")
         return end
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -37,24 +37,32 @@ def _known(name: s.Name, among: Collection[str], lacks: str, report: Reporter) -
     return False
 
 
-def settle_training(r: Resolution) -> None:
-    values: dict[str, Any] = {}
+def settings_of(r: Resolution, block: type[s.TrainingBlock] | type[s.DecodeBlock], called: str, known: Collection[str],
+                nodes: Mapping[str, tuple[Statement, s.Setting]]) -> Iterator[tuple[Statement, s.Setting, Reporter]]:
+    """The settings of all blocks of a kind, in their order; those that it has not, or that one block says twice, are
+    reported instead.  ``nodes``: what was taken so far, written by who asks."""
     for statement in r.statements:
-        if not isinstance(statement.node, s.TrainingBlock):
+        if not isinstance(statement.node, block):
             continue
         report = reporter(r, statement)
         for setting in statement.node.settings:
-            name = setting.name.text
-            if not _known(setting.name, TRAINING, "`training` has no setting", report):
+            if not _known(setting.name, known, f"`{called}` has no setting", report):
                 continue
-            before = r.training_nodes.get(name)
+            before = nodes.get(setting.name.text)
             if before is not None and before[0] is statement:
-                report("duplicate-setting", setting.name, f"`{name}` is said twice")
+                report("duplicate-setting", setting.name, f"`{setting.name.text}` is said twice")
                 continue
-            value = _training_value(name, setting, r, report)
-            if value is not UNKNOWN:
-                values[name] = value
-                r.training_nodes[name] = (statement, setting)
+            yield statement, setting, report
+
+
+def settle_training(r: Resolution) -> None:
+    values: dict[str, Any] = {}
+    for statement, setting, report in settings_of(r, s.TrainingBlock, "training", TRAINING, r.training_nodes):
+        name = setting.name.text
+        value = _training_value(name, setting, r, report)
+        if value is not UNKNOWN:
+            values[name] = value
+            r.training_nodes[name] = (statement, setting)
     r.training = Training(**values)
 
 

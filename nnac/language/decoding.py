@@ -11,6 +11,7 @@ from typing import Any
 
 from nnac.diagnostics import did_you_mean, nearest
 from nnac.language import syntax as s
+from nnac.language.blocks import settings_of
 from nnac.language.resolution import Reporter, Resolution, reporter
 from nnac.language.values import UNKNOWN, describe, evaluate
 from nnac.plan import Decode
@@ -39,22 +40,10 @@ ARGUMENTS = {"greedy": (), "beam": ("beam",), "none": (), "shallow": ("weight",)
 def settle_decode(r: Resolution) -> None:
     """The settings of all `decode` blocks, a later policy's replacing those that it extends, one by one."""
     values: dict[str, Any] = {}
-    for statement in r.statements:
-        if not isinstance(statement.node, s.DecodeBlock):
-            continue
-        report = reporter(r, statement)
-        for setting in statement.node.settings:
-            name = setting.name.text
-            if name not in DECODE_DOCS:
-                report("unknown-setting", setting.name, f"`decode` has no setting `{name}`", "",
-                       did_you_mean(name, DECODE_DOCS), fix=nearest(name, DECODE_DOCS))
-                continue
-            before = r.decode_nodes.get(name)
-            if before is not None and before[0] is statement:
-                report("duplicate-setting", setting.name, f"`{name}` is said twice")
-                continue
-            r.decode_nodes[name] = (statement, setting)
-            values |= _said(name, setting, r, report)
+    for statement, setting, report in settings_of(r, s.DecodeBlock, "decode", DECODE_DOCS, r.decode_nodes):
+        name = setting.name.text
+        r.decode_nodes[name] = (statement, setting)
+        values |= _said(name, setting, r, report)
     if r.decode_nodes:
         r.decode = Decode(**values)
         if "search" in values or "search" not in r.decode_nodes:      # else that has been complained of

@@ -10,14 +10,12 @@ recipe.  The loop: `nnac.train.loop`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import ge, in_
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nnac import checkpoint
@@ -81,7 +79,7 @@ class SideLoss(nn.Module):
                                       zero_infinity=True)
 
 
-class FloatLearner:
+class FloatLearner(loop.Unscheduled):
     """Network and side loss."""
 
     def __init__(self, config: TrainConfig) -> None:
@@ -109,15 +107,6 @@ class FloatLearner:
 
     def evaluate(self, dev: Heard) -> float:
         return dev.word_error_rate(self.model)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, tensors: Mapping[str, NDArray]) -> None:
-        pass
-
-    def before_step(self, step: int) -> None:
-        pass
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)

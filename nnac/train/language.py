@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import ge, gt
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nnac import checkpoint
@@ -111,7 +110,7 @@ def load_float(path: str | os.PathLike[str]) -> FloatLm:
                               f"{' '.join(str(error).split())[:200]}") from None
 
 
-class FloatLearner:
+class FloatLearner(loop.Unscheduled):
     """The float network."""
 
     def __init__(self, config: LmTraining) -> None:
@@ -125,15 +124,6 @@ class FloatLearner:
 
     def evaluate(self, dev: Sentences) -> float:
         return perplexity(self.model, dev)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def restore(self, tensors: Mapping[str, NDArray]) -> None:
-        pass
-
-    def before_step(self, step: int) -> None:
-        pass
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)

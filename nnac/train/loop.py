@@ -111,6 +111,19 @@ class Learner(Protocol):
         ...
 
 
+class Unscheduled:
+    """What a learner says that is its parameters and nothing else: no buffers to keep, nothing that a step changes."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: Mapping[str, NDArray]) -> None:
+        pass
+
+    def before_step(self, step: int) -> None:
+        pass
+
+
 class Task(Protocol):
     """What is trained.  ``kind`` finds the class again in a worker process (`TASKS`)."""
 

@@ -102,7 +102,7 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     except (SafetensorError, OSError, *ABSURD) as error:
         raise CheckpointError(
             f"{path}: not a whole checkpoint file "
-                              f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from None
     if kind is not None and metadata.get("kind") != kind:
         raise CheckpointError(f"{path}: holds {str(metadata.get('kind'))[:60]!r}, expected {kind!r}")

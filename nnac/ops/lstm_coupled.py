@@ -42,8 +42,7 @@ class CoupledLstm(RecurrentOperator):
     gates: ClassVar[int] = 3
     constants: ClassVar[tuple[str, ...]] = (
         "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
-                                            "hidden_multiplier",
-        "hidden_shift", "sigmoid", "tanh", "tanh_cell")
+        "hidden_multiplier", "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
     def attributes(self, layer: LayerShape, p: Precision) -> CoupledLstmAttributes:
         return CoupledLstmAttributes(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)

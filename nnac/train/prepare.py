@@ -119,9 +119,8 @@ class PreparedModule(Named):
         read) is as it was. PrepareError where a parameter was folded from others (`nnac.check` names them): then there
         is no way back.
         """
-        if folded := [f"{path}.{name}"
-                      for (path, name), theirs in self.captured.sources.items() if not theirs and (path,
-                      name) not in self.captured.frozen]:
+        if folded := [f"{path}.{name}" for (path, name), theirs in self.captured.sources.items()
+                      if not theirs and (path, name) not in self.captured.frozen]:
             raise PrepareError([Problem(f"{', '.join(f'`{n}`' for n in folded)}: computed from other parameters of the "
                                         f"model, so that what was "
                                         "trained has no place there", "use the prepared module's own state")])

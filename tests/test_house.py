@@ -49,6 +49,7 @@ emulator
 graphblas
 rtl
 schedule
+hybrid
 decode
 capture
 train

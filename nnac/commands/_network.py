@@ -47,6 +47,24 @@ def listener(path: str) -> Listener:
     return Listener(scorer(trained.module), trained.front, torch.from_numpy, checkpoint.digest_of(path))
 
 
+def front_of(path: str) -> FrontEnd:
+    """The front end of a float network, a training module or a program.  CheckpointError, ProgramError: one line."""
+    from nnac import checkpoint
+    from nnac.decode.front_end import FrontEnd, front_end_of
+    from nnac.errors import ABSURD
+    from nnac.program import Program
+
+    if not checkpoint.is_checkpoint(path):
+        return front_end_of(Program.load(path))
+    meta = checkpoint.load(path).metadata
+    try:
+        # a float network says at its top what a trained module says under this name
+        return FrontEnd.from_json(meta.get("front_end", meta))
+    except ABSURD as error:
+        raise checkpoint.CheckpointError(f"{path}: carries no front end (features, normalisation, tokens): "
+                                         f"{' '.join(str(error).split())[:120]}") from None
+
+
 def _program(path: str) -> Listener:
     from hashlib import sha256
 

@@ -34,6 +34,9 @@ def real(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+_ACOUSTIC, _PRIOR = 0.5, 0.8   # as `nnac.decode.search.graph` and `nnac.hybrid.scores` have them, said without them
+
+
 def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     """--search and its settings; `search_of` makes a search of them."""
     from nnac.cli import source, whole
@@ -43,10 +46,15 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
     put = parser.add_argument_group("search").add_argument
     file: dict[str, Any] = dict(type=source, metavar="FILE")
-    put("--search", choices=("beam", "greedy"), help="how outputs become words (greedy)")
+    put("--search", choices=("beam", "graph", "greedy"),
+        help="how outputs become words (greedy; of a hybrid: its graph)")
+    put("--graph", **file, help="the decoding graph of a hybrid: what `nnac graph` wrote")
+    put("--acoustic-scale", **nats(1e-3, 16, "W"), help="weight of a hybrid's likelihoods beside its graph's costs "
+        f"({_ACOUSTIC:g})")
+    put("--prior-scale", **nats(0, 4, "W"), help=f"how much of the states' priors is taken off them ({_PRIOR:g})")
     put("--max-symbols", type=whole(1), metavar="N", help="labels that one frame may emit (6)")
-    put("--beam", type=whole(1), metavar="K", help="hypotheses kept (8)")
-    put("--delta", **nats(0, 1e6), help="how far a hypothesis may lie behind the best (5)")
+    put("--beam", type=whole(1), metavar="K", help="hypotheses kept (8; on a graph 3000)")
+    put("--delta", **nats(0, 1e6), help="how far a hypothesis may lie behind the best (5; on a graph 14)")
     put("--nbest", type=whole(1), metavar="N", help="show the N best hypotheses (1)")
     put("--blank-penalty", **nats(-16, 16), help="taken from the blank at every frame (0)")
     put("--length-bonus", **nats(-16, 16), help="given for every label (0)")
@@ -58,6 +66,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     put("--ilm-scale", **nats(0, 4, "W"), help="weight of the model's internal language model, taken off")
 
 
+_GRAPH_ONLY = ("graph", "acoustic_scale", "prior_scale")
 _BEAM_ONLY = ("beam", "delta", "nbest", "blank_penalty", "length_bonus", "lm", "lm_scale", "source_lm", "source_scale",
               "ilm_scale")
 
@@ -86,6 +95,12 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
     """
     from attrs import evolve
 
+    if subject.front.hmm is not None:
+        return subject, graph_search(args, subject)
+    if idle := [o for o in _GRAPH_ONLY if getattr(args, o) is not None] or args.search == "graph":
+        option = f"--{idle[0].replace('_', '-')}" if isinstance(idle, list) else "--search graph"
+        raise SearchOptionError(f"{option} is for hybrids: {subject.called} is a transducer, which writes its words "
+                                "itself")
     tokens, compiled = subject.front.tokens, subject.compiled
     languages = languages_of(args, tokens)
     inside = {} if compiled is None else compiled.metadata.get("languages", {})
@@ -100,6 +115,30 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
     there = languages if subject.trained is not None else inside
     plan: Any = subject.trained.plan.to_json() if subject.trained is not None else getattr(compiled, "plan", {})
     return evolve(subject, languages=languages), search_of(_with_policy(args, plan.get("decode")), tokens, there)
+
+
+def graph_search(args: argparse.Namespace, subject: Subject) -> Search:
+    """The search of a hybrid.  SearchOptionError: no graph, or options of other searches; GraphError: of other
+    states."""
+    from nnac.decode.search import search
+    from nnac.hybrid.graph import load
+
+    hmm, made = subject.front.hmm, search("graph")
+    assert hmm is not None
+    others = [o for o in _BEAM_ONLY if o not in ("beam", "delta", "nbest") and getattr(args, o) is not None]
+    if args.search not in (None, "graph") or others or args.max_symbols:
+        option = f"--search {args.search}" if args.search not in (None, "graph") else (
+            f"--{others[0].replace('_', '-')}" if others else "--max-symbols")
+        raise SearchOptionError(f"{option} is for transducers: {subject.called} is a hybrid, whose words are found on "
+                                "a graph (--graph FILE)")
+    if args.graph is None:
+        raise SearchOptionError(f"{subject.called}: a hybrid's words are found on a decoding graph: give --graph FILE, "
+                                "which `nnac graph` makes of its states and an n-gram")
+    graph = load(args.graph)
+    graph.check(hmm.inventory, args.graph)
+    given = dict(beam=args.delta, active=args.beam, nbest=args.nbest, acoustic=args.acoustic_scale,
+                 prior=args.prior_scale)
+    return made(graph, hmm, **{k: v for k, v in given.items() if v is not None})      # type: ignore[call-arg]
 
 
 def _with_policy(args: argparse.Namespace, decode: Mapping[str, Any] | None) -> argparse.Namespace:

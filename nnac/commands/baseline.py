@@ -1,5 +1,5 @@
-"""``nnac baseline --corpus DIR --out FILE``: train the float network that policies start from: an RNN-T, or of
-``--text`` a language model.
+"""``nnac baseline --corpus DIR --out FILE``: train the float network that policies start from: an RNN-T, with
+``--alignments`` a hybrid's acoustic model, or of ``--text`` a language model.
 
 Resumes where it was stopped; the same steps give the same weights, whatever the number of processes.
 """
@@ -25,6 +25,10 @@ def register(subparsers: Any) -> None:
     data.add_argument("--text", type=source, metavar="FILE", help="sentences, one a line: a language model")
     p.add_argument("--tokens", type=source, metavar="FILE",
                    help="the recogniser whose word pieces a language model takes (default: its own)")
+    p.add_argument("--alignments", type=source, metavar="FILE",
+                   help="what `nnac align` wrote: a hybrid, which learns the state of every frame")
+    p.add_argument("--start", type=source, metavar="FILE",
+                   help="a float hybrid of the same states to go on from")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(1),
                    help="optimiser steps (default: the demo's 1800; 1000 of a language model)")
@@ -47,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     how = run_of(args)
     if args.text:
         return _language(args, how)
+    if args.alignments:
+        return _hybrid(args, how)
+    if args.start:
+        return misuse(args, "--start is of a hybrid's --alignments")
     if args.tokens or args.vocabulary:
         return misuse(args,
             "--tokens and --vocabulary are of a language model's --text; the demo's recogniser learns 64 of its own")
@@ -63,6 +71,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _hybrid(args: argparse.Namespace, how: Run) -> int:
+    """The same of a hybrid."""
+    from attrs import evolve
+
+    from nnac.commands._training import misuse, pace_of, torchrun
+    from nnac.train.hybrid import HybridTraining, float_task, train
+    from nnac.train.loop import write_job
+
+    if idle := [o for o in ("longer", "tokens", "vocabulary") if getattr(args, o)]:
+        return misuse(args, f"--{idle[0]} is not a hybrid's; say --steps, and `nnac align --states`")
+    config = HybridTraining()
+    if args.cells:
+        config = evolve(config, model=evolve(config.model, cells=args.cells))
+    config = evolve(config, seed=args.seed, steps=args.steps or config.steps, **pace_of(args))
+    task = float_task(args.corpus, args.alignments, args.out, config, args.start or "", args.device)
+    if args.job:
+        write_job(task, how, args.job)
+        print(torchrun(args.job))
+        return 0
+    last = train(task, "training", args.processes, quiet=args.json, run=how)[-1]
+    print(json.dumps(last) if args.json else f"{args.out}: {last['step']} steps, {task.measure.format(last['dev'])}")
+    return 0
+
+
 def _language(args: argparse.Namespace, how: Run) -> int:
     """The same of a language model."""
     from attrs import evolve
@@ -73,6 +105,8 @@ def _language(args: argparse.Namespace, how: Run) -> int:
 
     if args.longer:
         return misuse(args, "--longer is the RNN-T's; say --steps")
+    if args.alignments or args.start:
+        return misuse(args, "--alignments and --start are a hybrid's, which learns from a --corpus")
     config = LmTraining()
     sizes = {k: v for k, v in dict(cells=args.cells, vocabulary=args.vocabulary).items() if v is not None}
     config = evolve(config, model=evolve(config.model, **sizes), seed=args.seed, steps=args.steps or config.steps,

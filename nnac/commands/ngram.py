@@ -75,6 +75,7 @@ def tokens_of(path: str) -> Tokens:
     """The tokens of a float network, a training module or a program.  CheckpointError, ProgramError: one line."""
     from nnac import checkpoint
     from nnac.decode.front_end import front_end_of
+    from nnac.hybrid.scores import Hmm
     from nnac.program import Program
     from nnac.speech.tokens import Tokens
 
@@ -84,7 +85,10 @@ def tokens_of(path: str) -> Tokens:
         if "not an nnac checkpoint" not in str(error):
             raise
         return front_end_of(Program.load(path)).tokens
-    found = meta.get("tokens") or meta.get("front_end", {}).get("tokens")
+    end = meta.get("front_end", meta)
+    if "hmm" in end:
+        return Hmm.from_json(end["hmm"]).tokens
+    found = end.get("tokens")
     if found is None:
         raise TextError(f"{path}: carries no tokens")
     return Tokens.from_json(found)

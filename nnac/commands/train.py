@@ -31,6 +31,8 @@ def register(subparsers: Any) -> None:
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="what a recogniser learns from")
     data.add_argument("--text", type=source, metavar="FILE",
                       help="what a language model learns from: sentences, one a line")
+    p.add_argument("--alignments", type=source, metavar="FILE",
+                   help="of a hybrid: what `nnac align` wrote of the corpus")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
     p.add_argument("--steps", type=whole(0), help="instead of the policy's own; 0 calibrates only")
     p.add_argument("--learning-rate", type=rate)
@@ -44,15 +46,19 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnac.cli import definitions
-    from nnac.commands._training import pace_of, run_of, torchrun
+    from nnac.commands._training import misuse, pace_of, run_of, torchrun
     from nnac.compiler import resolve
     from nnac.train.loop import write_job
     from nnac.train.policy import PolicyConfig, task, train
 
     how, given = run_of(args), pace_of(args, "steps", "learning_rate", "seed", "distil")
     plan = resolve(args.file, args.policy, **definitions(args.define))
+    if problem := _unsuited(args, plan):
+        return misuse(args, problem)
     if args.text:
         return _language(args, plan, given, how)
+    if args.alignments:
+        return _hybrid(args, plan, given, how)
     config = PolicyConfig.of(plan, **given)
     if args.job:
         write_job(task(plan, args.float_path, args.corpus, args.out, config), how, args.job)
@@ -63,6 +69,39 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(last))
     else:
         sys.stdout.write(f"{args.out}: {plan.name}, {last['step']} steps, dev WER {last['dev']:.2f} %\n")
+    return 0
+
+
+def _unsuited(args: argparse.Namespace, plan: Plan) -> str | None:
+    """What the model's family learns from and was not given, or was given and does not learn from."""
+    from nnac.train.families import module_of
+
+    wanted = module_of(plan.model.builder).learns_from
+    if wanted == "alignments" and not args.alignments and not args.text:
+        return (f"`model {plan.model}` learns the state of every frame: give --alignments FILE, which `nnac align` "
+                f"makes of the corpus")
+    if wanted != "alignments" and args.alignments:
+        return f"--alignments is a hybrid's: the policy says `model {plan.model}`"
+    return None
+
+
+def _hybrid(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Run) -> int:
+    """The same of a hybrid."""
+    from nnac.commands._training import misuse, torchrun
+    from nnac.train.hybrid import policy_task, train
+    from nnac.train.loop import write_job
+    from nnac.train.policy import PolicyConfig
+
+    if args.distil is not None:
+        return misuse(args, "--distil is a transducer's: a hybrid learns the states of its alignment")
+    task = policy_task(plan, args.float_path, args.corpus, args.alignments, args.out, PolicyConfig.of(plan, **given))
+    if args.job:
+        write_job(task, how, args.job)
+        print(torchrun(args.job))
+        return 0
+    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
+    print(json.dumps(last) if args.json
+          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
     return 0
 
 

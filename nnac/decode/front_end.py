@@ -17,6 +17,7 @@ from nnac.decode.scorers import scorer
 from nnac.decode.search import Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
 from nnac.decode.tensors import TensorEnd
+from nnac.hybrid.scores import Hmm
 from nnac.speech.audio import audio_blocks
 from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
 from nnac.speech.tokens import Tokens
@@ -33,15 +34,26 @@ class FrontEnd:
     features: FeatureSpec
     normalisation: Normalisation
     tokens: Tokens
+    hmm: Hmm | None = None         # of a hybrid: what its outputs stand for; ``tokens`` are then its lexicon's words
+
+    @classmethod
+    def of_hybrid(cls, features: FeatureSpec, normalisation: Normalisation, hmm: Hmm) -> FrontEnd:
+        return cls(features, normalisation, hmm.tokens, hmm)
+
+    @property
+    def outputs(self) -> int:
+        """Width of what the model chooses from: tokens, or the states of a hybrid."""
+        return self.tokens.count if self.hmm is None else self.hmm.inventory.count
 
     def to_json(self) -> dict[str, Any]:
-        return dict(features=self.features.to_json(), normalisation=self.normalisation.to_json(),
-                    tokens=self.tokens.to_json())
+        said = dict(features=self.features.to_json(), normalisation=self.normalisation.to_json())
+        return said | (dict(tokens=self.tokens.to_json()) if self.hmm is None else dict(hmm=self.hmm.to_json()))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FrontEnd:
-        made = cls(FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"]),
-                   Tokens.from_json(data["tokens"]))
+        features, norm = FeatureSpec.from_json(data["features"]), Normalisation.from_json(data["normalisation"])
+        made = (cls.of_hybrid(features, norm, Hmm.from_json(data["hmm"])) if "hmm" in data
+                else cls(features, norm, Tokens.from_json(data["tokens"])))
         if len(made.normalisation.mean) != made.features.bins:
             raise ValueError(f"normalisation of {len(made.normalisation.mean)} bins for features of "
                              f"{made.features.bins}")
@@ -80,11 +92,13 @@ def front_end_of(program: Program) -> FrontEnd:
         ports = {e.model_entry: e for e in program.entries.values() if e.inputs and e.outputs and e.steps == 1}
         heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]),
                      front.features.bins)
-        chosen = ports["joint"].outputs[-1].width if "joint" in ports else front.tokens.count
-        if (heard, chosen) != (front.features.bins, front.tokens.count):
+        # a transducer chooses by its joint, a hybrid by what its encoder ends with
+        last = "joint" if front.hmm is None else "encoder"
+        chosen = ports[last].outputs[-1].width if last in ports else front.outputs
+        if (heard, chosen) != (front.features.bins, front.outputs):
             raise ValueError(f"its model hears {heard} features and chooses from {chosen} outputs, its front end has "
                              f"{front.features.bins} "
-                             f"and {front.tokens.count}")
+                             f"and {front.outputs}")
         return front
     except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error

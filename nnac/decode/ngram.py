@@ -175,8 +175,9 @@ def automaton(model: NGram) -> Automaton:
 # ----------------------------------------------------------------------------------------------------------------- ARPA
 
 def spellings(tokens: Tokens) -> list[str]:
-    """How each id is written in an ARPA file: the piece, spaces as ``▁``.  Index 0 is the end."""
-    out = [_END, *(p.replace(" ", SPACE) for p in tokens.pieces)]
+    """How each id is written in an ARPA file: the piece, spaces as ``▁``; whole words as words.  Index 0 is the end."""
+    whole = all(p.startswith(SPACE) and SPACE not in p[1:] for p in tokens.pieces)
+    out = [_END, *(p.removeprefix(SPACE) if whole else p.replace(" ", SPACE) for p in tokens.pieces)]
     if len(set(out)) != len(out) or any(len(p.split()) != 1 for p in out) or {_START, _UNKNOWN} & set(out):
         raise LanguageModelError("these tokens cannot be the words of an ARPA file: two would be spelled alike")
     return out

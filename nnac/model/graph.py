@@ -204,7 +204,7 @@ class ModelGraph:
         return g
 
 
-_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "lm", "sparse_dnn")}
+_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "lm", "sparse_dnn", "hybrid")}
 _REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
 
 

@@ -150,7 +150,8 @@ class Task(Protocol):
 
 
 TASKS = {"float": "nnac.train.baseline:FloatTask", "policy": "nnac.train.policy:PolicyTask",
-         "lm-float": "nnac.train.language:FloatTask", "lm-policy": "nnac.train.language:PolicyTask"}
+         "lm-float": "nnac.train.language:FloatTask", "lm-policy": "nnac.train.language:PolicyTask",
+         "hybrid-float": "nnac.train.hybrid:FloatTask", "hybrid-policy": "nnac.train.hybrid:PolicyTask"}
 
 
 def task_from_json(data: dict) -> Any:

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from attrs import evolve
@@ -87,6 +87,8 @@ class GraphModule(nn.Module):
     plan      settings of each site (None: int8 min-max weights per row, 99.99 percentile activations)
     Between layers values are float32 tensors holding integers.
     """
+
+    learns_from: ClassVar[str] = "corpus"      # of a family: what `nnac train` is given (corpus, text, alignments)
 
     def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Any = None) -> None:
         super().__init__()

@@ -30,6 +30,8 @@ class LanguageModel(GraphModule):
     """See the module.  With tied weights embedding and output share one parameter, and each has its own quantiser of
     it."""
 
+    learns_from = "text"
+
     def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Plan | None = None) -> None:
         self.tied = bool(graph.metadata["arguments"].get("tied", False))
         super().__init__(graph, weights, plan)

@@ -2,12 +2,13 @@
 Graph Challenge.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_sparse [--quick] [--plot FILE.svg] [--parts
-    cross,memory,integers,rnnt,machine,challenge]
+    cross,threads,memory,integers,rnnt,machine,challenge]
 
 ``max(W Y + b, 0)`` in FP32, one thread: dense (the faster of torch and NumPy), torch CSR, scipy CSR, and GraphBLAS as
 the paper writes the layer, as LAGraph does and fused (`nnac.graphblas.layers`).  All forms take turns in one process,
-least of many turns of the thread's CPU time; every result is compared with scipy's.  The crossover is the density at
-which a form is as fast as dense, interpolated. The last line is one JSON object.
+least of many turns of the thread's CPU time; every result is compared with scipy's.  A second process that takes its
+turns with them computes the dense layer held to AVX2.  The crossover is the density at which a form is as fast as
+dense, interpolated.  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import sparse
 
+from benchmarks.dense_held import Held, dense_forms, seconds_of
 from nnac.decode.recogniser import load_recogniser
 from nnac.evaluate import Executor
 from nnac.executors.graphblas import GraphBlas
@@ -41,7 +43,8 @@ from nnac.executors.torch import Torch
 from nnac.graphblas import challenge
 from nnac.graphblas.kernel import Kernel
 from nnac.graphblas.layers import diagonal, fused, fused_vector, lagraph, paper
-from nnac.graphblas.library import Matrix, Vector, library
+from nnac.graphblas.library import Matrix, library
+from nnac.graphblas.weights import Weights
 from nnac.ir import QGraph
 from nnac.model.sparse_dnn import BIAS, DEGREE, digest, topology
 from nnac.policy import loads
@@ -53,26 +56,35 @@ from tests.graphs import random_graph, random_inputs
 from tests.schedules import EDGE, LARGE
 from tests.test_schedule import matrix_vector
 
-SIZES, BATCHES, INVERSE = (512, 2048, 8192), (64, 8, 1), (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SIZES, BATCHES, INVERSE = (512, 2048, 8192, 32768), (64, 8, 1), (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MOST = {"paper": 6e6, "lagraph": 6e6}                    # weights beyond which a form is not worth waiting for
 MOST_WEIGHTS = 35e6
-PARTS = ("cross", "memory", "integers", "rnnt", "machine", "challenge")
-HUGE, HUGE_INVERSE = 32768, 64
+MOST_HELD = 8192                                         # two processes with a dense matrix of more would need 9 GB
+UNEVEN = (4, 8, 16, 32, 64)                              # inverse densities where rows of different lengths are tried
+PARTS = ("cross", "threads", "memory", "integers", "rnnt", "machine", "challenge")
+HUGE, HUGE_INVERSE, HUGE_BYTES = 32768, 64, 12 << 30    # bytes that must be free for the largest size to be timed
 
 
-def least(forms: dict[str, Callable[[], Any]], budget: float) -> dict[str, float]:
-    """Seconds of each: the forms take turns until the budget (seconds in all) is spent, three turns at least."""
-    best = dict.fromkeys(forms, np.inf)
+def least(forms: dict[str, Callable[[], Any]], budget: float, held: Held | None = None,
+          clock: Callable[[], float] = time.thread_time) -> dict[str, float]:
+    """Seconds of each: the forms take turns until the budget (seconds in all) is spent, three turns at least; with the
+    forms of ``held`` among them, under the names "held torch" and "held numpy"."""
+    best: dict[str, float] = dict.fromkeys(forms, np.inf)
     for form in forms.values():
         form()
     begun, turns = time.perf_counter(), 0
     while turns < 3 or (time.perf_counter() - begun < budget and turns < 400):
         for name, form in forms.items():
-            t = time.thread_time()
-            form()
-            best[name] = min(best[name], time.thread_time() - t)
+            best[name] = min(best[name], seconds_of(form, best[name], clock))
+        if held is not None:
+            best |= {f"held {k}": min(best.get(f"held {k}", np.inf), v) for k, v in held.turn().items()}
         turns += 1
     return best
+
+
+def fastest(seconds: dict[str, float], *beginnings: str) -> float:
+    """The least of the forms whose names begin so; infinite where there is none."""
+    return min((v for k, v in seconds.items() if k.startswith(beginnings)), default=np.inf)
 
 
 def random_csr(m: int, inverse: int, rng: np.random.Generator) -> sparse.csr_array:
@@ -83,74 +95,91 @@ def random_csr(m: int, inverse: int, rng: np.random.Generator) -> sparse.csr_arr
     return sparse.csr_array((data.ravel(), cols.ravel(), np.arange(0, m * k + 1, k)), (m, m))
 
 
+def uneven_csr(m: int, inverse: int, rng: np.random.Generator) -> sparse.csr_array:
+    """[m, m] FP32, each weight there with probability 1 / inverse: rows of different lengths."""
+    count = rng.binomial(m, 1 / inverse, m)
+    cols = np.concatenate([np.sort(rng.choice(m, k, replace=False)) for k in count])
+    data = rng.standard_normal(len(cols), dtype=np.float32) / np.float32(np.sqrt(m / inverse))
+    return sparse.csr_array((data, cols, np.concatenate([[0], np.cumsum(count)])), (m, m))
+
+
 def forms_of(w: sparse.csr_array, y: NDArray, b: NDArray, dense: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Every form of one layer.  y [m, n], b [m]; ``dense``: a matrix of the same size, whose values do not matter to
     its speed."""
     m, n = y.shape
-    g = Matrix.sparse(w.indptr, w.indices, w.data, m)
+    g = Weights(w.indptr, w.indices, w.data, m)
     ty, tb = torch.from_numpy(y), torch.from_numpy(b)
     csr = torch.sparse_csr_tensor(torch.from_numpy(w.indptr), torch.from_numpy(w.indices), torch.from_numpy(w.data),
                                   (m, m))
-    array = dense.numpy()
+    forms: dict[str, Callable[[], Any]] = {f"dense {k}": f for k, f in dense_forms(dense, ty, tb).items()}
     if n == 1:
-        y1, by, bb = y[:, 0].copy(), Vector(y[:, 0]), Vector(b)
-        t1 = ty[:, 0].contiguous()
-        return {"torch dense": lambda: torch.addmv(tb, dense, t1).clamp_(min=0),
-                "numpy dense": lambda: np.maximum(array @ y1 + b, 0),
-                "fused": lambda: fused_vector(g, by, bb), "torch csr": lambda: torch.mv(csr, t1).add_(tb).clamp_(min=0),
-                "scipy csr": lambda: np.maximum(w @ y1 + b, 0)}
+        y1, by, bb, t1 = y[:, 0].copy(), Matrix.full(y.T), Matrix.full(b[None]), ty[:, 0].contiguous()
+        return forms | {"fused": lambda: fused_vector(g, by, bb),
+                        "torch csr": lambda: torch.mv(csr, t1).add_(tb).clamp_(min=0),
+                        "scipy csr": lambda: np.maximum(w @ y1 + b, 0)}
     column, wide = b[:, None], np.repeat(b[:, None], n, 1)
     gy, gb, zero, diag = Matrix.full(y), Matrix.full(wide), Matrix.full(np.zeros((m, n), np.float32)), diagonal(b)
-    tc, tw = tb[:, None], torch.from_numpy(wide)
-    return {"torch dense": lambda: torch.addmm(tc, dense, ty).clamp_(min=0),
-            "numpy dense": lambda: np.maximum(array @ y + column, 0),
-            "fused": lambda: fused(g, gy, gb), "paper": lambda: paper(g, gy, gb, zero),
-            "lagraph": lambda: lagraph(g, gy, diag),
-            "torch csr": lambda: torch.addmm(tw, csr, ty).clamp_(min=0),
-            "scipy csr": lambda: np.maximum(w @ y + column, 0)}
+    tw, whole = torch.from_numpy(wide), Matrix.sparse(w.indptr, w.indices, w.data, m)
+    return forms | {"fused": lambda: fused(g, gy, gb), "paper": lambda: paper(whole, gy, gb, zero),
+                    "lagraph": lambda: lagraph(whole, gy, diag),
+                    "torch csr": lambda: torch.addmm(tw, csr, ty).clamp_(min=0),
+                    "scipy csr": lambda: np.maximum(w @ y + column, 0)}
 
 
 def as_array(made: Any, shape: tuple[int, int]) -> NDArray:
-    if isinstance(made, Matrix):
-        return made.dense()
-    found = made.take() if isinstance(made, Vector) else made.numpy() if isinstance(made, torch.Tensor) else made
+    found = made.dense() if isinstance(made, Matrix) else made.numpy() if isinstance(made, torch.Tensor) else made
     return found.reshape(shape)
 
 
-def cross(sizes: Iterable[int], batches: Iterable[int], budget: float, say: Console) -> list[dict[str, Any]]:
+def cross(sizes: Iterable[int], batches: Sequence[int], budget: float, say: Console) -> list[dict[str, Any]]:
     """Seconds and bytes of every form, size, batch and density.  AssertionError: a form computes something else."""
     rows: list[dict[str, Any]] = []
     rng = np.random.default_rng(1)
-    for m in sizes:
-        dense = torch.empty(m, m).normal_().mul_(m**-0.5)
-        for inverse in INVERSE:
-            if m // inverse < 4 or m * (m // inverse) > MOST_WEIGHTS:
-                continue
-            w = random_csr(m, inverse, rng)
-            for n in batches:
-                y, b = np.abs(rng.standard_normal((m, n), dtype=np.float32)), -0.3 * np.abs(rng.standard_normal(m,
-                    dtype=np.float32))
-                forms = {k: f for k, f in forms_of(w, y, b, dense).items() if w.nnz <= MOST.get(k, np.inf)}
-                expected = np.maximum(w @ y + b[:, None], 0)
-                for name, form in forms.items():
-                    if "dense" not in name:
-                        error = float(np.abs(as_array(form(), y.shape) - expected).max())
-                        assert error < 1e-4, f"{name} at {m}, 1/{inverse}, batch {n}: off by {error}"
-                seconds = least(forms, budget)
-                fast = min(v for k, v in seconds.items() if "dense" in k)
-                held = Matrix.sparse(w.indptr, w.indices, w.data, m).size_bytes
-                rows.append(dict(m=m, inverse=inverse, batch=n, dense_s=fast, seconds=seconds, dense_bytes=4 * m * m,
-                                 bytes=held))
-            say.print(f"m = {m}, density 1/{inverse}: " +
-                      ", ".join(f"batch {r['batch']}: {r['dense_s'] / r['seconds']['fused']:.2f}"
-                                                                    for r in rows[-len(list(batches)):]),
-                      highlight=False)
+    with Held("AVX2") as held:
+        for m in sizes:
+            dense = torch.empty(m, m).normal_().mul_(m**-0.5)
+            other = held if m <= MOST_HELD else None
+            for inverse in INVERSE:
+                if m // inverse < 4 or m * (m // inverse) > MOST_WEIGHTS:
+                    continue
+                w = random_csr(m, inverse, rng)
+                uneven = uneven_csr(m, inverse, rng) if inverse in UNEVEN and m <= MOST_HELD else None
+                for n in batches:
+                    if other is not None:
+                        other.layer(m, m, n)
+                    y = np.abs(rng.standard_normal((m, n), dtype=np.float32))
+                    b = -0.3 * np.abs(rng.standard_normal(m, dtype=np.float32))
+                    forms = {k: f for k, f in forms_of(w, y, b, dense).items() if w.nnz <= MOST.get(k, np.inf)}
+                    expected = np.maximum(w @ y + b[:, None], 0)
+                    for name, form in forms.items():
+                        if not name.startswith("dense"):
+                            error = float(np.abs(as_array(form(), y.shape) - expected).max())
+                            assert error < 1e-4, f"{name} at {m}, 1/{inverse}, batch {n}: off by {error}"
+                    if uneven is not None:
+                        forms["fused uneven"] = forms_of(uneven, y, b, dense)["fused"]
+                    rows.append(dict(m=m, inverse=inverse, batch=n, seconds=least(forms, budget, other),
+                                     dense_bytes=4 * m * m, bytes=held_bytes(w, n)))
+                say.print(f"m = {m}, density 1/{inverse}: " + ", ".join(
+                    f"batch {r['batch']}: {dense_s(r) / r['seconds']['fused']:.2f}" for r in rows[-len(batches):]),
+                    highlight=False)
     return rows
 
 
-def crossover(rows: list[dict[str, Any]], form: str) -> float | None:
+def held_bytes(w: sparse.csr_array, vectors: int) -> int:
+    """What the library holds of a matrix that meets so many vectors at a time."""
+    weights = Weights(w.indptr, w.indices, w.data, w.shape[1])
+    return sum(s.size_bytes for s in ([weights.turned] if vectors == 1 else weights.strips(vectors)))
+
+
+def dense_s(row: dict[str, Any], instructions: str = "") -> float:
+    """Seconds of the best dense product: of all that the processor has, or (``AVX2``) of the process held to it."""
+    return fastest(row["seconds"], "held" if instructions else "dense")
+
+
+def crossover(rows: list[dict[str, Any]], form: str, instructions: str = "") -> float | None:
     """The density at which a form takes as long as dense, by interpolation of logarithms; None: it never does here."""
-    points = sorted((1 / r["inverse"], r["dense_s"] / r["seconds"][form]) for r in rows if form in r["seconds"])
+    points = sorted((1 / r["inverse"], dense_s(r, instructions) / r["seconds"][form]) for r in rows
+                    if form in r["seconds"])
     for (d0, r0), (d1, r1) in pairwise(points):
         if r0 >= 1 > r1:
             at = np.log(r0) / (np.log(r0) - np.log(r1))
@@ -160,26 +189,60 @@ def crossover(rows: list[dict[str, Any]], form: str) -> float | None:
 
 def show_cross(rows: list[dict[str, Any]], say: Console) -> dict[str, Any]:
     """A table a size and batch; the figures."""
-    ratio: dict[str, dict[str, float]] = {}
-    crossings: dict[str, float | None] = {}
-    over: dict[str, float] = {}
+    out: dict[str, dict[str, Any]] = {k: {} for k in ("fused_over_dense", "crossover_density", "fused_over_dense_avx2",
+                                                      "crossover_density_avx2", "fused_uneven_over_dense",
+                                                      "fused_over_paper")}
     for m, n in dict.fromkeys((r["m"], r["batch"]) for r in rows):
         own = [r for r in rows if (r["m"], r["batch"]) == (m, n)]
-        names = list(dict.fromkeys(k for r in own for k in r["seconds"] if "dense" not in k))
+        names = [k for k in dict.fromkeys(k for r in own for k in r["seconds"]) if not k.startswith(("dense", "held"))]
+        has = np.isfinite(dense_s(own[0], "AVX2"))
         table = Table("form", *(f"1/{r['inverse']}" for r in own), "crossover",
-                      title=f"m = {m:,}, batch {n}: best dense "
-                      f"{1e3 * min(r['dense_s'] for r in own):.3g} ms; dense over each form (above 1: sparse wins)")
-        for name in names:
-            at = crossover(own, name)
-            table.add_row(name, *(f"{r['dense_s'] / r['seconds'][name]:.2f}" if name in r["seconds"] else ""
-                                  for r in own),
-                          "" if at is None else f"{at:.1%}")
+                      title=f"m = {m:,}, batch {n}: best dense {1e3 * min(dense_s(r) for r in own):.3g} ms"
+                      + (f", held to AVX2 {1e3 * min(dense_s(r, 'AVX2') for r in own):.3g} ms" if has else "")
+                      + "; dense over each form (above 1: sparse wins)")
+        for name, instructions in [(k, "") for k in names] + ([("fused", "AVX2")] if has else []):
+            at = crossover(own, name, instructions)
+            table.add_row(name + (", dense held to AVX2" if instructions else ""),
+                          *(f"{dense_s(r, instructions) / r['seconds'][name]:.2f}" if name in r["seconds"] else ""
+                            for r in own), "" if at is None else f"{at:.1%}")
         say.print(table)
-        ratio[f"{m}/{n}"] = {f"1/{r['inverse']}": round(r["dense_s"] / r["seconds"]["fused"], 3) for r in own}
-        crossings[f"{m}/{n}"] = crossover(own, "fused")
-        over |= {f"{m}/{n}/1/{r['inverse']}": round(r["seconds"]["paper"] / r["seconds"]["fused"], 2) for r in own
-                 if "paper" in r["seconds"]}
-    return dict(fused_over_dense=ratio, crossover_density=crossings, fused_over_paper=over)
+
+        def over(form: str, instructions: str = "", own: list[dict[str, Any]] = own) -> dict[str, float]:
+            return {f"1/{r['inverse']}": round(dense_s(r, instructions) / r["seconds"][form], 3) for r in own
+                    if form in r["seconds"]}
+
+        key = f"{m}/{n}"
+        out["fused_over_dense"][key], out["crossover_density"][key] = over("fused"), crossover(own, "fused")
+        if has:
+            out["fused_over_dense_avx2"][key] = over("fused", "AVX2")
+            out["crossover_density_avx2"][key] = crossover(own, "fused", "AVX2")
+        if uneven := over("fused uneven"):
+            out["fused_uneven_over_dense"][key] = uneven
+        out["fused_over_paper"] |= {f"{key}/1/{r['inverse']}": round(r["seconds"]["paper"] / r["seconds"]["fused"], 2)
+                                    for r in own if "paper" in r["seconds"]}
+    return out
+
+
+def threads(say: Console) -> dict[str, float]:
+    """Wall time of the fused layer with one thread over that with two.  1: the second is of no use (or has no core)."""
+    figures, rng, g = {}, np.random.default_rng(2), library()
+    try:
+        for m, inverse in ((2048, 16), (8192, 16)):
+            w = random_csr(m, inverse, rng)
+            weights = Weights(w.indptr, w.indices, w.data, m)
+            y, b = (Matrix.full(rng.standard_normal((m, 64), dtype=np.float32)) for _ in range(2))
+
+            def with_threads(count: int, weights: Weights = weights, y: Matrix = y, b: Matrix = b) -> None:
+                g.threads(count)
+                fused(weights, y, b)
+
+            took = least({"1": partial(with_threads, 1), "2": partial(with_threads, 2)}, 4.0, clock=time.perf_counter)
+            figures[f"{m}/64/1/{inverse}"] = round(took["1"] / took["2"], 2)
+            say.print(f"{m:,} wide, 1/{inverse}, batch 64: {1e3 * took['1']:.2f} ms with one thread, "
+                      f"{1e3 * took['2']:.2f} with two (wall time; load {os.getloadavg()[0]:.1f})", highlight=False)
+    finally:
+        g.threads(1)
+    return figures
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
@@ -195,8 +258,11 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     figure, panels = plt.subplots(1, len(sizes), figsize=(4 * len(sizes), 3.6), squeeze=False, layout="constrained")
     for m, panel in zip(sizes, panels[0], strict=True):
         here = [r for r in own if r["m"] == m]
-        panel.plot([r["inverse"] for r in here], [1e3 * r["dense_s"] for r in here], "k--", label="dense BLAS")
-        for name in dict.fromkeys(k for r in here for k in r["seconds"] if "dense" not in k):
+        panel.plot([r["inverse"] for r in here], [1e3 * dense_s(r) for r in here], "k--", label="dense BLAS")
+        if np.isfinite(dense_s(here[0], "AVX2")):
+            panel.plot([r["inverse"] for r in here], [1e3 * dense_s(r, "AVX2") for r in here], "k:",
+                       label="dense BLAS held to AVX2")
+        for name in dict.fromkeys(k for r in here for k in r["seconds"] if not k.startswith(("dense", "held"))):
             with_it = [r for r in here if name in r["seconds"]]
             panel.plot([r["inverse"] for r in with_it], [1e3 * r["seconds"][name] for r in with_it], marker=".",
                        label=name)
@@ -210,7 +276,7 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
 def memory(say: Console) -> float:
     """Bytes of a dense 32,768 x 32,768 over those of GraphBLAS at 1/64."""
     w = random_csr(HUGE, HUGE_INVERSE, np.random.default_rng(0))
-    held = Matrix.sparse(w.indptr, w.indices, w.data, HUGE).size_bytes
+    held = held_bytes(w, max(BATCHES))
     say.print(f"{HUGE:,} x {HUGE:,} at 1/{HUGE_INVERSE}: dense {4 * HUGE**2:,} bytes, GraphBLAS {held:,}",
               highlight=False)
     return 4 * HUGE**2 / held
@@ -243,24 +309,31 @@ def integers(size: str, say: Console) -> dict[str, Any]:
 
 
 def kernels(say: Console) -> dict[str, float]:
-    """One kernel of 2,560 x 640, int8: GraphBLAS over the dense FP32 product and over nnac's own dense integers."""
-    rng, figures = np.random.default_rng(0), {}
-    table = Table("zeros", "batch", "dense FP32 us", "dense integers us", "GraphBLAS us", "over FP32", "over integers",
-                  title="2,560 x 640")
-    for zeros in (0.5, 0.75, 0.9, 0.95, 0.99):
-        w = rng.integers(-127, 128, (2560, 640)).astype(np.int8)
-        w[rng.random(w.shape) < zeros] = 0
-        sparse_one, dense_one, real = Kernel(w, "graphblas"), Kernel(w, "dense"), torch.from_numpy(w).float().T
-        for batch in (1, 8, 64):
-            x = rng.integers(-128, 128, (batch, 640))
-            tx = torch.from_numpy(x).float()
-            assert ((sparse_one.product(x) == x @ w.astype(np.int64).T).all()
-                    and (dense_one.product(x) == sparse_one.product(x)).all())
-            took = least({"real": partial(torch.mm, tx, real), "dense": partial(dense_one.product, x),
-                          "sparse": partial(sparse_one.product, x)}, 0.2)
-            table.add_row(f"{zeros:.0%}", str(batch), *(f"{1e6 * t:.0f}" for t in took.values()),
-                          *(f"{took[k] / took['sparse']:.2f}" for k in ("real", "dense")))
-            figures[f"{zeros:.0%}/{batch}"] = round(took["real"] / took["sparse"], 3)
+    """One kernel of 2,560 x 640, int8: GraphBLAS, from int64 to int64, over the best dense FP32 product alone, over
+    that held to AVX2, and over nnac's own dense integers."""
+    rng, figures = np.random.default_rng(0), dict[str, float]()
+    table = Table("zeros", "batch", "dense FP32 us", "held to AVX2 us", "dense integers us", "GraphBLAS us",
+                  "over FP32", "over AVX2", "over integers", title="2,560 x 640")
+    with Held("AVX2") as held:
+        for zeros in (0.5, 0.75, 0.9, 0.95, 0.99):
+            w = rng.integers(-127, 128, (2560, 640)).astype(np.int8)
+            w[rng.random(w.shape) < zeros] = 0
+            sparse_one, dense_one, real = Kernel(w, "graphblas"), Kernel(w, "dense"), torch.from_numpy(w).float()
+            for batch in (1, 8, 64):
+                x = rng.integers(-128, 128, (batch, 640))
+                found = sparse_one.product(x)
+                assert (found == x @ w.astype(np.int64).T).all() and (dense_one.product(x) == found).all()
+                tx = torch.from_numpy(x).float()
+                forms = {f"dense {k}": f for k, f in dense_forms(real, tx.T.contiguous(), torch.zeros(2560)).items()}
+                held.layer(2560, 640, batch)
+                took = least(forms | {"dense mm": partial(torch.mm, tx, real.T),
+                                      "integers": partial(dense_one.product, x),
+                                      "sparse": partial(sparse_one.product, x)}, 0.3, held)
+                others = dict(real=fastest(took, "dense"), avx2=fastest(took, "held"), integers=took["integers"])
+                every = (*others.values(), took["sparse"])
+                table.add_row(f"{zeros:.0%}", str(batch), *(f"{1e6 * t:.0f}" for t in every),
+                              *(f"{t / took['sparse']:.2f}" for t in others.values()))
+                figures |= {f"{zeros:.0%}/{batch}/{k}": round(t / took["sparse"], 3) for k, t in others.items()}
     say.print(table)
     return figures
 
@@ -381,6 +454,15 @@ def graph_challenge(images: int, say: Console) -> dict[str, Any]:
                 challenge_edges_touched_per_s=done.touched / done.seconds)
 
 
+def free_bytes() -> int:
+    """Memory that a process could take now; 0 where the system does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in text.splitlines() if line.startswith("MemAvailable")), 0)
+
+
 def processor() -> str:
     """The processor's name, and whether it has AVX-512 VNNI."""
     try:
@@ -397,7 +479,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one size, short measurements")
     parser.add_argument("--plot", metavar="FILE.svg", help="time against inverse density")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--sizes", default=None, metavar="M,M", help=f"{','.join(map(str, SIZES))}; 32768 needs 5 GB")
+    parser.add_argument("--sizes", default=None, metavar="M,M",
+                        help=f"{','.join(map(str, SIZES))}; the last by itself only where 12 GiB are free")
     args = parser.parse_args(argv)
     parts = args.parts.split(",")
     # libraries read it when they are loaded: now is too late
@@ -407,13 +490,19 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     say = Console(file=sys.stdout, width=150)
     sizes = tuple(map(int, args.sizes.split(","))) if args.sizes else SIZES[:1] if args.quick else SIZES
+    if not args.sizes and HUGE in sizes and free_bytes() < HUGE_BYTES:
+        say.print(f"{HUGE:,} is left out: {free_bytes() / 2**30:.1f} GiB of memory are free, 12 are needed",
+                  highlight=False)
+        sizes = tuple(m for m in sizes if m != HUGE)
     out: dict[str, Any] = dict(processor=processor(), graphblas=library().version, torch=torch.__version__)
     say.print(f"{out['processor']}; SuiteSparse {out['graphblas']}, torch {out['torch']}; one thread", highlight=False)
     if "cross" in parts:
-        rows = cross(sizes, BATCHES, 0.15 if args.quick else 0.6, say)
+        rows = cross(sizes, BATCHES, 0.15 if args.quick else 1.0, say)
         out |= show_cross(rows, say)
         if args.plot:
             plot(rows, args.plot)
+    if "threads" in parts:
+        out["two_threads_over_one"] = threads(say)
     if "memory" in parts:
         out["memory_ratio"] = round(memory(say), 2)
     if "integers" in parts:

@@ -10,7 +10,8 @@ from benchmarks.bench_sparse import crossover, least, main
 
 
 def rows(ratios):
-    return [dict(inverse=i, dense_s=r, seconds={"fused": 1.0}) for i, r in ratios.items()]
+    return [dict(inverse=i, seconds={"fused": 1.0, "dense torch": r, "dense numpy": 9.0, "held torch": 2 * r})
+            for i, r in ratios.items()]
 
 
 def test_the_crossover_lies_where_the_ratio_passes_one():
@@ -19,12 +20,14 @@ def test_the_crossover_lies_where_the_ratio_passes_one():
     assert crossover(rows({16: 0.5, 4: 0.25}), "fused") is None
     assert crossover(rows({16: 3.0, 4: 2.0}), "fused") == 1 / 4, "at least that"
     assert crossover(rows({16: 3.0}), "paper") is None
+    assert crossover(rows({16: 2.0, 4: 0.5}), "fused", "AVX2") == pytest.approx(1 / 4), "a slower dense one"
 
 
 def test_all_forms_take_turns():
     order: list[str] = []
     found = least({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0.0)
-    assert order == ["a", "b"] * 4 and set(found) == {"a", "b"} and all(0 <= t < 1 for t in found.values())
+    assert "".join(order) == "ab" + "ab" + 2 * "aabb", "once at first, then in turns; a short one warms its own caches"
+    assert set(found) == {"a", "b"} and all(0 <= t < 1 for t in found.values())
 
 
 def test_a_quick_run_ends_with_one_line_of_figures(capsys, tmp_path, monkeypatch):
@@ -32,4 +35,5 @@ def test_a_quick_run_ends_with_one_line_of_figures(capsys, tmp_path, monkeypatch
     main(["--quick", "--parts", "cross,memory", "--sizes", "64", "--plot", str(tmp_path / "x.svg")])
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(figures["fused_over_dense"]) == {"64/64", "64/8", "64/1"} and figures["memory_ratio"] > 20
+    assert set(figures["fused_over_dense_avx2"]) == set(figures["crossover_density_avx2"]) == {"64/64", "64/8", "64/1"}
     assert figures["fused_over_paper"] and "crossover_density" in figures and (tmp_path / "x.svg").stat().st_size > 1000

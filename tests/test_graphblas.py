@@ -21,7 +21,8 @@ from nnac.formats import Precision
 from nnac.graphblas import layers
 from nnac.graphblas import library as grb
 from nnac.graphblas.kernel import Kernel, carrier, crossover, width
-from nnac.graphblas.library import GraphBlasError, Matrix, Vector, library
+from nnac.graphblas.library import GraphBlasError, Matrix, library
+from nnac.graphblas.weights import Weights
 from nnac.lower import lower
 from nnac.schedule.compile import compile_graph
 from nnac.train.module import GraphModule
@@ -92,8 +93,42 @@ def test_the_choice_follows_density_and_batch():
 def test_a_sparse_matrix_stays_sparse_even_when_every_entry_is_there():
     w = Matrix.of(np.ones((8, 8), np.float32))
     c = Matrix.full(np.zeros((8, 4), np.float32))
-    grb.accumulate_product(c, w, Matrix.full(np.ones((8, 4), np.float32)))
+    grb.accumulate(c, [(w, Matrix.full(np.ones((8, 4), np.float32)))])
     assert w.state == "sparse" and w.count == 64 and (c.take() == 8).all()
+
+
+@pytest.mark.parametrize(("rows", "cols", "density"), [(40, 300, 0.5), (7, 1000, 0.3), (300, 64, 0.9), (5, 200, 0.0)])
+def test_strips_sum_to_the_matrix_and_the_transpose_is_it(rows, cols, density):
+    rng = np.random.default_rng(rows)
+    w = (rng.integers(1, 9, (rows, cols)) * (rng.random((rows, cols)) < density)).astype(np.float32)
+    thin = Weights.of(w)
+    assert (thin.turned.dense() == w.T).all() and thin.shape == w.shape
+    for vectors in (1, 8, 64, 512):
+        strips = thin.strips(vectors)
+        assert len(strips) == thin.strip_count(vectors) <= max(1, cols // 64)
+        assert (sum(s.dense() for s in strips) == w).all() and sum(s.count for s in strips) == np.count_nonzero(w)
+        assert all(s.state in ("sparse", "hypersparse") for s in strips)
+        y = rng.integers(-9, 9, (cols, vectors)).astype(np.float32)
+        c = Matrix.full(np.ones((rows, vectors), np.float32))
+        thin.accumulate(c, Matrix.full(y))
+        assert (c.take() == w @ y + 1).all()
+    assert thin.strip_count(8) == 1
+    if density == 0.5:
+        assert thin.strip_count(64) == 4, "150 entries a row would be 9 strips of 16, but none is under 64 columns wide"
+
+
+def test_an_entry_takes_eight_bytes():
+    """32-bit indices beside FP32 values, where the library has them."""
+    w = Matrix.of(np.ones((256, 256), np.float32))
+    assert w.size_bytes < 256 * 256 * (8.3 if hasattr(library().lib, "GxB_COLINDEX_INTEGER_HINT") else 12.3)
+
+
+def test_rectifying_is_the_maximum_bit_for_bit():
+    a = np.concatenate([np.random.default_rng(0).standard_normal(200).astype(np.float32) * np.float32(10.0)**k
+                        for k in (-44, -38, -3, 0, 30)] + [np.array([0.0, -0.0, 1e38, -3e38], np.float32)])
+    for dtype in (np.float32, np.float64):
+        got = layers.rectified(Matrix.full(a[None], dtype)).take()
+        assert (got == np.maximum(a, 0)).all() and not np.signbit(got).any()
 
 
 def test_matrices_give_back_what_they_were_given():
@@ -101,7 +136,7 @@ def test_matrices_give_back_what_they_were_given():
     a = rng.standard_normal((5, 7)).astype(np.float32)
     assert (Matrix.full(a).take() == a).all() and (Matrix.full(a.T).take() == a.T).all()
     assert (Matrix.full(a).duplicate().dense() == a).all() and (Matrix.of(a * (a > 0)).dense() == a * (a > 0)).all()
-    assert (Vector(a[0]).take() == a[0]).all() and (Vector(a[0], np.float64).duplicate().take() == a[0]).all()
+    assert (Matrix.full(a, np.float64).duplicate().take() == a).all()
     assert (Matrix.full(np.zeros((3, 2), np.float32)).take(np.int64) == 0).all()
     assert Matrix.of(a).size_bytes >= 35 * 8
 
@@ -110,13 +145,13 @@ def test_operands_of_two_types_are_an_error_of_ours_not_a_slow_product():
     w, x, c = Matrix.of(np.ones((2, 2), np.float32)), Matrix.full(np.ones((2, 2))), Matrix.full(np.ones((2, 2),
         np.float32))
     with pytest.raises(AssertionError, match="float32, float64"):
-        grb.accumulate_product(c, w, x)
+        grb.accumulate(c, [(w, x)])
 
 
 def test_what_the_library_refuses_is_one_line():
     w, x, c = (Matrix.full(np.ones(s, np.float32)) for s in ((2, 3), (2, 2), (2, 2)))
-    with pytest.raises(GraphBlasError, match=r"^GraphBLAS, C \+= W X: dimension mismatch$"):
-        grb.accumulate_product(c, w, x)
+    with pytest.raises(GraphBlasError, match=r"^GraphBLAS, C \+= A B: dimension mismatch$"):
+        grb.accumulate(c, [(w, x)])
 
 
 def test_without_the_extra_one_clear_line_says_how_to_get_it():
@@ -224,11 +259,12 @@ def real_layer(m=40, n=6, density=0.1, sign=-1.0, seed=0):
 
 
 def every_form(w, y, b):
-    g, wide = Matrix.of(w), np.repeat(b[:, None], y.shape[1], 1)
+    g, thin, wide = Matrix.of(w), Weights.of(w), np.repeat(b[:, None], y.shape[1], 1)
     gy, gb, zero = Matrix.full(y), Matrix.full(wide), Matrix.full(np.zeros_like(wide))
-    columns = [layers.fused_vector(g, Vector(y[:, k]), Vector(b)).take() for k in range(y.shape[1])]
+    columns = [layers.fused_vector(thin, Matrix.full(y.T[k:k + 1]), Matrix.full(b[None])).take()[0]
+               for k in range(y.shape[1])]
     return dict(paper=layers.paper(g, gy, gb, zero).dense(), lagraph=layers.lagraph(g, gy, layers.diagonal(b)).dense(),
-                fused=layers.fused(g, gy, gb).dense(), fused_vector=np.stack(columns, 1))
+                fused=layers.fused(thin, gy, gb).dense(), fused_vector=np.stack(columns, 1))
 
 
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
@@ -273,7 +309,8 @@ def test_masks_of_a_pruned_model_are_the_entries_of_its_matrices(method):
     found = {name: k for name, k in GraphBlas.of(graph, "graphblas").kernels() if name.startswith("encoder.lstm")}
     assert len(found) == 4
     for name, k in found.items():
-        assert k.sparse(np.dtype(np.float32)).count == np.count_nonzero(k.weight) and 0.15 < k.density <= 0.26, name
+        assert k.sparse(np.dtype(np.float32)).turned.count == np.count_nonzero(k.weight), name
+        assert 0.15 < k.density <= 0.26, name
     graph = evolve(graph, metadata=dict(graph.metadata, vocabulary=12))
     assert same_integers(Torch(module), GraphBlas.of(graph, "graphblas"), graph) > 2_000
 

@@ -103,7 +103,7 @@ def test_the_weights_of_a_model_become_matrices_of_as_many_entries():
     pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is not installed")
     _, module = made(256, 5)
     for _, k in GraphBlas.of(module.bind(), "graphblas").kernels():
-        assert k.sparse(np.dtype(np.float32)).count == np.count_nonzero(k.weight) == 256 * 32
+        assert k.sparse(np.dtype(np.float32)).turned.count == np.count_nonzero(k.weight) == 256 * 32
 
 
 def test_the_shipped_policy_is_lowered_and_names_every_layer():

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnac.graphblas.library import Matrix, Vector, accumulate_product, accumulate_vector, same_type
+from nnac.graphblas.library import Matrix, same_type
+from nnac.graphblas.weights import Weights
 
 
 def _operate(c: Matrix, function: Any, operator: Any, a: Matrix, b: Any, doing: str) -> None:
@@ -53,24 +54,31 @@ def lagraph(w: Matrix, y: Matrix, diagonal: Matrix) -> Matrix:
     return c.wait()
 
 
-def fused(w: Matrix, y: Matrix, bias: Matrix) -> Matrix:
+def fused(w: Weights, y: Matrix, bias: Matrix) -> Matrix:
     """``C := b; C += W Y`` into the full C where it stands; ``max(C, 0)``.  Right for every bias; our choice, and the
     fastest."""
     c = bias.duplicate()
-    g = c.library
-    accumulate_product(c, w, y)
-    _operate(c, g.named("GrB_Matrix_apply_BinaryOp2nd", w.dtype), g.named("GrB_MAX", w.dtype), c, w.dtype.type(0),
-             "max 0")
-    return c.wait()
+    w.accumulate(c, y)
+    return rectified(c)
 
 
-def fused_vector(w: Matrix, y: Vector, bias: Vector) -> Vector:
-    """`fused`, for a batch of one."""
+def fused_vector(w: Weights, y: Matrix, bias: Matrix) -> Matrix:
+    """`fused`, for a batch of one, which is a row: y [1, k], b [1, m]."""
     c = bias.duplicate()
+    w.accumulate_one(c, y)
+    return rectified(c)
+
+
+def rectified(c: Matrix) -> Matrix:
+    """``max(C, 0)`` where it stands, as ``(C + |C|) / 2``: exact below half of the largest number.
+
+    The library's own max is a call of fmaxf an entry, four to eight times slower than sums and magnitudes of vectors.
+    """
     g = c.library
-    accumulate_vector(c, w, y)
-    g.ok(g.named("GrB_Vector_apply_BinaryOp2nd", w.dtype)(
-        c.handle, g.null, g.null, g.named("GrB_MAX", w.dtype), c.handle, w.dtype.type(0), g.null), "max 0")
+    g.ok(g.lib.GrB_Matrix_apply(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_ABS", c.dtype), c.handle,
+                                g.null), "C += |C|")
+    _operate(c, g.named("GrB_Matrix_apply_BinaryOp2nd", c.dtype), g.named("GrB_TIMES", c.dtype), c, 0.5,
+             "C / 2")
     return c
 
 

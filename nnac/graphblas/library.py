@@ -1,4 +1,4 @@
-"""SuiteSparse:GraphBLAS through its C interface: matrices and vectors that free themselves, and errors in one line.
+"""SuiteSparse:GraphBLAS through its C interface: matrices that free themselves, and errors in one line.
 
 Three rules of the library's speed are kept here, so that nobody meets them (measured: docs/graphblas.md):
 - all operands of an operation have one type: mixed types fall to a generic kernel, a hundred times slower;
@@ -10,7 +10,7 @@ Three rules of the library's speed are kept here, so that nobody meets them (mea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ class _Library:
         plain.cdef("void *malloc(size_t); void free(void *);")
         c = plain.dlopen(None)
         self._malloc, self._free, self._plain = c.malloc, c.free, plain
+        self._named: dict[tuple[str, DTypeLike], Handle] = {}
         self.threads(1)
 
     def malloc(self, size: int) -> Handle:
@@ -89,7 +90,10 @@ class _Library:
 
     def named(self, stem: str, dtype: DTypeLike) -> Handle:
         """An operator, semiring or function of one type: ``named("GrB_PLUS", float32)`` is GrB_PLUS_FP32."""
-        return getattr(self.lib, f"{stem}_{TYPES[np.dtype(dtype)]}")
+        # small layers would take longer to name than to compute
+        if (found := self._named.get((stem, dtype))) is None:
+            found = self._named[stem, dtype] = getattr(self.lib, f"{stem}_{TYPES[np.dtype(dtype)]}")
+        return found
 
     def view(self, pointer: Handle, count: int, dtype: np.dtype) -> NDArray:
         """``count`` numbers at a pointer, not copied."""
@@ -144,6 +148,10 @@ class Matrix:
                   len(d), g.lib.GrB_CSR_FORMAT), f"a sparse matrix of {m.shape[0]} x {cols}")
         m._own(pointer)
         m._set(g.lib.GxB_SPARSE, g.lib.GxB_SPARSITY_CONTROL)
+        # 8 bytes an entry instead of 12; the library keeps 64 bits where 32 are too few, and before release 10 always
+        for what in ("OFFSET", "ROWINDEX", "COLINDEX"):
+            if hasattr(g.lib, name := f"GxB_{what}_INTEGER_HINT"):
+                m._set(32, getattr(g.lib, name))
         return m.wait()
 
     @classmethod
@@ -233,72 +241,17 @@ class Matrix:
         return self
 
 
-class Vector:
-    """A full GraphBLAS vector: what a batch of one is computed with."""
-
-    def __init__(self, values: NDArray, dtype: DTypeLike | None = None) -> None:
-        self.library = g = library()
-        self.dtype, self.size = np.dtype(values.dtype if dtype is None else dtype), len(values)
-        pointer = g.ffi.new("GrB_Vector *")
-        g.ok(g.lib.GrB_Vector_new(pointer, g.type(self.dtype), self.size), f"a vector of {self.size}")
-        self._own(pointer)
-        held = g.malloc(self.size * self.dtype.itemsize)
-        g.view(held, self.size, self.dtype)[...] = values
-        size = max(1, self.size) * self.dtype.itemsize
-        g.ok(g.lib.GxB_Vector_pack_Full(self.handle, g.ffi.new("void **", held), size, False, g.null),
-             "filling a vector")
-
-    def _own(self, pointer: Handle) -> None:
-        free: Callable[[Handle], Any] = self.library.lib.GrB_Vector_free
-        self._pointer = self.library.ffi.gc(pointer, free)
-
-    @property
-    def handle(self) -> Handle:
-        return self._pointer[0]
-
-    def duplicate(self) -> Vector:
-        g = self.library
-        v = Vector.__new__(Vector)
-        v.library, v.dtype, v.size = g, self.dtype, self.size
-        pointer = g.ffi.new("GrB_Vector *")
-        g.ok(g.lib.GrB_Vector_dup(pointer, self.handle), "copying a vector")
-        v._own(pointer)
-        return v
-
-    def take(self, dtype: DTypeLike | None = None) -> NDArray:
-        """The content, as an array; the vector is empty afterwards."""
-        g = self.library
-        pointer, size, one = g.ffi.new("void **"), g.ffi.new("GrB_Index *"), g.ffi.new("bool *")
-        g.ok(g.lib.GxB_Vector_unpack_Full(self.handle, pointer, size, one, g.null), "emptying a vector")
-        try:
-            found = g.view(pointer[0], 1 if one[0] else self.size, self.dtype)
-            made = found.astype(self.dtype if dtype is None else dtype)
-            return np.full(self.size, made[0]) if one[0] else made
-        finally:
-            g.free(pointer[0])
-
-
-def accumulate_product(c: Matrix, w: Matrix, x: Matrix) -> None:
-    """``C += W X`` over plus and times, into the full matrix C where it stands: the library's fastest form."""
-    same_type(c, w, x)
+def accumulate(c: Matrix, products: Sequence[tuple[Matrix, Matrix]]) -> None:
+    """``C += A B`` over plus and times for each (A, B), into the full matrix C where it stands: the library's fastest
+    form."""
     g = c.library
-    g.ok(g.lib.GrB_mxm(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype),
-                       w.handle, x.handle,
-                       g.null), "C += W X")
-    c.wait()
+    plus, semiring = g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype)
+    for a, b in products:
+        same_type(c, a, b)
+        g.ok(g.lib.GrB_mxm(c.handle, g.null, plus, semiring, a.handle, b.handle, g.null), "C += A B")
 
 
-def accumulate_vector(c: Vector, w: Matrix, x: Vector) -> None:
-    """``c += W x`` over plus and times, for one vector."""
-    same_type(c, w, x)
-    g = c.library
-    g.ok(g.lib.GrB_mxv(c.handle, g.null, g.named("GrB_PLUS", c.dtype), g.named("GrB_PLUS_TIMES_SEMIRING", c.dtype),
-                       w.handle, x.handle,
-                       g.null), "c += W x")
-    g.ok(g.lib.GrB_Vector_wait(c.handle, g.lib.GrB_MATERIALIZE), "finishing")
-
-
-def same_type(*operands: Matrix | Vector) -> None:
+def same_type(*operands: Matrix) -> None:
     """AssertionError: operands of different types, which the library would multiply a hundred times slower, and say
     nothing."""
     first = operands[0].dtype

@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -47,6 +47,14 @@ network: $(RUNS)/float.nnc   ## the float network that comes with nnac, trained 
 
 results: $(RUNS)/float.nnc $(RUNS)/float192.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
 	$(SWEEP) --float $(RUNS)/float.nnc --float small=$(RUNS)/float192.nnc --float large=$(RUNS)/float336.nnc
+
+$(RUNS)/%-lm.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --text $(RUNS)/corpus/$*.txt --tokens networks/demo.nnc --out $@
+
+results-fusion: $(RUNS)/home-lm.nnc $(RUNS)/train-lm.nnc   ## beam search and language models at float, int8, INT4: tables of RESULTS.md; resumes (hours)
+	$(BIN)/nnac sweep specs/comparison/fusion.toml --corpus $(RUNS)/corpus --runs $(RUNS)/fusion --jobs 2 --float demo \
+	  --float home=$(RUNS)/home-lm.nnc --float train=$(RUNS)/train-lm.nnc --results results/fusion --out results/fusion/RESULTS.md
+	$(BIN)/nnac sweep specs/comparison/all.toml --report
 
 results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
 	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md

@@ -6,29 +6,40 @@ not trained again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, frozen
+import torch
+from attrs import asdict, evolve, frozen
 
 from nnac import checkpoint, compiler
 from nnac.compare import Comparison, compare
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.recogniser import load_recogniser
 from nnac.emulator.executor import Emulator
+from nnac.executors import Subject
+from nnac.fused import Fused, float_ears, sizes, trained_ears
 from nnac.plan import Plan
 from nnac.program import Program
-from nnac.report.experiments import Experiments, Row
-from nnac.report.outcomes import Heard, Outcome
+from nnac.report.experiments import Experiments, Row, Searching
+from nnac.report.outcomes import Heard, Outcome, Searched
 from nnac.report.runs import Identity, RunError, commit
 from nnac.speech.audio import read_manifest
 from nnac.speech.corpus import load_split, manifest_path, utterances
-from nnac.train import journal
+from nnac.train import journal, language
 from nnac.train import policy as training
 from nnac.train.evaluate import evaluate, losses
 from nnac.train.pace import Run
+from nnac.train.policy import Trained
+
+
+def _matrices(model: torch.nn.Module) -> int:
+    """Weights of a float network, without biases and gains."""
+    return sum(p.numel() for p in model.parameters() if p.ndim == 2)
 
 
 @frozen
@@ -56,7 +67,7 @@ class Recognise:
         start = self.floats[row.float]
         plan = self._plan(experiments, row)
         if plan is None:
-            return self._float(experiments, row, seed, start, begun)
+            return self._float(experiments, row, seed, start, folder, begun)
         config = self._config(row, plan, seed)
         module_path, program_path = folder / "module.nnc", folder / "program.nnp"
         # on dev at the end only: nobody watches
@@ -65,20 +76,29 @@ class Recognise:
         # the hours of earlier sittings count
         begun = time.monotonic() - journal.seconds(module_path)
         trained = compiler.trained(module_path)
-        program = compiler.program(trained)
+        languages = self._languages(experiments, row, seed, folder)
+        begun -= sum(journal.seconds(folder / f"{name}.nnc") for name in languages)
+        program = compiler.program(trained, languages)
         program.save(program_path)
         # the bytes of the file, not what made them
         program = Program.load(program_path)
         compared, cycles = self._listen(trained, program)
         kernels = program.report["layers"]
+        (weights, size), beside = sizes(program, languages)
+        identity = self._identity(experiments, row, plan)
+        searched: tuple[Searched, ...] = ()
+        if experiments.search is not None:
+            subject = Subject(trained, compiled=program, languages=languages)
+            with trained_ears(subject) as ears:
+                searched = self._fused(experiments, folder)(ears, f"{identity.short}-{seed}", program, subject)
         return Outcome(
-            row.name, seed, plan.digest, commit(), self._heard(experiments, trained.module, trained.front),
-            sum(k["weights"] for k in kernels.values()), sum(k["bytes"] for k in kernels.values()),
-                       program_path.stat().st_size,
+            row.name, seed, identity.digest, commit(), self._heard(experiments, trained.module, trained.front),
+            weights, size, program_path.stat().st_size,
             cycles, plan.graph.frame_ms, program.target.clock,
             {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
-            compared.compared, compared.different, config.steps, checkpoint.digest_of(start), plan.target.name,
-                       round(time.monotonic() - begun, 1),
+            compared.compared + sum(s.checked for s in searched),
+            compared.different + sum(s.different for s in searched), config.steps, identity.start, plan.target.name,
+            round(time.monotonic() - begun, 1), searched, beside,
             {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()},
              "learning_rate": config.learning_rate,
              "first_difference": str(compared.first) if compared.first else None})
@@ -87,12 +107,52 @@ class Recognise:
         """What this would run for ``row`` now; None when its float network was not given."""
         if row.float not in self.floats:
             return None
-        plan = self._plan(experiments, row)
+        return self._identity(experiments, row, self._plan(experiments, row))
+
+    def _identity(self, experiments: Experiments, row: Row, plan: Plan | None) -> Identity:
         heard = {s: utterances(self.corpus, s) for s in experiments.splits}
         if self.utterances is not None:
             heard = {s: min(n, self.utterances) for s, n in heard.items()}
         digest, steps = (plan.digest, self._config(row, plan, 0).steps) if plan else ("", 0)
-        return Identity(digest, checkpoint.digest_of(self.floats[row.float]), steps, heard)
+        starts = [checkpoint.digest_of(self.floats[row.float])]
+        if experiments.search is not None:               # the language models and the searches are part of the run
+            starts += [checkpoint.digest_of(path) for path in self._language_floats(experiments.search).values()]
+            beside = self._language_plan(experiments, row)
+            whole = [digest, beside.digest if beside else "", sorted(asdict(experiments.search).items())]
+            digest = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        start = starts[0] if len(starts) == 1 else hashlib.sha256(" ".join(starts).encode()).hexdigest()
+        return Identity(digest, start, steps, heard)
+
+    def _fused(self, experiments: Experiments, folder: Path) -> Fused:
+        assert experiments.search is not None
+        return Fused(experiments.search, self.corpus, experiments.splits, folder, self.utterances)
+
+    def _language_floats(self, search: Searching) -> dict[str, Path]:
+        """Language model beside the recogniser -> its float network.  RunError: not given."""
+        for name in search.languages.values():
+            if name not in self.floats:
+                raise RunError(f"the language model of `{name}` has no float network: give --float {name}=FILE "
+                               f"(`nnac baseline --text`)")
+        return {beside: self.floats[name] for beside, name in search.languages.items()}
+
+    def _language_plan(self, experiments: Experiments, row: Row) -> Plan | None:
+        policy = experiments.language_path(row)
+        return compiler.resolve(policy, row.language_name) if policy else None
+
+    def _languages(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> dict[str, Trained]:
+        """The language models of a run, trained under their policy; none without `[search]`."""
+        plan, search = self._language_plan(experiments, row), experiments.search
+        if plan is None or search is None:
+            return {}
+        config, made = language.LmPolicyConfig.of(plan, steps=self.steps, seed=seed), {}
+        config = evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
+        for name, start in self._language_floats(search).items():
+            text, out = self.corpus / f"{search.languages[name]}.txt", folder / f"{name}.nnc"
+            task = language.policy_task(plan, start, text, out, config)
+            language.train(task, f"training {plan.name}", self.processes, self.quiet,
+                           Run(every=50, dev_every=max(1, config.steps)))
+            made[name] = compiler.trained(out)
+        return made
 
     def _plan(self, experiments: Experiments, row: Row) -> Plan | None:
         policy = experiments.policy_path(row)
@@ -103,12 +163,21 @@ class Recognise:
         config = training.PolicyConfig.of(plan, steps=row.steps if self.steps is None else self.steps, seed=seed)
         return evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
 
-    def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, begun: float) -> Outcome:
+    def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, folder: Path,
+               begun: float) -> Outcome:
         r = load_recogniser(start)
-        weights = sum(p.numel() for p in r.model.parameters() if p.ndim == 2)
-        heard = self._heard(experiments, r.model.eval(), FrontEnd(r.features, r.normalisation, r.tokens))
-        return Outcome(row.name, seed, "", commit(), heard, weights, 4 * weights, start=checkpoint.digest_of(start),
-                       wall_s=round(time.monotonic() - begun, 1))
+        front, identity = FrontEnd(r.features, r.normalisation, r.tokens), self._identity(experiments, row, None)
+        heard = self._heard(experiments, r.model.eval(), front)
+        searched: tuple[Searched, ...] = ()
+        beside: dict[str, tuple[int, ...]] = {}
+        if experiments.search is not None:
+            networks = {n: language.load_float(p) for n, p in self._language_floats(experiments.search).items()}
+            beside = {name: (w := _matrices(n.model), 4 * w) for name, n in networks.items()}
+            with float_ears(r.model, front, *networks.values()) as ears:
+                searched = self._fused(experiments, folder)(ears, f"{identity.short}-{seed}")
+        weights = _matrices(r.model)
+        return Outcome(row.name, seed, identity.digest, commit(), heard, weights, 4 * weights, start=identity.start,
+                       wall_s=round(time.monotonic() - begun, 1), searched=searched, languages=beside)
 
     def _heard(self, experiments: Experiments, model: Any, front: FrontEnd) -> dict[str, Heard]:
         out = {}
@@ -116,7 +185,8 @@ class Recognise:
             split = load_split(self.corpus, name)
             split = split if self.utterances is None else split.first(self.utterances)
             errors, _ = evaluate(model, split, front.normalisation, front.tokens)
-            out[name] = Heard.of(errors, split.voices, losses(model, split, front.normalisation, front.tokens))
+            found = () if experiments.search else losses(model, split, front.normalisation, front.tokens)
+            out[name] = Heard.of(errors, split.voices, found)
         return out
 
     def _listen(self, trained: training.Trained, program: Program) -> tuple[Comparison, float]:

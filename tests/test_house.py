@@ -63,6 +63,7 @@ report
 compiler
 cli
 demo
+fused
 sweep
 commands
 """.split()

@@ -14,8 +14,10 @@ from nnac.cli import main
 from nnac.decode.search import ROUNDS
 from nnac.decode.search.beam import Beam
 from nnac.decode.search.greedy import Greedy
-from nnac.latency.measure import LatencyError, compared, costs_of, listen, measure
+from nnac.latency import plane
+from nnac.latency.measure import Latencies, LatencyError, borrowed, compared, costs_of, listen, measure
 from nnac.latency.simulate import Calls, Costs, Scenario, change, quantiles, simulate, steps_heard
+from nnac.speech.wer import word_errors
 
 FREE = Scenario(hangover_s=0.020, feature_s=0, launch_s=0, choose_s=0, more_s=0, finish_s=0)
 # a cycle is a millisecond; a step covers 60 ms, the first needs 15 more
@@ -131,6 +133,50 @@ def test_changes_are_paired():
         change(a, a[:5])
 
 
+def latencies(costs, ends=(1.0, 1.5, 2.0), scenario=None):
+    """What an engine of these costs does with utterances that end there, a label every third step."""
+    scenario = scenario or evolve(FREE, choose_s=0.001, finish_s=0.001)
+    asked = [rounds(*((i, int(i % 3 == 0), 1) for i in range(steps_heard(costs, e + 0.02)))) for e in ends]
+    runs = [simulate(costs, scenario, e, r) for e, r in zip(ends, asked, strict=True)]
+    return Latencies(runs, asked, word_errors(["a"] * len(ends), ["a"] * len(ends)), ["a"] * len(ends), costs, scenario)
+
+
+def test_a_machine_is_slowed_until_its_work_is_that_share_of_the_audio():
+    done = latencies(MS)
+    for share in (0.3, 0.8, 1.1):
+        slower = plane.slowness(done, share)
+        assert plane.moved(done, slower, 0.0).rtf == pytest.approx(share)
+    same = plane.moved(done, 1.0, 0.0)
+    assert same.upl == pytest.approx(done.upl) and plane.moved(same, 1.0, 0.5).upl >= same.upl
+    with pytest.raises(plane.PlaneError, match="the host alone takes"):
+        plane.slowness(done, 0.001)
+
+
+def test_a_plane_finds_the_gain_where_work_piles_up_and_none_before(tmp_path):
+    """The second takes a tenth fewer cycles in the encoder: nothing to see while it keeps up."""
+    first, second = latencies(MS), latencies(evolve(MS, encoder=Calls(((1, 9),))))
+    points = list(plane.plane(first, second, (0.3, 1.2), (0.0, 1.0)))
+    assert [(p.share, p.waiting_s) for p in points] == [(0.3, 0.0), (0.3, 1.0), (1.2, 0.0), (1.2, 1.0)]
+    change = [p.changes["upl_p90"][0] for p in points]
+    assert change[2] < -0.1 and change[3] < -0.05 and change[0] > change[2]
+    assert points[0].plain()["work_over_audio"] == 0.3 and json.loads(json.dumps(points[0].plain()))
+    pytest.importorskip("matplotlib")
+    for name in ("a.svg", "b.svg"):
+        plane.draw(points, "a plane", tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_labels_are_borrowed_at_the_times_they_were_said():
+    """Steps of 30 ms in place of 60: what was said in the second step is said in the fourth."""
+    done, half = latencies(MS, (0.5,)), evolve(MS, step_s=0.030, vectors=3)
+    other = borrowed(done, half)
+    assert other.rounds[0]["frame"].tolist() == [2 * f + 1 for f in done.rounds[0]["frame"]]
+    assert len(other.timelines[0].heard) == steps_heard(half, 0.52) and other.texts == done.texts
+    assert borrowed(done, MS).upl == done.upl
+    with pytest.raises(LatencyError, match="say nothing of steps of 45 ms"):
+        borrowed(done, evolve(MS, step_s=0.045))
+
+
 # ------------------------------------------------------------------------------------------------------- on a program
 
 @pytest.fixture(scope="module")
@@ -196,6 +242,13 @@ def test_the_command_prints_compares_and_draws(compiled, tmp_path, capsys):
     assert main(["latency", path, "--manifest", manifest, "--hangover", "300", "--first", "3", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)[path]
     assert figures["utterances"] == 3 and figures["upl_p90_ms"] >= 300 > figures["engine_p90_ms"] > 0
+    pytest.importorskip("matplotlib")
+    plain = ["latency", path, batched, "--manifest", manifest, "--first", "3", "--labels", path]
+    assert main([*plain, "--slower-to", "0.9", "--plane", str(tmp_path / "plane.svg"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said[path]["rtf"] == pytest.approx(0.9) and len(said["plane"]) == 45
+    assert main([*plain[:2], "--manifest", manifest, "--plane", str(tmp_path / "plane.svg")]) == 2
+    assert "compares two programs" in capsys.readouterr().err
 
 
 def test_a_manifest_that_does_not_say_where_speech_ends_is_refused_in_one_line(compiled, tmp_path, capsys):

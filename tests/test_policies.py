@@ -10,10 +10,11 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 
 import nnac
-from nnac.compare import compare
+from nnac.compare import compare, compare_labels
 from nnac.compression.narang import Narang
 from nnac.decode.front_end import FrontEnd
 from nnac.emulator.executor import Emulator
+from nnac.executors.torch import Torch
 from nnac.language.check import check_file, check_text
 from nnac.lower import lower_plan
 from nnac.program import Program
@@ -21,6 +22,7 @@ from nnac.schedule.budget import measured
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import Tokens
+from nnac.train.families.lm import LanguageModel
 from nnac.train.families.rnnt import Transducer
 from nnac.train.module import ScaleError
 from nnac.train.schedule import Compression
@@ -34,17 +36,18 @@ SYMBOLS = " abcdefghijklmnopqrstuvwxyz'0123456789.,!?-:;"
 MOMENTS = 20
 
 
-def policies():
-    """Each policy of each file, with each value of what it sweeps: [file, name, what is swept, size of its model]."""
+def policies(builder):
+    """Each policy of each file for a family of models, with each value of what it sweeps: [file, name, what is swept,
+    size of its model]."""
     for folder in FOLDERS:
         for file in sorted(Path(folder).glob("*.nnac")):
-            for r in check_file(file).resolutions:
+            for r in (r for r in check_file(file).resolutions if r.plan.model.builder == builder):
                 name, _, swept = r.plan.name.rstrip("]").partition("[")
                 yield pytest.param(file, name, swept, r.plan.model.arguments["size"],
                                    id=f"{file.parent.name}/{file.stem}:{r.plan.name}")
 
 
-@pytest.mark.parametrize("file,name,swept,size", list(policies()))
+@pytest.mark.parametrize("file,name,swept,size", list(policies("rnnt")))
 def test_what_a_published_policy_trains_is_what_its_program_computes(file, name, swept, size, tmp_path):
     text = (f'import "{file}"\n'
             f'policy small extends {name} {{ model rnnt(size="{size}", {SHAPE}); budget {{ bits_per_weight <= 32 }} }}')
@@ -57,9 +60,30 @@ def test_what_a_published_policy_trains_is_what_its_program_computes(file, name,
     same_on_the_machine(plan, module, tmp_path, (31, 18))
 
 
+@pytest.mark.parametrize("file,name,swept,size", list(policies("lm")))
+def test_what_a_policy_of_language_models_trains_is_what_its_program_computes(file, name, swept, size):
+    plan = nnac.loads(f'import "{file}"\npolicy small extends {name} '
+                      f'{{ model lm(size="{size}", cells=16, embedding=8, vocabulary=29) }}', "small").plan
+    torch.manual_seed(0)
+    module = LanguageModel(lower_plan(plan), None, plan)
+    labels, counts = torch.randint(1, 29, (9, 5)), torch.full((5,), 9)
+    module.calibrate([(labels,)])
+    compression, optimiser = Compression(module, plan.training.total), torch.optim.Adam(module.parameters(), 1e-3)
+    for step in range(1, 4):
+        compression.on_step(step)
+        optimiser.zero_grad()
+        (module.loss(module.train()(labels), labels, counts) + compression.regulariser()).backward()
+        optimiser.step()
+    compression.finish()
+    promised(plan, module.eval())
+    program = compile_graph(module.bind(), plan.target, Settings.of(plan))
+    done = compare_labels(Torch(module), Emulator(program), labels.T.tolist())
+    assert not done.different and done.compared > 3_000
+
+
 @pytest.mark.slow
 def test_the_four_bit_rnnt_of_57_million_weights_fits_its_budget_and_computes_what_training_saw(tmp_path):
-    plan = nnac.load("specs/papers/int4_rnnt.nnac").plan
+    plan = nnac.load("specs/papers/int4_rnnt.nnac", "int4_rnnt").plan
     module = trained(plan, [1])
     program, result = same_on_the_machine(plan, module, tmp_path, (12, 7))
     weights = sum(k["weights"] for k in program.report["layers"].values())

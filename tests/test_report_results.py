@@ -332,6 +332,73 @@ def test_the_report_in_the_repository_is_of_its_result_files():
                                                 "results/wer_cycles.svg")) + "\n" == Path("RESULTS.md").read_text()
 
 
+# ------------------------------------------------------------------------------------------------ searches
+
+def fused(row, seed, plain, better, cycles=100.0):
+    """A run of two searches on five utterances of ten words, by two speakers."""
+    def heard(errors):
+        return {"home": oc.Heard(sum(errors), 0, 0, 50, "".join(map(str, errors)), "aaaaa", "0001000101")}
+    searched = tuple(oc.Searched(f, 8, o, heard(e), cycles, "1000 2000 3000 4000 5000", "10 20 30 40 50", 10)
+                     for f, o, e in (("none", "", plain), ("density_ratio", "--lm-scale 0.3", better)))
+    return oc.Outcome(row, seed, "d", "abc", heard(plain), 1000, 500, 600, 50.0, 60.0, 10**6, searched=searched,
+                      languages={"lm": (100, 60), "source_lm": (100, 40)})
+
+
+FUSED = """
+title = "Searched"
+splits = ["home"]
+[search]
+domain = "home"
+beams = [8]
+[[table]]
+title = "One"
+row = [{ name = "a" }, { name = "b", policy = "p.nnac", language = "p.nnac", seeds = 2 }]
+[[claim]]
+paper = "P"
+text = "saves"
+row = "b"
+against = "b"
+measure = "fusion_points"
+at_most = -1.5
+[[claim]]
+paper = "P"
+text = "keeps"
+row = "b"
+against = "a"
+measure = "fusion_kept"
+at_least = 80.0
+"""
+
+
+def test_what_fusion_saves_is_paired_and_its_share_is_of_what_it_saves_the_other(tmp_path):
+    """a: 20 errors of 50 words, 10 with fusion; b: 21 and 12, of two seeds alike: 18 points of 20, 90 %."""
+    e = ex.load(write(tmp_path, FUSED))
+    found = {"a": [fused("a", 0, (4, 4, 4, 4, 4), (2, 2, 2, 2, 2))],
+             "b": [fused("b", s, (5, 4, 4, 4, 4), (3, 3, 2, 2, 2)) for s in (0, 1)]}
+    points, share = (results.measured(c, found, e.search) for c in e.claims)
+    assert points.value == pytest.approx(-18) and -20 <= points.utterances.low <= points.utterances.high <= -10
+    assert share.value == pytest.approx(90) and share.utterances.high <= 100 + 1e-9 and share.speakers is not None
+    assert results.judged(e.claims[0], points) == "holds"
+    text = results.markdown(e, found)
+    assert "| b | 1,200 | 200 | 1 | 4.00 | 8.00 | 2 |" in text, "1,000 weights and 500 bytes, and the language models'"
+    line = next(x for x in text.splitlines() if x.startswith("| b | density ratio | 8 | 24.00"))
+    assert "-18.00 (" in line and "| 100 | 0.00167 | 5.00 (" in line and line.count("|") == text.splitlines()[
+        text.splitlines().index(line) - 1].count("|")
+    assert "no fusion" in text and results.measured(e.claims[1], {"b": found["b"]}, e.search) is None
+    assert oc.load(oc.save(tmp_path, found["a"][0])) == found["a"][0]
+    nothing = [fused("a", 0, (2, 2, 2, 2, 2), (2, 2, 2, 2, 2))]
+    assert results.measured(e.claims[1], found | {"a": nothing}, e.search).value == 0
+
+
+def test_another_commands_report_is_a_chapter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "R.md").write_text("# Later\n\ntext # 1\n\n![x](x.svg)\n")
+    path = write(tmp_path, 'parts = ["part/R.md", "absent.md"]\n' + SMALL)
+    text = results.markdown(ex.load(path), {})
+    assert text.endswith("## Later\n\ntext # 1\n\n![x](part/x.svg)\n")
+
+
 # ------------------------------------------------------------------------------------------------ scheduling
 
 def script(body):

@@ -6,6 +6,9 @@ have their moments.  UPL is the text's minus the last word's end (the manifest's
 text's minus the endpoint's.  P50 and P90 with 95 % intervals; of several programs each is compared with the first,
 utterance by utterance.  Every constant of host and scenario is an option.
 
+Compression shortens what a user waits for only where work piles up: `--slower-to 0.8 --waiting 700` looks at one
+machine and one start, `--plane FILE.svg` at all.
+
 Budgets of the policies (`budget { upl(p90) <= 300 ms }`) are checked: exit status 1 if one is exceeded.
 """
 
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnac.latency.measure import Heard, Latencies
+    from nnac.latency.plane import Point
 
     Change = dict[str, tuple[float, tuple[float, float]]]
 
@@ -36,6 +40,12 @@ def register(subparsers: Any) -> None:
     p.add_argument("--batch", type=whole(1), default=16, help="utterances in lockstep on the emulator (16)")
     p.add_argument("--picture", type=sink(), metavar="FILE.svg", help="draw one utterance on the first program")
     p.add_argument("--utterance", type=whole(1), default=1, metavar="K", help="which, counted from 1 (1)")
+    p.add_argument("--labels", type=source, metavar="PROGRAM",
+                   help="what is heard, and when, is this program's; of the others only their cycles count")
+    p.add_argument("--slower-to", type=real(1e-6, 100), metavar="SHARE",
+                   help="slow the machine, clock and memory alike, until the first program's work over audio is this")
+    p.add_argument("--plane", type=sink(), metavar="FILE.svg",
+                   help="of two programs: how P90 of UPL changes from machine to machine, and with audio that waits")
     p.add_argument("--json", action="store_true", help="one JSON object")
     add_search_arguments(p)
     g = p.add_argument_group("scenario")
@@ -62,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     from nnac.commands._search import searched
     from nnac.decode.front_end import front_end_of
     from nnac.executors import Subject
-    from nnac.latency.measure import compared, listen, measure, over_budget
+    from nnac.latency import plane
+    from nnac.latency.measure import borrowed, compared, costs_of, listen, measure, over_budget
     from nnac.latency.simulate import Scenario
     from nnac.program import Program
     from nnac.speech.audio import read_manifest
@@ -70,24 +81,43 @@ def run(args: argparse.Namespace) -> int:
     given = {option: getattr(args, option) for option in _UNITS if getattr(args, option) is not None}
     scenario = Scenario(**{_UNITS[option][0]: value * _UNITS[option][1] for option, value in given.items()})
     listed = read_manifest(args.manifest)[: args.first]
+    if args.plane and len(args.programs) != 2:
+        sys.stderr.write("nnac latency: --plane compares two programs\n")
+        return 2
+    programs = {path: Program.load(path) for path in args.programs}
     done: dict[str, Latencies] = {}
-    broken: list[str] = []
     heard: dict[str, list[Heard]] = {}
-    for path in args.programs:
-        program = Program.load(path)
-        front = front_end_of(program)
-        heard[path] = listen(front, listed, scenario.hangover_s)
+
+    def measured(path: str, program: Program) -> Latencies:
+        heard[path] = listen(front_end_of(program), listed, scenario.hangover_s)
         search = searched(args, Subject(compiled=program, called=path))[1]
-        done[path] = measure(program, heard[path], scenario, search, batch=args.batch, quiet=args.json,
-                             keep=args.picture is not None and path == args.programs[0])
-        broken += [f"{path}: {words}" for words in over_budget(program, done[path])]
+        return measure(program, heard[path], scenario, search, batch=args.batch, quiet=args.json,
+                       keep=args.picture is not None and path == args.programs[0])
+
+    if args.labels:
+        spoken = Program.load(args.labels)
+        labels = measured(args.programs[0], spoken)
+        search = searched(args, Subject(compiled=spoken, called=args.labels))[1]
+        done = {path: borrowed(labels, costs_of(program, search), args.picture is not None)
+                for path, program in programs.items()}
+    else:
+        done = {path: measured(path, program) for path, program in programs.items()}
+    if args.slower_to is not None:
+        slower = plane.slowness(done[args.programs[0]], args.slower_to)
+        done = {path: plane.moved(d, slower, scenario.waiting_s) for path, d in done.items()}
+    broken = [f"{path}: {words}" for path, d in done.items() for words in over_budget(programs[path], d)]
     first = done[args.programs[0]]
     changes = {path: compared(first, d) for path, d in done.items() if d is not first}
+    points = list(plane.plane(first, list(done.values())[1])) if args.plane else []
     if args.json:
         print(json.dumps({path: d.plain() | ({"change": _plain(changes[path])} if path in changes else {})
-                          for path, d in done.items()}))
+                          for path, d in done.items()} | ({"plane": [p.plain() for p in points]} if points else {})))
     else:
         report(done, changes)
+        print_plane(points)
+    if points:
+        names = [Path(path).stem for path in args.programs]
+        plane.draw(points, f"{names[1]} against {names[0]}, {len(listed)} utterances", args.plane)
     status = draw(args, heard[args.programs[0]], first) if args.picture else 0
     for words in broken:
         sys.stderr.write(f"nnac latency: {words}\n")
@@ -116,6 +146,26 @@ def report(done: dict[str, Latencies], changes: dict[str, Change]) -> None:
         names = {name: name.replace("upl_p", "UPL P").replace("_p", " P") for name in change}
         said = [f"{names[n]} {100 * v:+.2f} % ({100 * a:+.2f} … {100 * b:+.2f})" for n, (v, (a, b)) in change.items()]
         print(f"{path} against {next(iter(done))}:\n  " + "\n  ".join(said))
+
+
+def print_plane(points: list[Point]) -> None:
+    """A row a machine, a column a start: P90 of the first and of the second in ms, and the change."""
+    if not points:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    starts = list(dict.fromkeys(p.waiting_s for p in points))
+    table = Table("work/audio", "slower", *(f"{s:g} s waiting" for s in starts), title="P90 of UPL, ms")
+    for share in dict.fromkeys(p.share for p in points):
+        row = [p for p in points if p.share == share]
+        cells = []
+        for p in row:
+            value, (low, high) = p.changes["upl_p90"]
+            cells.append(f"{1e3 * p.first:.0f} > {1e3 * p.second:.0f}\n"
+                         f"{100 * value:+.1f} % ({100 * low:+.1f} … {100 * high:+.1f})")
+        table.add_row(f"{share:g}", f"{row[0].slower:.2f}", *cells)
+    Console(file=sys.stdout, width=150).print(table)
 
 
 def draw(args: argparse.Namespace, heard: list[Heard], done: Latencies) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nnac.decode.front_end import by_length, pad
 from nnac.decode.fusion import Fusion, LanguageModel
-from nnac.decode.search import Search
+from nnac.decode.search import Found, Search
 from nnac.decode.search import numpy as _numpy
 from nnac.decode.search.beam import Beam
 from nnac.errors import UserError
@@ -104,11 +104,16 @@ class Encoded:
             batches.append((rows, frames, _numpy(left)))
         return cls(batches, len(features))
 
+    def over(self, model: Any, search: Search) -> Iterator[tuple[list[int], Found]]:
+        """What a search finds in each batch: (indices of its utterances, found)."""
+        for rows, frames, lengths in self.batches:
+            yield rows, search.over(model, frames, lengths)
+
     def texts(self, model: Any, search: Search, text: Callable[[Sequence[int]], str]) -> list[str]:
         """What a search makes of them."""
         out = [""] * self.count
-        for rows, frames, lengths in self.batches:
-            for i, h in zip(rows, search.over(model, frames, lengths).best, strict=True):
+        for rows, found in self.over(model, search):
+            for i, h in zip(rows, found.best, strict=True):
                 out[i] = text(h.tokens)
         return out
 

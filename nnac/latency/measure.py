@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from nnac.decode.front_end import FrontEnd, front_end_of
 from nnac.decode.search import Search
 from nnac.errors import UserError
 from nnac.executors import Subject
-from nnac.latency.simulate import Calls, Costs, Quantiles, Scenario, Timeline, change, quantiles, simulate
+from nnac.latency.simulate import (
+    Calls,
+    Costs,
+    Quantiles,
+    Scenario,
+    Timeline,
+    change,
+    quantiles,
+    simulate,
+    steps_heard,
+)
 from nnac.program import INIT, Program
 from nnac.runtime import recognise
 from nnac.speech.audio import Utterance
@@ -126,6 +136,29 @@ def measure(program: Program, heard: Sequence[Heard], scenario: Scenario, search
     assert done.errors is not None
     timelines = [simulate(costs, scenario, h.speech_end, r, keep) for h, r in zip(heard, done.rounds, strict=True)]
     return Latencies(timelines, done.rounds, done.errors, done.texts, costs, scenario)
+
+
+def borrowed(done: Latencies, costs: Costs, keep: bool = False) -> Latencies:
+    """As if a program of these costs had said the same labels at the same times: what was heard stays, and what it
+    takes is the other's.  A label of a step is said in that of the other's steps which ends with it.
+
+    LatencyError: the steps do not divide.
+    """
+    ratio = done.costs.step_s / costs.step_s
+    if abs(ratio - round(ratio)) > 1e-6 or round(ratio) < 1:
+        raise LatencyError(f"label times of steps of {1e3 * done.costs.step_s:g} ms say nothing of steps of "
+                           f"{1e3 * costs.step_s:g} ms")
+    rounds, count = [], round(ratio)
+    for asked in done.rounds:
+        later = asked.copy()
+        later["frame"] = (asked["frame"] + 1) * count - 1
+        rounds.append(later)
+    ends = [t.speech_end + done.scenario.waiting_s for t in done.timelines]
+    timelines = []
+    for end, r in zip(ends, rounds, strict=True):
+        known = r["frame"] < steps_heard(costs, end + done.scenario.hangover_s)
+        timelines.append(simulate(costs, done.scenario, end, r[known], keep))
+    return evolve(done, timelines=timelines, rounds=rounds, costs=costs)
 
 
 def over_budget(program: Program, done: Latencies) -> list[str]:

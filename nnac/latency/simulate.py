@@ -113,6 +113,19 @@ class Costs:
     internal: bool = False
     init: int = 0
 
+    def round(self, predicted: int, joined: int) -> list[tuple[str, int]]:
+        """The calls of one round of the search, (unit, cycles) each, in their order."""
+        asked = [("prediction", self.prediction, predicted), *(("language", m, predicted) for m in self.languages),
+                 ("joint", self.joint, predicted if self.internal else 0), ("joint", self.joint, joined)]
+        return [(unit, cycles) for unit, calls, count in asked for cycles in calls.several(count)]
+
+    def cycles(self, steps: int, rounds: NDArray) -> int:
+        """Of the accelerator, for so many encoder steps (one a call) and ``rounds`` (`ROUNDS`)."""
+        pairs, times = np.unique(np.stack([rounds["prediction"], rounds["joint"]]), axis=1, return_counts=True)
+        searched = sum(int(n) * sum(c for _, c in self.round(int(p), int(j)))
+                       for (p, j), n in zip(pairs.T, times, strict=True))
+        return steps * self.encoder.one + searched
+
 
 @frozen
 class Span:
@@ -185,18 +198,9 @@ def simulate(costs: Costs, scenario: Scenario, speech_end: float, rounds: NDArra
         clock.call("encoder", grouped if whole else costs.encoder.one)
         for i in range(at, at + take):
             for predicted, joined in asked[i]:
-                if predicted:
-                    for cycles in costs.prediction.several(predicted):
-                        clock.call("prediction", cycles)
-                    for language in costs.languages:
-                        for cycles in language.several(predicted):
-                            clock.call("language", cycles)
-                    if costs.internal:
-                        for cycles in costs.joint.several(predicted):
-                            clock.call("joint", cycles)
+                for unit, cycles in costs.round(predicted, joined):
+                    clock.call(unit, cycles)
                 if joined:
-                    for cycles in costs.joint.several(joined):
-                        clock.call("joint", cycles)
                     clock.host(scenario.choose_s + scenario.more_s * (joined - 1))
             heard.append(clock.now)
         at += take

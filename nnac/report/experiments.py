@@ -16,7 +16,14 @@
     steps = 400                                  # instead of the policy's
     float = "large"
     # which float network (`--float large=FILE`); default: the one given without a name
+    language = "fusion.nnac"                     # with [search]: the policy of its language models, found as `policy`
     quick = true                                 # part of the small comparison
+
+    [search]                                     # every run is also heard with beam search and language models
+    domain = "home"                              # a split; CORPUS/home.txt is what the target's language model knows
+    source = "train"                             # CORPUS/train.txt: what the other one knows
+    beams = [1, 2, 4, 8, 16]                     # on the domain; the last of `fusions` is what a claim is about
+    fusions = ["none", "density_ratio"]          # weights of each run, found on `home_dev`, all on one grid
 
     [[claim]]
     paper = "GQ, arXiv 2210.09188"
@@ -24,6 +31,7 @@
     row = "gq5"
     against = "int8"
     measure = "wer_points"                       # see MEASURES
+    beam = 8                                     # of a measure of fusion
     at_most = 0.2                                # and/or at_least; or instead of both, where a method is said to help:
     indifference = 0.2                           # better | worse | no difference beyond 0.2
     reason = "why ours differs"                  # shown where ours does not hold
@@ -42,6 +50,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, le, optional
 
 from nnac.checked import Wrong, checked
+from nnac.decode.tuning import BONUSES, FUSIONS, SHARES, WEIGHTS
 from nnac.errors import UserError
 from nnac.files import read_text
 
@@ -51,7 +60,11 @@ MEASURES = {
     "bytes_relative": "bytes of weights in the program, relative difference in per cent",
     "cycles_relative": "cycles per frame, relative difference in per cent",
     "compression": "bytes of the other (float: 4 a weight) over bytes of this one",
+    "fusion_points": "word error rate on the domain with fusion, difference in points from without",
+    "fusion_kept": "points that fusion saves, in per cent of those that it saves the other",
 }
+# of several searches of one run, not of a run
+FUSION_MEASURES = ("fusion_points", "fusion_kept")
 
 
 class ExperimentError(UserError):
@@ -73,6 +86,8 @@ class Row:
     seeds: int = field(default=1, validator=[ge(1), le(1000)])
     steps: int | None = field(default=None, validator=optional(ge(0)))
     float: str = ""
+    language: str | None = None
+    language_name: str | None = None
     quick: bool = False
 
     @property
@@ -100,6 +115,41 @@ class Claim:
     at_least: float | None = None
     reason: str = ""
     indifference: float | None = field(default=None, validator=optional(gt(0)))
+    beam: int = field(default=8, validator=ge(1))
+
+
+@frozen
+class Searching:
+    """What every run is searched with besides greedily.
+
+    domain      split of the sentences that the target's language model knows, and the name of its text and network
+    source      name of the text, and of the network, of the training's own language model
+    beams       on the domain      elsewhere   beam on the other splits, of which so many ``utterances`` (each)
+    fusions     of `nnac.decode.tuning.FUSIONS`, each tuned on ``domain``_dev at ``tuned_at`` hypotheses
+    weights, shares, bonuses    the grid, as `nnac.decode.tuning.grid` has it
+    compared    utterances of the domain of which all integers are compared, for every search
+    """
+
+    domain: str
+    source: str = "train"
+    beams: tuple[int, ...] = (1, 2, 4, 8, 16)
+    fusions: tuple[str, ...] = ("none", "density_ratio")
+    elsewhere: int = field(default=8, validator=ge(1))
+    utterances: int = field(default=1500, validator=ge(1))
+    tuned_at: int = field(default=4, validator=ge(1))
+    weights: tuple[_Real, ...] = WEIGHTS
+    shares: tuple[_Real, ...] = SHARES
+    bonuses: tuple[_Real, ...] = BONUSES
+    compared: int = field(default=4, validator=ge(1))
+
+    @property
+    def dev(self) -> str:
+        return f"{self.domain}_dev"
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """Language models beside the recogniser (`nnac.companions.NAMES`) -> name of their text and float network."""
+        return dict(lm=self.domain, source_lm=self.source)
 
 
 @frozen
@@ -110,6 +160,8 @@ class Experiments:
     tables: tuple[Table, ...]
     claims: tuple[Claim, ...] = ()
     note: str = ""
+    search: Searching | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -126,12 +178,19 @@ class Experiments:
 
     def policy_path(self, row: Row) -> Path | None:
         """The policy file of a row.  ExperimentError if it does not exist."""
-        if row.policy is None:
+        return self._found(row, row.policy)
+
+    def language_path(self, row: Row) -> Path | None:
+        """The policy file of its language models; likewise."""
+        return self._found(row, row.language)
+
+    def _found(self, row: Row, policy: str | None) -> Path | None:
+        if policy is None:
             return None
-        places = (self.path.parent / row.policy, Path("specs") / row.policy, Path(row.policy))
+        places = (self.path.parent / policy, Path("specs") / policy, Path(policy))
         found = next((p for p in places if p.is_file()), None)
         if found is None:
-            raise ExperimentError(f"{self.path}: row `{row.name}`: no policy file {row.policy}")
+            raise ExperimentError(f"{self.path}: row `{row.name}`: no policy file {policy}")
         return found
 
 
@@ -144,6 +203,8 @@ class _File:
     tables: tuple[Table, ...] = field(default=(), metadata={"key": "table"})
     claims: tuple[Claim, ...] = field(default=(), metadata={"key": "claim"})
     note: str = ""
+    search: Searching | None = None
+    parts: tuple[str, ...] = ()
 
 
 def load(path: str | Path) -> Experiments:
@@ -161,7 +222,8 @@ def load(path: str | Path) -> Experiments:
         file = checked(_File, data)
     except Wrong as error:
         raise ExperimentError(f"{path}: {'; '.join(_named(line, data) for line in error.problems)}") from None
-    return _checked(Experiments(path, file.title, file.splits, file.tables, file.claims, file.note))
+    return _checked(Experiments(path, file.title, file.splits, file.tables, file.claims, file.note, file.search,
+                                file.parts))
 
 
 def _named(line: str, data: dict[str, Any]) -> str:
@@ -176,6 +238,8 @@ def _named(line: str, data: dict[str, Any]) -> str:
 
 def _checked(made: Experiments) -> Experiments:
     names = [r.name for r in made.rows]
+    if made.search is not None:
+        _check_search(made, made.search)
     if bad := [n for n in made.splits if not re.fullmatch(r"[A-Za-z0-9_-]+", n)] or ([""] if not made.splits else []):
         raise ExperimentError(f"{made.path}: splits: `{bad[0][:40]}` is no name of a split")
     for name in names:
@@ -190,7 +254,27 @@ def _checked(made: Experiments) -> Experiments:
         if claim.measure not in MEASURES:
             raise ExperimentError(f"{made.path}: claim `{claim.text}`: no measure `{claim.measure}` (there are: "
                                   f"{', '.join(MEASURES)})")
+        if claim.measure in FUSION_MEASURES and (made.search is None or claim.beam not in made.search.beams):
+            raise ExperimentError(f"{made.path}: claim `{claim.text}`: nothing is searched with a beam of {claim.beam}")
         bounds = [b for b in (claim.at_most, claim.at_least) if b is not None]
         if bool(bounds) == (claim.indifference is not None):
             raise ExperimentError(f"{made.path}: claim `{claim.text}`: say at_most or at_least, or else indifference")
     return made
+
+
+def _check_search(made: Experiments, search: Searching) -> None:
+    if unknown := set(search.fusions) - set(FUSIONS):
+        raise ExperimentError(f"{made.path}: search: no fusion is called `{min(unknown)}` (there are: "
+                              f"{', '.join(FUSIONS)})")
+    if not search.fusions or search.fusions[0] != "none":
+        raise ExperimentError(f"{made.path}: search: `fusions` begins with `none`, which the others are compared with")
+    if not search.weights or not search.shares or not search.bonuses:
+        raise ExperimentError(f"{made.path}: search: a grid needs weights, shares and bonuses")
+    if not search.beams or min(search.beams) < 1:
+        raise ExperimentError(f"{made.path}: search: `beams` are numbers of hypotheses, 1 or more")
+    if search.domain not in made.splits:
+        raise ExperimentError(f"{made.path}: search: the domain `{search.domain}` is not among the splits")
+    for row in made.rows:
+        if (row.policy is None) != (row.language is None):
+            raise ExperimentError(f"{made.path}: row `{row.name}`: `policy` and `language` go together, or there is "
+                                  "neither")

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from nnac.checked import checked, parse_json
 from nnac.errors import UserError
@@ -85,6 +85,38 @@ def unpacked(text: str) -> list[int]:
 
 
 @frozen
+class Searched:
+    """What one search of a run found.
+
+    fusion, beam      which; ``options``: its weights, as `nnac run` takes them
+    heard             split -> Heard
+    cycles_per_frame  of a recognition on the domain, search and language models included, per encoder step, as the
+                      program can be called; None for the float network
+    upl, engine       of each utterance of the domain, microseconds with blanks between (`nnac.latency.simulate`, its
+                      default scenario); "" for the float network
+    checked, different, different_nbest
+                      integers compared between training module and emulator, those that differ, and n-best lists that
+                      do
+    """
+
+    fusion: str
+    beam: int
+    options: str
+    heard: dict[str, Heard]
+    cycles_per_frame: float | None = None
+    upl: str = ""
+    engine: str = ""
+    checked: int = 0
+    different: int = 0
+    different_nbest: int = 0
+
+    @property
+    def upl_s(self) -> list[float]:
+        """Seconds."""
+        return [1e-6 * int(v) for v in self.upl.split()]
+
+
+@frozen
 class Outcome:
     """What one run measured.
 
@@ -98,6 +130,8 @@ class Outcome:
     codecs  path -> codec
     checked, different  integers compared between training module and emulator, and those that differ
     steps          of training          wall_s  of the run, all stages and sittings
+    searched       what beam search found, each search of the experiments' `[search]`
+    languages      language model beside it -> [weights, bytes]: not counted in ``weights`` and ``bytes``
     notes  anything else, plain JSON
     """
 
@@ -120,7 +154,24 @@ class Outcome:
     start: str = ""
     target: str = ""
     wall_s: float = 0.0
+    searched: tuple[Searched, ...] = ()
+    languages: dict[str, tuple[int, ...]] = field(factory=dict)
     notes: dict[str, Any] = field(factory=dict)
+
+    def by(self, fusion: str, beam: int) -> Outcome | None:
+        """This run as one of its searches found it: word errors, cycles and comparison of that search; None if it was
+        not made."""
+        found = next((s for s in self.searched if (s.fusion, s.beam) == (fusion, beam)), None)
+        if found is None:
+            return None
+        return evolve(self, heard=found.heard, cycles_per_frame=found.cycles_per_frame, searched=(found,),
+                      checked=found.checked, different=found.different)
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """(weights, bytes) with the language models."""
+        return (self.weights + sum(w for w, _ in self.languages.values()),
+                self.bytes + sum(b for _, b in self.languages.values()))
 
     @property
     def rate(self) -> float:
@@ -149,7 +200,8 @@ def load(path: Path) -> Outcome:
         if not isinstance(data, dict) or data.pop("nnac_result", None) != VERSION:
             raise ValueError(f"not a result of version {VERSION}")
         outcome = checked(Outcome, data)
-        for split, h in outcome.heard.items():
+        every = [outcome.heard, *(s.heard for s in outcome.searched)]
+        for split, h in (pair for heard in every for pair in heard.items()):
             if len(h.errors) != len(h.lengths) or not set(h.errors + h.lengths + h.speakers) <= set(DIGITS) or (
                     h.speakers and len(h.speakers) != 2 * len(h.errors)) or (h.losses
                                                                              and len(h.losses) != len(h.errors)):
@@ -158,8 +210,12 @@ def load(path: Path) -> Outcome:
             if min(counts) < 0 or sum(unpacked(h.lengths)) != h.words or sum(unpacked(h.errors)) > sum(counts[:3]):
                 raise ValueError(f"split {split}: damaged counts: {h.words} words and {sum(counts[:3])} errors are not "
                                  f"those of its utterances")
-        if not outcome.heard or not all(h.lengths for h in outcome.heard.values()):
+        if not all(heard and all(h.lengths for h in heard.values()) for heard in every):
             raise ValueError("it heard no utterances")
+        if any(len(pair) != 2 or min(pair) < 0 for pair in outcome.languages.values()) or any(
+                min(s.checked, s.different, s.different_nbest, s.beam - 1, *map(int, f"{s.upl} {s.engine}".split())) < 0
+                for s in outcome.searched):
+            raise ValueError("a count below zero, or a language model without weights and bytes")
         if min(outcome.weights, outcome.bytes, outcome.seed, outcome.checked, outcome.different, outcome.steps,
                outcome.wall_s,
                outcome.program_bytes or 0, outcome.cycles_per_frame or 0, outcome.frame_ms or 0, outcome.clock

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from nnac.files import atomic
-from nnac.report.experiments import MEASURES, Claim, Experiments, Row
+from nnac.files import atomic, read_text
+from nnac.report import searches
+from nnac.report.experiments import FUSION_MEASURES, MEASURES, Claim, Experiments, Row, Searching
 from nnac.report.outcomes import Outcome
+from nnac.report.searches import against, limits
 from nnac.report.statistics import DESIGNS, Estimate, Interval, Spread, difference, rate, spread, verdict
 
 Outcomes = Mapping[str, Sequence[Outcome]]
@@ -21,18 +25,21 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def measured(claim: Claim, outcomes: Outcomes) -> Estimate | None:
-    """A claim's measure; None while a run is missing.  Bytes and cycles have no interval but their seeds' range."""
+def measured(claim: Claim, outcomes: Outcomes, search: Searching | None = None) -> Estimate | None:
+    """A claim's measure; None while a run is missing.  Bytes (language models included) and cycles have no interval but
+    their seeds' range."""
     ours, theirs = outcomes.get(claim.row), outcomes.get(claim.against)
     if not ours or not theirs:
         return None
     if claim.measure in ("wer_points", "wer_relative"):
         return difference(theirs, ours, relative=claim.measure == "wer_relative")
+    if claim.measure in FUSION_MEASURES:
+        return searches.measured(claim, outcomes, search) if search is not None else None
     if claim.measure == "cycles_relative":
         pairs = [(o.cycles_per_frame, t.cycles_per_frame) for o in ours for t in theirs]
         ratios = [a / b for a, b in pairs if a is not None and b]
     else:
-        ratios = [o.bytes / max(1, t.bytes) for o in ours for t in theirs]
+        ratios = [o.whole[1] / max(1, t.whole[1]) for o in ours for t in theirs]
     if not ratios:
         return None
     values = [1 / r for r in ratios] if claim.measure == "compression" else [100 * (r - 1) for r in ratios]
@@ -64,21 +71,15 @@ def _row(row: Row, outcomes: Sequence[Outcome], splits: Sequence[str], reference
     of_row = rate(outcomes)
     per_split = [f"{mean([o.heard[s].rate for o in outcomes]):.2f}" if all(s in o.heard for o in outcomes) else ""
                  for s in splits]
-    against = ""
-    if reference and reference is not outcomes:
-        d = difference(reference, outcomes)
-        against = f"{d.value:+.2f} {_limits(d.utterances)}" + (f"; {_limits(d.speakers)}" if d.speakers else "")
+    other = reference and reference is not outcomes
+    compared = against(difference(reference, outcomes)) if reference and other else ""
     bits = 8 * mean([o.bytes / max(1, o.weights) for o in outcomes])
     cycles = [o.cycles_per_frame for o in outcomes if o.cycles_per_frame is not None]
     seeds = ", ".join(f"{o.rate:.2f}" for o in outcomes) if len(outcomes) > 1 else ""
     partial = f" ({len(outcomes)} of {row.seeds} seeds)" if len(outcomes) < row.seeds else ""
-    return (f"| {row.shown}{partial} | {of_row.utterances} | {' | '.join(per_split)} | {against} | "
+    return (f"| {row.shown}{partial} | {of_row.utterances} | {' | '.join(per_split)} | {compared} | "
             f"{_kib(mean([o.bytes for o in outcomes]))} | {bits:.2f} | {f'{mean(cycles):,.0f}' if cycles else ''} | "
             f"{seeds} |")
-
-
-def _limits(i: Interval) -> str:
-    return f"({i.low:+.2f} … {i.high:+.2f})"
 
 
 def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None = None,
@@ -93,13 +94,18 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
     lines = [f"# {experiments.title}", ""]
     if experiments.note:
         lines += [experiments.note.strip(), ""]
-    lines += ["Made by `nnac sweep` from the result files alone; each row is a policy, trained, compiled and run.",
-              f"WER in per cent over {' and '.join(experiments.splits)} together, with 95 % bootstrap intervals; the "
-              f"difference from "
-              f"*{shown}* is paired over utterances, and over seeds where both have the same; its second interval "
-              f"draws whole speakers "
-              "instead of utterances. KiB: all compressed weights as they lie in the program. Cycles: the whole "
-              "recognition, per encoder step.", ""]
+    lines += ["Made by `nnac sweep` from the result files alone; each row is a policy, trained, compiled and run."]
+    if experiments.search is not None:
+        lines += ["WER in per cent with 95 % bootstrap intervals over utterances; the difference from no fusion is "
+                  "paired over utterances and seeds, its second interval draws whole speakers. KiB: all compressed "
+                  "weights as they lie in the program. Cycles: the whole recognition of the domain, search and "
+                  "language models included, per encoder step; work/audio: their time over the audio's. UPL: "
+                  "user-perceived latency, docs/search.md.", ""]
+    else:
+        lines += [f"WER in per cent over {' and '.join(experiments.splits)} together, with 95 % bootstrap intervals; "
+                  f"the difference from *{shown}* is paired over utterances, and over seeds where both have the same; "
+                  "its second interval draws whole speakers instead of utterances. KiB: all compressed weights as they "
+                  "lie in the program. Cycles: the whole recognition, per encoder step.", ""]
     if done:
         words = sum(h.words for h in done[0].heard.values())
         utterances = sum(len(h.errors) for h in done[0].heard.values())
@@ -109,8 +115,10 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
                   f"compared between training module and emulator, {different:,} different; "
                   f"{sum(o.wall_s for o in done) / 3600:.1f} h of computing; "
                   f"code {', '.join(sorted({o.commit for o in done}))}.", ""]
+    if experiments.search is not None:
+        lines += searches.tables(experiments, outcomes, experiments.search)
     head = ["", "WER", *experiments.splits, f"against {shown}", "KiB", "bits/weight", "cycles", "WER of each seed"]
-    for table in experiments.tables:
+    for table in experiments.tables if experiments.search is None else ():
         lines += [f"## {table.title}", ""]
         if table.note:
             lines += [table.note.strip(), ""]
@@ -125,14 +133,26 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
                   "to help, the bound is a margin of indifference: *better*, *worse*, or *no difference beyond* it.",
                   "",
                   "| paper | claim | ours | bound | verdict |", "|---|---|---|---|---|"]
-        claims = [(c, measured(c, outcomes)) for c in experiments.claims]
+        claims = [(c, measured(c, outcomes, experiments.search)) for c in experiments.claims]
         lines += [_claim(c, value) for c, value in claims] + [""]
         lines += [f"- *{c.text}*: {' '.join(c.reason.split())}" for c, value in claims
                   if c.reason and judged(c, value) not in ("holds", "better", "not run")] + [""]
-    lines += _front(experiments, outcomes)
+    lines += _front(experiments, outcomes) if experiments.search is None else []
     for picture in pictures:
         lines += [f"![{Path(picture).stem.replace('_', ' ')}]({picture})", ""]
+    for part in experiments.parts:
+        lines += _part(experiments.path.parent / part)
     return "\n".join(lines)
+
+
+def _part(path: Path) -> list[str]:
+    """Another command's report as a chapter of this one: its headings one level down, its pictures found from here;
+    nothing while it is not there."""
+    if not path.is_file():
+        return []
+    place = os.path.relpath(path.parent)
+    text = re.sub(r"(?m)^(#+ )", r"#\1", read_text(path))
+    return [re.sub(r"(!\[[^\]]*\]\()", rf"\1{place}/", text).rstrip(), ""]
 
 
 def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
@@ -147,7 +167,7 @@ def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
 
 
 def _claim(claim: Claim, value: Estimate | None) -> str:
-    shown = "" if value is None else f"{value.utterances}" + (f"; {_limits(value.speakers)}" if value.speakers else "")
+    shown = "" if value is None else f"{value.utterances}" + (f"; {limits(value.speakers)}" if value.speakers else "")
     bounds = " and ".join(f"{sign} {b:g}" for sign, b in (("≥", claim.at_least), ("≤", claim.at_most)) if b is not None)
     bounds = f"± {claim.indifference:g}" if claim.indifference is not None else bounds
     return f"| {claim.paper} | {claim.text} | {shown} {MEASURES[claim.measure]} | {bounds} | {judged(claim, value)} |"
@@ -203,6 +223,8 @@ def plot(experiments: Experiments, outcomes: Outcomes, folder: Path) -> list[str
     Cycles of another machine do not compare: they have a front of their own.  The files' names; [] without matplotlib
     or runs.
     """
+    if experiments.search is not None:
+        return searches.plot(experiments, outcomes, experiments.search, folder)
     try:
         import matplotlib
     except ImportError:

@@ -171,6 +171,31 @@ def difference(a: Sequence[Outcome], b: Sequence[Outcome], relative: bool = Fals
     return Estimate(interval(ours, theirs), speakers)
 
 
+def kept(plain_a: Sequence[Outcome], better_a: Sequence[Outcome], plain_b: Sequence[Outcome],
+         better_b: Sequence[Outcome]) -> Estimate:
+    """What b gains by something, in per cent of what a gains by it; better and plain are the same runs, so their seeds
+    are drawn together; all four are paired over utterances.  ValueError if they did not hear the same utterances.
+
+    Where a gains nothing in a sample of the bootstrap, the sample says nothing of a share: it counts as 0.
+    """
+    samples = [Sample.of(group) for group in (plain_a, better_a, plain_b, better_b)]
+    if not all(np.array_equal(s.words, samples[0].words) for s in samples):
+        raise ValueError("the rows did not hear the same utterances")
+    gains = [plain.errors.mean(0).sum() - better.errors.mean(0).sum()
+             for plain, better in (samples[:2], samples[2:])]
+    centre = 100 * gains[1] / gains[0] if gains[0] > 0 else 0.0
+
+    def interval(four: Sequence[Sample]) -> Interval:
+        drawn = _drawn(four[0].words.size, SAMPLES)
+        shares = [_seeds(len(s.errors), stream, SAMPLES) for s, stream in zip(four, (0, 0, 1, 1), strict=True)]
+        errors = [_errors(s, share, drawn) for s, share in zip(four, shares, strict=True)]
+        gained, gains = errors[2] - errors[3], errors[0] - errors[1]
+        return Interval.of(centre, np.where(gains > 0, 100 * gained / np.maximum(1e-9, gains), 0.0))
+
+    known = all(s.speakers is not None for s in samples)
+    return Estimate(interval(samples), interval([s.by_speaker() for s in samples]) if known else None)
+
+
 # ------------------------------------------------------------------------------------------------------------- verdicts
 
 def verdict(estimate: Estimate | None, at_most: float | None, at_least: float | None,

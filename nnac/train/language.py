@@ -15,14 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from attrs import evolve, field, frozen
 from attrs.validators import ge, gt
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nnac import checkpoint
 from nnac.checkpoint import CheckpointError
 from nnac.decode.front_end import TextEnd
+from nnac.decode.fusion import real_rows
 from nnac.decode.recogniser import load_recogniser
 from nnac.lower import lower_plan
 from nnac.model.graph import ModelError
@@ -84,6 +87,20 @@ class FloatLm:
     model: LanguageNetwork
     tokens: Tokens
     training: dict[str, Any] = field(factory=dict)
+
+    def start(self) -> tuple[NDArray, tuple[NDArray, ...]]:
+        """As `nnac.decode.fusion.LanguageModel` wants it: what follows the edge, and the state after it."""
+        return self._step(np.zeros(1, np.int64), None)
+
+    def step(self, tokens: NDArray, state: tuple[NDArray, ...]) -> tuple[NDArray, tuple[NDArray, ...]]:
+        """Likewise.  Real sums, rounded: reproducible on one machine only."""
+        parts = [torch.from_numpy(np.ascontiguousarray(s))[None] for s in state]
+        return self._step(tokens, list(zip(parts[::2], parts[1::2], strict=True)))
+
+    @torch.no_grad()
+    def _step(self, tokens: NDArray, state: list[tuple[Tensor, Tensor]] | None) -> tuple[NDArray, tuple[NDArray, ...]]:
+        logits, after = self.model.lm(torch.from_numpy(np.asarray(tokens, np.int64))[None], state)
+        return real_rows(logits[0].numpy()), tuple(part[0].numpy() for pair in after for part in pair)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         checkpoint.save(path, self.model.state_dict(), dict(kind=KIND, model=self.model.config.to_json(),

@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -102,6 +102,10 @@ bench-sparse: setup        ## sparse layers by GraphBLAS, torch and scipy agains
 
 bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/float.nnc --corpus $(RUNS)/corpus --runs $(RUNS)/aat
+
+bench-latency: $(RUNS)/corpus/train.json     ## the papers' latency claims on whole recognitions: chapter of RESULTS.md (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_latency --corpus $(RUNS)/corpus --runs $(RUNS)/latency
+	$(BIN)/nnac sweep specs/comparison/all.toml --report
 
 bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_search --corpus $(RUNS)/corpus --runs $(RUNS)/search

@@ -115,8 +115,7 @@ class Fused:
 
     def _split(self, name: str) -> Split:
         split = load_split(self.corpus, name)
-        elsewhere = name not in (self.searching.domain, self.searching.dev)
-        most = [n for n in (self.utterances, self.searching.utterances if elsewhere else None) if n is not None]
+        most = [n for n in (self.utterances, self.searching.heard(name)) if n is not None]
         return split.first(min(most)) if most else split
 
     def _encoded(self, ears: Ears, split: Split) -> tuning.Encoded:

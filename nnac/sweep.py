@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,9 +111,7 @@ class Recognise:
         return self._identity(experiments, row, self._plan(experiments, row))
 
     def _identity(self, experiments: Experiments, row: Row, plan: Plan | None) -> Identity:
-        heard = {s: utterances(self.corpus, s) for s in experiments.splits}
-        if self.utterances is not None:
-            heard = {s: min(n, self.utterances) for s, n in heard.items()}
+        heard = {s: min(self._most(experiments, s), utterances(self.corpus, s)) for s in experiments.splits}
         digest, steps = (plan.digest, self._config(row, plan, 0).steps) if plan else ("", 0)
         starts = [checkpoint.digest_of(self.floats[row.float])]
         if experiments.search is not None:               # the language models and the searches are part of the run
@@ -179,11 +178,16 @@ class Recognise:
         return Outcome(row.name, seed, identity.digest, commit(), heard, weights, 4 * weights, start=identity.start,
                        wall_s=round(time.monotonic() - begun, 1), searched=searched, languages=beside)
 
+    def _most(self, experiments: Experiments, split: str) -> int:
+        """Of the utterances of a split, how many are heard at most."""
+        asked = None if experiments.search is None else experiments.search.heard(split)
+        return min(n for n in (self.utterances, asked, sys.maxsize) if n is not None)
+
     def _heard(self, experiments: Experiments, model: Any, front: FrontEnd) -> dict[str, Heard]:
         out = {}
         for name in experiments.splits:
             split = load_split(self.corpus, name)
-            split = split if self.utterances is None else split.first(self.utterances)
+            split = split.first(min(len(split), self._most(experiments, name)))
             errors, _ = evaluate(model, split, front.normalisation, front.tokens)
             found = () if experiments.search else losses(model, split, front.normalisation, front.tokens)
             out[name] = Heard.of(errors, split.voices, found)

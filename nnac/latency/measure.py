@@ -148,16 +148,12 @@ def borrowed(done: Latencies, costs: Costs, keep: bool = False) -> Latencies:
     if abs(ratio - round(ratio)) > 1e-6 or round(ratio) < 1:
         raise LatencyError(f"label times of steps of {1e3 * done.costs.step_s:g} ms say nothing of steps of "
                            f"{1e3 * costs.step_s:g} ms")
-    rounds, count = [], round(ratio)
-    for asked in done.rounds:
-        later = asked.copy()
-        later["frame"] = (asked["frame"] + 1) * count - 1
-        rounds.append(later)
-    ends = [t.speech_end + done.scenario.waiting_s for t in done.timelines]
-    timelines = []
-    for end, r in zip(ends, rounds, strict=True):
-        known = r["frame"] < steps_heard(costs, end + done.scenario.hangover_s)
-        timelines.append(simulate(costs, done.scenario, end, r[known], keep))
+    timelines, rounds = [], []
+    for line, asked in zip(done.timelines, done.rounds, strict=True):
+        end, later = line.speech_end + done.scenario.waiting_s, asked.copy()
+        later["frame"] = (asked["frame"] + 1) * round(ratio) - 1
+        rounds.append(later[later["frame"] < steps_heard(costs, end + done.scenario.hangover_s)])
+        timelines.append(simulate(costs, done.scenario, end, rounds[-1], keep))
     return evolve(done, timelines=timelines, rounds=rounds, costs=costs)
 
 

@@ -124,7 +124,7 @@ class Searching:
 
     domain      split of the sentences that the target's language model knows, and the name of its text and network
     source      name of the text, and of the network, of the training's own language model
-    beams       on the domain      elsewhere   beam on the other splits, of which so many ``utterances`` (each)
+    beams       on the domain      elsewhere   beam on the other splits; of each so many ``utterances``, the first
     fusions     of `nnac.decode.tuning.FUSIONS`, each tuned on ``domain``_dev at ``tuned_at`` hypotheses
     weights, shares, bonuses    the grid, as `nnac.decode.tuning.grid` has it
     compared    utterances of the domain of which all integers are compared, for every search
@@ -141,6 +141,10 @@ class Searching:
     shares: tuple[_Real, ...] = SHARES
     bonuses: tuple[_Real, ...] = BONUSES
     compared: int = field(default=4, validator=ge(1))
+
+    def heard(self, split: str) -> int | None:
+        """How many utterances of a split are heard; None: all."""
+        return None if split in (self.domain, self.dev) else self.utterances
 
     @property
     def dev(self) -> str:

@@ -173,7 +173,8 @@ def gq(stage: Stage) -> tuple[list[str], dict[str, Any]]:
     lines = ["## GQ: 5 bits against 8", "",
              "The paper: P90 of UPL −31.75 %. The scenario was fixed before it was run (docs/search.md): work over "
              f"audio {share:g} with the 8-bit program, {waiting:g} s of audio waiting, {len(stage.heard)} utterances "
-             "of `home`, greedy, hangover 200 ms. The trained small programs decode their own labels (errors of int8 "
+             "of `home`, greedy, hangover 200 ms. The small programs, trained for "
+             f"{stage.steps} steps, decode their own labels (word errors of int8 "
              f"{errors['int8']:.2f} %, of 5 bits {errors['gq5']:.2f} %); the other pair takes the labels and their "
              "times from the small int8 program.", "",
              "In the fixed scenario:", "", *table(fixed, "8 bits", "5 bits"),

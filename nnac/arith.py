@@ -33,6 +33,7 @@ MULTIPLIER_BITS = 24
 WIDE_MULTIPLIER_BITS = 15      # for 48-bit accumulators: the product stays below 2^63
 PRE_FRACTION, UNIT_FRACTION = formats.PRE.fraction, formats.UNIT.fraction
 SEGMENTS = 512                 # of |x|, in every table
+SCORE_BITS = formats.SCORE.bits - 1                    # of attention scores: one less, for keys that are not there
 _STEP_BITS = 6                 # 32768 / 512 = 64 inputs a segment
 
 
@@ -412,6 +413,69 @@ def softmax(x: Array, exp: Array, rsqrt_entries: Array, multiplier: Any, shift: 
     inverse = (r * r) >> 32                                                       # 1 / sum = inverse * 2^-(58 + k)
     p = round_shift(e * inverse[..., None], (43 + k)[..., None])
     return requantise(p, out_multiplier, out_shift, zero_point, bits)
+
+
+# ---------------------------------------------------------------------------------------------- attention, convolution
+
+def attention_scores(q: Array, k: Array, bias: Array, valid: Array, multiplier: Any, shift: Any) -> Array:
+    """What each query says to each key: int16 in Q6.9, or -32768, which softmax makes nothing of, where ``valid`` is 0.
+
+    q  [..., C, D] int8      k  [..., R, D] int8      bias  [..., C, R], in units of a product      valid  0 or 1
+    multiplier, shift  from a product's scale to 2^-9, with 1/sqrt(D) inside
+    ``saturate(rs((q . k + bias) m, s), 15)``: +-32, so that a key that is not there is 32 below the greatest at least.
+    """
+    y = saturate(round_shift((inner(q, k) + bias) * multiplier, shift), SCORE_BITS)
+    return y * valid - (1 - valid) * (1 << SCORE_BITS)
+
+
+def inner(x: Array, y: Array) -> Array:
+    """Products of every x with every y: x [..., C, D], y [..., R, D] -> [..., C, R]."""
+    if (product := _float64_product(x, y)) is not None:  # the same
+        return product
+    return (x[..., None, :] * y[..., None, :, :]).sum(-1)
+
+
+def _float64_product(x: Array, y: Array) -> Array | None:
+    """`inner` by a float64 GEMM, exact while D * max|x| * max|y| < 2^53; None where that is not sure."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return (x.to(torch.float64) @ y.to(torch.float64).transpose(-1, -2)).to(torch.int64)
+    if x.shape[-1] > 1 << 20:
+        return None
+    return (x.astype(np.float64) @ y.astype(np.float64).swapaxes(-1, -2)).astype(np.int64)
+
+
+def weighted_sum(p: Array, v: Array, multiplier: Any, shift: Any, bits: int) -> Array:
+    """``requantise(sum_r p[r] v[r])``: p [..., C, R] weighs v [..., R, D] -> [..., C, D]."""
+    return requantise(inner(p, v.swapaxes(-1, -2)), multiplier, shift, 0, bits)
+
+
+def depthwise(x: Array, weight: Array, bias: Array, multiplier: Any, shift: Any, zero_point: int, bits: int) -> Array:
+    """``requantise(sum_k w[k] x[k] + bias)``, channel by channel.  x [..., taps, channels]; weight [taps, channels]."""
+    return requantise((x * weight).sum(-2) + bias, multiplier, shift, zero_point, bits)
+
+
+def gate(a: Array, b: Array, entries: Array, symmetry: str, multiplier: Any, shift: Any, zero_point: int,
+         bits: int) -> Array:
+    """``requantise(a f(b))``, f a table of int16: swish where b is a, GLU where they are the halves of one vector."""
+    return requantise(a * lookup(entries, symmetry, b), multiplier, shift, zero_point, bits)
+
+
+# ---------------------------------------------------------------------------------------------------------------- rings
+
+def ring_order(age: Array, count: Array, slots: int, chunk: int) -> Array:
+    """Which row of a ring comes at place ``age``, 0 being the oldest's.
+
+    count  from 0 to 2 slots - 1: how many chunks were written, counted on from ``slots`` where there were more
+    The next chunk's place is ``count mod slots``: what lies there is the oldest.
+    """
+    return (count + age // chunk) % slots * chunk + age % chunk
+
+
+def ring_counted(count: Array, chunks: int, slots: int) -> Array:
+    """The count after ``chunks`` more."""
+    more = count + chunks
+    return more - (more >= 2 * slots) * ((more - slots) // slots * slots)
 
 
 # ------------------------------------------------------------------------------------------- the border to real numbers

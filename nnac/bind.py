@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnac import arith
+from nnac import arith, formats
 
 Constants = dict[str, NDArray]
 
@@ -190,9 +190,9 @@ def layer_norm(gain: NDArray, bias: NDArray, epsilon: float, in_scale: float, ou
                 multiplier=np.asarray(m), shift=np.asarray(s))
 
 
-def add(scales: tuple[float, float], out_scale: float) -> Constants:
-    """Constants of an add node."""
-    m, s = arith.multiplier_and_shift(np.asarray(scales, np.float64) / out_scale)
+def add(scales: tuple[float, float], out_scale: float, factor: float = 1.0) -> Constants:
+    """Constants of an add node, of a value and ``factor`` times another."""
+    m, s = arith.multiplier_and_shift(np.asarray((scales[0], scales[1] * factor), np.float64) / out_scale)
     return dict(multiplier=m, shift=s)
 
 
@@ -212,3 +212,38 @@ def lookup(table: arith.Table, out_scale: float) -> Constants:
     """Constants of a table's node: the table, and Q0.15 to the output's scale."""
     m, s = arith.multiplier_and_shift(np.float64(2.0**-arith.UNIT_FRACTION / out_scale))
     return dict(table=table.entries, multiplier=np.asarray(m), shift=np.asarray(s))
+
+
+def gate(out_scale: float) -> Constants:
+    """Constants of a swish or GLU node: Q3.12 times Q0.15 to the output's scale."""
+    m, s = arith.multiplier_and_shift(np.float64(2.0**-(arith.PRE_FRACTION + arith.UNIT_FRACTION) / out_scale))
+    return dict(table=arith.sigmoid_table().entries, multiplier=np.asarray(m), shift=np.asarray(s))
+
+
+def scores(position: NDArray, scales: tuple[float, float], head: int, rows: int, chunk: int,
+           ahead: int) -> Constants:
+    """Constants of a node of attention scores.
+
+    position  real [heads, positions]: the bias of a key ``past`` frames before its query is at ``ahead + past``
+    scales  of queries and keys      rows  that a query hears, its own chunk's included
+    """
+    unit = scales[0] * scales[1] / math.sqrt(head)
+    m, s = arith.multiplier_and_shift(np.float64(unit / formats.SCORE.scale))
+    # from the oldest key and the last query of a chunk to the newest key and the first query
+    past = rows - 1 - np.arange(rows + chunk - 1)
+    bias = np.floor(np.asarray(position, np.float64)[:, ahead + past] / unit + 0.5)
+    limit = bias_limit(False)
+    return dict(bias=np.clip(bias, -limit, limit - 1).astype(np.int64), multiplier=np.asarray(m), shift=np.asarray(s))
+
+
+def softmax(in_scale: float, out_scale: float) -> Constants:
+    """Constants of a softmax node."""
+    m, s = arith.multiplier_and_shift(np.float64(in_scale * (1 << arith.LOG_FRACTION)))
+    om, os = arith.multiplier_and_shift(np.float64(2.0**-arith.UNIT_FRACTION / out_scale))
+    return dict(exp=arith.exp_table().entries, rsqrt=arith.rsqrt_table().astype(np.int32), multiplier=np.asarray(m),
+                shift=np.asarray(s), out_multiplier=np.asarray(om), out_shift=np.asarray(os))
+
+
+def depthwise(codes: NDArray, scale: NDArray, bias: NDArray | None, in_scale: float, out_scale: float) -> Constants:
+    """Constants of a depthwise convolution; codes [channels, taps], scale [channels] or a scalar."""
+    return dict(weight=storage(codes)) | linear_scales(codes.shape[0], scale, bias, in_scale, 0, out_scale)

@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
 from nnac.decode.front_end import FrontEnd, by_length, pad
-from nnac.decode.integer import stepping
+from nnac.decode.integer import Pace, stepping
 from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search import numpy as _numpy
 from nnac.decode.search.greedy import Greedy
@@ -105,9 +105,8 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
     search, count = search or Greedy(), len(features)
     out = Comparison(expected_texts=[""] * count, texts=[""] * count, expected_nbest=[[] for _ in features],
                      nbest=[[] for _ in features])
-    name, = one.inputs["encoder"]
-    rate = one.values[name].rate                                       # a rest shorter than a step is heard by neither
-    whole = [f[: len(f) // rate * rate] for f in features]
+    pace = Pace.of(one)
+    whole = [f[: len(f) // pace.hop * pace.hop] for f in features]     # a rest shorter than a frame is heard by neither
     backwards = one.bidirectional("encoder") or second.bidirectional("encoder")
     for rows in by_length([len(f) for f in whole], batch):
         x, lengths = pad([whole[i] for i in rows])
@@ -115,10 +114,10 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
         for i, a, b in zip(rows, expected.found.nbest, got.found.nbest, strict=True):
             out.expected_nbest[i], out.nbest[i] = a, b
             out.expected_texts[i], out.texts[i] = front.text(a[0].tokens), front.text(b[0].tokens)
-        out.steps.update(dict(encoder=int((lengths // rate).sum())) | search.steps(got.found.rounds))
+        out.steps.update(dict(encoder=int(pace.steps(lengths).sum())) | search.steps(got.found.rounds))
         # what follows a row's end is computed by both, heard by neither
         if backwards:
-            ends = {n: lengths // rate * v.rate for n, v in one.values.items()}
+            ends = {n: lengths // pace.features * v.rate for n, v in one.values.items()}
             expected, got = expected.until(ends), got.until(ends)
         tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
         if advance:

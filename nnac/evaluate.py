@@ -76,7 +76,7 @@ def evaluate(graph: QGraph, entry: str, inputs: Mapping[str, Array], state: dict
     batch = next(iter(values.values())).shape[1]
     state = dict(initial_state(graph, batch) if state is None else state)
     # shorter than a step: nothing is computed
-    if any(len(v) < graph.values[k].rate for k, v in values.items()):
+    if any(len(v) < graph.rate(entry, k) for k, v in values.items()):
         return {k: np.zeros((0, batch, graph.values[k].width), np.int64) for k in graph.outputs[entry]}, state
     for node in graph.entry(entry):
         own = constants[node.path] if constants else {k: v.astype(np.int64) for k, v in node.constants.items()}

@@ -28,6 +28,7 @@ class FixedPoint:
 PRE = FixedPoint(16, 12)               # gate pre-activations, and what a table reads
 UNIT = FixedPoint(16, 15)              # what sigmoid and tanh give
 LOG = FixedPoint(16, 11)               # log-probabilities
+SCORE = FixedPoint(16, 9)              # attention scores
 # an LSTM's cell unless the policy says otherwise, +-16: saturating, trained through (docs/methods.md §1)
 CELL = FixedPoint(16, 11)
 

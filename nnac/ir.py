@@ -136,6 +136,15 @@ class QGraph:
     def consumers(self, value: str) -> tuple[Node, ...]:
         return tuple(n for n in self.nodes if value in n.inputs)
 
+    def rate(self, entry: str, value: str) -> int:
+        """Vectors of a value in one step of ``entry``: as many as a step makes where the entry makes it (or where it
+        enters the model), else as many as its reader takes: a joint takes one of the frames of an encoder's chunk."""
+        made = self.producers.get(value)
+        if made is None or made.entry == entry:
+            return self.values[value].rate
+        reader = next(n for n in self.entry(entry) if value in n.inputs)
+        return self.values[reader.output].rate * int(reader.attributes.get("frames", 1))
+
     def with_nodes(self, nodes: tuple[Node, ...], values: Mapping[str, Value] | None = None) -> QGraph:
         return evolve(self, nodes=nodes, values=self.values if values is None else values)
 

@@ -12,7 +12,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from nnac.decode.front_end import hypotheses
-from nnac.decode.integer import stepping
+from nnac.decode.integer import Pace, stepping
 from nnac.decode.search import ROUNDS, Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
 from nnac.executors import Subject, executor
@@ -36,6 +36,7 @@ class Recognition:
     clock: int | None
     audio_s: float
     wall_s: float
+    frames: int = 1            # that a step of the encoder makes
     nbest: list[list[Hypothesis]] = field(factory=list)
     rounds: list[NDArray] = field(factory=list)
 
@@ -48,8 +49,8 @@ class Recognition:
 
     @property
     def cycles_per_frame(self) -> float | None:
-        """All cycles, those of prediction and joint network included, per encoder step."""
-        return None if self.cycles is None else self.cycles / max(1, self.steps["encoder"])
+        """All cycles, those of prediction and joint network included, per frame of the encoder."""
+        return None if self.cycles is None else self.cycles / max(1, self.steps["encoder"] * self.frames)
 
     def totals(self) -> dict[str, Any]:
         wer = {} if self.errors is None else {"wer": self.errors.rate, "errors": self.errors.errors}
@@ -83,8 +84,8 @@ def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, ref
     with stepping(chosen) as stepper, progress(f"listening ({engine})", len(features), quiet) as advance:
         nbest = hypotheses(stepper, features, batch, advance=advance, search=search, rounds=keep)
     texts = [front.text(h[0].tokens) for h in nbest]
-    name, = chosen.inputs["encoder"]
-    steps = dict(encoder=sum(len(f) // chosen.values[name].rate for f in features))
+    pace = Pace.of(chosen)
+    steps = dict(encoder=sum(pace.steps(len(f)) for f in features))
     steps |= search.steps(np.concatenate(rounds)) if rounds else {}
     cost = getattr(chosen, "cycles", None)
     cycles = None if cost is None else sum(n * cost(entry) for entry, n in steps.items())
@@ -92,7 +93,7 @@ def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, ref
     alike = normalised if normalise else str
     errors = word_errors(list(map(alike, references)), list(map(alike, texts))) if references else None
     wall_s = time.monotonic() - begun
-    return Recognition(texts, errors, steps, cycles, clock, seconds, wall_s, nbest, rounds)
+    return Recognition(texts, errors, steps, cycles, clock, seconds, wall_s, pace.frames, nbest, rounds)
 
 
 def recognise_files(subject: Subject, files: Sequence[str], references: Sequence[str] | None = None,

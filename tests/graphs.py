@@ -112,14 +112,28 @@ def random_table(r: Random) -> dict[str, np.ndarray]:
     return bind.lookup(table_operator(r.node.op).table(), r.out.scale)
 
 
+def random_scores(r: Random) -> dict[str, np.ndarray]:
+    a = r.node.attributes
+    return bind.scores(r.rng.standard_normal((a["heads"], a["positions"])), (r.ins[0].scale, r.ins[1].scale), a["head"],
+                       a["slots"] * a["chunk"], a["chunk"], a["ahead"])
+
+
+def random_depthwise(r: Random) -> dict[str, np.ndarray]:
+    codes, scale = r.weights(r.out.width, r.node.attributes["taps"])
+    return bind.depthwise(codes, scale, r.bias(r.out.width), r.ins[0].scale, r.out.scale)
+
+
 RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, lstm=random_lstm, gru=random_gru,
     lstm_coupled=random_coupled, lstm_normed=random_normed,
     layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
-    add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale),
+    add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale, r.node.attributes["factor"]),
     scale=lambda r: bind.scale(r.ins[0].scale, r.node.attributes["factor"], r.out.scale),
     multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),
-    log_softmax=lambda r: bind.log_softmax(r.ins[0].scale))
+    log_softmax=lambda r: bind.log_softmax(r.ins[0].scale), scores=random_scores, depthwise=random_depthwise,
+    softmax=lambda r: bind.softmax(r.ins[0].scale, r.out.scale),
+    weighted_sum=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),
+    swish=lambda r: bind.gate(r.out.scale), glu=lambda r: bind.gate(r.out.scale))
 
 
 def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, sparsity: float = 0.0) -> QGraph:
@@ -145,17 +159,18 @@ def vocabulary(model: ModelGraph) -> int:
     return next((k.rows for layer in model for k in layer.kernels if layer.kind == "embedding"), 0)
 
 
-def random_graph(seed: int = 0, *, precision=None, bits: int = 8, sparsity: float = 0.0, **arguments) -> QGraph:
-    """A bound RNN-T of ``build("rnnt", **arguments)``; ``precision`` as for `lower` (default: int8, joint inner values
-    int16)."""
-    model = build("rnnt", **arguments)
+def random_graph(seed: int = 0, *, precision=None, bits: int = 8, sparsity: float = 0.0, model: str = "rnnt",
+                 **arguments) -> QGraph:
+    """A bound RNN-T (or another ``model``) of ``build("rnnt", **arguments)``; ``precision`` as for `lower` (default:
+    int8, joint inner values int16)."""
+    made = build(model, **arguments)
 
     def default(path: str) -> Precision:
         inner = path in ("joint.encoder", "joint.prediction", "joint.combine", "joint.output")
         return Precision(activations=16 if inner else 8)
 
-    graph = lower(model, precision or default)
-    graph = evolve(graph, metadata=dict(graph.metadata) | dict(vocabulary=vocabulary(model)))
+    graph = lower(made, precision or default)
+    graph = evolve(graph, metadata=dict(graph.metadata) | dict(vocabulary=vocabulary(made)))
     return bind_randomly(graph, np.random.default_rng(seed), bits=bits, sparsity=sparsity)
 
 
@@ -167,7 +182,7 @@ def random_inputs(graph: QGraph, entry: str, rng: np.random.Generator, steps: in
         v = graph.values[name]
         low, high = (0, graph.metadata["vocabulary"] - 1) if v.bits == 32 else (-(1 << (v.bits - 1)),
                                                                                 (1 << (v.bits - 1)) - 1)
-        out[name] = rng.integers(low, high + 1, (steps * v.rate, batch, v.width))
+        out[name] = rng.integers(low, high + 1, (steps * graph.rate(entry, name), batch, v.width))
     return out
 
 

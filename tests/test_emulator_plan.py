@@ -19,9 +19,13 @@ from nnac.isa import (
     ADD,
     AMAX,
     CPY,
+    DOT,
+    DWC,
     FIL,
+    GATE,
     GTH,
     HALT,
+    KEEP,
     LDA,
     LDT,
     LDW,
@@ -29,6 +33,7 @@ from nnac.isa import (
     LSM,
     LSTM,
     LUT,
+    MIX,
     MUL,
     MVM,
     RQ,
@@ -75,6 +80,12 @@ def blocks(rng):
     put("smax", SMAX.block.pack(multiplier=30000, shift=15, out_multiplier=255, out_shift=15, bits=8, slot=3,
                                 zero_point=-128),
         arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
+    put("gate", GATE.block.pack(multiplier=9000, shift=30, bits=8, zero_point=0, slot=0, symmetry=1))
+    put("dot", DOT.block.pack(multiplier=30000, shift=12), rng.integers(-9000, 9000, 2 * (6 + 2 - 1)).astype("<i4"))
+    put("mix", MIX.block.pack(multiplier=30000, shift=19, bits=8))
+    put("dwc", RQ_HEAD.pack(zero_point=1, bits=8), RQ_ROW.pack(bias=rng.integers(-999, 999, 8),
+                                                               multiplier=rng.integers(1, 1 << 15, 8), shift=17),
+        rng.integers(-128, 128, 32).astype("i1"))
     put("lsm", LSM.block.pack(multiplier=20000, shift=13, exp=3, log=4))
     for k, table in enumerate((arith.sigmoid_table(), arith.tanh_table(), arith.tanh_table(11), arith.exp_table())):
         put(f"table{k}", table.entries.astype("<i2"))
@@ -95,7 +106,7 @@ def random_code(rng, where):
     loaded = 0
     for _ in range(int(rng.integers(5, 60))):
         n = int(rng.choice([1, 4, 16, 40]))
-        kind = rng.integers(12)
+        kind = rng.integers(14)
         if kind == 0:
             code.append(FIL(dst=a(n * 4), bytes=4 * n, value=int(rng.integers(1 << 32))))
         elif kind == 1:
@@ -122,6 +133,18 @@ def random_code(rng, where):
         elif kind == 7:
             code.append(LSTM(pre=a(8 * n), cell=a(2 * n), dst=a(2 * n), params=where["lstm"][0], units=n,
                              out16=int(rng.integers(2))))
+        elif kind == 12 and isinstance(code[0], TAB):
+            code.append(GATE(a=a(2 * n), b=a(2 * n), dst=a(2 * n), params=where["gate"][0], n=n,
+                             a16=int(rng.integers(2)), out16=int(rng.integers(2))))
+        elif kind in (12, 13):                         # rings of 3 chunks of 2 rows of 2 heads of 4
+            ring, size = a(64), dict(chunk=2, slots=3)
+            code.append(FIL(dst=ring, bytes=4, value=int(rng.integers(6))))
+            code.append(KEEP(src=a(16), ring=ring, bytes=8, **size))
+            code.append(DOT(src=a(16), ring=ring, dst=a(48), params=where["dot"][0], n=4, heads=2, **size))
+            code.append(MIX(src=a(48), ring=ring, dst=a(32), params=where["mix"][0], n=4, heads=2,
+                            p16=int(rng.integers(2)), out16=int(rng.integers(2)), **size))
+            code.append(DWC(ring=ring, dst=a(32), params=where["dwc"][0], n=8, taps=4, out16=int(rng.integers(2)),
+                            **size))
         elif kind == 8:
             code.append(LDA(dram=16 * int(rng.integers(100)), dst=a(4 * n), bytes=4 * n))
         elif kind == 9:

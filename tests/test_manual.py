@@ -105,7 +105,14 @@ def test_the_arithmetic_runs_from_the_page():
                  rsqrt=(1 + abs(numbers(61, 64)), root),
         layer_norm=(numbers(16, 5, 64), numbers(16, 64), numbers(31, 64), 100, 2048, root, 1 << 20, 40, 1, 16),
         log_softmax=(numbers(16, 5, 64), exp, arith.log_table(), 30000, 15),
-        softmax=(numbers(16, 5, 64), exp, root, 30000, 15, 255, 15, -128, 8))
+        softmax=(numbers(16, 5, 64), exp, root, 30000, 15, 255, 15, -128, 8),
+        gate=(numbers(16, 64), numbers(16, 64), sigmoid, "complement", 1 << 20, 40, 0, 8),
+        inner=(numbers(8, 3, 5, 8), numbers(8, 3, 7, 8)),
+        attention_scores=(numbers(8, 3, 5, 8), numbers(8, 3, 7, 8), numbers(20, 5, 7), rng.integers(0, 2, (5, 7)),
+                          1 << 23, 26),
+        weighted_sum=(numbers(8, 3, 5, 7), numbers(8, 3, 7, 8), 1 << 23, 30, 8),
+        depthwise=(numbers(8, 3, 7, 9), numbers(8, 7, 9), numbers(16, 9), 1 << 23, 30, 1, 8),
+        ring_order=(np.arange(20), np.arange(10)[:, None], 5, 4), ring_counted=(np.arange(10), 7, 5))
     for _ in range(20):
         for name, arguments in cases.items():
             got, want = printed[name](*arguments), getattr(arith, name)(*arguments)

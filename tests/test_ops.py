@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from nnac import ops
-from nnac.formats import LOG, PRE, Precision
+from nnac.formats import PRE, Precision
 from nnac.ir import GraphError
 from nnac.language.check import check_text
 from nnac.lower import lower
@@ -27,6 +27,13 @@ def layer(kind: str, source: str, width: int) -> Layer:
         gates = GATE_NAMES[kind]
         kernels = tuple(Kernel(k, f"{kind}.{k}", len(gates) * 8, width, gates) for k in ("input", "recurrent"))
         return Layer(kind, kind, (source,), 8, 1, "e", kernels, dict(cells=8, bidirectional=False, project=0))
+    if fact.remembers:
+        taps = (Kernel("weight", f"{kind}.weight", width, 3),) if fact.parametric else ()
+        wide = 8 if kind == "scores" else width          # two heads, four rows
+        return Layer(kind, kind, (source,) * fact.inputs, wide, 1, "e", taps,
+                     dict(chunk=1, left=3, heads=2, head=width // 2, positions=12, ahead=7, taps=3))
+    if kind == "glu":
+        width //= 2
     kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu",
                                                                               "embedding") else ()
     return Layer(kind, kind, (source,) * fact.inputs, width, 1, "e", kernels,
@@ -66,11 +73,11 @@ def test_what_is_said_of_formats_is_what_the_lowering_makes(kind):
     graph, fact = lower(model(kind), lambda path: Precision(activations=4, hidden=8)), ops.operator(kind)
     node = graph.by_path[kind]
     out = graph.values[kind]
-    assert node.op == kind and bool(node.states) == fact.recurrent
+    assert node.op == kind and bool(node.states) == (fact.recurrent or fact.remembers)
     if fact.takes is not None:
         assert [(v.bits, v.scale) for v in map(graph.values.get, node.inputs)] == [(PRE.bits, PRE.scale)]
     if fact.gives is not None:
-        assert (out.bits, out.scale) == (LOG.bits, LOG.scale)
+        assert (out.bits, out.scale) == (fact.gives.bits, fact.gives.scale)
     else:
         assert out.bits == (8 if fact.recurrent else 4)
         assert (out.scale is not None) == (fact.bounded(model(kind).by_path[kind].attributes) or fact.capped)

@@ -30,6 +30,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--start", type=source, metavar="FILE",
                    help="a float hybrid of the same states to go on from")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
+    p.add_argument("--model", choices=("rnnt", "conformer"), help="of the recogniser (rnnt: LSTMs)")
     p.add_argument("--steps", type=whole(1),
                    help="optimiser steps (default: the demo's 1800; 1000 of a language model)")
     p.add_argument("--longer", action="store_true", help="the longer run: 2600 steps")
@@ -45,12 +46,14 @@ def run(args: argparse.Namespace) -> int:
     from attrs import evolve
 
     from nnac.commands._training import misuse, pace_of, run_of, torchrun
-    from nnac.train.baseline import LONGER, TrainConfig, task, train
+    from nnac.train.baseline import CONFORMER, LONGER, TrainConfig, task, train
     from nnac.train.loop import write_job
 
     how = run_of(args)
     if args.text:
         return _language(args, how)
+    if args.alignments and args.model:
+        return misuse(args, "--model is of an RNN-T; a hybrid's --alignments say that it is one")
     if args.alignments:
         return _hybrid(args, how)
     if args.start:
@@ -58,7 +61,12 @@ def run(args: argparse.Namespace) -> int:
     if args.tokens or args.vocabulary:
         return misuse(args,
             "--tokens and --vocabulary are of a language model's --text; the demo's recogniser learns 64 of its own")
-    config = LONGER if args.longer else TrainConfig()
+    if args.model == "conformer":
+        if args.cells or args.longer:
+            return misuse(args, "--cells and --longer are of LSTMs; of a Conformer say --steps")
+        config = CONFORMER
+    else:
+        config = LONGER if args.longer else TrainConfig()
     if args.cells:
         config = evolve(config, model=evolve(config.model, hidden=args.cells, prediction=args.cells, joint=args.cells))
     config = evolve(config, seed=args.seed, steps=args.steps or config.steps, **pace_of(args))
@@ -103,8 +111,8 @@ def _language(args: argparse.Namespace, how: Run) -> int:
     from nnac.train.language import LmTraining, float_task, train
     from nnac.train.loop import write_job
 
-    if args.longer:
-        return misuse(args, "--longer is the RNN-T's; say --steps")
+    if args.longer or args.model:
+        return misuse(args, "--longer and --model are a recogniser's; of a language model say --steps")
     if args.alignments or args.start:
         return misuse(args, "--alignments and --start are a hybrid's, which learns from a --corpus")
     config = LmTraining()

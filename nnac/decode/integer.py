@@ -23,6 +23,33 @@ from nnac.evaluate import Executor, State, Watch
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
 
 
+@frozen
+class Pace:
+    """What a step of an encoder takes and makes: ``features`` (of 10 ms, say), ``frames``.  A step of several frames is
+    filled up with zeros where an utterance ends within it; a rest shorter than a frame is dropped."""
+
+    features: int
+    frames: int
+
+    @classmethod
+    def of(cls, executor: Executor) -> Pace:
+        (taken,), made = executor.inputs[ENCODER.name], executor.outputs[ENCODER.name][0]
+        return cls(executor.values[taken].rate, executor.values[made].rate)
+
+    @property
+    def hop(self) -> int:
+        """Features that a frame is made of."""
+        return self.features // self.frames
+
+    def steps(self, lengths: Any) -> Any:
+        """Steps of so many features."""
+        return -(-(lengths // self.hop) // self.frames)
+
+    def filled(self, x: NDArray) -> NDArray:
+        """[T, B, bins] up to a whole number of steps, where a step makes several frames."""
+        return x if self.frames == 1 else np.pad(x, ((0, -len(x) % self.features), (0, 0), (0, 0)))
+
+
 @define(eq=False, slots=False)
 class IntegerStepper:
     """Keeps the protocols of `nnac.decode.search.greedy` and `nnac.decode.search.beam` over an executor.
@@ -47,18 +74,18 @@ class IntegerStepper:
         return out[self.executor.outputs[entry][0]], state
 
     def encode(self, features: NDArray, lengths: NDArray) -> tuple[NDArray, NDArray]:
-        """[T, B, bins] real, normalised -> (frames [T', B, joint] integers, lengths).  A rest shorter than a step is
-        dropped."""
-        name = self.executor.inputs[ENCODER.name][0]
-        rate = self.executor.values[name].rate
-        x, lengths = self.quantise(_numpy(features)), _numpy(lengths)
+        """[T, B, bins] real, normalised -> (frames [T', B, joint] integers, lengths).  A rest shorter than a frame is
+        dropped; a step of several frames that an utterance does not fill goes on with zeros."""
+        name, pace = self.executor.inputs[ENCODER.name][0], Pace.of(self.executor)
+        x, lengths = pace.filled(_numpy(features)), _numpy(lengths)
+        x = self.quantise(x)
         if self.watch:
             self.watch(name, x)
-        steps = len(x) // rate
-        frames, _ = self._run(ENCODER.name, {name: x[: steps * rate]},
-                              self.executor.initial_state(ENCODER.name, x.shape[1]), lengths // rate)
-        self.steps[ENCODER.name] += int((lengths // rate).sum())
-        return frames, lengths // rate * self.executor.values[self.executor.outputs[ENCODER.name][0]].rate
+        steps = pace.steps(lengths)
+        frames, _ = self._run(ENCODER.name, {name: x[: len(x) // pace.features * pace.features]},
+                              self.executor.initial_state(ENCODER.name, x.shape[1]), steps)
+        self.steps[ENCODER.name] += int(steps.sum())
+        return frames, lengths // pace.hop
 
     def start(self, batch: int) -> tuple[NDArray, tuple[NDArray, ...]]:
         state = self.executor.initial_state(PREDICTION.name, batch)

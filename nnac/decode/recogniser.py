@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from nnac import checkpoint
 from nnac.checkpoint import CheckpointError
 from nnac.errors import ABSURD
-from nnac.model.rnnt_torch import Rnnt, RnntConfig
+from nnac.model.networks import config_from_json, network
+from nnac.model.rnnt_torch import Rnnt
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import Tokens
 
@@ -77,9 +78,9 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
     file = checkpoint.load(path, KIND)
     try:
         meta = file.metadata
-        config = RnntConfig.from_json(meta["model"])
+        config = config_from_json(meta["model"])
         with torch.device("meta"):                           # shapes without memory: the sizes may be absurd
-            shapes = {k: tuple(v.shape) for k, v in Rnnt(config).state_dict().items()}
+            shapes = {k: tuple(v.shape) for k, v in network(config).state_dict().items()}
         weights = file.tensors
         if differ := sorted(k for k in {*shapes, *weights} if k not in shapes or k not in weights):
             raise ValueError(f"{differ[0]} is {'missing' if differ[0] in shapes else 'no weight of it'}")
@@ -94,7 +95,7 @@ def load_recogniser(path: str | os.PathLike) -> Recogniser:
             raise ValueError(f"weights coded as {coding!r}, which this nnac does not know")
         if not all(np.isfinite(v).all() for v in weights.values()):
             raise ValueError("weights that are not finite numbers")
-        model = Rnnt(config)
+        model = network(config)
         model.load_state_dict({name: torch.from_numpy(v.copy()) for name, v in weights.items()})
         return Recogniser(
             model.eval(),

@@ -103,10 +103,11 @@ class Emulator:
         """
         values, after = dict(inputs), dict(state)
         # shorter than a step: nothing is computed
-        if any(len(v) < self.values[k].rate for k, v in inputs.items()):
+        rates = {p.value: p.vectors // e.steps for e in self.passes(entry) for p in e.inputs}
+        if any(len(v) < rates.get(k, 1) for k, v in inputs.items()):
             rows = next(iter(inputs.values())).shape[1]
             return {k: np.zeros((0, rows, self.values[k].width), np.int64) for k in self.outputs[entry]}, after
-        steps = {len(v) // self.values[k].rate for k, v in inputs.items()}
+        steps = {len(v) // rates.get(k, 1) for k, v in inputs.items()}
         assert len(steps) == 1, f"inputs of different length: { {k: len(v) for k, v in inputs.items()} }"
         (total,) = steps
         rows = next(iter(inputs.values())).shape[1]
@@ -145,13 +146,14 @@ class Emulator:
         collected: dict[str, list[NDArray]] = {}
         watched: dict[str, list[NDArray]] = {}
         keep = None if seen is None else lambda name, v: watched.setdefault(name, []).append(v[:, :rows])
-        t, end = 0, min(len(v) // self.values[k].rate for k, v in inputs.items())
+        rates = {p.value: p.vectors // one.steps for p in one.inputs}
+        t, end = 0, min(len(v) // rates[k] for k, v in inputs.items())
         while t < end:
             # frame batching for whole groups, single steps for the rest
             step = many if many and end - t >= many.steps else one
             given = {}
             for name, v in inputs.items():
-                rate = self.values[name].rate
+                rate = rates[name]
                 part = v[t * rate:(t + step.steps) * rate]
                 given[name] = _padded(_turned(part, rate) if one.backward else part, m.batch, 1)
             for name, v in m.run(step.name, given, keep).items():

@@ -59,12 +59,12 @@ class Torch:
         """As the protocol says.  Layers that the plan leaves in real numbers have no integers to give:
         AssertionError."""
         # shorter than a step: nothing is computed
-        if any(len(v) < self.values[k].rate for k, v in inputs.items()):
+        if any(len(v) < self.module.graph.rate(entry, k) for k, v in inputs.items()):
             batch = next(iter(inputs.values())).shape[1]
             return {k: np.zeros((0, batch, self.values[k].width), np.int64) for k in self.outputs[entry]}, dict(state)
         given = {k: self._carried(k, v) for k, v in inputs.items()}
         now = {k: torch.from_numpy(v).to(torch.float32) for k, v in state.items()}
-        rate = next(self.values[k].rate for k in inputs)
+        rate = next(self.module.graph.rate(entry, k) for k in inputs)
         frames = None if lengths is None else torch.from_numpy(np.asarray(lengths)) * rate
         integer = dict.fromkeys(given, True)
         with self.module.watching(lambda name, v: watch(name, _integers(v)) if watch else None):

@@ -33,7 +33,7 @@ INSTRUCTION_BYTES = 16
 OPCODE_BITS = 6
 FIRST_FIELD = OPCODE_BITS + 2 * SEMAPHORES
 # where instructions are; imported when the first is asked for
-FILES = ("control", "dma", "matrix", "move", "vector", "weights")
+FILES = ("control", "dma", "matrix", "move", "ring", "vector", "weights")
 _registry: dict[str, type[Instruction]] = {}
 _by_opcode: dict[int, type[Instruction]] = {}
 # what a `compute` takes besides its operands: numbers, arrays, tables; the same for every utterance

@@ -38,6 +38,21 @@ def normalise(config: MachineConfig, n: int) -> int:
     return 24 + 3 * -(-n // config.vector)
 
 
+def keep(config: MachineConfig, chunk: int, size: int) -> int:
+    """KEEP: rows of ``size`` bytes, and the count."""
+    return 1 + chunk * -(-size // config.lanes)
+
+
+def attention(config: MachineConfig, chunk: int, rows: int, heads: int, n: int) -> int:
+    """DOT, MIX: n products for each query, row and head."""
+    return chunk * heads * rows * -(-n // config.vector)
+
+
+def convolution(config: MachineConfig, chunk: int, taps: int, n: int) -> int:
+    """DWC: a product a tap, and a requantisation."""
+    return chunk * (taps + 1) * -(-n // config.vector)
+
+
 def multiply(config: MachineConfig, words: int, weights: int, act16: bool) -> int:
     """MVM over weight words of a format (its code)."""
     rate = config.rates[weights]

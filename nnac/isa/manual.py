@@ -143,15 +143,25 @@ LEGEND = """\
 All numbers are whole and exact: 64 bits are enough everywhere, and nothing wraps.  In the bodies >> shifts
 arithmetically, towards minus infinity; << multiplies; a condition counts as 1 or 0; x.clip(a, b) limits x to a … b; abs
 is the magnitude; the last axis of an array runs over the elements of a vector: x[..., a:b] takes elements a to b - 1,
-.sum(-1) adds them up, .max(-1) is the largest, [..., None] uses one number for all of them, .shape[-1] is how many
-there are; table[k] is entry k, and of many k at a time.  In the headings sat is saturate, sat16 saturate to 16 bits, rs
-round_shift.
+.sum(-1) adds them up, .max(-1) is the largest, .swapaxes(-1, -2) exchanges the last two axes, [..., None] uses one
+number for all of them, .shape[-1] is how many there are; table[k] is entry k, and of many k at a time.  In the headings
+sat is saturate, sat16 saturate to 16 bits, rs round_shift.
 """
 
-CONSTANTS = ("PRE_FRACTION", "UNIT_FRACTION", "SEGMENTS", "_STEP_BITS", "RSQRT_SEGMENTS", "LOG_FRACTION", "_LN2")
+RINGS = """\
+A ring at A[ring] keeps the vectors of some time: int32 count, 12 bytes of nothing, then slots chunks of chunk rows, one
+row after another, each a multiple of 4 bytes long.  The count says how many chunks were written: 0 before the first,
+counted on from slots where there were more, so that it stays below 2 slots.  KEEP writes the next chunk in the place of
+the oldest; DOT, MIX and DWC read the rows from the oldest to the newest (ring_order), the newest chunk being the one
+just kept.  Which row that is depends on the count; time does not, and whoever looks for races takes all rows.
+"""
+
+CONSTANTS = ("PRE_FRACTION", "UNIT_FRACTION", "SEGMENTS", "_STEP_BITS", "RSQRT_SEGMENTS", "LOG_FRACTION", "_LN2",
+             "SCORE_BITS")
 FUNCTIONS = ("limits", "saturate", "round_shift", "requantise", "requantise_double", "add", "lookup", "lstm_cell",
              "max_of", "bit_length", "rsqrt",
-             "layer_norm", "softmax", "log_softmax")
+             "layer_norm", "softmax", "log_softmax", "gate", "inner", "attention_scores", "weighted_sum", "depthwise",
+             "ring_order", "ring_counted")
 TABLES = ("sigmoid_table", "tanh_table", "exp_table", "log_table", "rsqrt_table")
 CODECS = ("base", "raw", "packed", "codebook", "zero_run", "entropy")
 TITLES = dict(DW="DW: the weight stream", DA="DA: the DMA", MV="MV: weight words times activations",
@@ -168,7 +178,7 @@ def manual(config: MachineConfig | None = None, name: str = "") -> str:
                     size_dram=f"{1 << 29:,}",
                     num=c.burst_cycles.numerator, den=c.burst_cycles.denominator)
     title = f"The machine `{c.name}`: {c.lanes} lanes x {c.columns} columns, {c.clock / 1e6:g} MHz"
-    parts = [("State", STATE.format(**numbers)), ("Clocked rules", CLOCKED.format(**numbers)),
+    parts = [("State", STATE.format(**numbers) + "\n" + RINGS), ("Clocked rules", CLOCKED.format(**numbers)),
              ("DRAM", BUS.format(**numbers)),
              ("Decoder", DECODER.format(**numbers)), ("Meaning", MEANING), ("Numbers", numbers_of(c)),
              ("Ports and rates", PORTS),

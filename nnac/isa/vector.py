@@ -66,7 +66,7 @@ def check_bits(values: NDArray, width: int) -> None:
         raise BadData(f"an accumulator reaches {worst}, more than {width} bits")
 
 
-def _array(m: Memory, address: int, n: int, kind: str) -> NDArray:
+def array(m: Memory, address: int, n: int, kind: str) -> NDArray:
     """``n`` integers of NumPy's ``kind`` in a parameter block: int64 [n]."""
     import numpy as np
 
@@ -76,7 +76,7 @@ def _array(m: Memory, address: int, n: int, kind: str) -> NDArray:
 
 def _rsqrt(m: Memory, address: int) -> NDArray:
     """The table of 1/sqrt in a parameter block.  BadData: an entry below 1.0, which no mantissa below 1 has."""
-    entries = _array(m, address, RSQRT_ENTRIES, "<u2")
+    entries = array(m, address, RSQRT_ENTRIES, "<u2")
     if (least := int(entries.min())) < 32768:
         raise BadData(f"an entry of rsqrt is {least}, not in 32768 … 65535")
     return entries
@@ -419,8 +419,8 @@ class LN(_Unary):
         p = self.block.read(m.parameters(self.params, self.block.bytes))
         check_width(p["bits"], self.out16)
         rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
-        return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": _array(m, gain, self.n, "<i2"),
-                "bias": _array(m, bias, self.n, "<i4")}
+        return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": array(m, gain, self.n, "<i2"),
+                "bias": array(m, bias, self.n, "<i4")}
 
     @staticmethod
     def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
@@ -433,14 +433,14 @@ class LN(_Unary):
 
 @instruction("VX", 0x26)
 class SMAX(_Unary):
-    """Softmax of one vector:
+    """Softmax of each of ``groups`` vectors that lie end to end:
 
         y = softmax(x, LUT[slot], rsqrt, multiplier, shift, out_multiplier, out_shift, zero_point, bits)
 
     Parameters: {block},
     then u16 rsqrt[385] and 2 bytes of nothing.  slot: a LUT with exp, odd, without an entry below 0.
-    Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes (maximum; exponentials and sum; quotients) and 24 for the
-    reciprocal.
+    Cycles: vx_fill + groups * (24 + 3 * ceil(n / V)), for three passes (maximum; exponentials and sum; quotients) and
+    24 for the reciprocal.
     """
 
     src: int = operand(18, "A address", times=4)
@@ -449,12 +449,19 @@ class SMAX(_Unary):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
+    groups: int = operand(6, "vectors", minus=1)
     block = Record("u32 multiplier 0..2147483647, u32 out_multiplier 0..2147483647, u8 shift 0..62, u8 out_shift "
                    "0..62, u8 bits, u8 slot, "
                    "i16 zero_point, u16 0")
 
     def beats(self, config: MachineConfig) -> int:
-        return beats.normalise(config, self.n)
+        return self.groups * beats.normalise(config, self.n)
+
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.src, self.n, 1 << self.a16, self.groups, self.n << self.a16),)
+
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.n, 1 << self.out16, self.groups, self.n << self.out16),)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         yield self.params, self.block.bytes + RSQRT_BYTES
@@ -474,6 +481,52 @@ class SMAX(_Unary):
         return (arith.softmax(x, p["exp"], p["rsqrt"], p["multiplier"], p["shift"], p["out_multiplier"], p["out_shift"],
                               p["zero_point"],
                               p["bits"]),)
+
+
+@instruction("VX", 0x2C)
+class GATE(VectorInstruction):
+    """A value times a tabulated function of another, element by element: swish where both are one, GLU where they are
+    halves of a vector.
+
+        ``y = gate(a, b, LUT[slot], symmetry, multiplier, shift, zero_point, bits)``
+
+    symmetry: 0 odd, 1 complement.   Cycles: vx_fill + 2 * ceil(n / V), for a table read and a product.
+    """
+
+    a: int = operand(18, "A address of the factor", times=4)
+    b: int = operand(18, "A address of int16, which the table is read with", times=4)
+    dst: int = operand(18, "A address", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    n: int = operand(12, "elements", minus=1)
+    a16: int = operand(1, "the factor is int16")
+    out16: int = operand(1, "the result is int16")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, i16 zero_point, u8 slot, u8 symmetry 0..1, "
+                   "u16 0")
+    by_element = True
+
+    def beats(self, config: MachineConfig) -> int:
+        return 2 * beats.elementwise(config, self.n)
+
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return Integers(self.a, self.n, 1 << self.a16), Integers(self.b, self.n, 2)
+
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return (Integers(self.dst, self.n, 1 << self.out16),)
+
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "LUT", 0, config.luts
+
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
+        symmetry = ("odd", "complement")[p["symmetry"]]
+        return {**p, "table": m.lut(p["slot"], symmetry), "symmetry": symmetry}
+
+    @staticmethod
+    def compute(p: Constants, a: NDArray, b: NDArray) -> tuple[NDArray, ...]:
+        from nnac import arith
+
+        return (arith.gate(a, b, p["table"], p["symmetry"], p["multiplier"], p["shift"], p["zero_point"], p["bits"]),)
 
 
 @instruction("VX", 0x27)

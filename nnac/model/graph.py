@@ -130,7 +130,7 @@ class ModelGraph:
         made = {layer.path for layer in inside}
         taken = dict.fromkeys(i for layer in inside for i in layer.inputs if i not in made)
         return evolve(entry, inputs=tuple(taken), outputs=entry.outputs or (inside[-1].path,),
-                      keeps=tuple(layer.path for layer in inside if layer.recurrent))
+                      keeps=tuple(layer.path for layer in inside if layer.recurrent or layer.operator.remembers))
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -204,7 +204,8 @@ class ModelGraph:
         return g
 
 
-_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "lm", "sparse_dnn", "hybrid")}
+_BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "conformer", "lm", "sparse_dnn",
+                                                                     "hybrid")}
 _REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
 
 

@@ -7,6 +7,7 @@ multiplicative joint, 46 outputs).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nnac.entry import EntryPoint
@@ -47,9 +48,27 @@ def _lstm(path: str, source: str, width: int, cells: int, rate: int, entry: str,
                  dict(input_size=width, cells=cells, bidirectional=bidirectional, project=project))
 
 
-def _linear(path: str, source: str, width: int, outputs: int, entry: str, *, bias: bool = True) -> Layer:
-    return Layer(path, "linear", (source,), outputs, 1, entry, (Kernel("weight", f"{path}.weight", outputs, width),),
+def linear_layer(path: str, source: str, width: int, outputs: int, entry: str, *, bias: bool = True,
+                 rate: int = 1) -> Layer:
+    """A matrix [outputs, width], and a bias."""
+    return Layer(path, "linear", (source,), outputs, rate, entry, (Kernel("weight", f"{path}.weight", outputs, width),),
                  dict(bias=bias))
+
+
+def prediction_of(s: Mapping[str, Any]) -> list[Layer]:
+    """The prediction network of sizes ``vocabulary``, ``embedding``, ``prediction_cells``, ``joint``."""
+    at, cells = PREDICTION.name, s["prediction_cells"]
+    return [Layer("prediction.embedding", "embedding", ("label",), s["embedding"], 1, at,
+                  (Kernel("weight", "prediction.embedding.weight", s["vocabulary"], s["embedding"]),)),
+            _lstm("prediction.lstm[0]", "prediction.embedding", s["embedding"], cells, 1, at),
+            linear_layer("joint.prediction", "prediction.lstm[0]", cells, s["joint"], at, bias=False)]
+
+
+def joint_of(width: int, vocabulary: int, combine: str = "add") -> list[Layer]:
+    """The joint network over `joint.encoder` and `joint.prediction`, ``width`` each."""
+    return [Layer("joint.combine", combine, ("joint.encoder", "joint.prediction"), width, 1, JOINT.name),
+            Layer("joint.activation", "tanh", ("joint.combine",), width, 1, JOINT.name),
+            linear_layer("joint.output", "joint.activation", width, vocabulary, JOINT.name)]
 
 
 @builder
@@ -104,16 +123,8 @@ def rnnt(size: str = "small", *,
             rate = 1
             put(Layer("encoder.reduce", "stack", (source,), width * s["reduce"], rate, "encoder", (),
                       dict(frames=s["reduce"])))
-    put(_linear("joint.encoder", source, width, s["joint"], "encoder"))
-
-    put(Layer("prediction.embedding", "embedding", ("label",), s["embedding"], 1, "prediction",
-              (Kernel("weight", "prediction.embedding.weight", s["vocabulary"], s["embedding"]),)))
-    put(_lstm("prediction.lstm[0]", source, width, s["prediction_cells"], 1, "prediction"))
-    put(_linear("joint.prediction", source, width, s["joint"], "prediction", bias=False))
-
-    put(Layer("joint.combine", s["combine"], ("joint.encoder", "joint.prediction"), s["joint"], 1, "joint"))
-    put(Layer("joint.activation", "tanh", (source,), width, 1, "joint"))
-    put(_linear("joint.output", source, width, s["vocabulary"], "joint"))
+    put(linear_layer("joint.encoder", source, width, s["joint"], "encoder"))
+    out += [*prediction_of(s), *joint_of(s["joint"], s["vocabulary"], s["combine"])]
     return ModelGraph("rnnt", dict(size=size) | {k: v for k, v in given.items() if v is not None}, tuple(out),
                       dict(features=s["features"], label=1), s["frame_ms"] * s["stack"] * s["reduce"],
                       entries=(ENCODER, PREDICTION, JOINT))

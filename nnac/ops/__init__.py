@@ -64,8 +64,12 @@ class Operator:
 
     # goes from frame to frame with a hidden state, which is its output
     recurrent: ClassVar[bool] = False
+    # keeps a ring of what it was given (`nnac.ops._ring`)
+    remembers: ClassVar[bool] = False
     # no arithmetic: its output is its input, looked at in another shape
     view: ClassVar[bool] = False
+    # its kernel travels among the parameters of its instructions, not as a stream of weights
+    parametric: ClassVar[bool] = False
     # reads the row of its kernel that an index names, and multiplies nothing
     by_index: ClassVar[bool] = False
     # takes an input with a zero point (it goes into a bias, or is subtracted exactly)
@@ -78,6 +82,7 @@ class Operator:
     # its output ends at 0 and at its attribute ``cap``, the ends of its format
     capped: ClassVar[bool] = False
     weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
+    input_bits: ClassVar[int] = 16                     # the widest inputs that it takes
     # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
     meets: ClassVar[Mapping[str, str]] = {"weight": "input"}
     in_one_piece: ClassVar[bool] = False               # its instructions read and write vectors that lie in one piece

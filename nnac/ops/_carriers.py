@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nnac.ops import Array
 
 
@@ -12,13 +14,18 @@ def reverse(x: Array) -> Array:
 
 def join(*parts: Array) -> Array:
     """Side by side on the last axis, on either carrier."""
+    return joined(parts, -1)
+
+
+def joined(parts: Sequence[Array], axis: int) -> Array:
+    """End to end along an axis, on either carrier."""
     if hasattr(parts[0], "new_empty"):
         import torch
 
-        return torch.cat(parts, -1)
+        return torch.cat(list(parts), axis)
     import numpy as np
 
-    return np.concatenate(parts, -1)
+    return np.concatenate(parts, axis)
 
 
 def stacked(steps: list[Array], like: Array) -> Array:

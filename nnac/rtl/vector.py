@@ -37,6 +37,8 @@ LUT_BITS = 13  # of the place of a table entry: slot, number
 SLOT = 10  # the number's bits
 LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", AMAX="n")  # the field that counts elements
 STAGES = 11
+# what this unit does; `nnac.rtl.program` refuses programs with anything else
+KINDS: tuple[type[VectorInstruction], ...] = (RQ, LSTM, ADD, MUL, LUT, LN, SMAX, CPY, FIL, TAB, AMAX)
 AFTER_SUM, AFTER_ROOT = 2, 10  # cycles from a pass's last group to the next pass's first: its sum is known; its root is
 
 
@@ -92,8 +94,7 @@ class Vector(Elaboratable):
         word = Signal(WORD)
         self._time(m, word)
         v, lanes = c.vector, c.lanes
-        kinds: tuple[type[VectorInstruction], ...] = (RQ, LSTM, ADD, MUL, LUT, LN, SMAX, CPY, FIL, TAB, AMAX)
-        op = {cls: Signal(name=f"is_{cls.__name__}") for cls in kinds}
+        op = {cls: Signal(name=f"is_{cls.__name__}") for cls in KINDS}
         f = {cls: Fields(cls, word) for cls in op}
         m.d.comb += [is_it.eq(opcode(word) == cls.opcode) for cls, is_it in op.items()]
         first = Signal()  # the cycle after the start: parameters are addressed

@@ -428,6 +428,10 @@ def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
                            codec=k.codec,
                            bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
                            pinned=sum(t.live_words for t in kept) * layout.config.lanes)
+    for node in machine_nodes(layout.graph, layout.on_host):
+        for name, count in emission(node.op).weights(node).items():
+            out[f"{node.path}.{name}"] = dict(layer=node.path, weights=count, live_weights=count, live_words=0,
+                                              bytes=count, codec="parameters", bits=8.0, pinned_bytes=0, pinned=0)
     for path, pitch in layout.image.pitch.items():
         table = layout.graph.by_path[path].constants["weight"]
         size = pitch * len(table)

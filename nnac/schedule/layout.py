@@ -182,7 +182,7 @@ def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, co
         form = forms[value]
         if form.base != value:
             continue
-        vectors = graph.values[value].rate * steps
+        vectors = graph.rate(entry, value) * steps
         extent = max(o + w * form.size for o, w in form.segments)
         buffers.append(Buffer(value, align((vectors - 1) * form.stride + extent, 16), first[value], last[value]))
     for i, node in enumerate(nodes):
@@ -196,7 +196,7 @@ def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, co
 
 def views_of(graph: QGraph, s: Scratch) -> dict[str, View]:
     """The values of an entry at their addresses."""
-    return {v: View(f, s.addresses[f.base], graph.values[v].rate * s.steps) for v, f in s.forms.items()}
+    return {v: View(f, s.addresses[f.base], graph.rate(s.entry, v) * s.steps) for v, f in s.forms.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ residents

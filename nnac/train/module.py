@@ -282,7 +282,7 @@ class GraphModule(nn.Module):
         Both dictionaries and ``state`` (name -> [B, width]) are completed in place; returns ``values``.
         """
         first = self.graph.inputs[entry][0]
-        if len(values[first]) < self.graph.values[first].rate:             # shorter than a step: nothing is computed
+        if len(values[first]) < self.graph.rate(entry, first):             # shorter than a step: nothing is computed
             for node in self.graph.entry(entry):
                 values[node.output] = self._like().new_zeros(0, values[first].shape[1],
                                                              self.graph.values[node.output].width)

@@ -132,7 +132,10 @@ def build_module(plan: Plan, recogniser: Recogniser) -> Transducer:
     """The training module of ``plan`` on the weights of a float recogniser.  TrainingError if they are not of one
     model."""
     try:
-        return Transducer(lower_plan(plan), recogniser.model.state_dict(), plan)
+        made = module_of(plan.model.builder)(lower_plan(plan), recogniser.model.state_dict(), plan)
+        if not isinstance(made, Transducer):
+            raise TrainingError(f"the policy says `model {plan.model}`, which is no recogniser")
+        return made
     except FloatWeightsError as error:
         raise TrainingError(f"{error}; the policy says `model {plan.model}`") from None
 

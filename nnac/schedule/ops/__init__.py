@@ -85,6 +85,10 @@ class Emission:
         """The constants that its vector instructions read."""
         return ()
 
+    def weights(self, node: Node) -> Mapping[str, int]:
+        """Kernels whose weights travel among the parameters, a byte each: name -> how many."""
+        return {}
+
     def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
         """Name -> bytes of what lives in activation memory while the node computes ``vectors`` vectors."""
         return {}

@@ -1,0 +1,48 @@
+"""Softmax, group by group."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnac import arith, bind
+from nnac.attributes import record
+from nnac.ops.softmax import SoftmaxAttributes
+from nnac.train import integers as exact
+from nnac.train.activation import learned
+from nnac.train.format import Format
+from nnac.train.ops import Constants, Layer, State
+from nnac.train.ops._numbers import Put
+
+
+class Softmax(Layer):
+    """See `nnac.ops.softmax`."""
+
+    device = torch.device("cpu")
+
+    @property
+    def groups(self) -> int:
+        return record(self.node.attributes, SoftmaxAttributes).groups
+
+    def constants(self, ins: list[Format], out: Format) -> Constants:
+        c = bind.softmax(ins[0].scale, out.scale)
+        return Constants(c, {}, {k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(self.device)
+                                 for k, v in c.items()})
+
+    def integers(
+        self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
+    ) -> Tensor:
+        self.device = xs[0].device
+        key = (ins, out, self.device)                  # no parameters: only formats can change it
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self.constants(ins, out)
+        c, x = self._kept[1].ready, xs[0].detach()
+        with torch.no_grad():
+            y = arith.softmax(x.unflatten(-1, (self.groups, -1)).long(), c["exp"], c["rsqrt"], c["multiplier"],
+                              c["shift"], c["out_multiplier"], c["out_shift"], out.zero_point, out.bits)
+        real = self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale
+        return learned(Put.apply(real, y.flatten(-2), None), out, real.detach)
+
+    def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
+        return xs[0].unflatten(-1, (self.groups, -1)).softmax(-1).flatten(-2)

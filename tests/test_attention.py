@@ -1,0 +1,307 @@
+"""Attention, convolution and their rings: against slow and obvious oracles; step by step as all at once; on the machine
+as in the graph."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnac import arith, bind
+from nnac.evaluate import evaluate, initial_state
+from nnac.formats import SCORE, Precision
+from nnac.lower import lower
+from nnac.model import build
+from nnac.ops._ring import windows
+from nnac.schedule.compile import Settings, compile_graph
+from nnac.train.families import module_of
+from tests.graphs import bind_randomly, random_graph, random_inputs
+from tests.schedules import EDGE, LARGE, TINY, compare
+
+EXP, RSQRT = arith.exp_table().entries.astype(np.int64), arith.rsqrt_table()
+
+
+# -------------------------------------------------------------------------------- oracles, number by number
+
+def rounded(x: int, shift: int) -> int:
+    return (x + (1 << shift - 1)) >> shift
+
+
+def test_scores_are_sums_with_a_bias_limited_to_15_bits_and_the_least_where_no_key_is():
+    rng = np.random.default_rng(0)
+    q, k, bias = rng.integers(-128, 128, (3, 8)), rng.integers(-128, 128, (5, 8)), rng.integers(-9999, 9999, (3, 5))
+    there, m, s = rng.integers(0, 3, (3, 5)).clip(0, 1), 9000, 13
+    expected = [[max(-16384, min(16383, rounded((sum(int(a) * int(b) for a, b in zip(q[c], k[r], strict=True))
+                                                 + int(bias[c, r])) * m, s))) if there[c, r] else -32768
+                 for r in range(5)] for c in range(3)]
+    assert arith.attention_scores(q, k, bias, there, m, s).tolist() == expected
+    tensors = [torch.as_tensor(v) for v in (q, k, bias, there)]
+    assert arith.attention_scores(*tensors, m, s).tolist() == expected
+    assert len(np.unique(expected)) > 6
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_key_that_is_not_there_has_no_probability_whatever_the_others_say(bits):
+    c = bind.softmax(SCORE.scale, 1 / ((1 << bits - 1) - 1))
+    for score in (-16384, 0, 16383):
+        p = arith.softmax(np.array([score, -32768, score, -32768]), EXP, RSQRT, int(c["multiplier"]), int(c["shift"]),
+                          int(c["out_multiplier"]), int(c["out_shift"]), 0, bits)
+        half = ((1 << bits - 1) - 1) / 2
+        assert p[1] == p[3] == 0 and abs(p[0] - half) <= 1 and p[0] == p[2]
+
+
+def test_gate_is_swish_of_one_value_and_glu_of_two():
+    x = np.arange(-32768, 32768, 17)
+    sigmoid = arith.sigmoid_table().entries.astype(np.int64)
+    c = bind.gate(8 / 127)
+    y = arith.gate(x, x[::-1], sigmoid, "complement", int(c["multiplier"]), int(c["shift"]), 0, 8)
+    real = x / 4096 / (1 + np.exp(-x[::-1] / 4096))
+    assert np.abs(y - (real / (8 / 127)).clip(-128, 127)).max() < 0.51
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 9), st.integers(0, 10**6))
+def test_a_ring_shows_the_last_rows_oldest_first_however_often_it_went_round(slots, chunk, steps, seed):
+    """Against a list that never forgets."""
+    rng = np.random.default_rng(seed)
+    ring, count, seen = np.zeros((1, slots * chunk * 4), np.int64), np.zeros((1, 1), np.int64), []
+    for _ in range(int(rng.integers(1, 4))):
+        x = rng.integers(-128, 128, (steps * chunk, 1, 4))
+        if not steps:
+            continue
+        made, known, count, ring = windows(x, count, ring, slots, chunk)
+        for n in range(steps):
+            seen += x[n * chunk:(n + 1) * chunk, 0].tolist()
+            old = min(len(seen) // chunk, slots)
+            assert known[n].item() == old
+            assert made[n, 0, (slots - old) * chunk:].tolist() == seen[-old * chunk:]
+            assert not made[n, 0, : (slots - old) * chunk].any()
+        assert 0 <= count.item() < 2 * slots
+        place = (count.item() - 1) % slots                             # of the newest chunk
+        rows = ring.reshape(slots * chunk, 4)
+        assert rows[place * chunk:(place + 1) * chunk].tolist() == seen[-chunk:]
+
+
+# -------------------------------------------------------------------------------- one graph, three readings
+
+def conformer(seed: int = 0, probabilities: int = 8, **arguments):
+    """A small Conformer with random weights; sums in int16."""
+    def precision(path: str) -> Precision:
+        wide = path.endswith(".sum") or (probabilities == 16 and path.endswith(".probabilities"))
+        return Precision(activations=16 if wide else 8)
+
+    return random_graph(seed, model="conformer", precision=precision, **dict(size="tiny") | arguments)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from([(1, 8), (2, 4), (4, 8), (8, 8), (3, 6)]), st.sampled_from([8, 16]), st.integers(1, 9),
+       st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 10**6))
+def test_step_by_step_through_rings_is_the_whole_sequence_bit_for_bit(context, probabilities, kernel, pieces, seed):
+    """... and so are pieces of any number of chunks, with states that others continue."""
+    chunk, left = context
+    graph = conformer(seed, probabilities, blocks=1, chunk=chunk, left=left, kernel=kernel, positions=24)
+    steps = sum(pieces)
+    x = random_inputs(graph, "encoder", np.random.default_rng(seed), steps, 2)
+    whole, end = evaluate(graph, "encoder", x)
+    (name, v), = x.items()
+    rate = graph.values[name].rate
+    for sizes in (pieces, [1] * steps):
+        state, made, at = initial_state(graph, 2), [], 0
+        for n in sizes:
+            out, state = evaluate(graph, "encoder", {name: v[at:at + n * rate]}, state)
+            made.append(out["joint.encoder"])
+            at += n * rate
+        assert np.array_equal(np.concatenate(made), whole["joint.encoder"])
+        assert all(np.array_equal(state[k], end[k]) for k in end)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.sampled_from([(1, 8), (2, 4), (4, 8), (3, 6)]), st.sampled_from([8, 16]), st.integers(0, 10**6))
+def test_the_training_module_computes_the_same_integers_and_a_gradient_for_every_weight(context, probabilities, seed):
+    torch.manual_seed(seed)
+    plan = lower(build("conformer", size="tiny", blocks=1, chunk=context[0], left=context[1], positions=24),
+                 lambda path: Precision(activations=16 if path.endswith(".sum") or (
+                     probabilities == 16 and path.endswith(".probabilities")) else 8))
+    module = module_of("conformer")(plan)
+    torch.nn.init.normal_(module.layer("encoder.block[0].attention.scores").position, 0, 0.5)
+    x, lengths = torch.randn(plan.values["features"].rate * 5 - 3, 3, 8), torch.tensor([37, 31, 12])
+    targets = torch.randint(1, 12, (3, 3))
+    module.calibrate([(x, lengths, targets)])
+    seen: dict[str, np.ndarray] = {}
+    with module.watching(lambda n, v: seen.__setitem__(n, v.detach().long().numpy())):
+        frames, _ = module.encode(x, lengths)
+    frames.square().sum().backward()
+    graph = module.bind()
+    expected: dict[str, np.ndarray] = {}
+    evaluate(graph, "encoder", dict(features=seen["features"]), watch=expected.__setitem__)
+    assert expected.keys() == seen.keys() - {"features"}
+    for name, v in expected.items():
+        assert np.array_equal(v, seen[name]), name
+    # a bias of all keys alike changes no probability: its gradient may be anything about zero
+    silent = [n for n, p in module.named_parameters() if n.startswith(("encoder.", "joint.encoder")) and (
+        p.grad is None or not p.grad.any())]
+    assert not silent
+
+
+def test_the_gradient_is_that_of_the_float_network():
+    """Of integers so fine that rounding hardly matters: every width 16 where it may be."""
+    torch.manual_seed(0)
+    graph = lower(build("conformer", size="tiny", blocks=1, kernel=3), lambda path: Precision(activations=16 if not
+                  path.endswith((".query", ".key", ".value", ".glu")) else 8, weights=16 if "depthwise" not in path
+                  else 8))
+    module = module_of("conformer")(graph)
+    x, lengths = torch.randn(40, 3, 8), torch.tensor([40, 40, 40])
+    module.calibrate([(x, lengths, torch.randint(1, 12, (3, 3)))])
+
+    def gradients() -> dict[str, torch.Tensor]:
+        module.zero_grad()
+        module.eval()
+        frames, _ = module.encode(x, lengths)
+        if module.layer("joint.encoder").quantised:
+            frames = frames * module.formats()["joint.encoder"].scale
+        frames.tanh().sum().backward()
+        return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None and "quantiser" not in n}
+
+    exact = gradients()
+    with module.real_numbers():
+        real = gradients()
+    assert exact.keys() == real.keys()
+    for name, g in real.items():
+        if float(g.norm()) > 1e-4:
+            assert float(torch.cosine_similarity(exact[name].flatten(), g.flatten(), 0)) > 0.97, name
+
+
+# -------------------------------------------------------------------------------- machine
+
+@pytest.mark.parametrize("target", [EDGE, TINY, LARGE], ids=lambda t: t.name)
+@pytest.mark.parametrize("context", [(1, 8), (2, 4), (4, 8)], ids=str)
+def test_a_conformer_runs_on_the_machine_with_the_integers_of_the_graph(context, target):
+    chunk, left = context
+    graph = conformer(chunk, 8 if chunk > 1 else 16, blocks=1, chunk=chunk, left=left, kernel=7, positions=24)
+    program = compile_graph(graph, target, Settings())
+    assert not program.host, "everything has instructions"
+    compared, different = compare(graph, program, calls=7)             # the ring goes round
+    assert compared and not different
+    assert program.entries["encoder.step"].steps == 1
+
+
+def test_the_state_of_an_utterance_is_saved_and_brought_back():
+    from nnac.emulator.machine import Machine
+
+    graph = conformer(3)
+    machine = Machine(compile_graph(graph, EDGE, Settings()), batch=1)
+    rng = np.random.default_rng(0)
+    x = [random_inputs(graph, "encoder", rng) for _ in range(6)]
+    outputs = [machine.run("encoder.step", v)["joint.encoder"] for v in x[:3]]
+    saved = machine.state()
+    machine.reset()
+    again = [machine.run("encoder.step", v)["joint.encoder"] for v in x[:3]]
+    assert np.array_equal(outputs, again)
+    machine.run("encoder.step", x[5])
+    machine.load_state(saved)
+    _, state = evaluate(graph, "encoder", {k: np.concatenate([v[k] for v in x[:3]]) for k in x[0]})
+    assert np.array_equal(machine.run("encoder.step", x[3])["joint.encoder"],
+                          evaluate(graph, "encoder", x[3], state)[0]["joint.encoder"])
+
+
+def test_a_count_that_no_ring_has_is_an_error_not_a_wrong_row():
+    from nnac.emulator.errors import DataError
+    from nnac.emulator.machine import Machine
+    from nnac.isa import HALT, KEEP
+
+    m = Machine([KEEP(src=512, ring=0, bytes=8, chunk=2, slots=3), HALT()], fast=False)
+    for count, message in ((6, "6, not in 0 … 5"), (-1, "-1, not in 0 … 5")):
+        m.memories.a[0, :4] = np.frombuffer(np.int32(count).tobytes(), np.uint8)
+        with pytest.raises(DataError, match=f"the count of a ring is {message}"):
+            m.run()
+
+
+def test_the_core_refuses_instructions_that_it_has_not():
+    pytest.importorskip("amaranth")
+    from nnac.isa import HALT
+    from nnac.isa.ring import KEEP
+    from nnac.isa.text import Assembly
+    from nnac.rtl.machine import CoreFault
+    from nnac.rtl.program import ProgramOnCore
+
+    program = Assembly({"main": (KEEP(src=512, ring=0, bytes=8, chunk=2, slots=3), HALT())})
+    with pytest.raises(CoreFault, match=r"main \[0\]: the core has no KEEP; the emulator runs this program"):
+        ProgramOnCore(program)
+
+
+# -------------------------------------------------------------------------------- float network
+
+def test_the_float_network_and_the_graph_in_real_numbers_are_one():
+    from nnac.model.conformer_torch import Conformer, ConformerConfig
+
+    torch.manual_seed(0)
+    sizes = dict(width=16, blocks=2, heads=2, feed=24, chunk=2, left=4, positions=16)
+    net = Conformer(ConformerConfig(features=8, stack=2, kernel=4, embedding=8, prediction=16, joint=16, vocabulary=12,
+                                    **sizes)).eval()
+    for block in net.encoder.block:
+        torch.nn.init.normal_(block.attention["scores"].position)
+    graph = lower(build("conformer", size="tiny", **sizes), lambda path: Precision())
+    module = module_of("conformer")(graph, net.state_dict())
+    x, lengths = torch.randn(51, 3, 8), torch.tensor([51, 34, 9])
+    for b, n in enumerate(lengths):
+        x[n:, b] = 0
+    with torch.no_grad(), module.real_numbers():
+        (expected, n), (got, m) = net.encode(x, lengths), module.encode(x, lengths)
+    assert n.tolist() == m.tolist() == [12, 8, 2] and got.shape == expected.shape
+    for b, k in enumerate(n):
+        assert torch.allclose(got[:k, b], expected[:k, b], atol=1e-5)
+        alone, _ = net.encode(x[: lengths[b], b:b + 1], lengths[b:b + 1])
+        assert torch.allclose(alone[:, 0], expected[:k, b], atol=1e-5), "an utterance is heard alike in every batch"
+
+
+def test_training_draws_chunk_and_left_context_and_evaluation_does_not():
+    from nnac.model.conformer_torch import Conformer
+
+    net = Conformer()
+    drawn = {net.encoder.context() for _ in range(200)}
+    assert drawn == {(c, n) for c in (1, 2, 4, 8) for n in (8, 16, 32)}
+    assert {net.eval().encoder.context() for _ in range(20)} == {(4, 16)}
+
+
+def test_scores_of_16_bits_are_closer_to_the_real_attention():
+    """Eight bits of probability are enough for short contexts; sixteen are closer."""
+    rng = np.random.default_rng(0)
+    scores, values = rng.standard_normal((64, 33)) * 2, rng.integers(-127, 128, (33, 8))
+    real = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True) @ values
+    error = {}
+    for bits in (8, 16):
+        c = bind.softmax(SCORE.scale, 1 / ((1 << bits - 1) - 1))
+        p = arith.softmax(np.floor(scores / SCORE.scale + 0.5).astype(np.int64), EXP, RSQRT, int(c["multiplier"]),
+                          int(c["shift"]), int(c["out_multiplier"]), int(c["out_shift"]), 0, bits)
+        error[bits] = np.abs(p @ values / ((1 << bits - 1) - 1) - real).mean()
+    assert error[16] < 0.1 < error[8] < 1.5
+
+
+def test_half_of_the_second_value_is_in_the_multiplier():
+    c = bind.add((0.1, 0.2), 0.1, 0.5)
+    assert arith.scale_of(c["multiplier"], c["shift"]).tolist() == pytest.approx([1.0, 1.0])
+    a, b = np.arange(-20, 20), np.arange(20, -20, -1)
+    assert (arith.add(a, b, c["multiplier"], c["shift"], 8) == a + b).all()
+
+
+def test_sizes_have_the_weights_that_they_promise():
+    weights = {s: build("conformer", size=s).weights for s in ("small", "large")}
+    assert 1.8e6 < weights["small"] < 2.2e6 and 10e6 < weights["large"] < 15e6
+    model = build("conformer", chunk=8, left=32)
+    assert model.entry("joint").per_frame == 8 and model.frame_ms == 480
+    assert math.isclose(sum(e.per_frame for e in model.entries), 9)
+
+
+def test_a_graph_of_no_states_keeps_none():
+    graph = bind_randomly(evolve(lower(build("conformer", size="tiny"), lambda path: Precision()),
+                                 metadata=dict(vocabulary=12)), np.random.default_rng(0))
+    kept = {s.name.rpartition(".")[2] for s in graph.states}
+    assert kept == {"count", "keys", "values", "past", "hidden", "cell"}
+    assert set(build("conformer", size="tiny").entry("encoder").keeps) == {
+        f"encoder.block[{i}].{n}" for i in (0, 1) for n in ("attention.scores", "attention.context",
+                                                            "convolution.depthwise")}

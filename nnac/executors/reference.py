@@ -46,7 +46,7 @@ class Reference:
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
         if not self.bidirectional(entry) or lengths is None or len(set(np.asarray(lengths).tolist())) == 1:
-            return evaluate(self.graph, entry, inputs, state, watch, self.constants)
+            return self.whole(entry, inputs, state, watch)
         rows = [self._row(entry, inputs, state, b, int(n)) for b, n in enumerate(lengths)]
         steps = min(len(v) // self.values[k].rate for k, v in inputs.items())
         whole = {}
@@ -63,6 +63,10 @@ class Reference:
         """(every value, new state) of one row alone, as long as it is."""
         seen: dict[str, NDArray] = {}
         own = {k: v[:steps * self.values[k].rate, row:row + 1] for k, v in inputs.items()}
-        _, after = evaluate(self.graph, entry, own, {k: v[row:row + 1] for k, v in state.items()}, seen.__setitem__,
-                            self.constants)
+        _, after = self.whole(entry, own, {k: v[row:row + 1] for k, v in state.items()}, seen.__setitem__)
         return seen, after
+
+    def whole(self, entry: str, inputs: Mapping[str, NDArray], state: State,
+              watch: Watch | None) -> tuple[dict[str, NDArray], State]:
+        """`run` of rows that are all of one length."""
+        return evaluate(self.graph, entry, inputs, state, watch, self.constants)

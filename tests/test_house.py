@@ -53,6 +53,8 @@ hybrid
 decode
 capture
 train
+onnx
+export
 companions
 executors
 compare

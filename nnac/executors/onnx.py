@@ -1,4 +1,4 @@
-"""The exact ONNX model, run by onnxruntime: a standard's integer operators, another house's arithmetic (`nnac.onnx`)."""
+"""The exact ONNX model, run by onnxruntime: integer operators of a standard, of another house (`nnac.onnx`)."""
 
 from __future__ import annotations
 

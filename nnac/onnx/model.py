@@ -40,12 +40,15 @@ class Step:
     made: Mapping[str, Symbol]
 
 
-def trace(graph: QGraph, entry: str, steps: int = 1) -> Step:
+def trace(graph: QGraph, entry: str, steps: int = 1, inside: str = "") -> Step:
     """What ``entry`` does in so many steps, by its operators' own `integers`.  OnnxError names the layer that has no
-    such form."""
+    such form.
+
+    inside  put before the names of inputs, where something else is called as they are
+    """
     tape = Tape()
-    inputs = {n: tape.input(n, (steps * (v := graph.values[n]).rate, ANY, v.width), *_ends(v))
-              for n in graph.inputs[entry]}
+    inputs = {v.name: tape.input(inside + v.name, (steps * v.rate, ANY, v.width), *_ends(v))
+              for v in map(graph.values.__getitem__, graph.inputs[entry])}
     states = {s.name: tape.input(s.name, (ANY, s.width), *arith.limits(s.bits))
               for n in graph.entry(entry) for s in n.states}
     values, state, made = dict(inputs), dict(states), {}

@@ -455,7 +455,7 @@ class Kernel:
 
 def _bytes(x: Symbol) -> list[tuple[Symbol, int]]:
     """x as bytes: (a symbol of 8 bits, signed or not, and by how many bits it is shifted)."""
-    if x.low >= -128 and x.high <= 127 or x.low >= 0 and x.high <= 255:
+    if (x.low >= -128 and x.high <= 127) or (x.low >= 0 and x.high <= 255):
         return [(x, 0)]
     if x.low < -(1 << 15) or x.high >= 1 << 15:
         raise NotTraceable("products of more than 16 bits")
@@ -464,7 +464,8 @@ def _bytes(x: Symbol) -> list[tuple[Symbol, int]]:
 
 def _known_bytes(weight: NDArray) -> list[tuple[NDArray, int]]:
     wide = weight.astype(np.int64)
-    return [(wide, 0)] if np.abs(wide).max(initial=0) <= 128 else [(wide >> 8, 8), (wide & 255, 0)]
+    byte = wide.min(initial=0) >= -128 and wide.max(initial=0) <= 127
+    return [(wide, 0)] if byte else [(wide >> 8, 8), (wide & 255, 0)]
 
 
 def _multiplied(x: Symbol, shift: int, weight: NDArray, weight_shift: int) -> Symbol:

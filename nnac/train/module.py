@@ -402,7 +402,7 @@ class GraphModule(nn.Module):
                   alike: bool = False) -> None:
         """Find the scales of the values that are data: run batches on real numbers, and look.
 
-        ``run``  what is done with a batch (default: ``forward(*batch)``).
+        ``run``  what is done with a batch (default: ``forward(*batch)``; a tensor alone is the one argument).
         Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see
         the same ones.
         """
@@ -413,7 +413,7 @@ class GraphModule(nn.Module):
         try:
             with self.real_numbers():
                 for batch in batches:
-                    self.forward(*batch) if run is None else run(batch)
+                    self.forward(*((batch,) if isinstance(batch, Tensor) else batch)) if run is None else run(batch)
         except BaseException:
             self._beyond = {}
             for _, quantiser in self.activations():        # what was seen until now must not enter the next calibration

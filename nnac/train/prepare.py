@@ -3,7 +3,7 @@ like ours.
 
     print(nnac.check(model, example))                        # what is supported, before anything is changed
     module = nnac.prepare(model, "policy.nnac", example)     # the policy says `model module`
-    module.calibrate([batch, …])                             # tuples of the model's inputs
+    module.calibrate([batch, …])                             # the model's input, or tuples of several
     y = module(x)                                            # called as the model is: real numbers out, integers inside
     module.save("mine.nnc")
     # nnac compile mine.nnc --out mine.nnp; nnac run mine.nnp --tensors x.npz

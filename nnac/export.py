@@ -1,0 +1,72 @@
+"""A trained model as files of other formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnac.decode.front_end import FrontEnd
+from nnac.errors import UserError
+from nnac.files import atomic
+
+if TYPE_CHECKING:
+    from nnac.train.policy import Trained
+
+
+class ExportError(UserError):
+    """What writing the format wants is not installed; one line."""
+
+
+def write(trained: Trained, to: str, folder: str, steps: int = 1) -> dict[str, int]:
+    """Write the files; name -> bytes.  OnnxError: a layer has no such form; nothing is written then."""
+    contents = tensors(trained) if to == "safetensors" else onnx_files(trained, exact=to == "onnx", steps=steps)
+    made = {}
+    for name, data in contents.items():
+        path = Path(folder) / name
+        with atomic(path) as out:
+            out.write(data)
+        made[str(path)] = len(data)
+    return made
+
+
+def onnx_files(trained: Trained, exact: bool, steps: int) -> dict[str, bytes]:
+    """A file for each entry, and the tokens where there are some."""
+    try:
+        from nnac.onnx import files, real
+    except ImportError as error:
+        raise ExportError(f"ONNX is not installed ({error}): pip install 'nnac[onnx]'") from None
+    front = trained.end if isinstance(trained.end, FrontEnd) else None
+    graph = trained.module.bind()
+    made: dict[str, bytes] = {}
+    for entry, name in files.file_names(graph).items():
+        count = steps if files.Ports.of(graph, entry).sequence else 1
+        model = (files.exact(graph, entry, front, count) if exact
+                 else real.quantised(trained.module, entry, front, count))
+        made[f"{name}.onnx"] = model.SerializeToString()
+    if front is not None:
+        made["tokens.txt"] = files.tokens_text(front).encode()
+    return made
+
+
+def tensors(trained: Trained) -> dict[str, bytes]:
+    """``model.safetensors``: every constant of every layer under ``layer.constant``, and what the graph is, as JSON in
+    its metadata (docs/export.md)."""
+    from safetensors.numpy import save
+
+    graph = trained.module.bind()
+    arrays: dict[str, NDArray] = {f"{n.path}.{k}": np.ascontiguousarray(v) for n in graph.nodes
+                                  for k, v in n.constants.items()}
+    values: dict[str, Any] = {v.name: dict(width=v.width, bits=v.bits, rate=v.rate, scale=v.scale,
+                                           zero_point=v.zero_point) for v in graph.values.values()}
+    nodes = [dict(path=n.path, op=n.op, inputs=n.inputs, output=n.output, entry=n.entry,
+                  attributes=dict(n.attributes.items()),
+                  states=[dict(name=s.name, width=s.width, bits=s.bits, scale=s.scale) for s in n.states])
+             for n in graph.nodes]
+    told = {"format": "nnac-integers-1", "name": graph.name, "inputs": graph.inputs, "outputs": graph.outputs,
+            "values": values, "nodes": nodes, "front_end": trained.end.to_json()}
+    return {"model.safetensors": save(arrays, {k: v if isinstance(v, str) else json.dumps(v)
+                                               for k, v in told.items()})}

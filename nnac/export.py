@@ -58,7 +58,7 @@ def tensors(trained: Trained) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     graph = trained.module.bind()
-    arrays: dict[str, NDArray] = {f"{n.path}.{k}": np.ascontiguousarray(v) for n in graph.nodes
+    arrays: dict[str, NDArray] = {f"{n.path}.{k}": np.array(v, order="C") for n in graph.nodes
                                   for k, v in n.constants.items()}
     values: dict[str, Any] = {v.name: dict(width=v.width, bits=v.bits, rate=v.rate, scale=v.scale,
                                            zero_point=v.zero_point) for v in graph.values.values()}

@@ -55,7 +55,7 @@ def entries(x, table):
     return known(x.tape, table) if isinstance(x, Symbol) else table
 
 
-# ------------------------------------------------------------------------------------------------------------ operations
+# ----------------------------------------------------------------------------------------------------------- operations
 
 OPERATIONS = {
     "shift": lambda x, n: arith.round_shift(x, n % 30),
@@ -121,7 +121,7 @@ def test_what_integers_cannot_do_is_said():
         Kernel(np.ones((2, 4), np.int64)).product(x * (1 << 20))
 
 
-# ---------------------------------------------------------------------------------------------------------------- graphs
+# --------------------------------------------------------------------------------------------------------------- graphs
 
 @pytest.mark.parametrize("arguments", [{}, dict(project=8), dict(bidirectional=True), dict(combine="multiply")],
                          ids=str)
@@ -164,9 +164,8 @@ def test_every_operator_was_among_them():
     alone = set(ops.kinds()) - tried
     assert alone <= set(RANDOM)
     for kind in sorted(alone):
-        from tests.test_ops import model as around
-
         from tests.graphs import bind_randomly
+        from tests.test_ops import model as around
 
         graph = lower(around(kind), lambda path: Precision())
         graph = bind_randomly(evolve(graph, metadata=dict(vocabulary=8)), np.random.default_rng(0))
@@ -183,7 +182,7 @@ def test_the_exact_model_computes_with_integers_alone():
         assert {n.op_type for n in made.graph.node} & {"MatMulInteger", "Gather"}
 
 
-# ----------------------------------------------------------------------------------------------------------------- files
+# ---------------------------------------------------------------------------------------------------------------- files
 
 FRONT = FrontEnd(FeatureSpec(bins=8), Normalisation(np.linspace(-1, 1, 8), np.linspace(0.5, 2, 8)),
                  Tokens(tuple("abcdefghijk")))
@@ -282,7 +281,7 @@ def test_a_layer_that_has_no_form_is_named():
         ops._OPERATORS.pop("odd")
 
 
-# --------------------------------------------------------------------------------------------------------------- command
+# -------------------------------------------------------------------------------------------------------------- command
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "nnac", *arguments], capture_output=True, text=True, timeout=240)

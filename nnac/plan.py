@@ -26,7 +26,7 @@ from nnac.target import Target
 from nnac.units import UnitError
 
 VERSION = 1
-KERNEL_SETTINGS = ("weights", "regularise", "harden", "sparsity", "codec", "pin")
+KERNEL_SETTINGS = ("weights", "round", "regularise", "harden", "sparsity", "codec", "pin")
 LAYER_SETTINGS = ("activations", "hidden", "cell", "bias", "accumulator", "accumulate", "place")
 ENTRY_SETTINGS = ("frames",)
 SETTINGS = KERNEL_SETTINGS + LAYER_SETTINGS + ENTRY_SETTINGS
@@ -142,6 +142,7 @@ class SitePlan:
     path: str
     kind: Literal["layer", "kernel", "gate"]
     weights: Weights | None = None
+    round: Method | None = None
     regularise: Method | None = None
     harden: Method | None = None
     sparsity: Method | None = None
@@ -423,7 +424,7 @@ def _site(data: dict[str, Any]) -> SitePlan:
     for name in ("activations", "hidden"):
         if name in d:
             d[name] = Activations(Width.parse(d[name]["width"]), method(d[name]["method"]))
-    for name in ("regularise", "harden", "sparsity"):
+    for name in ("round", "regularise", "harden", "sparsity"):
         if name in d:
             d[name] = method(d[name])
     if "cell" in d:

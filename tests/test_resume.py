@@ -54,7 +54,7 @@ SCHEDULES = {
     "harden": "harden every(2 steps)", "magnitude": "sparsity magnitude(50%, from=1 steps, to=6 steps, every=2 steps)",
     "csp": "sparsity csp(50%, block=8, from=1 steps, to=6 steps, every=2 steps)",
     "narang": "sparsity narang(50%, from=1 steps, to=6 steps, every=1 steps)",
-    "n_m": "sparsity n_m(2, 4, every=2 steps)",
+    "n_m": "sparsity n_m(2, 4, every=2 steps)", "gptq": "round gptq",
 }
 
 
@@ -189,6 +189,6 @@ def test_the_registry_is_covered():
     """Each schedule is one that some method takes, and no method is refused everything."""
     taken = {(name.split()[0], name.split()[1]) for name in CASES if "learned" in name}
     assert {keyword for keyword, _ in taken} == set(methods("weights"))
-    named = {method for group in ("regularise", "harden", "sparsity") for method in methods(group)}
+    named = {method for group in ("round", "regularise", "harden", "sparsity") for method in methods(group)}
     assert {"harden" if name == "every" else name for name in named} == set(SCHEDULES) - {""}
     assert {schedule for _, schedule in taken} >= set(SCHEDULES) - {""}

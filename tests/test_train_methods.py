@@ -43,6 +43,7 @@ RULES = {
     "sum16": "layers **.lstm[*] { accumulate sum16 }\n  layers encoder.lstm[*].{input, recurrent} { weights int4 "
          "per_channel }",
     "hidden 4 bits": "layers encoder.lstm[*] { hidden int4 pact_symmetric }",
+    "rounded by products": "layers encoder.lstm[*].{input, recurrent} { weights int3 per_channel; round gptq }",
     "cell": "layers **.lstm[*] { cell int16 fraction(9) }",
 }
 
@@ -216,6 +217,7 @@ def test_a_method_of_weights_and_activations_is_one_file(times_deviation):
     ("layers encoder.lstm[0].input { weights int1; sparsity magnitude(75%, to=4 steps, every=1 steps) }",
      "contradictory-methods"),
     ("layers encoder.norm[*] { activations int8 entropy(bins=257) }", "out-of-range"),
+    ("layers joint.output.weight { weights float; round gptq }", "contradictory-methods"),
     ("layers joint.output.weight { codec packed }", "contradictory-methods"),
     ("layers encoder.lstm[0].input { weights gq(2); codec packed }", "contradictory-methods"),
     ("layers encoder.lstm[0].input { weights int4 per_group(8); codec packed }", "contradictory-methods"),

@@ -90,6 +90,11 @@ class Uniform:
         """Which weights lie within the outermost levels."""
         return x.abs() <= self.reach
 
+    def at(self, groups: Tensor) -> Uniform:
+        """The same for some of the groups."""
+        each = isinstance(self.multiple, Tensor) and self.multiple.shape[0] > 1
+        return evolve(self, step=self.step[groups], multiple=self.multiple[groups] if each else self.multiple)
+
     def on(self, unit: Tensor) -> Uniform:
         """The same levels as integer multiples of ``unit`` [G, 1]: the step moves to the nearest multiple."""
         multiple = (self.step / unit).round().clamp_min(1)
@@ -151,6 +156,12 @@ class Codebook:
 
     def inside(self, x: Tensor) -> Tensor:
         return (x >= self.unit * self.codes[:, :1]) & (x <= self.unit * self.codes[:, -1:])
+
+    def at(self, groups: Tensor) -> Codebook:
+        """The same for some of the groups."""
+        some = [v if v is None or len(v) == 1 else v[groups] for v in (self.codes, self.bounds)]
+        assert some[0] is not None
+        return Codebook(self.unit[groups], some[0], some[1])
 
     def on(self, unit: Tensor) -> Codebook:
         """The same levels rounded to multiples of ``unit`` [G, 1]."""

@@ -22,6 +22,7 @@ class WeightRule:
 
     __slots__ = ()
     learned: ClassVar[tuple[str, ...]] = ()
+    steady: ClassVar[bool] = False         # the grid depends on the state alone, not on the weights of the moment
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         """State at the start, from the float weights."""
@@ -58,6 +59,7 @@ class Fitted(WeightRule):
     every forward pass."""
 
     __slots__ = ()
+    steady: ClassVar[bool] = True
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         return {"clip": self.reach(x, live, bits)}

@@ -45,7 +45,7 @@ KINDS = {
     "numbers":   "a list of numbers",           # [-1, 0, 1]              tuple of float
 }
 
-SETTINGS_WITH_METHODS = ("weights", "activations", "hidden", "regularise", "harden", "sparsity")
+SETTINGS_WITH_METHODS = ("weights", "activations", "hidden", "round", "regularise", "harden", "sparsity")
 
 
 @frozen

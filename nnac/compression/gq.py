@@ -46,6 +46,7 @@ class Gq(WeightRule, Method):
     # nearest centroid, exactly.
 
     learned: ClassVar[tuple[str, ...]] = ("size", "curvature")
+    steady: ClassVar[bool] = True
 
     def levels(self, pruned: bool) -> int:
         """2^bits; with pruning one fewer, so that zero is among them and an index still has ``bits`` bits (1 bit

@@ -26,6 +26,7 @@ class LloydMax(WeightRule, Method):
 
     granularity: ClassVar[str] = "tensor"
     codebook: ClassVar[bool] = True
+    steady: ClassVar[bool] = True
 
     bits: int = argument("integer", low=1, high=8, positional=True, doc="width of an index: 2^bits centroids")
     snap: str = argument("choice", default="int8", choices=("int8", "int16"),

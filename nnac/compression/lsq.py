@@ -26,6 +26,7 @@ class Lsq(WeightRule, ActivationRule, Method):
                                     doc="divide the step's gradient by sqrt(weights * levels), as the paper does")
 
     learned: ClassVar[tuple[str, ...]] = ("step",)
+    steady: ClassVar[bool] = True
     learns: ClassVar[bool] = True
     from_data: ClassVar[bool] = False
 

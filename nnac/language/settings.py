@@ -64,6 +64,8 @@ SETTINGS: dict[str, SettingWords] = {
                                choices=("acc32", "sum16"), example="accumulate acc32"),
     "place": SettingWords("layer", "where a layer runs", choices=("nna", "cpu"), example="place cpu"),
     "frames": SettingWords("encoder", "encoder steps whose input products are computed together", example="frames 4"),
+    "round": SettingWords("kernel", "how weights come to their levels after calibration; none: to the nearest",
+                          methods=True, choices=("none",), example="round gptq"),
     "regularise": SettingWords("kernel", "a term of the loss that pulls weights to where they will be held",
                                methods=True,
                                choices=("none",), example="regularise mracos(strength=1e-4, ramp=0..2k steps)"),
@@ -309,7 +311,7 @@ def default(setting: str) -> Any:
     return {
         "weights": Weights(Width(8), Granularity("channel"), minmax()), "activations": Activations(Width(8), minmax()),
         "hidden": Activations(Width(8), minmax()), "cell": Cell(Width(16), CELL.fraction), "bias": Width(32),
-        "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "regularise": None,
+        "accumulator": Width(32), "accumulate": "acc32", "place": "nna", "frames": 1, "round": None, "regularise": None,
             "harden": None, "sparsity": None,
         "codec": "auto", "pin": "auto",
     }[setting]

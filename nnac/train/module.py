@@ -37,9 +37,10 @@ from nnac.ops import may_have_zero_point, operator
 from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
-from nnac.train.ops import Formatted, Layer, layer_of
+from nnac.train.ops import Formatted, Layer, layer_of, valid
 from nnac.train.ops.lstm import Lstm
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
+from nnac.train.schedule import Slot
 from nnac.units import UnitError
 from nnac.verify import verify
 
@@ -134,6 +135,7 @@ class GraphModule(nn.Module):
         self._watch: Watch | None = None
         self._observe = False
         self._beyond: dict[str, tuple[int, int, float]] = {}
+        self._met: dict[str, Met] = {}
 
     # ------------------------------------------------------------------------------------------------- construction
 
@@ -320,11 +322,13 @@ class GraphModule(nn.Module):
                 xs = [self._dropped(node, i, values[n], forms[n]) for i, n in enumerate(node.inputs)]
                 y = layer.integers(xs, [forms[n] for n in node.inputs], forms[node.output], state, lengths)
             else:
+                before = dict(state)
                 xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32
                       else dequantise(values[n], (forms or self.formats())[n])
                       for n in node.inputs]
                 y = layer.reals([self._dropped(node, i, x) for i, x in enumerate(xs)], state, lengths)
                 if self._observe:
+                    self._meet(layer, xs, y, before, lengths)
                     self._fixed(node.output, valid(y, lengths))
                 if self._observe and (quantiser := self._activation(node.output)) is not None:
                     self._see(node.output, quantiser, valid(y, lengths))
@@ -357,6 +361,15 @@ class GraphModule(nn.Module):
         if beyond or name in self._beyond:
             before = self._beyond.get(name, (0, 0, 0.0))
             self._beyond[name] = (before[0] + beyond, before[1] + x.numel(), max(before[2], float(x.abs().max())))
+
+    def _meet(self, layer: Layer, xs: list[Tensor], y: Tensor, before: dict[str, Tensor],
+              lengths: Tensor | None) -> None:
+        """Count what the weights of a layer are multiplied with, those that ask."""
+        wanted = {s.name for s in layer.compressed_weights() if s.quantiser.wants_inputs}
+        if wanted:
+            for name, x in layer.meets(xs, y, before, lengths):
+                if name in wanted:
+                    self._met.setdefault(name, Met(x.shape[-1], x.device)).add(x)
 
     @staticmethod
     def _see(name: str, quantiser: ActivationQuantiser, x: Tensor) -> None:
@@ -406,7 +419,7 @@ class GraphModule(nn.Module):
         Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see
         the same ones.
         """
-        self._observe, self._beyond = True, {}
+        self._observe, self._beyond, self._met = True, {}, {}
         lstms = [layer for n in self.graph.nodes if isinstance(layer := self.layer(n.path), Lstm)]
         for layer in lstms:
             layer.looked = (0, 0, 0.0)
@@ -415,7 +428,7 @@ class GraphModule(nn.Module):
                 for batch in batches:
                     self.forward(*((batch,) if isinstance(batch, Tensor) else batch)) if run is None else run(batch)
         except BaseException:
-            self._beyond = {}
+            self._beyond, self._met = {}, {}
             for _, quantiser in self.activations():        # what was seen until now must not enter the next calibration
                 quantiser.histogram = None
             raise
@@ -446,11 +459,12 @@ class GraphModule(nn.Module):
                               f"nothing; show it "
                               "real data", CalibrationWarning, stacklevel=2)
             quantiser.settle(alike)
-        self._restart_quantisers()
+        self._restart_quantisers(alike)
+        self._met = {}
 
-    def _restart_quantisers(self) -> None:
+    def _restart_quantisers(self, alike: bool) -> None:
         """Fit what weight quantisers learn (centroids, sizes) anew: only now are the scales known that two kernels
-        share."""
+        share.  Weights that are rounded by their products come to their levels."""
         forms = self.formats()
         for node in self.graph.nodes:
             layer = self.layer(node.path)
@@ -466,6 +480,22 @@ class GraphModule(nn.Module):
                                   CalibrationWarning, stacklevel=3)
             for slot in slots:
                 slot.quantiser.restart(slot.read())
+                self._round(slot, layer, alike)
+
+    def _round(self, slot: Slot, layer: Layer, alike: bool) -> None:
+        if not slot.quantiser.wants_inputs or operator(layer.node.op).by_index:
+            return
+        met = self._met.get(slot.name)
+        gram = None if met is None else met.mean(alike)
+        if gram is None or not gram.any():
+            warnings.warn(f"calibration: nothing but zeros met `{slot.name}`: its weights are not fitted to their "
+                          "inputs; show it real data", CalibrationWarning, stacklevel=4)
+            return
+        if slot.columns is not None:
+            columns = slot.columns()
+            gram = gram / (columns[:, None] * columns)
+        slot.quantiser.meet(gram)
+        slot.write(slot.quantiser.rounded(slot.read()))
 
     # -------------------------------------------------------------------------------------------------------- binding
 
@@ -510,12 +540,26 @@ class GraphModule(nn.Module):
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows])
 
 
-def valid(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """The frames of [T, B, C] that lie within each row's length; all of them without lengths (or where lengths do not
-    belong to x)."""
-    if lengths is None or x.ndim != 3:
-        return x
-    return x[torch.arange(x.shape[0], device=x.device)[:, None] < lengths]
+class Met:
+    """What a matrix was multiplied with: the sum of ``x x^T`` over all inputs x, float64 [cols, cols], and their
+    number."""
+
+    def __init__(self, cols: int, device: torch.device) -> None:
+        self.total = torch.zeros(cols, cols, dtype=torch.float64, device=device)
+        self.count = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, x: Tensor) -> None:
+        """x [..., cols]."""
+        x = x.reshape(-1, x.shape[-1])
+        self.total += x.T @ x
+        self.count += len(x)
+
+    def mean(self, alike: bool = False) -> Tensor:
+        """``E[x x^T]`` over what all processes saw; ``alike``: they have all seen the same."""
+        if not alike and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.total)
+            torch.distributed.all_reduce(self.count)
+        return self.total / self.count.clamp_min(1)
 
 
 def _at_limit(bias: Any) -> int:

@@ -12,6 +12,7 @@ changes is in the state_dict.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -66,6 +67,7 @@ class WeightQuantiser(_Scheduled):
 
     mask: Tensor | None
     memory: Tensor
+    inputs: Tensor
     flags: Tensor
     frozen_unit: Tensor
     frozen_codes: Tensor | None
@@ -85,6 +87,7 @@ class WeightQuantiser(_Scheduled):
             self.register_buffer("memory", torch.zeros(len(self.kernels), dtype=torch.float64))
         else:
             self.mask = None
+        self.register_buffer("inputs", torch.zeros(0, 0, device=w.device))       # see `meet`
         self.register_buffer("flags", torch.zeros(2, dtype=torch.bool))          # started, frozen
         self.started = self.frozen = False
         if settings.method is not None:
@@ -104,7 +107,7 @@ class WeightQuantiser(_Scheduled):
     @property
     def state(self) -> dict[str, Any]:
         """What the method keeps: parameters and buffers by name."""
-        own = {"mask", "memory", "flags", "time", "frozen_unit", "frozen_codes"}
+        own = {"mask", "memory", "inputs", "flags", "time", "frozen_unit", "frozen_codes"}
         return {**self._parameters, **{k: v for k, v in self._buffers.items() if k not in own}}
 
     @property
@@ -123,8 +126,10 @@ class WeightQuantiser(_Scheduled):
         self.frozen = self.frozen if frozen is None else frozen
         self.flags.copy_(torch.tensor([self.started, self.frozen]))
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        if (kept := state_dict.get(f"{prefix}inputs")) is not None:              # as large as what was met
+            self.inputs = torch.zeros(kept.shape, device=self.inputs.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self.started, self.frozen = self.flags.tolist()
 
     def restart(self, w: Tensor) -> None:
@@ -133,7 +138,52 @@ class WeightQuantiser(_Scheduled):
             if self.settings.method is not None:
                 for key, value in self._fitted(w.detach().float()).items():
                     getattr(self, key).copy_(value)
+                if self.settings.round is not None and not self.settings.method.steady:
+                    self._remember(self._grid(w.detach().float() if self.mask is None else w * self.mask, True))
             self._flag(started=True)
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the grid is the one of the start: errors were fed back for its levels, and it would follow the
+        weights that were moved."""
+        s = self.settings
+        return self.started and s.round is not None and not s.method.steady  # type: ignore[union-attr]
+
+    @property
+    def wants_inputs(self) -> bool:
+        """Whether something here asks what the matrix is multiplied with."""
+        return self.settings.method is not None and self.settings.round is not None
+
+    def meet(self, gram: Tensor) -> None:
+        """What the matrix is multiplied with: ``E[x x^T]`` [cols, cols] of its inputs x, as calibration saw them."""
+        self.inputs = gram.float()
+
+    @torch.no_grad()
+    def rounded(self, w: Tensor, unit: Tensor | None = None) -> Tensor:
+        """``w`` on its levels, by the method of ``round``: what training starts from.  ``w`` itself where the policy
+        says none, or nothing was met.  unit  as in `forward`"""
+        how: Any = self.settings.round
+        if not self.wants_inputs or not self.inputs.any() or self.frozen:
+            return w
+        grid, _ = self._on(self.grid(w), unit)
+        if isinstance(grid, Codebook):
+            grid = evolve(grid, bounds=None)               # the nearest level, also where a method has its own bounds
+        all_of_it = None if self.settings.granularity == "group" else grid
+
+        def nearest(column: Tensor, number: int) -> Tensor:
+            some = all_of_it or grid.at(self.layout.groups_at(number).to(w.device))
+            x = column.view(some.unit.shape[0], -1)
+            return (some.nearest(x) * some.unit).view(-1)
+
+        return self._hard(how.apply(w.float(), self.inputs, nearest), unit)
+
+    def _hard(self, w: Tensor, unit: Tensor | None = None) -> Tensor:
+        """What the codes of ``w`` say at evaluation."""
+        was = self.training
+        self.training = False
+        codes, scale = self(w, unit)
+        self.training = was
+        return codes * scale[:, None]
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -176,7 +226,7 @@ class WeightQuantiser(_Scheduled):
     def grid(self, w: Tensor) -> Grid:
         """The grid for a (masked) weight, on the method's own unit."""
         with torch.no_grad():
-            if not self.frozen:
+            if not (self.frozen or self._holds):
                 return self._grid(w.detach().float(), self.training)
             if self.frozen_codes is not None:
                 return Codebook(self.frozen_unit, self.frozen_codes)
@@ -271,11 +321,7 @@ class WeightQuantiser(_Scheduled):
     @torch.no_grad()
     def harden(self, w: Tensor) -> None:
         """The hard compressor: ``w`` becomes, in place, what its codes say."""
-        was = self.training
-        self.training = False
-        codes, scale = self(w)
-        self.training = was
-        w.copy_(codes * scale[:, None])
+        w.copy_(self._hard(w))
 
     @torch.no_grad()
     def freeze(self, w: Tensor) -> None:
@@ -300,10 +346,14 @@ class WeightQuantiser(_Scheduled):
         """From now on this grid, whatever the weights; hardened weights stay where they are, also those placed by
         bounds of its own."""
         if grid is not None:
-            self.frozen_unit.copy_(grid.unit if isinstance(grid, Codebook) else grid.step)
-            if self.frozen_codes is not None:
-                self.frozen_codes.copy_(grid.codes)
+            self._remember(grid)
             self._flag(frozen=True)
+            self.inputs = self.inputs.new_zeros(0, 0)      # nothing asks any more
+
+    def _remember(self, grid: Grid) -> None:
+        self.frozen_unit.copy_(grid.unit if isinstance(grid, Codebook) else grid.step)
+        if self.frozen_codes is not None:
+            self.frozen_codes.copy_(grid.codes)
 
     def sparsity(self) -> float:
         """The share of dead weights."""
@@ -427,6 +477,23 @@ class KernelQuantiser(_Scheduled):
         for p, q in self.pairs:
             q.restart(p.of(w))
 
+    @property
+    def wants_inputs(self) -> bool:
+        return any(q.wants_inputs for _, q in self.pairs)
+
+    def meet(self, gram: Tensor) -> None:
+        """As `WeightQuantiser.meet`; each part meets the inputs of its columns."""
+        for p, q in self.pairs:
+            q.meet(gram[p.left: p.right, p.left: p.right])
+
+    @torch.no_grad()
+    def rounded(self, w: Tensor) -> Tensor:
+        """As `WeightQuantiser.rounded`, each part by itself on the common unit."""
+        unit, out = self.units(w), w.clone()
+        for p, q in self.pairs:
+            p.of(out).copy_(q.rounded(p.of(w), None if unit is None else unit[p.top: p.bottom]))
+        return out
+
     def sparsity(self) -> float:
         """The share of dead weights."""
         return sum(q.sparsity() * q.layout.rows * q.layout.cols
@@ -472,4 +539,4 @@ def quantiser_for(plan: Plan, kernel: str, weight: Tensor) -> WeightQuantiser | 
 
 
 def _key(site: SitePlan) -> Any:
-    return site.weights, site.regularise, site.harden, site.sparsity
+    return site.weights, site.round, site.regularise, site.harden, site.sparsity

@@ -32,12 +32,15 @@ class Slot:
 
     read   returns the weight [rows, cols]; what it returns may be a temporary (kernels joined side by side)
     write  takes a changed weight back; not called when nothing changed
+    columns  what each column of ``read`` is the layer's own weight times, [cols] (kernels in the units of one
+             accumulator); None: it is the weight itself
     """
 
     name: str
     quantiser: WeightQuantiser | KernelQuantiser
     read: Callable[[], Tensor]
     write: Callable[[Tensor], Any]
+    columns: Callable[[], Tensor] | None = None
 
     @classmethod
     def of_parameter(cls, name: str, quantiser: WeightQuantiser | KernelQuantiser, parameter: Tensor) -> Slot:

@@ -30,6 +30,7 @@ class Settings:
     regularise: Method | None = None
     harden: Method | None = None
     sparsity: Method | None = None
+    round: Method | None = None
 
     @classmethod
     def of_site(cls, site: SitePlan, gates: int = 1) -> Settings:
@@ -37,14 +38,14 @@ class Settings:
         w = site.weights
         assert w is not None, f"{site.path} has no weights"
         return cls(w.method, w.bits, w.granularity.kind, w.granularity.size, gates, site.regularise, site.harden,
-                   site.sparsity)
+                   site.sparsity, site.round)
 
     def __str__(self) -> str:
         if self.method is None:
             return "float"
         width = "" if type(self.method).takes_bits() else f"int{self.bits} "
         group = f"({self.group})" if self.granularity == "group" else ""
-        others = "".join(f"; {o}" for o in (self.regularise, self.harden, self.sparsity) if o is not None)
+        others = "".join(f"; {o}" for o in (self.round, self.regularise, self.harden, self.sparsity) if o is not None)
         return f"{width}per_{self.granularity}{group} {self.method}{others}"
 
 
@@ -98,6 +99,12 @@ class Layout:
         if self.granularity == "group":
             return v.view(self.rows, self.per_row).amax(1)
         return v.expand(self.groups, 1).repeat_interleave(self.rows // self.groups, 0)[:, 0]
+
+    def groups_at(self, column: int) -> Tensor:
+        """The groups that a column's weights are in, in the order of the rows."""
+        if self.granularity != "group":
+            return torch.arange(self.groups)
+        return torch.arange(self.rows) * self.per_row + column // self.size
 
     def groups_of(self, v: Tensor) -> Tensor:
         """A value of each row [rows] as one of each group [G, 1]; the largest of a group's rows."""

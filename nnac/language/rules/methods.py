@@ -79,6 +79,12 @@ def _regularise(how: Any, w: Weights) -> tuple[str, str] | None:
     return None
 
 
+def _round(how: Any, w: Weights) -> tuple[str, str] | None:
+    if w.method is None:
+        return f"`{how.keyword}` has no levels to round real weights to", "choose an integer width, or `round none`"
+    return None
+
+
 def _harden(how: Any, w: Weights) -> tuple[str, str] | None:
     if w.method is None:
         return "there is nothing to harden real weights to", "choose an integer width, or `harden none`"
@@ -111,7 +117,7 @@ def _codec(codec: str, w: Weights) -> tuple[str, str] | None:
 
 
 CLASHES: tuple[tuple[str, Callable[[Any, Weights], tuple[str, str] | None]], ...] = (
-    ("regularise", _regularise), ("harden", _harden), ("sparsity", _sparsity), ("codec", _codec))
+    ("round", _round), ("regularise", _regularise), ("harden", _harden), ("sparsity", _sparsity), ("codec", _codec))
 
 
 class PointlessCombination(Rule):
@@ -142,16 +148,17 @@ class PointlessCombination(Rule):
     def embeddings(self, r: Resolution) -> Iterator[Diagnostic]:
         """Settings of rules that were written for embeddings alone."""
         assert r.sites is not None and r.model is not None
-        for setting in ("weights", "codec", "sparsity"):
+        for setting in ("weights", "round", "codec", "sparsity"):
             for decided, sites, value in by_entry(r, setting, r.sites.leaves):
                 if decided is None or any(not r.model.layer_of(p).operator.by_index
                                           for p in r.sites.named(decided[1].mask)):
                     continue
                 if {"weights": lambda v: v.bits < 8, "codec": lambda v: v != "auto",
-                    "sparsity": lambda v: v is not None}[setting](value):
+                    "sparsity": lambda v: v is not None, "round": lambda v: v is not None}[setting](value):
+                    does = "has no product to keep" if setting == "round" else "makes them no shorter"
                     yield problem(self.code, place(r, decided),
                                   f"an embedding is kept as rows of integers, one read for each label: `{setting}` "
-                                  "makes them no shorter", where(r, sites),
+                                  f"{does}", where(r, sites),
                                   "leave it at `int8`, and save bytes elsewhere", severity="warning")
 
     @staticmethod

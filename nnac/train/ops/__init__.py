@@ -37,6 +37,19 @@ def numbers(x: Any) -> np.ndarray:
     return x.detach().to("cpu", torch.float64).numpy() if isinstance(x, Tensor) else np.asarray(x, np.float64)
 
 
+def valid(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The frames of [T, B, C] that lie within each row's length; all of them without lengths (or where lengths do not
+    belong to x)."""
+    if lengths is None or x.ndim != 3:
+        return x
+    return x[torch.arange(x.shape[0], device=x.device)[:, None] < lengths]
+
+
+def delayed(y: Tensor, first: Tensor) -> Tensor:
+    """[T, B, C] a frame later, ``first`` [B, C] before: the hidden states that meet a recurrent kernel."""
+    return torch.cat([first[None], y[:-1]])
+
+
 @frozen(eq=False)
 class Constants:
     """What a layer computes with: NumPy constants for the graph, and what is ready for kernels on its device."""
@@ -82,6 +95,16 @@ class Layer(nn.Module):
 
     def compressed_weights(self) -> Iterator[Slot]:
         """The weights that schedules act on, for `nnac.train.schedule.Compression`."""
+        return iter(())
+
+    def meets(
+        self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """What each compressed weight is multiplied with, real numbers [..., cols], by the name of its slot; nothing
+        for one that multiplies nothing.
+
+        xs, y  real inputs and output [T, B, ·]      before  the states before the first frame      lengths  as `reals`
+        """
         return iter(())
 
     def make_quantisers(self, make: MakeQuantiser) -> None:

@@ -15,7 +15,7 @@ from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, State, numbers
+from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, valid
 from nnac.train.ops._numbers import PRE_UNIT, Number, Put
 from nnac.train.schedule import Slot
 
@@ -53,6 +53,12 @@ class Recurrent(Layer):
     def compressed_weights(self) -> Iterator[Slot]:
         yield Slot.of_parameter(f"{self.node.path}.input", self.quantisers["ih_l0"], self.weight_ih_l0)
         yield Slot.of_parameter(f"{self.node.path}.recurrent", self.quantisers["hh_l0"], self.weight_hh_l0)
+
+    def meets(
+        self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        yield f"{self.node.path}.input", valid(xs[0], lengths)
+        yield f"{self.node.path}.recurrent", valid(delayed(y, before[self.node.states[0].name]), lengths)
 
     @property
     def _biases(self) -> tuple[Tensor, Tensor | None]:

@@ -14,7 +14,7 @@ from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, numbers
+from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, numbers, valid
 from nnac.train.schedule import Slot
 
 
@@ -34,6 +34,11 @@ class Linear(Layer):
 
     def compressed_weights(self) -> Iterator[Slot]:
         yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
+    def meets(
+        self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        yield f"{self.node.path}.weight", valid(xs[0], lengths)
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         codes, scale = self.quantiser(self.weight)

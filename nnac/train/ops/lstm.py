@@ -19,7 +19,7 @@ from nnac.train import kernels, lstm_parts
 from nnac.train.activation import UncalibratedError
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, State, numbers
+from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, valid
 from nnac.train.schedule import Slot
 
 
@@ -87,6 +87,7 @@ class Lstm(Layer):
                     self.quantisers[f"l0{suffix}"],
                     partial(self._shared, suffix),
                     partial(self._take, suffix),
+                    partial(self._columns, suffix),
                 )
             else:
                 for name, kernel in (("ih", "input"), ("hh", "recurrent")):
@@ -97,6 +98,39 @@ class Lstm(Layer):
         """Both kernels side by side, in units of one accumulator: what the shared quantiser sees."""
         w_x, w_h, _ = self._weights(suffix)
         return torch.cat([w_x * (self.ratio if ratio is None else ratio), w_h], 1)
+
+    def _columns(self, suffix: str) -> Tensor:
+        """What each column of `_shared` is its weight times."""
+        w_x, w_h, _ = self._weights(suffix)
+        return torch.cat([w_x.new_full((w_x.shape[1],), self.ratio), w_h.new_ones(w_h.shape[1])])
+
+    def meets(
+        self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        for (prefix, suffix), made in zip(self.directions, y.chunk(len(self.directions), -1), strict=True):
+            base, backwards = f"{self.node.path}.{prefix}", prefix == "backward."
+            x, made = (reverse(v, lengths) if backwards else v for v in (xs[0], made))
+            first, cell = (before[base + s] for s in ("hidden", "cell"))
+            if backwards:
+                first, cell = torch.zeros_like(first), torch.zeros_like(cell)
+            hidden = delayed(made, first)
+            if self.variant == "acc32":
+                yield f"{base}input | recurrent", valid(torch.cat([x, hidden], -1), lengths)
+            else:
+                yield f"{base}input", valid(x, lengths)
+                yield f"{base}recurrent", valid(hidden, lengths)
+            if self.project:
+                yield f"{base}project", valid(self._cells(suffix, x, hidden, cell), lengths)
+
+    def _cells(self, suffix: str, x: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+        """What the cells give before the projection, [T, B, cells], from all inputs and the hidden states before."""
+        w_x, w_h, bias = self._weights(suffix)
+        outputs = []
+        for gates in nn.functional.linear(x, w_x, bias) + nn.functional.linear(hidden, w_h):
+            i, f, g, o = gates.chunk(4, -1)
+            cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+            outputs.append(o.sigmoid() * cell.tanh())
+        return torch.stack(outputs)
 
     def _take(self, suffix: str, both: Tensor) -> None:
         w_x, w_h, _ = self._weights(suffix)

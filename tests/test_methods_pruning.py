@@ -11,24 +11,47 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 
-from nnac.compression._pruning import Blocks, magnitudes, n_of_m, sense, sensing_matrix, shrink, sparse_code
+from nnac.compression._feedback import output_error
+from nnac.compression._masks import Event
+from nnac.compression._pruning import (
+    Blocks,
+    fresh_seed,
+    magnitudes,
+    n_of_m,
+    recovered,
+    sense,
+    sensing_matrix,
+    shrink,
+    sparse_code,
+)
 from nnac.train.clock import Clock
 from nnac.train.quantiser import WeightQuantiser
 from nnac.units import Moment
 from tests.methods import make, settings, weights
 
-GRADUAL = ("csp", "magnitude", "narang")
+RANDOM = {"measurements": "random", "columns": 16, "iterations": 9}
+GRADUAL = ("csp", "csp at random", "magnitude", "narang", "obs", "wanda")
 
 
 def gradual(keyword, target=0.75, to=20.0, **others):
-    extra = {"columns": 16, "iterations": 9} if keyword == "csp" else {}
+    keyword, _, random = keyword.partition(" at ")
+    extra = RANDOM if random else {}
     return make(keyword, target=target, **{"from": Moment(4.0), "to": Moment(to), "every": Moment(4.0), **extra,
                                            **others})
+
+
+def gram(cols, seed=0, samples=400):
+    """Of inputs that hang together."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, cols, generator=g) @ torch.randn(cols, cols, generator=g) * torch.rand(cols, generator=g)
+    return x.T @ x / samples
 
 
 def history(method, w, steps=24):
     """The masks of a training in which weights drift."""
     q = WeightQuantiser(settings("minmax", sparsity=method), w)
+    if q.wants_inputs:
+        q.meet(gram(w.shape[1]))
     masks = []
     for step in range(1, steps + 1):
         w.add_(torch.randn(w.shape, generator=torch.Generator().manual_seed(step)) * 0.01)
@@ -45,7 +68,8 @@ def test_the_target_is_met_within_one_block(keyword, block, along, target):
     w = weights(64, 50)
     masks = history(gradual(keyword, target, block=block, along=along), w)
     dead = [int((~m).sum()) for m in masks]
-    assert abs(dead[19] - target * w.numel()) <= block and dead[-1] == dead[19]
+    off = block if keyword != "obs" else 10 * block        # of every block of columns, each to within a run
+    assert abs(dead[19] - target * w.numel()) <= off and dead[-1] == dead[19]
     assert dead[2] == 0 and 0 <= dead[7] < dead[19]
     alive = Blocks(64, 50, block, along, 4)
     whole = alive.sums(masks[-1].float())
@@ -119,7 +143,7 @@ def test_narang_kills_below_a_share_of_the_magnitude_that_would_meet_the_target(
     means = w.abs().reshape(16, -1, block).mean(-1)
     final = means.flatten().sort().values[round(0.6 * means.numel())]
     m = make("narang", target=0.6, to=Moment(40.0), block=block)
-    mask = m.choose(w, torch.ones(16, 20, dtype=torch.bool), Clock(round(40 * progress)), torch.zeros(1))
+    mask = m.choose(w, torch.ones(16, 20, dtype=torch.bool), Event(Clock(round(40 * progress)), torch.zeros(1)))
     assert torch.equal(mask[:, ::block], means >= first * final) and not mask.all()
 
 
@@ -247,13 +271,13 @@ def test_bisection_finds_the_share():
 def test_csp_keeps_more_of_the_weights_than_chance():
     w = weights(64, 64)
     kept = {}
-    for keyword in ("csp", "magnitude"):
+    for keyword in ("csp at random", "magnitude"):
         v = w.clone()
         q = WeightQuantiser(settings("minmax", sparsity=gradual(keyword, 0.8, to=4.0)), v)
         q.on_step(4, v)
         kept[keyword] = float(v.norm() / w.norm())
     chance = 0.2**0.5
-    assert chance + 0.2 < kept["csp"] <= kept["magnitude"]
+    assert chance + 0.2 < kept["csp at random"] <= kept["magnitude"]
 
 
 @pytest.mark.parametrize("cols", [32, 40])                # pieces of 16: the last one of 40 is half empty
@@ -261,12 +285,12 @@ def test_csp_keeps_more_of_the_weights_than_chance():
 def test_what_the_sensing_finds_lives_then_the_largest(cols, first, last):
     """At the second event too, where some weights are dead: the answer's weights by size, then those it left out by
     |w|."""
-    m = make("csp", target=1.0 - 1e-3, columns=16, iterations=9)
-    w, phi = weights(24, cols), sensing_matrix(8, 16, 0)
+    m = make("csp", target=1.0 - 1e-3, **RANDOM)
+    w, phi = weights(24, cols), sensing_matrix(8, 16, fresh_seed(0, "k", 99))
     mask, memory, strength = torch.ones(24, cols, dtype=torch.bool), torch.zeros(1, dtype=torch.float64), None
     for share in (first, last):
         object.__setattr__(m, "target", share)
-        chosen = m.choose(w, mask, Clock(99, 100), memory)
+        chosen = m.choose(w, mask, Event(Clock(99, 100), memory, kernel="k"))
         pieces = torch.nn.functional.pad(w * mask, (0, -cols % 16)).reshape(-1, 16)
         wanted = 1 - (1 - share) * w.numel() / pieces.numel()
         code, strength = sparse_code(pieces, phi, wanted, 9, 1, True, strength)
@@ -280,11 +304,93 @@ def test_what_the_sensing_finds_lives_then_the_largest(cols, first, last):
 
 def test_sensing_nothing_still_meets_the_share():
     w, mask = torch.zeros(8, 16), torch.ones(8, 16, dtype=torch.bool)
-    assert int(make("csp", target=0.5, columns=16).choose(w, mask, Clock(99, 100), torch.zeros(1)).sum()) == 64
+    for arguments in ({}, RANDOM):
+        _, live = make("csp", target=0.5, **arguments).prune(w, mask, Event(Clock(99, 100), torch.zeros(1)))
+        assert int(live.sum()) == 64
 
 
-def test_the_sensing_matrix_is_fixed_by_its_seed():
+def test_the_sensing_matrix_is_fixed_by_its_seed_and_treats_all_columns_alike():
     assert torch.equal(sensing_matrix(8, 16, 5), sensing_matrix(8, 16, 5))
     assert not torch.equal(sensing_matrix(8, 16, 5), sensing_matrix(8, 16, 6))
     phi = sensing_matrix(256, 512, 0)
     assert float(phi.var()) == pytest.approx(1 / 256, rel=0.02)
+    assert (phi.norm(dim=0) - 1).abs().max() < 1e-6
+
+
+def test_random_measurements_are_drawn_anew_for_every_kernel_and_event():
+    seeds = {fresh_seed(0, kernel, step) for kernel in ("a 0", "a 1", "b 0") for step in (10, 20)}
+    assert len(seeds) == 6 and fresh_seed(0, "a 0", 10) in seeds and fresh_seed(1, "a 0", 10) not in seeds
+    w, mask = weights(32, 32), torch.ones(32, 32, dtype=torch.bool)
+    m = make("csp", target=0.7, **RANDOM)
+
+    def live(kernel, step):
+        return m.choose(w, mask, Event(Clock(step, 100), torch.zeros(1, dtype=torch.float64), kernel=kernel))
+
+    assert torch.equal(live("a", 99), live("a", 99))
+    assert not torch.equal(live("a", 99), live("b", 99)) and not torch.equal(live("a", 99), live("a", 98))
+
+
+# -------------------------------------------------------------------------------------------- by the kernel's inputs
+
+def by_size(share):
+    return lambda energy: energy >= energy.flatten().kthvalue(round(share * energy.numel())).values
+
+
+def test_inputs_that_do_not_hang_together_leave_the_strongest_as_they_are():
+    w, energies = weights(24, 40), torch.rand(40) + 0.1
+    x, live = recovered(w, torch.diag(energies), by_size(0.6), 8, 6)
+    assert torch.equal(live, by_size(0.6)(w.square() * energies))
+    assert (x - w * live).abs().max() < 1e-6
+
+
+def test_what_lives_is_the_least_squares_answer_of_its_row():
+    """The slow definition: normal equations on each row's support."""
+    w, g = weights(12, 24), gram(24)
+    x, live = recovered(w, g, by_size(0.6), 8, 60)
+    rms = g.diagonal().sqrt()
+    h = (g / (rms[:, None] * rms)).double() + 0.01 * torch.eye(24, dtype=torch.float64)
+    for r in range(12):
+        on = live[r].nonzero()[:, 0]
+        if len(on):
+            answer = torch.linalg.solve(h[on][:, on], h[on] @ (w[r] * rms).double())
+            assert (x[r, on] * rms[on] - answer).abs().max() < 1e-3
+    assert not x[~live].any()
+
+
+@pytest.mark.parametrize("keyword,least,most", [("csp", 0.0, 0.5), ("obs", 0.0, 0.5), ("wanda", 0.2, 1.0)])
+def test_the_output_is_damaged_less_than_by_magnitude(keyword, least, most):
+    w, g, errors = weights(64, 48), gram(48), {}
+    for name in (keyword, "magnitude"):
+        v = w.clone()
+        q = WeightQuantiser(settings("minmax", sparsity=gradual(name, 0.75, to=4.0)), v)
+        q.meet(g)
+        q.on_step(4, v)
+        assert float((v == 0).float().mean()) == pytest.approx(0.75, abs=1e-3)
+        errors[name] = float(output_error(v - w, g))
+    assert least < errors[keyword] / errors["magnitude"] < most
+
+
+def test_wanda_takes_the_weight_times_the_size_of_its_input():
+    w = torch.tensor([[3.0, 1.0], [-2.0, 1.5]])
+    event = Event(Clock(9, 10), torch.zeros(1), gram=torch.diag(torch.tensor([1.0, 9.0])))
+    x, live = make("wanda", target=0.5).prune(w, torch.ones(2, 2, dtype=torch.bool), event)
+    assert live.tolist() == [[False, True], [False, True]] or live.tolist() == [[True, False], [False, True]]
+    assert torch.equal(x, w)                               # 3, 3 | 2, 4.5: the first of the equals dies
+
+
+@pytest.mark.parametrize("keyword", ["csp", "obs", "wanda"])
+def test_a_share_of_every_run_is_n_of_m(keyword):
+    w = weights(16, 40)
+    q = WeightQuantiser(settings("minmax", sparsity=make(keyword, target=0.5, of=4, to=Moment(8.0), every=Moment(2.0))),
+                        w)
+    q.meet(gram(40))
+    for step in range(1, 9):
+        q.on_step(step, w)
+    assert (q.mask.view(16, 10, 4).sum(-1) == 2).all() and torch.equal(w != 0, q.mask)
+
+
+@pytest.mark.parametrize("arguments", [dict(columns=32), dict(measurements="random", refine=3),
+                                       dict(measurements="random", of=4), dict(block=16, of=4), dict(of=2, target=0.9)])
+def test_arguments_that_would_say_nothing_are_refused(arguments):
+    with pytest.raises(ValueError, match="`csp`"):
+        make("csp", **{"target": 0.5, **arguments})

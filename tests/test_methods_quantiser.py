@@ -98,7 +98,8 @@ COMPOSITIONS = {
                                        ramp=Span(Moment(0.1, "training"), Moment(0.5, "training")))},
     "hardened": {"harden": make("every", period=Moment(5.0), **{"from": Moment(0.25, "training")})},
     "pruned": {"sparsity": make("magnitude", target=0.6, to=Moment(2.0, "epochs"), every=Moment(4.0))},
-    "sensed": {"sparsity": make("csp", target=0.6, to=Moment(20.0), every=Moment(6.0), columns=16, iterations=9)},
+    "sensed": {"sparsity": make("csp", target=0.6, to=Moment(20.0), every=Moment(6.0), measurements="random",
+                                 columns=16, iterations=9)},
 }
 
 

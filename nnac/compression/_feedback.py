@@ -30,11 +30,12 @@ def output_error(change: Tensor, gram: Tensor) -> Tensor:
 
 
 def fed_back(w: Tensor, gram: Tensor, damp: float, settle: Callable[[Tensor, int], Tensor],
-             block: Callable[[Tensor, Tensor, Tensor], None] | None = None, by_energy: bool = True) -> Tensor:
+             block: Callable[[Tensor, Tensor, Tensor], None] | None = None, by_energy: bool = True,
+             width: int = BLOCK) -> Tensor:
     """``w`` [rows, cols] with every column settled and its error fed to those that follow.
 
     settle(column [rows], its number) -> what it becomes        gram  [cols, cols], not zero
-    block(columns [rows, b], their numbers [b], U_jj [b])  called before the columns of a block are settled
+    block(columns [rows, b], their numbers [b], U_jj [b])  called before the columns of a block of ``width`` are settled
     by_energy  columns of strong inputs first: they have the most followers to put them right (our choice, as GPTQ's
                ``act_order``); False: in their own order
     """
@@ -44,8 +45,8 @@ def fed_back(w: Tensor, gram: Tensor, damp: float, settle: Callable[[Tensor, int
     u = torch.linalg.cholesky(inverse, upper=True).float()
     rest, out = w.float()[:, order], torch.empty_like(w, dtype=torch.float32)
     numbers = order.tolist()
-    for first in range(0, len(numbers), BLOCK):
-        last = min(first + BLOCK, len(numbers))
+    for first in range(0, len(numbers), width):
+        last = min(first + width, len(numbers))
         part, errors = rest[:, first:last].clone(), torch.empty_like(rest[:, first:last])
         if block is not None:
             block(part, order[first:last], u.diagonal()[first:last])

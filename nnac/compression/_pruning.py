@@ -7,8 +7,11 @@ weight word, which is skipped).
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -83,20 +86,35 @@ class Blocks:
         scores [lines, runs]; blocks that are dead in ``mask`` stay dead: masks only ever shrink.  Equal scores die in
         order of place.
         """
+        wanted = round(share * self.rows * self.cols)
+        if self.block == 1:                                # all alike in size: a selection, thrice as fast as sorting
+            turned = self.turn(mask)
+            scores = torch.where(turned, scores, -1.0).reshape(-1)
+            live = turned.reshape(-1).clone()
+            if wanted:
+                bound = scores.kthvalue(wanted).values
+                live &= scores >= bound
+                equal = (scores == bound).nonzero()[:, 0]
+                live[equal[: wanted - int((scores < bound).sum())]] = False
+            return self.back(live.view(self.lines)).contiguous() & mask
         alive = self.sums(mask.float()) > 0
         scores = torch.where(alive, scores.double(), -1.0).reshape(-1)
         order = scores.argsort(stable=True)
         dead_after = self.sizes(scores).reshape(-1)[order].cumsum(0)
-        wanted = round(share * self.rows * self.cols)
         kill = int(torch.searchsorted(dead_after, torch.tensor(wanted, device=scores.device), right=True))
         live = alive.reshape(-1).clone()
         live[order[:kill]] = False
         return self.spread(live.view(self.lines[0], self.runs)) & mask
 
 
+def means(v: Tensor, blocks: Blocks) -> Tensor:
+    """The mean over each block, [lines, runs]."""
+    return blocks.turn(v) if blocks.block == 1 else blocks.sums(v) / blocks.sizes(v)
+
+
 def magnitudes(w: Tensor, blocks: Blocks) -> Tensor:
     """Mean |w| of each block."""
-    return blocks.sums(w.abs()) / blocks.sizes(w)
+    return means(w.abs(), blocks)
 
 
 def n_of_m(w: Tensor, n: int, m: int) -> Tensor:
@@ -112,10 +130,17 @@ def n_of_m(w: Tensor, n: int, m: int) -> Tensor:
 # --------------------------------------------------------------------------------------------- compressed sensing (CSP)
 
 def sensing_matrix(measurements: int, length: int, seed: int) -> Tensor:
-    """Gaussian, N(0, 1/measurements), float32 [measurements, length]; the same for a seed on every machine and
-    device."""
+    """Gaussian with columns of length one, float32 [measurements, length]; the same for a seed on every machine and
+    device.  Columns of unlike length would decide themselves who lives (measured: survivors of a column follow its
+    norm)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(measurements, length, generator=generator) / measurements**0.5
+    phi = torch.randn(measurements, length, generator=generator, dtype=torch.float64)
+    return (phi / phi.norm(dim=0).clamp_min(1e-30)).float()
+
+
+def fresh_seed(seed: int, kernel: str, step: int) -> int:
+    """The seed of what is drawn anew for each kernel and event."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(kernel.encode()), step]).generate_state(1)[0])
 
 
 def shrink(v: Tensor, threshold: Tensor | float, block: int = 1) -> Tensor:
@@ -174,3 +199,39 @@ def sparse_code(w: Tensor, phi: Tensor, share: float, iterations: int, block: in
         near = 2.0 if strength else 16.0                   # from a good guess the answer is near
         trial = min(max((low * high) ** 0.5, trial / near), trial * near)
     return best[1], best[2]
+
+
+def recovered(w: Tensor, gram: Tensor, keep: Callable[[Tensor], Tensor], iterations: int, refine: int,
+              damp: float = 0.01) -> tuple[Tensor, Tensor]:
+    """The sparse kernel whose output on the layer's own inputs is nearest to ``w``'s, and its mask: least
+    ``E |(w - x) inputs|^2`` by iterative hard thresholding, then the living by conjugate gradients.
+
+    w [rows, cols], gram ``E[x x^T]`` [cols, cols]     keep(energy [rows, cols]) -> mask of the strongest
+    Measured in units of each input's root mean square, so that |w|^2 is what a weight's death costs to first order
+    (Wanda's score); ``damp`` of it is added.  ``gram`` diagonal: the largest by that score, unchanged (tested).
+    Source: background (iterative hard thresholding, Blumensath & Davies 2009; measurements that are the layer's inputs:
+    Net-Trim, arXiv 1611.05162, by l1); its place in CSP: docs/methods.md §4, a reconstruction.
+    """
+    rms = gram.diagonal().clamp_min(1e-8 * float(gram.diagonal().mean()) + 1e-30).sqrt()
+    g = gram / (rms[:, None] * rms)
+    g = (g + damp * torch.eye(len(g), device=g.device)).float()
+    rate = 1.0 / float(torch.linalg.eigvalsh(g.double())[-1])
+    u = w.float() * rms
+    pull = u @ g * rate
+    mask = keep(u.square())
+    x = u * mask
+    for _ in range(iterations):
+        z = torch.addmm(x + pull, x, g, alpha=-rate)
+        mask = keep(z.square())
+        x = z * mask
+    residual = (pull / rate - x @ g) * mask                  # conjugate gradients on the support, every row for itself
+    step, energy = residual.clone(), residual.square().sum(1, keepdim=True)
+    for _ in range(refine):
+        moved = (step @ g) * mask
+        length = energy / (step * moved).sum(1, keepdim=True).clamp_min(1e-30)
+        x.addcmul_(step, length)
+        residual.addcmul_(moved, length, value=-1)
+        now = residual.square().sum(1, keepdim=True)
+        step = residual + step * (now / energy.clamp_min(1e-30))
+        energy = now
+    return x / rms, mask

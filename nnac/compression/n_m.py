@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
-from nnac.compression._masks import SparsityRule
+from nnac.compression._masks import Event, SparsityRule
 from nnac.compression.base import Method, argument, method
 from nnac.units import Moment
 
@@ -37,7 +37,7 @@ class NOfM(SparsityRule, Method):
         """At the first moment, and every period after it."""
         return clock.step == max(1, clock.at(self.from_)) or clock.every(self.every, self.from_)
 
-    def choose(self, w: Tensor, mask: Tensor, clock: Any, memory: Tensor, gates: int = 1) -> Tensor:
+    def choose(self, w: Tensor, mask: Tensor, event: Event) -> Tensor:
         """The n largest of each run, from all weights: a dead one may live again, as the share is fixed."""
         from nnac.compression._pruning import n_of_m
 

@@ -480,9 +480,9 @@ class GraphModule(nn.Module):
                                   CalibrationWarning, stacklevel=3)
             for slot in slots:
                 slot.quantiser.restart(slot.read())
-                self._round(slot, layer, alike)
+                self._fit(slot, layer, alike)
 
-    def _round(self, slot: Slot, layer: Layer, alike: bool) -> None:
+    def _fit(self, slot: Slot, layer: Layer, alike: bool) -> None:
         if not slot.quantiser.wants_inputs or operator(layer.node.op).by_index:
             return
         met = self._met.get(slot.name)

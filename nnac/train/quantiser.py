@@ -20,6 +20,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, largest, over
+from nnac.compression._masks import Event
 from nnac.train.clock import Clock
 from nnac.train.settings import Layout, Settings
 
@@ -152,7 +153,9 @@ class WeightQuantiser(_Scheduled):
     @property
     def wants_inputs(self) -> bool:
         """Whether something here asks what the matrix is multiplied with."""
-        return self.settings.method is not None and self.settings.round is not None
+        rounds = self.settings.method is not None and self.settings.round is not None
+        return rounds or (self.settings.sparsity is not None
+                          and self.settings.sparsity.needs_inputs)  # type: ignore[attr-defined]
 
     def meet(self, gram: Tensor) -> None:
         """What the matrix is multiplied with: ``E[x x^T]`` [cols, cols] of its inputs x, as calibration saw them."""
@@ -163,7 +166,7 @@ class WeightQuantiser(_Scheduled):
         """``w`` on its levels, by the method of ``round``: what training starts from.  ``w`` itself where the policy
         says none, or nothing was met.  unit  as in `forward`"""
         how: Any = self.settings.round
-        if not self.wants_inputs or not self.inputs.any() or self.frozen:
+        if how is None or self.settings.method is None or not self.inputs.any() or self.frozen:
             return w
         grid, _ = self._on(self.grid(w), unit)
         if isinstance(grid, Codebook):
@@ -302,12 +305,18 @@ class WeightQuantiser(_Scheduled):
         sparsity: Any = s.sparsity
         if sparsity is not None and sparsity.due(self.clock):
             assert self.mask is not None
-            parts = zip(w.detach().float().split(self.kernels, 1), self.mask.split(self.kernels, 1),
-                        self.memory.split(1), strict=True)
-            self.mask = torch.cat([sparsity.choose(part, mask, self.clock, memory, s.gates)
-                                   for part, mask, memory in parts], 1)
-            if sparsity.monotone and self.mask is not None:
-                w.mul_(self.mask)
+            pieces, masks, left = [], [], 0
+            for number, part in enumerate(w.detach().float().split(self.kernels, 1)):
+                right = left + part.shape[1]
+                gram = self.inputs[left:right, left:right] if self.inputs.any() else None
+                event = Event(self.clock, self.memory[number: number + 1], s.gates, gram, f"{self.name} {number}")
+                piece, mask = sparsity.prune(part, self.mask[:, left:right], event)
+                pieces.append(piece)
+                masks.append(mask)
+                left = right
+            self.mask = torch.cat(masks, 1)
+            if sparsity.monotone:
+                w.copy_(torch.cat(pieces, 1) * self.mask)
                 changed = True
         if s.method is None:
             return changed

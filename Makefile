@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -99,6 +99,9 @@ bench-train: setup         ## the exact LSTM against torch.nn.LSTM, integers com
 bench-sparse: setup        ## sparse layers by GraphBLAS, torch and scipy against dense; the machine's sparse streams; the Graph Challenge
 	$(BIN)/pip install --quiet -e ".[graphblas,images]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_sparse --plot results/sparse_layers.svg
+
+bench-methods: $(RUNS)/corpus/train.json   ## compression methods, each where it acts: damage, events, slopes, pulls, bytes (20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_methods --float demo --corpus $(RUNS)/corpus
 
 bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/float.nnc --corpus $(RUNS)/corpus --runs $(RUNS)/aat

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnac.compression import find
-from nnac.compression._centroids import _points, lloyd, lloyd_max, optimal, squared_error
+from nnac.compression._centroids import lloyd, lloyd_max, optimal, squared_error, summary
 from nnac.compression._grids import Codebook, Uniform, snapped
 from nnac.compression._regularise import acosr, mracos
 from nnac.compression._statistics import least_squares_clip, percentile
@@ -144,7 +144,7 @@ def test_fewer_values_than_centroids_are_represented_exactly():
 def test_a_summary_is_coarse_neither_in_the_tails_nor_in_the_middle(values):
     """Cells no wider than two shares of the range, and (with values all different) no fuller than two shares of the
     count; 64 values stay."""
-    points, counts = _points(values, 64)
+    points, counts = summary(values, 64)
     assert len(points) <= 64 and counts.sum() == len(values) and (points * counts).sum() == pytest.approx(values.sum())
     if len(np.unique(values)) <= 64:
         assert np.array_equal(points, np.arange(64)) and set(counts) == {len(values) / 64}

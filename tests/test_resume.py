@@ -50,13 +50,14 @@ def spelled(keyword, group):
 
 
 SCHEDULES = {
-    "": "", "mracos": "regularise mracos(strength=1e-2, ramp=0..4 steps)", "acosr": "regularise acosr(strength=1e-2)",
+    "": "", "mracos": "regularise mracos(pull=50%, ramp=0..4 steps)", "acosr": "regularise acosr(strength=1e-2)",
     "harden": "harden every(2 steps)", "magnitude": "sparsity magnitude(50%, from=1 steps, to=6 steps, every=2 steps)",
     "csp": "sparsity csp(50%, block=8, from=1 steps, to=6 steps, every=2 steps)",
     "narang": "sparsity narang(50%, from=1 steps, to=6 steps, every=1 steps)",
     "n_m": "sparsity n_m(2, 4, every=2 steps)",
     "obs": "sparsity obs(50%, of=4, from=1 steps, to=6 steps, every=2 steps)",
     "wanda": "sparsity wanda(50%, from=1 steps, to=6 steps, every=2 steps)", "gptq": "round gptq",
+    "rate": "regularise rate(pull=50%)",
 }
 
 

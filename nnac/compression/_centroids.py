@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 
 
-def _points(values: NDArray, bins: int) -> tuple[Vector, Vector]:
+def summary(values: NDArray, bins: int = 1024) -> tuple[Vector, Vector]:
     """At most ``bins`` weighted points: the distinct values themselves, or the means of cells, half of them of equal
     width, half of equal count, so that neither tails nor the middle are coarse."""
     distinct, counts = np.unique(np.asarray(values, np.float64).ravel(), return_counts=True)
@@ -85,6 +85,6 @@ def lloyd_max(values: NDArray, k: int, iterations: int = 50, bins: int = 1024) -
     """
     values = np.asarray(values, np.float64).ravel()
     values = values if len(values) else np.zeros(1)
-    points, weights = _points(values, bins)
+    points, weights = summary(values, bins)
     c = lloyd(values, optimal(points, weights, k), iterations)
     return np.concatenate([c, np.full(k - len(c), c[-1])])

@@ -25,11 +25,16 @@ class MuLaw(Form):
 
     mu: float | None = argument("number", default=None, low=1e-3, high=1e6, positional=True, optional=True,
                                 doc="curvature; towards 0 it is linear; none: the best for the float weights")
-    learned: bool = argument("boolean", default=False, doc="training adjusts the curvature as well as the size")
+    learned: bool = argument("boolean", default=True,
+                             doc="training adjusts the curvature and each centroid's place, as well as the size")
 
     def expand(self, g: Tensor, mu: Tensor) -> Tensor:
         """``F^-1(g) = sgn(g) ((1 + mu)^|g| - 1) / mu``: from companded space, g in [-1, 1], to the weights' own."""
         return g.sign() * ((1 + mu) ** g.abs() - 1) / mu
+
+    def rise(self, g: Tensor, mu: Tensor) -> Tensor:
+        """``d F^-1(g) / dg``."""
+        return (1 + mu) ** g.abs() * (1 + mu).log() / mu
 
     def slope(self, g: Tensor, mu: Tensor) -> Tensor:
         """``d F^-1(g) / d ln mu``."""

@@ -9,6 +9,7 @@ one accumulator.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,6 +86,14 @@ class Uniform:
         q = q.mul_(0.5).floor_().mul_(2).add_(1) if self.odd else q.round_()
         q = q.clamp_(-self.top, self.top)
         return q if isinstance(self.multiple, int) and self.multiple == 1 else q.mul_(self.multiple)
+
+    def bracket(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes below and above each ``u`` [G, n] (code units); the two outermost for what lies outside."""
+        wide = 2 if self.odd else 1
+        q = u / self.multiple
+        low = ((q - 1) / 2).floor() * 2 + 1 if self.odd else q.floor()
+        low = low.clamp(-self.top, self.top - wide)
+        return low * self.multiple, (low + wide) * self.multiple
 
     def inside(self, x: Tensor) -> Tensor:
         """Which weights lie within the outermost levels."""
@@ -183,6 +192,39 @@ def snapped(centroids: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     return (centroids / unit).round().float(), unit.float()
 
 
+def fitted_integers(centroids: Tensor, points: Tensor, mass: Tensor, bits: int = 8,
+                    candidates: int = 96) -> tuple[Tensor, Tensor]:
+    """Centroids [K] as integers of at most ``bits`` bits on the unit of least squared error over weighted points:
+    (codes float32 [K], unit [1]).
+
+    points, mass [n], float64.  Tried are even fractions of the unit that puts the outermost centroid at the end of the
+    range, down to a quarter of it, where the outermost saturate; for each the integers are the rounded means of what is
+    nearest to them.  Never worse than `snapped` (it is the first candidate).  Source: our choice.
+    """
+    top = largest(bits)
+    codes, unit = snapped(centroids, bits)
+    whole = float(unit)
+
+    def near(levels: Tensor) -> Tensor:
+        return torch.searchsorted((levels[1:] + levels[:-1]) / 2, points, right=True)
+
+    def error(levels: Tensor) -> float:
+        return float((mass * (points - levels[near(levels)]).square()).sum())
+
+    best, least = (codes, whole), error(codes.double() * whole)
+    for k in range(candidates):
+        step = whole * (1 - 0.75 * k / candidates)
+        q = (centroids.double() / step).round().clamp_(-top, top)
+        for _ in range(3):
+            if (e := error(q * step)) < least:
+                best, least = (q.float(), step), e
+            at = near(q * step)
+            weight = torch.zeros_like(q).index_add_(0, at, mass)
+            mean = torch.zeros_like(q).index_add_(0, at, mass * points) / weight.clamp_min(1e-300)
+            q = torch.where(weight > 0, (mean / step).round().clamp_(-top, top), q).sort().values
+    return best[0], torch.full_like(unit, best[1])
+
+
 # ------------------------------------------------------------------------------------------------------------ gradients
 
 class _Exact(torch.autograd.Function):
@@ -197,36 +239,35 @@ class _Exact(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None, size: Tensor | None,
-                factor: float,
-                shape: Tensor | None, shape_gradient: Tensor | None) -> Tensor:
+                factor: float, back: Any, *shapes: Tensor) -> Tensor:
         learns = size is not None and size.requires_grad
-        ctx.factor = factor
-        ctx.save_for_backward(unit, slope, *((x, codes, size) if learns else (None, None, None)), shape_gradient)
+        ctx.factor, ctx.back = factor, back
+        ctx.save_for_backward(unit, slope, *((x, codes, size) if learns else (None, None, None)))
         return codes.view_as(codes)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        unit, slope, x, codes, size, shape_gradient = ctx.saved_tensors
+        unit, slope, x, codes, size = ctx.saved_tensors
         gx = g / unit
         if slope is not None:
             gx = gx * slope
-        g_size = g_shape = None
+        g_size = None
         if size is not None and ctx.needs_input_grad[4]:
             u = x / unit if slope is None else (x / unit) * slope
             g_size = (g * (codes - u)).sum(1) / size * ctx.factor
-        if shape_gradient is not None and ctx.needs_input_grad[6]:
-            g_shape = (g * shape_gradient).sum().reshape(1)
-        return gx, None, None, None, g_size, None, g_shape, None
+        g_shapes = ctx.back(g) if any(ctx.needs_input_grad[7:]) else (None,) * (len(ctx.needs_input_grad) - 7)
+        return gx, None, None, None, g_size, None, None, *g_shapes
 
 
 def exact(x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None = None, size: Tensor | None = None,
-          factor: float = 1.0,
-          shape: Tensor | None = None, shape_gradient: Tensor | None = None) -> Tensor:
+          factor: float = 1.0, shapes: tuple[Tensor, ...] = (),
+          back: Callable[[Tensor], tuple[Tensor, ...]] | None = None) -> Tensor:
     """``codes``, exactly, with the gradient of ``w_hat / unit`` to the weights and to what is learned.
 
     x [G, n] weights      codes [G, n]      unit [G, 1]
     slope  d w_hat / d x, [G, n], bool or real; None: 1 everywhere
-    size [G] the learned size (its gradient times ``factor``); shape [1] a learned shape, with ``shape_gradient`` [G, n]
-    = d codes / d shape The codes carry the whole gradient: a unit is a constant to whoever multiplies with it.
+    size [G] the learned size (its gradient times ``factor``)
+    shapes  what else is learned; back(gradient of the codes [G, n]) gives theirs
+    The codes carry the whole gradient: a unit is a constant to whoever multiplies with it.
     """
-    return _Exact.apply(x, codes, unit, slope, size, factor, shape, shape_gradient)
+    return _Exact.apply(x, codes, unit, slope, size, factor, back, *shapes)

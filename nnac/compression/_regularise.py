@@ -55,6 +55,30 @@ def mracos(u: Tensor, centroids: Tensor, width_normalised: bool = True) -> tuple
             torch.where(outside, torch.where(below > 0, -1.0, 1.0) / end, slope))
 
 
+def bits(u: Tensor, grid: Any, live: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Information of each ``u`` [G, n] (units of the grid), in bits, under the histogram of all of them; (value, slope
+    by u).
+
+    Each is shared by the levels below and above it, linearly, so the mean is the entropy of that histogram, and the
+    slope its derivative times their number: that of an entropy by its probabilities is their logarithm, and a constant.
+    Beyond the outermost levels the slope is zero.
+    """
+    low, high = grid.bracket(u)
+    width = (high - low).clamp_min(1e-6)
+    place = (u - low) / width
+    t = place.clamp(0, 1)
+    first = int(grid.codes.min())
+    share = torch.ones_like(u) if live is None else live.to(u.dtype)
+    at = [(v - first).round().long() for v in (low, high)]
+    mass = torch.zeros(int(grid.codes.max()) - first + 1, dtype=torch.float64, device=u.device)
+    for k, part in zip(at, (1 - t, t), strict=True):
+        mass += torch.bincount(k.reshape(-1), (share * part).reshape(-1).double(), len(mass))
+    total = mass.sum().clamp_min(1e-30)
+    information = (-(mass / total).clamp_min(0.5 / float(total)).log2()).to(u.dtype)
+    below, above = (information[k] for k in at)
+    return below + (above - below) * t, (above - below) / width * ((place >= 0) & (place <= 1))
+
+
 class Mean(torch.autograd.Function):
     """The mean of ``function(u)`` over the live entries; keeps one tensor for the way back, not the graph of the
     formula."""

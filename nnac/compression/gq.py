@@ -14,6 +14,9 @@ from nnac.units import Change
 if TYPE_CHECKING:
     from torch import Tensor
 
+PLAY = 0.45                    # how far a centroid may leave its place in companded space, of the distance to the next
+GAIN = 4.0                     # of the parameter that moves it: its whole way is a few hundred steps of a usual rate
+
 
 @method("weights")
 @frozen
@@ -21,6 +24,9 @@ class Gq(WeightRule, Method):
     """GQ, a general quantiser without regulariser: soft assignment to self-adjusting centroids in mu-law space,
     annealed to hard.
 
+    The inverse temperature ends where every weight between the outermost centroids still has a slope of 0.147 or more
+    (4 per distance between centroids); then the assignment is hard, and its gradient passes straight through.  Colder,
+    weights freeze where they are (measured: at 10 half of them).
     Source: Zhen et al., SLT 2022, arXiv 2210.09188.  Seen: softmax annealing, mu-law-constrained centroids, no
     regulariser, bit depth per kernel, quantisation frequency.  Reconstruction: the formulas (docs/methods.md §2); mu,
     schedule and frequency defaults are our choice.
@@ -31,7 +37,7 @@ class Gq(WeightRule, Method):
 
     bits: int = argument("integer", low=1, high=8, positional=True, doc="width of an index: 2^bits centroids")
     space: Form = argument("form", default=MuLaw(), form="space", doc="space in which the centroids are uniform")
-    anneal: Form = argument("form", default=Exponential(Change(2.0, 300.0)), form="anneal",
+    anneal: Form = argument("form", default=Exponential(Change(1.0, 4.0)), form="anneal",
                             doc="inverse temperature of the soft assignment, per distance between centroids; hard when "
                             "it ends")
     frequency: int = argument("integer", default=1, low=1, high=100000,
@@ -40,13 +46,18 @@ class Gq(WeightRule, Method):
                          doc="integers that the centroids are rounded to")
 
     # ------------------------------------------------------------------------------------------------ behaviour
-    # w_hat = size * C / 127, with C the snapped codes of F^-1(uniform) (one table for the kernel) and a learned size
-    # for each group. Distances are measured in units of the region between the two bracketing centroids, so that one
-    # temperature hardens narrow regions near zero and wide ones outside at the same time; in the limit that is the
-    # nearest centroid, exactly.
+    # w_hat = size * C / 127, with C the snapped codes of F^-1(uniform + offsets) (one table for the kernel) and a
+    # learned size for each group. Distances are measured in units of the region between the two bracketing centroids,
+    # so that one temperature hardens narrow regions near zero and wide ones outside at the same time; in the limit that
+    # is the nearest centroid, exactly.
 
-    learned: ClassVar[tuple[str, ...]] = ("size", "curvature")
+    learned: ClassVar[tuple[str, ...]] = ("size", "curvature", "offsets")
     steady: ClassVar[bool] = True
+
+    @property
+    def top(self) -> int:
+        """The largest integer of a centroid."""
+        return 32767 if self.snap == "int16" else 127
 
     def levels(self, pruned: bool) -> int:
         """2^bits; with pruning one fewer, so that zero is among them and an index still has ``bits`` bits (1 bit
@@ -54,38 +65,61 @@ class Gq(WeightRule, Method):
         k = 1 << self.bits
         return k if not pruned else max(3, k - 1)
 
-    def table(self, curvature: Tensor, pruned: bool) -> tuple[Tensor, Tensor]:
-        """The integers of the centroids, float32 [1, K], and their slope by ``curvature`` = ln mu, in the same unit."""
+    def centroids(self, curvature: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The centroids before they are integers, in units of the size, and their slopes by ``curvature`` = ln mu and
+        by their own offset: float64 [K] each.
+
+        Centroid k stands at ``F^-1(g_k + d_k)``, g uniform in [-1, 1], ``d = PLAY * distance * tanh(GAIN * offset)``,
+        never beyond +-1: centroids move, but stay in order and within the space.  Of an odd number the middle one is
+        zero and stays.
+        """
         import torch
 
-        from nnac.compression._grids import largest
-
-        top = largest(16 if self.snap == "int16" else 8)
-        g = torch.linspace(-1, 1, self.levels(pruned), dtype=torch.float64, device=curvature.device)
+        k, space = len(offsets), self.space
+        g = torch.linspace(-1, 1, k, dtype=torch.float64, device=curvature.device)
         mu = curvature.detach().double().exp()
-        space: Any = self.space
-        slope = space.slope(g, mu) * top if space.learned else torch.zeros_like(g)
-        return (space.expand(g, mu) * top).round().float()[None], slope.float()[None]
+        if not space.learned:  # type: ignore[attr-defined]
+            zero = torch.zeros_like(g)
+            return space.expand(g, mu), zero, zero  # type: ignore[attr-defined]
+        bend = (GAIN * offsets.detach().double()).tanh()
+        if k % 2:
+            bend[k // 2] = 0.0
+        reach = PLAY * 2 / (k - 1)
+        at = g + reach * bend
+        free = at.abs() <= 1
+        if k % 2:
+            free[k // 2] = False
+        at = at.clamp(-1, 1)
+        moved = space.rise(at, mu) * (reach * GAIN * (1 - bend.square())) * free  # type: ignore[attr-defined]
+        return space.expand(at, mu), space.slope(at, mu), moved  # type: ignore[attr-defined]
+
+    def table(self, curvature: Tensor, offsets: Tensor) -> Tensor:
+        """The integers of the centroids, float32 [1, K]."""
+        return (self.centroids(curvature, offsets)[0] * self.top).round().float()[None]
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
-        """Size of each group and one curvature for all, by least squared error over a search (our choice)."""
+        """Size of each group and one curvature for all, by least squared error over a search, then each size by least
+        squares for what is nearest to its centroids, until nothing changes (our choice).  At one bit that is ``E|w|``,
+        the optimum."""
         import math
 
         import torch
 
         from nnac.compression._grids import SMALLEST_UNIT, Codebook
 
-        top = x.abs().amax(1, keepdim=True).clamp_min(SMALLEST_UNIT * 127)
+        least = SMALLEST_UNIT * 127
+        top = x.abs().amax(1, keepdim=True).clamp_min(least)
         sample = x if x.shape[1] <= 8192 else x[:, :: x.shape[1] // 8192]
         # rows that vote for the curvature
         keep = slice(None) if x.shape[0] <= 64 else slice(0, None, x.shape[0] // 64)
+        offsets = x.new_zeros(self.levels(live is not None))
 
         def search(rows: Tensor, top: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
-            codes, _ = self.table(curvature, live is not None)
+            codes = self.table(curvature, offsets)
             best, error = top.clone(), torch.full_like(top, math.inf)
             for k in range(24, 2, -1):
                 size = top * (k / 24)
-                grid = Codebook(size / codes.abs().max(), codes)
+                grid = Codebook(size / self.top, codes)
                 e = (grid.nearest(rows) * grid.unit - rows).square().sum(1, keepdim=True)
                 best, error = torch.where(e < error, size, best), torch.minimum(e, error)
             return best, error
@@ -95,13 +129,21 @@ class Gq(WeightRule, Method):
         errors = [search(sample[keep], top[keep], c)[1].sum()
                   for c in choices] if len(choices) > 1 else [torch.zeros(())]
         curvature = choices[min(range(len(choices)), key=lambda i: float(errors[i]))]
-        return {"size": search(sample, top, curvature)[0][:, 0], "curvature": curvature}
+        size, codes = search(sample, top, curvature)[0], self.table(curvature, offsets)
+        for _ in range(8):
+            q = Codebook(size / self.top, codes).nearest(x)
+            power = q.square().sum(1, keepdim=True)
+            better = torch.where(power > 0, self.top * (x * q).sum(1, keepdim=True) / power.clamp_min(1), size)
+            if torch.equal(better, size):
+                break
+            size = better.clamp_min(least)
+        return {"size": size[:, 0], "curvature": curvature, "offsets": offsets}
 
     def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         from nnac.compression._grids import SMALLEST_UNIT, Codebook
 
-        codes, _ = self.table(state["curvature"], live is not None)
-        return Codebook((state["size"].detach().abs()[:, None] / codes.abs().max()).clamp_min(SMALLEST_UNIT), codes)
+        codes = self.table(state["curvature"], state["offsets"])
+        return Codebook((state["size"].detach().abs()[:, None] / self.top).clamp_min(SMALLEST_UNIT), codes)
 
     def exact_at(self, clock: Any) -> bool:
         return self.anneal.value(clock) is None  # type: ignore[attr-defined]
@@ -113,22 +155,49 @@ class Gq(WeightRule, Method):
         if alpha is not None and clock is not None and clock.step % self.frequency:
             return x / grid.unit                           # a step on the raw weights
         x0 = x.detach()
-        codes, slope = (grid.nearest(x0), grid.inside(x0)) if alpha is None else bracketed(x0 / grid.unit, grid, alpha)
-        shape = state["curvature"] if self.space.learned else None  # type: ignore[attr-defined]
-        return exact(x, codes, grid.unit, slope, state["size"], shape=shape,
-                     shape_gradient=self._sensitivity(state, codes, grid) if
-                     shape is not None else None)
+        u = x0 / grid.unit
+        if alpha is None:
+            codes, slope = grid.nearest(x0), grid.inside(x0)
+        else:
+            codes, slope = bracketed(u, grid, alpha)
+        # as LSQ's: what one parameter gathers from thousands of weights would take the whole of a clipped gradient
+        factor = (x.shape[1] * grid.codes.shape[1]) ** -0.5
+        if not self.space.learned:  # type: ignore[attr-defined]
+            return exact(x, codes, grid.unit, slope, state["size"], factor)
 
-    def _sensitivity(self, state: State, codes: Tensor, grid: Any) -> Tensor:
-        """How each code moves with the curvature, its assignment held: interpolated between the centroids'."""
-        import torch
+        def back(g: Tensor) -> tuple[Tensor, Tensor]:
+            own_unit = state["size"].detach().abs()[:, None] / self.top
+            by_level = moved_by(g * (own_unit / grid.unit), u, codes, slope if alpha is not None else None, grid)
+            by_level *= factor * x.shape[0] ** -0.5
+            _, curve, own = self.centroids(state["curvature"], state["offsets"])
+            return ((by_level * curve).sum().reshape(1).float() * self.top, (by_level * own).float() * self.top)
 
-        _, slope = self.table(state["curvature"], grid.codes.shape[1] % 2 == 1)
-        at = (torch.searchsorted(grid.codes[0].contiguous(), codes.detach(), right=True) - 1).clamp_(0,
-            grid.codes.shape[1] - 2)
-        low, high = grid.codes[0][at], grid.codes[0][at + 1]
-        part = ((codes - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
-        return slope[0][at] * (1 - part) + slope[0][at + 1] * part
+        return exact(x, codes, grid.unit, slope, state["size"], factor, (state["curvature"], state["offsets"]), back)
+
+
+def moved_by(g: Tensor, u: Tensor, codes: Tensor, slope: Tensor | None, grid: Any) -> Tensor:
+    """The gradient by each level of the table, float64 [K], of ``sum(g * codes)``; ``slope`` = d codes / d u [G, n];
+    None: the assignment is hard.
+
+    A soft code between two levels is ``low + (high - low) s(t)``, t the place between them, so its derivatives are
+    ``(1 - s) - s' (1 - t)`` by the lower and ``s - s' t`` by the upper; beyond the outermost it is that one.  A hard
+    code moves as the level that it is.
+    """
+    import torch
+
+    from nnac.compression._grids import places
+
+    k = grid.codes.shape[1]
+    low, high = grid.bracket(u)
+    at = (places(grid.codes.contiguous(), u) - 1).clamp_(0, max(0, k - 2))
+    width = (high - low).clamp_min(1e-6)
+    t, s = ((u - low) / width).clamp(0, 1), ((codes - low) / width).clamp(0, 1)
+    to_low, to_high = (1 - s, s) if slope is None else ((1 - s) - slope * (1 - t), s - slope * t)
+    out = torch.zeros(k, dtype=torch.float64, device=g.device)
+    out += torch.bincount(at.reshape(-1), (g * to_low).reshape(-1).double(), k)
+    if k > 1:
+        out += torch.bincount((at + 1).reshape(-1), (g * to_high).reshape(-1).double(), k)
+    return out
 
 
 def bracketed(u: Tensor, grid: Any, alpha: float) -> tuple[Tensor, Tensor]:

@@ -51,8 +51,8 @@ class LloydMax(WeightRule, Method):
         import numpy as np
         import torch
 
-        from nnac.compression._centroids import lloyd, lloyd_max
-        from nnac.compression._grids import SMALLEST_UNIT, snapped
+        from nnac.compression._centroids import lloyd, lloyd_max, summary
+        from nnac.compression._grids import SMALLEST_UNIT, fitted_integers, snapped
 
         spread = self.spread(x, live)
         values = (x / spread)[live] if live is not None else x / spread
@@ -67,7 +67,13 @@ class LloydMax(WeightRule, Method):
                       self.iterations)
         if live is not None:
             c = np.sort(np.append(c, 0.0))
-        codes, unit = snapped(torch.from_numpy(np.ascontiguousarray(c)).to(x.device), 16 if self.snap == "int16" else 8)
+        wide, found = 16 if self.snap == "int16" else 8, torch.from_numpy(np.ascontiguousarray(c))
+        if live is None and len(y.ravel()):
+            points, mass = map(torch.from_numpy, summary(y))
+            codes, unit = fitted_integers(found, points, mass, wide)
+        else:                                              # zero is one of them, and stays where it is
+            codes, unit = snapped(found, wide)
+        codes, unit = codes.to(x.device), unit.to(x.device)
         return {"table": codes, "unit": (unit * spread[:, 0]).float().clamp_min(SMALLEST_UNIT)}
 
     def spread(self, x: Tensor, live: Tensor | None) -> Tensor:

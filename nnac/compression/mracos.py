@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from nnac.compression.base import Method, argument, method
-from nnac.units import Moment, Span
+from nnac.compression._pulls import Pull
+from nnac.compression.base import argument, method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @method("regularise")
 @frozen
-class Mracos(Method):
+class Mracos(Pull):
     """MRACos, multi-regional absolute cosine: pulls each weight to its nearest centroid, ``|sin(pi (w - c_k)/(c_k+1 -
     c_k))|``.
 
@@ -23,15 +23,8 @@ class Mracos(Method):
     Reconstruction: the formula (docs/methods.md §3), the ramp, the normalisation by the region's width.
     """
 
-    strength: float = argument("number", low=0.0, high=1e6, doc="factor of the term in the loss")
-    ramp: Span = argument("span", default=Span(Moment(0.0), Moment(0.0)),
-                          doc="the strength grows linearly from zero between these moments")
     width_normalised: bool = argument("boolean", default=True,
                                       doc="times the region's width: dense centroids do not dominate")
-
-    def strength_at(self, clock: Any) -> float:
-        """The factor now."""
-        return self.strength * clock.ramp(self.ramp)
 
     def penalty(self, w: Tensor, grid: Any, live: Tensor | None) -> Tensor:
         """Mean of ``r`` over the live weights.  w [G, n]."""

@@ -264,7 +264,7 @@ class PolicyTask:
         some = Sentences(train[:self.config.calibration], source.tokens, self.text)
         module.calibrate([(some.batch(rows).labels,) for rows in grouped(some.frames, BATCH)], alike=True)
         per_epoch = max(1, examples.labels // (self.config.batch_frames * self.config.shards))
-        return LmLearner(module, self.config.steps, per_epoch), examples, dev
+        return LmLearner(module, self.config.steps, per_epoch, self.config.learning_rate), examples, dev
 
     def finish(self, learner: LmLearner, examples: Sentences, report: dict[str, Any]) -> dict[str, Any]:
         source = load_float(self.float_path)

@@ -102,6 +102,11 @@ class Learner(Protocol):
         """Take back `tensors`."""
         ...
 
+    def gradient_ready(self) -> dict[str, Any]:
+        """Called before every optimiser step, with the gradient of all shards in the parameters; what it returns is
+        reported with the step."""
+        ...
+
     def before_step(self, step: int) -> None:
         """Schedules act here, after step - 1 and before ``step`` (called with ``steps`` at the end too)."""
         ...
@@ -119,6 +124,9 @@ class Unscheduled:
 
     def restore(self, tensors: Mapping[str, NDArray]) -> None:
         pass
+
+    def gradient_ready(self) -> dict[str, Any]:
+        return {}
 
     def before_step(self, step: int) -> None:
         pass
@@ -181,6 +189,7 @@ class Trainer:
             p.grad = part.view_as(p)
         self.average = [p.detach().clone() for p in self.parameters] if pace.ema else None
         self.step = 0
+        self.notes: dict[str, Any] = {}
         self._epoch: tuple[int, list] = (-1, [])
         self._epoch_sizes: list[int] = []
 
@@ -225,6 +234,7 @@ class Trainer:
         norm = float(self.gradient.norm())
         if not math.isfinite(norm):
             raise TrainingError(f"the gradient of step {self.step} is not finite: lower the learning rate")
+        self.notes = self.learner.gradient_ready()
         if norm > self.pace.clip:
             self.gradient.mul_(self.pace.clip / norm)
         for group in self.optimiser.param_groups:
@@ -389,7 +399,7 @@ def _steps(trainer: Trainer, rank: int, world: int, run: Run, dev: Any, part: Pa
             norm = trainer.update()
             loss, utterances, stop = sums.tolist()
             if rank == 0:
-                line = {"step": trainer.step, "loss": loss / utterances, "rate": rate, "gradient": norm}
+                line = {"step": trainer.step, "loss": loss / utterances, "rate": rate, "gradient": norm} | trainer.notes
                 if trainer.step % dev_every == 0 and trainer.step < pace.steps and not stop:
                     with trainer.averaged():
                         line["dev"] = learner.evaluate(dev)

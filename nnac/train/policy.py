@@ -70,10 +70,11 @@ class ModuleLearner:
     """A training module and its compression schedule: what policies of all families share.  A family adds its loss and
     its measure."""
 
-    def __init__(self, module: GraphModule, steps: int, steps_per_epoch: int) -> None:
+    def __init__(self, module: GraphModule, steps: int, steps_per_epoch: int,
+                 learning_rate: float | None = None) -> None:
         self.model, self.steps = module, steps
         self.named = dict(module.named_parameters())
-        self.compression = Compression(module, steps, steps_per_epoch)
+        self.compression = Compression(module, steps, steps_per_epoch, learning_rate)
 
     def tensors(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.model.state_dict().items() if k not in self.named and isinstance(v, Tensor)}
@@ -84,6 +85,10 @@ class ModuleLearner:
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
+
+    def gradient_ready(self) -> dict[str, Any]:
+        found = self.compression.weigh()
+        return {"pull": found} if found else {}
 
     def before_step(self, step: int) -> None:
         if step:
@@ -98,8 +103,8 @@ class PolicyLearner(ModuleLearner):
     model: Transducer
 
     def __init__(self, module: Transducer, steps: int, steps_per_epoch: int, teacher: nn.Module | None = None,
-                 distil: float = 0.0) -> None:
-        super().__init__(module, steps, steps_per_epoch)
+                 distil: float = 0.0, learning_rate: float | None = None) -> None:
+        super().__init__(module, steps, steps_per_epoch, learning_rate)
         self.teacher, self.distil = teacher, distil
 
     def loss(self, batch: Batch) -> tuple[Tensor, float]:
@@ -188,7 +193,9 @@ class PolicyTask:
         per_epoch = max(1, int(examples.frames.sum()) // (self.config.batch_frames * self.config.shards))
         dev = Heard(load_split(self.corpus, "dev").first(DEV_UTTERANCES), examples.normalisation, examples.tokens)
         teacher = recogniser.model.eval().requires_grad_(False) if self.config.distil else None
-        return PolicyLearner(module, self.config.steps, per_epoch, teacher, self.config.distil), examples, dev
+        learner = PolicyLearner(module, self.config.steps, per_epoch, teacher, self.config.distil,
+                                self.config.learning_rate)
+        return learner, examples, dev
 
     def finish(self, learner: PolicyLearner, examples: Examples, report: dict) -> dict:
         recogniser = load_recogniser(self.float_path)

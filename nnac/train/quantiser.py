@@ -12,6 +12,7 @@ changes is in the state_dict.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from nnac.compression._grids import SMALLEST_UNIT, Codebook, Grid, Uniform, larg
 from nnac.compression._masks import Event
 from nnac.train.clock import Clock
 from nnac.train.settings import Layout, Settings
+from nnac.units import UnitError
 
 if TYPE_CHECKING:
     from nnac.plan import Plan, SitePlan, Training
@@ -35,6 +37,7 @@ class _Scheduled(nn.Module):
 
     def __init__(self, training: Training | None) -> None:
         super().__init__()
+        self.rate = training.learning_rate if training else None
         self.clock = Clock(0, training.total if training else None, training.steps_per_epoch if training else None)
         self.register_buffer("time", torch.zeros(3, dtype=torch.int64))
         self._set_clock(self.clock)
@@ -44,8 +47,10 @@ class _Scheduled(nn.Module):
         self.time.copy_(torch.tensor([clock.step, -1 if clock.total is None else clock.total,
                                       -1 if clock.per_epoch is None else clock.per_epoch]))
 
-    def set_length(self, total: int | None, per_epoch: int | None = None) -> None:
-        """The length of training, for moments given as percentages or epochs; None keeps what is known."""
+    def set_length(self, total: int | None, per_epoch: int | None = None, rate: float | None = None) -> None:
+        """The length of training, for moments given as percentages or epochs, and the learning rate; None keeps what is
+        known."""
+        self.rate = self.rate if rate is None else rate
         self._set_clock(evolve(self.clock, total=self.clock.total if total is None else total,
                                per_epoch=self.clock.per_epoch if per_epoch is None else per_epoch))
 
@@ -53,6 +58,14 @@ class _Scheduled(nn.Module):
         super()._load_from_state_dict(*args)
         step, total, per_epoch = self.time.tolist()
         self.clock = Clock(step, None if total < 0 else total, None if per_epoch < 0 else per_epoch)
+
+
+WEIGHED = 4                    # steps over which the gradient of the task is looked at (our choice)
+WEAK = 0.03                    # of the task's gradient: what pulls less does nothing in a training (measured)
+
+
+class ScheduleWarning(UserWarning):
+    """What a policy asks of training does nothing, or is undone, at the learning rate and the gradients there are."""
 
 
 class WeightQuantiser(_Scheduled):
@@ -70,6 +83,8 @@ class WeightQuantiser(_Scheduled):
     memory: Tensor
     inputs: Tensor
     flags: Tensor
+    pulled: Tensor
+    hardening: Tensor
     frozen_unit: Tensor
     frozen_codes: Tensor | None
 
@@ -88,6 +103,11 @@ class WeightQuantiser(_Scheduled):
             self.register_buffer("memory", torch.zeros(len(self.kernels), dtype=torch.float64))
         else:
             self.mask = None
+        if settings.regularise is not None:
+            # sum over the steps weighed of the task gradient's mean square, their number, the strength settled
+            self.register_buffer("pulled", torch.zeros(3, dtype=torch.float64))
+        if settings.harden is not None:
+            self.register_buffer("hardening", torch.zeros(1, dtype=torch.float64))   # mean spacing at the first step
         self.register_buffer("inputs", torch.zeros(0, 0, device=w.device))       # see `meet`
         self.register_buffer("flags", torch.zeros(2, dtype=torch.bool))          # started, frozen
         self.started = self.frozen = False
@@ -108,7 +128,7 @@ class WeightQuantiser(_Scheduled):
     @property
     def state(self) -> dict[str, Any]:
         """What the method keeps: parameters and buffers by name."""
-        own = {"mask", "memory", "inputs", "flags", "time", "frozen_unit", "frozen_codes"}
+        own = {"mask", "memory", "inputs", "pulled", "hardening", "flags", "time", "frozen_unit", "frozen_codes"}
         return {**self._parameters, **{k: v for k, v in self._buffers.items() if k not in own}}
 
     @property
@@ -269,7 +289,7 @@ class WeightQuantiser(_Scheduled):
     def regulariser(self, w: Tensor) -> Tensor:
         """The regulariser's term in the loss at its present strength: a scalar."""
         regularise: Any = self.settings.regularise if self.regularises else None
-        strength = regularise.strength_at(self.clock) if regularise is not None else 0.0
+        strength = regularise.strength_at(self.clock, float(self.pulled[2])) if regularise is not None else 0.0
         if strength == 0.0:
             return w.new_zeros(())
         if not self.started:
@@ -277,6 +297,51 @@ class WeightQuantiser(_Scheduled):
         w = w.float()
         grid = self.grid(w if self.mask is None else w * self.mask)
         return strength * regularise.penalty(self.layout.grouped(w), grid, self._live)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the regulariser is still to be compared with the gradient of the task."""
+        return self.regularises and float(self.pulled[1]) < WEIGHED
+
+    def weigh(self, w: Tensor, slope: Tensor) -> dict[str, float]:
+        """Compare the regulariser with ``slope`` [rows, cols], the gradient of the loss by ``w``; after `WEIGHED` steps
+        settle how strong it is.  Returns the strength by name, once.
+
+        ScheduleWarning: a strength was said by which nothing is pulled.
+        """
+        how: Any = self.settings.regularise
+        if not self.weighs:
+            return {}
+        live = torch.ones_like(w, dtype=torch.bool) if self.mask is None else self.mask
+        own = self._pulling(w)[live].double().square().mean().sqrt()
+        said = 0.0 if how.strength is None else how.strength_at(self.clock)
+        task = slope.double()[live] - said * self._pulling(w)[live].double()
+        self.pulled[0] += task.square().mean().cpu()
+        self.pulled[1] += 1
+        if self.pulled[1] < WEIGHED:
+            return {}
+        size = float((self.pulled[0] / WEIGHED).sqrt())
+        if how.strength is None:
+            self.pulled[2] = how.pull * size / max(float(own), 1e-30)
+            return {self.name: float(self.pulled[2])}
+        self.pulled[2] = how.strength
+        ratio = how.strength * float(own) / max(size, 1e-30)
+        if ratio < WEAK:
+            warnings.warn(f"`{self.name}`: the gradient of `{how}` is {100 * ratio:.2g} % of the task's: it pulls "
+                          f"nothing; say `{how.keyword}(pull=30%)`", ScheduleWarning, stacklevel=2)
+        return {}
+
+    def _pulling(self, w: Tensor) -> Tensor:
+        """The gradient of the regulariser at strength one, [rows, cols]."""
+        how: Any = self.settings.regularise
+        if not self.started:
+            self.restart(w)
+        with torch.enable_grad():
+            v = w.detach().float().requires_grad_()
+            grid = self.grid(v.detach() if self.mask is None else v.detach() * self.mask)
+            how.penalty(self.layout.grouped(v), grid, self._live).backward()
+        assert v.grad is not None
+        return v.grad
 
     @torch.no_grad()
     def on_step(self, step: int, w: Tensor) -> bool:
@@ -293,7 +358,29 @@ class WeightQuantiser(_Scheduled):
         s = self.settings
         if s.method is None or s.harden is None or self.frozen:
             return False
-        return s.harden.due(self.clock)  # type: ignore[attr-defined]
+        how: Any = s.harden
+        return how.settled(float(self.hardening), self.rate or 1.0).due(self.clock)
+
+    def _measure_spacing(self, w: Tensor) -> None:
+        """How far levels are apart, for periods of the hard compressor that are said in spacings.
+
+        UnitError: they are, and nothing says the learning rate.  ScheduleWarning: training is undone between two runs.
+        """
+        how: Any = self.settings.harden
+        if self.rate is None:
+            if how.spacings is not None:
+                raise UnitError("`every(spacings=…)` needs the learning rate: say `learning_rate` in the `training` "
+                                "block, or Compression(model, learning_rate=…)")
+            return
+        grid = self.grid(w)
+        codes = grid.codes
+        spacing = (codes[:, -1:] - codes[:, :1]) / max(1, codes.shape[1] - 1) * grid.unit
+        self.hardening.fill_(float(spacing.mean()))
+        if how.undoes(self.clock, float(self.hardening), self.rate):
+            steps, half = self.clock.at(how.period), float(self.hardening) / 2
+            warnings.warn(f"`{self.name}`: between two hard compressions the optimiser moves a weight by at most "
+                          f"{steps} x {self.rate:g} = {steps * self.rate:.2g}, and half a spacing is {half:.2g}: what "
+                          "training does is undone; say `every(spacings=1)`", ScheduleWarning, stacklevel=2)
 
     @torch.no_grad()
     def renew(self, step: int, w: Tensor) -> bool:
@@ -322,6 +409,8 @@ class WeightQuantiser(_Scheduled):
             return changed
         if not self.started:
             self.restart(w)
+        if s.harden is not None and not self.hardening.any():
+            self._measure_spacing(w.detach().float() if self.mask is None else w.detach().float() * self.mask)
         x = self.layout.grouped(w.float() if self.mask is None else w.float() * self.mask)
         for key, value in s.method.renew(self.state, x, self._live, s.bits, self.clock).items():
             getattr(self, key).copy_(value)
@@ -421,10 +510,10 @@ class KernelQuantiser(_Scheduled):
     def regularises(self) -> bool:
         return any(q.regularises for _, q in self.pairs)
 
-    def set_length(self, total: int | None, per_epoch: int | None = None) -> None:
-        super().set_length(total, per_epoch)
+    def set_length(self, total: int | None, per_epoch: int | None = None, rate: float | None = None) -> None:
+        super().set_length(total, per_epoch, rate)
         for _, q in self.pairs:
-            q.set_length(total, per_epoch)
+            q.set_length(total, per_epoch, rate)
 
     def units(self, w: Tensor) -> Tensor | None:
         """The common unit of each row, [rows]; None when no rows are shared, so that every part keeps its own."""
@@ -450,6 +539,17 @@ class KernelQuantiser(_Scheduled):
             bands.setdefault(p.top, []).append((p.left, codes))
         return torch.cat([torch.cat([c for _, c in sorted(band, key=lambda t: t[0])], 1)
                           for _, band in sorted(bands.items())]), scale
+
+    @property
+    def weighs(self) -> bool:
+        return any(q.weighs for _, q in self.pairs)
+
+    def weigh(self, w: Tensor, slope: Tensor) -> dict[str, float]:
+        """As `WeightQuantiser.weigh`, part by part."""
+        found: dict[str, float] = {}
+        for p, q in self.pairs:
+            found |= q.weigh(p.of(w), p.of(slope))
+        return found
 
     def regulariser(self, w: Tensor) -> Tensor:
         """The sum of the parts' terms."""

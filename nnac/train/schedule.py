@@ -32,6 +32,7 @@ class Slot:
 
     read   returns the weight [rows, cols]; what it returns may be a temporary (kernels joined side by side)
     write  takes a changed weight back; not called when nothing changed
+    slope   the gradient of the loss by what ``read`` returns; None where there is none
     columns  what each column of ``read`` is the layer's own weight times, [cols] (kernels in the units of one
              accumulator); None: it is the weight itself
     """
@@ -41,11 +42,12 @@ class Slot:
     read: Callable[[], Tensor]
     write: Callable[[Tensor], Any]
     columns: Callable[[], Tensor] | None = None
+    slope: Callable[[], Tensor | None] = lambda: None
 
     @classmethod
     def of_parameter(cls, name: str, quantiser: WeightQuantiser | KernelQuantiser, parameter: Tensor) -> Slot:
         """The plain case: the weight is a parameter, changed in place (the optimiser keeps its state)."""
-        return cls(name, quantiser, lambda: parameter, parameter.copy_)
+        return cls(name, quantiser, lambda: parameter, parameter.copy_, slope=lambda: parameter.grad)
 
 
 class Compression:
@@ -53,13 +55,14 @@ class Compression:
 
     steps, steps_per_epoch
     the length of training, for moments given as percentages or epochs; None keeps what the quantisers know
+    learning_rate  what the optimiser moves a weight by in a step, for periods that are said in spacings of the levels
     """
 
-    def __init__(self, module: nn.Module, steps: int | None = None, steps_per_epoch: int | None = None) -> None:
+    def __init__(self, module: nn.Module, steps: int | None = None, steps_per_epoch: int | None = None,
+                 learning_rate: float | None = None) -> None:
         self.module = module
-        if steps is not None or steps_per_epoch is not None:
-            for slot in self.slots:
-                slot.quantiser.set_length(steps, steps_per_epoch)
+        for slot in self.slots:
+            slot.quantiser.set_length(steps, steps_per_epoch, learning_rate)
 
     @property
     def slots(self) -> list[Slot]:
@@ -75,11 +78,27 @@ class Compression:
         """Call once after optimiser step number ``step`` (1 for the first; 0 before any is allowed)."""
         import torch
 
+        self.weigh()
+
         with torch.no_grad():
             for slot in self.slots:
                 weight = slot.read()
                 if slot.quantiser.on_step(step, weight):
                     slot.write(weight)
+
+    def weigh(self) -> dict[str, float]:
+        """Compare regularisers with the gradient of the task, as it stands in the parameters now; returns, by slot, the
+        strengths that were settled by it.  `on_step` does it; a loop that clears its gradients earlier calls it before
+        that.
+        """
+        import torch
+
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            for slot in self.slots:
+                if slot.quantiser.weighs and (slope := slot.slope()) is not None and slope.any():
+                    found |= slot.quantiser.weigh(slot.read(), slope)
+        return found
 
     def regulariser(self) -> Any:
         """The sum of all regularisers at their present strength, to add to the loss: a scalar tensor, or 0.0 when there

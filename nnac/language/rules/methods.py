@@ -165,6 +165,12 @@ class PointlessCombination(Rule):
     def why(setting: str, value: Any, r: Resolution, i: int) -> tuple[str, str] | None:
         w: Weights = r.values["weights"][i]
         sparse = r.values["sparsity"][i]
+        if setting == "regularise" and not value.pulls:
+            codec = r.values["codec"][i]
+            if codec in ("raw", "packed", "codebook"):
+                return (f"`codec {codec}` takes as many bits whatever the codes are, so `{value.keyword}` saves none",
+                        "`codec auto`, or `regularise none`")
+            return None
         if setting in ("regularise", "harden") and w.method is not None and w.method.keyword == "gq":
             return (f"GQ anneals its weights to the centroids by itself; `{value.keyword}` pulls a second time",
                     f"`{setting} none`")

@@ -88,6 +88,7 @@ class Lstm(Layer):
                     partial(self._shared, suffix),
                     partial(self._take, suffix),
                     partial(self._columns, suffix),
+                    partial(self._slope, suffix),
                 )
             else:
                 for name, kernel in (("ih", "input"), ("hh", "recurrent")):
@@ -98,6 +99,11 @@ class Lstm(Layer):
         """Both kernels side by side, in units of one accumulator: what the shared quantiser sees."""
         w_x, w_h, _ = self._weights(suffix)
         return torch.cat([w_x * (self.ratio if ratio is None else ratio), w_h], 1)
+
+    def _slope(self, suffix: str) -> Tensor | None:
+        """The gradient of the loss by `_shared`."""
+        w_x, w_h, _ = self._weights(suffix)
+        return None if w_x.grad is None or w_h.grad is None else torch.cat([w_x.grad / self.ratio, w_h.grad], 1)
 
     def _columns(self, suffix: str) -> Tensor:
         """What each column of `_shared` is its weight times."""

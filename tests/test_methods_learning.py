@@ -302,3 +302,13 @@ def test_weights_that_are_asked_for_fewer_bits_take_fewer_in_the_stream():
         taken[strength] = codec.choose(
             q.eval()(w)[0].detach().numpy().astype(np.int8)).encoded.size_bytes
     assert taken[60.0] < 0.9 * taken[0.0]
+
+
+def test_the_benchmark_of_the_methods_ends_with_one_line_of_json(capsys):
+    import json
+
+    from benchmarks import bench_methods
+
+    assert bench_methods.main(["--parts", "snap"]) == 0
+    excess = json.loads(capsys.readouterr().out.splitlines()[-1])["snap_excess"]
+    assert all(v["int16"] < v["least_squares"] <= v["largest"] + 1e-4 for v in excess.values())

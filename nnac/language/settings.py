@@ -68,7 +68,7 @@ SETTINGS: dict[str, SettingWords] = {
                           methods=True, choices=("none",), example="round gptq"),
     "regularise": SettingWords("kernel", "a term of the loss that pulls weights to where they will be held",
                                methods=True,
-                               choices=("none",), example="regularise mracos(strength=1e-4, ramp=0..2k steps)"),
+                               choices=("none",), example="regularise mracos(pull=30%, ramp=0..2k steps)"),
     "harden": SettingWords("kernel", "when weights are set to their nearest centroids in place", methods=True,
                            choices=("none",),
                            example="harden every(500 steps, from=2k steps)"),

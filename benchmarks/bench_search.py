@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import frozen
 from rich.console import Console
 from rich.table import Table
 
@@ -47,8 +47,9 @@ from nnac.decode.search.greedy import Greedy
 from nnac.emulator.executor import Emulator
 from nnac.executors import Subject
 from nnac.files import atomic
-from nnac.latency.measure import Latencies, compared, listen, measure
-from nnac.latency.simulate import Scenario, simulate
+from nnac.latency.measure import compared, listen, measure
+from nnac.latency.plane import moved
+from nnac.latency.simulate import Scenario
 from nnac.program import Program
 from nnac.runtime import recognise
 from nnac.speech.audio import read_manifest
@@ -294,10 +295,10 @@ def latency(stage: Stage) -> dict[str, Any]:
     curve = []
     for slower in SLOWER:
         for waiting in WAITING:
-            moved = {name: again(d, slower, waiting, heard) for name, d in done.items()}
-            share, (low, high) = compared(moved["int8"], moved["gq5"])["upl_p90"]
-            p90 = {n: 1e3 * m.quantiles()["upl"].p90 for n, m in moved.items()}
-            rtf = moved["int8"].rtf
+            now = {name: moved(d, slower, waiting) for name, d in done.items()}
+            share, (low, high) = compared(now["int8"], now["gq5"])["upl_p90"]
+            p90 = {n: 1e3 * m.quantiles()["upl"].p90 for n, m in now.items()}
+            rtf = now["int8"].rtf
             point = dict(clock_divided_by=slower, waiting_s=waiting, rtf=round(rtf, 4), share=round(share, 4),
                          interval=[round(low, 4), round(high, 4)])
             curve.append(point | {f"{n}_ms": round(v, 2) for n, v in p90.items()})
@@ -307,13 +308,6 @@ def latency(stage: Stage) -> dict[str, Any]:
     stage.say(table)
     p90s = {name: {n: round(1e3 * d.quantiles()[name].p90, 3) for n, d in done.items()} for name in ("upl", "engine")}
     return dict(upl_p90_ms={"small": p90s["upl"]}, engine_p90_ms={"small": p90s["engine"]}, upl_curve=curve)
-
-
-def again(done: Latencies, slower: float, waiting: float, heard: list[Any]) -> Latencies:
-    """The same utterances and rounds on a slower machine, with audio waiting."""
-    costs, scenario = evolve(done.costs, clock=done.costs.clock / slower), evolve(done.scenario, waiting_s=waiting)
-    lines = [simulate(costs, scenario, h.speech_end, r) for h, r in zip(heard, done.rounds, strict=True)]
-    return evolve(done, timelines=lines, costs=costs, scenario=scenario)
 
 
 def main() -> None:

@@ -90,6 +90,10 @@ def _searches(done: Sequence[tuple[Row, Sequence[Outcome]]], search: Searching, 
                     row.shown, fusion.replace("_", " "), str(beam), str(rate(found).utterances),
                     against(difference(plain, found)) if fusion != search.fusions[0] else "",
                     *(_rate(of(group, fusion, beam, s)) for s in others), *_cost(found), _p90(found)]))
+    for row, group in done:
+        found = [f"seed {o.seed} `{s.options}`" for o in group for s in o.searched
+                 if s.fusion != search.fusions[0] and s.beam == search.beams[0]]
+        lines += ["", f"Weights that were found, {row.shown}: {'; '.join(found)}."] if found else []
     return [*lines, ""]
 
 

@@ -325,11 +325,13 @@ def test_the_report_is_made_from_files_alone(tmp_path):
     assert b"<svg" in first and (tmp_path / "results" / "wer_size.svg").read_bytes() == first
 
 
-def test_the_report_in_the_repository_is_of_its_result_files():
-    e = ex.load("specs/comparison/all.toml")
-    found = oc.load_all(Path("results"), [(r.name, r.seeds) for r in e.rows])
-    assert results.markdown(e, found, pictures=("results/wer_size.svg",
-                                                "results/wer_cycles.svg")) + "\n" == Path("RESULTS.md").read_text()
+@pytest.mark.parametrize("name,folder,report,pictures", [
+    ("all", "results", "RESULTS.md", ("results/wer_size.svg", "results/wer_cycles.svg")),
+    ("fusion", "results/fusion", "results/fusion/RESULTS.md", ("wer_beam.svg",))])
+def test_the_report_in_the_repository_is_of_its_result_files(name, folder, report, pictures):
+    e = ex.load(f"specs/comparison/{name}.toml")
+    found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])
+    assert results.markdown(e, found, pictures=pictures) + "\n" == Path(report).read_text()
 
 
 # ------------------------------------------------------------------------------------------------ searches

@@ -11,8 +11,8 @@
 All hear the 400 utterances of `home`.  Only `gq`'s small programs have trained weights, and they decode their own
 labels; the others have random weights of a trained model's distribution (cycles depend on no data but the entropy of
 the codes) and take labels and their times from the trained 8-bit program.  Written to --out: RESULTS.md, a chapter of
-the repository's, and pictures; trainings and programs under --runs are not done again.  The last line is one JSON
-object.
+the repository's, and pictures; trainings, programs and what each part found (--only) are kept under --runs and not done
+again.  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Stage:
     out: Path
 
     def program(self, name: str) -> Program:
-        """A trained one."""
+        """A trained one; its module lies beside it."""
         module, path = self.runs / f"{name}.nnc", self.runs / f"{name}.nnp"
         if not path.is_file():
             run("train", POLICIES[name], "--float", self.float_path, "--corpus", self.corpus, "--out", module,
@@ -82,7 +82,9 @@ class Stage:
         return listen(front_end_of(self.program("int8")), listed, Scenario().hangover_s)
 
     def listened(self, name: str) -> Latencies:
-        return measure(self.program(name), self.heard, Scenario(), Greedy(), quiet=True, keep=True)
+        module = compiler.trained(self.runs / f"{name}.nnc")
+        return measure(self.program(name), self.heard, Scenario(), Greedy(), batch=128, quiet=True, keep=True,
+                       trained=module)
 
     @cached_property
     def spoken(self) -> Latencies:
@@ -130,9 +132,10 @@ class Against:
     @classmethod
     def of(cls, name: str, first: Latencies, second: Latencies) -> Against:
         frames = [sum(len(t.ready) for t in d.timelines) for d in (first, second)]
-        works = [work(d) for d in (first, second)]
-        cycles = [sum(w) * d.costs.clock / n for w, d, n in zip(works, (first, second), frames, strict=True)]
-        return cls(name, (cycles[0], cycles[1]), change(*works, 0.9), compared(first, second))
+        before, after = work(first), work(second)
+        cycles = [sum(w) * d.costs.clock / n
+                  for w, d, n in zip((before, after), (first, second), frames, strict=True)]
+        return cls(name, (cycles[0], cycles[1]), change(before, after, 0.9), compared(first, second))
 
     def row(self) -> str:
         cells = [f"{c:,.0f}" for c in self.cycles]
@@ -155,7 +158,9 @@ def table(rows: Sequence[Against], first: str, second: str) -> list[str]:
 def gq(stage: Stage) -> tuple[list[str], dict[str, Any]]:
     """8 against 5 bits: as the machine is, in the fixed scenario, and everywhere."""
     random = random_graph(0, size="streaming57m")
-    systems = {"small, trained": (stage.spoken, stage.listened("gq5")),
+    kind = "trained" if stage.steps else "calibrated"
+    small = f"small, {kind}"
+    systems = {small: (stage.spoken, stage.listened("gq5")),
                "streaming57m, random weights": (stage.compiled(random), stage.compiled(with_codebook(random, 5)))}
     share, waiting = FIXED
     rows, fixed, planes, chapters = [], [], {}, []
@@ -169,17 +174,17 @@ def gq(stage: Stage) -> tuple[list[str], dict[str, Any]]:
         plane.draw(points, f"GQ at 5 bits against int8, {name}", stage.out / picture)
         chapters += [f"P90 of UPL on the whole plane, {name} (work over audio of the 8-bit program, and audio that "
                      "waits at the start):", "", *grid(points), f"![P90 of UPL, {name}]({picture})", ""]
-    errors = {n: d.errors.rate for n, d in zip(("int8", "gq5"), systems["small, trained"], strict=True)}
+    errors = {n: d.errors.rate for n, d in zip(("int8", "gq5"), systems[small], strict=True)}
     lines = ["## GQ: 5 bits against 8", "",
              "The paper: P90 of UPL −31.75 %. The scenario was fixed before it was run (docs/search.md): work over "
              f"audio {share:g} with the 8-bit program, {waiting:g} s of audio waiting, {len(stage.heard)} utterances "
-             "of `home`, greedy, hangover 200 ms. The small programs, trained for "
-             f"{stage.steps} steps, decode their own labels (word errors of int8 "
+             "of `home`, greedy, hangover 200 ms. The small programs, calibrated and "
+             f"trained for {stage.steps} steps, decode their own labels (word errors of int8 "
              f"{errors['int8']:.2f} %, of 5 bits {errors['gq5']:.2f} %); the other pair takes the labels and their "
              "times from the small int8 program.", "",
              "In the fixed scenario:", "", *table(fixed, "8 bits", "5 bits"),
              "On the machine as it is, no audio waiting:", "", *table(rows, "8 bits", "5 bits"), *chapters]
-    picture_of(stage, systems["small, trained"][0])
+    picture_of(stage, systems[small][0])
     lines += ["One utterance on the small int8 program, as it is: audio above, units below.", "",
               "![One utterance](utterance.svg)", ""]
     return lines, dict(gq_fixed=[r.plain() for r in fixed], gq_as_it_is=[r.plain() for r in rows],
@@ -253,18 +258,24 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=400, help="of training, of the two trained programs (400)")
     p.add_argument("--utterances", type=int, help="of `home` (all)")
     p.add_argument("--out", type=Path, default=Path("results/latency"), help="report and pictures")
+    p.add_argument("--only", default=",".join(PARTS), help=f"parts, with commas between ({','.join(PARTS)})")
     args = p.parse_args()
     for folder in (args.runs, args.out):
         folder.mkdir(parents=True, exist_ok=True)
     stage = Stage(args.runs, args.corpus, args.float_path, args.steps, args.utterances, args.out)
-    found: dict[str, Any] = dict(utterances=len(stage.heard), steps=args.steps)
+    utterances = len(read_manifest(manifest_path(args.corpus, "home"))[: args.utterances])
+    found: dict[str, Any] = dict(utterances=utterances, steps=args.steps)
     lines = ["# Latency as a user feels it", "",
              "Made by `make bench-latency`: events in real time on the exact cycles of compiled programs; definitions "
              "and the host's constants: docs/search.md. Changes are of the second program against the first, paired "
              "over utterances, with 95 % bootstrap intervals. *Whole recognition*: the accelerator's time with all the "
              "audio there; *engine*: from the endpoint to the text; *UPL*: from the end of the last word.", ""]
-    for part in PARTS.values():
-        chapter, figures = part(stage)
+    for name, part in PARTS.items():
+        path = args.runs / f"{name}-{utterances}-{args.steps}.json"
+        if not path.is_file() and name in args.only.split(","):
+            with atomic(path, "w") as out:
+                json.dump(part(stage), out)
+        chapter, figures = json.loads(path.read_text()) if path.is_file() else ([], {})
         lines += chapter
         found |= figures
     with atomic(args.out / "RESULTS.md", "w") as out:

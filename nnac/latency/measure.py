@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from nnac.program import INIT, Program
 from nnac.runtime import recognise
 from nnac.speech.audio import Utterance
 from nnac.speech.wer import WordErrors
+
+if TYPE_CHECKING:
+    from nnac.train.policy import Trained
 
 
 class LatencyError(UserError):
@@ -126,12 +129,13 @@ def listen(front: FrontEnd, utterances: Sequence[Utterance], hangover_s: float) 
 
 
 def measure(program: Program, heard: Sequence[Heard], scenario: Scenario, search: Search, *, batch: int = 16,
-            quiet: bool = False, keep: bool = False) -> Latencies:
-    """Recognise on the emulator, then run each utterance in time.  A file that ends before its endpoint is followed
-    by silence, of which every step is taken to be one blank."""
+            quiet: bool = False, keep: bool = False, trained: Trained | None = None) -> Latencies:
+    """Recognise on the emulator (``trained``: on the module that the program was compiled from, whose integers are the
+    same and come sooner), then run each utterance in time.  A file that ends before its endpoint is followed by
+    silence, of which every step is taken to be one blank."""
     seconds, references = sum(h.seconds for h in heard), [h.text for h in heard]
-    done = recognise(Subject(compiled=program), [h.features for h in heard], seconds, references, batch=batch,
-                     quiet=quiet, search=search)
+    done = recognise(Subject(trained, compiled=program), [h.features for h in heard], seconds, references, batch=batch,
+                     quiet=quiet, search=search, engine="torch" if trained else "emulator")
     costs = costs_of(program, search)
     assert done.errors is not None
     timelines = [simulate(costs, scenario, h.speech_end, r, keep) for h, r in zip(heard, done.rounds, strict=True)]

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from attrs import evolve, frozen
 
 from nnac.errors import UserError
 from nnac.files import atomic
-from nnac.latency.measure import Latencies, compared
-from nnac.latency.simulate import simulate
+from nnac.latency.measure import Latencies
+from nnac.latency.simulate import change, simulate
 
 SHARES = (0.05, 0.2, 0.45, 0.6, 0.8, 0.9, 0.98, 1.05, 1.2)    # work over audio
 WAITING = (0.0, 0.3, 0.7, 1.0, 1.5)           # seconds of audio that are there when the engine is woken
@@ -31,7 +32,7 @@ class Point:
     """One machine and one start.
 
     share    work over audio of the first program      slower    how often slower the machine is than the target
-    first, second    P90 of user-perceived latency, seconds      changes  of the second from the first:
+    first, second    P90 of user-perceived latency, seconds      changes  of the second from the first, of both P90:
     quantile -> (share, its paired 95 % interval)
     """
 
@@ -74,7 +75,9 @@ def plane(first: Latencies, second: Latencies, shares: Sequence[float] = SHARES,
         slower = slowness(first, share)
         for seconds in waiting:
             a, b = (moved(d, slower, seconds) for d in (first, second))
-            yield Point(share, seconds, slower, a.quantiles()["upl"].p90, b.quantiles()["upl"].p90, compared(a, b))
+            changes = dict(upl_p90=change(a.upl, b.upl), engine_p90=change(a.engine, b.engine))
+            p90, other = (float(np.quantile(d.upl, 0.9)) for d in (a, b))
+            yield Point(share, seconds, slower, p90, other, changes)
 
 
 def draw(points: Sequence[Point], title: str, path: Path | str) -> None:

@@ -91,9 +91,9 @@ def _searches(done: Sequence[tuple[Row, Sequence[Outcome]]], search: Searching, 
                     against(difference(plain, found)) if fusion != search.fusions[0] else "",
                     *(_rate(of(group, fusion, beam, s)) for s in others), *_cost(found), _p90(found)]))
     for row, group in done:
-        found = [f"seed {o.seed} `{s.options}`" for o in group for s in o.searched
-                 if s.fusion != search.fusions[0] and s.beam == search.beams[0]]
-        lines += ["", f"Weights that were found, {row.shown}: {'; '.join(found)}."] if found else []
+        weights = [f"seed {o.seed} `{s.options}`" for o in group for s in o.searched
+                   if s.fusion != search.fusions[0] and s.beam == search.beams[0]]
+        lines += ["", f"Weights that were found, {row.shown}: {'; '.join(weights)}."] if weights else []
     return [*lines, ""]
 
 

@@ -28,6 +28,7 @@ from nnac.schedule.compile import compile_graph
 from nnac.train.module import GraphModule
 from tests.graphs import random_graph
 from tests.schedules import EDGE
+from tests.test_attention import conformer
 from tests.test_executors import same_integers, trained
 from tests.test_train_recurrent import model as recurrent_model
 
@@ -228,6 +229,12 @@ def test_other_recurrent_layers_as_well(kind):
         "encoder", dict(features=x), dict(features=False), module._state("encoder", x.shape[1], x)))
     graph = module.bind()
     assert same_integers(Reference(graph), GraphBlas.of(graph, "graphblas"), graph) > 500
+
+
+def test_a_conformer_as_well():
+    """... whose depthwise kernels are no matrices."""
+    graph = conformer(1, blocks=1, chunk=2, left=4, kernel=5, positions=24)
+    assert same_integers(Reference(graph), GraphBlas.of(graph, "graphblas"), graph, steps=3) > 5_000
 
 
 def test_rows_of_different_length_under_a_bidirectional_encoder():

@@ -46,7 +46,6 @@ class GraphBlas(Reference):
 
 def constants(node: Node, choice: Choice) -> Mapping[str, Any]:
     """The constants of a node in int64, its kernels as kernels."""
-    op = operator(node.op)
-    multiplied = () if op.by_index else tuple(op.meets)
+    multiplied = operator(node.op).matrices
     return {k: Kernel(v, choice) if k.rpartition(".")[2] in multiplied else v.astype(np.int64)
             for k, v in node.constants.items()}

@@ -49,14 +49,15 @@ class Onnx(Reference):
 
     def whole(self, entry: str, inputs: Mapping[str, NDArray], state: State,
               watch: Watch | None) -> tuple[dict[str, NDArray], State]:
-        count = min(len(v) // self.values[k].rate for k, v in inputs.items())
+        rates = {k: self.graph.rate(entry, k) for k in inputs}
+        count = min(len(v) // rates[k] for k, v in inputs.items())
         if not count:
             return evaluate(self.graph, entry, inputs, state, watch)
         together = count if self.bidirectional(entry) else 1
         session = self.session(entry, together, watch is not None)
         parts: dict[str, list[NDArray]] = {}
         for at in range(0, count, together):
-            given = {k: v[at * (r := self.values[k].rate):(at + together) * r] for k, v in inputs.items()}
+            given = {k: v[at * rates[k]:(at + together) * rates[k]] for k, v in inputs.items()}
             made, state = session(given, state)
             for name, value in made.items():
                 parts.setdefault(name, []).append(value)

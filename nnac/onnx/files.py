@@ -59,7 +59,7 @@ class Ports:
         out = dict(zip(made, NAMES[entry, "out"], strict=True)) if transducer and entry in FILES else {}
         produced = {v for other in graph.outputs for v in graph.outputs[other]}
         read = {v for other, values in graph.inputs.items() if other != entry for v in values}
-        long = any(e.frames for e in graph.entries if e.name == entry) or any(graph.values[v].rate > 1 for v in given)
+        long = any(e.frames for e in graph.entries if e.name == entry) or any(graph.rate(entry, v) > 1 for v in given)
         return cls(entry, {v: names.get(v, v) for v in given}, {v: out.get(v, v) for v in made},
                    frozenset(v for v in given if v not in produced), frozenset(v for v in made if v in read), long)
 
@@ -106,7 +106,7 @@ def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int) -> d
     with the names under which they come back."""
     states = {s.name: s.name + AFTER for n in graph.entry(entry) for s in n.states}
     out = {v: graph.values[v].scale for v in graph.outputs[entry]}
-    rate = max((graph.values[v].rate for v in graph.inputs[entry]), default=1)
+    rate = max((graph.rate(entry, v) for v in graph.inputs[entry]), default=1)
     facts: dict[str, Any] = {"model_type": f"nnac-{graph.name}", "version": "1", "entry": entry, "T": steps * rate,
                              "decode_chunk_len": steps * rate, "context_size": 1, "states": states, "scales": out}
     if front is not None:

@@ -47,7 +47,7 @@ def trace(graph: QGraph, entry: str, steps: int = 1, inside: str = "") -> Step:
     inside  put before the names of inputs, where something else is called as they are
     """
     tape = Tape()
-    inputs = {v.name: tape.input(inside + v.name, (steps * v.rate, ANY, v.width), *_ends(v))
+    inputs = {v.name: tape.input(inside + v.name, (steps * graph.rate(entry, v.name), ANY, v.width), *_ends(v))
               for v in map(graph.values.__getitem__, graph.inputs[entry])}
     states = {s.name: tape.input(s.name, (ANY, s.width), *arith.limits(s.bits))
               for n in graph.entry(entry) for s in n.states}
@@ -68,8 +68,7 @@ def _ends(v: Value) -> tuple[int, int]:
 
 def constants(tape: Tape, node: Node) -> dict[str, Any]:
     """The constants of a node: kernels that multiply symbols, and known symbols."""
-    op = operator(node.op)
-    multiplied = () if op.by_index else tuple(op.meets)
+    multiplied = operator(node.op).matrices
     return {k: Kernel(np.asarray(v)) if k.rpartition(".")[2] in multiplied else known(tape, v)
             for k, v in node.constants.items()}
 
@@ -110,7 +109,7 @@ def needed(tape: Tape, outputs: list[str]) -> tuple[list[NodeProto], list[Tensor
     """The nodes and initializers that outputs depend on."""
     wanted, nodes = set(outputs), []
     for node in reversed(tape.nodes):
-        if node.output[0] in wanted:
+        if wanted.intersection(node.output):
             nodes.append(node)
             wanted.update(node.input)
     return nodes[::-1], [i for i in tape.initializers if i.name in wanted]

@@ -84,7 +84,7 @@ def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, st
     if graph.bidirectional(entry):
         raise OnnxError(f"the entry `{entry}` hears its sequence from the end as well: only what can be computed step "
                         f"by step is exported")
-    given = [_example(graph.values[v], ports, steps) for v in graph.inputs[entry]]
+    given = [_example(graph.values[v], ports, steps * graph.rate(entry, v)) for v in graph.inputs[entry]]
     widths = {s.name: s.width for n in graph.entry(entry) for s in n.states}
     given += [torch.zeros(1, widths[s]) for s in step.states]
     names = [*ports.inputs.values(), *step.states]
@@ -106,11 +106,11 @@ def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, st
     return model
 
 
-def _example(value: Value, ports: Ports, steps: int) -> Tensor:
+def _example(value: Value, ports: Ports, length: int) -> Tensor:
     """Zeros in the shape of an input."""
     if value.bits == INDEX_BITS:
-        return torch.zeros((1, steps * value.rate) if ports.sequence else (1, 1), dtype=torch.int64)
-    return torch.zeros(*((1, steps * value.rate) if ports.sequence else (1,)), value.width)
+        return torch.zeros((1, length) if ports.sequence else (1, 1), dtype=torch.int64)
+    return torch.zeros(*((1, length) if ports.sequence else (1,)), value.width)
 
 
 def compressed(module: GraphModule) -> GraphModule:

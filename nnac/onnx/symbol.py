@@ -11,6 +11,7 @@ Source: our choice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,13 @@ _TYPES: dict[int, Any] = {INT32: np.int32, INT64: np.int64, UINT8: np.uint8, UIN
 _MOST = (1 << 63) - 1
 _MOST_SHIFT = 62               # of `arith.round_shift`
 _EXACT_WEIGHT = 64             # of uint8 x int8, see above
-ANY = -1                       # the length of an axis that is known only when the model runs: the batch
+
+
+class _Any(int):
+    """Not -1 of a `reshape`, which is to be found out."""
+
+
+ANY = _Any(-1)                 # the length of an axis that is known only when the model runs: the batch
 
 
 class NotTraceable(TypeError):
@@ -46,13 +53,15 @@ class Tape:
     _tables: dict[Any, NDArray] = field(factory=dict)
     sums: dict[str, tuple[Symbol, Symbol]] = field(factory=dict)
 
-    def write(self, op: str, inputs: Sequence[str], name: str | None = None, **attributes: Any) -> str:
-        """The name of the output of ``op`` on ``inputs``."""
+    def write(self, op: str, inputs: Sequence[str], name: str | None = None, outputs: int = 1,
+              **attributes: Any) -> str:
+        """The name of the last of the outputs of ``op`` on ``inputs``."""
         key = (op, tuple(inputs), tuple(sorted((k, str(v)) for k, v in attributes.items())))
         if name is None and key in self._written:
             return self._written[key]
         out = name or f"{op}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [out], name=out, **attributes))
+        names = [f"{out}.{i}" for i in range(outputs - 1)] + [out]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=out, **attributes))
         self._written[key] = out
         return out
 
@@ -191,19 +200,37 @@ class Symbol:
         return self._made("Clip", [self.name, *ends], self.shape, low, high, self.type)
 
     def sum(self, axis: int) -> Symbol:
-        """Over the last axis, which goes."""
-        return self._reduced("ReduceSum", axis, self.low * self.shape[-1], self.high * self.shape[-1])
+        """Over an axis counted from the last, -1, which goes."""
+        return self._reduced("ReduceSum", axis, self.low * self.shape[axis], self.high * self.shape[axis])
 
     def amax(self, axis: int) -> Symbol:
-        """The greatest of the last axis, which goes."""
+        """The greatest of an axis counted from the last, -1, which goes."""
         return self._reduced("ReduceMax", axis, self.low, self.high)
 
     def _reduced(self, op: str, axis: int, low: int, high: int) -> Symbol:
-        _last(axis)
+        if axis >= 0 or self.shape[axis] == ANY:
+            raise NotTraceable("an axis is reduced that is not known from the end")
         low, high = _inside(low), _inside(high)
         type = _wider(_type(low, high), self)
-        axes = self.tape.constant(np.array([-1]))
-        return self._made(op, [self.as_type(type), axes], self.shape[:-1], low, high, type, keepdims=0)
+        shape = list(self.shape)
+        del shape[axis]
+        axes = self.tape.constant(np.array([axis]))
+        return self._made(op, [self.as_type(type), axes], tuple(shape), low, high, type, keepdims=0)
+
+    def __mod__(self, n: int) -> Symbol:
+        """The rest, not below zero; n > 0."""
+        if self.value is not None:
+            return known(self.tape, self.value % n)
+        of = self.tape.constant(np.array(n, _TYPES[self.type]))
+        return self._made("Mod", [self.name, of], self.shape, 0, n - 1, self.type)
+
+    def __floordiv__(self, n: int) -> Symbol:
+        """Towards minus infinity; n > 0."""
+        whole = self - self % n
+        of = self.tape.constant(np.array(n, _TYPES[whole.type]))
+        if whole.value is not None:
+            return known(self.tape, whole.value // n)
+        return self._made("Div", [whole.name, of], self.shape, self.low // n, self.high // n, whole.type)
 
     # ------------------------------------------------------------------------------------------- bits
 
@@ -305,6 +332,10 @@ class Symbol:
 
     # ------------------------------------------------------------------------------------------- places
 
+    def products(self, other: Any) -> Symbol:
+        """`arith.inner`."""
+        return _products(self, self._lift(other))
+
     def lookup(self, entries: Any, symmetry: str) -> Symbol:
         """`arith.lookup`: one ``Gather`` in all values of the table."""
         entries = self._lift(entries)
@@ -342,6 +373,8 @@ class Symbol:
             if length == 1:
                 return self._moved("Squeeze", [self.tape.constant(np.array([axis]))], shape)
             return self._moved("Gather", [self.tape.constant(np.array(part % length))], shape, axis=axis)
+        if part == slice(None):
+            return self
         if not isinstance(part, slice) or length == ANY:
             raise NotTraceable(f"a symbol taken at {part!r}")
         start, stop, step = part.indices(length)
@@ -373,21 +406,60 @@ class Symbol:
         return len(self.shape)
 
     def reshape(self, *shape: int) -> Symbol:
-        """With at most one axis whose length is not known."""
-        return self._moved("Reshape", [self.tape.constant(np.array(shape))], shape)
+        """With the batch as an axis of its own, or within the one that is -1."""
+        if self.value is not None:
+            return known(self.tape, self.value.reshape(shape))
+        sizes = list(shape)
+        open = [i for i, n in enumerate(sizes) if n == -1 and not isinstance(n, _Any)]
+        if open:
+            alone = (ANY in sizes) or ANY not in self.shape     # then the rest is known
+            rest = math.prod(n for n in self.shape if n != ANY) // math.prod(n for n in sizes if n != -1)
+            sizes[open[0]] = rest if alone else ANY
+        return self._moved("Reshape", [self.tape.constant(np.array(sizes, np.int64))], tuple(sizes))
 
     def swapaxes(self, a: int, b: int) -> Symbol:
         order = list(range(len(self.shape)))
+        if self.value is not None:
+            return known(self.tape, self.value.swapaxes(a, b))
         order[a], order[b] = order[b], order[a]
         return self._moved("Transpose", [], tuple(self.shape[i] for i in order), perm=order)
 
+    @property
+    def T(self) -> Symbol:
+        return self.swapaxes(0, 1)
+
+    def argsort(self, axis: int) -> Symbol:
+        """Where the least of the last axis is, and so on; none stands there twice."""
+        if axis != -1 or self.shape[-1] == ANY:
+            raise NotTraceable("only a last axis of known length is sorted")
+        name = self.tape.write("TopK", [self.name, self.tape.constant(np.array([self.shape[-1]]))], outputs=2, axis=-1,
+                               largest=0)
+        return Symbol(self.tape, name, self.shape, INT64, 0, self.shape[-1] - 1)
+
+    def taken(self, order: Symbol, axis: int) -> Symbol:
+        """``np.take_along_axis`` of an order of as many axes, 1 long where all are taken alike."""
+        long = [n if m == 1 else 1 for n, m in zip(self.shape, order.shape, strict=True)]
+        at = self.tape.write("Expand", [order.as_type(INT64), self.tape.constant(np.array(long, np.int64))])
+        shape = _shapes(tuple(long), order.shape)
+        return self._moved("GatherElements", [at], shape, axis=axis)
+
+    def windows(self, width: int) -> Symbol:
+        """``np.lib.stride_tricks.sliding_window_view`` along the first axis."""
+        each = [self[i:i + width] for i in range(self.shape[0] - width + 1)]
+        last = [*range(1, self.ndim), 0]
+        turned = [x._moved("Transpose", [], tuple(x.shape[i] for i in last), perm=last) for x in each]
+        return joined([x._at(0, None) for x in turned], 0)
+
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Symbol:
-        """``np.concatenate`` and ``np.stack``, which `nnac.ops._carriers` asks of whatever is not torch."""
-        parts = [self._lift(p) for p in args[0]]
+        """What operators ask of whatever is not torch."""
         if function is np.concatenate:
-            return joined(parts, args[1])
+            return joined([self._lift(p) for p in args[0]], args[1])
         if function is np.stack:
-            return joined([p._at(0, None) for p in parts], 0)
+            return joined([self._lift(p)._at(0, None) for p in args[0]], 0)
+        if function is np.take_along_axis:
+            return self._lift(args[0]).taken(self._lift(args[1]), args[2])
+        if function is np.lib.stride_tricks.sliding_window_view and args[2] == 0:
+            return self._lift(args[0]).windows(args[1])
         raise NotTraceable(f"{function.__name__} of symbols")
 
 
@@ -402,6 +474,8 @@ def joined(parts: Sequence[Symbol], axis: int) -> Symbol:
     first, axis = parts[0], axis % len(parts[0].shape)
     if len(parts) == 1:
         return first
+    if all(p.value is not None for p in parts):
+        return known(first.tape, np.concatenate([p.value for p in parts], axis))
     low, high = min(p.low for p in parts), max(p.high for p in parts)
     type = _wider(INT32, *parts)
     shape = (*first.shape[:axis], sum(p.shape[axis] for p in parts), *first.shape[axis + 1:])
@@ -424,12 +498,26 @@ def _power(tape: Tape, n: Symbol) -> Symbol:
     return Symbol(tape, made.name, made.shape, made.type, low, high)
 
 
-def _last(axis: int) -> None:
-    if axis != -1:
-        raise NotTraceable("only the last axis is reduced")
-
-
 # ------------------------------------------------------------------------------------------------------------ products
+
+def _products(x: Symbol, y: Symbol) -> Symbol:
+    """`arith.inner`: x [..., C, D], y [..., R, D] -> [..., C, R], byte by byte."""
+    turned = y.swapaxes(-1, -2)
+    most = x.shape[-1] * max(-x.low, x.high) * max(-y.low, y.high)
+    total: Symbol | None = None
+    for a, left in _bytes(x):
+        for b, right in _bytes(turned):
+            zeros = [128 if s.low < 0 else 0 for s in (a, b)]
+            bytes = [(s + zero).as_type(UINT8) for s, zero in zip((a, b), zeros, strict=True)]
+            name = x.tape.write("MatMulInteger", [*bytes, *(x.tape.constant(np.array(z, np.uint8)) for z in zeros)])
+            shape = (*_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+            each = a.shape[-1] * max(-a.low, a.high) * max(-b.low, b.high)
+            made = Symbol(x.tape, name, shape, INT32, -each, each)
+            made = made * (1 << (left + right)) if left + right else made
+            total = made if total is None else total + made
+    assert total is not None
+    return Symbol(x.tape, total.name, total.shape, total.type, max(-most, total.low), min(most, total.high))
+
 
 @frozen(eq=False)
 class Kernel:

@@ -96,6 +96,11 @@ class Operator:
         if "kind" in cls.__dict__:
             _OPERATORS[cls.kind] = cls()
 
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Kernels that are multiplied as matrices: streams of weights on the machine, matrix products elsewhere."""
+        return () if self.by_index or self.parametric else tuple(self.meets)
+
     def bounded(self, attributes: Mapping[str, Any]) -> bool:
         """Whether arithmetic keeps its output within [-1, 1], so that the largest integer stands for 1, whatever
         calibration would find."""

@@ -138,6 +138,11 @@ def live_words(codec: Codec, blocks: Blocks | None, words: NDArray[np.int8]) -> 
 # --------------------------------------------------------------------------------------------------------------- choose
 
 
+# share of the cycles within which prices leave it open which codec is faster; bursts weigh more in a small kernel, and
+# to try many encodings of it costs little
+RIVAL, RIVAL_SMALL, SMALL = 0.05, 0.5, 1 << 17
+
+
 @frozen
 class Candidate:
     """One codec's price: ``bits`` a weight and ``steps`` of the decoder.
@@ -159,9 +164,12 @@ class Candidate:
 
 @frozen
 class Choice:
+    """``rivals``: what else was encoded, since its price leaves open which is better."""
+
     encoded: Encoded
     candidates: tuple[Candidate, ...]
     forced: str | None = None
+    rivals: tuple[Encoded, ...] = ()
 
     @property
     def codec(self) -> str: return self.encoded.codec
@@ -186,9 +194,13 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     bytes_per_cycle  of the DRAM: the fewest cycles (reading or decoding, whichever takes longer) instead of the fewest
                      bits
     Candidates are priced from one histogram and the block bits; the best is encoded, and the next where that may change
-    the order.
+    the order.  Cycles depend on more than what is priced here (bursts, the order of loads): where they are asked for,
+    all within `RIVAL` of the best (five at the most; more of a small kernel) are encoded, and are the choice's rivals.
     """
     matrix = check_matrix(matrix, lanes)
+    small = matrix.size <= SMALL
+    margin = 0.999 if bytes_per_cycle is None else 1 - (RIVAL_SMALL if small else RIVAL)
+    most = 4 if bytes_per_cycle is None or not small else 24
     can = set(allowed) if allowed is not None else {*PAYLOADS, BLOCK_BITMAP}
     wish = parse_name(forced) if forced else None
     needed = {part for part in (wish.payload, BLOCK_BITMAP if wish.bitmap else None) if part} if wish else set()
@@ -223,7 +235,7 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
         known, table = "at least", None
         bits = floor
         written = live(facts, codec)
-        if score(Candidate("", floor, 0, written + facts.mask_steps, "")) <= best * 1.001:
+        if score(Candidate("", floor, 0, written + facts.mask_steps, "")) * margin <= best:
             table = codec.fit(facts)
             bits, known = (math.inf, "cannot carry") if table is None else (codec.estimate(table, facts) / size,
                                                                             "estimated")
@@ -238,8 +250,8 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     others = [p[0] for p in priced if p[3] is None]
     for candidate, plan, codec, table in usable:
         # the estimate of zero_run takes the zeros as independent
-        slack = 0.9 if codec.name == "zero_run" else 0.999
-        if tried and (len(tried) > 4 or score(candidate) * slack > min(score(t[0]) for t in tried) + 0.001):
+        slack = min(0.9, margin) if codec.name == "zero_run" else margin
+        if tried and (len(tried) > most or score(candidate) * slack > min(score(t[0]) for t in tried) + 0.001):
             others.append(candidate)
             continue
         encoded = _encode(plan, codec, table, matrix.shape, lanes)
@@ -251,4 +263,6 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     near = (t for t in tried if score(t[0]) <= limit)
     chosen = min(near, key=lambda t: (round(t[0].live_words / words, 2), t[1].table_steps > 0, t[0].bits))
     table_of = sorted([*(t[0] for t in tried), *others], key=lambda c: (c is not chosen[0], score(c)))
-    return Choice(chosen[1], tuple(table_of), forced)
+    rivals = tuple(e for c, e in tried if e is not chosen[1] and score(c) * margin <= score(chosen[0])
+                   and bytes_per_cycle is not None)
+    return Choice(chosen[1], tuple(table_of), forced, rivals)

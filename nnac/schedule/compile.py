@@ -1,6 +1,6 @@
 """Compile: a bound QGraph and a target become a program.  The stages, in order; each can be called and looked at alone.
 
-    encode      kernels as encoded tiles, parameters as blocks            (`kernels`)
+    encode      kernels as encoded tiles, parameters as blocks            (`kernels`, `contest`)
     place       activation memory, pinned tiles, DRAM image               (`layout`, `memory`, `pins`)
     emit        each entry as instructions in program order               (`emit`)
     order       loads ahead, semaphores in                                (`order`)
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import evolve, field, frozen
@@ -25,11 +25,11 @@ from nnac.isa import MachineConfig
 from nnac.ops import operator
 from nnac.placement import cpu_seconds, cpu_work, moved_bytes, on_cpu
 from nnac.program import INIT, Entry, HostCall, Port, Program, Symbol, Tap
-from nnac.schedule import budget, pins
+from nnac.schedule import budget, contest, pins
 from nnac.schedule import layout as place
 from nnac.schedule.emit import Emitted, Emitter
 from nnac.schedule.forms import View, forms
-from nnac.schedule.kernels import W8, Kernel, Parameters, kernel
+from nnac.schedule.kernels import W8, Kernel, Parameters, variants
 from nnac.schedule.layout import EntryPlan, Layout, Residents, Scratch
 from nnac.schedule.memory import MemoryError_
 from nnac.schedule.ops import Made, emission, of_view
@@ -39,6 +39,9 @@ from nnac.schedule.proof import FENCE, OVERLAPPING, prove_operations
 from nnac.schedule.verify import Operation
 from nnac.target import Target
 from nnac.vectors import Form, align, element_bytes
+
+if TYPE_CHECKING:
+    from nnac.emulator.timing import Timing
 
 ISA_VERSION = "1"
 LOADS = ("DW", "DA")           # units whose instructions move ahead
@@ -144,13 +147,15 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
 
 # -------------------------------------------------------------------------------------------------------------- placing
 
-def lay_out(graph: QGraph, target: Target, settings: Settings) -> Layout:
-    """Every tile, parameter and buffer, each with its address."""
+def lay_out(graph: QGraph, target: Target, settings: Settings,
+            encoded: Mapping[str, Kernel] | None = None) -> Layout:
+    """Every tile, parameter and buffer, each with its address.  ``encoded``: the kernels, where they are there
+    already."""
     config = MachineConfig.of(target)
     shape = forms(graph)
     host = host_layers(graph, target, settings, shape)
     luts = table_slots(graph, config, host)
-    kernels = encode_kernels(graph, target, settings, config, shape, host)
+    kernels = encode_kernels(graph, target, settings, config, shape, host) if encoded is None else encoded
     parameters = parameter_sets(graph, Made(config.lanes, kernels, luts), host)
     pages = place.paginate(parameters, config)
     here = machine_nodes(graph, host)
@@ -235,15 +240,25 @@ def encode_kernels(graph: QGraph, target: Target, settings: Settings, config: Ma
                    host: frozenset[str]) -> dict[str, Kernel]:
     """Every weight matrix that the machine multiplies, by path."""
     rates = [code for code, rate in enumerate(config.rates) if rate > config.rates[W8]]
-    out: dict[str, Kernel] = {}
+    out: dict[str, tuple[Kernel, ...]] = {}
     for node in machine_nodes(graph, host):
         for m in emission(node.op).matrices(node, graph, shape, config.lanes):
             forced = settings.codecs.get(f"{node.path}.{m.name}", "auto")
-            made = kernel(node.path, m.name, m.weight, m.order, m.segments, config, m.act_bits > 8,
-                          element_bytes(m.act_bits), target.codecs,
-                          None if forced == "auto" else forced, rates)
-            out[made.path] = made
-    return out
+            made = variants(node.path, m.name, m.weight, m.order, m.segments, config, m.act_bits > 8,
+                            element_bytes(m.act_bits), target.codecs, None if forced == "auto" else forced, rates)
+            out[made[0].path] = made
+
+    def price(part: QGraph, kernels: Mapping[str, Kernel], pinned: bool) -> int:
+        return cycles(part, target, settings if pinned else evolve(settings, pins=dict.fromkeys(kernels, "never")),
+                      kernels)
+
+    return contest.settled(graph, out, price)
+
+
+def cycles(graph: QGraph, target: Target, settings: Settings, kernels: Mapping[str, Kernel]) -> int:
+    """Of all entries, with kernels that are encoded already."""
+    layout = lay_out(graph, target, settings, kernels)
+    return sum(scheduled(layout, emit(layout, plan))[2].cycles for plan in layout.entries.values())
 
 
 def parameter_sets(graph: QGraph, made: Made, host: frozenset[str]) -> list[Parameters]:
@@ -312,11 +327,9 @@ def initialise(layout: Layout) -> list[Emitted]:
     return emitter.halt()
 
 
-def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, settings: Settings) -> tuple[Entry,
-        list[tuple[str, str, str]], dict]:
-    """Order, synchronise, prove, time and encode one entry; with a debug line per instruction and facts for the
-    report."""
-    from nnac.emulator.timing import simulate, stream_bursts
+def scheduled(layout: Layout, items: Sequence[Emitted]) -> tuple[list[Emitted], list[isa.Instruction], Timing]:
+    """An entry in its order, as instructions with their semaphores, and the cycles of each."""
+    from nnac.emulator.timing import simulate
 
     ordered = [items[i] for i in hoist(items, LOADS)]
     try:
@@ -324,12 +337,20 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
     except ValueError as error:
         raise CompileError(f"target `{layout.config.name}` has too few semaphores: {error}") from None
     code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
-    operations = [Operation(i.unit, i.reads, i.writes, w, s)
-                  for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+    return ordered, code, simulate(code, layout.config)
+
+
+def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, settings: Settings) -> tuple[Entry,
+        list[tuple[str, str, str]], dict]:
+    """Order, synchronise, prove, time and encode one entry; with a debug line per instruction and facts for the
+    report."""
+    from nnac.emulator.timing import stream_bursts
+
+    ordered, code, timing = scheduled(layout, items)
+    operations = [Operation(i.unit, i.reads, i.writes, c.wait, c.signal) for i, c in zip(ordered, code, strict=True)]
     spare = unread(layout, plan) if plan else ()
     proof = prove_operations(operations, layout.config, len(layout.image.content), holds(layout, plan),
                              keeps(layout, plan), spare)
-    timing = simulate(code, layout.config)
     words = np.frombuffer(b"".join(i.encode() for i in code), "<u8").reshape(-1, 2)
     lines = [(i.path, settings.lines.get(i.path, ""), i.what) for i in ordered]
     cycles = timing.cycles

@@ -75,10 +75,11 @@ def bands_of(rows: int, lanes: int) -> tuple[Band, ...]:
     return tuple(Band(i, first, min(lanes, rows - first)) for i, first in enumerate(range(0, rows, lanes)))
 
 
-def kernel(layer: str, name: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]],
-           config: MachineConfig, act16: bool,
-           size: int, allowed: Sequence[str], forced: str | None, rates: Sequence[int]) -> Kernel:
-    """Encode one matrix [rows, cols] that multiplies a vector lying in ``segments``.
+def variants(layer: str, name: str, weight: NDArray, order: NDArray | None, segments: Sequence[tuple[int, int]],
+             config: MachineConfig, act16: bool,
+             size: int, allowed: Sequence[str], forced: str | None, rates: Sequence[int]) -> tuple[Kernel, ...]:
+    """Encode one matrix [rows, cols] that multiplies a vector lying in ``segments``: by the codec with the lowest
+    price, and by those whose price is so near that only their cycles decide (`nnac.schedule.contest`).
 
     size  bytes of an activation      allowed, forced  codecs, as `codec.choose` takes them
     rates  MVM codes that this machine speeds up
@@ -92,24 +93,31 @@ def kernel(layer: str, name: str, weight: NDArray, order: NDArray | None, segmen
     bands = bands_of(len(weight), config.lanes)
     speed = float(config.burst / config.burst_cycles)
     chunks: list[Chunk] = []
-    headers, names = [], []
-    tiles: list[list[codec.Tile]] = [[] for _ in bands]
+    choices: list[codec.Choice] = []
     first = 0
     for part, (offset, width) in enumerate(segments):
         piece = weight[:, first:first + width]
         pieces = chunks_of(width, limit)
         matrix = _bytes_apart(piece) if wide else np.ascontiguousarray(piece)
-        encoded = codec.choose(matrix, config.lanes, allowed, forced, pieces[0].count * per_input, speed).encoded
+        choices.append(codec.choose(matrix, config.lanes, allowed, forced, pieces[0].count * per_input, speed))
         chunks += [Chunk(part, offset + c.first * size, c.count) for c in pieces]
-        for i, tile in enumerate(encoded.tiles):
-            tiles[i // len(pieces)].append(tile)
-        headers.append((encoded.header, encoded.table_steps))
-        names.append(encoded.codec)
         first += width
+
     rows, cols = weight.shape
-    return Kernel(f"{layer}.{name}", layer, name, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)),
-                  tuple(headers),
-                  "|".join(dict.fromkeys(names)), code, act16)
+
+    def of(parts: Sequence[codec.Encoded]) -> Kernel:
+        tiles: list[list[codec.Tile]] = [[] for _ in bands]
+        for encoded in parts:
+            each = len(encoded.tiles) // max(1, len(bands))
+            for i, tile in enumerate(encoded.tiles):
+                tiles[i // each].append(tile)
+        return Kernel(f"{layer}.{name}", layer, name, rows, cols, bands, tuple(chunks), tuple(map(tuple, tiles)),
+                      tuple((e.header, e.table_steps) for e in parts), "|".join(dict.fromkeys(e.codec for e in parts)),
+                      code, act16)
+
+    names = dict.fromkeys(e.codec for c in choices for e in c.rivals)
+    return of([c.encoded for c in choices]), *(
+        of([next((e for e in c.rivals if e.codec == name), c.encoded) for c in choices]) for name in names)
 
 
 def chunk_words(weight: NDArray, config: MachineConfig) -> int:

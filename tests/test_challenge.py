@@ -15,7 +15,8 @@ from nnac.cli import main
 pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is not installed")
 
 from nnac.graphblas import challenge
-from nnac.graphblas.challenge import ChallengeError, Images, infer, matrix, read_categories, read_images
+from nnac.graphblas.challenge import Images, infer, matrix, read_categories, read_images
+from nnac.graphblas.matrices import MatrixError
 from nnac.model.sparse_dnn import BIAS, digest, topology
 
 OFFICIAL = (Path(__file__).parent / "challenge_layers_1024.txt").read_text().split()
@@ -111,7 +112,7 @@ BAD_IMAGES = {
 def test_bad_images_are_one_line(text, tmp_path):
     file = tmp_path / "images.tsv"
     file.write_text(text)
-    with pytest.raises(ChallengeError, match=BAD_IMAGES[text]) as caught:
+    with pytest.raises(MatrixError, match=BAD_IMAGES[text]) as caught:
         read_images(str(file), 1024)
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
 
@@ -122,7 +123,7 @@ def test_bad_images_are_one_line(text, tmp_path):
 def test_bad_lists_of_categories_are_one_line(text, message, tmp_path):
     file = tmp_path / "categories.tsv"
     file.write_text(text)
-    with pytest.raises(ChallengeError, match=message):
+    with pytest.raises(MatrixError, match=message):
         read_categories(str(file), 6)
 
 

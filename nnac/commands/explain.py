@@ -2,7 +2,7 @@
 
 LAYER is a selector such as `encoder.lstm[0]` or `**.gate.f`; with it, the whole chain of rules behind each setting is
 shown. With --engine graphblas, FILE is a checkpoint: its kernels, how dense they are, and what multiplies them at each
-batch.
+batch; --matrices DIR writes each of them, its integers, as a Matrix Market file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import add_policy_arguments, source
+    from nnac.cli import add_policy_arguments, folder, source
 
     p = subparsers.add_parser("explain", help="show each setting of each layer with the line it came from",
                               description=__doc__,
@@ -30,6 +30,8 @@ def register(subparsers: Any) -> None:
     p.add_argument("--json", action="store_true", help="the resolved plan as JSON, origins included")
     p.add_argument("--engine", metavar="NAME",
                    help="of a checkpoint: what this engine chose for each kernel (graphblas)")
+    p.add_argument("--matrices", type=folder, metavar="DIR",
+                   help="with --engine graphblas: the kernels as DIR/KERNEL.mtx")
     p.add_argument("--schema", action="store_true", help="the JSON Schema of that, and nothing else")
     p.add_argument("--methods", action="store_true",
                    help="every compression method with its arguments, and nothing else")
@@ -51,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if args.file is None:
         sys.stderr.write("nnac explain: which file?  (nnac explain specs/rnnt_int8.nnac)\n")
         return 2
+    if args.matrices and not args.engine:
+        sys.stderr.write("nnac explain: --matrices writes the kernels of a checkpoint: give --engine graphblas\n")
+        return 2
     return _engine(args) if args.engine else _explain(args)
 
 
@@ -59,10 +64,17 @@ def _engine(args: argparse.Namespace) -> int:
     from nnac.errors import UserError
     from nnac.executors import Subject, executor
 
-    choices = getattr(executor(args.engine, Subject.load(args.file)), "choices", None)
+    made = executor(args.engine, Subject.load(args.file))
+    choices = getattr(made, "choices", None)
     if choices is None:
         raise UserError(f"the engine `{args.engine}` has nothing to choose; graphblas has")
     rows = choices()
+    if args.matrices:
+        from nnac.graphblas.matrices import Entries, write_matrix
+
+        Path(args.matrices).mkdir(parents=True, exist_ok=True)
+        for name, kernel in getattr(made, "kernels")():  # noqa: B009 (an engine that chooses has kernels)
+            write_matrix(str(Path(args.matrices) / f"{name}.mtx"), Entries.of(kernel.weight))
     if args.json:
         print(json.dumps(rows))
         return 0

@@ -25,12 +25,16 @@ def register(subparsers: Any) -> None:
     p = subparsers.add_parser("train", help="train a model under a policy", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file", type=source, metavar="POLICY")
-    p.add_argument("--float", dest="float_path", type=network, required=True, metavar="FILE",
-                   help="the float network to start from (`demo`: the recogniser that comes with nnac)")
+    p.add_argument("--float", dest="float_path", type=network, metavar="FILE",
+                   help="the float network to start from (`demo`: the recogniser that comes with nnac); a network of "
+                        "images starts at random")
     data = p.add_mutually_exclusive_group(required=True)
     data.add_argument("--corpus", type=corpus, metavar="DIR", help="what a recogniser learns from")
     data.add_argument("--text", type=source, metavar="FILE",
                       help="what a language model learns from: sentences, one a line")
+    data.add_argument("--images", metavar="FILE.npz",
+                      help="what a sparse_dnn learns from: `images` [count, neurons] of 0 and 1 and `labels` [count], "
+                           "or `digits`: 5,000 of MNIST (extra `images`)")
     p.add_argument("--alignments", type=source, metavar="FILE",
                    help="of a hybrid: what `nnac align` wrote of the corpus")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
@@ -55,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     plan = resolve(args.file, args.policy, **definitions(args.define))
     if problem := _unsuited(args, plan):
         return misuse(args, problem)
+    if args.images:
+        return _images(args, plan, given, how)
     if args.text:
         return _language(args, plan, given, how)
     if args.alignments:
@@ -77,6 +83,13 @@ def _unsuited(args: argparse.Namespace, plan: Plan) -> str | None:
     from nnac.train.families import module_of
 
     wanted = module_of(plan.model.builder).learns_from
+    if (wanted == "images") != bool(args.images):
+        return (f"--images is a sparse_dnn's: the policy says `model {plan.model}`" if args.images
+                else f"`model {plan.model}` learns from images: give --images digits, or --images FILE.npz")
+    if args.images and args.float_path:
+        return f"--float has no place here: `model {plan.model}` starts at random"
+    if not args.images and not args.float_path:
+        return "which float network does it start from?  --float FILE, or --float demo"
     if wanted == "alignments" and not args.alignments and not args.text:
         return (f"`model {plan.model}` learns the state of every frame: give --alignments FILE, which `nnac align` "
                 f"makes of the corpus")
@@ -95,6 +108,25 @@ def _hybrid(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Ru
     if args.distil is not None:
         return misuse(args, "--distil is a transducer's: a hybrid learns the states of its alignment")
     task = policy_task(plan, args.float_path, args.corpus, args.alignments, args.out, PolicyConfig.of(plan, **given))
+    if args.job:
+        write_job(task, how, args.job)
+        print(torchrun(args.job))
+        return 0
+    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
+    print(json.dumps(last) if args.json
+          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
+    return 0
+
+
+def _images(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Run) -> int:
+    """The same of a network of images."""
+    from nnac.commands._training import misuse, torchrun
+    from nnac.train.images import ImagePolicyConfig, policy_task, train
+    from nnac.train.loop import write_job
+
+    if args.distil is not None:
+        return misuse(args, "--distil needs a recogniser's corpus, and this is a network of images")
+    task = policy_task(plan, args.images, args.out, ImagePolicyConfig.of(plan, **given))
     if args.job:
         write_job(task, how, args.job)
         print(torchrun(args.job))

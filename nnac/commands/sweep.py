@@ -4,7 +4,8 @@ Each run has a folder under --runs and leaves one small result file under --resu
 a sweep can be stopped at any moment and spread over days.  A result of a policy that has changed since, or of another
 float network, is done again.  The report (tables, verdicts on published claims, pictures) is made from the result files
 alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew, and `--power` says how many utterances and seeds each claim
-would take.
+would take.  `--host` times the models of the rows that say `host = true` on this machine, evaluated, by GraphBLAS and
+by torch, for the same report; it resumes as well.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def register(subparsers: Any) -> None:
     p.add_argument("--utterances", type=whole(1), metavar="N", help="of each split, for the word errors (all)")
     p.add_argument("--steps", type=whole(0), metavar="N",
                    help="of training, instead of every row's own: a trial; give it --results of its own")
+    p.add_argument("--host", action="store_true",
+                   help="time the trained models of the rows marked host, and make the report")
     p.add_argument("--report", action="store_true", help="only make the report")
     p.add_argument("--power", action="store_true", help="only print what would decide each claim")
     p.add_argument("--list", action="store_true", help="only list the runs that are missing")
@@ -64,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.one:
         return _one(args, experiments, results)
+    if args.host:
+        return _host(args, experiments, results)
     failed: list[str] = []
     useless: dict[Path, str] = {}
     if not args.report:
@@ -137,11 +142,44 @@ def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     return 0
 
 
+def _host(args: argparse.Namespace, experiments: Any, results: Path) -> int:
+    """Times of the models of the rows marked host, of those that are trained; then the report."""
+    from nnac import checkpoint, host
+    from nnac.progress import progress
+    from nnac.report import outcomes, runs
+
+    host.one_thread()
+    recognise = _recognise(args)
+    lacking: list[str] = []
+    todo = [r for r in experiments.rows if r.host and (not args.only or r.name in args.only)]
+    with progress("host", len(todo)) as advance:
+        for row in todo:
+            identity = recognise.identity(experiments, row)
+            module = Path(args.runs) / f"{row.name}-s0-{identity.short if identity else ''}" / "module.nnc"
+            result = outcomes.path_of(results, row.name, 0)
+            if not module.is_file() or not result.is_file():
+                lacking.append(row.name)
+                advance(1, f"{row.name}: not trained")
+                continue
+            digest, wer = checkpoint.digest_of(module), outcomes.load(result).rate
+            place = host.path_of(results, row.name, 0)
+            if not place.is_file() or (done := host.load(place)).module != digest or done.wer != round(wer, 3):
+                host.save(results, host.measure(module, Path(args.corpus), row.name, 0, wer, digest))
+            advance(1, row.name)
+    _report(args, experiments, results)
+    if lacking:
+        raise runs.RunError(f"not trained yet, so not timed: {', '.join(lacking)} (the same command without --host)")
+    return 0
+
+
 def _report(args: argparse.Namespace, experiments: Any, results: Path, useless: Container[Path] = ()) -> None:
+    from nnac import host
     from nnac.report import outcomes
     from nnac.report import results as report
 
     found = outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows], useless)
+    marked = {r.name: r.shown for r in experiments.rows if r.host}
+    timed = host.markdown([t for t in host.load_all(results) if t.row in marked], marked)
     inside = results.resolve().is_relative_to(Path(args.out).resolve().parent)
-    report.write(experiments, found, Path(args.out), results if inside else None)
+    report.write(experiments, found, Path(args.out), results if inside else None, timed)
     print(f"{args.out}: {sum(map(len, found.values()))} runs of {sum(r.seeds for r in experiments.rows)}")

@@ -89,6 +89,7 @@ class Row:
     language: str | None = None
     language_name: str | None = None
     quick: bool = False
+    host: bool = False             # its model is timed on the host as well
 
     @property
     def shown(self) -> str:

@@ -83,9 +83,9 @@ def _row(row: Row, outcomes: Sequence[Outcome], splits: Sequence[str], reference
 
 
 def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None = None,
-             pictures: Sequence[str] = ()) -> str:
+             pictures: Sequence[str] = (), more: Sequence[str] = ()) -> str:
     """The whole of RESULTS.md.  ``reference``: the row that all others are compared with (default: the first that has a
-    policy)."""
+    policy); ``more``: lines between tables and claims."""
     rows = list(experiments.rows)
     reference = reference or next((r.name for r in rows if r.policy is not None), None)
     base = outcomes.get(reference or "") or None
@@ -125,6 +125,7 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
         lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         lines += [_row(r, outcomes.get(r.name, ()), experiments.splits, base) for r in table.rows]
         lines.append("")
+    lines += more
     if experiments.claims:
         lines += ["## Claims", "",
             "Published relative claims beside ours, each decided at one-sided 95 % by the wider of its two intervals "
@@ -311,10 +312,11 @@ def _label(axes: Any, points: Sequence[_Point]) -> None:
                 arrowprops=dict(arrowstyle="-", lw=0.4, color="grey"))
 
 
-def write(experiments: Experiments, outcomes: Outcomes, path: Path, pictures: Path | None = None) -> None:
-    """Write RESULTS.md at ``path``, pictures into ``pictures`` (default: no pictures)."""
+def write(experiments: Experiments, outcomes: Outcomes, path: Path, pictures: Path | None = None,
+          more: Sequence[str] = ()) -> None:
+    """Write RESULTS.md at ``path``, pictures into ``pictures`` (default: none).  more: as `markdown` takes it."""
     names = plot(experiments, outcomes, pictures) if pictures is not None else []
     relative = [str((pictures / n).resolve().relative_to(path.resolve().parent))
                 for n in names] if pictures is not None else []
     with atomic(path, "w") as out:
-        out.write(markdown(experiments, outcomes, pictures=relative) + "\n")
+        out.write(markdown(experiments, outcomes, pictures=relative, more=more) + "\n")

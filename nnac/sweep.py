@@ -19,19 +19,25 @@ from attrs import asdict, evolve, frozen
 
 from nnac import checkpoint, compiler
 from nnac.compare import Comparison, compare
-from nnac.decode.front_end import FrontEnd
+from nnac.decode import acoustic
+from nnac.decode.front_end import FrontEnd, hypotheses
 from nnac.decode.recogniser import load_recogniser
+from nnac.decode.search import Search
+from nnac.decode.search.graph import GraphSearch
 from nnac.emulator.executor import Emulator
 from nnac.executors import Subject
 from nnac.fused import Fused, float_ears, sizes, trained_ears
+from nnac.hybrid import graph
+from nnac.model.hybrid_torch import HybridNetwork
 from nnac.plan import Plan
 from nnac.program import Program
 from nnac.report.experiments import Experiments, Row, Searching
 from nnac.report.outcomes import Heard, Outcome, Searched
 from nnac.report.runs import Identity, RunError, commit
 from nnac.speech.audio import read_manifest
-from nnac.speech.corpus import load_split, manifest_path, utterances
-from nnac.train import journal, language
+from nnac.speech.corpus import Split, load_split, manifest_path, utterances
+from nnac.speech.wer import WordErrors, word_errors
+from nnac.train import hybrid, journal, language
 from nnac.train import policy as training
 from nnac.train.evaluate import evaluate, losses
 from nnac.train.pace import Run
@@ -44,12 +50,69 @@ def _matrices(model: torch.nn.Module) -> int:
 
 
 @frozen
+class Transducers:
+    """How RNN-Ts are trained and heard: greedily."""
+
+    def train(self, plan: Plan, start: Path, corpus: Path, out: Path, config: training.PolicyConfig,
+              processes: int | None, quiet: bool, run: Run) -> None:
+        training.train(plan, start, corpus, out, config, processes, quiet, run)
+
+    def network(self, start: Path) -> tuple[Any, FrontEnd]:
+        """A float network in evaluation mode, and its front end."""
+        r = load_recogniser(start)
+        return r.model.eval(), FrontEnd(r.features, r.normalisation, r.tokens)
+
+    def search(self, front: FrontEnd) -> Search | None:
+        """What two executors are compared with; None: greedy."""
+        return None
+
+    def hear(self, model: Any, front: FrontEnd, split: Split, measured: bool) -> tuple[WordErrors, list[float]]:
+        """(word errors, the loss of each utterance; [] where it is not ``measured``, or there is none without an
+        alignment)."""
+        errors, _ = evaluate(model, split, front.normalisation, front.tokens)
+        return errors, losses(model, split, front.normalisation, front.tokens) if measured else []
+
+
+@frozen
+class Hybrids(Transducers):
+    """How hybrids are trained, on what `nnac align` wrote, and heard, on what `nnac graph` wrote."""
+
+    alignments: Path
+    graph: Path
+    device: str = "cpu"            # where networks are heard: the same integers anywhere
+
+    def train(self, plan: Plan, start: Path, corpus: Path, out: Path, config: training.PolicyConfig,
+              processes: int | None, quiet: bool, run: Run) -> None:
+        task = hybrid.policy_task(plan, start, corpus, self.alignments, out, config)
+        hybrid.train(task, f"training {plan.name}", processes, quiet, run)
+
+    def network(self, start: Path) -> tuple[Any, FrontEnd]:
+        a = acoustic.load(start)
+        return a.model, a.front
+
+    def search(self, front: FrontEnd) -> Search:
+        assert front.hmm is not None
+        found = graph.load(self.graph)
+        found.check(front.hmm.inventory, str(self.graph))
+        return GraphSearch(found, front.hmm)
+
+    def hear(self, model: Any, front: FrontEnd, split: Split, measured: bool) -> tuple[WordErrors, list[float]]:
+        features = [front.normalisation.apply(f) for f in split.features]
+        model = model.to(self.device)
+        network = acoustic.RealHearing(model) if isinstance(model, HybridNetwork) else model
+        found = hypotheses(network, features, 96, lambda x: torch.from_numpy(x).to(self.device),
+                           search=self.search(front))
+        return word_errors(split.texts, [front.text(nbest[0].tokens) for nbest in found]), []
+
+
+@frozen
 class Recognise:
     """Runs of rows on a speech corpus: ``Recognise(corpus, floats)(experiments, row, seed, folder)``.
 
     floats      name -> checkpoint of a float network ("" is the one that rows use when they name none)
     utterances  of each split, for the word errors; None: all      steps  of training, instead of the rows' own
     checked     WAV files on which every integer is compared with the emulator
+    hybrids     how hybrids are trained and heard, where a float network is one
     """
 
     corpus: Path
@@ -59,6 +122,15 @@ class Recognise:
     checked: int = 8
     processes: int | None = 1
     quiet: bool = True
+    hybrids: Hybrids | None = None
+
+    def _family(self, row: Row, start: Path) -> Transducers:
+        """Who trains and hears what starts from this float network.  RunError: a hybrid without its files."""
+        if checkpoint.load(start).metadata.get("kind") != acoustic.KIND:
+            return Transducers()
+        if self.hybrids is None:
+            raise RunError(f"row `{row.name}` is of a hybrid: give --alignments FILE and --graph FILE")
+        return self.hybrids
 
     def __call__(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> Outcome:
         begun = time.monotonic()
@@ -66,14 +138,14 @@ class Recognise:
             raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float "
                            f"{row.float}=FILE")
         start = self.floats[row.float]
-        plan = self._plan(experiments, row)
+        plan, family = self._plan(experiments, row), self._family(row, start)
         if plan is None:
             return self._float(experiments, row, seed, start, folder, begun)
         config = self._config(row, plan, seed)
         module_path, program_path = folder / "module.nnc", folder / "program.nnp"
         # on dev at the end only: nobody watches
         often = Run(every=50, dev_every=max(1, config.steps))
-        training.train(plan, start, self.corpus, module_path, config, self.processes, self.quiet, often)
+        family.train(plan, start, self.corpus, module_path, config, self.processes, self.quiet, often)
         # the hours of earlier sittings count
         begun = time.monotonic() - journal.seconds(module_path)
         trained = compiler.trained(module_path)
@@ -83,7 +155,7 @@ class Recognise:
         program.save(program_path)
         # the bytes of the file, not what made them
         program = Program.load(program_path)
-        compared, cycles = self._listen(trained, program)
+        compared, cycles = self._listen(trained, program, family)
         kernels = program.report["layers"]
         (weights, size), beside = sizes(program, languages)
         identity = self._identity(experiments, row, plan)
@@ -93,7 +165,7 @@ class Recognise:
             with trained_ears(subject) as ears:
                 searched = self._fused(experiments, folder)(ears, f"{identity.short}-{seed}", program, subject)
         return Outcome(
-            row.name, seed, identity.digest, commit(), self._heard(experiments, trained.module, trained.front),
+            row.name, seed, identity.digest, commit(), self._heard(experiments, family, trained.module, trained.front),
             weights, size, program_path.stat().st_size,
             cycles, plan.graph.frame_ms, program.target.clock,
             {p: round(k["bits"], 3) for p, k in kernels.items()}, {p: k["codec"] for p, k in kernels.items()},
@@ -164,17 +236,17 @@ class Recognise:
 
     def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, folder: Path,
                begun: float) -> Outcome:
-        r = load_recogniser(start)
-        front, identity = FrontEnd(r.features, r.normalisation, r.tokens), self._identity(experiments, row, None)
-        heard = self._heard(experiments, r.model.eval(), front)
+        family, identity = self._family(row, start), self._identity(experiments, row, None)
+        model, front = family.network(start)
+        heard = self._heard(experiments, family, model, front)
         searched: tuple[Searched, ...] = ()
         beside: dict[str, tuple[int, ...]] = {}
         if experiments.search is not None:
             networks = {n: language.load_float(p) for n, p in self._language_floats(experiments.search).items()}
             beside = {name: (w := _matrices(n.model), 4 * w) for name, n in networks.items()}
-            with float_ears(r.model, front, *networks.values()) as ears:
+            with float_ears(model, front, *networks.values()) as ears:
                 searched = self._fused(experiments, folder)(ears, f"{identity.short}-{seed}")
-        weights = _matrices(r.model)
+        weights = _matrices(model)
         return Outcome(row.name, seed, identity.digest, commit(), heard, weights, 4 * weights, start=identity.start,
                        wall_s=round(time.monotonic() - begun, 1), searched=searched, languages=beside)
 
@@ -183,21 +255,21 @@ class Recognise:
         asked = None if experiments.search is None else experiments.search.heard(split)
         return min(n for n in (self.utterances, asked, sys.maxsize) if n is not None)
 
-    def _heard(self, experiments: Experiments, model: Any, front: FrontEnd) -> dict[str, Heard]:
+    def _heard(self, experiments: Experiments, family: Transducers, model: Any, front: FrontEnd) -> dict[str, Heard]:
         out = {}
         for name in experiments.splits:
             split = load_split(self.corpus, name)
             split = split.first(min(len(split), self._most(experiments, name)))
-            errors, _ = evaluate(model, split, front.normalisation, front.tokens)
-            found = () if experiments.search else losses(model, split, front.normalisation, front.tokens)
-            out[name] = Heard.of(errors, split.voices, found)
+            errors, lost = family.hear(model, front, split, not experiments.search)
+            out[name] = Heard.of(errors, split.voices, lost)
         return out
 
-    def _listen(self, trained: training.Trained, program: Program) -> tuple[Comparison, float]:
+    def _listen(self, trained: training.Trained, program: Program,
+                family: Transducers) -> tuple[Comparison, float]:
         """(comparison of every integer on a few WAV files, cycles per encoder step on them)."""
         files = [u.audio for u in read_manifest(manifest_path(self.corpus, "voice"))][: self.checked]
         emulator = Emulator(program)
         features = [trained.front.hear(f)[0] for f in files]
-        done = compare(trained.module, emulator, trained.front, features)
+        done = compare(trained.module, emulator, trained.front, features, search=family.search(trained.front))
         cycles = sum(n * emulator.cycles(e) for e, n in done.steps.items())
         return done, round(cycles / max(1, done.steps["encoder"]), 1)

@@ -25,6 +25,7 @@ from nnac.model import ModelError, build
 from nnac.model.hybrid_torch import HybridConfig, HybridNetwork, cross_entropy
 from nnac.policy import loads
 from nnac.program import Program
+from nnac.report import outcomes
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.speech.audio import Utterance, write_manifest, write_wav
 from nnac.speech.corpus import Recipe, load_split
@@ -154,7 +155,7 @@ def here(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hybrid")
     corpus = folder / "corpus"
     corpus.mkdir()
-    for name, count, seed in (("train", 90, 0), ("dev", 16, 1)):
+    for name, count, seed in (("train", 90, 0), ("dev", 16, 1), ("voice", 8, 2)):
         made, texts, _ = spoken(count, seed, bins=40)
         made = [np.repeat(f, 3, 0) for f in made]
         whole = np.concatenate(made).astype(np.float16)
@@ -167,7 +168,8 @@ def here(tmp_path_factory):
     rng = np.random.default_rng(0)
     for i in range(2):
         write_wav(folder / f"{i}.wav", rng.normal(0, 3000, 16_000 + 4_000 * i).astype(np.int16))
-    write_manifest(folder / "some.jsonl", [Utterance(str(folder / f"{i}.wav"), "ab the c") for i in range(2)])
+    for where in (folder / "some.jsonl", corpus / "voice.jsonl"):
+        write_manifest(where, [Utterance(str(folder / f"{i}.wav"), "ab the c") for i in range(2)])
     (folder / "lexicon.txt").write_text("ab A B\nc C\nthe D A\nthe D B\n")
     (folder / "p.nnac").write_text(POLICY.format(shape=LIKE_CORPUS, target="rapid", lstm=INT4))
 
@@ -278,6 +280,30 @@ def test_what_does_not_belong_together_is_one_line(here, capsys, words, status, 
     assert found == status, error
     said = [line for line in error.splitlines() if not line.startswith("aligning: ")]           # not the progress
     assert len(said) == 1 and re.search(what, said[0])
+
+
+def test_hybrids_are_swept_as_transducers_are(here, capsys):
+    """One run a process is `--one`; its result file is of the same kind."""
+    pytest.importorskip("kaldi_decoder", reason="the extra `hybrid` is not installed")
+    (here / "e.toml").write_text("""
+title = "Hybrids"
+splits = ["voice"]
+[[table]]
+title = "One"
+against = "float"
+row = [{ name = "float" }, { name = "int4", policy = "p.nnac", steps = 2 }]
+""")
+    words = ["sweep", str(here / "e.toml"), "--corpus", str(here / "corpus"), "--float", str(here / "f.nnc"),
+             "--results", str(here / "results"), "--runs", str(here / "runs"), "--out", str(here / "R.md")]
+    assert main([*words, "--one", "float:0"]) == 1
+    assert "is of a hybrid: give --alignments FILE and --graph FILE" in capsys.readouterr().err
+    words += ["--alignments", str(here / "again.ali"), "--graph", str(here / "w.graph")]
+    for row in ("float:0", "int4:0"):
+        assert main([*words, "--one", row]) == 0
+    done = outcomes.load(here / "results" / "int4-s0.json")
+    assert done.different == 0 < done.checked and done.rate < 40 and done.cycles_per_frame and done.target == "rapid"
+    assert main([*words, "--report"]) == 0
+    assert "| against float |" in (here / "R.md").read_text()
 
 
 def test_a_training_that_is_stopped_ends_with_the_same_weights(here, monkeypatch):

@@ -512,3 +512,14 @@ def test_the_loss_of_each_utterance_is_that_of_it_alone():
         assert value == pytest.approx(float(rnnt_loss(logits, ids.T, lengths, torch.tensor([len(ids)]),
                                                       reduction="sum")), rel=1e-4)
     assert len(set(found)) == 4
+
+
+def test_a_table_may_be_compared_with_a_row_of_its_own(tmp_path):
+    """A family of its own: its differences are from its own row, and it stays out of the Pareto front."""
+    own = SMALL.replace('note = "A note."', 'note = "A note."\nagainst = "float"')
+    e = ex.load(write(tmp_path, own))
+    found = {"float": [outcome("float", errors=(0, 1, 0, 0))], "int8": [outcome("int8")], "gq5": [outcome()]}
+    shown = results.markdown(e, found)
+    assert "| against float32 |" in shown and "Pareto" not in shown
+    with pytest.raises(ex.ExperimentError, match="table `One`: `against` names no row of its own: `nothing`"):
+        ex.load(write(tmp_path, own.replace('against = "float"', 'against = "nothing"', 1)))

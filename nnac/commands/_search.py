@@ -54,7 +54,7 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     put("--prior-scale", **nats(0, 4, "W"), help=f"how much of the states' priors is taken off them ({_PRIOR:g})")
     put("--max-symbols", type=whole(1), metavar="N", help="labels that one frame may emit (6)")
     put("--beam", type=whole(1), metavar="K", help="hypotheses kept (8; on a graph 3000)")
-    put("--delta", **nats(0, 1e6), help="how far a hypothesis may lie behind the best (5; on a graph 14)")
+    put("--delta", **nats(0, 1e6), help="how far a hypothesis may lie behind the best (5; on a graph 12)")
     put("--nbest", type=whole(1), metavar="N", help="show the N best hypotheses (1)")
     put("--blank-penalty", **nats(-16, 16), help="taken from the blank at every frame (0)")
     put("--length-bonus", **nats(-16, 16), help="given for every label (0)")

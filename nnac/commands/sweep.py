@@ -27,6 +27,9 @@ def register(subparsers: Any) -> None:
     p.add_argument("--float", dest="floats", type=named_network, action="append", default=[], metavar="[NAME=]FILE",
                    help="float network to start from")
     p.add_argument("--corpus", type=corpus, metavar="DIR")
+    p.add_argument("--alignments", type=source, metavar="FILE", help="of the corpus, for rows of hybrids")
+    p.add_argument("--graph", type=source, metavar="FILE", help="that hybrids are searched on")
+    p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where hybrids are heard (cpu)")
     p.add_argument("--results", type=folder, default="results", metavar="DIR",
                    help="result files and pictures (results)")
     p.add_argument("--runs", type=folder, default="runs/sweep", metavar="DIR", help="folders of the runs (runs/sweep)")
@@ -109,15 +112,19 @@ def _networks(args: argparse.Namespace) -> dict[str, Path]:
 
 def _recognise(args: argparse.Namespace) -> Any:
     networks = _networks(args)
-    from nnac.sweep import Recognise
+    from nnac.report.runs import RunError
+    from nnac.sweep import Hybrids, Recognise
 
-    return Recognise(Path(args.corpus), networks, args.utterances, steps=args.steps)
+    if bool(args.alignments) != bool(args.graph):
+        raise RunError("--alignments and --graph go together: both are of hybrids")
+    hybrids = Hybrids(Path(args.alignments), Path(args.graph), args.device) if args.graph else None
+    return Recognise(Path(args.corpus), networks, args.utterances, steps=args.steps, hybrids=hybrids)
 
 
 def _passed(args: argparse.Namespace) -> list[str]:
     out = [args.experiments, "--corpus", args.corpus, "--results", args.results, "--runs", args.runs]
     out += [a for f in args.floats for a in ("--float", f)]
-    for option in ("utterances", "steps"):
+    for option in ("utterances", "steps", "alignments", "graph", "device"):
         out += [f"--{option}", str(value)] if (value := getattr(args, option)) is not None else []
     return out
 

@@ -71,7 +71,7 @@ class RealHearing:
     def encode(self, features: Any, lengths: Any) -> tuple[NDArray, NDArray]:
         """Normalised features [T, B, bins], lengths [B] -> log-probabilities [T', B, states], lengths."""
         made, ends = self.network(features, torch.as_tensor(lengths))
-        return real_rows(made.numpy()), ends.numpy()
+        return real_rows(made.cpu().numpy()), ends.cpu().numpy()
 
 
 def load(path: str | os.PathLike[str]) -> Acoustic:

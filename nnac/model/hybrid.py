@@ -60,8 +60,8 @@ def hybrid(size: str = "small", *, features: int | None = None, stack: int | Non
     def linear(name: str, made: int) -> None:
         put("linear", name, made, (Kernel("weight", f"{ENCODER.name}.{name}.weight", made, width),), bias=True)
 
-    if s["stack"] > 1:
-        put("stack", "stack", width * s["stack"], frames=s["stack"])
+    # there with one frame too: rules for `encoder.stack` are rules for the network's input
+    put("stack", "stack", width * s["stack"], frames=s["stack"])
     for i in range(s["layers"]):
         path, cells_ = f"{ENCODER.name}.lstm[{i}]", s["cells"]
         kernels = tuple(Kernel(name, f"{path}.{direction}.{name}", 4 * cells_, cols, GATES)

@@ -6,6 +6,7 @@
     [[table]]
     title = "GQ"
     note = "what a reader should know"
+    against = "float"                            # the row that the others are compared with (default: the first policy)
 
     [[table.row]]
     name = "gq5"                                 # file names; unique
@@ -98,9 +99,13 @@ class Row:
 
 @frozen
 class Table:
+    """``against``: the row that this table's others are compared with, where it is another than everywhere: models of
+    another family, which then stay out of the Pareto front."""
+
     title: str
     rows: tuple[Row, ...] = field(default=(), metadata={"key": "row"})
     note: str = ""
+    against: str = ""
 
 
 @frozen
@@ -252,6 +257,10 @@ def _checked(made: Experiments) -> Experiments:
             raise ExperimentError(f"{made.path}: row `{name}`: a name is letters, digits and - _ . (it names files)")
         if names.count(name) > 1:
             raise ExperimentError(f"{made.path}: two rows are called `{name}`")
+    for table in made.tables:
+        if table.against and table.against not in [r.name for r in table.rows]:
+            raise ExperimentError(f"{made.path}: table `{table.title}`: `against` names no row of its own: "
+                                  f"`{table.against}`")
     for claim in made.claims:
         for name in (claim.row, claim.against):
             if name not in names:

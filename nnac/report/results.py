@@ -117,13 +117,16 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
                   f"code {', '.join(sorted({o.commit for o in done}))}.", ""]
     if experiments.search is not None:
         lines += searches.tables(experiments, outcomes, experiments.search)
-    head = ["", "WER", *experiments.splits, f"against {shown}", "KiB", "bits/weight", "cycles", "WER of each seed"]
+    names = {r.name: r.shown for r in rows}
     for table in experiments.tables if experiments.search is None else ():
+        head = ["", "WER", *experiments.splits, f"against {names.get(table.against, shown)}", "KiB", "bits/weight",
+                "cycles", "WER of each seed"]
+        own = outcomes.get(table.against) or None if table.against else base
         lines += [f"## {table.title}", ""]
         if table.note:
             lines += [table.note.strip(), ""]
         lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        lines += [_row(r, outcomes.get(r.name, ()), experiments.splits, base) for r in table.rows]
+        lines += [_row(r, outcomes.get(r.name, ()), experiments.splits, own) for r in table.rows]
         lines.append("")
     lines += more
     if experiments.claims:
@@ -157,7 +160,7 @@ def _part(path: Path) -> list[str]:
 
 
 def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
-    done = [(t, r) for t in experiments.tables for r in t.rows if outcomes.get(r.name)]
+    done = [(t, r) for t in experiments.tables for r in t.rows if outcomes.get(r.name) and not t.against]
     points = [(mean([o.bytes for o in outcomes[r.name]]), rate(outcomes[r.name]).value) for _, r in done]
     best = front(points)
     if len(best) < 2:

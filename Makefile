@@ -113,6 +113,10 @@ bench-latency: $(RUNS)/corpus/train.json     ## the papers' latency claims on wh
 bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_search --corpus $(RUNS)/corpus --runs $(RUNS)/search
 
+.PHONY: bench-hybrid
+bench-hybrid: $(RUNS)/corpus/train.json      ## the hybrid: trained from nothing, INT4 and int8, decoding, the 43 M size (hours for what results/ lacks)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_hybrid --corpus $(RUNS)/corpus --runs $(RUNS)/hybrid
+
 .PHONY: cosim area
 # needs Verilator (apt-get install verilator, 5.006 or later) and a C++ compiler.  COSIM=--short takes two minutes
 cosim: setup               ## the RTL core beside the emulator: random programs, a network, planted faults (half an hour)

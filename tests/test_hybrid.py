@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +21,7 @@ from nnac.emulator.executor import Emulator
 from nnac.executors.reference import Reference
 from nnac.executors.torch import Torch
 from nnac.hybrid import alignments, graph
+from nnac.language.check import check_file
 from nnac.lower import lower_plan
 from nnac.model import ModelError, build
 from nnac.model.hybrid_torch import HybridConfig, HybridNetwork, cross_entropy
@@ -33,7 +35,8 @@ from nnac.speech.wer import word_errors
 from nnac.train import loop
 from nnac.train.families import module_of
 from nnac.train.families.hybrid import Hybrid
-from nnac.train.hybrid import HybridTraining, float_task, policy_task, train
+from nnac.train.frames import FrameBatch
+from nnac.train.hybrid import HybridLearner, HybridTraining, float_task, policy_task, train
 from nnac.train.pace import Run
 from nnac.train.policy import PolicyConfig
 from nnac.train.processes import Stopped, TrainingError
@@ -113,6 +116,45 @@ def test_every_executor_computes_the_same_integers(target, lstm):
     one = Reference(bound)
     assert same_integers(one, Torch(module), bound) > 1000
     assert same_integers(one, Emulator(program), bound, taps=False) > 500
+
+
+@pytest.mark.parametrize(("file", "policy"), [
+    ("papers/int4_dblstm", "int4_dblstm"), ("papers/int4_dblstm", "int4_dblstm_naive"),
+    *(("comparison/int4_dblstm", name) for name in ("int8", "int4_naive", "int4_dblstm"))])
+def test_what_the_papers_policies_train_is_what_their_programs_compute(file, policy):
+    """Small in width, as deep as they are: steps of training, then every integer of module, reference and program."""
+    size = next(r.plan.model.arguments["size"] for r in check_file(f"specs/{file}.nnac").resolutions)
+    plan = loads(f'import "specs/{file}.nnac"\npolicy p extends {policy} {{\n  model hybrid(size="{size}", features=8, '
+                 'cells=16, bottleneck=16, states=40)\n  budget { bits_per_weight <= 32 }\n}\n', "p").plan
+    module = module_for(plan)
+    learner = HybridLearner(module, 3, 10)
+    optimiser, rng = torch.optim.Adam(module.parameters(), 1e-3), np.random.default_rng(0)
+    for step in range(3):
+        learner.before_step(step)
+        batch = FrameBatch(torch.from_numpy(rng.standard_normal((24, 3, 8)).astype(np.float32)),
+                           torch.tensor([24, 20, 11]), torch.from_numpy(rng.integers(-1, 40, (24 // (
+                               1 if "43" in size else 3), 3))))
+        optimiser.zero_grad()
+        learner.loss(batch)[0].backward()
+        optimiser.step()
+    learner.before_step(3)
+    bound = module.eval().bind()
+    assert same_integers(Reference(bound), Torch(module), bound) > 1000
+    program = compile_graph(bound, plan.target, Settings.of(plan))
+    assert same_integers(Reference(bound), Emulator(program), bound, taps=False) > 500
+
+
+def test_log_probabilities_below_the_floor_are_no_loss_that_calibration_warns_of():
+    plan = plan_of()
+    module = Hybrid(lower_plan(plan), None, plan)
+    with torch.no_grad():
+        module.layer("encoder.output").bias.copy_(torch.linspace(0, 60, 12))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.calibrate([(torch.randn(20, 2, 8), torch.tensor([20, 20]))])
+    module.eval()
+    with torch.no_grad():
+        assert module(torch.randn(20, 2, 8), torch.tensor([20, 20]))[0].min() == -16
 
 
 def test_a_backward_direction_begins_at_each_rows_end():

@@ -78,6 +78,8 @@ class Operator:
     makes_zero_point: ClassVar[bool] = False
     takes: ClassVar[FixedPoint | None] = None          # the format that its input has, whatever the policy says
     gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
+    # the least value of that format is a floor that belongs to its definition: numbers below it are no loss
+    floored: ClassVar[bool] = False
     attributes_type: ClassVar[type[Attributes]] = Attributes  # of its nodes' attributes
     # its output ends at 0 and at its attribute ``cap``, the ends of its format
     capped: ClassVar[bool] = False

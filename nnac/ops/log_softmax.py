@@ -21,6 +21,7 @@ class LogSoftmax(Operator):
 
     constants = ("exp", "log", "multiplier", "shift")
     gives = LOG
+    floored = True                 # e^-16 stands for whatever is less probable
     in_one_piece = True
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:

@@ -355,7 +355,9 @@ class GraphModule(nn.Module):
     def _fixed(self, name: str, x: Tensor) -> None:
         """Count the numbers of a value of fixed format (the input of a table, say) that lie beyond it."""
         v = self.graph.values[name]
-        if v.scale is None or v.bits > 16 or self._activation(name) is not None:
+        maker = self.graph.producers.get(name)
+        if v.scale is None or v.bits > 16 or self._activation(name) is not None or (
+                maker is not None and operator(maker.op).floored):
             return
         beyond = int((x.abs() > v.scale * (1 << (v.bits - 1))).sum())
         if beyond or name in self._beyond:

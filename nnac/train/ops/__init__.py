@@ -120,11 +120,12 @@ class Layer(nn.Module):
         return Constants()
 
     def kept_constants(self, ins: list[Format], out: Format) -> Constants:
-        """`constants`, kept between calls in eval mode without gradients, until a tensor of the layer changes."""
+        """`constants`, kept between calls in eval mode without gradients, until a tensor of the layer changes or moves
+        to another device."""
         if self.training or torch.is_grad_enabled():
             self._kept = None
             return self.constants(ins, out)
-        key = ([(id(t), t._version) for t in (*self.parameters(), *self.buffers())], ins, out)
+        key = ([(id(t), t._version, t.device) for t in (*self.parameters(), *self.buffers())], ins, out)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self.constants(ins, out)
         return self._kept[1]

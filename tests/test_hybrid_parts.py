@@ -99,6 +99,7 @@ def test_an_utterances_graph_has_just_the_ways_to_say_it(text):
 
 def test_the_table_shows_the_topology():
     shown = topology.table(SMALL)
+    assert topology.PICTURE in shown
     assert "second  1 or more  itself 0.5, the next phone 0.5" in shown and "5 phones: SIL A B C D" in shown
 
 

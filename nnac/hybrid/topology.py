@@ -1,12 +1,6 @@
 """The HMM of a phone, and of an utterance: which state may follow which.
 
-A phone has two halves.  Its first half lasts one frame; its second any number of frames, none included:
-
-    ──▶ (first) ──┬──────────────────▶        a frame in `first`, always one
-                  └─▶ (second) ─┬────▶        then as many in `second` as it lasts
-                        ▲       │
-                        └───────┘
-
+A phone has two halves.  Its first half lasts one frame; its second any number of frames, none included (`PICTURE`).
 So a phone lasts 30 ms at the least (frames of 30 ms), and a word of four phones 120.  Silence, before, between and
 after words, has the same two halves and may be left out everywhere.  Source: the topology of "chain" models (Povey et
 al. 2016, "Purely sequence-trained neural networks for ASR based on lattice-free MMI"), which suits frames this long.
@@ -30,6 +24,11 @@ from nnac.hybrid.lexicon import Lexicon
 HALVES = 2
 STAY = 0.5                    # probability of another frame of a second half (our choice; only decoding asks)
 PAUSE = 0.2                   # of silence between two words (our choice; only decoding asks)
+PICTURE = """\
+──▶ (first) ──┬────────────────▶      a frame in `first`, always one
+              └─▶ (second) ─┬──▶      then as many in `second` as the phone lasts
+                    ▲       │
+                    └───────┘"""
 Unit = tuple[int, int, int]   # (phone, left neighbour, half); silence has no left neighbour: 0 there
 START = -1
 
@@ -90,14 +89,14 @@ def utterance(words: Sequence[str], lexicon: Lexicon) -> Utterance:
 
 
 def table(lexicon: Lexicon) -> str:
-    """The topology as text: each half's frames, and what may follow it."""
+    """The topology as text: a picture, each half's frames, what may follow it, and the phones."""
     rows = [("half", "frames", "leads to, with probability"),
             ("first", "1", f"second {1 - _leave(0):g}, the next phone {_leave(0):g}"),
             ("second", "1 or more", f"itself {STAY:g}, the next phone {_leave(1):g}")]
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     phones = " ".join(lexicon.phones)
-    return "\n".join([*lines, f"between words silence {PAUSE:g}", f"{len(lexicon.phones)} phones: {phones}"])
+    return "\n".join([PICTURE, *lines, f"between words silence {PAUSE:g}", f"{len(lexicon.phones)} phones: {phones}"])
 
 
 def _leave(half: int) -> float:

@@ -222,7 +222,7 @@ def aat(stage: Stage) -> tuple[list[str], dict[str, Any]]:
     lines = ["## AAT: all on the machine, against operators on the CPU", "",
              "The paper: engine latency −5 to −7 %. int8 on `edge`, whose CPU takes 20 µs to wake; what is on the CPU "
              "is named, and the change is that of taking it back. Each size is compiled; labels and their times are "
-             "those of the trained small program; one call at a time.", "",
+             "those of the small int8 program; one call at a time.", "",
              *table(rows, "with the CPU", "all on the machine")]
     return lines, dict(aat=[r.plain() for r in rows])
 

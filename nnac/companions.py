@@ -70,12 +70,17 @@ def beside(graph: QGraph, name: str, language: QGraph) -> QGraph:
 def assembled(graph: QGraph, plan: Plan, languages: Mapping[str, Trained]) -> tuple[QGraph, Settings]:
     """A recogniser's bound graph with all its language models beside it, and what both policies say of the program.
 
-    Frames, rates and budgets are the recogniser's.  What is beside it already stays as it is.
+    Frames, rates and budgets are the recogniser's.  What is beside it already stays as it is.  Language models are
+    asked by a beam search alone: where the policy says nothing of one, the program is made for one as wide as it is by
+    itself.
     CompanionError: as `beside`; or a language model for another machine.
     """
+    from nnac.plan import Decode
     from nnac.schedule.compile import Settings
 
     settings = Settings.of(plan)
+    if languages and settings.hypotheses == 1:
+        settings = evolve(settings, hypotheses=Decode().beam)
     for name, language in languages.items():
         if language.plan.target != plan.target:
             raise CompanionError(f"`{name}` is for the target `{language.plan.target.name}`, the recogniser for "

@@ -49,17 +49,21 @@ def bind(module: Trained) -> QGraph:
     return module.module.bind()
 
 
-def program(module: Trained, languages: Mapping[str, Trained] | None = None) -> Program:
+def program(module: Trained, languages: Mapping[str, Trained] | None = None, beam: int | None = None) -> Program:
     """The scheduled program of a trained module for its plan's target, with its front end inside.
 
     languages  language models beside it, by the names of `nnac.companions.NAMES`: entries of the same program
+    beam       hypotheses that the search will hold; None: what the policy says
     CompileError: it does not fit.  CompanionError: a language model of other tokens, or for another machine.
     """
+    from attrs import evolve
+
     from nnac.companions import assembled
     from nnac.schedule.compile import compile_graph
 
     languages = languages or {}
     graph, settings = assembled(bind(module), module.plan, languages)
+    settings = settings if beam is None else evolve(settings, hypotheses=beam)
     beside = {name: dict(plan=t.plan.digest, training=t.training) for name, t in languages.items()}
     more = dict(languages=beside) if beside else {}
     return compile_graph(graph, module.plan.target, settings, plan=module.plan.to_json(),

@@ -220,11 +220,27 @@ class Decode:
     weight: float = 0.0
     less: float = 0.0
 
+    @property
+    def hypotheses(self) -> int:
+        """How many are held at once: entries that each of them runs take so many together."""
+        return 1 if self.search == "greedy" else self.beam
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The language models that fusion asks, by their names beside the recogniser (`nnac.companions.NAMES`)."""
+        return {"none": (), "density_ratio": ("lm", "source_lm")}.get(self.fusion, ("lm",))
+
+    def __str__(self) -> str:
+        """As a policy says it."""
+        wide = f"({self.beam})" if self.hypotheses > 1 else ""
+        weights = ", ".join(f"{w:g}" for w in (self.weight, self.less) if w)
+        return f"{self.search}{wide}" + (f", fusion {self.fusion}({weights})" if self.fusion != "none" else "")
+
 
 @frozen
 class Budget:
-    """An upper bound: ``quantity`` (weights, sram: bytes; latency, upl(p90) …: seconds; cycles; bits_per_weight) must
-    not exceed ``limit``."""
+    """An upper bound: ``quantity`` (weights, sram: bytes; latency, upl(p90) …: seconds; cycles; bits_per_weight; rtf)
+    must not exceed ``limit``."""
 
     quantity: str
     limit: float
@@ -317,6 +333,11 @@ class Plan:
     def frames(self, entry: str) -> int:
         """How many steps of an entry point are computed together."""
         return max((self[layer.path].frames or 1 for layer in self.graph if layer.entry == entry), default=1)
+
+    @property
+    def hypotheses(self) -> int:
+        """How many hypotheses the policy's search holds; 1 where it says nothing of one."""
+        return 1 if self.decode is None else self.decode.hypotheses
 
     def origin(self, site: str, setting: str) -> tuple[Origin, ...]:
         """The rules that said something about ``setting`` of ``site``, in order; the last one won.  The first may be

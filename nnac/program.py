@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +27,7 @@ from attrs.validators import ge, le
 from numpy.typing import NDArray
 
 from nnac.attributes import Attributes
-from nnac.entry import EntryPoint
+from nnac.entry import Calls, EntryPoint
 from nnac.errors import ABSURD, UserError
 from nnac.files import FileError, atomic, read
 from nnac.ir import Value
@@ -121,7 +123,11 @@ class Tap:
 
 @frozen
 class Slot:
-    """A state: ``initial`` None stands for zeros."""
+    """A state: ``initial`` None stands for zeros.
+
+    places, stride  how many hypotheses have a place for it, and the bytes from place to place; who goes step by step
+                    uses the first
+    """
 
     name: str
     address: int
@@ -130,10 +136,21 @@ class Slot:
     scale: float | None = None
     initial: tuple[int, ...] | None = None
     entry: str = ""
+    places: int = 1
+    stride: int = 0
 
     @property
     def port(self) -> Port:
-        return Port(self.name, self.address, ((0, self.width),), self.size)
+        return self.of(1)
+
+    def of(self, hypotheses: int) -> Port:
+        """The places of so many hypotheses."""
+        return Port(self.name, self.address, ((0, self.width),), self.size, hypotheses, self.stride)
+
+    @property
+    def bytes(self) -> int:
+        """From the first byte of the first place to the last of the last."""
+        return (self.places - 1) * self.stride + self.width * self.size
 
     def array(self) -> NDArray:
         return np.zeros(self.width, np.int64) if self.initial is None else np.asarray(self.initial, np.int64)
@@ -191,6 +208,8 @@ class Entry:
     steps     model steps that one call computes (frame batching)      cycles   predicted
     unread    stretches of activation memory (start, end) that no live weight reads: pruned away, not forgotten
     backward  it goes through a call's steps from the last, and wants its calls in that order
+    hypotheses  it computes one step of each of so many hypotheses: vector k of a port is the k-th's, and so is place k
+                of a state
     """
 
     name: str
@@ -203,6 +222,7 @@ class Entry:
     cycles: int = 0
     unread: tuple[tuple[int, int], ...] = ()
     backward: bool = False
+    hypotheses: int = 1
 
     @property
     def model_entry(self) -> str:
@@ -256,6 +276,29 @@ class Program:
         """What lies at ``address``."""
         return next((s for s in self.symbols if s.space == space and s.address <= address < s.address + s.bytes), None)
 
+    def parts(self, entry: str) -> tuple[Entry, ...]:
+        """The entries that compute one step of the model's ``entry``, for one hypothesis, in the order in which they
+        run: more than one for a bidirectional encoder (`nnac.schedule.passes`)."""
+        return tuple(e for n, e in self.entries.items()
+                     if n != INIT and e.steps == e.hypotheses == 1 and e.model_entry == entry)
+
+    def sizes(self, entry: str) -> tuple[Entry, ...]:
+        """The entries that compute a step of ``entry`` for several hypotheses at once, the fewest first."""
+        several = [e for n, e in self.entries.items() if n != INIT and e.model_entry == entry and e.hypotheses > 1]
+        return tuple(sorted(several, key=lambda e: e.hypotheses))
+
+    def calls(self, entry: str, moved: bool = False) -> Calls:
+        """What a step of ``entry`` costs, by the number of hypotheses that share the call.
+
+        moved  the host brings the states of every hypothesis to their places and takes the new ones away, as a search
+               does that goes on with another hypothesis each time: their bytes both ways, at the CPU's rate
+        """
+        states = sum(s.width * s.size for s in self.states if model_entry(s.entry) == entry) if moved else 0
+        seconds = Fraction(2 * states, self.target.cpu.transfer)
+        each = math.ceil(seconds * self.target.clock)
+        one = sum(e.cycles for e in self.parts(entry))
+        return Calls(((1, one + each), *((e.hypotheses, e.cycles + each * e.hypotheses) for e in self.sizes(entry))))
+
     def __str__(self) -> str:
         """A screen: entry points with their cycles, what lies where, what the host does."""
         policy = self.plan.get("name")
@@ -267,7 +310,7 @@ class Program:
                      else "")
             lines.append(f"  {name:<{wide}} {e.cycles:>11,} cycles {len(e.words):>7,} instructions  {ports}".rstrip())
         if self.states:
-            held = sum(s.width * s.size for s in self.states)
+            held = sum(s.bytes for s in self.states)
             lines.append(f"  states: {', '.join(s.name for s in self.states)}; {held:,} bytes")
         lines += [f"  on the CPU: {h.path} ({h.op}), {h.cycles:,} cycles" for h in self.host]
         if kernels := self.report.get("layers"):
@@ -360,6 +403,7 @@ class _Entry:
     cycles: int = field(validator=ge(0))
     unread: tuple[tuple[int, int], ...]
     backward: bool
+    hypotheses: int = field(default=1, validator=[ge(1), le(1 << 12)])
 
 
 @frozen
@@ -434,7 +478,7 @@ def _program(tensors: Mapping[str, NDArray], content: Any) -> Program:
         if e.name in entries:
             raise ValueError(f"two entries are called {e.name}")
         entries[e.name] = Entry(e.name, words, lines, e.inputs, e.outputs, e.taps, e.steps, e.cycles, e.unread,
-                                e.backward)
+                                e.backward, e.hypotheses)
     host = tuple(HostCall(h.id, h.path, h.op, operator(h.op).attributes_type(**h.attributes), h.inputs, h.output,
                           h.states, h.cycles, h.values,
                           {k.removeprefix(f"host.{h.id}."): v for k, v in tensors.items()
@@ -465,6 +509,8 @@ def _absurd(program: Program) -> Iterator[str]:
         if abs(v.zero_point) > 1 << 32:
             yield f"value {v.name} has the zero point {v.zero_point}"
     for e in program.entries.values():
+        if any(s.places < e.hypotheses for s in program.states if s.entry == e.part):
+            yield f"entry {e.name} is of {e.hypotheses} hypotheses, and a state of it has fewer places"
         if e.lines.size and int(e.lines.max()) >= len(program.debug):
             yield f"entry {e.name} names a line that is not there"
         for p in (*e.inputs, *e.outputs, *(t.port for t in e.taps)):
@@ -476,7 +522,7 @@ def _absurd(program: Program) -> Iterator[str]:
             if not 0 <= first <= end <= memory:
                 yield f"entry {e.name}: {first} to {end} is no stretch of its memory"
     for s in program.states:
-        yield from _misplaced(s.port, memory, "state")
+        yield from _misplaced(s.of(s.places), memory, "state")
         top = 1 << (8 * s.size - 1) if s.size in (1, 2, 4) else 0
         if s.initial is not None and (len(s.initial) != s.width or not all(-top <= k < top for k in s.initial)):
             yield f"state {s.name} starts at what it cannot hold"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from attrs import field, frozen
@@ -13,11 +13,20 @@ from numpy.typing import NDArray
 
 from nnac.decode.front_end import hypotheses
 from nnac.decode.integer import Pace, stepping
-from nnac.decode.search import ROUNDS, Hypothesis, Search
+from nnac.decode.search import ROUNDS, Hypothesis, Machine, Search
 from nnac.decode.search.greedy import Greedy
 from nnac.executors import Subject, executor
 from nnac.progress import progress
 from nnac.speech.wer import WordErrors, normalised, word_errors
+
+
+@runtime_checkable
+class Counting(Machine, Protocol):
+    """An executor that counts cycles."""
+
+    def cycles(self, entry: str) -> int:
+        """Of one step of ``entry``."""
+        ...
 
 
 @frozen
@@ -86,9 +95,10 @@ def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, ref
     texts = [front.text(h[0].tokens) for h in nbest]
     pace = Pace.of(chosen)
     steps = dict(encoder=sum(pace.steps(len(f)) for f in features))
-    steps |= search.steps(np.concatenate(rounds)) if rounds else {}
-    cost = getattr(chosen, "cycles", None)
-    cycles = None if cost is None else sum(n * cost(entry) for entry, n in steps.items())
+    every = np.concatenate(rounds) if rounds else np.zeros(0, ROUNDS)
+    steps |= search.steps(every)
+    cycles = (steps["encoder"] * chosen.cycles("encoder") + search.cycles(chosen, every)
+              if isinstance(chosen, Counting) else None)
     clock = None if cycles is None else subject.program.target.clock
     alike = normalised if normalise else str
     errors = word_errors(list(map(alike, references)), list(map(alike, texts))) if references else None

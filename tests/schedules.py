@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from nnac.emulator.machine import Machine
 from nnac.evaluate import evaluate, initial_state
 from nnac.formats import Precision
 from nnac.ir import QGraph
-from nnac.program import INIT, Program
+from nnac.program import INIT, Entry, Program
 from nnac.schedule.compile import Settings
 from nnac.schedule.passes import split
 from nnac.target import OPERATORS, Dram, Target
@@ -69,7 +70,7 @@ def random_case(seed: int) -> Case:
                                                                if o not in ("layer_norm", "tanh"))))
     paths = [n.path for n in graph.nodes if n.op != "stack"]
     places = {pick(*paths): "cpu"} if rng.random() < 0.2 else {}
-    settings = Settings(frames=pick(1, 2, 4, 5), places=places)
+    settings = Settings(frames=pick(1, 2, 4, 5), places=places, hypotheses=int(rng.integers(1, 12)))
     return Case(graph, target, settings,
         f"seed {seed}: {shape} {variant} hidden{hidden} act{narrow} w{bits} sparsity {sparsity} {target} {settings}")
 
@@ -93,6 +94,10 @@ def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batc
         if name == INIT:
             continue
         m.reset()
+        if entry.hypotheses > 1:
+            for got, want in of_several(graph, entry, m, rng):
+                note(got, want)
+            continue
         state = initial_state(graph, batch)
         own = {s.name for s in program.states if s.entry == entry.part}
         for _ in range(calls):
@@ -107,3 +112,23 @@ def compare(graph: QGraph, program: Program, seed: int = 0, calls: int = 2, batc
             for s in own:
                 note(held[s], state[s])
     return compared, different
+
+
+def of_several(graph: QGraph, entry: Entry, m: Machine, rng: np.random.Generator) -> Iterator[tuple]:
+    """(the machine's integers, those of `evaluate`) of one step of as many hypotheses, each from a state of its own."""
+    k, rows = entry.hypotheses, entry.hypotheses * m.batch
+    state = {s.name: rng.integers(-(1 << s.bits - 1), 1 << s.bits - 1, (rows, s.width))
+             for n in graph.entry(entry.part) for s in n.states}
+    x = random_inputs(graph, entry.part, rng, 1, rows)
+    want, got = {}, {}
+    _, after = evaluate(graph, entry.part, x, state, lambda n, v: want.__setitem__(n, v[0]))
+
+    def apart(v):
+        return v.reshape(m.batch, k, -1).swapaxes(0, 1)
+
+    m.load_state({name: apart(v) for name, v in state.items()})
+    m.run(entry.name, {name: apart(v[0]) for name, v in x.items()}, lambda n, v: got.__setitem__(n, v))
+    assert want.keys() == got.keys()
+    yield from ((got[name], apart(want[name])) for name in want)
+    held = m.states_of(k)
+    yield from ((held[name], apart(after[name])) for name in state)

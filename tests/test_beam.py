@@ -24,7 +24,7 @@ def over(beam, lattice, frames):
 
 
 def test_searches_are_found_by_their_files():
-    assert names() == ["beam", "greedy"] and search("beam") is Beam and search("greedy") is Greedy
+    assert {"beam", "greedy"} <= set(names()) and search("beam") is Beam and search("greedy") is Greedy
     with pytest.raises(KeyError):
         search("bean")
 

@@ -123,8 +123,8 @@ def define() -> None:
             return Parameters(f"{node.path}.table", (look,), node.path), Parameters(f"{node.path}.product", (product,),
                                                                                     node.path)
 
-        def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
-            return dict(phi=vectors * align(2 * record(node.attributes, GeluAttributes).width))
+        def buffers(self, node: Node, vectors: int, hypotheses: int, lanes: int) -> Mapping[str, int]:
+            return dict(phi=vectors * hypotheses * align(2 * record(node.attributes, GeluAttributes).width))
 
         def emit(self, node, e):
             x, y = e.views(node)

@@ -20,7 +20,7 @@ class CompileOptionError(UserError):
 
 
 def register(subparsers: Any) -> None:
-    from nnac.cli import sink, source
+    from nnac.cli import sink, source, whole
 
     p = subparsers.add_parser("compile", help="compile a trained module to a program", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,6 +30,9 @@ def register(subparsers: Any) -> None:
                    help="language model of the target's domain: the entry `lm`")
     p.add_argument("--source-lm", type=source, metavar="CHECKPOINT",
                    help="language model of the training text: the entry `source_lm`")
+    p.add_argument("--beam", type=whole(1, 1024), metavar="K",
+                   help="hypotheses that the search will hold: entries that take several at once (what the policy's "
+                        "`decode` says; 8 with a language model; else 1)")
     p.add_argument("--json", action="store_true", help="the report as JSON")
     p.set_defaults(run=run)
 
@@ -44,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         if path is not None and name not in languages:
             raise CompileOptionError(f"{path}: not what `nnac train` wrote; n-gram models stay on the host: give it to "
                                      "`nnac run`")
-    made = program(recogniser, languages)
+    made = program(recogniser, languages, args.beam)
     made.save(args.out)
     if args.json:
         print(json.dumps({"program": args.out, **summary(made)}))
@@ -56,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         for table in tables(made):
             out.print(table)
         print(latency(made))
+        print(searched(made))
     return 0
 
 
@@ -65,7 +69,7 @@ def summary(program: Any) -> dict[str, Any]:
             "entries": {name: {"cycles": e.cycles, "instructions": len(e.words),
                                "ms": 1e3 * e.cycles / program.target.clock}
                         for name, e in program.entries.items()},
-            **{k: program.report[k] for k in ("latency", "layers", "sram", "pinned", "dram", "host")}}
+            **{k: program.report[k] for k in ("latency", "search", "layers", "sram", "pinned", "dram", "host")}}
 
 
 def latency(program: Any) -> str:
@@ -79,6 +83,14 @@ def latency(program: Any) -> str:
     if any(e.backward for e in program.entries.values()):
         text += "; the encoder is bidirectional: its backward passes begin when the utterance has ended"
     return text
+
+
+def searched(program: Any) -> str:
+    """What a frame takes with the policy's search."""
+    s = program.report["search"]
+    parts = ", ".join(f"{entry} {cycles:,}" for entry, cycles in s["entries"].items())
+    return (f"search: {s['search']}: about {s['cycles_per_frame']:,} cycles a frame ({parts}), real-time factor "
+            f"{s['rtf']:.4f}: cycles are exact, how often each entry is asked is expected")
 
 
 def tables(program: Any) -> list[Any]:

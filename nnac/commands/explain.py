@@ -135,6 +135,12 @@ def overview(r: Resolution) -> str:
         lines.append(f"{frames} encoder steps are computed together: the first waits {cost.wait_seconds * 1e3:,.0f} ms "
                      f"for the others, then "
                      f"{cost.call_seconds * 1e3:.2f} ms for the whole call")
+    if plan.decode is not None:
+        parts = ", ".join(f"{entry} {cycles:,.0f}" for entry, cycles in cost.searched.items())
+        without = ("; without its language models, whose size no policy says: the compiler counts them"
+                   if plan.decode.languages else "")
+        lines.append(f"search {plan.decode}: about {sum(cost.searched.values()):,.0f} cycles a frame ({parts}), "
+                     f"real-time factor {cost.rtf:.4f}{without}; an estimate: `nnac compile` counts the calls")
     lines.append("")
     for site in plan:
         if site.kind == "gate" and site.settings == plan[site.path.rpartition(".gate.")[0]].settings:

@@ -89,7 +89,8 @@ def front_end_of(program: Program) -> FrontEnd:
 
     try:
         front = FrontEnd.from_json(program.metadata["front_end"])
-        ports = {e.model_entry: e for e in program.entries.values() if e.inputs and e.outputs and e.steps == 1}
+        ports = {e.model_entry: e for e in program.entries.values() if e.inputs and e.outputs
+                 and e.steps == e.hypotheses == 1}
         heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]),
                      front.features.bins)
         # a transducer chooses by its joint, a hybrid by what its encoder ends with

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nnac.emulator.errors import MachineError
 from nnac.emulator.image import Image, image
 from nnac.emulator.machine import Machine
+from nnac.entry import Calls
 from nnac.evaluate import State, Watch
 from nnac.ir import Value
 from nnac.program import INIT, Entry, Program, model_entry
@@ -48,8 +49,7 @@ class Emulator:
     def passes(self, entry: str) -> tuple[Entry, ...]:
         """The entries that together are one of the model's, one step a call, in the order in which they run: more than
         one for a bidirectional encoder (`nnac.schedule.passes`)."""
-        return tuple(e for n, e in self.program.entries.items() if n != INIT and e.steps == 1
-                     and e.model_entry == entry)
+        return self.program.parts(entry)
 
     @cached_property
     def inputs(self) -> Mapping[str, tuple[str, ...]]:
@@ -91,7 +91,14 @@ class Emulator:
 
     def cycles(self, entry: str) -> int:
         """Cycles of one step of ``entry``, for one row: they depend on no data."""
-        return sum(self._image.entry(e.name).timing.cycles for e in self.passes(entry))
+        return self.calls(entry).one
+
+    def calls(self, entry: str, moved: bool = False) -> Calls:
+        """What calls of ``entry`` cost, by the hypotheses that share them (`nnac.program.Program.calls`), of the
+        cycles that were counted."""
+        for e in (*self.passes(entry), *self.program.sizes(entry)):
+            assert self._image.entry(e.name).timing.cycles == e.cycles, f"{e.name}: counted is not predicted"
+        return self.program.calls(entry, moved)
 
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
@@ -111,6 +118,8 @@ class Emulator:
         assert len(steps) == 1, f"inputs of different length: { {k: len(v) for k, v in inputs.items()} }"
         (total,) = steps
         rows = next(iter(inputs.values())).shape[1]
+        if total == 1 and rows > 1 and (several := self.program.sizes(entry)):
+            return self._together(next((e for e in several if e.hypotheses >= rows), several[-1]), inputs, state, watch)
         halves = {h for pair in self.program.joins.values() for h in pair}
         for one in self.passes(entry):
             seen: dict[str, NDArray] = {}
@@ -134,6 +143,27 @@ class Emulator:
                     if name not in halves:
                         watch(name, v)
         return {k: values[k] for k in self.outputs[entry]}, {k: after[k] for k in state}
+
+    def _together(self, one: Entry, inputs: Mapping[str, NDArray], state: State,
+                  watch: Watch | None) -> tuple[dict[str, NDArray], State]:
+        """One step of every row, ``one.hypotheses`` rows on one machine: row r of the batch is hypothesis r modulo
+        that."""
+        rows, k = next(iter(inputs.values())).shape[1], one.hypotheses
+        machines = -(-rows // k)
+        m = self.machine(machines)
+
+        def apart(v: NDArray) -> NDArray:
+            """[rows, width] -> [hypotheses, batch, width]."""
+            return _padded(v, m.batch * k, 0).reshape(m.batch, k, -1).swapaxes(0, 1)
+
+        def back(v: NDArray) -> NDArray:
+            return v.swapaxes(0, 1).reshape(m.batch * k, -1)[:rows]
+
+        m.load_state({name: apart(v) for name, v in state.items()})
+        keep = None if watch is None else lambda name, v: watch(name, back(v)[None])
+        made = m.run(one.name, {name: apart(v[0]) for name, v in inputs.items()}, keep)
+        after = m.states_of(k)
+        return {name: back(v)[None] for name, v in made.items()}, {name: back(after[name]) for name in state}
 
     def _pass(self, one: Entry, inputs: Mapping[str, NDArray], state: State,
               seen: dict[str, NDArray] | None) -> tuple[dict[str, NDArray], State]:

@@ -143,13 +143,20 @@ class Machine:
         """Every state: integers [batch, width] by name."""
         return {s.name: s.port.gather(self.memories.a)[0] for s in self.image.states}
 
+    def states_of(self, hypotheses: int) -> dict[str, NDArray]:
+        """What has places for so many hypotheses: integers [hypotheses, batch, width] by name."""
+        return {s.name: s.of(hypotheses).gather(self.memories.a) for s in self.image.states if s.places >= hypotheses}
+
     def load_state(self, state: Mapping[str, NDArray]) -> None:
-        """Put back what `state` gave; states that are not named stay.  DataError: there is no such state."""
-        known: dict[str, Port] = {s.name: s.port for s in self.image.states}
+        """Put back what `state` gave, or [hypotheses, batch, width] into as many places; states that are not named
+        stay.  DataError: there is no such state."""
+        known = {s.name: s for s in self.image.states}
         for name, value in state.items():
             if name not in known:
                 raise DataError(f"there is no state `{name}` (there are: {', '.join(known) or 'none'})")
-            known[name].scatter(self.memories.a, np.asarray(value, np.int64)[None])
+            given = np.asarray(value, np.int64)
+            given = given[None] if given.ndim == 2 else given
+            known[name].of(len(given)).scatter(self.memories.a, given)
 
     def reset(self, utterances: Any = None) -> None:
         """Every state to its initial value, for all utterances or those that ``utterances`` (an index of the batch

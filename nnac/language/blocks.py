@@ -14,13 +14,15 @@ from nnac.plan import Budget, Training
 from nnac.units import BYTES, CYCLES, EPOCHS, NUMBER, STEPS, TIME, Quantity, dimension_name
 
 HEARD = {f"{name}(p{p})": TIME for name in ("upl", "engine") for p in (50, 90)}      # decided by `nnac latency`
-BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER} | HEARD
+BUDGETS = {"weights": BYTES, "sram": BYTES, "latency": TIME, "cycles": CYCLES, "bits_per_weight": NUMBER,
+           "rtf": NUMBER} | HEARD
 BUDGET_DOCS = {
     "weights": "bytes of all weights as encoded, codebooks included", "sram": "bytes of on-chip memory in use at once",
     "latency": "computing one encoder step with the prediction and joint steps that follow it; waiting for `frames` is "
                "not in it",
     "cycles": "the same, in cycles",
     "bits_per_weight": "bits of the stored weights over the number of weights",
+    "rtf": "the machine's time over the audio's, with what the policy's search asks for (`decode`; else greedy)",
 } | {q: f"{'from the last word' if q.startswith('upl') else 'from the endpoint'} to the text, "
      f"{'the median' if q.endswith('(p50)') else 'nine utterances of ten'}: `nnac latency` decides" for q in HEARD}
 TRAINING = {"steps": STEPS, "epochs": EPOCHS, "steps_per_epoch": STEPS, "batch": NUMBER, "learning_rate": NUMBER,

@@ -21,7 +21,7 @@ from functools import cached_property
 
 from attrs import evolve, field, frozen
 
-from nnac.entry import steps_per_second
+from nnac.entry import FRAME_MS, LABELS_PER_SECOND, steps_per_second
 from nnac.isa.config import TILE_WORDS, MachineConfig
 from nnac.language.coded import by_blocks, codecs, expected_bits, least_bits, sparsity
 from nnac.language.cycles import frames, machine, read_passes, vectors_of, work
@@ -131,10 +131,33 @@ class Estimate:
         first = sum(c.cycles + float((c.cpu_seconds or 0) * t.clock) for c in inside) + self.fill.get(pace, 0)
         return (self.cycles + (steps - 1) * first) / t.clock
 
+    @cached_property
+    def searched(self) -> dict[str, float]:
+        """Entry -> cycles for one frame, with what the policy's search asks of it.  Language models beside the
+        recogniser are not in it: a policy does not say how large they are."""
+        plan = self.plan
+        frames = 1000 / (plan.graph.frame_ms or FRAME_MS)
+        hypotheses = plan.hypotheses
+        out = {}
+        for e in plan.graph.entries:
+            inside = [c for c in self.layers.values() if c.entry == e.name]
+            cpu = sum((c.cpu_seconds for c in inside if c.cpu_seconds is not None), Fraction(0)) * plan.target.clock
+            calls, each = e.calls_per_second(frames, LABELS_PER_SECOND, hypotheses)
+            moved = 2 * each * sum(c.state_bytes for c in inside) if hypotheses > 1 and e.each_hypothesis else 0
+            cycles = sum(c.cycles for c in inside) + float(cpu) + self.fill.get(e.name, 0)
+            out[e.name] = calls / frames * (cycles + moved * plan.target.clock / plan.target.cpu.transfer)
+        return out
+
+    @property
+    def rtf(self) -> float:
+        """The machine's time over the audio's, search included."""
+        return sum(self.searched.values()) / self.plan.target.clock * 1000 / (self.plan.graph.frame_ms or FRAME_MS)
+
     def quantity(self, name: str) -> float:
         """What is expected of a budget's quantity."""
-        return {"weights": self.weight_bytes, "sram": self.sram_bytes, "latency": self.seconds, "cycles": self.cycles,
-                "bits_per_weight": self.bits_per_weight}[name]
+        return self.rtf if name == "rtf" else {
+            "weights": self.weight_bytes, "sram": self.sram_bytes, "latency": self.seconds, "cycles": self.cycles,
+            "bits_per_weight": self.bits_per_weight}[name]
 
     def least(self, name: str) -> float:
         """What a budget's quantity takes at the least: no program of this policy is below it."""
@@ -142,13 +165,15 @@ class Estimate:
         here = [k for path, k in self.kernels.items()
                 if self.layers[self.plan.graph.layer_of(path).path].cpu_seconds is None]
         size = sum(k.least_bits for k in here) // 8
-        return {"weights": size, "sram": self.stream_bytes + self.state_bytes, "latency": self.least_cycles / t.clock,
-                "cycles": self.least_cycles, "bits_per_weight": 8 * size / max(1, sum(k.weights for k in here))}[name]
+        return 0.0 if name == "rtf" else {
+            "weights": size, "sram": self.stream_bytes + self.state_bytes, "latency": self.least_cycles / t.clock,
+            "cycles": self.least_cycles, "bits_per_weight": 8 * size / max(1, sum(k.weights for k in here))}[name]
 
     def contributors(self, name: str, count: int = 3) -> list[tuple[str, float]]:
         """The largest parts of a quantity, in its unit: kernels for bytes, layers for time and memory."""
         clock = self.plan.target.clock
         parts: dict[str, float] = {
+            "rtf": {e: c / max(1.0, sum(self.searched.values())) * self.rtf for e, c in self.searched.items()},
             "weights": {k.path: k.bytes for k in self.kernels.values()},
             "bits_per_weight": {k.path: k.bits / max(1, k.weights) for k in self.kernels.values()},
             "sram": {c.path: c.buffer_bytes + c.state_bytes for c in self.layers.values()} | {

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from nnac.decode.front_end import FrontEnd, front_end_of
 from nnac.decode.search import Search
+from nnac.entry import Calls
 from nnac.errors import UserError
 from nnac.executors import Subject
 from nnac.latency.simulate import (
-    Calls,
     Costs,
     Quantiles,
     Scenario,
@@ -90,24 +90,27 @@ def costs_of(program: Program, search: Search) -> Costs:
     """A program's cycles.  LatencyError: it has no streaming encoder, or is no recogniser."""
     front = front_end_of(program)
     fusion = getattr(search, "fusion", None)
-    encoder, prediction, joint = (_calls(program, name) for name in ("encoder", "prediction", "joint"))
+    encoder = _calls(program, "encoder")
+    prediction, joint = (_calls(program, name, search.moves) for name in ("prediction", "joint"))
     port = next((p for e in program.entries.values() if e.name == "encoder.step" for p in e.inputs), None)
     assert port is not None, "an encoder hears features"
     f = front.features
     step_s, first_s = port.vectors * f.hop / f.rate, (f.window - f.hop) / f.rate
     init = program.entries[INIT].cycles if INIT in program.entries else 0
-    languages = tuple(_calls(program, name) for name in (fusion.entries if fusion else ()))
+    languages = tuple(_calls(program, name, search.moves) for name in (fusion.entries if fusion else ()))
     return Costs(program.target.clock, step_s, first_s, port.vectors, encoder, prediction, joint, languages,
                  internal=bool(fusion and fusion.internal), init=init)
 
 
-def _calls(program: Program, name: str) -> Calls:
-    """The calls of an entry: ``encoder.step``, and ``encoder.steps`` if there is one."""
+def _calls(program: Program, name: str, moved: bool = False) -> Calls:
+    """The calls of an entry: ``encoder.step``, and ``encoder.steps`` if there is one; ``joint.step``, and those of
+    several hypotheses."""
     entries = [e for n, e in program.entries.items() if n != INIT and e.model_entry == name]
     if f"{name}.step" not in program.entries:
         why = "hears an utterance from its end as well, so it answers after the endpoint" if entries else "is absent"
         raise LatencyError(f"no latency of a stream: `{name}` of this program {why}")
-    return Calls(tuple(sorted((e.steps, e.cycles) for e in entries)))
+    together = tuple(sorted((e.steps, e.cycles) for e in entries if e.steps > 1))
+    return Calls((*program.calls(name, moved).sizes, *together))
 
 
 def listen(front: FrontEnd, utterances: Sequence[Utterance], hangover_s: float) -> list[Heard]:

@@ -29,6 +29,8 @@ from attrs import field, frozen
 from attrs.validators import ge, gt
 from numpy.typing import NDArray
 
+from nnac.entry import Calls
+
 UNITS = ("host", "encoder", "prediction", "language", "joint")
 
 
@@ -53,42 +55,6 @@ class Scenario:
     choose_s: float = field(default=15e-6, validator=ge(0.0))
     more_s: float = field(default=3.75e-6, validator=ge(0.0))
     finish_s: float = field(default=100e-6, validator=ge(0.0))
-
-
-@frozen
-class Calls:
-    """One entry point as the host may call it: ``sizes`` ((steps or columns of a call, cycles of the call), ...), one
-    of them of one step."""
-
-    sizes: tuple[tuple[int, int], ...] = field()
-
-    @sizes.validator
-    def _check(self, _: object, value: tuple[tuple[int, int], ...]) -> None:
-        if not any(size == 1 for size, _ in value):
-            raise ValueError("an entry can be called for one step")
-
-    @property
-    def one(self) -> int:
-        return min(c for size, c in self.sizes if size == 1)
-
-    @property
-    def largest(self) -> tuple[int, int]:
-        return max(self.sizes)
-
-    def several(self, count: int) -> list[int]:
-        """Cycles of the calls that cover ``count`` hypotheses, the cheapest way of these: the smallest call that
-        holds all, or the largest several times."""
-        out = []
-        while count > 0:
-            fitting = [(c, size) for size, c in self.sizes if size >= count]
-            cycles, size = min(fitting) if fitting else (self.largest[1], self.largest[0])
-            alone = self.one * min(count, size)
-            if alone < cycles:
-                out += [self.one] * min(count, size)
-            else:
-                out.append(cycles)
-            count -= size
-        return out
 
 
 @frozen

@@ -17,7 +17,6 @@ from nnac.emulator.errors import DataError
 from nnac.emulator.executor import Emulator
 from nnac.emulator.image import INIT, Entry, Image, image
 from nnac.isa import LDT, SMAX, Instruction, encode_all
-from nnac.program import Port
 from nnac.rtl.build import Built, build
 from nnac.rtl.decoder import ZERO_RUN
 from nnac.rtl.machine import CoreFault, CoreMachine
@@ -116,13 +115,20 @@ class ProgramOnCore:
         """Every state: integers [batch, width] by name."""
         return {s.name: s.port.gather(self.a)[0] for s in self.image.states}
 
+    def states_of(self, hypotheses: int) -> dict[str, NDArray]:
+        """What has places for so many hypotheses: integers [hypotheses, batch, width] by name."""
+        return {s.name: s.of(hypotheses).gather(self.a) for s in self.image.states if s.places >= hypotheses}
+
     def load_state(self, state: Mapping[str, NDArray]) -> None:
-        """Put back what `state` gave; states that are not named stay.  DataError: there is no such state."""
-        known: dict[str, Port] = {s.name: s.port for s in self.image.states}
+        """Put back what `state` gave, or [hypotheses, batch, width] into as many places; states that are not named
+        stay.  DataError: there is no such state."""
+        known = {s.name: s for s in self.image.states}
         for name, value in state.items():
             if name not in known:
                 raise DataError(f"there is no state `{name}`")
-            known[name].scatter(self.a, np.asarray(value, np.int64)[None])
+            given = np.asarray(value, np.int64)
+            given = given[None] if given.ndim == 2 else given
+            known[name].of(len(given)).scatter(self.a, given)
 
     def reset(self) -> None:
         """Every state to its initial value."""

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,7 +60,10 @@ class Settings:
     places   layer path -> nna | cpu
     lines  layer or kernel path -> policy line, for listings and errors
     labels_per_second
-    how often the prediction network runs (per hypothesis), for pinning; the joint runs that often and once a frame
+    how often the prediction network runs, for pinning; the joint runs that often and once a frame
+    hypotheses
+    how many a search holds: entries that every hypothesis runs for itself (``prediction.steps[4]``) take up to so many
+    at once, which share each weight's reading, and the call
     """
 
     frames: int = 1
@@ -70,6 +73,7 @@ class Settings:
     lines: Mapping[str, str] = field(factory=dict)
     labels_per_second: float = 12.0
     hypotheses: int = 1
+    decode: Any = None                     # `nnac.plan.Decode`: what search the budgets are of; None: greedy
     budgets: tuple[Any, ...] = ()          # of `nnac.plan.Budget`
 
     @classmethod
@@ -84,7 +88,7 @@ class Settings:
             if chain and site.kind != "gate":
                 lines[site.path] = f"{chain[-1].file}:{chain[-1].line}" if chain[-1].file else chain[-1].rule
         return cls(plan.frames("encoder"), each("codec"), each("pin"), each("place"), lines,
-                   budgets=tuple(plan.budgets))
+                   hypotheses=plan.hypotheses, decode=plan.decode, budgets=tuple(plan.budgets))
 
     def moved(self, to: Callable[[str], str]) -> Settings:
         """The same under other names of layers and kernels."""
@@ -92,7 +96,7 @@ class Settings:
         return evolve(self, **changes)
 
     def joined(self, other: Settings) -> Settings:
-        """What is said of other layers as well; frames, rates and budgets stay these."""
+        """What is said of other layers as well; frames, rates, hypotheses and budgets stay these."""
         changes: Any = {k: dict(getattr(self, k)) | dict(getattr(other, k)) for k in _BY_PATH}
         return evolve(self, **changes)
 
@@ -140,6 +144,7 @@ def compile_graph(graph: QGraph, target: Target, settings: Settings | None = Non
                       symbols(layout), values, debug, calls,
                       ISA_VERSION, dict(plan or {}), dict(metadata or {}), report, passes.joins, graph.entries)
     report["latency"] = budget.latency(program, graph.metadata.get("frame_ms") or 0.0)
+    report["search"] = budget.searched(program, graph.metadata.get("frame_ms"), settings.decode)
     if broken := budget.exceeded(program, settings.budgets, settings.lines):
         raise CompileError(f"{graph.name} on `{target.name}`: " + "; ".join(broken))
     return program
@@ -159,13 +164,15 @@ def lay_out(graph: QGraph, target: Target, settings: Settings,
     parameters = parameter_sets(graph, Made(config.lanes, kernels, luts), host)
     pages = place.paginate(parameters, config)
     here = machine_nodes(graph, host)
-    entries = [place.scratch(graph, shape, e, n, config, node_buffers(graph, here, n, config))
-               for e in graph.inputs for n in dict.fromkeys((1, batched(graph, e, settings)))]
+    sizes = {e: hypotheses(graph, e, settings, config, host) for e in graph.inputs}
+    shapes = [(e, n, 1) for e in graph.inputs for n in dict.fromkeys((1, batched(graph, e, settings)))]
+    shapes += [(e, 1, n) for e, several in sizes.items() for n in several]
+    entries = [place.scratch(graph, shape, e, n, k, config, node_buffers(graph, here, n, k, config))
+               for e, n, k in shapes]
     scratch_bytes = max([max(s.bytes, place.LUT_IMAGE if luts else 0) for s in entries], default=0)
-    rates = steps_per_second(graph.entries, graph.metadata.get("frame_ms"), settings.labels_per_second,
-                             settings.hypotheses)
+    rates = steps_per_second(graph.entries, graph.metadata.get("frame_ms"), settings.labels_per_second)
     loads = {p.key: rates[graph.declared(graph.by_path[p.path].entry).name] if p.path else 0.0 for p in parameters}
-    residents = place.settle(graph, pages, scratch_bytes, loads, config)
+    residents = place.settle(graph, pages, scratch_bytes, loads, config, {e: max((1, *k)) for e, k in sizes.items()})
     held = place.hold(kernels, pinnable(graph, kernels, settings, rates, config), config)
     tables = {n.path: t for n in here if (t := emission(n.op).rows(n, shape[n.output].size)) is not None}
     # where frames are batched, input products are made ahead of the recurrence: kernels are read one after the other,
@@ -182,6 +189,23 @@ def batched(graph: QGraph, entry: str, settings: Settings) -> int:
     return settings.frames if graph.declared(entry).frames else 1
 
 
+def hypotheses(graph: QGraph, entry: str, settings: Settings, config: MachineConfig,
+               host: Container[str]) -> tuple[int, ...]:
+    """How many hypotheses calls of an entry take, besides one: powers of two, and the most that are of use.
+
+    That is what a search holds, as far as the banks hold their sums: so many meet each weight word while it lies in W.
+    None for an entry that is not every hypothesis's own, has a state on the CPU or one that has a single place, or
+    looks at several vectors as one.
+    """
+    nodes = graph.entry(entry)
+    most = min(settings.hypotheses, config.columns * config.banks)
+    if (not graph.declared(entry).each_hypothesis
+            or any(n.states and (n.path in host or not emission(n.op).side_by_side) for n in nodes)
+            or any(graph.rate(entry, v) != 1 for n in nodes for v in (*n.inputs, n.output))):
+        return ()
+    return tuple(k for k in (*(1 << i for i in range(1, 16) if 1 << i < most), most) if k > 1)
+
+
 def host_layers(graph: QGraph, target: Target, settings: Settings, shape: Mapping[str, Form]) -> frozenset[str]:
     """Layers that run on the CPU."""
     return frozenset(n.path for n in graph.nodes if on_cpu(operator(n.op), n.attributes, settings.places.get(n.path),
@@ -195,10 +219,11 @@ def machine_nodes(graph: QGraph, host: frozenset[str]) -> list[Node]:
     return [n for n in graph.nodes if not of_view(n) and n.path not in host]
 
 
-def node_buffers(graph: QGraph, nodes: Iterable[Node], steps: int, config: MachineConfig) -> dict[str,
-        Mapping[str, int]]:
+def node_buffers(graph: QGraph, nodes: Iterable[Node], steps: int, hypotheses: int,
+                 config: MachineConfig) -> dict[str, Mapping[str, int]]:
     """Node path -> name -> bytes of the buffers that live within a node."""
-    return {n.path: emission(n.op).buffers(n, graph.values[n.output].rate * steps, config.lanes) for n in nodes}
+    return {n.path: emission(n.op).buffers(n, graph.values[n.output].rate * steps, hypotheses, config.lanes)
+            for n in nodes}
 
 
 def entry_plan(graph: QGraph, s: Scratch, residents: Residents, target: Target, host: frozenset[str],
@@ -207,7 +232,8 @@ def entry_plan(graph: QGraph, s: Scratch, residents: Residents, target: Target, 
     views = place.views_of(graph, s)
     calls = {n.path: host_call(graph, views, residents, n, target, next(ids)) for n in graph.entry(s.entry)
              if n.path in host}
-    return EntryPlan(s.name, s.entry, s.steps, views, s.addresses, residents.states, calls)
+    return EntryPlan(s.name, s.entry, s.steps, views, s.addresses, {s.name: s for s in residents.slots}, calls,
+                     s.hypotheses)
 
 
 def host_call(graph: QGraph, views: Mapping[str, View], residents: Residents, node: Node, target: Target,
@@ -271,16 +297,21 @@ def parameter_sets(graph: QGraph, made: Made, host: frozenset[str]) -> list[Para
 
 def pinnable(graph: QGraph, kernels: Mapping[str, Kernel], settings: Settings, rates: Mapping[str, float],
              config: MachineConfig) -> Iterator[pins.Pinnable]:
-    """The tiles that could stay in W, with the traffic that each would save."""
+    """The tiles that could stay in W, with the traffic that each would save.
+
+    Of a kernel that a call reads again and again as much as the stream's part of W holds is read once a call anyway.
+    """
     for k in kernels.values():
         node = graph.by_path[k.layer]
-        vectors = graph.values[node.output].rate
-        reads = emission(node.op).reads(k.name, vectors, vectors * batched(graph, node.entry, settings),
-                                        config.columns * config.banks)
-        calls = rates[graph.declared(node.entry).name] * reads
+        vectors, steps = graph.values[node.output].rate, batched(graph, node.entry, settings)
+        reads = emission(node.op).reads(k.name, vectors, vectors * steps, config.columns * config.banks)
+        rate = rates[graph.declared(node.entry).name]
         places = [(b, i, t) for b, band in enumerate(k.tiles) for i, t in enumerate(band) if t.live_words]
-        for n, (b, i, t) in enumerate(places):
-            yield pins.Pinnable((k.path, b, i), t.live_words * config.lanes, len(t.data) * calls,
+        stays = k.stays(config) if emission(node.op).again(k.name) else 0
+        for n, (b, i, t) in sorted(enumerate(places), key=lambda p: -pins.spread(p[0])):
+            once, stays = stays >= t.live_words, max(0, stays - t.live_words)
+            yield pins.Pinnable((k.path, b, i), t.live_words * config.lanes,
+                                len(t.data) * rate * (1 / steps if once else reads),
                                 settings.pins.get(k.path, "auto"), n)
 
 
@@ -367,7 +398,7 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
                  for n in graph.entry(plan.entry))
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
                  tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare,
-                 any(n.attributes.get("reversed") for n in graph.entry(plan.entry))), lines, facts
+                 any(n.attributes.get("reversed") for n in graph.entry(plan.entry)), plan.hypotheses), lines, facts
 
 
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
@@ -376,7 +407,7 @@ def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     if plan is None:
         return []
     out = [("A", a, a + len(d)) for a, d in layout.residents.data.values()]
-    out += [("A", *r) for s in layout.residents.slots for r in s.port.ranges]
+    out += [("A", *r) for s in layout.residents.slots for r in s.of(s.places).ranges]
     out += [("A", *r) for v in layout.graph.inputs[plan.entry] for r in plan.views[v].port(v).ranges]
     out += [("W", w, w + layout.tile(k).live_words) for k, w in layout.held.pinned.items()]
     out += [("W", layout.held.zero_word, layout.held.zero_word + 1)] if layout.held.zero_word >= 0 else []
@@ -397,7 +428,7 @@ def cycles_by_layer(items: Sequence[Emitted], done: Sequence[int]) -> dict[str, 
 
 def keeps(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:
     """What an entry leaves behind: outputs and states; after `init` the constants."""
-    out = [("A", *r) for s in layout.residents.slots for r in s.port.ranges]
+    out = [("A", *r) for s in layout.residents.slots for r in s.of(s.places).ranges]
     if plan is None:
         out += [("A", a, a + len(d)) for a, d in layout.residents.data.values()]
         return [*out, ("W", 0, layout.config.words), ("LUT", 0, layout.config.luts),
@@ -448,24 +479,26 @@ def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
         out[k.path] = dict(layer=k.layer, weights=k.rows * k.cols, live_weights=live, live_words=k.words, bytes=k.bytes,
                            codec=k.codec,
                            bits=round(8 * k.bytes / (k.rows * k.cols), 4), pinned_bytes=sum(len(t.data) for t in kept),
-                           pinned=sum(t.live_words for t in kept) * layout.config.lanes)
+                           pinned=sum(t.live_words for t in kept) * layout.config.lanes,
+                           pinned_words=sum(t.live_words for t in kept), cycles=k.cycles(layout.config))
     for node in machine_nodes(layout.graph, layout.on_host):
         for name, count in emission(node.op).weights(node).items():
             out[f"{node.path}.{name}"] = dict(layer=node.path, weights=count, live_weights=count, live_words=0,
-                                              bytes=count, codec="parameters", bits=8.0, pinned_bytes=0, pinned=0)
+                                              bytes=count, codec="parameters", bits=8.0, pinned_bytes=0, pinned=0,
+                                              pinned_words=0, cycles=0)
     for path, pitch in layout.image.pitch.items():
         table = layout.graph.by_path[path].constants["weight"]
         size = pitch * len(table)
         bits = round(8 * size / table.size, 4)
         out[f"{path}.weight"] = dict(layer=path, weights=table.size, live_weights=0, live_words=0, bytes=size,
                                      codec="rows", bits=bits,
-                                     pinned_bytes=size - pitch, pinned=0)
+                                     pinned_bytes=size - pitch, pinned=0, pinned_words=0, cycles=0)
     return out
 
 
 def symbols(layout: Layout) -> tuple[Symbol, ...]:
     """Names for ranges of memory."""
-    out = [Symbol(s.name, "A", s.address, s.width * s.size) for s in layout.residents.slots]
+    out = [Symbol(s.name, "A", s.address, s.bytes) for s in layout.residents.slots]
     out += [Symbol(name, "A", address, len(data)) for name, (address, data) in layout.residents.data.items()]
     return tuple(out)
 

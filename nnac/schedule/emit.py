@@ -9,6 +9,7 @@ and decoder tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -16,13 +17,15 @@ from nnac import isa
 from nnac.ir import Node
 from nnac.isa import Instruction, MachineConfig
 from nnac.schedule.forms import View
-from nnac.schedule.kernels import Kernel
-from nnac.schedule.layout import EntryPlan, Layout
+from nnac.schedule.kernels import Chunk, Kernel
+from nnac.schedule.layout import EntryPlan, Layout, TileKey
 from nnac.schedule.order import Range
 from nnac.schedule.tiling import Band
 from nnac.vectors import align
 
 ELEMENTS = next(f.greatest for f in isa.LUT.fields if f.name == "n")            # of one elementwise instruction
+
+STRIDE = min(f.greatest for i in (isa.MVM, isa.RQ, isa.CPY) for f in i.fields if f.name.endswith("stride"))
 
 
 @frozen(eq=False, slots=True)
@@ -140,6 +143,31 @@ class Emitter:
             self.load(kernel, band, chunk, word)
         return word
 
+    def in_turn(self, kernel: Kernel, parameters: str) -> list[Band]:
+        """The bands of a kernel that is read again: first those of which a tile still lies in W, the oldest first.
+
+        A ring read round and round in one order holds none of what comes next.  Begun with what lies there, in the
+        order in which it will be overwritten, each reading finds all that the ring holds, and gives its place free at
+        once; less a few words, whose place keeps DRAM busy until the first tiles have been multiplied and others
+        requested.
+
+        parameters  those of its bands: where they do not all stay in A, bands of one page are used together, so the
+                    reading begins with a page, and goes round in order
+        """
+        lying: Any = self.words.lies
+        held: list[TileKey] = [key for key in lying if key[0] == kernel.path]
+        moving = kernel.words - sum(self.layout.tile(k).live_words for k in self.layout.held.pinned
+                                    if k[0] == kernel.path)
+        free = kernel.ahead(self.config) if moving > self.words.size else 0
+        while held and free > 0:
+            free -= self.layout.tile(held.pop(0)).live_words
+        first = list(dict.fromkeys(band for _, band, _ in held))
+        at = first[0] if first else 0
+        pages = [self.layout.pages.places[parameters, band.index][0] for band in kernel.bands]
+        if any((p.key, p.index) not in self.layout.residents.pages for p in pages):
+            first, at = [], next((i for i in range(at, len(pages)) if i == 0 or pages[i] is not pages[i - 1]), 0)
+        return [kernel.bands[i] for i in dict.fromkeys((*first, *range(at, len(kernel.bands)), *range(at)))]
+
     def load(self, kernel: Kernel, band: int, chunk: int, word: int) -> None:
         tile = kernel.tiles[band][chunk]
         slot = self.table(*kernel.headers[kernel.chunks[chunk].part])
@@ -152,7 +180,7 @@ class Emitter:
 
     def groups(self, vectors: int, strides: Sequence[int]) -> list[tuple[int, int]]:
         """(first, count) of vectors that meet a weight word together."""
-        together = 1 if any(s % 4 for s in strides) else self.config.columns
+        together = 1 if any(s % 4 or s > STRIDE for s in strides) else self.config.columns
         return [(t, min(together, vectors - t)) for t in range(0, vectors, together)]
 
     def sums(self, band: Band, sources: Sequence[Source], groups: Sequence[tuple[int, int]]) -> list[int]:
@@ -163,7 +191,7 @@ class Emitter:
         clear = 1
         for source in sources:
             kernel = source.kernel
-            for index, chunk in enumerate(kernel.chunks):
+            for index, chunk in self.chunks(kernel, band):
                 live = kernel.tiles[band.index][index].live_words
                 if not live:
                     continue
@@ -181,6 +209,11 @@ class Emitter:
                                  clear=1, weights=0, act16=0), "multiply")
         return banks
 
+    def chunks(self, kernel: Kernel, band: Band) -> list[tuple[int, Chunk]]:
+        """The chunks of a band with their numbers: first those that lie in W, before something comes in their place."""
+        lies = {key: at for at, key in enumerate(self.words.lies)}
+        return sorted(enumerate(kernel.chunks), key=lambda c: lies.get((kernel.path, band.index, c[0]), len(lies)))
+
     def requantise(self, band: Band, bank: int, columns: int, dst: int, stride: int, params: int, out: int, *,
                    add: int = 0,
                    addend: int = 0, wide: bool = False) -> None:
@@ -188,7 +221,8 @@ class Emitter:
                         stride=stride if columns > 1 else 0, out=out, add=add, wide=int(wide), double=0), "requantise")
 
     def passes(self, groups: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-        """As many groups at a time as there are banks: the weights are read once a pass."""
+        """As many groups at a time as there are banks.  Passes over one band of weights that follow each other find
+        its words still in W, where they fit."""
         return [groups[i:i + self.config.banks] for i in range(0, len(groups), self.config.banks)]
 
     # ------------------------------------------------------------------------------------------------ layers

@@ -6,6 +6,7 @@ it multiplies; a part has its own stream header (codebook) and is cut into chunk
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,11 +14,13 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac import codec
-from nnac.isa import MachineConfig
+from nnac.isa import MachineConfig, beats
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.tiling import Band, chunks_of
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
+TAIL = 64                      # cycles from a step's last product to the next one's first: RQ, LSTM, semaphores
+SMALLEST, PIECES = 32, 8       # words of a small kernel's tile, and into how many it is cut (our choice)
 NARROWER = ((W1, 1), (W2, 2), (W4, 4))
 
 
@@ -60,6 +63,25 @@ class Kernel:
     @property
     def words(self) -> int:
         return sum(t.live_words for band in self.tiles for t in band)
+
+    def cycles(self, config: MachineConfig) -> int:
+        """Of MV, for its products with as many vectors as meet a weight at once."""
+        return sum(beats.multiply(config, t.live_words, self.weights, self.act16)
+                   for band in self.tiles for t in band if t.live_words)
+
+    def ahead(self, config: MachineConfig) -> int:
+        """Words of it that DRAM delivers from the end of one reading to the first tile of the next that is not there:
+        the last tile's products, a request, the first tile's products."""
+        moving = [t for band in self.tiles for t in band if t.live_words]
+        words, data = sum(t.live_words for t in moving), sum(len(t.data) for t in moving)
+        if not data:
+            return 0
+        cycles = config.latency + 2 * words // len(moving) + TAIL
+        return math.ceil(cycles * words * config.burst / (data * config.burst_cycles))
+
+    def stays(self, config: MachineConfig) -> int:
+        """Words of it that are still in W when it is read again at once."""
+        return max(0, config.stream_words - self.ahead(config))
 
 
 @frozen(eq=False)
@@ -126,18 +148,21 @@ def chunk_words(weight: NDArray, config: MachineConfig) -> int:
     latency).
 
     W holds n tiles of c words, so n - 1 of them must last that long: (n - 1) c d >= 2 c + latency + 16, with d DRAM
-    cycles a word, from the entropy of a sample.
+    cycles a word, from the entropy of a sample.  A small kernel is cut in pieces none the less: whoever waits for all
+    of it waits for the last piece to be decoded and multiplied, after the last byte has come.
     """
     sample = weight[:: max(1, len(weight) // 256)].astype(np.int16)
     counts = np.bincount(sample.ravel() & 255).astype(np.float64)
     share = counts[counts > 0] / max(1, sample.size)
     bits = max(0.5, float(-(share * np.log2(share)).sum()))
     cycles = config.lanes * bits / 8 / config.burst * float(config.burst_cycles)
+    total = len(bands_of(len(weight), config.lanes)) * weight.shape[1]
+    few = max(SMALLEST, -(-total // PIECES))
     for n in (4, 8):
         c = config.stream_words // n
         if (n - 1) * c * cycles >= 1.25 * (2 * c + config.latency + 16):
-            return c
-    return max(1, config.stream_words // 8)
+            return min(c, few)
+    return max(1, min(config.stream_words // 8, few))
 
 
 def _code(weight: NDArray, rates: Sequence[int]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
 from nnac.codec import Tile
@@ -55,7 +55,7 @@ class Pages:
 @frozen(eq=False)
 class Scratch:
     """Where the values of one entry lie while it runs: ``name`` (``encoder.steps``) computes ``steps`` model steps of
-    ``entry``.
+    ``entry``, or (``joint.steps[4]``) one step of each of ``hypotheses``.
 
     addresses  of values and of buffers within nodes (``path.name``)      bytes  of activation memory that they take
     """
@@ -63,9 +63,15 @@ class Scratch:
     name: str
     entry: str
     steps: int
+    hypotheses: int
     forms: Mapping[str, Form]
     addresses: Mapping[str, int]
     bytes: int
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of a value that has one a step."""
+        return self.steps * self.hypotheses
 
 
 @frozen(eq=False)
@@ -81,11 +87,6 @@ class Residents:
     ring: int
     ring_bytes: int
     used: int
-
-    @property
-    def states(self) -> dict[str, int]:
-        """Address of every state."""
-        return {s.name: s.address for s in self.slots}
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -122,8 +123,14 @@ class EntryPlan:
     steps: int
     views: Mapping[str, View]
     buffers: Mapping[str, int]
-    states: Mapping[str, int]
+    slots: Mapping[str, Slot]
     calls: Mapping[str, HostCall]
+    hypotheses: int = 1
+
+    @property
+    def states(self) -> dict[str, int]:
+        """Address of every state: of its first place."""
+        return {name: s.address for name, s in self.slots.items()}
 
 
 @frozen(eq=False)
@@ -156,9 +163,10 @@ def tile_of(kernels: Mapping[str, Kernel], key: TileKey) -> Tile:
 
 # -------------------------------------------------------------------------------------------------------------- scratch
 
-def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, config: MachineConfig,
+def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, hypotheses: int, config: MachineConfig,
             own: Mapping[str, Mapping[str, int]]) -> Scratch:
-    """Addresses for one entry, by live ranges in node positions.  MemoryError_ if they do not fit.
+    """Addresses for one entry of so many steps, or hypotheses, by live ranges in node positions.  MemoryError_ if they
+    do not fit.
 
     own  node path -> name -> bytes of what lives within a node
     """
@@ -182,21 +190,22 @@ def scratch(graph: QGraph, forms: Mapping[str, Form], entry: str, steps: int, co
         form = forms[value]
         if form.base != value:
             continue
-        vectors = graph.rate(entry, value) * steps
+        vectors = graph.rate(entry, value) * steps * hypotheses
         extent = max(o + w * form.size for o, w in form.segments)
         buffers.append(Buffer(value, align((vectors - 1) * form.stride + extent, 16), first[value], last[value]))
     for i, node in enumerate(nodes):
         for name, size in own.get(node.path, {}).items():
             buffers.append(Buffer(f"{node.path}.{name}", align(size, 16), i, i))
     name = f"{entry}.step" if steps == 1 else f"{entry}.steps"
+    name = name if hypotheses == 1 else f"{entry}.steps[{hypotheses}]"
     addresses = allocate(buffers, config.a_bytes, what=f"activation memory of {name}")
     top = max((addresses[b.name] + b.bytes for b in buffers), default=0)
-    return Scratch(name, entry, steps, {v: forms[v] for v in used}, addresses, top)
+    return Scratch(name, entry, steps, hypotheses, {v: forms[v] for v in used}, addresses, top)
 
 
 def views_of(graph: QGraph, s: Scratch) -> dict[str, View]:
     """The values of an entry at their addresses."""
-    return {v: View(f, s.addresses[f.base], graph.rate(s.entry, v) * s.steps) for v, f in s.forms.items()}
+    return {v: View(f, s.addresses[f.base], graph.rate(s.entry, v) * s.vectors) for v, f in s.forms.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ residents
@@ -221,10 +230,14 @@ def paginate(parameter_sets: Iterable[Parameters], config: MachineConfig) -> Pag
     return Pages(sets, places)
 
 
-def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, float],
-           config: MachineConfig) -> Residents:
-    """Give addresses to states, constants and pages.  ``loads``: times a second that each parameter set is read."""
-    must = [Buffer(f"state {s.name}", align(s.width * s.size, 16)) for n in graph.nodes for s in _slots(n)]
+def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, float], config: MachineConfig,
+           places: Mapping[str, int]) -> Residents:
+    """Give addresses to states, constants and pages.
+
+    loads  times a second that each parameter set is read      places  entry -> hypotheses whose states have a place
+    """
+    states = [s for n in graph.nodes for s in _slots(n, places.get(n.entry, 1))]
+    must = [Buffer(f"state {s.name}", align(s.bytes, 16)) for s in states]
     small = [p for own in pages.sets.values() for p in own if sum(len(q.data) for q in own) <= SMALL or p.key == ZERO]
     small_keys = {p.key for p in small}
     must += [Buffer(_name(p), align(len(p.data), 4), align=4) for p in small]
@@ -247,8 +260,7 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
         addresses = _in_order(buffers, config.a_bytes)
     except MemoryError_ as error:
         raise MemoryError_(f"`{config.name}`: {error}") from None
-    slots = tuple(Slot(s.name, addresses[f"state {s.name}"], s.width, s.size, s.scale, None, n.entry)
-                  for n in graph.nodes for s in _slots(n))
+    slots = tuple(evolve(s, address=addresses[f"state {s.name}"]) for s in states)
     stay = {(p.key, p.index): addresses[_name(p)] for p in (*small, *keep)}
     data = {_name(p): (addresses[_name(p)], p.data) for p in (*small, *keep)}
     return Residents(slots, stay, data, addresses["parameter ring"], align(ring, 16),
@@ -272,8 +284,10 @@ def _name(page: Page) -> str:
     return f"{page.key}[{page.index}]"
 
 
-def _slots(node: Node) -> list[Slot]:
-    return [Slot(s.name, 0, s.width, element_bytes(s.bits), s.scale) for s in node.states]
+def _slots(node: Node, places: int) -> list[Slot]:
+    """Its states, without an address yet."""
+    return [Slot(s.name, 0, s.width, element_bytes(s.bits), s.scale, None, node.entry, places,
+                 align(s.width * element_bytes(s.bits)) if places > 1 else 0) for s in node.states]
 
 
 # -------------------------------------------------------------------------------------------------------------------- W
@@ -345,7 +359,8 @@ def image(graph: QGraph, kernels: Mapping[str, Kernel], luts: Iterable[bytes], p
             for header, _ in k.headers:
                 if ("header", header) not in out.addresses:
                     out.store(("header", header), header)
-        joint = [k for k in own if k.name in together.get(node.path, ())]
+        order = together.get(node.path, ())
+        joint = sorted((k for k in own if k.name in order), key=lambda k: order.index(k.name))
         runs: list[list[Kernel]] = [joint] if joint else []
         runs += [[k] for k in own if k not in joint]
         for run in runs:

@@ -84,7 +84,8 @@ def prove_program(program: Program) -> dict[str, Proof]:
 
 def kept(program: Program, entry: Entry, config: MachineConfig) -> list[Range]:
     """What an entry leaves behind: its outputs and the states; ``init`` everything but scratch."""
-    out: list[Range] = [("A", *r) for p in (*entry.outputs, *(s.port for s in program.states)) for r in p.ranges]
+    out: list[Range] = [("A", *r) for p in (*entry.outputs, *(s.of(s.places) for s in program.states))
+                        for r in p.ranges]
     if entry.name == INIT:
         out += [(space, 0, size) for space, size in spaces(config, 0).items() if space in ("W", "LUT", "TABLE")]
         out += [("A", s.address, s.address + s.bytes) for s in program.symbols if s.space == "A"]

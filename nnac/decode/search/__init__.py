@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
+
+from nnac.entry import Calls
 
 MAX_SYMBOLS = 6                # labels a frame may emit: this model speaks in bursts, and a smaller cap loses words
 ROUNDS = np.dtype([("utterance", np.int32), ("frame", np.int32), ("prediction", np.int32), ("joint", np.int32)])
@@ -47,10 +49,22 @@ class Found:
         return [hypotheses[0] for hypotheses in self.nbest]
 
 
+class Machine(Protocol):
+    """What has a price: a program, or the emulator of one."""
+
+    def calls(self, entry: str, moved: bool = False) -> Calls:
+        """As `nnac.program.Program.calls`."""
+        ...
+
+
 class Search:
-    """Base of all searches.  A subclass sets ``kind`` to the name of its file and defines `over`."""
+    """Base of all searches.  A subclass sets ``kind`` to the name of its file and defines `over`.
+
+    moves  it goes on with another hypothesis at every step, so the host carries the states of each
+    """
 
     kind: ClassVar[str]
+    moves: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         _registry[cls.kind] = cls
@@ -59,9 +73,22 @@ class Search:
         """Search encoder frames [T, B, …], of which each row has ``lengths`` [B]."""
         raise NotImplementedError
 
+    def asked(self, rounds: NDArray) -> dict[str, NDArray]:
+        """Entry -> of how many hypotheses each of its calls is, where a round is one call."""
+        return dict(prediction=rounds["prediction"], joint=rounds["joint"])
+
     def steps(self, rounds: NDArray) -> dict[str, int]:
-        """Steps of the prediction network and of the joint that ``rounds`` stand for, a hypothesis a step."""
-        return dict(prediction=int(rounds["prediction"].sum()), joint=int(rounds["joint"].sum()))
+        """Entry -> its steps that ``rounds`` stand for, a hypothesis a step."""
+        return {entry: int(counts.sum()) for entry, counts in self.asked(rounds).items()}
+
+    def cycles(self, machine: Machine, rounds: NDArray) -> int:
+        """What a machine takes for ``rounds``: the cheapest calls that cover the hypotheses of each."""
+        total = 0
+        for entry, counts in self.asked(rounds).items():
+            calls = machine.calls(entry, self.moves)
+            many, often = np.unique(counts, return_counts=True)
+            total += sum(sum(calls.several(n)) * k for n, k in zip(many.tolist(), often.tolist(), strict=True))
+        return total
 
     def __call__(self, model: Any, features: Any, lengths: Any) -> Found:
         """Normalised features [T, B, bins], lengths [B] -> what was found for each row."""

@@ -73,6 +73,7 @@ class Beam(Search):
     """
 
     kind = "beam"
+    moves = True
     beam: int = field(default=8, validator=[ge(1), le(1 << 10)])
     max_symbols: int = field(default=MAX_SYMBOLS, validator=[ge(1), le(64)])
     delta: float = field(default=5.0, validator=[ge(0.0), le(1e6)])
@@ -80,11 +81,11 @@ class Beam(Search):
     nbest: int = field(default=1, validator=ge(1))
     fusion: Fusion = field(factory=Fusion)
 
-    def steps(self, rounds: NDArray) -> dict[str, int]:
-        n = super().steps(rounds)
+    def asked(self, rounds: NDArray) -> dict[str, NDArray]:
+        calls = super().asked(rounds)
         if self.fusion.internal:                                                               # the joint once more
-            n["joint"] += n["prediction"]
-        return n | dict.fromkeys(self.fusion.entries, n["prediction"])
+            calls["joint"] = np.concatenate([calls["joint"], calls["prediction"]])
+        return calls | dict.fromkeys(self.fusion.entries, calls["prediction"])
 
     def over(self, model: Scorer, frames: Any, lengths: NDArray) -> Found:
         rows = len(lengths)

@@ -54,6 +54,6 @@ class GraphSearch(Search):
         return [Hypothesis(s.words, s.steps, None if math.isinf(s.cost) else -int(np.floor(s.cost * UNIT + 0.5)))
                 for s in found]
 
-    def steps(self, rounds: NDArray) -> dict[str, int]:
+    def asked(self, rounds: NDArray) -> dict[str, NDArray]:
         """The graph is the host's: no entry of the machine is asked for a step."""
         return {}

@@ -33,12 +33,14 @@ def shown(quantity: str, value: float) -> str:
         return show(Quantity(Fraction(value), BYTES))
     if quantity == "latency":
         return show(Quantity(Fraction(value), TIME))
+    if quantity == "rtf":
+        return f"{value:.4f} of real time"
     return f"{value:,.0f} cycles" if quantity == "cycles" else f"{value:.2f} bits"
 
 
 SPOKEN = {"weights": "the weights take", "sram": "the SRAM in use is", "latency": "computing a step takes",
           "cycles": "computing a step takes",
-          "bits_per_weight": "a weight takes"}
+          "bits_per_weight": "a weight takes", "rtf": "a recognition takes"}
 
 
 class BudgetExceeded(Rule):
@@ -62,6 +64,13 @@ class BudgetExceeded(Rule):
             if budget.quantity in HEARD:                    # no policy says what people will say to it
                 continue
             least, value = cost.least(budget.quantity), cost.quantity(budget.quantity)
+            # how large a language model is, its own policy says
+            beside = budget.quantity == "rtf" and cost.plan.decode is not None and bool(cost.plan.decode.languages)
+            if beside:
+                yield problem(self.code, statement.span(bound), "`rtf` is judged without the language models that "
+                              "fusion asks: their size is not this policy's",
+                              f"about {shown('rtf', value)} without them",
+                              "`nnac compile --lm` counts them, and checks this budget again", severity="note")
             if value <= budget.limit and least <= budget.limit:
                 continue
             most = ", ".join(f"{path} {shown(budget.quantity, v)}" for path, v in cost.contributors(budget.quantity))

@@ -63,6 +63,7 @@ class Emission:
     kind: ClassVar[str]
     tables: ClassVar[tuple[str, ...]] = ()             # constants that are look-up tables
     zero_block: ClassVar[bool] = False                 # needs parameters that change nothing
+    side_by_side: ClassVar[bool] = False               # computes several hypotheses, each with a state in its own place
     streamed_together: ClassVar[tuple[str, ...]] = ()  # kernels whose bands are read in turn, unless frames are batched
 
     def __init_subclass__(cls) -> None:
@@ -89,8 +90,9 @@ class Emission:
         """Kernels whose weights travel among the parameters, a byte each: name -> how many."""
         return {}
 
-    def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
-        """Name -> bytes of what lives in activation memory while the node computes ``vectors`` vectors."""
+    def buffers(self, node: Node, vectors: int, hypotheses: int, lanes: int) -> Mapping[str, int]:
+        """Name -> bytes of what lives in activation memory while the node computes ``vectors`` vectors that follow
+        each other, or one of each of ``hypotheses``."""
         return {}
 
     def emit(self, node: Node, e: Emitter) -> None:
@@ -106,6 +108,11 @@ class Emission:
         """How often a kernel's weights are read for one step of ``vectors`` vectors, where a call computes ``batched``
         and ``together`` of them meet a weight at a time: what pinning weighs."""
         return 1.0
+
+    def again(self, kernel: str) -> bool:
+        """Whether a call reads a kernel once for each of its vectors, so that the second reading finds what W still
+        holds of the first."""
+        return False
 
 
 def emission(kind: str) -> Emission:

@@ -27,8 +27,8 @@ class LinearEmission(Emission):
     def emit(self, node: Node, e: Emitter) -> None:
         x, y = e.views(node)
         kernel = e.kernel(node, "weight")
-        for groups in e.passes(e.groups(y.vectors, (x.form.stride, y.form.stride))):
-            for band in kernel.bands:
+        for band in kernel.bands:
+            for groups in e.passes(e.groups(y.vectors, (x.form.stride, y.form.stride))):
                 banks = e.sums(band, [Source(kernel, x.address, x.form.stride)], groups)
                 params = e.parameters(f"{node.path}.requantise", band.index)
                 for (first, count), bank in zip(groups, banks, strict=True):

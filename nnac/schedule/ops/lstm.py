@@ -1,5 +1,6 @@
 """LSTM of one direction, frame after frame; the input products of several frames are made before the recurrence
-begins."""
+begins.  Or one step of several hypotheses, each with a state of its own: then all its products meet each weight
+together."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from nnac import isa
 from nnac.attributes import record
 from nnac.ir import Node, QGraph
 from nnac.ops.lstm import LstmAttributes, interleaved
-from nnac.schedule.emit import Emitter, Source
+from nnac.schedule.emit import STRIDE, Emitter, Source
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel, Parameters, bands_of, requantise_blocks
 from nnac.schedule.layout import EntryPlan
@@ -26,7 +27,9 @@ class LstmEmission(Emission):
 
     tables = ("sigmoid", "tanh", "tanh_cell")
     zero_block = True
-    streamed_together = ("input", "recurrent")
+    side_by_side = True
+    # the hidden state is there before the input is: its products go under whatever makes the input
+    streamed_together = ("recurrent", "input")
 
     def matrices(self, node: Node, graph: QGraph, forms: Mapping[str, Form], lanes: int) -> Sequence[Matrix]:
         c, a, order = node.constants, record(node.attributes, LstmAttributes), row_order(node, lanes)
@@ -60,31 +63,38 @@ class LstmEmission(Emission):
                                                c["project_shift"], 0, a.hidden_bits, False)
         return [Parameters(f"{node.path}.{role}.parameters", blocks, node.path) for role, blocks in out.items()]
 
-    def buffers(self, node: Node, vectors: int, lanes: int) -> Mapping[str, int]:
+    def buffers(self, node: Node, vectors: int, hypotheses: int, lanes: int) -> Mapping[str, int]:
         """``pre``: pre-activations that cells are computed from; ``raw``: cell outputs before their projection;
         ``parked``: input products."""
         a = record(node.attributes, LstmAttributes)
-        out = dict(pre=2 * (bands_of(4 * a.cells, lanes)[0].count if interleaved(lanes) else 4 * a.cells))
+        out = dict(pre=hypotheses * pre_bytes(node, lanes))
         if a.project:
-            out["raw"] = align(a.cells * element_bytes(a.cell_output_bits))
+            out["raw"] = hypotheses * raw_bytes(node)
         if vectors > 1:
             out["parked"] = 4 * a.cells * vectors * parked_size(node)
         return out
 
     def read_at(self, node: Node, kernel: str, plan: EntryPlan) -> Sequence[int]:
         if kernel == "project":
-            return [plan.buffers[f"{node.path}.raw"]]
+            return [plan.buffers[f"{node.path}.raw"] + k * raw_bytes(node) for k in range(plan.hypotheses)]
         if kernel == "recurrent":
-            view = plan.views[node.output]
-            return [*(view.at(t) for t in range(view.vectors)), plan.states[f"{node.path}.hidden"]]
+            view, hidden = plan.views[node.output], plan.slots[f"{node.path}.hidden"]
+            places = [hidden.address + k * hidden.stride for k in range(plan.hypotheses)]
+            return places if plan.hypotheses > 1 else [*(view.at(t) for t in range(view.vectors)), *places]
         return super().read_at(node, kernel, plan)
 
     def reads(self, kernel: str, vectors: int, batched: int, together: int) -> float:
         """Recurrent weights are read for every vector, the others at best once for all of them."""
         return vectors if kernel != "input" else vectors / min(batched, together)
 
+    def again(self, kernel: str) -> bool:
+        return kernel == "recurrent"
+
     def emit(self, node: Node, e: Emitter) -> None:
         """Over all vectors of this call, from the last one where the node is reversed."""
+        if e.plan.hypotheses > 1:
+            self.of_hypotheses(node, e)
+            return
         a = record(node.attributes, LstmAttributes)
         x, y = e.views(node)
         h_in, h_rec = e.kernel(node, "input"), e.kernel(node, "recurrent")
@@ -100,7 +110,7 @@ class LstmEmission(Emission):
         key = f"{node.path}.{'recurrent' if separate else 'gates'}.parameters"
         for t in frames:
             hidden = Source(h_rec, previous)
-            for band in h_rec.bands:
+            for band in e.in_turn(h_rec, key):
                 dst = pre if by_band else pre + 2 * band.first
                 from_x = Source(h_in, x.at(t))
                 if parked is not None:
@@ -114,18 +124,52 @@ class LstmEmission(Emission):
                     (bank,) = e.sums(band, [hidden], [(0, 1)])
                     e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1, add=2, addend=dst)
                 else:
-                    (bank,) = e.sums(band, [from_x, hidden], [(0, 1)])
+                    (bank,) = e.sums(band, [hidden, from_x], [(0, 1)])
                     e.requantise(band, bank, 1, dst, 0, e.parameters(key, band.index), 1)
                 if by_band:
                     self.cells(node, e, pre, band.first // 4, band.count // 4, cell, y.at(t))
             if not by_band:
                 self.cells(node, e, pre, 0, a.cells, cell, y.at(t))
             if a.project:
-                self.project(node, e, y.at(t))
+                self.project(node, e, y, t, 1)
             previous = y.at(t)
         width = a.project or a.cells
         e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a.hidden_bits), count=1, sstride=0,
                       dstride=0), "keep state")
+
+    def of_hypotheses(self, node: Node, e: Emitter) -> None:
+        """One step of each hypothesis, whose states lie in their places."""
+        a = record(node.attributes, LstmAttributes)
+        x, y = e.views(node)
+        h_in, h_rec, count = e.kernel(node, "input"), e.kernel(node, "recurrent"), e.plan.hypotheses
+        hidden, cell = (e.plan.slots[f"{node.path}.{name}"] for name in ("hidden", "cell"))
+        pre, width = e.plan.buffers[f"{node.path}.pre"], pre_bytes(node, e.config.lanes)
+        from_x, from_h = Source(h_in, x.address, x.form.stride), Source(h_rec, hidden.address, hidden.stride)
+        separate, by_band = a.variant == "sum16", interleaved(e.config.lanes)
+        sums = [((from_x,), "input", 0), ((from_h,), "recurrent", 2)] if separate else [((from_h, from_x), "gates", 0)]
+        groups = e.groups(count, (x.form.stride, hidden.stride, width, y.form.stride))
+        for band in h_rec.bands:
+            dst = pre if by_band else pre + 2 * band.first
+            for together in e.passes(groups):
+                for sources, role, add in sums:
+                    banks = e.sums(band, sources, together)
+                    params = e.parameters(f"{node.path}.{role}.parameters", band.index)
+                    for (first, columns), bank in zip(together, banks, strict=True):
+                        at = dst + first * width
+                        e.requantise(band, bank, columns, at, width, params, 1, add=add, addend=at if add else 0)
+            if by_band:
+                for k in range(count):
+                    self.cells(node, e, pre + k * width, band.first // 4, band.count // 4,
+                               cell.address + k * cell.stride, y.at(k), k)
+        if not by_band:
+            for k in range(count):
+                self.cells(node, e, pre + k * width, 0, a.cells, cell.address + k * cell.stride, y.at(k), k)
+        if a.project:
+            self.project(node, e, y, 0, count)
+        copied = count if max(y.form.stride, hidden.stride) <= STRIDE else 1
+        for first in range(0, count, copied):
+            e.put(isa.CPY(src=y.at(first), dst=hidden.address + first * hidden.stride, bytes=hidden.width * hidden.size,
+                          count=copied, sstride=y.form.stride, dstride=hidden.stride), "keep state")
 
     def park(self, node: Node, e: Emitter, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
         """The input products of all frames, before the recurrence begins: each weight is read once for as many frames
@@ -135,8 +179,8 @@ class LstmEmission(Emission):
         """
         size = parked_size(node)
         separate = record(node.attributes, LstmAttributes).variant == "sum16"
-        for groups in e.passes(e.groups(vectors, (x.form.stride,))):
-            for band in kernel.bands:
+        for band in kernel.bands:
+            for groups in e.passes(e.groups(vectors, (x.form.stride,))):
                 banks = e.sums(band, [Source(kernel, x.address, x.form.stride)], groups)
                 params = e.parameters(f"{node.path}.input.parameters", band.index) if separate else e.parameters("zero")
                 for (first, count), bank in zip(groups, banks, strict=True):
@@ -144,29 +188,45 @@ class LstmEmission(Emission):
                                  size * band.count,
                                  params, 1 if separate else 2)
 
-    def cells(self, node: Node, e: Emitter, pre: int, first: int, count: int, cell: int, dst: int) -> None:
+    def cells(self, node: Node, e: Emitter, pre: int, first: int, count: int, cell: int, dst: int,
+              hypothesis: int = 0) -> None:
         """The step of ``count`` cells, the first being ``first``."""
         a = record(node.attributes, LstmAttributes)
         size = element_bytes(a.cell_output_bits if a.project else a.hidden_bits)
-        base = e.plan.buffers[f"{node.path}.raw"] if a.project else dst
+        base = e.plan.buffers[f"{node.path}.raw"] + hypothesis * raw_bytes(node) if a.project else dst
         e.put(isa.LSTM(pre=pre, cell=cell + 2 * first, dst=base + size * first,
                        params=e.parameters(f"{node.path}.cell.parameters"),
                        units=count, out16=int(size == 2)), "cells")
 
-    def project(self, node: Node, e: Emitter, dst: int) -> None:
-        """The hidden state from the cells' outputs."""
-        kernel = e.kernel(node, "project")
-        size = element_bytes(record(node.attributes, LstmAttributes).hidden_bits)
+    def project(self, node: Node, e: Emitter, y: View, first: int, count: int) -> None:
+        """``count`` hidden states, from ``first`` on, from the cells' outputs of as many hypotheses."""
+        kernel, size = e.kernel(node, "project"), element_bytes(record(node.attributes, LstmAttributes).hidden_bits)
+        raw = Source(kernel, e.plan.buffers[f"{node.path}.raw"], raw_bytes(node))
         for band in kernel.bands:
-            (bank,) = e.sums(band, [Source(kernel, e.plan.buffers[f"{node.path}.raw"])], [(0, 1)])
-            e.requantise(band, bank, 1, dst + size * band.first, 0,
-                         e.parameters(f"{node.path}.project.parameters", band.index), int(size == 2))
+            for together in e.passes(e.groups(count, (raw.stride, y.form.stride))):
+                banks = e.sums(band, [raw], together)
+                params = e.parameters(f"{node.path}.project.parameters", band.index)
+                for (k, columns), bank in zip(together, banks, strict=True):
+                    e.requantise(band, bank, columns, y.at(first + k) + size * band.first, y.form.stride, params,
+                                 int(size == 2))
 
 
 def row_order(node: Node, lanes: int) -> NDArray:
     """Order of the gate rows of the kernels."""
     cells = record(node.attributes, LstmAttributes).cells
     return gate_order(cells, lanes) if interleaved(lanes) else np.arange(4 * cells)
+
+
+def pre_bytes(node: Node, lanes: int) -> int:
+    """Bytes of the pre-activations that are there at once: of a band that holds whole cells, else of all."""
+    rows = 4 * record(node.attributes, LstmAttributes).cells
+    return 2 * (bands_of(rows, lanes)[0].count if interleaved(lanes) else rows)
+
+
+def raw_bytes(node: Node) -> int:
+    """Bytes of the cells' outputs before their projection."""
+    a = record(node.attributes, LstmAttributes)
+    return align(a.cells * element_bytes(a.cell_output_bits))
 
 
 def parked_size(node: Node) -> int:

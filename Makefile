@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: conformer bench-conformer help setup demo demo-from-nothing network results results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -109,6 +109,15 @@ bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weigh
 bench-latency: $(RUNS)/corpus/train.json     ## the papers' latency claims on whole recognitions: chapter of RESULTS.md (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_latency --corpus $(RUNS)/corpus --runs $(RUNS)/latency
 	$(BIN)/nnac sweep specs/comparison/all.toml --report
+
+bench-conformer: $(RUNS)/corpus/train.json   ## the Conformer: cycles a frame, equal integers, a training step, compile time (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_conformer --corpus $(RUNS)/corpus $(if $(wildcard $(RUNS)/conformer.nnc),--float $(RUNS)/conformer.nnc)
+
+$(RUNS)/conformer.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --model conformer --corpus $(RUNS)/corpus --out $@
+
+conformer: $(RUNS)/conformer.nnc   ## the float Conformer (an hour and a half on two cores), then its comparison under the methods (hours)
+	$(BIN)/nnac sweep specs/comparison/conformer.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2 --float $(RUNS)/conformer.nnc --out $(RUNS)/conformer.md
 
 bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_search --corpus $(RUNS)/corpus --runs $(RUNS)/search

@@ -19,6 +19,7 @@ from nnac.lower import lower
 from nnac.model import build
 from nnac.ops._ring import windows
 from nnac.schedule.compile import Settings, compile_graph
+from nnac.train import native
 from nnac.train.families import module_of
 from tests.graphs import bind_randomly, random_graph, random_inputs
 from tests.schedules import EDGE, LARGE, TINY, compare
@@ -282,6 +283,41 @@ def test_scores_of_16_bits_are_closer_to_the_real_attention():
     assert error[16] < 0.1 < error[8] < 1.5
 
 
+@pytest.mark.skipif(native.library() is None, reason="no C compiler, so no native functions")
+@pytest.mark.parametrize("seed", range(4))
+def test_native_functions_are_those_of_the_arithmetic(seed):
+    """On integers of every size, the extremes among them."""
+    rng = np.random.default_rng(seed)
+    bits = (8, 16, 8, 16)[seed]
+    low, high = arith.limits(bits)
+    x = rng.integers(low, high + 1, (7, 33)) >> rng.integers(0, bits, (7, 1))
+    x[0], x[1, ::2] = low, high
+    c = {k: torch.as_tensor(np.asarray(v).astype(np.int64))
+         for k, v in bind.layer_norm(rng.standard_normal(33), rng.standard_normal(33), 1e-5, 0.01, 0.02).items()}
+    expected = arith.layer_norm(x, *(c[k].numpy() for k in ("gain", "bias", "epsilon", "root_width", "rsqrt",
+                                                            "multiplier", "shift")), -3, 32)
+    y, inside = native.layer_norm(torch.as_tensor(x).float(), c, -3, 8)
+    assert np.array_equal(y.numpy(), expected.clip(-128, 127))
+    assert inside is not None and np.array_equal(inside.numpy(), abs(expected + 0.5) < 128)
+    c = {k: torch.as_tensor(np.asarray(v).astype(np.int64)) for k, v in bind.softmax(0.002, 1 / 127).items()}
+    names = ("exp", "rsqrt", "multiplier", "shift", "out_multiplier", "out_shift")
+    assert np.array_equal(native.softmax(torch.as_tensor(x).float(), c, 1, 8).numpy(),
+                          arith.softmax(x, *(c[k].numpy() for k in names), 1, 8))
+    other = rng.permutation(x.ravel()).reshape(x.shape)
+    m, s = [3 << 20, 5 << 20], [22, 24]
+    y, a, b = native.add(*(torch.as_tensor(v).float() for v in (x, other)), m, s, 8)
+    assert np.array_equal(y.numpy(), arith.add(x, other, m, s, 8))
+    terms = [arith.round_shift(v * k, n) for v, k, n in zip((x, other), m, s, strict=True)]
+    whole = abs(sum(t.clip(-128, 127) for t in terms) + 0.5) < 128
+    assert a is not None and b is not None
+    for passes, t in zip((a, b), terms, strict=True):
+        assert np.array_equal(passes.numpy(), whole & (abs(t + 0.5) < 128))
+    table = torch.as_tensor(rng.standard_normal(65536), dtype=torch.float32)
+    at = torch.as_tensor(x).float()
+    assert torch.equal(native.gather(at, table), table[torch.as_tensor(x) + 32768])
+    assert torch.equal(native.gather(at, table, 2 * at), table[torch.as_tensor(x) + 32768] * (2 * at))
+
+
 def test_half_of_the_second_value_is_in_the_multiplier():
     c = bind.add((0.1, 0.2), 0.1, 0.5)
     assert arith.scale_of(c["multiplier"], c["shift"]).tolist() == pytest.approx([1.0, 1.0])
@@ -305,3 +341,25 @@ def test_a_graph_of_no_states_keeps_none():
     assert set(build("conformer", size="tiny").entry("encoder").keeps) == {
         f"encoder.block[{i}].{n}" for i in (0, 1) for n in ("attention.scores", "attention.context",
                                                             "convolution.depthwise")}
+
+
+def test_glu_silu_and_softmax_of_a_model_of_ones_own_are_operators(tmp_path):
+    import nnac
+
+    class Gated(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = torch.nn.Linear(12, 32), torch.nn.Linear(16, 16), torch.nn.Linear(16, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.nn.functional.silu(self.b(torch.nn.functional.glu(self.a(x), -1)))
+            return torch.softmax(self.c(x), -1)
+
+    torch.manual_seed(0)
+    model, x, policy = Gated(), torch.randn(20, 3, 12), tmp_path / "p.nnac"
+    policy.write_text('import "targets/edge.nnac"\npolicy p {\n  model module\n  target edge\n'
+                      "  layers ** { weights int8 minmax; activations int8 minmax }\n}\n")
+    module = nnac.prepare(model, str(policy), x)
+    module.calibrate([(x,)])
+    assert [n.op for n in module.graph.nodes] == ["linear", "glu", "linear", "swish", "linear", "softmax"]
+    assert float((module(x) - model(x)).detach().abs().max()) < 0.02

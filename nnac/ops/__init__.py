@@ -84,7 +84,7 @@ class Operator:
     # its output ends at 0 and at its attribute ``cap``, the ends of its format
     capped: ClassVar[bool] = False
     weight_bits: ClassVar[int] = 16                    # the widest weights that it multiplies
-    input_bits: ClassVar[int] = 16                     # the widest inputs that it takes
+    narrow: ClassVar[tuple[int, ...]] = ()             # inputs that are int8 at most
     # kernel -> what meets it: ``input``, or ``hidden``, the layer's own state
     meets: ClassVar[Mapping[str, str]] = {"weight": "input"}
     in_one_piece: ClassVar[bool] = False               # its instructions read and write vectors that lie in one piece
@@ -130,6 +130,10 @@ class Operator:
             return Value(layer.path, layer.width, self.gives.bits, layer.rate, self.gives.scale)
         scale = unit_scale(p.activations) if self.bounded(layer.attributes) else None
         return Value(layer.path, layer.width, p.activations, layer.rate, scale)
+
+    def least_bits(self, attributes: Mapping[str, Any], width: int) -> int:
+        """The fewest bits in which an output of ``width`` elements says enough (a warning where it has fewer)."""
+        return 0
 
     def seen_bias(self, attributes: Mapping[str, Any]) -> tuple[int, int]:
         """(row, units) of a bias, and by how many units of what its products give it must move to be seen in the

@@ -39,7 +39,7 @@ class RingOperator(Operator):
     ringed: ClassVar[int] = 0
     ring: ClassVar[str] = "past"
     in_one_piece = True
-    input_bits = 8
+    narrow: ClassVar[tuple[int, ...]] = (0,)
 
     def slots(self, layer: Mapping[str, Any]) -> int:
         """Chunks of the ring, of a layer with these attributes."""

@@ -46,7 +46,7 @@ class Scores(RingOperator):
     constants = ("bias", "multiplier", "shift")
     attributes_type = ScoresAttributes
     gives = SCORE
-    ringed, ring = 1, "keys"
+    ringed, ring, narrow = 1, "keys", (0, 1)
 
     def slots(self, layer: Mapping[str, Any]) -> int:
         return int(layer["left"] // layer["chunk"] + 1) if "left" in layer else int(layer["slots"])

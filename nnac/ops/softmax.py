@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Work
 
 MOST_GROUPS = 64
+EIGHT_BITS_FOR = 40            # probabilities that 127 steps tell apart well enough: a context of 32 and a chunk of 8
 
 
 @frozen(eq=False, repr=False)
@@ -43,6 +44,9 @@ class Softmax(Operator):
 
     def attributes(self, layer: LayerShape, p: Precision) -> SoftmaxAttributes:
         return SoftmaxAttributes(layer.attributes.get("groups", 1))
+
+    def least_bits(self, attributes: Mapping[str, Any], width: int) -> int:
+        return 16 if width // attributes.get("groups", 1) > EIGHT_BITS_FOR else 0
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
         return width <= MOST_ELEMENTS and attributes.get("groups", 1) <= MOST_GROUPS

@@ -36,7 +36,7 @@ class WeightedSum(RingOperator):
     inputs = 2
     constants = ("multiplier", "shift")
     attributes_type = WeightedSumAttributes
-    ringed, ring = 1, "values"
+    ringed, ring, narrow = 1, "values", (1,)
 
     def slots(self, layer: Mapping[str, Any]) -> int:
         return int(layer["left"] // layer["chunk"] + 1) if "left" in layer else int(layer["slots"])

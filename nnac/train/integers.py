@@ -114,6 +114,7 @@ class Rescale:
 
     factor, offset   float64: m 2^-s, and bias m 2^-s + 1/2, both exact
     wide             the int64 spelling, where a product may pass 2^52
+    narrow           accumulators fit an int32, whatever carries them
     """
 
     factor: Tensor
@@ -124,6 +125,7 @@ class Rescale:
     zero_point: int
     bits: int
     wide: bool
+    narrow: bool = False
 
     @classmethod
     def of(
@@ -134,7 +136,7 @@ class Rescale:
         wide = bool((reach + int(np.abs(b).max(initial=0))) * int(m.max()) >= EXACT_FLOAT64)
         factor = arith.scale_of(m, s)
         to = lambda v: torch.as_tensor(np.ascontiguousarray(v)).to(device)  # noqa: E731
-        return cls(to(factor), to(factor * b + 0.5), to(b), to(m), to(s), zero_point, bits, wide)
+        return cls(to(factor), to(factor * b + 0.5), to(b), to(m), to(s), zero_point, bits, wide, reach < 1 << 31)
 
     def unlimited(self, acc: Tensor) -> Tensor:
         """The requantised integers before saturation, float64 (or int64)."""
@@ -145,8 +147,9 @@ class Rescale:
 
     def __call__(self, acc: Tensor) -> tuple[Tensor, Tensor | None]:
         """(integers float32, which of them did not saturate, or None if none did)."""
-        if acc.dtype == torch.int32 and native.usable(acc):
-            return native.requantise(acc, self.bias, self.multiplier, self.shift, self.zero_point, self.bits)
+        if (self.narrow or acc.dtype == torch.int32) and native.usable(acc):
+            return native.requantise(acc.to(torch.int32), self.bias, self.multiplier, self.shift, self.zero_point,
+                                     self.bits)
         y, inside = limited(self.unlimited(acc), self.bits)
         return y.float(), inside
 
@@ -246,8 +249,13 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, slopes: tuple[float, float],
                 rescales: tuple[Rescale, Rescale]) -> Tensor:
-        (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
         ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
+        if a.shape == b.shape and all(r.narrow for r in rescales) and native.usable(a, b):
+            y, inside_a, inside_b = native.add(a, b, [int(r.multiplier) for r in rescales],
+                                               [int(r.shift) for r in rescales], rescales[0].bits)
+            ctx.save_for_backward(None, inside_a, inside_b)
+            return y
+        (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
         shape = torch.broadcast_shapes(a.shape, b.shape)
         total = torch.empty(shape, dtype=a.dtype, device=a.device)                   # contiguous, whatever a and b are
         y, inside = limited(torch.add(a, b, out=total), rescales[0].bits)
@@ -312,9 +320,13 @@ class Table:
         return (x.contiguous() + 32768).to(torch.int32).view(-1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if native.usable(x):
+            return native.gather(x, self.outputs)
         return torch.index_select(self.outputs, 0, self._at(x)).view(x.shape)
 
     def backward(self, x: Tensor, g: Tensor) -> Tensor:
+        if native.usable(x, g):
+            return native.gather(x, self.slopes, g)
         return g * torch.index_select(self.slopes, 0, self._at(x)).view(x.shape)
 
 
@@ -359,19 +371,22 @@ class _LayerNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format
     ) -> Tensor:
         c = constants
-        free = arith.layer_norm(
-            x.to(torch.int64),
-            c["gain"],
-            c["bias"],
-            c["epsilon"],
-            c["root_width"],
-            c["rsqrt"],
-            c["multiplier"],
-            c["shift"],
-            form.zero_point,
-            32,
-        )
-        y, inside = limited(free, form.bits)
+        if native.usable(x):
+            y, inside = native.layer_norm(x, c, form.zero_point, form.bits)
+        else:
+            free = arith.layer_norm(
+                x.to(torch.int64),
+                c["gain"],
+                c["bias"],
+                c["epsilon"],
+                c["root_width"],
+                c["rsqrt"],
+                c["multiplier"],
+                c["shift"],
+                form.zero_point,
+                32,
+            )
+            y, inside = limited(free, form.bits)
         ctx.save_for_backward(x, gain, bias, inside)
         ctx.epsilon, ctx.scale = epsilon, form.scale
         return y.float()

@@ -530,3 +530,93 @@ void nnac_lookup_backward(int64_t count, const float *x, const float *g, const i
         some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, LANES);
     if (i < count) some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, (int)(count - i));
 }
+
+/* (x + 2^(n-1)) >> n of one number; n = 0 changes nothing. */
+INLINE int64_t shifted(int64_t x, int64_t n) { return (x + ((int64_t)1 << n >> 1)) >> n; }
+
+INLINE int64_t cut_to(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+
+/* 1/sqrt(u) = r 2^-(45 + e/2), r in Q30; table [385]: see nnac/arith.py. */
+INLINE int64_t reciprocal_root(int64_t u, const int64_t *table, int64_t *exponent) {
+    int64_t e = 64 - __builtin_clzll((uint64_t)u) - 30;
+    e += e & 1;
+    int64_t z = e < 0 ? u << -e : u >> e, at = (z - (1 << 28)) >> 21, rest = z & ((1 << 21) - 1);
+    at = cut_to(at, 0, 383);
+    int64_t r = table[at] + shifted((table[at + 1] - table[at]) * rest, 21);
+    int64_t correction = 3 * ((int64_t)1 << 30) - ((z * r * r) >> 30);
+    *exponent = e;
+    return (r * correction) >> 16;
+}
+
+/* Layer norm of each of ``count`` vectors of ``width`` floats that hold integers, to floats that hold the integers.
+   inside [count, width] is 1 where nothing was cut.  Returns how many were cut. */
+int64_t nnac_layer_norm(int64_t count, int64_t width, const float *x, const int64_t *gain, const int64_t *bias,
+                        int64_t epsilon, int64_t root_width, const int64_t *table, int64_t multiplier, int64_t shift,
+                        int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
+    int64_t cut = 0;
+    for (int64_t i = 0; i < count; i++, x += width, out += width, inside += width) {
+        int64_t sum = 0, squares = epsilon, exponent;
+        for (int64_t j = 0; j < width; j++) sum += (int32_t)x[j];
+        for (int64_t j = 0; j < width; j++) {
+            int64_t d = width * (int32_t)x[j] - sum;
+            squares += d * d;
+        }
+        int64_t q = shifted(reciprocal_root(squares, table, &exponent) * root_width, 16), s = 25 + (exponent >> 1);
+        int64_t half = (int64_t)1 << s >> 1, tail = (int64_t)1 << shift >> 1;
+        for (int64_t j = 0; j < width; j++) {
+            int64_t d = width * (int32_t)x[j] - sum, n = cut_to((d * q + half) >> s, -32768, 32767);
+            int64_t y = (((n * gain[j] + bias[j]) * multiplier + tail) >> shift) + zero_point, kept = cut_to(y, low, high);
+            out[j] = (float)(int32_t)kept;
+            inside[j] = y == kept;
+            cut += y != kept;
+        }
+    }
+    return cut;
+}
+
+/* Softmax of each of ``count`` vectors of ``width`` floats that hold integers; table [513] of exp(-x), roots [385]. */
+void nnac_softmax(int64_t count, int64_t width, const float *x, const int64_t *table, const int64_t *roots,
+                  int64_t multiplier, int64_t shift, int64_t out_multiplier, int64_t out_shift, int64_t zero_point,
+                  int64_t low, int64_t high, int64_t *scratch, float *out) {
+    int64_t half = (int64_t)1 << shift >> 1, tail = (int64_t)1 << out_shift >> 1;
+    for (int64_t i = 0; i < count; i++, x += width, out += width) {
+        int32_t most = (int32_t)x[0];
+        int64_t sum = 0, exponent;
+        for (int64_t j = 1; j < width; j++) most = (int32_t)x[j] > most ? (int32_t)x[j] : most;
+        for (int64_t j = 0; j < width; j++) {
+            int64_t t = cut_to((((int64_t)most - (int32_t)x[j]) * multiplier + half) >> shift, 0, 32767);
+            int64_t at = t >> 6, rest = t & 63;
+            sum += scratch[j] = table[at] + (((table[at + 1] - table[at]) * rest + 32) >> 6);
+        }
+        int64_t r = reciprocal_root(sum, roots, &exponent), inverse = (r * r) >> 32, s = 43 + exponent;
+        int64_t whole = (int64_t)1 << s >> 1;
+        for (int64_t j = 0; j < width; j++) {
+            int64_t p = (scratch[j] * inverse + whole) >> s;
+            out[j] = (float)(int32_t)cut_to(((p * out_multiplier + tail) >> out_shift) + zero_point, low, high);
+        }
+    }
+}
+
+/* y[i] = table[x[i] + 32768] of floats that hold 16-bit integers; with g, times g[i]. */
+void nnac_gather(int64_t count, const float *x, const float *g, const float *table, float *out) {
+    if (g)
+        for (int64_t i = 0; i < count; i++) out[i] = g[i] * table[(int32_t)x[i] + 32768];
+    else
+        for (int64_t i = 0; i < count; i++) out[i] = table[(int32_t)x[i] + 32768];
+}
+
+/* sat(requantise(a) + requantise(b)) of floats that hold integers.  inside: bit 0 where a, bit 1 where b passes. */
+int64_t nnac_add(int64_t count, const float *a, const float *b, int64_t ma, int64_t sa, int64_t mb, int64_t sb,
+                 int64_t low, int64_t high, float *out, uint8_t *pass_a, uint8_t *pass_b) {
+    int64_t cut = 0, half_a = (int64_t)1 << sa >> 1, half_b = (int64_t)1 << sb >> 1;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t x = ((int32_t)a[i] * ma + half_a) >> sa, y = ((int32_t)b[i] * mb + half_b) >> sb;
+        int64_t kept_x = cut_to(x, low, high), kept_y = cut_to(y, low, high), z = kept_x + kept_y;
+        int64_t kept = cut_to(z, low, high);
+        out[i] = (float)(int32_t)kept;
+        pass_a[i] = (x == kept_x) & (z == kept);
+        pass_b[i] = (y == kept_y) & (z == kept);
+        cut += !pass_a[i] | !pass_b[i];
+    }
+    return cut;
+}

@@ -19,6 +19,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -138,7 +139,7 @@ def _loaded(kind: str) -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     if found is not None:
-        for name in ("nnac_packed", "nnac_scratch", "nnac_requantise"):
+        for name in ("nnac_packed", "nnac_scratch", "nnac_requantise", "nnac_layer_norm", "nnac_add"):
             getattr(found, name).restype = ctypes.c_int64
     return found
 
@@ -201,6 +202,64 @@ def requantise(
         p(inside.data_ptr()),
     )
     return out, inside if n else None
+
+
+def layer_norm(x: Tensor, c: Mapping[str, Tensor], zero_point: int, bits: int) -> tuple[Tensor, Tensor | None]:
+    """`arith.layer_norm` of floats that hold integers [..., width]; ``c``: the constants of `nnac.bind.layer_norm`,
+    int64.
+
+    returns  (integers float32, which of them were not cut, or None if none was)
+    """
+    x = x.contiguous()
+    out, inside = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.bool)
+    width = x.shape[-1]
+    i, p = ctypes.c_int64, ctypes.c_void_p
+    gain, bias, table = (c[k].contiguous() for k in ("gain", "bias", "rsqrt"))
+    low, high = arith.limits(bits)
+    n = loaded().nnac_layer_norm(
+        i(x.numel() // width), i(width), p(x.data_ptr()), p(gain.data_ptr()), p(bias.data_ptr()),
+        i(int(c["epsilon"])), i(int(c["root_width"])), p(table.data_ptr()), i(int(c["multiplier"])),
+        i(int(c["shift"])), i(zero_point), i(low), i(high), p(out.data_ptr()), p(inside.data_ptr()))
+    return out, inside if n else None
+
+
+def softmax(x: Tensor, c: Mapping[str, Tensor], zero_point: int, bits: int) -> Tensor:
+    """`arith.softmax` of floats that hold integers [..., width]; ``c``: the constants of `nnac.bind.softmax`, int64."""
+    x = x.contiguous()
+    width = x.shape[-1]
+    out, scratch = torch.empty(x.shape), torch.empty(width, dtype=torch.int64)
+    i, p = ctypes.c_int64, ctypes.c_void_p
+    exp, roots = c["exp"].contiguous(), c["rsqrt"].contiguous()
+    low, high = arith.limits(bits)
+    loaded().nnac_softmax(
+        i(x.numel() // width), i(width), p(x.data_ptr()), p(exp.data_ptr()), p(roots.data_ptr()),
+        i(int(c["multiplier"])), i(int(c["shift"])), i(int(c["out_multiplier"])), i(int(c["out_shift"])),
+        i(zero_point), i(low), i(high), p(scratch.data_ptr()), p(out.data_ptr()))
+    return out
+
+
+def gather(x: Tensor, table: Tensor, by: Tensor | None = None) -> Tensor:
+    """``table`` float32 [65536] at x + 32768, x floats that hold 16-bit integers; times ``by``, of the same shape."""
+    x, by = x.contiguous(), None if by is None else by.contiguous()
+    out = torch.empty_like(x)
+    p = ctypes.c_void_p
+    loaded().nnac_gather(ctypes.c_int64(x.numel()), p(x.data_ptr()), p(None if by is None else by.data_ptr()),
+                         p(table.data_ptr()), p(out.data_ptr()))
+    return out
+
+
+def add(a: Tensor, b: Tensor, multipliers: Sequence[int], shifts: Sequence[int],
+        bits: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """`arith.add` of floats of one shape that hold integers: (integers float32, where a's and b's gradients pass, or
+    None for both where all do)."""
+    a, b = a.contiguous(), b.contiguous()
+    out, pass_a, pass_b = torch.empty_like(a), *(torch.empty(a.shape, dtype=torch.bool) for _ in range(2))
+    i, p = ctypes.c_int64, ctypes.c_void_p
+    low, high = arith.limits(bits)
+    n = loaded().nnac_add(i(a.numel()), p(a.data_ptr()), p(b.data_ptr()), i(multipliers[0]), i(shifts[0]),
+                          i(multipliers[1]), i(shifts[1]), i(low), i(high), p(out.data_ptr()), p(pass_a.data_ptr()),
+                          p(pass_b.data_ptr()))
+    return (out, pass_a, pass_b) if n else (out, None, None)
 
 
 @frozen(eq=False)

@@ -169,8 +169,27 @@ def table(r: Reading, kind: str, value: Any) -> Sequence:
 
 @reads("aten.silu.default", "aten.silu_.default")
 def silu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """``x sigmoid(x)``."""
-    return times(r, args[0], table(r, "sigmoid", args[0]))
+    """``x sigmoid(x)``, in one."""
+    return table(r, "swish", args[0])
+
+
+@reads("aten.glu.default")
+def glu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    """The first half of the features, weighed by the sigmoid of the second."""
+    value, dim = args[0], args[1] if len(args) > 1 else kwargs.get("dim", -1)
+    if not isinstance(value, Sequence) or value.axes[dim % len(value.axes)] != (FEATURES,):
+        raise Refusal("a gated linear unit splits another axis than the features", "`dim=-1`, with the features last")
+    features_last(value, "a gated linear unit")
+    return r.layer(r.path(), "glu", [value], value.sizes[-1] // 2)
+
+
+@reads("aten.softmax.int", "aten._softmax.default")
+def softmax(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, dim = args[:2]
+    if not isinstance(value, Sequence) or value.axes[dim % len(value.axes)] != (FEATURES,):
+        raise Refusal("softmax goes along another axis than the features", "`dim=-1`, with the features last")
+    features_last(value, "softmax")
+    return r.layer(r.path(), "softmax", [value], value.sizes[-1])
 
 
 @reads("aten.tanh.default", "aten.tanh_.default")

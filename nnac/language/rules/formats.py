@@ -8,6 +8,7 @@ from typing import Any
 
 from nnac.diagnostics import Diagnostic, Severity
 from nnac.language.rules.base import Resolution, Rule, by_entry, example, place, problem, where
+from nnac.language.widths import value_bits
 from nnac.model.graph import Layer
 from nnac.ops import may_have_zero_point
 
@@ -77,6 +78,62 @@ class UnsuitableMethod(Rule):
             return (f"{1 << value.bits} levels without a zero do not fit int8",
                     "write `zero_aligned=true`, or fewer bits", "error")
         return None
+
+
+class CoarseProbabilities(Rule):
+    """Probabilities of so many frames in 8 bits: most of them round to nothing.
+
+    The 127 steps of an int8 are shared by all frames that a query hears.  For contexts of up to 32 frames and a chunk
+    that is enough (the error of a weighted sum stays below two steps of its int8); beyond, say int16, which costs the
+    weighted sum twice its cycles.
+    """
+
+    code = "coarse-probabilities"
+    example = example("layers encoder.block[*].attention.probabilities { activations int8 }", (
+        'import "targets/edge.nnac"\n\npolicy example {\n  model   conformer(left=48, positions=64)\n  target  edge\n'))
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.model is None or r.sites is None:
+            return
+        for decided, sites, value in by_entry(r, "activations", r.sites.layers):
+            layers = [r.model.layer_of(r.sites.paths[i]) for i in sites]
+            coarse = [x for x in layers if value.bits < x.operator.least_bits(x.attributes, x.width)]
+            if coarse:
+                first = coarse[0]
+                spread, bits = (first.width // first.attributes.get("groups", 1),
+                                first.operator.least_bits(first.attributes, first.width))
+                yield problem(self.code, place(r, decided),
+                              f"{(1 << value.bits - 1) - 1} steps of probability for {spread} frames",
+                              where(r, [r.sites.number[x.path] for x in coarse]),
+                              f"`activations int{bits}`, or a shorter context", severity="warning")
+
+
+class WideInput(Rule):
+    """An operator that takes int8 is given more.
+
+    Queries, keys and values, and what a depthwise convolution reads, are int8: they lie in rings of bytes, and the
+    machine multiplies bytes there.  Training would stop.  Say int8 for the layer that makes them.
+    """
+
+    code = "wide-input"
+    example = example("layers encoder.block[*].attention.{query, key} { activations int16 }", (
+        'import "targets/edge.nnac"\n\npolicy example {\n  model   conformer(size="small")\n  target  edge\n'))
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.model is None or r.sites is None:
+            return
+        number, groups = r.sites.number, dict[int, tuple[Any, list[Layer], Layer]]()
+        for layer in r.model:
+            for k in layer.operator.narrow:
+                source = r.model.by_path.get(layer.inputs[k])
+                if source is None or value_bits(r.model, r.values, number, source.path) <= 8:
+                    continue
+                found = r.winners["activations"].get(number[source.path])
+                decided = (r.rules[found[0]], found[1]) if found else None
+                groups.setdefault(id(found[1]) if found else 0, (decided, [], layer))[1].append(source)
+        for decided, sources, reader in groups.values():
+            yield problem(self.code, place(r, decided), f"`{reader.path}` takes int8",
+                          where(r, [number[x.path] for x in dict.fromkeys(sources)]), "`activations int8` there")
 
 
 def zero_point_fits(r: Resolution, layer: Layer) -> bool:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from nnac.diagnostics import Diagnostic
+from nnac.language.cycles import machine
 from nnac.language.placed import cpu_layers, seconds, width_of
 from nnac.language.rules.base import (
     HEADER,
@@ -305,6 +306,31 @@ class CpuFallback(Rule):
         hidden = r.values["hidden"].get(number(r, layer.path))
         return seconds(t, layer, ins, output_bits(model, r.values, numbers(r), layer), hidden.bits
                        if hidden is not None else 8, layer.rate)
+
+
+class RingsOverflow(Rule):
+    """What the model remembers does not fit the target's activation memory.
+
+    Keys, values and the past of convolutions lie in rings in SRAM from step to step, beside stream buffers and pinned
+    weights.  The compiler would refuse.  Shorten the left context, take a smaller model, or pin less.
+    """
+
+    code = "rings-overflow"
+    example = example("layers ** { weights int8 }", (
+        'import "targets/tiny.nnac"\n\npolicy example {\n  model   conformer(size="large", left=56, chunk=4, '
+        'positions=72)\n  target  tiny\n'))
+
+    def check(self, r: Resolution) -> Iterator[Diagnostic]:
+        if r.target is None or r.model is None or r.model_statement is None:
+            return
+        rings = {x.path: x.operator.state_bytes(x.attributes, x.width, 8) for x in r.model if x.operator.remembers}
+        room = machine(r.target).a_bytes if rings else 0
+        if (total := sum(rings.values())) > room:
+            most = max(rings, key=lambda path: rings[path])
+            yield problem(self.code, r.model_statement.span(r.model_statement.node.call),
+                          f"the rings of {len(rings)} layers take {total:,} bytes; `{r.target.name}` has {room:,} for "
+                          "activations", f"`{most}` alone {rings[most]:,}",
+                          "a shorter left context, or a smaller model")
 
 
 class PinOverflow(Rule):

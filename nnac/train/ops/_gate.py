@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,6 @@ from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, Layer, State
-from nnac.train.ops._numbers import Put
 
 
 class GateLayer(Layer):
@@ -29,18 +30,11 @@ class GateLayer(Layer):
         return Constants(c, {}, self.ready(c, ins[0], out))
 
     def ready(self, c: dict[str, np.ndarray], x: Format, out: Format) -> dict[str, object]:
-        """What `exactly` computes with, on the layer's device."""
-        full = torch.as_tensor(arith.Table("", c["table"], "complement").full().astype(np.float32)).to(self.device)
+        """What its integers are computed with, on the layer's device."""
+        full = torch.as_tensor(arith.Table("", c["table"], "complement").full().astype(np.int32)).to(self.device)
         rescale = Rescale.of(c["multiplier"], c["shift"], 0, 1 << (x.bits - 1 + arith.UNIT_FRACTION), out.zero_point,
                              out.bits, self.device)
-        return dict(table=full, rescale=rescale)
-
-    def exactly(self, x: Tensor, ready: dict, out: Format) -> tuple[Tensor, Tensor | None]:
-        """(integers, where nothing was cut) of x integers."""
-        a, b = self.parts(x)
-        at = (b.contiguous() + 32768).to(torch.int32).view(-1)
-        weight = torch.index_select(ready["table"], 0, at).view(b.shape)
-        return ready["rescale"](a.double() * weight)
+        return dict(table=full, rescale=rescale, unit=x.scale)
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
@@ -49,6 +43,25 @@ class GateLayer(Layer):
         key = (ins, out, self.device)                  # no parameters: only formats can change it
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self.constants(ins, out)
-        y, inside = self.exactly(xs[0].detach(), self._kept[1].ready, out)
-        real = self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale
-        return learned(Put.apply(real, y, inside), out, real.detach)
+        a, b = self.parts(xs[0])
+        y = _Gate.apply(a, b, self._kept[1].ready, ins[0].scale / out.scale)
+        return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
+
+
+class _Gate(torch.autograd.Function):
+    """a times the sigmoid of b, both integers on the same scale."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, ready: dict[str, Any], slope: float) -> Tensor:
+        weight = torch.index_select(ready["table"], 0, (b + 32768).to(torch.int32).flatten()).view(b.shape)
+        y, inside = ready["rescale"](a.to(torch.int32) * weight)                     # at most 2^30
+        ctx.save_for_backward(a, weight, inside)
+        ctx.slope, ctx.unit = slope, ready["unit"]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        a, weight, inside = ctx.saved_tensors
+        s = weight * 2.0**-arith.UNIT_FRACTION
+        ga = exact.masked(g, inside) * s * ctx.slope
+        return ga, ga * (1 - s) * a * ctx.unit, None, None

@@ -55,11 +55,9 @@ class Depthwise(RingLayer):
         c = self.kept_constants(ins, out)
         past = self.past(xs[0], state)
         # integers below 2^24 all the way: float32 holds every sum
-        acc = convolved(past.detach(), c.codes["weight"].detach())
-        y, inside = c.ready["rescale"](acc)
-        scale = c.ready["acc_scale"] / out.scale
-        real = convolved(past, c.codes["weight"]) if past.requires_grad or c.codes["weight"].requires_grad else acc
-        real = real * scale
+        acc = convolved(past, c.codes["weight"])
+        y, inside = c.ready["rescale"](acc.detach())
+        real = acc * (c.ready["acc_scale"] / out.scale)
         if self.bias is not None:
             real = real + self.bias / out.scale
         return learned(Put.apply(real, y, inside), out, real.detach)

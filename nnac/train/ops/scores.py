@@ -34,7 +34,7 @@ class Scores(RingLayer):
         device = self.position.device
         reach = (a.head << 14) + int(abs(c["bias"]).max())
         rescale = Rescale.of(c["multiplier"], c["shift"], 0, reach, 0, arith.SCORE_BITS, device)
-        return Constants(c, {}, dict(bias=torch.as_tensor(c["bias"]).to(device), rescale=rescale))
+        return Constants(c, {}, dict(bias=torch.as_tensor(c["bias"]).to(device, torch.int32), rescale=rescale))
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
@@ -42,7 +42,7 @@ class Scores(RingLayer):
         c, (q, k), keys, seen = self.kept_constants(ins, out).ready, *self.parts(xs, state)
         product = q @ k.transpose(-1, -2)              # below 2^24: exact in float32
         with torch.no_grad():
-            y, inside = c["rescale"](product.double() + shifted(c["bias"], keys, self.a.chunk))
+            y, inside = c["rescale"](product.to(torch.int32) + shifted(c["bias"], keys, self.a.chunk))
             there = seen.to(torch.bool)
             y = torch.where(there, y, -(1 << SCORE.bits - 1)).float()
             inside = there if inside is None else inside & there

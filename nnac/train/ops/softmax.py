@@ -10,6 +10,7 @@ from nnac import arith, bind
 from nnac.attributes import record
 from nnac.ops.softmax import SoftmaxAttributes
 from nnac.train import integers as exact
+from nnac.train import native
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.ops import Constants, Layer, State
@@ -39,8 +40,10 @@ class Softmax(Layer):
             self._kept = key, self.constants(ins, out)
         c, x = self._kept[1].ready, xs[0].detach()
         with torch.no_grad():
-            y = arith.softmax(x.unflatten(-1, (self.groups, -1)).long(), c["exp"], c["rsqrt"], c["multiplier"],
-                              c["shift"], c["out_multiplier"], c["out_shift"], out.zero_point, out.bits)
+            groups = x.unflatten(-1, (self.groups, -1))
+            y = native.softmax(groups, c, out.zero_point, out.bits) if native.usable(x) else arith.softmax(
+                groups.long(), c["exp"], c["rsqrt"], c["multiplier"], c["shift"], c["out_multiplier"],
+                c["out_shift"], out.zero_point, out.bits)
         real = self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale
         return learned(Put.apply(real, y.flatten(-2), None), out, real.detach)
 

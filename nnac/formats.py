@@ -41,7 +41,7 @@ class Precision:
     weights: int = 8               # bits of the container that the products read: 8 or 16
     hidden: int = 8                # bits of an LSTM's hidden state (= its output)
     hidden_clip: float = 1.0       # real value of the largest code
-    cell_fraction: int = CELL.fraction
+    cell_fraction: int = CELL.fraction     # 0: calibration chooses it
     variant: str = "acc32"
     origins: tuple[str, ...] = ()
 

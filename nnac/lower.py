@@ -78,6 +78,6 @@ def _precision(plan: Plan, layer: Layer) -> Precision:
         clip = getattr(site.hidden.method, "clip", None)
         p = evolve(p, hidden=site.hidden.bits, hidden_clip=1.0 if clip is None else float(clip))
     if site.cell:
-        p = evolve(p, cell_fraction=site.cell.fraction)
+        p = evolve(p, cell_fraction=site.cell.fraction or 0)
     widths = [g.weights.multiplied_bits for k in layer.kernels for g in plan.gates(k.path) if g.weights]
     return evolve(p, weights=max(8, *widths) if widths else 8)

@@ -29,6 +29,7 @@ VERSION = 1
 KERNEL_SETTINGS = ("weights", "round", "regularise", "harden", "sparsity", "codec", "pin")
 LAYER_SETTINGS = ("activations", "hidden", "cell", "bias", "accumulator", "accumulate", "place")
 ENTRY_SETTINGS = ("frames",)
+AUTO = "auto"                      # of a cell: its fraction is chosen by calibration
 SETTINGS = KERNEL_SETTINGS + LAYER_SETTINGS + ENTRY_SETTINGS
 
 
@@ -116,17 +117,17 @@ class Activations:
 @frozen
 class Cell:
     """A recurrent cell state: an integer of ``width`` with ``fraction`` fractional bits, so a range of +-2^(bits - 1 -
-    fraction)."""
+    fraction).  None: `auto`, calibration chooses them (`nnac.train.ops._cell`)."""
 
     width: Width
-    fraction: int
+    fraction: int | None
 
     @property
     def bits(self) -> int:
         return self.width.bits
 
     def __str__(self) -> str:
-        return f"{self.width} fraction({self.fraction})" if self.width.number == "int" else str(self.width)
+        return f"{self.width} {'auto' if self.fraction is None else f'fraction({self.fraction})'}"
 
 
 @frozen
@@ -409,7 +410,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Activations):
         return {"width": str(value.width), "method": value.method and value.method.as_dict()}
     if isinstance(value, Cell):
-        return {"width": str(value.width), "fraction": value.fraction}
+        return {"width": str(value.width), "fraction": AUTO if value.fraction is None else value.fraction}
     if isinstance(value, Width):
         return str(value)
     return value.as_dict() if isinstance(value, Method) else value
@@ -449,7 +450,8 @@ def _site(data: dict[str, Any]) -> SitePlan:
         if name in d:
             d[name] = method(d[name])
     if "cell" in d:
-        d["cell"] = Cell(Width.parse(d["cell"]["width"]), int(d["cell"]["fraction"]))
+        fraction = d["cell"]["fraction"]
+        d["cell"] = Cell(Width.parse(d["cell"]["width"]), None if fraction == AUTO else int(fraction))
     for name in ("bias", "accumulator"):
         if name in d:
             d[name] = Width.parse(d[name])

@@ -84,7 +84,7 @@ def setting(draw: st.DrawFn, name: str) -> str:
     if spec.granularity and draw(st.booleans()):
         words.append(draw(st.sampled_from(["per_tensor", "per_channel", "per_gate", "per_group(16)"])))
     if name == "cell" and draw(st.booleans()):
-        words.append("fraction(5)")
+        words.append(draw(st.sampled_from(["fraction(5)", "auto"])))
     if cls is not None:
         words.append(draw(called(cls)))
     return draw(BLANK).join(words)

@@ -1,6 +1,7 @@
 """Calibration keeps its resolution, says what saturates, and leaves no trace when it is stopped."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from torch import nn
 
 import nnac
 from nnac import bind
+from nnac.checkpoint import CheckpointError
 from nnac.compression import entropy, percentile
-from nnac.train.activation import ActivationQuantiser, Histogram
+from nnac.train.activation import ActivationQuantiser, Histogram, UncalibratedError
 from nnac.train.module import CalibrationError, CalibrationWarning
+from nnac.train.ops._cell import Cells
+from nnac.train.policy import load_module
 
 HEAD = 'import "specs/targets/edge.nnac"\npolicy p {{ model module\n target edge\n' \
     ' layers ** {{ weights int8 per_channel; activations int{} {} }} }}\n'
@@ -146,13 +150,83 @@ def test_cells_that_saturate_are_counted_and_the_fraction_that_holds_them_is_nam
         module.calibrate([(x,)])
     policy = HEAD.format(8, "percentile(99.99)").replace(" } }", " }\n layers rnn { cell int16 fraction(10) } }")
     held = nnac.prepare(model, policy, x)
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", CalibrationWarning)
-        held.calibrate([(x,)])
+    silent_calibration(held, x)
     with torch.no_grad():
         assert float((held(x) - model(x)).norm() / model(x).norm()) < 0.05
+
+
+AUTO = HEAD.format(8, "percentile(99.99)").replace(" } }", " }\n layers rnn { cell int16 auto } }")
+
+
+def silent_calibration(module, x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CalibrationWarning)
+        module.calibrate([(x,)])
+
+
+@pytest.mark.parametrize(("make", "fraction"), [
+    (lambda x: x, 9),                        # 30 steps of tanh(3) up: 29.8, a quarter more is 37: +-64
+    (lambda x: 0.1 * x, 11),                 # of tanh(0.3): 8.7, and 10.9: +-16
+    (lambda x: x.abs().repeat(40, 1, 1), 3),  # 2,400 of them: 2,388, and 2,985: +-4,096
+])
+def test_calibration_chooses_the_fraction_of_an_automatic_cell(make, fraction, tmp_path):
+    """Against fractions worked out by hand; kept by a checkpoint; the integers are those of a policy that says it."""
+    model, x = counting()
+    x = make(x)
+    module = nnac.prepare(model, AUTO, x)
+    with pytest.raises(UncalibratedError):
+        module.bind()
+    assert "cell not calibrated" in module.summary()
+    silent_calibration(module, x)
+    assert f"cell fraction({fraction}): 0 % saturated" in module.summary()
+    graph = module.eval().bind()
+    node = next(n for n in graph.nodes if n.path == "rnn")
+    assert node.attributes["fraction"] == fraction
+    assert {s.name: s.scale for s in node.states}["rnn.cell"] == 2.0**-fraction
+    module.save(tmp_path / "a.nnc")
+    back = load_module(tmp_path / "a.nnc").module
+    said = nnac.prepare(model, AUTO.replace("auto", f"fraction({fraction})"), x)
+    silent_calibration(said, x)
+    again = back.bind()
+    assert str(again) == str(graph)
+    assert all(np.array_equal(a.constants[k], b.constants[k]) for a, b in zip(graph.nodes, again.nodes, strict=True)
+               for k in a.constants)
+    with torch.no_grad():
+        ints = module(x)
+        assert torch.equal(ints, said.eval()(x))
+        assert float((ints - model(x)).norm() / model(x).norm()) < 0.1
+
+
+def test_cells_that_no_fraction_holds_are_counted():
+    module = nnac.prepare(counting()[0], AUTO, counting()[1])
+    layer = module.layer("rnn")
+    layer.looked = Cells()
+    layer.look(torch.tensor([[20000.0, 3.0, -17000.0, 1.0]]))
+    assert layer.settle_cell(True).share == 0.5 and layer.fraction == 1
+    assert "cell fraction(1): 50 % saturated" in module.summary()
+
+
+def test_a_checkpoint_cannot_bring_an_absurd_fraction(tmp_path):
+    model, x = counting()
+    module = nnac.prepare(model, AUTO, x)
+    module.calibrate([(x,)])
+    module.layer("rnn").cell_fraction.fill_(99)
+    module.save(tmp_path / "a.nnc")
+    with pytest.raises(CheckpointError, match="cannot have 99 fraction bits"):
+        load_module(tmp_path / "a.nnc")
+
+
+def test_an_aborted_calibration_chooses_no_fraction():
+    model, x = counting()
+    module = nnac.prepare(model, AUTO, x)
+
+    def batches():
+        yield (x,)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module.calibrate(batches())
+    assert module.layer("rnn").looked is None and not int(module.layer("rnn").cell_fraction)
 
 
 def test_inputs_of_tables_that_saturate_are_counted():

@@ -33,6 +33,7 @@ policy rich {
   layers encoder.lstm[2].** { weights int4 per_group(16) lsq; pin never }
   layers joint.output.** { weights ternary }
   layers **.lstm[*] { hidden int8 fixed(1); cell int16 fraction(10); accumulate sum16; bias int32 }
+  layers prediction.lstm[*] { cell int16 auto }
   budget { weights <= 8 MiB; bits_per_weight <= 9 }
 }
 '''

@@ -72,7 +72,7 @@ def complete(s: Session, path: Path, before: str, after: str = "") -> set[str]:
     ("  layers ** { weights gq(5, snap=", {"int8", "int16"}, {"mu_law"}),
     ("  layers ** { weights gq(5, space=mu_law(", {"mu="}, {"bits="}),
     ("  layers ** {\n    place ", {"nna", "cpu"}, {"int8"}),
-    ("  layers ** {\n    cell int16 ", {"fraction"}, {"int8"}),
+    ("  layers ** {\n    cell int16 ", {"fraction", "auto"}, {"int8"}),
     ("  layers ** {\n    sparsity csp(75%, from=4k ", {"steps", "epochs", "%"}, {"to="}),
     ("  layers ** { regularise ", {"mracos", "acosr", "none"}, {"gq"}),
     ("  model ", {"rnnt"}, {"edge"}),

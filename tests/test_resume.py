@@ -30,7 +30,7 @@ policy p {{
   target edge
   layers ** {{ weights int8 per_channel; activations int8 percentile(99.99) }}
   layers lm.output {{ activations int16 }}
-  layers lm.lstm[*] {{ accumulate {accumulate}; hidden int8 {hidden} }}
+  layers lm.lstm[*] {{ accumulate {accumulate}; hidden int8 {hidden}; cell int16 {cell} }}
   layers lm.lstm[*].{{input, recurrent}} {{ weights {weights}; {schedule} }}
   training {{ steps 7 steps }}
 }}
@@ -81,6 +81,8 @@ def cases():
             out[f"hidden {keyword}, {weights}"] = dict(weights=spelled(weights, "weights"),
                                                        schedule=SCHEDULES["harden"], accumulate="acc32",
                                                        hidden=method)
+    for name, settings in out.items():
+        settings["cell"] = random.Random(name).choice(["auto", "fraction(11)"])
     return out
 
 

@@ -45,6 +45,7 @@ RULES = {
     "hidden 4 bits": "layers encoder.lstm[*] { hidden int4 pact_symmetric }",
     "rounded by products": "layers encoder.lstm[*].{input, recurrent} { weights int3 per_channel; round gptq }",
     "cell": "layers **.lstm[*] { cell int16 fraction(9) }",
+    "cell auto": "layers **.lstm[*] { cell int16 auto }",
 }
 
 

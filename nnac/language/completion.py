@@ -23,6 +23,7 @@ from nnac.language.settings import GRANULARITIES, SETTINGS
 from nnac.language.tables import data_file
 from nnac.language.tokens import SENTENCE, Token, tokens
 from nnac.model.graph import builders
+from nnac.plan import AUTO
 from nnac.target import FIELDS
 from nnac.units import UNITS, dimension_name
 
@@ -189,7 +190,8 @@ def setting_words(line: list[Token], names: list[Item]) -> list[Item]:
     grain = list(GRANULARITIES) if spec.granularity else []
     out = [] if any(w in said for w in words) else [Item(w, "width") for w in words]
     out += [] if any(g in said for g in grain) else [Item(g, "granularity") for g in grain]
-    out += [Item("fraction", "word", "fractional bits")] if line[0].text == "cell" else []
+    out += [Item("fraction", "word", "fractional bits"),
+            Item(AUTO, "word", "calibration chooses the fractional bits")] if line[0].text == "cell" else []
     if spec.methods:
         out += [Item(k, "method", (m.__doc__ or "").strip().split("\n")[0]) for k, m in methods(line[0].text).items()]
     return out

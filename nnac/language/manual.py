@@ -55,7 +55,7 @@ def setting(name: str) -> str:
     if spec.granularity:
         words.append("per_tensor, per_channel, per_gate or per_group(n)")
     if name == "cell":
-        words.append("fraction(n)")
+        words.append("fraction(n) or auto")
     if spec.choices:
         words.append(", ".join(spec.choices))
     if spec.methods:

@@ -17,7 +17,7 @@ from nnac.diagnostics import did_you_mean, near, nearest
 from nnac.formats import CELL
 from nnac.language import syntax as s
 from nnac.language.values import UNKNOWN, Names, Report, coerce, describe, evaluate, method
-from nnac.plan import Activations, Cell, Granularity, Weights, Width
+from nnac.plan import AUTO, Activations, Cell, Granularity, Weights, Width
 from nnac.target import CODECS
 
 GRANULARITIES = ("per_tensor", "per_channel", "per_gate", "per_group")
@@ -54,7 +54,7 @@ SETTINGS: dict[str, SettingWords] = {
     "hidden": SettingWords("recurrent", "how the hidden state is held; follows `activations` if not said",
                            ACTIVATION_WIDTHS, True,
                            example="hidden int4 fixed(1)"),
-    "cell": SettingWords("recurrent", "how the cell state is held: int16 and its fractional bits", (16,),
+    "cell": SettingWords("recurrent", "how the cell state is held: int16 and its fractional bits, or `auto`", (16,),
                          example="cell int16 fraction(11)"),
     "bias": SettingWords("weighted", "width of the biases: that of the accumulator", (32,), example="bias int32"),
     "accumulator": SettingWords("weighted", "width of the sums of products; int48 for int16 operands", (32, 48),
@@ -189,15 +189,20 @@ def _role(name: str, spec: SettingWords, word: Any, names: Names, report: Report
             name, spec, report)
     if text.startswith("per_") and spec.granularity:
         return "granularity", _granularity(word, text, names, report)
+    if text == AUTO and name == "cell":
+        if isinstance(word, s.Call):
+            report("unknown-argument", word, f"`{AUTO}` takes no arguments", fix=AUTO)
+            return "fraction", UNKNOWN
+        return "fraction", None
     if text == "fraction" and name == "cell":
         return "fraction", _one_argument(word, Argument("integer", "fractional bits", low=1, high=15), names, report,
                                          "`fraction`")
     if not spec.methods:
-        wanted = f"takes a width{' and `fraction(n)`' if name == 'cell' else ''}"
+        wanted = f"takes a width{' and `fraction(n)` or `auto`' if name == 'cell' else ''}"
         shown = describe(evaluate(word, names, lambda *a, **k: None)) if not text else f"`{text}`"
+        known = [f"int{b}" for b in spec.widths] + (["fraction", AUTO] if name == "cell" else [])
         report("unknown-word", word, f"`{name}` {wanted}, not {shown}", "", f"for example `{spec.example}`",
-               *([did_you_mean(text, [f"int{b}" for b in spec.widths])] if text
-                 and near(text, [f"int{b}" for b in spec.widths]) else []))
+               *([did_you_mean(text, known)] if text and near(text, known) else []))
         return "word", UNKNOWN
     if text and find(text) is None:
         widths = [f"int{b}" for b in spec.widths]
@@ -290,7 +295,7 @@ def _bad_width(node: Any, how: Any, width: Width, report: Report) -> Any:
 
 def _cell(width: Width, fraction: tuple[Any, Any] | None, report: Report) -> Any:
     bits = CELL.fraction if fraction is None else fraction[0]
-    if bits >= width.bits:
+    if bits is not None and bits >= width.bits:
         assert fraction is not None
         report("out-of-range", fraction[1], f"{width} has no room for {bits} fractional bits", "",
                f"at most {width.bits - 1}")

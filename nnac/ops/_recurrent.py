@@ -39,11 +39,17 @@ class RecurrentOperator(Operator):
 
 def cell_states(path: str, hidden: int, cells: int, p: Precision, scale: float | None) -> tuple[StateVector,
         StateVector]:
-    """Hidden state and cell of one direction of an LSTM."""
+    """Hidden state and cell of one direction of an LSTM; a cell whose fraction calibration chooses has no scale yet."""
     from nnac.ir import State as StateVector
 
     return (StateVector(f"{path}.hidden", hidden, p.hidden, scale),
-            StateVector(f"{path}.cell", cells, 16, 2.0**-p.cell_fraction))
+            StateVector(f"{path}.cell", cells, 16, 2.0**-p.cell_fraction if p.cell_fraction else None))
+
+
+def require_fraction(node: Node, fraction: int) -> None:
+    """GraphError unless a cell has 1 to 15 fraction bits, or 0 (calibration chooses them) in a graph that is not yet
+    bound."""
+    require(0 < fraction < 16 or (fraction == 0 and not node.constants), node, "the cell has 1 to 15 fraction bits")
 
 
 def require_sums(node: Node, kernels: Iterable[tuple[str, int, str | None]], bits: int) -> None:

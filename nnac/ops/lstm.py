@@ -13,7 +13,7 @@ from nnac.formats import PRE, unit_scale
 from nnac.limits import MOST_UNITS
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import join, reverse, stacked
-from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
+from nnac.ops._recurrent import RecurrentOperator, cell_states, require_fraction, require_sums
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
@@ -33,8 +33,8 @@ def interleaved(lanes: int) -> bool:
 
 @frozen(eq=False, repr=False)
 class LstmAttributes(Attributes):
-    """Cells; variant ``acc32`` or ``sum16``; fraction bits of the cell; bits of the hidden state and, before a
-    projection, of the cells' outputs.
+    """Cells; variant ``acc32`` or ``sum16``; fraction bits of the cell (0: calibration chooses them); bits of
+    the hidden state and, before a projection, of the cells' outputs.
 
     project   width of the projection, 0 for none      reversed
     one direction that goes from the sequence's end (`nnac.schedule.passes`)
@@ -174,7 +174,7 @@ class Lstm(RecurrentOperator):
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         a = record(node.attributes, LstmAttributes)
         require(a.variant in ("acc32", "sum16"), node, f"variant {a.variant} is acc32 or sum16")
-        require(0 < a.fraction < 16, node, "the cell has 1 to 15 fraction bits")
+        require_fraction(node, a.fraction)
         width = (a.project or a.cells) * (2 if a.bidirectional else 1)
         require(output.width == width and output.rate == inputs[0].rate, node, f"makes {width} values a frame")
         if node.constants:

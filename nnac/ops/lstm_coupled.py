@@ -11,7 +11,7 @@ from nnac.attributes import Attributes, record
 from nnac.formats import unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import stacked
-from nnac.ops._recurrent import RecurrentOperator, cell_states, require_sums
+from nnac.ops._recurrent import RecurrentOperator, cell_states, require_fraction, require_sums
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
@@ -79,7 +79,7 @@ class CoupledLstm(RecurrentOperator):
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
         a = record(node.attributes, CoupledLstmAttributes)
-        require(0 < a.fraction < 16, node, "the cell has 1 to 15 fraction bits")
+        require_fraction(node, a.fraction)
         require(output.width == a.cells and output.rate == inputs[0].rate, node, f"makes {a.cells} values a frame")
         if node.constants:
             require(node.constants["input"].shape[0] == self.gates * a.cells, node, f"has {self.gates} gates")

@@ -15,7 +15,6 @@ One submodule for one node, under the name the float network gives it (``encoder
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,7 +37,7 @@ from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.ops import Formatted, Layer, layer_of, valid
-from nnac.train.ops.lstm import Lstm
+from nnac.train.ops._cell import Celled, Cells
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.train.schedule import Slot
 from nnac.units import UnitError
@@ -422,9 +421,9 @@ class GraphModule(nn.Module):
         the same ones.
         """
         self._observe, self._beyond, self._met = True, {}, {}
-        lstms = [layer for n in self.graph.nodes if isinstance(layer := self.layer(n.path), Lstm)]
-        for layer in lstms:
-            layer.looked = (0, 0, 0.0)
+        celled = [layer for layer in self.layers() if isinstance(layer, Celled)]
+        for layer in celled:
+            layer.looked = Cells()
         try:
             with self.real_numbers():
                 for batch in batches:
@@ -433,18 +432,18 @@ class GraphModule(nn.Module):
             self._beyond, self._met = {}, {}
             for _, quantiser in self.activations():        # what was seen until now must not enter the next calibration
                 quantiser.histogram = None
+            for layer in celled:
+                layer.looked = None
             raise
         finally:
             self._observe = False
-            cells, lstms = [(layer, layer.looked) for layer in lstms if layer.looked
-                            and layer.looked[0]], _looked_at(lstms)
-        for layer, (beyond, total, largest) in cells:
-            bits = max(1, 15 - math.ceil(math.log2(largest)))
-            warnings.warn(f"calibration: {100 * beyond / total:.2g} % of the cells of `{layer.node.path}` ({beyond:,} "
-                          f"of {total:,}, the "
-                          f"largest {largest:.3g}) saturate under `cell int16 "
-                          f"fraction({layer.node.attributes['fraction']})`: "
-                          f"`fraction({bits})` would hold them", CalibrationWarning, stacklevel=2)
+        for layer in celled:
+            seen = layer.settle_cell(alike)
+            if seen is not None and seen.beyond:
+                held = "" if seen.fraction == layer.fraction else f": `fraction({seen.fraction})` would hold them"
+                warnings.warn(f"calibration: {100 * seen.share:.2g} % of the cells of `{layer.node.path}` "
+                              f"({seen.beyond:,} of {seen.seen:,}, the largest {seen.largest:.3g}) saturate under "
+                              f"`cell int16 fraction({layer.fraction})`{held}", CalibrationWarning, stacklevel=2)
         for name, (beyond, total, largest) in self._beyond.items():
             v = self.graph.values[name]
             assert v.scale is not None
@@ -517,7 +516,7 @@ class GraphModule(nn.Module):
                 raise NotQuantisedError(f"`{node.path}` has real weights in the plan: it cannot become integers")
             c = self._constants(node, forms)
             states = tuple(evolve(s, scale=out.scale) if s.name.endswith(".hidden") else s for s in node.states)
-            nodes.append(evolve(node, constants=c.bound(), states=states))
+            nodes.append(layer.bound(evolve(node, constants=c.bound(), states=states)))
         self.train(training)
         return verify(evolve(self.graph, values=values, nodes=tuple(nodes)))
 
@@ -535,7 +534,8 @@ class GraphModule(nn.Module):
         forms = {n: str(q.extra_repr()) for n, q in self.activations()}
         rows = [(n.path, n.op, f"{sum(p.numel() for p in self.layer(n.path).parameters()):,}",
                  f"int{self.graph.values[n.output].bits}",
-                 forms.get(n.output, "fixed" if self.graph.values[n.output].scale else "as its input"),
+                 forms.get(n.output, "fixed" if self.graph.values[n.output].scale else "as its input") +
+                 self.layer(n.path).described(),
                  "yes" if self.layer(n.path).quantised else "NO") for n in self.graph.nodes]
         head = ("layer", "operator", "parameters", "output", "scale", "quantised")
         widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
@@ -568,10 +568,3 @@ def _at_limit(bias: Any) -> int:
     """How many biases are exactly at the limit of either accumulator."""
     limits = [v for wide in (False, True) for v in (-bind.bias_limit(wide), bind.bias_limit(wide) - 1)]
     return int(sum((bias == v).sum() for v in limits))
-
-
-def _looked_at(lstms: list[Lstm]) -> list[Lstm]:
-    """Stop looking at cells."""
-    for layer in lstms:
-        layer.looked = None
-    return []

@@ -396,7 +396,7 @@ class Narrow(Rule):
     """A cell state whose range is too small to train with.
 
     LSTM cells of trained RNN-Ts reach +-8 and beyond; a cell that saturates below +-2 hardly remembers.  Give it fewer
-    fractional bits.
+    fractional bits, or let calibration choose them: `cell int16 auto`.
     """
 
     code = "narrow-cell"
@@ -404,7 +404,7 @@ class Narrow(Rule):
 
     def check(self, r: Resolution) -> Iterator[Diagnostic]:
         for decided, sites, value in by_entry(r, "cell"):
-            if decided is None:
+            if decided is None or value.fraction is None:
                 continue
             reach = 2.0 ** (value.bits - 1 - value.fraction)
             if reach < 2:

@@ -138,6 +138,14 @@ class Layer(nn.Module):
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
         raise NotImplementedError
 
+    def bound(self, node: Node) -> Node:
+        """The node with what calibration chose of its attributes and states."""
+        return node
+
+    def described(self) -> str:
+        """What `GraphModule.summary` says of the layer besides its formats."""
+        return ""
+
     def lengths(self, lengths: Tensor) -> Tensor:
         """How many of its output's frames are a row's own, of a row of so many input frames."""
         return lengths

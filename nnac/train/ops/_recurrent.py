@@ -137,6 +137,9 @@ class Recurrent(Layer):
         state[names[0]], state[names[1]] = hidden, memory.real / self.unit
         return torch.stack(outputs)
 
+    def look(self, cells: Tensor, live: Tensor | None = None) -> None:
+        """Called with the memory [B, H] after each step on real numbers."""
+
     @property
     def unit(self) -> float:
         """Real value of one unit of the 16-bit state."""
@@ -156,8 +159,9 @@ class Recurrent(Layer):
         names = [s.name for s in self.node.states]
         hidden, memory = state[names[0]], state[names[1]]
         from_input, outputs = nn.functional.linear(xs[0], self.weight_ih_l0, self.bias_ih_l0), []
-        for x in from_input:
+        for t, x in enumerate(from_input):
             hidden, memory = self.real_step(x, nn.functional.linear(hidden, self.weight_hh_l0, self.bias_hh_l0), memory)
+            self.look(memory, None if lengths is None else t < lengths.to(x.device))
             outputs.append(hidden)
         state[names[0]], state[names[1]] = hidden, memory
         return torch.stack(outputs)

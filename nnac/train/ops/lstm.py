@@ -19,11 +19,12 @@ from nnac.train import kernels, lstm_parts
 from nnac.train.activation import UncalibratedError
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, valid
+from nnac.train.ops import Constants, MakeQuantiser, State, delayed, numbers, valid
+from nnac.train.ops._cell import Celled
 from nnac.train.schedule import Slot
 
 
-class Lstm(Layer):
+class Lstm(Celled):
     """One or two directions.  See `nnac.ops.lstm`.
 
     ``acc32`` quantises both kernels together, so that their rows share a scale: [W_x s_x / s_h | W_h].
@@ -145,7 +146,7 @@ class Lstm(Layer):
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         x, a = ins[0], record(self.node.attributes, LstmAttributes)
-        graph: dict[str, Any] = dict(bind.lstm_tables(a.fraction))
+        graph: dict[str, Any] = dict(bind.lstm_tables(self.fraction))
         codes: dict[str, Tensor] = {}
         ready: dict[str, Any] = {}
         scales: list[Tensor]
@@ -220,7 +221,7 @@ class Lstm(Layer):
                 kernels.hidden_rescale(
                     {k: graph[prefix + k] for k in ("hidden_multiplier", "hidden_shift")}, hidden_bits, w_x.device
                 ),
-                a.fraction,
+                self.fraction,
                 raw if self.project else out.scale,
                 whole,
                 projection,
@@ -262,23 +263,13 @@ class Lstm(Layer):
             state[hidden], state[cell] = y[-1], last
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
-    # while calibration looks: cells beyond the fixed format, all, and the largest
-    looked: tuple[int, int, float] | None = None
-
     def _look(self, x: Tensor, start: tuple[Tensor, Tensor], weights: list[Tensor], lengths: Tensor | None) -> None:
-        """Count the cells of every step that the cell's 16 bits do not hold; steps after a row's end do not count."""
-        assert self.looked is not None
-        beyond, total, largest = self.looked
-        bound = 2.0 ** (15 - self.node.attributes["fraction"])
+        """Show the cells of every step; steps after a row's end do not count."""
         state = [s[None].contiguous() for s in start]
         for t in range(len(x)):
             _, h, c = torch.lstm(x[t: t + 1], state, weights, True, 1, 0.0, False, False, False)
             state = [h, c]
-            live = c[0] if lengths is None else c[0][(t < lengths.to(c.device))]
-            if live.numel():
-                beyond, total = beyond + int((live.abs() > bound).sum()), total + live.numel()
-                largest = max(largest, float(live.abs().max()))
-        self.looked = beyond, total, largest
+            self.look(c[0], None if lengths is None else t < lengths.to(c.device))
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
         outputs, x = [], xs[0]

@@ -8,24 +8,23 @@ import torch
 from torch import Tensor
 
 from nnac import arith, bind
-from nnac.attributes import record
-from nnac.ops.lstm_coupled import CoupledLstmAttributes
 from nnac.train.format import Format
+from nnac.train.ops._cell import Celled
 from nnac.train.ops._numbers import Number
 from nnac.train.ops._recurrent import Recurrent
 
 
-class CoupledLstm(Recurrent):
+class CoupledLstm(Celled, Recurrent):
     """LSTM with i = 1 - f; see `arith.coupled_cell`."""
 
     gates = 3
 
     @property
     def unit(self) -> float:
-        return 2.0 ** -record(self.node.attributes, CoupledLstmAttributes).fraction
+        return 2.0**-self.fraction
 
     def after(self, out: Format) -> dict[str, Any]:
-        return bind.hidden(out.scale) | bind.lstm_tables(record(self.node.attributes, CoupledLstmAttributes).fraction)
+        return bind.hidden(out.scale) | bind.lstm_tables(self.fraction)
 
     def step(
         self, from_input: Number, from_hidden: Number, memory: Number, c: dict[str, Tensor], bits: int
@@ -38,8 +37,7 @@ class CoupledLstm(Recurrent):
 
     def tables(self, c: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, int]:
         """What a cell of `nnac.arith` is told: its tables, and the fraction of its state."""
-        fraction = record(self.node.attributes, CoupledLstmAttributes).fraction
-        return c["sigmoid"], c["tanh"], c["tanh_cell"], fraction
+        return c["sigmoid"], c["tanh"], c["tanh_cell"], self.fraction
 
     def real_gates(self, pre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         f, g, o = pre.chunk(3, -1)

@@ -25,22 +25,18 @@ def bias_limit(wide: bool) -> int:
 
 
 def _bias(bias: NDArray | None, scale: Any, rows: int, wide: bool = False) -> NDArray:
-    """A real bias in accumulator units, rounded half up and limited to `bias_limit`.  ValueError: one that is no
-    number."""
+    """A real bias in accumulator units, rounded half up.  ValueError: one that is no number, or beyond `bias_limit`."""
     if bias is None:
         return np.zeros(rows, np.int64)
     units = np.floor(np.asarray(bias, np.float64) / scale + 0.5)
     if np.isnan(units).any():
         raise ValueError(f"the bias of row {int(np.isnan(units).argmax())} is not a number")
     limit = bias_limit(wide)
-    return np.clip(units, -limit, limit - 1).astype(np.int64)
-
-
-def clipped_biases(bias: NDArray | None, wide: bool = False) -> int:
-    """How many biases, in accumulator units, are at their limit: the rows whose weights are too small beside their
-    bias."""
-    limit = bias_limit(wide)
-    return 0 if bias is None else int(((bias <= -limit) | (bias >= limit - 1)).sum())
+    if (beyond := (units < -limit) | (units >= limit)).any():
+        row = int(np.argmax(beyond))
+        size = abs(units.flat[row])
+        raise ValueError(f"the bias of row {row} is {size:.3g} accumulator units, more than {limit:.3g}")
+    return units.astype(np.int64)
 
 
 def storage(codes: NDArray, bits: int = 8) -> NDArray:
@@ -180,7 +176,9 @@ def layer_norm(gain: NDArray, bias: NDArray, epsilon: float, in_scale: float, ou
     value."""
     width = len(gain)
     gain, bias = np.asarray(gain, np.float64), np.asarray(bias, np.float64)
-    gain_scale = max(float(np.abs(gain).max()), 1e-6) / 32767
+    # a gain tiny beside its bias takes a coarser scale, so that the bias fits the sums uncut
+    gain_scale = max(float(np.abs(gain).max()) / 32767, 1e-6 / 32767,
+                     float(np.abs(bias).max()) * 2.0**arith.PRE_FRACTION / (bias_limit(False) - 1))
     unit = gain_scale * 2.0**-arith.PRE_FRACTION
     m, s = arith.multiplier_and_shift(np.float64(unit / out_scale), arith.MULTIPLIER_BITS)
     return dict(gain=np.floor(gain / gain_scale + 0.5).astype(np.int16), bias=_bias(bias, np.float64(unit), width),

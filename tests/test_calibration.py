@@ -12,6 +12,9 @@ import nnac
 from nnac import bind
 from nnac.checkpoint import CheckpointError
 from nnac.compression import entropy, percentile
+from nnac.emulator.executor import Emulator
+from nnac.evaluate import evaluate, initial_state
+from nnac.schedule.compile import compile_graph
 from nnac.train.activation import ActivationQuantiser, Histogram, UncalibratedError
 from nnac.train.module import CalibrationError, CalibrationWarning
 from nnac.train.ops._cell import Cells
@@ -83,10 +86,6 @@ def test_a_bias_beside_tiny_weights_has_the_room_of_the_wide_accumulator():
         module.calibrate([(x,)])
         assert torch.allclose(module(x)[..., 2], torch.full((12, 3), -8.0), atol=0.01)
         graph = module.eval().bind()
-    from nnac.emulator.executor import Emulator
-    from nnac.evaluate import evaluate, initial_state
-    from nnac.schedule.compile import compile_graph
-
     (entry,) = graph.inputs
     name = graph.inputs[entry][0]
     given = {name: np.random.default_rng(1).integers(-32768, 32768, (5, 2, graph.values[name].width))}
@@ -94,6 +93,75 @@ def test_a_bias_beside_tiny_weights_has_the_room_of_the_wide_accumulator():
     ours, _ = Emulator(program).run(entry, given, {})
     theirs, _ = evaluate(graph, entry, given, initial_state(graph, 2))
     assert all(np.array_equal(ours[k], theirs[k]) for k in theirs)
+
+
+class OneLayer(nn.Module):
+    def __init__(self, layer, recurrent):
+        super().__init__()
+        self.layer, self.recurrent = layer, recurrent
+
+    def forward(self, x):
+        return self.layer(x)[0] if self.recurrent else self.layer(x)
+
+
+LAYERS = {
+    "linear": (lambda: OneLayer(nn.Linear(320, 8), False), ""),
+    "lstm": (lambda: OneLayer(nn.LSTM(320, 8), True), ""),
+    "lstm, two sums": (lambda: OneLayer(nn.LSTM(320, 8), True), "layers layer { accumulate sum16 }"),
+    "lstm, gates apart": (lambda: OneLayer(nn.LSTM(320, 8), True), "layers layer.input.gate.f { weights int4 sawb }"),
+    "lstm, codebook": (lambda: OneLayer(nn.LSTM(320, 8), True),
+                       "layers layer.{input, recurrent} { weights lloyd_max(4) }"),
+    "lstm, per tensor": (lambda: OneLayer(nn.LSTM(320, 8), True),
+                         "layers layer.{input, recurrent} { weights int8 per_tensor }"),
+    "gru": (lambda: OneLayer(nn.GRU(320, 8), True), ""),
+}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_biases_beside_tiny_weights_and_sums_of_wide_inputs_fit_every_accumulator(name, bits):
+    """Whatever the layer sums in: the integers stand for what the float layer computes."""
+    make, rules = LAYERS[name]
+    torch.manual_seed(0)
+    model, x = make(), torch.randn(12, 3, 320)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if "weight" in key:
+                parameter[2::8] *= 1e-9                    # all that these rows have is their bias
+                parameter[5] = parameter[5].abs().amax()   # and this row's sums are as large as they get
+            else:
+                parameter[2::8] = 1.5
+    module = nnac.prepare(model, HEAD.format(bits, "percentile(99.99)").replace(" } }", " }\n" + rules + " }"), x)
+    silent_calibration(module, x)
+    with torch.no_grad():
+        ours, float_ = module.eval()(x), model(x)
+    graph = module.bind()                                  # and verified: every sum fits
+    assert float((ours[..., 2] - float_[..., 2]).abs().max()) < 0.02 * float(float_.abs().max())
+    if "codebook" not in name and "apart" not in name:
+        assert float((ours - float_).norm() / float_.norm()) < 0.05
+    most = 1 << (bits - 1)
+    given = {graph.inputs["encoder"][0]: np.random.default_rng(1).integers(-most, most, (4, 2, 320))}
+    program = compile_graph(graph, module.plan.target)
+    machine, _ = Emulator(program).run("encoder", given, {})
+    theirs, _ = evaluate(graph, "encoder", given, initial_state(graph, 2))
+    assert all(np.array_equal(machine[k], theirs[k]) for k in theirs)
+
+
+def test_a_layer_norm_whose_gain_is_tiny_beside_its_bias_keeps_the_bias():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)), torch.randn(12, 3, 6)
+    with torch.no_grad():
+        model[1].weight *= 1e-6
+        model[1].bias[2] = -3.0
+    module = nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x)
+    silent_calibration(module, x)
+    with torch.no_grad():
+        assert float((module(x) - model(x)).norm() / model(x).norm()) < 0.02
+
+
+def test_what_is_bound_by_hand_and_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"the bias of row 1 is 3e.15 accumulator units"):
+        bind.linear(np.ones((2, 3)), np.full(2, 1e-9), np.array([0.0, -3.0]), 1e-6, 0, 1.0)
 
 
 def test_a_bias_that_is_no_number_is_refused():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nnac.ops import LayerShape
     from nnac.ops._work import Job, Product, Work
 
+KERNEL_BITS = 31                       # of the sums of one kernel, bias included: two share an accumulator of 32
 DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 
 
@@ -180,4 +181,4 @@ class Lstm(RecurrentOperator):
         if node.constants:
             for d in DIRECTIONS[bool(a.bidirectional)]:
                 require_sums(node, ((d + "input", inputs[0].bits, d + "bias"), (d + "recurrent", a.hidden_bits, None)),
-                             31)
+                             KERNEL_BITS)

@@ -26,7 +26,6 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from nnac import bind
 from nnac.compression._clips import ActivationRule
 from nnac.compression.minmax import MinMax
 from nnac.compression.percentile import Percentile
@@ -469,17 +468,8 @@ class GraphModule(nn.Module):
         forms = self.formats()
         for node in self.graph.nodes:
             layer = self.layer(node.path)
-            c = self._constants(node, forms)                                          # tells the layer those scales
-            slots = tuple(layer.compressed_weights())
-            # without weights there is no sum that a bias could overflow
-            for name, held in getattr(c, "graph", {}).items():
-                if slots and name.endswith("bias") and (n := _at_limit(held)):
-                    warnings.warn(f"`{node.path}`: {n} of {held.size} biases do not fit their accumulator and are cut: "
-                                  f"the "
-                                  "weights of these rows are tiny beside their bias; say `per_tensor`, or a coarser "
-                                  "scale",
-                                  CalibrationWarning, stacklevel=3)
-            for slot in slots:
+            self._constants(node, forms)                                              # tells the layer those scales
+            for slot in layer.compressed_weights():
                 slot.quantiser.restart(slot.read())
                 self._fit(slot, layer, alike)
 
@@ -562,9 +552,3 @@ class Met:
             torch.distributed.all_reduce(self.total)
             torch.distributed.all_reduce(self.count)
         return self.total / self.count.clamp_min(1)
-
-
-def _at_limit(bias: Any) -> int:
-    """How many biases are exactly at the limit of either accumulator."""
-    limits = [v for wide in (False, True) for v in (-bind.bias_limit(wide), bind.bias_limit(wide) - 1)]
-    return int(sum((bias == v).sum() for v in limits))

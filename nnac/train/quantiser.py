@@ -221,7 +221,8 @@ class WeightQuantiser(_Scheduled):
         """(codes, scale) of a float weight [rows, cols].
 
         codes  float32 [rows, cols], exact integers whenever `exact`       scale  float32 [rows], no gradient
-        unit   [rows], given by a `KernelQuantiser`: express the codes on this unit instead of the method's own
+        unit   [rows], given by a `KernelQuantiser`, or for room in an accumulator (`nnac.train.ops._room`): express the
+               codes on this unit instead of the method's own; of rows that share one, on the largest
         """
         if self.settings.method is None:
             live = w.float() if self.mask is None else w.float() * self.mask
@@ -263,7 +264,8 @@ class WeightQuantiser(_Scheduled):
             return grid, self.layout.rows_of(grid.unit)
         if unit is None:
             unit = over(self.layout.rows_of(grid.reach), self.top).clamp_min(SMALLEST_UNIT)
-        return grid.on(self.layout.groups_of(unit)), unit
+        groups = self.layout.groups_of(unit)
+        return grid.on(groups), self.layout.rows_of(groups)
 
     @property
     def top(self) -> int:
@@ -515,13 +517,16 @@ class KernelQuantiser(_Scheduled):
         for _, q in self.pairs:
             q.set_length(total, per_epoch, rate)
 
-    def units(self, w: Tensor) -> Tensor | None:
-        """The common unit of each row, [rows]; None when no rows are shared, so that every part keeps its own."""
-        if all(p.left == 0 and p.right == self.shape[1] for p in self.parts):
+    def units(self, w: Tensor, least: Tensor | None = None) -> Tensor | None:
+        """The common unit of each row, [rows], at least ``least``; None when no rows are shared and there is no least,
+        so that every part keeps its own."""
+        if least is None and all(p.left == 0 and p.right == self.shape[1] for p in self.parts):
             return None
         unit = torch.zeros(self.shape[0], device=w.device)
         for p, q in self.pairs:
             unit[p.top: p.bottom] = torch.maximum(unit[p.top: p.bottom], q.reach(p.of(w)) / q.top)
+        if least is not None:
+            unit = unit.maximum(least)
         # a scale that one part's rows share is shared by all parts of those rows
         for p, q in self.pairs:
             unit[p.top: p.bottom] = q.layout.rows_of(q.layout.groups_of(unit[p.top: p.bottom]))
@@ -529,9 +534,9 @@ class KernelQuantiser(_Scheduled):
             unit[p.top: p.bottom] = q.layout.rows_of(q.layout.groups_of(unit[p.top: p.bottom]))
         return unit.clamp_min(SMALLEST_UNIT)
 
-    def forward(self, w: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, w: Tensor, unit: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(codes, scale) as `WeightQuantiser.forward`."""
-        unit = self.units(w.detach())
+        unit = self.units(w.detach(), unit)
         pieces = [(p, *q(p.of(w), None if unit is None else unit[p.top: p.bottom])) for p, q in self.pairs]
         scale = torch.cat([s for p, _, s in sorted(pieces, key=lambda t: t[0].top) if p.left == 0])
         bands: dict[int, list[tuple[int, Tensor]]] = {}

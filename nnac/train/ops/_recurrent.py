@@ -17,6 +17,7 @@ from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, valid
 from nnac.train.ops._numbers import PRE_UNIT, Number, Put
+from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
 
 
@@ -71,11 +72,11 @@ class Recurrent(Layer):
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         x, rows, device = ins[0], self.gates * self.cells, self.weight_ih_l0.device
-        (c_x, s_x), (c_h, s_h) = (
-            self.quantisers["ih_l0"](self.weight_ih_l0),
-            self.quantisers["hh_l0"](self.weight_hh_l0),
-        )
         bias_x, bias_h = self._biases
+        (c_x, s_x), (c_h, s_h) = (
+            roomy(self.quantisers["ih_l0"], self.weight_ih_l0, [Sums(0, self.widths[0], x, bias_x)], 32),
+            roomy(self.quantisers["hh_l0"], self.weight_hh_l0, [Sums(0, self.cells, out, bias_h)], 32),
+        )
         c = bind.separate_scales(
             rows,
             numbers(s_x),

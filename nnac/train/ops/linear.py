@@ -15,6 +15,7 @@ from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, numbers, valid
+from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
 
 
@@ -41,9 +42,10 @@ class Linear(Layer):
         yield f"{self.node.path}.weight", valid(xs[0], lengths)
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        codes, scale = self.quantiser(self.weight)
         x, rows = ins[0], self.width
         wide = max(x.bits, self.weight_bits) > 8
+        sums_ = [Sums(0, self.widths[0], x, self.bias)]
+        codes, scale = roomy(self.quantiser, self.weight, sums_, 48 if wide else 32, weight_bits=self.weight_bits)
         acc_scale = (scale * x.scale).expand(rows)
         sums = numbers(codes.sum(1)) if x.zero_point else 0
         c = bind.linear_scales(

@@ -13,7 +13,7 @@ from nnac import bind
 from nnac.attributes import record
 from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph
-from nnac.ops.lstm import LstmAttributes
+from nnac.ops.lstm import KERNEL_BITS, LstmAttributes
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts
 from nnac.train.activation import UncalibratedError
@@ -21,6 +21,7 @@ from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, MakeQuantiser, State, delayed, numbers, valid
 from nnac.train.ops._cell import Celled
+from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
 
 
@@ -154,11 +155,13 @@ class Lstm(Celled):
         rows = 4 * self.cells
         for prefix, suffix in self.directions:
             w_x, w_h, bias = self._weights(suffix)
-            real_bias = numbers(bias)
+            real_bias, of_input = numbers(bias), Sums(0, w_x.shape[1], x, bias)
             reach_x, reach_h = w_x.shape[1] << (x.bits + 6), w_h.shape[1] << (out.bits + 6)
             if self.variant == "acc32":
                 whole = self.quantisers[f"l0{suffix}"].exact
-                both, scale = self.quantisers[f"l0{suffix}"](self._shared(suffix, x.scale / out.scale))
+                both, scale = roomy(self.quantisers[f"l0{suffix}"], self._shared(suffix, x.scale / out.scale),
+                                    [of_input, Sums(w_x.shape[1], w_x.shape[1] + w_h.shape[1], out)], KERNEL_BITS,
+                                    unit=out.scale)
                 c_x, c_h = both.split([w_x.shape[1], w_h.shape[1]], 1)
                 acc = (scale.double() * out.scale).expand(rows)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0
@@ -167,8 +170,9 @@ class Lstm(Celled):
                 second, scales = None, [acc.float(), acc.float()]
             else:
                 whole = self.quantisers[f"ih_l0{suffix}"].exact and self.quantisers[f"hh_l0{suffix}"].exact
-                c_x, scale_x = self.quantisers[f"ih_l0{suffix}"](w_x)
-                c_h, scale_h = self.quantisers[f"hh_l0{suffix}"](w_h)
+                c_x, scale_x = roomy(self.quantisers[f"ih_l0{suffix}"], w_x, [of_input], KERNEL_BITS)
+                of_hidden = Sums(0, w_h.shape[1], out)
+                c_h, scale_h = roomy(self.quantisers[f"hh_l0{suffix}"], w_h, [of_hidden], KERNEL_BITS)
                 sums = numbers(c_x.sum(1)) if x.zero_point else 0
                 c = bind.lstm_sum16_scales(
                     rows,

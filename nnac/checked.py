@@ -3,7 +3,8 @@ at once, with its place.
 
 Types are taken at their word: 1.5 is no whole number, ``true`` is no number, 3 is no text, a name that a class does not
 have is a mistake. A field's metadata may say ``key``: what it is called outside.  A class with ``OPEN`` may
-meet names that it does not have.  Structuring is done by `cattrs`; the strictness and the words are ours.
+meet names that it does not have; one with ``READS_ITSELF`` is what its ``from_json`` makes.  Structuring is done by
+`cattrs`; the strictness and the words are ours.
 """
 
 from __future__ import annotations
@@ -158,9 +159,25 @@ def _converter() -> Converter:
     for kind, hook in ((int, _whole), (float, _real), (str, _text), (bool, _truth), (Fraction, _ratio)):
         made.register_structure_hook(kind, hook)
 
+    def bounded(a: Any) -> Callable[[Any, Any], Any]:
+        def structure(value: Any, kind: Any) -> Any:
+            held = made.structure(value, kind)
+            try:
+                a.validator(None, a, held)
+            except (ValueError, TypeError) as error:
+                raise ValueError(str(error.args[0] if error.args else error)) from None
+            return held
+
+        return structure
+
     def of_class(kind: Any) -> Callable[[Any, Any], Any]:
+        if getattr(kind, "READS_ITSELF", False):
+            return lambda value, wanted: kind.from_json(value)
         resolve_types(kind)
-        renamed = {a.name: override(rename=a.metadata["key"]) for a in fields(kind) if "key" in a.metadata}
+        # bounds are looked at field by field too: a class looks at them one after the other, and stops at the first
+        renamed = {a.name: override(rename=a.metadata.get("key"), struct_hook=bounded(a) if by_itself(a.validator)
+                                    else None)
+                   for a in fields(kind) if "key" in a.metadata or by_itself(a.validator)}
         _OUTSIDE.update({a.name: a.metadata["key"] for a in fields(kind) if a.metadata.get("key")})
         absent = {a.name: override(omit=True) for a in fields(kind) if a.metadata.get("key", "") is None or not a.init}
         # a name may be `self`, `cls` or the like: extra names are looked at before they could be arguments
@@ -233,6 +250,12 @@ def _converter() -> Converter:
     made.register_structure_hook_factory(has, of_class)
     made.register_structure_hook_func(lambda k: k is Any or isinstance(k, TypeVar), lambda value, _: value)
     return made
+
+
+def by_itself(validator: Any) -> bool:
+    """Whether a validator is one of attrs' own, which look at nothing but the value."""
+    parts = getattr(validator, "_validators", (validator,))
+    return validator is not None and all(type(v).__module__ == "attr.validators" for v in parts)
 
 
 class _Unknown:

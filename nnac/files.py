@@ -4,7 +4,7 @@ Reading     a folder, an endless device, a pipe that nobody fills and a file lar
             line.
 Writing     `atomic`: what was there stays until the new content is complete.  Links are followed, not cut; modes are
             kept, and the umask decides on those of new files; read-only files, folders and other things that are no
-            files are refused.
+            files are refused.  `append`: logs, line by line, under the same rules.
 """
 from __future__ import annotations
 
@@ -239,6 +239,18 @@ def atomic(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
         if temporary is not None:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+def append(path: str | os.PathLike[str]) -> IO[bytes]:
+    """A log, open to be added to; its folder is made.  FileError: it is no plain file, or cannot be written."""
+    status = check_destination(path)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise FileError(f"{os.fspath(path)}: is {kind_of(status.st_mode)}, not a file")
+    try:
+        Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "ab")
+    except OSError as error:
+        raise FileError(f"{os.fspath(path)}: {reason(error)}") from None
 
 
 def _beside(target: Path) -> tuple[int, str]:

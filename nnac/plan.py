@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from attrs import field, fields_dict, frozen
 
@@ -280,6 +280,8 @@ class ModelReference:
 @frozen(eq=False)
 class Plan:
     """See the module.  Equality and hash are those of ``digest``: what is decided, not where it was written."""
+
+    READS_ITSELF: ClassVar[bool] = True    # its JSON is written for people, not field by field
 
     name: str
     model: ModelReference

@@ -226,19 +226,33 @@ def test_a_result_file_of_absurd_values_is_one_line(tmp_path):
             assert "\n" not in str(error)
 
 
-def test_a_job_file_of_absurd_values_is_one_line(small, tmp_path):
+def jobs(policy):
+    """A task of every kind."""
     from nnac.policy import loads
-    from nnac.train.loop import job_of, read_job
-    from nnac.train.pace import Run
+    from nnac.train import baseline, language
     from nnac.train.policy import PolicyConfig, PolicyTask
 
-    plan = loads(small.policy.read_text()).plan
-    job = json.loads(json.dumps(job_of(PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"), Run())))
+    plan = loads(policy.read_text()).plan
+    return [baseline.FloatTask(baseline.TrainConfig(), "c", "o"),
+            PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
+            language.FloatTask(language.LmTraining(), "t", "o"),
+            language.PolicyTask(plan, language.LmPolicyConfig.of(plan, steps=3), "f", "t", "o")]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_job_file_of_absurd_values_is_one_line(number, small, tmp_path):
+    from nnac.train.loop import TASKS, job_of, read_job
+    from nnac.train.pace import Run
+
+    tasks = jobs(small.policy)
+    assert {t.kind for t in tasks} == {*TASKS}
+    task = tasks[number]
+    job = json.loads(json.dumps(job_of(task, Run())))
     (tmp_path / "j").write_text(json.dumps(job))
-    assert read_job(tmp_path / "j")[0].plan == plan
-    r = random.Random(41)
+    assert read_job(tmp_path / "j")[0] == task
+    r = random.Random(41 + number)
     paths = [p for p in leaves(job) if p]
-    for _ in range(150):
+    for _ in range(80):
         (tmp_path / "j").write_text(json.dumps(changed(job, r.choice(paths), r.choice([*VALUES, ...]))))
         try:
             read_job(tmp_path / "j")
@@ -247,3 +261,41 @@ def test_a_job_file_of_absurd_values_is_one_line(small, tmp_path):
     (tmp_path / "j").write_text("[" * 100_000)
     with pytest.raises(UserError, match="deep"):
         read_job(tmp_path / "j")
+    job["task"] |= {"out": 3, "colour": 1}
+    job["task"]["config"] |= {"steps": "many", "batch_frames": 1.5}
+    (tmp_path / "j").write_text(json.dumps(job))
+    with pytest.raises(UserError) as caught:                # all of it at once, each with its place
+        read_job(tmp_path / "j")
+    for words in ("task.out: a text is expected, not 3", "unknown `colour`", "config.steps: a whole number",
+                  "config.batch_frames: a whole number"):
+        assert words in str(caught.value)
+    job["kind"] = "wish"
+    (tmp_path / "j").write_text(json.dumps(job))
+    with pytest.raises(UserError, match="'lm-policy' is expected, not 'wish'"):
+        read_job(tmp_path / "j")
+
+
+def test_the_sizes_of_a_language_model_are_read_checked():
+    from nnac.model.lm_torch import LmConfig
+
+    with pytest.raises(Wrong, match=r"model.layers: 'layers' must be >= 1: 0; model.tied: true or false"):
+        LmConfig.from_json({**LmConfig().to_json(), "layers": 0, "tied": 1})
+    with pytest.raises(Wrong, match="unknown `colour`"):
+        LmConfig.from_json({**LmConfig().to_json(), "colour": 0})
+
+
+def test_a_part_of_a_challenge_is_read_checked(tmp_path):
+    from nnac.graphblas.challenge import ChallengeError, Kept
+
+    good = {"of": {"neurons": 1024, "layers": 3, "images": "ab"}, "active": [0, 2], "touched": 5, "seconds": 0.5}
+    (tmp_path / "p").write_text(json.dumps(good))
+    assert Kept.read(tmp_path / "p", 3).part.active == (0, 2)
+    for key, value, words in (("active", [0, 3], "numbers of images are 0 to 2"),
+                              ("touched", "many", "touched: a whole"), ("seconds", -1, "seconds"),
+                              ("of", 3, "of: a table"), ("colour", 1, "unknown `colour`")):
+        (tmp_path / "p").write_text(json.dumps(good | {key: value}))
+        with pytest.raises(ChallengeError, match=words):
+            Kept.read(tmp_path / "p", 3)
+    (tmp_path / "p").write_text("{")
+    with pytest.raises(ChallengeError, match="not JSON"):
+        Kept.read(tmp_path / "p", 3)

@@ -407,3 +407,25 @@ def test_a_read_only_home_has_the_native_library_all_the_same(monkeypatch, tmp_p
     monkeypatch.setattr(native, "_cache_directory", lambda: tmp_path / "file" / "nnac")
     made = native._compiled(native.kind())
     assert made is not None and made.stat().st_size > 1000
+
+
+# ------------------------------------------------------------------------------------------------ logs
+
+def test_a_log_is_added_to_under_the_rules_of_files(tmp_path):
+    old = os.umask(0o027)
+    try:
+        with files.append(tmp_path / "a" / "log") as file:
+            file.write(b"1")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a" / "log").stat().st_mode & 0o777 == 0o640
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "log")
+    with files.append(tmp_path / "link") as file:
+        file.write(b"2")
+    assert (tmp_path / "a" / "log").read_bytes() == b"12" and (tmp_path / "link").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "log").write_bytes(b"")
+    (tmp_path / "log").chmod(0o444)
+    for name, words in (("pipe", "is a pipe"), ("a", "is a folder"), ("log", "read-only"), ("", "empty name")):
+        with pytest.raises(files.FileError, match=words):
+            files.append(str(tmp_path / name) if name else "")

@@ -148,22 +148,16 @@ def kept(args: argparse.Namespace, images: Images, first: int, end: int, compute
 
     from attrs import asdict
 
-    from nnac.files import atomic
-    from nnac.graphblas.challenge import Part
+    from nnac.files import write_text
+    from nnac.graphblas.challenge import Kept, Of
 
-    of = dict(neurons=args.neurons, layers=args.layers, images=images.part(first, end).digest)
-    of |= {} if args.network is None else dict(network=str(Path(args.network).resolve()))
+    network = "" if args.network is None else str(Path(args.network).resolve())
+    of = Of(args.neurons, args.layers, images.part(first, end).digest, network)
     place = Path(args.out) / f"images-{first + 1}-{end}.json"
-    try:
-        text = json.loads(place.read_text("utf-8"))
-        if text["of"] == of:
-            return Part(tuple(text["active"]), int(text["touched"]), float(text["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass                                                         # not there, or of another kind: it is written anew
+    if place.exists() and (held := Kept.read(place, end - first)).of == of:
+        return held.part                                             # of another network or other images: done anew
     part = compute(first, end)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(place) as out:
-        out.write(json.dumps(dict(of=of) | asdict(part)).encode())
+    write_text(place, json.dumps(dict(of=asdict(of)) | asdict(part)))
     return part
 
 

@@ -27,7 +27,7 @@ from nnac.decode.search import Found, Search
 from nnac.decode.search import numpy as _numpy
 from nnac.decode.search.beam import Beam
 from nnac.errors import UserError
-from nnac.files import atomic, read_text
+from nnac.files import append, atomic, read_text
 from nnac.speech.wer import WordErrors, word_errors
 
 FUSIONS = ("none", "shallow", "density_ratio", "internal")
@@ -174,8 +174,8 @@ def tune(model: Any, heard: Encoded, references: Sequence[str], text: Callable[[
             search = evolve(beam, fusion=point.build(*models))
             errors: WordErrors = word_errors(references, heard.texts(model, search, text))
             known[point] = Result(point, errors.errors, errors.words, errors.per_utterance)
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(_line(known[point]))
+            with append(path) as file:
+                file.write(_line(known[point]).encode())
         yield known[point]
 
 

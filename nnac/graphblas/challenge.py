@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import ge
 from numpy.typing import NDArray
 
+from nnac.checked import Wrong, checked, parse_json
+from nnac.files import FileError, read
 from nnac.graphblas.library import Matrix
 from nnac.graphblas.matrices import Entries, MatrixError, numbers, read_matrix, write_matrix
 from nnac.images import digits as labelled_digits
@@ -155,6 +158,45 @@ class Part:
     active: tuple[int, ...]
     touched: int
     seconds: float
+
+
+@frozen
+class Of:
+    """What a part belongs to: the network's size, the digest of the images, the folder of the network if it is one's
+    own."""
+
+    neurons: int
+    layers: int
+    images: str
+    network: str = ""
+
+
+@frozen
+class Kept:
+    """A part as a file keeps it."""
+
+    of: Of
+    active: tuple[int, ...]
+    touched: int = field(validator=ge(0))
+    seconds: float = field(validator=ge(0.0))
+
+    @property
+    def part(self) -> Part:
+        return Part(self.active, self.touched, self.seconds)
+
+    @classmethod
+    def read(cls, path: Path, images: int) -> Kept:
+        """ChallengeError: the file is no part of ``images`` images; everything that is wrong with it."""
+        try:
+            made = checked(cls, parse_json(read(path)))
+            if any(not 0 <= i < images for i in made.active):
+                raise Wrong([f"active: numbers of images are 0 to {images - 1}"])
+        except FileError as error:
+            raise ChallengeError(str(error)) from None
+        except Wrong as error:
+            raise ChallengeError(f"{path}: not a part of a challenge: {error}; "
+                                 f"remove it or name another --out") from None
+        return made
 
 
 def infer(images: Images, network: Sequence[Matrix], bias: float) -> Part:

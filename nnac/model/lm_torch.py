@@ -15,6 +15,7 @@ from attrs import asdict, field, frozen
 from attrs.validators import ge, instance_of, le
 from torch import Tensor, nn
 
+from nnac.checked import checked
 from nnac.model.lm import SIZES, lm
 
 EDGE = 0                       # the label before the first and after the last of a sentence
@@ -47,7 +48,8 @@ class LmConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LmConfig:
-        return cls(**data)
+        """ValueError: everything that is wrong with it."""
+        return checked(cls, data, "model")
 
 
 class Layers(nn.Module):

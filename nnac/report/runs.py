@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from nnac import children
 from nnac.errors import UserError
+from nnac.files import append
 from nnac.progress import progress
 from nnac.report.experiments import Experiments, Row
 from nnac.report.outcomes import Outcome, load, path_of
@@ -95,14 +96,13 @@ def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once:
     running: dict[str, subprocess.Popen] = {}
     # spinning OpenMP threads of one run would stall the others
     environment = os.environ | ({"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} if at_once > 1 else {})
-    logs.mkdir(parents=True, exist_ok=True)
     try:
         with progress("runs", len(jobs), quiet) as advance:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     row, seed = waiting.pop(0)
                     name = f"{row.name}-s{seed}"
-                    with open(logs / f"{name}.log", "ab") as log:
+                    with append(logs / f"{name}.log") as log:
                         running[name] = children.start(command(row, seed), stdout=log, stderr=log, env=environment)
                 time.sleep(0.2)
                 for name, process in list(running.items()):

@@ -139,8 +139,7 @@ class FloatTask:
 
     @classmethod
     def from_json(cls, data: dict) -> FloatTask:
-        return cls(TrainConfig.from_json(data["config"]), checked(str, data["corpus"], "corpus"),
-                   checked(str, data["out"], "out"))
+        return checked(cls, data, "task")
 
     def identity(self) -> dict:
         return {"config": self.config.to_json()}

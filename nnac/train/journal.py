@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nnac.errors import UserError
-from nnac.files import atomic
+from nnac.files import append, atomic
 
 
 class JournalError(UserError):
@@ -28,11 +28,11 @@ class Journal:
                        if line.get("step", 0) <= step) if step else ""
         with atomic(self.path, "w") as file:
             file.write(kept)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the training)
+        self._file = append(self.path)
         self._events = _writer(tensorboard, step) if tensorboard else None
 
     def write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"time": round(time.time(), 2)} | line) + "\n")
+        self._file.write((json.dumps({"time": round(time.time(), 2)} | line) + "\n").encode())
         self._file.flush()
         if self._events is not None:
             for name, value in line.items():

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnac import checkpoint
+from nnac.checked import checked
 from nnac.checkpoint import CheckpointError
 from nnac.decode.front_end import TextEnd
 from nnac.decode.fusion import real_rows
@@ -77,7 +78,8 @@ class LmTraining(Pace):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> LmTraining:
-        return cls(**{**data, "model": LmConfig.from_json(data["model"])})
+        """ValueError: everything that is wrong with it."""
+        return checked(cls, data, "config")
 
 
 @frozen(eq=False)
@@ -167,7 +169,7 @@ class FloatTask:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FloatTask:
-        return cls(LmTraining.from_json(data["config"]), data["text"], data["out"], data["tokens"])
+        return checked(cls, data, "task")
 
     def identity(self) -> dict[str, Any]:
         return {"config": self.config.to_json()} | ({"tokens": checkpoint.digest_of(self.tokens)} if self.tokens
@@ -242,8 +244,7 @@ class PolicyTask:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PolicyTask:
-        return cls(Plan.from_json(data["plan"]), LmPolicyConfig(**data["config"]), data["float_path"], data["text"],
-                   data["out"])
+        return checked(cls, data, "task")
 
     def identity(self) -> dict[str, Any]:
         return {"config": settings(self.config), "plan": self.plan.digest,

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nnac import checkpoint
-from nnac.checked import checked, parse_json
+from nnac.checked import Wrong, checked, parse_json, shown
 from nnac.children import end_with_parent
 from nnac.errors import ABSURD, UserError
 from nnac.files import FileError, atomic, read
@@ -164,6 +164,8 @@ TASKS = {"float": "nnac.train.baseline:FloatTask", "policy": "nnac.train.policy:
 
 
 def task_from_json(data: dict) -> Any:
+    if data["kind"] not in TASKS:
+        raise Wrong([f"job.kind: {' or '.join(map(repr, TASKS))} is expected, not {shown(data['kind'])}"])
     module, name = TASKS[data["kind"]].split(":")
     return getattr(importlib.import_module(module), name).from_json(data["task"])
 

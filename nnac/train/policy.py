@@ -174,8 +174,7 @@ class PolicyTask:
 
     @classmethod
     def from_json(cls, data: dict) -> PolicyTask:
-        return cls(Plan.from_json(data["plan"]), checked(PolicyConfig, data["config"], "config"),
-                   *(checked(str, data[k], k) for k in ("float_path", "corpus", "out")))
+        return checked(cls, data, "task")
 
     def identity(self) -> dict:
         return {"config": settings(self.config), "plan": self.plan.digest,

@@ -8,6 +8,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+
+def _quiet_until_main() -> None:
+    """Where nnac is the program that starts: a Ctrl-C before `nnac.__main__.main` ends it without a word, not in a
+    traceback out of an import."""
+    import _signal as signal
+    import sys
+
+    # `python -m nnac` is "-m" while Python looks for the module
+    started = sys.argv[:1] == ["-m"] and "nnac" in getattr(sys, "orig_argv", ())
+    if started and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+_quiet_until_main()
+
 # Name -> module.  Loaded when asked for, so that `import nnac` costs nothing.
 _LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy", "Plan": "nnac.plan",
          "Target": "nnac.target",

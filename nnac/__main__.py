@@ -20,7 +20,7 @@ def main() -> int:
         raise KeyboardInterrupt
 
     # not where SIGINT is ignored: under nohup, in the background
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL)
     try:
         try:
             if ours:

@@ -15,6 +15,7 @@ from nnac.decode.front_end import hypotheses
 from nnac.decode.integer import Pace, stepping
 from nnac.decode.search import ROUNDS, Hypothesis, Machine, Search
 from nnac.decode.search.greedy import Greedy
+from nnac.decode.streams import Stream
 from nnac.executors import Subject, executor
 from nnac.progress import progress
 from nnac.speech.wer import WordErrors, normalised, word_errors
@@ -77,9 +78,9 @@ class Recognition:
                 f"real-time factor {self.rtf:.4f} at {(self.clock or 0) / 1e6:g} MHz; emulated in {self.wall_s:.1f} s")
 
 
-def recognise(subject: Subject, features: Sequence[NDArray], seconds: float, references: Sequence[str] | None = None, *,
-              engine: str = "emulator", batch: int = 16, quiet: bool = False, search: Search | None = None,
-              normalise: bool = False) -> Recognition:
+def recognise(subject: Subject, features: Sequence[NDArray | Stream], seconds: float,
+              references: Sequence[str] | None = None, *, engine: str = "emulator", batch: int = 16,
+              quiet: bool = False, search: Search | None = None, normalise: bool = False) -> Recognition:
     """Transcribe normalised features [T, bins] each; ``search`` None: greedy; ``normalise``: word errors without regard
     to case and punctuation.  EngineError: the engine cannot read this form of the model."""
     search, chosen = search or Greedy(), executor(engine, subject)
@@ -110,6 +111,6 @@ def recognise_files(subject: Subject, files: Sequence[str], references: Sequence
                     **options: Any) -> Recognition:
     """Transcribe audio files.  AudioError names the first that cannot be read; ProgramError: no front end."""
     front = subject.front
-    heard = [front.hear(f) for f in files]
+    heard = [front.listen(f) for f in files]
     return recognise(subject, [features for features, _ in heard], sum(seconds for _, seconds in heard), references,
                      **options)

@@ -31,6 +31,7 @@ policy rich {
   layers encoder.lstm[1].** { weights lloyd_max(4, refresh=500 steps)
                               regularise mracos(strength=1e-4, ramp=0..2k steps); harden every(10%) }
   layers encoder.lstm[2].** { weights int4 per_group(16) lsq; pin never }
+  layers joint.encoder.** { weights codebook([-1, 0, 0.5, 1]) }
   layers joint.output.** { weights ternary }
   layers **.lstm[*] { hidden int8 fixed(1); cell int16 fraction(10); accumulate sum16; bias int32 }
   layers prediction.lstm[*] { cell int16 auto }

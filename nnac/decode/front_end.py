@@ -6,7 +6,7 @@ One definition of features, normalisation and words for all of them: what differ
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac.decode.scorers import scorer
-from nnac.decode.search import Hypothesis, Search
+from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
+from nnac.decode.streams import Stream, feature_blocks, listen, streamed
 from nnac.decode.tensors import TensorEnd
 from nnac.hybrid.scores import Hmm
-from nnac.speech.audio import audio_blocks
-from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
+from nnac.speech.features import FeatureSpec, Normalisation, log_mel
 from nnac.speech.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -66,11 +66,14 @@ class FrontEnd:
     def hear(self, path: str | os.PathLike[str]) -> tuple[NDArray, float]:
         """(normalised features [T, bins], seconds) of an audio file; only the features are ever there as a whole.
         AudioError."""
-        stream, samples, parts = StreamingLogMel(self.features), 0, [np.zeros((0, self.features.bins), np.float32)]
-        for block in audio_blocks(path, self.features.rate):
-            samples += len(block)
-            parts.append(self.normalisation.apply(stream.feed(block)))
-        return np.concatenate(parts), samples / self.features.rate
+        heard = [0]
+        parts = feature_blocks(path, self.features, self.normalisation, heard)
+        whole = np.concatenate([np.zeros((0, self.features.bins), np.float32), *parts])
+        return whole, heard[0] / self.features.rate
+
+    def listen(self, path: str | os.PathLike[str]) -> tuple[NDArray | Stream, float]:
+        """As `hear`; of a long file a stream, of which only a block is ever there."""
+        return listen(path, self.features, self.normalisation)
 
     def unwritable(self, references: Iterable[str]) -> str:
         """The characters of references that no token has, and so no transcript; "" where there are none."""
@@ -163,16 +166,31 @@ def recognise(model: Any, text: Callable[[Iterable[int]], str], features: Sequen
     return [text(nbest[0].tokens) for nbest in hypotheses(model, features, batch, carry, advance, search)]
 
 
-def hypotheses(model: Any, features: Sequence[NDArray], batch: int = 32, carry: Callable[[NDArray], Any] | None = None,
-               advance: Callable[[int], None] | None = None, search: Search | None = None,
+def _apart(batches: Iterable[list[int]], features: Sequence[NDArray | Stream]) -> Iterator[list[int]]:
+    """Batches, those with streams taken apart: a stream goes by itself."""
+    for batch in batches:
+        yield from [[i] for i in batch] if any(isinstance(features[i], Stream) for i in batch) else [batch]
+
+
+def _found(asked: Any, search: Search, features: list[NDArray | Stream],
+           carry: Callable[[NDArray], Any] | None) -> Found:
+    """What a search finds in a batch, or in a stream."""
+    if isinstance(features[0], Stream):
+        return streamed(asked, search, features[0])
+    x, lengths = pad([f for f in features if not isinstance(f, Stream)])
+    return search(asked, carry(x) if carry else x, lengths)
+
+
+def hypotheses(model: Any, features: Sequence[NDArray | Stream], batch: int = 32,
+               carry: Callable[[NDArray], Any] | None = None, advance: Callable[[int], None] | None = None,
+               search: Search | None = None,
                rounds: Callable[[list[int], NDArray], None] | None = None) -> list[list[Hypothesis]]:
     """The n best of many utterances, as `recognise`.  ``rounds`` hears which utterances a batch held and what was
     asked for them (`nnac.decode.search.Found.rounds`, whose ``utterance`` counts within the batch)."""
     search, asked = search or Greedy(), scorer(model)
     out: list[list[Hypothesis]] = [[] for _ in features]
-    for indices in by_length([len(f) for f in features], batch):
-        x, lengths = pad([features[i] for i in indices])
-        found = search(asked, carry(x) if carry else x, lengths)
+    for indices in _apart(by_length([len(f) for f in features], batch), features):
+        found = _found(asked, search, [features[i] for i in indices], carry)
         for i, nbest in zip(indices, found.nbest, strict=True):
             out[i] = nbest
         if rounds:

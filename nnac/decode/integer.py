@@ -87,6 +87,26 @@ class IntegerStepper:
         self.steps[ENCODER.name] += int(steps.sum())
         return frames, lengths // pace.hop
 
+    def frames_of(self, count: int) -> int:
+        """How many frames `encode` makes of so many of features."""
+        (taken,), made = self.executor.inputs[ENCODER.name], self.executor.outputs[ENCODER.name][0]
+        return count // self.executor.values[taken].rate * self.executor.values[made].rate
+
+    def encode_pieces(self, blocks: Iterator[NDArray]) -> Iterator[NDArray] | None:
+        """As `encode`, block by block, of one utterance; None where the encoder hears it from its end as well."""
+        return None if self.executor.bidirectional(ENCODER.name) else self._pieces(blocks)
+
+    def _pieces(self, blocks: Iterator[NDArray]) -> Iterator[NDArray]:
+        name = self.executor.inputs[ENCODER.name][0]
+        rate, state = self.executor.values[name].rate, self.executor.initial_state(ENCODER.name, 1)
+        for block in whole_steps(blocks, rate):
+            x = self.quantise(block)
+            if self.watch:
+                self.watch(name, x)
+            frames, state = self._run(ENCODER.name, {name: x}, state, np.array([len(x) // rate]))
+            self.steps[ENCODER.name] += len(x) // rate
+            yield frames
+
     def start(self, batch: int) -> tuple[NDArray, tuple[NDArray, ...]]:
         state = self.executor.initial_state(PREDICTION.name, batch)
         self._states = tuple(sorted(state))
@@ -120,6 +140,17 @@ class IntegerStepper:
         scale = self.executor.values[self.executor.outputs[JOINT.name][0]].scale
         assert scale is not None
         return IntegerRows.of(scale)
+
+
+def whole_steps(blocks: Iterator[NDArray], rate: int) -> Iterator[NDArray]:
+    """Blocks [n, …] cut anew so that each is of whole steps of ``rate``; a rest shorter than one is dropped."""
+    rest: NDArray | None = None
+    for block in blocks:
+        rest = block if rest is None or not len(rest) else np.concatenate([rest, block])
+        ends = len(rest) // rate * rate
+        if ends:
+            yield rest[:ends]
+            rest = rest[ends:]
 
 
 def _numpy(x: Any) -> NDArray:

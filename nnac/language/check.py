@@ -20,7 +20,7 @@ from nnac.language.collecting import collecting_later
 from nnac.language.machine import machine_of
 from nnac.language.parse import parse
 from nnac.language.resolution import Memo, Resolution
-from nnac.language.resolve import resolve, variants
+from nnac.language.resolve import MOST_EXTENDED, depths, resolve, too_deep, variants
 from nnac.language.rules import run_rules
 from nnac.language.values import describe, evaluate
 from nnac.language.workspace import Scope, Workspace, scope
@@ -83,7 +83,12 @@ def check(workspace: Workspace, path: Path | None, file: s.File, policy: str | N
                                    (did_you_mean(policy, own),)))
     known: set[str] = set()
     shared = Memo()                    # a policy and those that extend it have their rules in common
+    deep = depths(seen)
     for name in own if policy is None else [policy] if policy in own else []:
+        if deep[name] > MOST_EXTENDED:
+            if deep[name] == MOST_EXTENDED + 1 or policy is not None:      # those that extend it have been told by it
+                problems.append(too_deep(seen.policies[name]))
+            continue
         for number, combination in enumerate(variants(seen, name)):
             chosen = {k: v for k, v in combination.items() if k not in values}
             variant = f"{name}[{', '.join(f'{k}={_shown(v)}' for k, v in chosen.items())}]" if chosen else name

@@ -32,6 +32,36 @@ from nnac.language.workspace import Declared, Scope
 MOST_VARIANTS = 4096
 
 
+MOST_EXTENDED = 100            # policies that a policy stands on, one on the other
+
+
+def depths(scope: Scope) -> dict[str, int]:
+    """How many policies each policy extends, one after the other; in a circle, as many as are met before it closes."""
+    out: dict[str, int] = {}
+    for name in scope.policies:
+        way: list[str] = []
+        while name not in out and name in scope.policies and name not in way[-1:]:
+            out[name] = 0                           # of a circle, met again: it ends here
+            way.append(name)
+            parent = scope.policies[name].node.extends
+            if parent is None:
+                break
+            name = parent.text
+        for below in reversed(way):
+            parent = scope.policies[below].node.extends
+            out[below] = 0 if parent is None else out.get(parent.text, -1) + 1
+    return out
+
+
+def too_deep(declared: Declared) -> Diagnostic:
+    """The problem of a policy that stands on too many others: each decides every setting of every layer anew."""
+    parent = declared.node.extends
+    assert parent is not None
+    return Diagnostic("out-of-range", f"`{declared.node.name.text}` stands on more than {MOST_EXTENDED} other policies",
+                      (Label(Span(declared.file.source, parent.start, parent.end)),),
+                      ("let it extend an earlier one, or write their rules into one policy",))
+
+
 def variants(scope: Scope, name: str) -> Iterator[dict[str, Any]]:
     """The combinations of a policy's sweeps, as values for its parameters; one empty combination without sweeps."""
     chain = _chain(scope, name, [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from attrs import define, evolve, field, frozen
 
@@ -248,7 +248,7 @@ def _why(sites: Sites, selector: s.Selector) -> Miss:
             return Miss(name, f"no layer matches `{prefix}{name.text}`", f"did you mean `{prefix}{close[0]}`?"
                         + (f"  (also: {', '.join(n for n in names if n != close[0])})" if len(names) > 1 else ""),
                         close[0])
-        deeper = next((p for p in _paths(sites) if name.text in p.split(".")[-1]), None)
+        deeper = next((p for last, p in _last_steps(sites).items() if name.text in last), None)
         at = f"`{prefix[:-1]}` has: " if prefix else "there are: "
         help = f"{at}{', '.join(names)}" if names else f"`{prefix[:-1]}` has no parts"
         if deeper is not None and not prefix:
@@ -261,10 +261,14 @@ def _why(sites: Sites, selector: s.Selector) -> Miss:
                 f"{whole}.**")
 
 
-def _paths(sites: Sites) -> Iterator[str]:
-    """Paths without indices on their last step, layers first."""
-    for path in sorted(sites.paths, key=lambda p: p.count(".")):
-        yield re.sub(r"\[\d+\]", "[*]", path)
+@lru_cache(maxsize=4)
+def _last_steps(sites: Sites) -> dict[str, str]:
+    """The last step of a path -> the first path, layers first, that has it; paths without numbers."""
+    paths = (re.sub(r"\[\d+\]", "[*]", path) for path in sorted(sites.paths, key=lambda p: p.count(".")))
+    out: dict[str, str] = {}
+    for path in paths:
+        out.setdefault(path.split(".")[-1], path)
+    return out
 
 
 def _spelled(step: s.Step) -> str:

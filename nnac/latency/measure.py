@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnac.decode.front_end import FrontEnd, front_end_of
 from nnac.decode.search import Search
+from nnac.decode.streams import Stream
 from nnac.entry import Calls
 from nnac.errors import UserError
 from nnac.executors import Subject
@@ -42,7 +43,7 @@ class Heard:
 
     name: str
     text: str
-    features: NDArray
+    features: NDArray | Stream
     seconds: float
     speech_end: float
 
@@ -121,7 +122,7 @@ def listen(front: FrontEnd, utterances: Sequence[Utterance], hangover_s: float) 
         if u.speech_end is None:
             raise LatencyError(f"{u.audio}: the manifest does not say where its last word ends (`speech_end`, in "
                                "seconds; `nnac corpus` writes it)")
-        features, seconds = front.hear(u.audio)
+        features, seconds = front.listen(u.audio)
         if u.speech_end > seconds + 1e-3:
             raise LatencyError(f"{u.audio}: `speech_end` is {u.speech_end:g} s, the file holds {seconds:g} s")
         close = min(seconds, u.speech_end + hangover_s)

@@ -65,6 +65,8 @@ class Search:
 
     kind: ClassVar[str]
     moves: ClassVar[bool] = False
+    # whether it takes the frames one after the other, so that a stream of them is enough
+    goes_forward: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         _registry[cls.kind] = cls

@@ -74,6 +74,7 @@ class Beam(Search):
 
     kind = "beam"
     moves = True
+    goes_forward = True
     beam: int = field(default=8, validator=[ge(1), le(1 << 10)])
     max_symbols: int = field(default=MAX_SYMBOLS, validator=[ge(1), le(64)])
     delta: float = field(default=5.0, validator=[ge(0.0), le(1e6)])

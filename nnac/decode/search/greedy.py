@@ -79,6 +79,7 @@ class Greedy(Search):
     """The best output of every frame: one hypothesis, no score.  See the module."""
 
     kind = "greedy"
+    goes_forward = True
     max_symbols: int = MAX_SYMBOLS
 
     def over(self, model: Stepper, frames: Any, lengths: NDArray) -> Found:

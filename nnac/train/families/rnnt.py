@@ -9,6 +9,7 @@ predict, joint, encode).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnac.decode.fusion import IntegerRows, labels_alone, real_rows
+from nnac.decode.integer import whole_steps
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
 from nnac.train.families import family
 from nnac.train.integers import dequantise
@@ -49,6 +51,20 @@ class ModuleScorer:
         with torch.no_grad():
             frames, lengths = self.module.encode(features, lengths)
         return frames, lengths.cpu().numpy()
+
+    def frames_of(self, count: int) -> int:
+        """How many frames `encode` makes of so many of features."""
+        (taken,), (made,) = (names[ENCODER.name] for names in (self.module.graph.inputs, self.module.graph.outputs))
+        return count // self.module.graph.values[taken].rate * self.module.graph.values[made].rate
+
+    def encode_pieces(self, blocks: Iterator[Any]) -> Iterator[Tensor] | None:
+        """As `encode`, block by block, of one utterance; None where it takes the whole: an encoder that goes backwards
+        too, or one in real numbers, whose sums depend on what is computed together."""
+        encoder = self.module.graph.entry(ENCODER.name)
+        if self.module.graph.bidirectional(ENCODER.name) or not all(self.module.layer(n.path).quantised
+                                                                    for n in encoder):
+            return None
+        return self.module.encode_pieces(blocks)
 
     def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         with torch.no_grad():
@@ -106,6 +122,17 @@ class Transducer(GraphModule):
         for node in self.graph.entry(ENCODER.name):
             entry_lengths = self.layer(node.path).lengths(entry_lengths)
         return out[self.graph.outputs[ENCODER.name][0]], entry_lengths
+
+    def encode_pieces(self, blocks: Iterator[Any]) -> Iterator[Tensor]:
+        """Real features [n, 1, bins] of one utterance, block by block -> frames [n', 1, joint] as `encode` gives
+        them."""
+        like, (name,) = self._like(), self.graph.inputs[ENCODER.name]
+        state = self._state(ENCODER.name, 1, like)
+        for block in whole_steps(blocks, self.graph.values[name].rate):
+            x = torch.as_tensor(block, device=like.device, dtype=torch.float32)
+            with torch.no_grad():
+                out = self.run(ENCODER.name, {name: x}, {name: False}, state)
+            yield out[self.graph.outputs[ENCODER.name][0]]
 
     def _predict(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:
         name, = self.graph.inputs[PREDICTION.name]

@@ -99,23 +99,38 @@ def flipped(data: bytes, r: random.Random) -> bytes:
 
 # ------------------------------------------------------------------------------------------------ audio
 
+def _g711(tag: int, code: int) -> int:
+    """The sample of an A-law (tag 6) or mu-law (7) code.  Source: ITU-T G.711, in sixteenths of its 13 and 14 bits."""
+    code = code ^ 0x55 if tag == 6 else ~code & 0xFF
+    segment, step = code >> 4 & 7, code & 15
+    if tag == 6:
+        size = (2 * step + 1) * 8 if segment == 0 else (2 * step + 33) * 8 << segment - 1
+        return size if code & 0x80 else -size
+    size = ((2 * step + 33) << segment + 2) - 132
+    return -size if code & 0x80 else size
+
+
 def _wav(r: random.Random) -> tuple[bytes, np.ndarray, int]:
     """A file that any recorder might write, its samples as they must be read, and its rate."""
-    width, channels, n = r.choice([1, 2, 3, 4]), r.choice([1, 1, 2, 5]), r.choice([0, 1, 2, 255, 1000])
-    floating = width == 4 and r.random() < 0.5
+    width, channels, n = r.choice([1, 2, 3, 4, 8]), r.choice([1, 1, 2, 5]), r.choice([0, 1, 2, 255, 1000])
+    floating = width == 8 or (width == 4 and r.random() < 0.5)
+    law = width == 1 and r.random() < 0.5 and r.choice([6, 7])
     order, name = ("<", r.choice([b"RIFF", b"RIFF", b"RF64"])) if r.random() < 0.85 else (">", b"RIFX")
     top = 2 ** (8 * width - 1)
     g = np.random.default_rng(r.randrange(2**32))
     if floating:
-        values = g.uniform(-1, 1, (n, channels)).astype(np.float32)
-        data, expected = values.astype(order + "f4").tobytes(), values.astype(np.float64)
+        values = g.uniform(-1, 1, (n, channels)).astype(f"f{width}")
+        data, expected = values.astype(f"{order}f{width}").tobytes(), values.astype(np.float64)
+    elif law:
+        codes = g.integers(0, 256, (n, channels))
+        data, expected = codes.astype(np.uint8).tobytes(), np.array([_g711(law, c) for c in range(256)])[codes] / 32768
     else:
         codes = g.integers(-top, top, (n, channels))
         raw = np.frombuffer(codes.astype(order + "i8").tobytes(), np.uint8).reshape(-1, 8)
         data = (codes + 128).astype(np.uint8).tobytes() if width == 1 else (raw[:, :width] if order == "<"
                                                                             else raw[:, 8 - width:]).tobytes()
         expected = codes / top
-    tag, rate = (3 if floating else 1), r.choice([8000, 16000, 44100])
+    tag, rate = (3 if floating else law or 1), r.choice([8000, 16000, 44100])
     extensible = r.random() < 0.3
     form = struct.pack(order + "HHIIHH", 0xFFFE if extensible else tag, channels, rate, rate * width * channels,
                        width * channels, 8 * width)
@@ -286,20 +301,34 @@ def results(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
     outcomes.load(folder / "x.json")
 
 
-@kind(300)
+@kind(600)
 def jobs(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
     from nnac.policy import loads
+    from nnac.train import baseline, language
     from nnac.train.loop import job_of, read_job
     from nnac.train.pace import Run
     from nnac.train.policy import PolicyConfig, PolicyTask
 
-    if "job" not in cache:
+    if "jobs" not in cache:
         plan = loads(small.policy.read_text("utf-8")).plan
-        cache["job"] = json.loads(json.dumps(job_of(PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
-                                                    Run())))
-    text = json.dumps(changed(cache["job"], r))
+        tasks = [PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
+                 baseline.FloatTask(baseline.TrainConfig(), "c", "o"),
+                 language.FloatTask(language.LmTraining(), "t", "o"),
+                 language.PolicyTask(plan, language.LmPolicyConfig.of(plan, steps=3), "f", "t", "o")]
+        cache["jobs"] = [json.loads(json.dumps(job_of(task, Run()))) for task in tasks]
+    text = json.dumps(changed(r.choice(cache["jobs"]), r))
     (folder / "j").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
     read_job(folder / "j")
+
+
+@kind(300)
+def challenge_parts(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.graphblas.challenge import Kept
+
+    good = {"of": {"neurons": 1024, "layers": 3, "images": "ab"}, "active": [0, 2], "touched": 5, "seconds": 0.5}
+    text = json.dumps(changed(good, r)).encode()
+    (folder / "p").write_bytes(text if r.random() < 0.8 else flipped(text, r))
+    assert all(0 <= i < 3 for i in Kept.read(folder / "p", 3).part.active)
 
 
 @kind(1000)
@@ -402,6 +431,57 @@ def outputs(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     assert not list(folder.glob("*.tmp"))
 
 
+NAMES = ["[red]x[/]", "x[bold].nnp", "a\nb", "x" * 300, "\x1b[2J", "pé", "\udcff", "-", " ", "..", ".", "/", "/dev/null",
+         "/proc/self/mem", "~", "$HOME", "no/such/folder", "x\0y", "", "FIFO", "SOCKET", "FOLDER", "LOOP", "EMPTY", "TEXT",
+         "DANGLING", "../odd_names/TEXT", "file:///etc/passwd", "%s%n", "{0}", "CON", "x" * 5000]
+COMMANDS = [["lint", "{}"], ["fmt", "--check", "{}"], ["explain", "{}"], ["show", "{}"], ["diff", "{}", "{}"],
+            ["run", "{}", "--audio", "{}"], ["run", "PROGRAM", "--audio", "{}"], ["run", "PROGRAM", "--manifest", "{}"],
+            ["run", "PROGRAM", "--tensors", "{}"], ["compile", "{}", "--out", "OUT"], ["compile", "CHECKPOINT", "--out", "{}"],
+            ["profile", "{}"], ["profile", "PROGRAM", "--trace", "{}"], ["profile", "PROGRAM", "--picture", "{}"],
+            ["disasm", "{}"], ["asm", "{}", "--out", "OUT"], ["compare", "CHECKPOINT", "{}", "--audio", "{}"],
+            ["compare", "CHECKPOINT", "--audio", "{}"], ["latency", "PROGRAM", "--manifest", "{}"], ["sweep", "{}"],
+            ["ngram", "--text", "{}", "--out", "OUT"], ["challenge", "--images", "{}"], ["rtl", "--target", "{}", "--out", "OUT"],
+            ["train", "POLICY", "--float", "{}", "--corpus", "{}", "--out", "OUT"], ["debug", "{}"],
+            ["train", "{}", "--float", "NETWORK", "--corpus", "{}", "--out", "OUT"], ["corpus", "--out", "{}", "--train", "0"],
+            ["baseline", "--corpus", "{}", "--out", "OUT"], ["baseline", "--text", "{}", "--out", "OUT"],
+            ["tune-fusion", "PROGRAM", "--manifest", "{}", "--lm", "{}", "--out", "OUT"]]
+
+
+@kind(700)
+def odd_names(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    """Every command with names that are odd, or of things that are no files; it may refuse in its own words, or take
+    them."""
+    import socket
+
+    if "made" not in cache:
+        os.mkfifo(folder / "FIFO")
+        cache["made"] = socket.socket(socket.AF_UNIX)
+        os.chdir(folder)
+        cache["made"].bind("SOCKET")
+        (folder / "FOLDER").mkdir()
+        (folder / "LOOP").symlink_to("LOOP")
+        (folder / "DANGLING").symlink_to("nothing")
+        (folder / "EMPTY").write_bytes(b"")
+        (folder / "TEXT").write_text("turn on the light\n")
+    given = {"PROGRAM": small.program, "CHECKPOINT": small.checkpoint, "POLICY": small.policy, "NETWORK": small.network,
+             "OUT": folder / "out"}
+    words = [str(given.get(w, w)) if w != "{}" else r.choice(NAMES) for w in r.choice(COMMANDS)]
+    before, here = small.program.read_bytes(), os.getcwd()
+    os.chdir(folder)
+    from nnac import files
+
+    wait, files.PIPE_WAIT_S = files.PIPE_WAIT_S, 0.05
+    try:
+        with contextlib.suppress(SystemExit):
+            cli(words)
+    except (Exception, Hang) as error:
+        raise AssertionError(f"{[w[:30] for w in words]}: {type(error).__name__}: {error}") from error
+    finally:
+        files.PIPE_WAIT_S = wait
+        os.chdir(here)
+    assert small.program.read_bytes() == before
+
+
 # ------------------------------------------------------------------------------------------------ the process
 
 def _run(words: list[str], shell: str = "", flags: tuple[str, ...] = (),
@@ -473,7 +553,8 @@ def tried(name: str, count: int, seed: int, folder: Path, small: Small) -> int:
 
     signal.signal(signal.SIGALRM, late)
     for i in range(count):
-        signal.setitimer(signal.ITIMER_REAL, SLOW_S if count > 60 else 130.0)
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))          # others' work is no hang of ours
+        signal.setitimer(signal.ITIMER_REAL, busy * (SLOW_S if KINDS[name][0] > 60 else 130.0))
         said = io.StringIO()
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

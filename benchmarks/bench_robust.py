@@ -431,20 +431,42 @@ def outputs(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     assert not list(folder.glob("*.tmp"))
 
 
-NAMES = ["[red]x[/]", "x[bold].nnp", "a\nb", "x" * 300, "\x1b[2J", "pé", "\udcff", "-", " ", "..", ".", "/", "/dev/null",
-         "/proc/self/mem", "~", "$HOME", "no/such/folder", "x\0y", "", "FIFO", "SOCKET", "FOLDER", "LOOP", "EMPTY", "TEXT",
-         "DANGLING", "../odd_names/TEXT", "file:///etc/passwd", "%s%n", "{0}", "CON", "x" * 5000]
-COMMANDS = [["lint", "{}"], ["fmt", "--check", "{}"], ["explain", "{}"], ["show", "{}"], ["diff", "{}", "{}"],
-            ["run", "{}", "--audio", "{}"], ["run", "PROGRAM", "--audio", "{}"], ["run", "PROGRAM", "--manifest", "{}"],
-            ["run", "PROGRAM", "--tensors", "{}"], ["compile", "{}", "--out", "OUT"], ["compile", "CHECKPOINT", "--out", "{}"],
-            ["profile", "{}"], ["profile", "PROGRAM", "--trace", "{}"], ["profile", "PROGRAM", "--picture", "{}"],
-            ["disasm", "{}"], ["asm", "{}", "--out", "OUT"], ["compare", "CHECKPOINT", "{}", "--audio", "{}"],
-            ["compare", "CHECKPOINT", "--audio", "{}"], ["latency", "PROGRAM", "--manifest", "{}"], ["sweep", "{}"],
-            ["ngram", "--text", "{}", "--out", "OUT"], ["challenge", "--images", "{}"], ["rtl", "--target", "{}", "--out", "OUT"],
-            ["train", "POLICY", "--float", "{}", "--corpus", "{}", "--out", "OUT"], ["debug", "{}"],
-            ["train", "{}", "--float", "NETWORK", "--corpus", "{}", "--out", "OUT"], ["corpus", "--out", "{}", "--train", "0"],
-            ["baseline", "--corpus", "{}", "--out", "OUT"], ["baseline", "--text", "{}", "--out", "OUT"],
-            ["tune-fusion", "PROGRAM", "--manifest", "{}", "--lm", "{}", "--out", "OUT"]]
+NAMES = ["[red]x[/]", "x[bold].nnp", "a\nb", "x" * 300, "\x1b[2J", "pé", "\udcff", "-", " ", "..", ".", "/",
+         "/dev/null", "/proc/self/mem", "~", "$HOME", "no/such/folder", "x\0y", "", "FIFO", "SOCKET", "FOLDER", "LOOP",
+         "EMPTY", "TEXT", "DANGLING", "../odd_names/TEXT", "file:///etc/passwd", "%s%n", "{0}", "CON", "x" * 5000]
+# words in capitals are files of the right kind, {} is an odd name
+COMMANDS = [line.split() for line in """
+    lint {}
+    fmt --check {}
+    explain {}
+    show {}
+    diff {} {}
+    run {} --audio {}
+    run PROGRAM --audio {}
+    run PROGRAM --manifest {}
+    run PROGRAM --tensors {}
+    compile {} --out OUT
+    compile CHECKPOINT --out {}
+    profile {}
+    profile PROGRAM --trace {}
+    profile PROGRAM --picture {}
+    disasm {}
+    asm {} --out OUT
+    compare CHECKPOINT {} --audio {}
+    compare CHECKPOINT --audio {}
+    latency PROGRAM --manifest {}
+    sweep {}
+    ngram --text {} --out OUT
+    challenge --images {}
+    rtl --target {} --out OUT
+    train POLICY --float {} --corpus {} --out OUT
+    train {} --float NETWORK --corpus {} --out OUT
+    debug {}
+    corpus --out {} --train 0
+    baseline --corpus {} --out OUT
+    baseline --text {} --out OUT
+    tune-fusion PROGRAM --manifest {} --lm {} --out OUT
+""".strip().split("\n")]
 
 
 @kind(700)

@@ -16,7 +16,6 @@ from nnac.decode.search.beam import Beam
 from nnac.decode.search.greedy import Greedy
 from nnac.decode.streams import Frames, Stream
 from nnac.executors import Subject, executor
-from nnac.runtime import recognise_files
 from nnac.speech.audio import write_wav
 
 
@@ -105,17 +104,32 @@ def test_a_search_that_goes_back_is_told():
         frames[1]
 
 
-def test_memory_does_not_grow_with_the_length(small, tmp_path, monkeypatch):
-    """Four times the audio: the most that is held at once grows by what the search remembers, a few numbers a frame."""
-    monkeypatch.setattr(streams, "LONG", 100)
-    monkeypatch.setattr(Stream.blocks, "__defaults__", (50,))
-    subject, most = Subject.load(small.program), {}
-    for seconds in (2, 3, 12):
+class Silent:
+    """A stepper whose encoder hands its features on, and whose joint says nothing but blanks."""
+
+    def start(self, batch):
+        return np.zeros((batch, 1)), ()
+
+    def joint(self, frames, prediction):
+        return np.array([[1, 0]])
+
+    def frames_of(self, count):
+        return count // 8
+
+    def encode_pieces(self, blocks):
+        return (block[::8] for block in whole_steps(blocks, 8))
+
+
+def test_memory_does_not_grow_with_the_length(small, tmp_path):
+    """Four times the audio, from the file to the search: what is held grows by what greedy search remembers of each
+    frame, not by the 16,000 bytes that a second of features takes."""
+    front, most = Subject.load(small.program).front, {}
+    for seconds in (15, 30, 120):
         write_wav(tmp_path / "x.wav", np.zeros(16_000 * seconds, np.int16))
         tracemalloc.start()
-        done = recognise_files(subject, [str(tmp_path / "x.wav")], quiet=True)
+        stream, heard = streams.listen(tmp_path / "x.wav", front.features, front.normalisation, longest=500)
+        streams.streamed(Silent(), Greedy(), stream[:len(stream)])
         most[seconds] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert done.audio_s == seconds
-    grown = (most[12] - most[3]) / 9                            # bytes a second; features alone would be 16,000
-    assert grown < 8_000, most
+        assert heard == seconds
+    assert most[120] < most[30] + 90 * 4_000 and most[120] < 12e6, most

@@ -26,6 +26,7 @@ from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel
 
 LONG = 30_000                  # frames: five minutes, 5 MB of features; what is shorter is searched in batches
 BLOCK = 3_000                  # frames that are encoded together
+PIECE = 1 << 15                # samples whose features are computed together
 
 
 def feature_blocks(path: str | os.PathLike[str], features: FeatureSpec, normalisation: Normalisation,
@@ -34,7 +35,8 @@ def feature_blocks(path: str | os.PathLike[str], features: FeatureSpec, normalis
     stream = StreamingLogMel(features)
     for block in audio_blocks(path, features.rate):
         heard[0] += len(block)
-        yield normalisation.apply(stream.feed(block))
+        for at in range(0, len(block), PIECE):                       # a transform takes 30 times its samples' room
+            yield normalisation.apply(stream.feed(block[at:at + PIECE]))
 
 
 @frozen(eq=False)

@@ -50,7 +50,7 @@ from nnac.train.schedule import Compression, Slot
 SPLITS = ("sent", "voice")
 LSTMS = "{encoder, prediction}.lstm[*].{input, recurrent}"
 POLICY = """
-import "targets/edge.nnac"
+import "specs/targets/edge.nnac"
 policy bench {{
   model rnnt(size="small")
   target edge
@@ -72,7 +72,7 @@ class Bench:
     def module(self, rules: str) -> Transducer:
         """Calibrated, in evaluation mode."""
         r = self.recogniser
-        made = build_module(loads(POLICY.format(rules=rules), "specs/bench.nnac").plan, r)
+        made = build_module(loads(POLICY.format(rules=rules)).plan, r)
         calibrate(made, Examples(load_split(self.args.corpus, "train"), r.tokens, r.normalisation), 128)
         return made.eval()
 

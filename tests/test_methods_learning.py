@@ -307,8 +307,11 @@ def test_weights_that_are_asked_for_fewer_bits_take_fewer_in_the_stream():
 def test_the_benchmark_of_the_methods_ends_with_one_line_of_json(capsys):
     import json
 
+    import nnac
     from benchmarks import bench_methods
 
+    for rules in ("", f"layers {bench_methods.LSTMS} {{ sparsity csp(75%, to=1 steps) }}"):
+        assert nnac.loads(bench_methods.POLICY.format(rules=rules)).plan.name == "bench"
     assert bench_methods.main(["--parts", "snap"]) == 0
     excess = json.loads(capsys.readouterr().out.splitlines()[-1])["snap_excess"]
     assert all(v["int16"] < v["least_squares"] <= v["largest"] + 1e-4 for v in excess.values())

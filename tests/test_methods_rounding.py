@@ -6,10 +6,13 @@ from torch import nn
 
 import nnac
 from nnac.compression._feedback import damped, fed_back, output_error
-from nnac.lower import lower_plan
-from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
+from nnac.formats import Precision
+from nnac.lower import lower, lower_plan
+from nnac.model import EntryPoint, Kernel, Layer, ModelGraph, build
+from nnac.train.families import module_of
 from nnac.train.families.rnnt import Transducer
 from nnac.train.module import CalibrationWarning, GraphModule
+from nnac.train.ops import valid
 from nnac.train.quantiser import KernelQuantiser, Part, WeightQuantiser
 from nnac.train.schedule import Compression
 from tests.methods import GRANULARITIES, make, settings, weight_methods, weights
@@ -132,9 +135,6 @@ def test_an_lstm_meets_its_inputs_its_hidden_states_and_its_cells(variant, both,
     graph = ModelGraph("net", {}, (Layer("net.rnn", "lstm", ("features",), width * len(directions), 1, "encoder",
                                          kernels, dict(cells=12, bidirectional=both, project=project or 0)),),
                        dict(features=10), entries=(EntryPoint("encoder"),))
-    from nnac.formats import Precision
-    from nnac.lower import lower
-
     module = GraphModule(lower(graph, lambda path: Precision(variant=variant)))
     layer, x, lengths = module.layer("net.rnn"), torch.randn(9, 3, 10), torch.tensor([9, 4, 6])
     state = module._state("encoder", 3, torch.zeros(1))
@@ -162,7 +162,7 @@ def test_an_lstm_meets_its_inputs_its_hidden_states_and_its_cells(variant, both,
 @pytest.mark.parametrize("accumulate,weights", [("acc32", "int3 per_channel minmax"), ("sum16", "lloyd_max(3)"),
                                                 ("sum16", "gq(3)")])
 def test_a_policy_that_rounds_by_products_loses_less_and_its_integers_agree(accumulate, weights):
-    def module_of(how):
+    def made_for(how):
         rules = (f"layers **.lstm[*] {{ accumulate {accumulate} }}\n" + "".join(
             f"  layers {kernels} {{ weights {weights}; round {how} }}\n"
             for kernels in ("encoder.lstm[*].{input, recurrent}", "joint.encoder.weight")))
@@ -176,7 +176,7 @@ def test_a_policy_that_rounds_by_products_loses_less_and_its_integers_agree(accu
 
     errors = {}
     for how in ("none", "gptq"):
-        module, before = module_of(how)
+        module, before = made_for(how)
         features, lengths, targets = data(module, 2)
         real = Transducer(module.graph, before, module.plan)
         real.switch("*", False)
@@ -200,3 +200,19 @@ def test_weights_that_nothing_met_are_named():
     features, lengths, targets = data(module, 1)
     with pytest.warns(CalibrationWarning, match=r"nothing but zeros met `encoder.lstm\[0\].input`"):
         module.calibrate([(torch.zeros_like(features), lengths, targets)])
+
+
+@torch.no_grad()
+def test_a_depthwise_convolution_meets_the_taps_of_every_channel():
+    """What it meets, times its kernels, is its output."""
+    torch.manual_seed(0)
+    module = module_of("conformer")(lower(build("conformer", size="tiny", blocks=1, kernel=3),
+                                          lambda path: Precision()))
+    layer = module.layer("encoder.block[0].convolution.depthwise")
+    x, lengths = torch.randn(16, 2, layer.width), torch.tensor([16, 9])
+    state = module._state("encoder", 2, torch.zeros(1))
+    before = dict(state)
+    y = layer.reals([x], state, lengths)
+    (name, taps), = layer.meets([x], y, before, lengths)
+    made = (taps.view(-1, layer.width, 3) * layer.weight).sum(-1) + (0 if layer.bias is None else layer.bias)
+    assert name.endswith("depthwise.weight") and torch.allclose(made, valid(y, lengths), atol=1e-5)

@@ -15,7 +15,7 @@ from nnac.ops.depthwise import DepthwiseAttributes
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, MakeQuantiser, Quantiser, State, numbers
+from nnac.train.ops import Constants, MakeQuantiser, Quantiser, State, numbers, valid
 from nnac.train.ops._numbers import Put
 from nnac.train.ops._ring import RingLayer
 from nnac.train.schedule import Slot
@@ -39,6 +39,14 @@ class Depthwise(RingLayer):
 
     def compressed_weights(self) -> Iterator[Slot]:
         yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
+    def meets(
+        self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The taps of all channels together: every row has inputs of its own, and one product of them all is kept (our
+        choice)."""
+        windows = self.past(xs[0], dict(before)).unfold(0, self.taps, 1)           # [T, B, channels, taps]
+        yield f"{self.node.path}.weight", valid(windows.flatten(2), lengths).reshape(-1, self.taps)
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         codes, scale = self.quantiser(self.weight)

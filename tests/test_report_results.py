@@ -327,7 +327,8 @@ def test_the_report_is_made_from_files_alone(tmp_path):
 
 @pytest.mark.parametrize("name,folder,report,pictures", [
     ("all", "results", "RESULTS.md", ("results/wer_size.svg", "results/wer_cycles.svg")),
-    ("fusion", "results/fusion", "results/fusion/RESULTS.md", ("wer_beam.svg",))])
+    ("fusion", "results/fusion", "results/fusion/RESULTS.md", ("wer_beam.svg",)),
+    ("decide", "results/decide", "results/decide/RESULTS.md", ("wer_size.svg", "wer_cycles.svg"))])
 def test_the_report_in_the_repository_is_of_its_result_files(name, folder, report, pictures):
     e = ex.load(f"specs/comparison/{name}.toml")
     found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])

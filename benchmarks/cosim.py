@@ -6,25 +6,30 @@
    first and last cycle of every instruction.  And programs that only stress time.
 2. A network of the demo's shape, compiled for `edge`, all entries, frame by frame (``--program``: a program of yours;
    ``--audio``: with its frames of speech).
-3. Faults planted in the core, each of which must be found; and in the emulator's machine model, each of which must be
-found. 4. ``--coverage``: lines of the core's Verilog that ran, by Verilator.
+3. Faults planted in the core, in the numbers of the emulator's machine, and in its rules of time: each must be found.
+4. ``--coverage``: lines of the core's Verilog that ran, by Verilator; those that did not are listed.
 
-``--short`` is what the test suite has time for.  Needs a C++ compiler; Verilator if there is one.  The last line is one
-JSON object.
+What has been compared is kept in ``--state``, piece by piece, and counted again while neither the core's Verilog nor
+what makes and judges the programs has changed: a run that was stopped goes on.
+
+``--short`` is what the test suite has time for.  Needs Verilator and a C++ compiler, or a core built elsewhere
+(``--library tiny=core.so``).  The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +43,22 @@ from nnac.emulator.timing import Timing, simulate
 from nnac.isa import Instruction, MachineConfig
 from nnac.program import INIT, Program
 from nnac.rtl.build import Built, build, simulator
+from nnac.rtl.core import verilog
 from nnac.rtl.cosim import differences, emulated, on_core
 from nnac.rtl.machine import CoreFault, CoreMachine
 from nnac.rtl.program import ProgramOnCore
 from tests.machine_programs import compiled, stress
 from tests.rtl_mutants import FAULTS, flat, plant
-from tests.rtl_programs import ALL, IMAGE, SCRATCH, Draw
+from tests.rtl_programs import ALL, IMAGE, SCRATCH, Draw, roots
+from tests.time_mutants import RULES, planted
 
+ROOT = Path(__file__).parents[1]
 LENGTH = dict(tiny=250, edge=120)  # instructions of a random program
 TIME_DRAM = 5 << 20
+PIECE = dict(random_programs=20, timing_programs=100, core_faults=4)  # seeds, or faults, that are done at once
+# what makes and judges the programs: a change there, or in the core, and nothing of before counts
+JUDGES = ("nnac/arith.py", "nnac/codec", "nnac/isa", "nnac/emulator", "nnac/rtl/cosim.py", "nnac/rtl/machine.py",
+          "tests/rtl_programs.py", "tests/machine_programs.py", "tests/rtl_mutants.py")
 
 
 def machine(target: str) -> MachineConfig:
@@ -56,15 +68,13 @@ def machine(target: str) -> MachineConfig:
 # ---- random programs
 
 
-def random_programs(target: str, built: Built, seeds: range, until: float) -> dict[str, Any]:
+def random_programs(target: str, library: str, seeds: range) -> dict[str, Any]:
     """Programs with data, by seed; figures of the comparison."""
     config = machine(target)
-    core = CoreMachine(config, np.zeros(IMAGE + SCRATCH, np.uint8), built)
+    core = CoreMachine(config, np.zeros(IMAGE + SCRATCH, np.uint8), made(library))
     found = dict(programs=0, instructions=0, mismatches=0, illegal=0, integers=0)
     first: list[str] = []
     for seed in seeds:
-        if time.monotonic() > until:
-            break
         case = Draw(seed, config, ALL).program(LENGTH[target])
         try:
             want = emulated(case)
@@ -85,15 +95,13 @@ def random_programs(target: str, built: Built, seeds: range, until: float) -> di
     return found | dict(cycles=core.cycles, core_s=core.seconds, first=first)
 
 
-def timing_programs(target: str, built: Built, seeds: range, until: float) -> dict[str, Any]:
+def timing_programs(target: str, library: str, seeds: range) -> dict[str, Any]:
     """Programs of whose data nothing is expected: queues, semaphores and the bus under stress."""
     config = machine(target)
-    core = CoreMachine(config, np.zeros(TIME_DRAM, np.uint8), built)
+    core = CoreMachine(config, np.zeros(TIME_DRAM, np.uint8), made(library))
     found = dict(programs=0, instructions=0, mismatches=0)
     first: list[str] = []
     for seed in seeds:
-        if time.monotonic() > until:
-            break
         for make in (compiled, stress):
             code, _ = make(seed, config)
             try:
@@ -108,6 +116,10 @@ def timing_programs(target: str, built: Built, seeds: range, until: float) -> di
     return found | dict(cycles=core.cycles, core_s=core.seconds, first=first)
 
 
+def made(library: str) -> Built:
+    return Built(Path(library), "verilator", 0.0)
+
+
 def same_time(core: CoreMachine, code: Sequence[Instruction], want: Timing) -> bool:
     """Whether the core's times are those; a core that does not come to HALT has others."""
     core.reset()
@@ -118,14 +130,68 @@ def same_time(core: CoreMachine, code: Sequence[Instruction], want: Timing) -> b
     return bool((got.start == want.start).all() and (got.done == want.done).all())
 
 
-def in_parts(
-    jobs: int, work: Callable[..., dict[str, Any]], target: str, built: Built, seeds: range, until: float
+# ---- pieces of work, kept
+
+
+class Kept:
+    """Figures of the pieces that are done, by name and digest of all that they depend on; a file of JSON lines."""
+
+    def __init__(self, path: Path | None, libraries: dict[str, Path]) -> None:
+        self.path, self.done = path, dict[str, dict[str, Any]]()
+        text = hashlib.sha256()
+        for name in JUDGES:
+            for file in sorted((ROOT / name).rglob("*.py")) if (ROOT / name).is_dir() else [ROOT / name]:
+                text.update(file.read_bytes())
+        self.judges = text.hexdigest()[:12]
+        self.cores = {k: v.parent.name[:12] for k, v in libraries.items()}
+        if path and path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    found = json.loads(line)
+                    self.done[found["key"]] = found["figures"]
+                except (ValueError, KeyError):
+                    print(f"{path}: a line that is no piece is passed over")
+
+    def key(self, work: str, core: str, part: str) -> str:
+        return f"{work} {core}:{self.cores[core]} {part} {self.judges}"
+
+    def put(self, key: str, figures: dict[str, Any]) -> None:
+        self.done[key] = figures
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as out:
+                out.write(json.dumps(dict(key=key, figures=figures)) + "\n")
+
+
+def pieces(count: int, size: int) -> Iterator[range]:
+    for k in range(0, count, size):
+        yield range(k, min(count, k + size))
+
+
+def in_pieces(
+    jobs: int, work: Callable[..., dict[str, Any]], target: str, core: str, library: Path, count: int, kept: Kept,
+    until: float,
 ) -> dict[str, Any]:
-    """The work on ``jobs`` processes, its figures added up."""
-    parts = [seeds[k::jobs] for k in range(jobs)]
+    """The work on ``jobs`` processes, piece by piece, those that are kept not again; its figures added up.
+
+    ``until``: when no further piece is begun.
+    """
+    parts = {kept.key(work.__name__, core, f"{p.start}-{p.stop}"): p for p in pieces(count, PIECE[work.__name__])}
+    missing = [key for key in parts if key not in kept.done]
     with ProcessPoolExecutor(jobs) as pool:
-        done = list(pool.map(work, [target] * jobs, [built] * jobs, parts, [until] * jobs))
-    return {k: sum((d[k] for d in done), start=[] if k == "first" else 0) for k in done[0]}
+        running: dict[Any, str] = {}
+        while missing or running:
+            while missing and len(running) < jobs and time.monotonic() < until:
+                key = missing.pop(0)
+                running[pool.submit(work, target, str(library), parts[key])] = key
+            if not running:
+                break
+            ended = next(as_completed(running))
+            kept.put(running.pop(ended), ended.result())
+    done = [kept.done[key] for key in parts if key in kept.done]
+    if not done:
+        return {}
+    return {k: sum((d[k] for d in done), start=[] if isinstance(done[0][k], list) else 0) for k in done[0]}
 
 
 # ---- a network
@@ -202,17 +268,17 @@ def spoken(program: Program, audio: str) -> np.ndarray:
 # ---- faults
 
 
-def core_faults(config: MachineConfig, said: Callable[[str], None]) -> tuple[int, list[str], float]:
-    """(faults found, those that were not, seconds to build): each fault's core on programs until one differs."""
-    built = build(config, "verilator", source=plant(flat(config)), mutants=True, optimise="-O1", said=said)
-    cases = []
+@cache
+def fault_programs(target: str) -> tuple[list[Any], list[Any]]:
+    """([(program with data, what the emulator says)], [(program of time, its times)])"""
+    config = machine(target)
+    cases, times = [(case := roots(config), emulated(case))], []
     for seed in range(60):
         case = Draw(seed, config, ALL).program(100)
         try:
             cases.append((case, emulated(case)))
         except MachineError:
             continue
-    times = []
     for seed in range(60):
         for make in (compiled, stress):
             code, _ = make(seed, config)
@@ -220,15 +286,20 @@ def core_faults(config: MachineConfig, said: Callable[[str], None]) -> tuple[int
                 times.append((code, simulate(code, config)))
             except MachineError:
                 continue
+    return cases, times
+
+
+def core_faults(target: str, library: str, numbers: range) -> dict[str, Any]:
+    """Each fault's core on programs until one differs; number 0 is the core without a fault, which must not."""
+    config, (cases, times) = machine(target), fault_programs(target)
     missed = []
-    for k, (what, signal, _) in enumerate(FAULTS, start=1):
-        core = CoreMachine(config, np.zeros(max(IMAGE + SCRATCH, TIME_DRAM), np.uint8), built, mutant=k)
-        if not found_by(core, cases, times):
-            missed.append(f"{what} ({signal})")
-            said(f"  not found: {missed[-1]}")
-    clean = CoreMachine(config, np.zeros(max(IMAGE + SCRATCH, TIME_DRAM), np.uint8), built, mutant=0)
-    assert not found_by(clean, cases[:10], times[:20]), "the core without a fault differs"
-    return len(FAULTS) - len(missed), missed, built.seconds
+    for k in numbers:
+        core = CoreMachine(config, np.zeros(max(IMAGE + SCRATCH, TIME_DRAM), np.uint8), made(library), mutant=k)
+        if k == 0:
+            assert not found_by(core, cases[:10], times[:20]), "the core without a fault differs"
+        elif not found_by(core, cases, times):
+            missed.append(f"{FAULTS[k - 1][0]} ({FAULTS[k - 1][1]})")
+    return dict(faults=len([k for k in numbers if k]), missed=missed)
 
 
 def found_by(core: CoreMachine, cases: list[Any], times: list[Any]) -> bool:
@@ -244,9 +315,11 @@ def found_by(core: CoreMachine, cases: list[Any], times: list[Any]) -> bool:
     return any(not same_time(core, code, timing) for code, timing in times[len(cases) :])
 
 
-def model_faults(config: MachineConfig, built: Built) -> tuple[int, list[str]]:
-    """(wrong numbers in the emulator's machine, those that no program showed)."""
-    wrong = [
+def model_faults(target: str, library: str) -> tuple[int, list[str]]:
+    """(faults in the emulator's idea of time: wrong numbers of the machine, wrong rules; those that no program
+    showed)."""
+    config = machine(target)
+    changes = [
         dict(latency=config.latency + 1),
         dict(burst_cycles=config.burst_cycles + Fraction(1, 7)),
         dict(queue=config.queue - 1),
@@ -260,32 +333,50 @@ def model_faults(config: MachineConfig, built: Built) -> tuple[int, list[str]]:
         dict(act16_factor=1),
         dict(burst=2 * config.burst),
     ]
-    core = CoreMachine(config, np.zeros(TIME_DRAM, np.uint8), built)
-    missed = []
-    for change in wrong:
-        other = evolve(config, **change)
+    wrong: list[tuple[str, Callable[[Sequence[Instruction], MachineConfig], Timing], MachineConfig]] = [
+        *((str(change), simulate, evolve(config, **change)) for change in changes),
+        *((what, planted(old, new), config) for what, old, new in RULES),
+    ]
+    core = CoreMachine(config, np.zeros(TIME_DRAM, np.uint8), made(library))
+
+    @cache
+    def on_the_core(seed: int) -> tuple[Sequence[Instruction], Any] | None:
+        code, _ = (compiled, stress)[seed % 2](seed, config)
+        try:
+            want = simulate(code, config)
+        except MachineError:
+            return None
+        core.reset()
+        got = core.run(code, limit=2 * want.cycles + 1000, time_only=True)
+        assert (got.start == want.start).all() and (got.done == want.done).all(), "the emulator without a fault differs"
+        return code, got
+
+    def shown(rules: Callable[[Sequence[Instruction], MachineConfig], Timing], numbers: MachineConfig) -> bool:
         for seed in range(300):
-            code, _ = (compiled, stress)[seed % 2](seed, config)
-            try:
-                want = simulate(code, other)
-                simulate(code, config)
-            except MachineError:
+            if (ran := on_the_core(seed)) is None:
                 continue
-            if not same_time(core, code, want):
-                break
-        else:
-            missed.append(str(change))
-    return len(wrong) - len(missed), missed
+            code, got = ran
+            try:
+                want = rules(code, numbers)
+            except MachineError:  # a legal program is refused, or does not end
+                return True
+            if (got.start != want.start).any() or (got.done != want.done).any():
+                return True
+        return False
+
+    missed = [what for what, rules, numbers in wrong if not shown(rules, numbers)]
+    return len(wrong), missed
 
 
 # ---- coverage
 
 
 def coverage(config: MachineConfig, programs: int, said: Callable[[str], None]) -> dict[str, Any]:
-    """Lines of the core's Verilog that random programs ran, by Verilator."""
+    """Lines of the core's Verilog that random programs ran, by Verilator; those that did not, with their text."""
     built = build(config, "verilator", coverage=True, optimise="-O1", said=said)
-    random_programs(config.name, built, range(programs), time.monotonic() + 3600)
-    timing_programs(config.name, built, range(40), time.monotonic() + 3600)
+    random_programs(config.name, str(built.library), range(programs))
+    timing_programs(config.name, str(built.library), range(40))
+    text = verilog(config, registers=True).splitlines()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "coverage.dat"
         CoreMachine(config, np.zeros(16, np.uint8), built).write_coverage(data)
@@ -297,6 +388,14 @@ def coverage(config: MachineConfig, programs: int, said: Callable[[str], None]) 
             key = (fields.get("l", ""), fields.get("n", "") + fields.get("o", ""))
             counts[key] = counts.get(key, 0) + int(line.rsplit(" ", 1)[1])
     covered = sum(v > 0 for v in counts.values())
+    module, modules = "", []
+    for line in text:
+        module = line.split()[1].split("(")[0].strip("\\") if line.startswith("module ") else module
+        modules.append(module)
+    for (line, _), n in sorted(counts.items(), key=lambda x: int(x[0][0] or 0)):
+        if not n:
+            at = int(line) - 1
+            said(f"  never ran: {modules[at]}:{line}: {text[at].strip()}")
     return dict(points=len(counts), covered=covered, share=round(covered / max(1, len(counts)), 4))
 
 
@@ -313,70 +412,93 @@ def processor() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--short", action="store_true", help="two minutes: `tiny` only, no faults")
+    p.add_argument("--short", action="store_true", help="two minutes: `tiny` only, no faults; keeps nothing")
     p.add_argument(
-        "--programs", type=int, default=4200, help="random programs on `tiny` (4,200; on `edge` a fifth of it)"
+        "--programs", type=int, default=5000, help="random programs on `tiny` (5,000; on `edge` a fifth of it)"
     )
-    p.add_argument("--minutes", type=float, default=120, help="for the random programs, at most: then fewer (120)")
+    p.add_argument("--minutes", type=float, default=120, help="after which no further piece is begun (120)")
     p.add_argument("--program", help="a program file instead of a network of random weights")
     p.add_argument("--audio", help="speech for it (its front end makes frames of it)")
     p.add_argument("--frames", type=int, default=8)
     p.add_argument("--coverage", action="store_true")
     p.add_argument("--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)))
     p.add_argument("--without", default="", help="parts to leave out: random, network, faults")
+    p.add_argument("--state", type=Path, default=Path("runs/cosim.jsonl"), help="what is done (runs/cosim.jsonl)")
+    p.add_argument(
+        "--library", action="append", default=[], metavar="CORE=FILE.so",
+        help="a core built elsewhere (tiny, edge, faults), in a folder named by its digest, as the cache has them",
+    )
     args = p.parse_args(argv)
-    kind, begun = simulator(), time.monotonic()
+    begun = time.monotonic()
+    until = begun + 60 * args.minutes
+    libraries = {k: Path(v) for k, _, v in (x.partition("=") for x in args.library)}
+    faults = not args.short and "faults" not in args.without
+    kind = "verilator" if libraries else simulator()
     print(f"{kind}, {processor()}")
-    figures: dict[str, Any] = dict(simulator=kind, processor=processor())
-    builds = {t: build(machine(t), kind, said=print) for t in (("tiny",) if args.short else ("tiny", "edge"))}
-    figures["build_s"] = {t: round(b.seconds, 1) for t, b in builds.items()}
-    total = dict(programs=0, instructions=0, cycles=0, mismatches=0)
+    figures: dict[str, Any] = dict(simulator=kind, processor=processor(), build_s={})
+    for target in ("tiny",) if args.short else ("tiny", "edge"):
+        if target not in libraries:
+            built = build(machine(target), kind, said=print)
+            libraries[target], figures["build_s"][target] = built.library, round(built.seconds, 1)
+    if faults and "faults" not in libraries:
+        built = build(machine("tiny"), kind, source=plant(flat(machine("tiny"))), mutants=True, said=print)
+        libraries["faults"], figures["build_s"]["faults"] = built.library, round(built.seconds, 1)
+    kept = Kept(None if args.short else args.state, libraries)
+    total = dict(programs=0, instructions=0, cycles=0, mismatches=0, integers=0)
     speed = {}
     if "random" not in args.without:
-        for target, built in builds.items():
+        for target in ("tiny",) if args.short else ("tiny", "edge"):
             n = 60 if args.short else args.programs if target == "tiny" else args.programs // 5
             for work, count in ((random_programs, n), (timing_programs, n // 4)):
-                until = time.monotonic() + 60 * args.minutes * (2 if work is random_programs else 1) / 6
-                done = in_parts(args.jobs, work, target, built, range(count), until)
+                done = in_pieces(args.jobs, work, target, target, libraries[target], count, kept, until)
+                if not done:
+                    continue
                 for k in total:
-                    total[k] += done[k]
+                    total[k] += done.get(k, 0)
                 if work is random_programs:
                     speed[target] = round(done["cycles"] / done["core_s"])
                 print(
                     f"{target}: {done['programs']} {work.__name__.replace('_', ' ')}, "
                     f"{done['instructions']:,} instructions, "
                     f"{done['cycles']:,} cycles, {done['mismatches']} mismatches, "
-                    f"{done['cycles'] / done['core_s']:,.0f} cycles/s a process"
+                    f"{done['cycles'] / done['core_s']:,.0f} cycles/s a process",
+                    flush=True,
                 )
                 for line in done["first"]:
                     print(f"  {line}")
     figures |= total | dict(cycles_per_s=speed)
     if not args.short and "network" not in args.without:
         program = demo_program(args.program)
-        built = build(MachineConfig.of(program.target), kind, said=print)
+        name = MachineConfig.of(program.target).name
+        built = made(str(libraries[name])) if name in libraries else build(MachineConfig.of(program.target), kind)
         done = network(program, built, args.frames, args.audio)
         print(
             f"network: {done['entries']} entries, {done['frames']} frames{' of speech' if done['speech'] else ''}, "
             f"{done['instructions']:,} instructions, {done['cycles']:,} cycles, {done['bytes']:,} bytes compared, "
-            f"{done['different']} different, {done['cycles'] / done['core_s']:,.0f} cycles/s"
+            f"{done['different']} different, {done['cycles'] / done['core_s']:,.0f} cycles/s",
+            flush=True,
         )
         speed["network"] = round(done["cycles"] / done["core_s"])
         figures |= dict(demo_frames=done["frames"], demo_different_bytes=done["different"], demo_bytes=done["bytes"])
-    if not args.short and "faults" not in args.without:
-        found, missed = model_faults(machine("tiny"), builds["tiny"])
-        print(f"faults in the emulator's machine: {found} found, missed: {', '.join(missed) or 'none'}")
-        figures |= dict(model_faults=found + len(missed), model_caught=found)
-        if kind == "verilator":
-            found, missed, seconds = core_faults(machine("tiny"), print)
-            print(f"faults in the core: {found} of {len(FAULTS)} found; built in {seconds:.0f} s")
-            figures |= dict(mutants=len(FAULTS), caught=found)
+    if faults:
+        number, missed = model_faults("tiny", str(libraries["tiny"]))
+        print(f"faults in the emulator's time: {number - len(missed)} of {number} found, missed: "
+              f"{', '.join(missed) or 'none'}", flush=True)
+        figures |= dict(model_faults=number, model_caught=number - len(missed))
+        done = in_pieces(args.jobs, core_faults, "tiny", "faults", libraries["faults"], len(FAULTS) + 1, kept, until)
+        if done:
+            print(f"faults in the core: {done['faults'] - len(done['missed'])} of {done['faults']} found, missed: "
+                  f"{', '.join(done['missed']) or 'none'}", flush=True)
+            figures |= dict(mutants=done["faults"], caught=done["faults"] - len(done["missed"]))
     if args.coverage and kind == "verilator":
         figures["coverage"] = coverage(machine("tiny"), 150, print)
         print(f"coverage: {figures['coverage']}")
     figures["wall_s"] = round(time.monotonic() - begun)
     print(json.dumps(figures))
     bad = figures["mismatches"] + figures.get("demo_different_bytes", 0)
-    return 1 if bad or figures.get("caught", 0) != figures.get("mutants", 0) else 0
+    pairs = (("mutants", "caught"), ("model_faults", "model_caught"))
+    unseen = sum(figures.get(there, 0) - figures.get(seen, 0) for there, seen in pairs)
+    return 1 if bad or unseen else 0
 
 
 if __name__ == "__main__":

@@ -93,12 +93,20 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     ("a root's product is one more", "vector.root.product", "{} + (1 << 33)"),
     ("pass 2 is not begun in time", "vector.t0_last", OFF),
     ("int32 results are requantised", "vector.times_one", OFF),
+    # whose bits Yosys assigns in parts: a fault on the part that only extends a sign, or is constant, changes nothing
+    ("a burst lands a burst further in the ring", "stream.at", MORE),
+    ("a load lands a burst further in A", "dma.offset", "{} + 4"),
+    ("the first pair lands a lane further", "decoder.place_0", MORE),
+    ("the new cell is one more", "vector.lane_2.total", MORE),
+    ("the high part of a product is one more", "vector.lane_0.large_high", MORE),
+    ("the low part of a product is 2^20 more", "vector.lane_3.large_low", "{} + (1 << 20)"),
+    ("the root is interpolated to an entry's neighbour", "vector.root.high", FLIP),
 )
 
 
 def flat(config: MachineConfig) -> str:
     """The core as one module of Verilog, signals named by their place."""
-    text = rtlil.convert(Core(config), name="core", emit_src=False)
+    text = rtlil.convert(Core(config, registers=True), name="core", emit_src=False)
     script = [
         f"read_rtlil <<rtlil\n{text}\nrtlil",
         "proc",
@@ -110,24 +118,54 @@ def flat(config: MachineConfig) -> str:
     return tidied(find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script)))
 
 
+def assignment(text: str, name: str) -> re.Match[str]:
+    """The assignment that gives a signal most of its bits, by an expression.  ValueError: there is none that another
+    expression reads.
+
+    Yosys assigns bits that are extended or constant apart, and then nobody reads them: a fault there changes nothing.
+    """
+    left = r"\{[^}]*\}|\S+ +(?:\[[^\]]*\] +)?"
+    itself = rf"\\?{re.escape(name)} "
+    found = [
+        m
+        for m in re.finditer(rf"^  assign (?P<left>{left}) ?= (?P<right>.*);$", text, flags=re.M)
+        if re.search(itself, m["left"]) and not re.search(rf"^\d+'h[0-9a-f]+$|{itself}", m["right"])
+    ]
+    if not found:
+        raise ValueError(f"{name} is not assigned in the core's Verilog")
+    read = len(re.findall(rf"\\{re.escape(name)} ", text)) - len(
+        re.findall(rf"^  (?:assign|wire|reg) [^=;]*\\{re.escape(name)} ", text, flags=re.M)
+    )
+    if read < 1:
+        raise ValueError(f"{name} feeds nothing: another name of the net does")
+    return max(found, key=lambda m: bits_of(text, m["left"]))
+
+
+def bits_of(text: str, left: str) -> int:
+    """How wide the left side of an assignment is: a signal, a slice, or several in braces."""
+    total = 0
+    for part in left.strip("{} ").split(", "):
+        name, _, place = part.strip().partition(" ")
+        if place.strip():
+            ends = [int(v) for v in place.strip()[1:-1].split(":")]
+            total += ends[0] - ends[-1] + 1
+        else:
+            kind = r"(?:wire|reg) (?:signed )?(?:\[(\d+):0\] )?"
+            declared = re.search(rf"^  {kind}{re.escape(name)} *;$", text, flags=re.M)
+            assert declared, name
+            total += int(declared[1] or 0) + 1
+    return total
+
+
 def plant(text: str, faults: tuple[tuple[str, str, str], ...] = FAULTS) -> str:
     """The text with every fault behind ``mutant``.  ValueError: a signal that is not there, or is not assigned."""
     for k, (_, name, form) in enumerate(faults, start=1):
-        found = re.search(rf"^  assign (\\?{re.escape(name)} +)(\[[^\]]*\] +)?= (.*);$", text, flags=re.M)
-        declared = re.search(rf"^  (?:wire|reg) (signed )?(\[[^\]]*\] )?\\?{re.escape(name)} +;$", text, flags=re.M)
-        if not found or not declared:
-            raise ValueError(f"{name} is not assigned in the core's Verilog")
-        if (
-            len(re.findall(rf"\\{re.escape(name)} ", text))
-            - len(re.findall(rf"^  (?:assign|wire|reg) [^=;]*\\{re.escape(name)} ", text, flags=re.M))
-            < 1
-        ):
-            raise ValueError(f"{name} feeds nothing: another name of the net does")
+        found = assignment(text, name)
+        bits = bits_of(text, found["left"])
         # a wire of its own: beside other operands the expression would not be what it is alone, signed or wide
-        width = "" if found[2] and ":" not in found[2] else declared[2] or ""
         planted = (
-            f"  wire {width}healthy_{k};\n  assign healthy_{k} = {found[3]};\n"
-            f"  assign {found[1]}{found[2] or ''}= mutant == 8'd{k} ? {form.format(f'healthy_{k}')} : healthy_{k};"
+            f"  wire [{bits - 1}:0] healthy_{k};\n  assign healthy_{k} = {found['right']};\n"
+            f"  assign {found['left']} = mutant == 8'd{k} ? {form.format(f'healthy_{k}')} : healthy_{k};"
         )
         text = text[: found.start()] + planted + text[found.end() :]
     text = re.sub(r"^module core\(", "module core(mutant, ", text, count=1, flags=re.M)

@@ -459,16 +459,17 @@ class Draw:
         for unit, before in self.touched.items():
             if unit == i.unit:
                 continue
-            latest = max(
-                (
-                    k
-                    for space, f, e, k, wrote in before
-                    for (s, first, end), writing in mine
-                    if s == space and f < end and first < e and (writing or wrote)
-                ),
-                default=-1,
-            )
-            if latest > self.waited.get((unit, i.unit), -1):
+            known = self.waited.get((unit, i.unit), -1)
+            latest = -1
+            for space, f, e, k, wrote in reversed(before):  # latest first; the known is done
+                if k <= known:
+                    break
+                if any(
+                    s == space and f < end and first < e and (writing or wrote) for (s, first, end), writing in mine
+                ):
+                    latest = k
+                    break
+            if latest > known:
                 self.waited[unit, i.unit] = latest
                 bit = 1 << PAIRS[unit, i.unit]
                 wait |= bit
@@ -505,6 +506,10 @@ class Draw:
                 self.code.append(i)
             else:
                 self.add(i)
+        return self.case()
+
+    def case(self) -> Case:
+        """What has been drawn so far, ended."""
         self.code.append(HALT())
         dram = np.zeros(IMAGE + SCRATCH, np.uint8)
         dram[: len(self.image)] = np.frombuffer(bytes(self.image), np.uint8)
@@ -530,3 +535,44 @@ ALL: dict[type[Instruction], float] = {
     AMAX: 0.5,
     PROF: 0.3,
 }
+
+
+def roots(config: MachineConfig, tries: int = 10) -> Case:
+    """Layer norms whose result hangs on the last bit of an entry of the root's table.
+
+    After the Newton step such a bit is worth 2^-30 of the root: one result in about 30,000 shows it, so epsilons are
+    searched, with a table whose next entry is wrong by one, for those that do.
+    """
+    draw = Draw(0, config, {})
+    rng, n, table = np.random.default_rng(0), 64, arith.rsqrt_table()
+    gain, bias = np.full(n, 1 << 14), np.zeros(n, np.int64)
+    for _ in range(tries):
+        x = rng.integers(-32768, 32768, n)
+        least = int(((n * x - x.sum()) ** 2).sum())
+        first = int(rng.integers(least >> 3, least))
+        epsilon = first + np.arange(20_000) * (least >> 25)
+        u = least + epsilon
+        exponent = arith.bit_length(u) - 30
+        exponent = exponent + (exponent & 1)
+        at = int(((int(u[0]) >> int(exponent[0])) - (1 << 28)) >> 21)
+        wrong = table.copy()
+        wrong[at + 1] ^= 1
+        width = round(n**0.5 * 256)
+        scale = (1 << 16, 30, 0, 16)
+        right, other = (
+            arith.layer_norm(np.broadcast_to(x, (len(epsilon), n)), gain, bias, epsilon, width, t, *scale)
+            for t in (table, wrong)
+        )
+        shows = np.flatnonzero((right != other).any(1) & (exponent == exponent[0]))
+        if not len(shows):
+            continue
+        params = draw.block(
+            LN.block.pack(epsilon=int(epsilon[shows[0]]), root_width=width, multiplier=1 << 16, shift=30, bits=16,
+                          zero_point=0)
+            + table.astype("<u2").tobytes() + b"\0\0" + gain.astype("<i2").tobytes() + bias.astype("<i4").tobytes()
+        )
+        src = draw.data
+        draw.a[src : src + 2 * n] = np.frombuffer(x.astype("<i2").tobytes(), np.uint8)
+        draw.data = src + 2 * n
+        draw.add(LN(src=src, dst=src, params=params, n=n, a16=1, out16=1))
+    return draw.case()

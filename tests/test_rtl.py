@@ -13,7 +13,7 @@ from nnac import codec
 from nnac.cli import main
 from nnac.emulator import MachineError, simulate
 from nnac.emulator.listing import find_target
-from nnac.isa import FIL, HALT, HOST, LDT, LDW, MVM, PROF, RQ, MachineConfig
+from nnac.isa import FIL, HALT, HOST, LDT, LDW, MVM, PROF, RQ, MachineConfig, encode_all
 from tests.machine_programs import compiled, stress
 
 pytest.importorskip("amaranth", reason="the core is described in Amaranth (extra rtl)")
@@ -24,8 +24,9 @@ pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a
 
 from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreFault, CoreMachine  # noqa: E402
-from nnac.rtl.params import CoreError, check  # noqa: E402
-from tests.rtl_programs import ALL, CODECS, Draw  # noqa: E402
+from nnac.rtl.params import CoreError, check, lacking  # noqa: E402
+from tests.rtl_programs import ALL, CODECS, Draw, roots  # noqa: E402
+from tests.time_mutants import RULES, planted  # noqa: E402
 
 TINY = MachineConfig.of(find_target("tiny"))
 
@@ -102,6 +103,22 @@ def test_what_a_program_must_not_do_stops_the_core(tiny):
         tiny.run([FIL(), HALT()], data=bytes(32), limit=1000)
 
 
+def test_an_instruction_that_the_core_lacks_is_refused_by_its_name_and_by_the_hardware(tiny):
+    """Whatever the registry has and the units do not: by whoever starts a program, and by fetch, as no instruction."""
+    for cls in lacking():
+        with pytest.raises(CoreFault, match=rf"\[1\]: the core has no {cls.__name__}; the emulator runs this program"):
+            tiny.run([FIL(), cls(), HALT()], limit=1000)
+        tiny.reset()
+        with pytest.raises(CoreFault, match="reports an error"):
+            tiny.run([FIL(), HALT()], data=encode_all([cls(), HALT()]), limit=1000)
+        tiny.reset()
+
+
+def test_the_last_bit_of_the_root_s_table_shows(tiny):
+    case = roots(TINY)
+    assert len(case.code) > 4 and same(tiny, case)
+
+
 @pytest.mark.parametrize("name", ["raw", "entropy", "block_bitmap[4x4]+entropy"])
 def test_a_stream_that_is_shorter_than_its_weights_or_ends_in_a_wrong_state_stops_the_core(name, tiny):
     rng = np.random.default_rng(5)
@@ -136,6 +153,19 @@ def same(core, case) -> int:
         return 0
     assert not (found := differences(core, on_core(core, case), case, want)), found
     return len(case.code)
+
+
+def test_planted_rules_of_time_stand_in_one_place_each_and_change_something():
+    code, _ = compiled(0, TINY)
+    want = simulate(code, TINY)
+    changed = 0
+    for _, old, new in RULES:                        # `planted` refuses a text that stands nowhere, or twice
+        rules = planted(old, new)
+        try:
+            changed += bool((rules(code, TINY).done != want.done).any())
+        except MachineError:
+            changed += 1
+    assert changed > 5
 
 
 def test_a_core_that_cannot_be_built_is_refused_with_the_number_in_the_way():

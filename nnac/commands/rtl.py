@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         from nnac.rtl.core import ports, verilog
+        from nnac.rtl.params import lacking
     except ImportError as error:
         raise UserError(
             f"the core is described in Amaranth, which is not installed ({error}): pip install 'nnac[rtl]'"
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with atomic(args.out) as out:
         out.write(text.encode())
-    print(f"{args.out}: core of `{config.name}`, {text.count(chr(10)):,} lines")
+    without = f"; it lacks {', '.join(cls.__name__ for cls in lacking())}" if lacking() else ""
+    print(f"{args.out}: core of `{config.name}`, {text.count(chr(10)):,} lines{without}")
     return 0
 
 

@@ -22,13 +22,14 @@ from attrs import frozen
 
 from nnac.isa import MachineConfig
 from nnac.rtl.core import Core, ports, verilog
-from nnac.rtl.decoder import window_bytes
 from nnac.rtl.matrix import INDEX_BITS
 from nnac.rtl.params import CoreError, power
+from nnac.rtl.tile import window_bytes
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 SIMULATORS = ("verilator", "cxxrtl")
 FLAGS = ("-std=c++17", "-fPIC", "-w")
+LINK = ("-shared", "-static-libstdc++", "-static-libgcc")  # the library runs where there is no C++ compiler
 
 
 @frozen
@@ -156,8 +157,9 @@ def build(
     kind = kind or simulator()
     begun = time.monotonic()
     if source is None:
-        source = verilog(config) if kind == "verilator" else cxx(config)
-    parts = [source, header(config, kind, mutants), HARNESS.read_text(), kind, optimise, str(coverage), " ".join(FLAGS)]
+        source = verilog(config, registers=True) if kind == "verilator" else cxx(config)
+    flags = " ".join(FLAGS + LINK)
+    parts = [source, header(config, kind, mutants), HARNESS.read_text(), kind, optimise, str(coverage), flags]
     folder = cache() / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     library = folder / "core.so"
     if library.exists():
@@ -242,7 +244,7 @@ def cxx(config: MachineConfig) -> str:
     """The core as C++ of CXXRTL."""
     from amaranth.back import cxxrtl
 
-    return cxxrtl.convert(Core(config), name="core")
+    return cxxrtl.convert(Core(config, registers=True), name="core")
 
 
 def _cxxrtl(work: Path, source: str, optimise: str, coverage: bool) -> None:
@@ -291,7 +293,7 @@ def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
             finish(running.pop(0))
     for job in running:
         finish(job)
-    _run([tool, "-shared", "-o", "made.so", *objects, "-lpthread"], work)
+    _run([tool, *LINK, "-o", "made.so", *objects, "-lpthread"], work)
 
 
 _Host = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32)

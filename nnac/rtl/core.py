@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 
 from amaranth.back import verilog as back
-from amaranth.hdl import Cat, Module, Mux
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from nnac.isa import UNITS, MachineConfig
 from nnac.rtl.bus import Bus
 from nnac.rtl.control import Control
-from nnac.rtl.decoder import STATE_BITS, Decoder, window_bytes
+from nnac.rtl.decoder import Decoder
 from nnac.rtl.dma import Dma
 from nnac.rtl.matrix import ACC_BITS, INDEX_BITS, W_BITS, Matrix
 from nnac.rtl.params import A_BITS, DRAM_BITS, GRANULE, UNIT, WORD, check, power
 from nnac.rtl.stream import Stream
+from nnac.rtl.tile import STATE_BITS, window_bytes
 from nnac.rtl.vector import LUT_BITS, Vector
 
 ERRORS = (
@@ -94,15 +95,24 @@ def ports(c: MachineConfig) -> dict[str, tuple[str, int]]:
 
 
 class Core(wiring.Component):
-    """The machine ``config``.  CoreError if the core cannot be it."""
+    """The machine ``config``.  CoreError if the core cannot be it.
 
-    def __init__(self, config: MachineConfig) -> None:
+    registers   the registers that hold what the macros read are in the core, not in the macros: their data ports then
+                take, in the same cycle, what stands at the address.  A simulator has half the logic to evaluate
+    """
+
+    def __init__(self, config: MachineConfig, *, registers: bool = False) -> None:
         check(config)
-        self.config = config
+        self.config, self.registers = config, registers
         super().__init__({name: (In if way == "in" else Out)(bits) for name, (way, bits) in ports(config).items()})
 
     def elaborate(self, platform: object) -> Module:
         m, c = Module(), self.config
+        data = {name: getattr(self, name) for name, (way, _) in ports(c).items() if way == "in" and "data" in name}
+        if self.registers:
+            for name, port in data.items():
+                data[name] = held = Signal(len(port), name=f"{name}_held")
+                m.d.sync += held.eq(port)
         m.submodules.control = control = Control(c)
         m.submodules.bus = bus = Bus(c)
         m.submodules.stream = stream = Stream(c)
@@ -124,7 +134,7 @@ class Core(wiring.Component):
         m.d.comb += [
             control.go.eq(self.go),
             stream.go.eq(self.go),
-            control.imem_data.eq(self.imem_data),
+            control.imem_data.eq(data["imem_data"]),
             self.imem_addr.eq(control.imem_addr),
             self.halted.eq(control.halted),
             self.error[0].eq(control.error),
@@ -149,8 +159,8 @@ class Core(wiring.Component):
             stream.ended.eq(bus.ended & bus.dw),
             dma.ended.eq(bus.ended & bus.da),
             self.dram_addr.eq(Mux(bus.da, dma.burst, stream.burst)),
-            stream.data.eq(self.dram_data),
-            dma.data.eq(self.dram_data),
+            stream.data.eq(data["dram_data"]),
+            dma.data.eq(data["dram_data"]),
             self.dram_mask.eq(dma.dram_mask),
             self.dram_wdata.eq(dma.dram_wdata),
         ]
@@ -166,12 +176,12 @@ class Core(wiring.Component):
             stream.done.eq(decoder.done),
             decoder.base.eq(stream.base),
             self.ring_addr.eq(decoder.ring_addr),
-            decoder.ring_data.eq(self.ring_data),
+            decoder.ring_data.eq(data["ring_data"]),
             self.w_write.eq(decoder.w_write),
             self.w_waddr.eq(decoder.w_addr),
             self.w_wdata.eq(decoder.w_data),
             self.table_addr.eq(decoder.table_addr),
-            decoder.table_data.eq(self.table_data),
+            decoder.table_data.eq(data["table_data"]),
             self.table_write.eq(decoder.table_write),
             self.table_waddr.eq(decoder.table_waddr),
             self.table_wdata.eq(decoder.table_wdata),
@@ -181,14 +191,14 @@ class Core(wiring.Component):
         # ---- A, W, accumulators
         m.d.comb += [
             self.da_raddr.eq(dma.a_raddr),
-            dma.a_rdata.eq(self.da_rdata),
+            dma.a_rdata.eq(data["da_rdata"]),
             self.da_waddr.eq(dma.a_waddr),
             self.da_mask.eq(dma.a_wmask),
             self.da_wdata.eq(dma.a_wdata),
             self.w_addr.eq(matrix.w_addr),
-            matrix.w_data.eq(self.w_data),
+            matrix.w_data.eq(data["w_data"]),
             self.mv_addr.eq(Cat(matrix.a_addr)),
-            matrix.a_data.eq(self.mv_data),
+            matrix.a_data.eq(data["mv_data"]),
             self.acc_data.eq(matrix.acc_data),
         ]
         shown = Cat(matrix.acc_group, matrix.acc_column, matrix.acc_bank)
@@ -198,16 +208,14 @@ class Core(wiring.Component):
         ]
 
         # ---- VX
-        for k, (address, data) in enumerate(
-            ((self.vx_raddr0, self.vx_rdata0), (self.vx_raddr1, self.vx_rdata1), (self.vx_raddr2, self.vx_rdata2))
-        ):
-            m.d.comb += [address.eq(vector.raddr[k]), vector.rdata[k].eq(data)]
+        for k, address in enumerate((self.vx_raddr0, self.vx_raddr1, self.vx_raddr2)):
+            m.d.comb += [address.eq(vector.raddr[k]), vector.rdata[k].eq(data[f"vx_rdata{k}"])]
         m.d.comb += [
             self.vx_waddr.eq(vector.waddr),
             self.vx_mask.eq(vector.mask),
             self.vx_wdata.eq(vector.wdata),
             self.lut_addr.eq(vector.lut_addr),
-            vector.lut_data.eq(self.lut_data),
+            vector.lut_data.eq(data["lut_data"]),
             self.lut_waddr.eq(vector.lut_waddr),
             self.lut_mask.eq(vector.lut_mask),
             self.lut_wdata.eq(vector.lut_wdata),
@@ -229,6 +237,6 @@ def tidied(text: str) -> str:
     return re.sub(r"^ *initial begin\n(?: *\S+ ?\[\d+\] = \d+'[hd]0+;\n)+ *end\n", "", text, flags=re.M)
 
 
-def verilog(config: MachineConfig) -> str:
+def verilog(config: MachineConfig, *, registers: bool = False) -> str:
     """The core as Verilog, module ``core``."""
-    return tidied(back.convert(Core(config), name="core", strip_internal_attrs=True))
+    return tidied(back.convert(Core(config, registers=registers), name="core", strip_internal_attrs=True))

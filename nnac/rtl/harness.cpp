@@ -160,8 +160,7 @@ int core_run(Machine *m, const uint8_t *code, uint32_t n, uint64_t limit, uint32
       for (int machine = 0; machine < 2; machine++)
         for (int k = 0; k < 2; k++) memcpy(mem.table + ((at >> 10) << 11 | machine << 10 | (at & 1023)) + k, table_write + 8 * machine + 4 * k, 4);
     }
-    d.edge();
-    d.set_go(0);
+    // the registers behind the data ports take them at the edge
     d.put_imem_data(pc < n ? code + 16 * pc : nothing);
     d.put_dram_data(burst);
     d.put_da_rdata(a_row);
@@ -173,6 +172,8 @@ int core_run(Machine *m, const uint8_t *code, uint32_t n, uint64_t limit, uint32
     d.put_ring_data(window);
     d.put_lut_data(lut_data);
     d.put_table_data(table_data);
+    d.edge();
+    d.set_go(0);
     if (!going) cycle++;
     going = false;
   }

@@ -18,6 +18,7 @@ from nnac.arith import SEGMENTS
 from nnac.errors import UserError
 from nnac.isa import UNITS, Instruction, MachineConfig, encode_all
 from nnac.rtl.build import Built, Event, Pointers, _Host, build, load, sizes
+from nnac.rtl.params import lacks
 
 STARTED, FINISHED, MARK, HOST = range(4)
 CONTROL, DATA = 1, 2  # bits of the core's ``error``
@@ -136,6 +137,8 @@ class CoreMachine:
         code  says which unit each instruction belongs to; ``data``: the bytes that run (default: the code, encoded)
         time_only  what is loaded is no weight stream: let the decoder take what it finds
         """
+        if missing := lacks(code):
+            raise CoreFault(missing)
         data = encode_all(code) if data is None else data
         failed: list[BaseException] = []
 

@@ -11,8 +11,8 @@ from attrs import frozen
 from nnac.isa import MachineConfig
 from nnac.isa.config import LUT_ENTRIES
 from nnac.rtl.core import ports
-from nnac.rtl.decoder import COLUMNS, STATE, window_bytes
 from nnac.rtl.matrix import ACC_BITS, INDEX_BITS
+from nnac.rtl.tile import COLUMNS, STATE, window_bytes
 
 ENTRY_BITS = 25  # of a state: next state's base 10, bits 4, extra bits 3, rank 8
 

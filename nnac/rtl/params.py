@@ -10,7 +10,30 @@ from typing import TypeVar
 from amaranth.hdl import Const, Signal, Value
 
 from nnac.errors import UserError
-from nnac.isa import Instruction, MachineConfig
+from nnac.isa import (
+    ADD,
+    AMAX,
+    CPY,
+    FIL,
+    GTH,
+    HALT,
+    HOST,
+    LDA,
+    LDT,
+    LDW,
+    LN,
+    LSTM,
+    LUT,
+    MUL,
+    MVM,
+    PROF,
+    RQ,
+    SMAX,
+    STA,
+    TAB,
+    Instruction,
+    MachineConfig,
+)
 from nnac.isa.base import FIRST_FIELD, OPCODE_BITS, Field, registry
 from nnac.isa.config import SEMAPHORES
 
@@ -91,8 +114,32 @@ def signal_mask(word: Value) -> Value:
     return word[OPCODE_BITS + SEMAPHORES : FIRST_FIELD]
 
 
+# what the units of the core carry out; an instruction of the registry that is not here is refused by its name
+BUILT: tuple[type[Instruction], ...] = (
+    *(LDW, LDT), *(LDA, STA, GTH), MVM, *(RQ, LSTM, ADD, MUL, LUT, LN, SMAX, CPY, FIL, TAB, AMAX), *(PROF, HOST, HALT),
+)
+
+
 def of_unit(unit: str) -> list[type[Instruction]]:
-    return [cls for cls in registry.values() if cls.unit == unit]
+    return [cls for cls in BUILT if cls.unit == unit]
+
+
+def lacking() -> list[type[Instruction]]:
+    """Instructions of the machine that the core does not have."""
+    return [cls for cls in registry.values() if cls not in BUILT]
+
+
+def lack(i: Instruction) -> str:
+    """What the core would need for an instruction and has not, or ""."""
+    if not isinstance(i, BUILT):
+        return type(i).__name__
+    return "SMAX of several groups" if isinstance(i, SMAX) and i.groups > 1 else ""
+
+
+def lacks(code: Iterable[Instruction]) -> str | None:
+    """The first instruction that the core does not have, in one line; None: it has them all."""
+    found = next(((k, missing) for k, i in enumerate(code) if (missing := lack(i))), None)
+    return found and f"[{found[0]}]: the core has no {found[1]}; the emulator runs this program"
 
 
 def is_one(word: Value, classes: Iterable[type[Instruction]]) -> Value:

@@ -16,18 +16,11 @@ from numpy.typing import NDArray
 from nnac.emulator.errors import DataError
 from nnac.emulator.executor import Emulator
 from nnac.emulator.image import INIT, Entry, Image, image
-from nnac.isa import LDT, SMAX, Instruction, encode_all
+from nnac.isa import LDT, encode_all
 from nnac.rtl.build import Built, build
-from nnac.rtl.decoder import ZERO_RUN
 from nnac.rtl.machine import CoreFault, CoreMachine
-from nnac.rtl.vector import KINDS
-
-
-def lacking(i: Instruction) -> str:
-    """What the core would need for an instruction and has not, or ""."""
-    if i.unit == "VX" and type(i) not in KINDS:
-        return type(i).__name__
-    return "SMAX of several groups" if isinstance(i, SMAX) and i.groups > 1 else ""
+from nnac.rtl.params import lacks
+from nnac.rtl.tile import ZERO_RUN
 
 
 class ProgramOnCore:
@@ -42,9 +35,9 @@ class ProgramOnCore:
         if self.image.scratch is not None and batch > 1:
             raise CoreFault("a program that writes to DRAM runs on the core for one utterance at a time")
         for e in self.image.entries.values():
+            if missing := lacks(e.code):
+                raise CoreFault(f"{e.name} {missing}")
             for k, i in enumerate(e.code):
-                if lacks := lacking(i):
-                    raise CoreFault(f"{e.name} [{k}]: the core has no {lacks}; the emulator runs this program")
                 if isinstance(i, LDT) and self.image.dram[i.dram] & 0x8F == 0x80 | ZERO_RUN:
                     raise CoreFault(
                         f"{e.name} [{k}]: the core decodes no bitmap around zero_run: a pair may lead "

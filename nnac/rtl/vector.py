@@ -30,7 +30,7 @@ from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.rtl.blocks import field
 from nnac.rtl.lanes import Lane, Shared
 from nnac.rtl.matrix import ACC_BITS
-from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, ceil_div, opcode, power, sample, signal_mask
+from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, ceil_div, of_unit, opcode, power, sample, signal_mask
 from nnac.rtl.root import Root
 
 LUT_BITS = 13  # of the place of a table entry: slot, number
@@ -38,7 +38,6 @@ SLOT = 10  # the number's bits
 LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", AMAX="n")  # the field that counts elements
 STAGES = 11
 # what this unit does; `nnac.rtl.program` refuses programs with anything else
-KINDS: tuple[type[VectorInstruction], ...] = (RQ, LSTM, ADD, MUL, LUT, LN, SMAX, CPY, FIL, TAB, AMAX)
 AFTER_SUM, AFTER_ROOT = 2, 10  # cycles from a pass's last group to the next pass's first: its sum is known; its root is
 
 
@@ -94,7 +93,7 @@ class Vector(Elaboratable):
         word = Signal(WORD)
         self._time(m, word)
         v, lanes = c.vector, c.lanes
-        op = {cls: Signal(name=f"is_{cls.__name__}") for cls in KINDS}
+        op = {cls: Signal(name=f"is_{cls.__name__}") for cls in of_unit("VX") if issubclass(cls, VectorInstruction)}
         f = {cls: Fields(cls, word) for cls in op}
         m.d.comb += [is_it.eq(opcode(word) == cls.opcode) for cls, is_it in op.items()]
         first = Signal()  # the cycle after the start: parameters are addressed

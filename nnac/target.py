@@ -11,7 +11,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from attrs import Factory, asdict, evolve, field, frozen
+from attrs import NOTHING, Factory, asdict, evolve, field, frozen
 from attrs import fields as attrs_fields
 
 from nnac.limits import MOST
@@ -26,11 +26,21 @@ LARGEST = MOST | dict(sram=1 << 40, decoder=1 << 16, queue=1 << 16, stream_buffe
 @frozen
 class Dram:
     """The weight memory: DRAM or flash.  A read costs ``latency`` cycles once, then ``bandwidth``, in bursts of
-    ``burst`` bytes."""
+    ``burst`` bytes.
+
+    Without ``refresh`` the bandwidth is what is delivered in the mean; with it, what the pins could do at most.
+    """
 
     bandwidth: int              # bytes per second
     latency: int                # cycles
     burst: int                  # bytes
+    refresh: Fraction = Fraction(0)      # share of the time in which the memory refreshes itself
+    turnaround: int = 0                  # cycles in which the bus turns from read to write and back, at every write
+
+    @property
+    def delivered(self) -> Fraction:
+        """Bytes per second that arrive in the mean."""
+        return self.bandwidth * (1 - self.refresh)
 
 
 @frozen
@@ -92,6 +102,12 @@ class Target:
         if not 0 <= self.dram.latency <= 10**9:
             raise ValueError(f"`latency` of target `{self.name}` is from 0 to 1,000,000,000 cycles, not "
                              f"{self.dram.latency:,}")
+        if not 0 <= self.dram.refresh < 1:
+            raise ValueError(f"`refresh` of target `{self.name}` is a share of the time below 1, not "
+                             f"{self.dram.refresh}")
+        if not 0 <= self.dram.turnaround <= 10**6:
+            raise ValueError(f"`turnaround` of target `{self.name}` is from 0 to 1,000,000 cycles, not "
+                             f"{self.dram.turnaround:,}")
         if not 0 <= self.pinned <= self.sram:
             raise ValueError(f"`pinned` of target `{self.name}` is part of its SRAM: from 0 to {self.sram} bytes, not "
                              f"{self.pinned}")
@@ -119,14 +135,18 @@ class Target:
     def dram_cycles(self, count: int) -> int:
         """Cycles to stream ``count`` bytes: latency, then whole bursts at the bandwidth."""
         bursts = -(-count // self.dram.burst)
-        return self.dram.latency + -(-bursts * self.dram.burst * self.clock // self.dram.bandwidth)
+        return self.dram.latency + -(-bursts * self.dram.burst * self.clock // self.dram.delivered)
 
     def seconds(self, cycles: int | Fraction) -> Fraction:
         return Fraction(cycles) / self.clock
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; fractions as ``"1/2"``."""
-        return _plain(asdict(self, recurse=True))
+        out = _plain(asdict(self, recurse=True))
+        for name in ("refresh", "turnaround"):                # plans of before know no such words
+            if not getattr(self.dram, name):
+                del out["dram"][name]
+        return out
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Target:
@@ -177,7 +197,9 @@ FIELDS: dict[str, Field] = {
     "pinned": Field("bytes", "part of the SRAM for weights that are never read again from DRAM"),
     "dram": Field("calls", "the weight memory, DRAM or flash", (
         Word("bandwidth", "bandwidth", "bytes per second"), Word("latency", "cycles", "before the first byte"),
-        Word("burst", "bytes", "smallest transfer"))),
+        Word("burst", "bytes", "smallest transfer"),
+        Word("refresh", "ratio", "share of the time in which it refreshes itself: the bandwidth is then a peak"),
+        Word("turnaround", "cycles", "in which the bus turns round at every write"))),
     "multiply": Field("calls", "weight widths it multiplies, each with its rate against int8", tuple(
         Word(w, "ratio", "multiply-accumulates per multiplier and cycle") for w in WIDTHS)),
     "activations": Field("words", "activation widths it multiplies", choices=("int4", "int8", "int16", "fp16"),
@@ -215,7 +237,7 @@ def from_values(name: str, values: dict[str, Any], base: Target | None = None) -
         if group in built:
             known = asdict(getattr(base, group)) if base else asdict(_DEFAULTS[group]) if group in _DEFAULTS else {}
             given = known | built[group]
-            if lacking := [a.name for a in attrs_fields(cls) if a.name not in given]:
+            if lacking := [a.name for a in attrs_fields(cls) if a.name not in given and a.default is NOTHING]:
                 raise ValueError(f"`{group}` of target `{name}` does not say its "
                                  f"{', '.join(f'`{m}`' for m in lacking)}")
             built[group] = cls(**given)

@@ -16,6 +16,7 @@ S = dict(filled=1, freed=2, params=4, used=8, products=16, bank=32, vector=64, h
 def random_config(rng: np.random.Generator) -> MachineConfig:
     """Machines of all kinds: bandwidths that do and do not divide, latencies from none to long, queues from 1."""
     lanes = int(rng.choice([4, 16, 64]))
+    turnaround = 3 * int(rng.bit_generator.state["state"]["state"] & 1)          # the stream of draws stays what it was
     return MachineConfig(
         lanes=lanes, columns=int(rng.choice([1, 4])), vector=max(1, lanes // 4), stream_words=64, pinned_words=64,
         ring_bytes=int(rng.choice([512, 2048, 8192])), a_bytes=8192, latency=int(rng.choice([0, 1, 7, 40, 250])),
@@ -23,7 +24,8 @@ def random_config(rng: np.random.Generator) -> MachineConfig:
                          1,
         decode_factor=int(rng.choice([1, 2])), queue=int(rng.choice([1, 2, 4, 8])),
                          outstanding=int(rng.choice([1, 2, 8])),
-        rates=(Fraction(1), Fraction(1), Fraction(int(rng.choice([1, 2]))), Fraction(3, 2), Fraction(4)))
+        rates=(Fraction(1), Fraction(1), Fraction(int(rng.choice([1, 2]))), Fraction(3, 2), Fraction(4)),
+        turnaround=turnaround)
 
 
 def compiled(seed: int, machine: MachineConfig | None = None) -> tuple[list, MachineConfig]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnac
 from nnac.diagnostics import DiagnosticError, Source
+from nnac.isa import LDA, STA, MachineConfig
 from nnac.language.parse import parse
 from nnac.language.resolve import resolve
 from nnac.language.select import Sites, matched
@@ -323,6 +327,20 @@ def test_dram_time_is_latency_and_whole_bursts():
     # 128 bytes at 7.5 bytes a cycle: 17.07, rounded up
     assert t.dram_cycles(1) == t.dram_cycles(128) == 250 + 18
     assert t.dram_cycles(129) == 250 + 35
+
+
+def test_refresh_makes_a_bandwidth_a_peak_and_a_write_turns_the_bus_round():
+    text = (HEAD + 'target real extends edge {\n dram refresh(1 / 16) turnaround(20 cycles)\n}\npolicy p {\n'
+                   ' model rnnt(size="small")\n target real\n}')
+    t = nnac.loads(text).plan.target
+    assert (t.dram.delivered, t.dram.latency, Target.from_json(t.to_json())) == (3_750_000_000 * 15 // 16, 250, t)
+    assert t.dram_cycles(128) == 250 + 19                     # 128 bytes at 7.03 bytes a cycle: 18.2, rounded up
+    machine = MachineConfig.of(t)
+    assert (machine.burst_cycles, machine.turnaround) == (Fraction(4096, 225), 2)
+    plain = MachineConfig.of(evolve(t, dram=evolve(t.dram, turnaround=0)))
+    store, load = STA(bytes=64), LDA(bytes=64)
+    assert store.bursts(machine) - store.bursts(plain) == 2 and load.bursts(machine) == load.bursts(plain)
+    assert "refresh" not in evolve(t, dram=evolve(t.dram, refresh=Fraction(0))).to_json()["dram"]
 
 
 def test_a_target_can_extend_another():

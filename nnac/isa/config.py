@@ -6,6 +6,7 @@ count depends on is here or in an instruction's own formula.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -48,6 +49,7 @@ class MachineConfig:
     burst: int = number(128, "bytes of a DRAM burst", 16)
     burst_cycles: Fraction = number(Fraction(256, 15),
         "cycles of a burst: the delivered bandwidth of a read or write that goes on", Fraction(1))
+    turnaround: int = number(0, "bursts that the bus needs to turn from read to write and back", 0)
     decode_factor: int = number(1, "F: cycles of a decoder step, ceil(L / weights that the decoder takes in a cycle)",
                                 1)
     queue: int = number(8, "entries of each instruction queue", 1)
@@ -85,13 +87,14 @@ class MachineConfig:
                              f"not {lanes} x {target.columns}")
         rates = tuple(_rate(target, name) for name in FORMATS)
         act16 = target.multiply.get("int16")
-        burst_cycles = max(Fraction(1), Fraction(target.dram.burst * target.clock, target.dram.bandwidth))
+        burst_cycles = max(Fraction(1), target.dram.burst * target.clock / Fraction(target.dram.delivered))
         return cls(
             name=target.name, lanes=lanes, columns=target.columns, vector=max(1, lanes // 4), stream_words=stream,
             pinned_words=min(target.pinned // lanes, (1 << 14) - stream), ring_bytes=ring,
                    a_bytes=min(1 << 20, rest & ~63),
             latency=target.dram.latency, burst=target.dram.burst, burst_cycles=burst_cycles,
             decode_factor=-(-lanes // target.decoder), queue=target.queue, rates=rates,
+            turnaround=math.ceil(target.dram.turnaround / burst_cycles),
             act16_factor=-(-act16.denominator // act16.numerator) if act16 else 2, clock=target.clock,
             # programs and plans of before say 16 or 32, of which the instruction words always had 12
             semaphores=min(target.semaphores, SEMAPHORES))

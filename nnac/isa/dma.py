@@ -60,7 +60,8 @@ class LDA(DmaInstruction):
 @instruction("DA", 0x09)
 class STA(DmaInstruction):
     """Copy ``bytes`` bytes from A to DRAM (its writable part).
-    No latency: the data phase may begin one cycle after the start."""
+    No latency: the data phase may begin one cycle after the start.  It lasts `turnaround` bursts longer than its bytes
+    take: the bus turns round before it and after it."""
 
     src: int = operand(18, "A address", times=4)
     dram: int = operand(25, "DRAM address", times=16)
@@ -68,6 +69,9 @@ class STA(DmaInstruction):
 
     def ready(self, config: MachineConfig) -> int:
         return 1
+
+    def bursts(self, config: MachineConfig) -> int:
+        return super().bursts(config) + config.turnaround
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
         return (Integers(self.src, self.bytes, 1),)

@@ -81,8 +81,9 @@ Bursts of a transfer: those that its bytes touch, of 0 bytes the one at its addr
 the burst in which the previous stream of the entry ended does not read that burst again, but every stream reads one
 burst at least: one that lies wholly in the held burst reads it again.  Transfers of DA neither use nor change the held
 burst.
-A DA instruction is done in the last cycle of its data phase.  Refresh, row misses and the turn from read to write are
-in the mean bandwidth that {burst_cycles} stands for; there is no other master.
+A DA instruction is done in the last cycle of its data phase.  {burst_cycles} cycles stand for what the memory delivers
+in the mean, refresh and row misses included; a write turns the bus round, which takes {turnaround} bursts (section 11,
+STA); there is no other master.
 """
 
 DECODER = """\

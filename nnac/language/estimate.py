@@ -212,7 +212,7 @@ def estimate(plan: Plan, model: ModelGraph) -> Estimate:
             layers[layer.path] = LayerCost(layer.path, entry, sum(kernels[k.path].bytes for k in layer.kernels), 0,
                                            buffers, state,
                                            None if here else cpus[layer.path] / steps)
-        per_byte = Fraction(plan.target.clock, plan.target.dram.bandwidth)
+        per_byte = plan.target.clock / Fraction(plan.target.dram.delivered)
         # the units run side by side and weights are loaded ahead: the longest of the sums is what counts, not the sum
         # of the longest
         bound = sum(streams.values()) * per_byte > sum(w.compute for w in works.values())
@@ -309,4 +309,4 @@ def _least(plan: Plan, inside: list[Layer], works: dict[str, Work], cpus: dict[s
     streams = [kernels[k.path] for x in here if not x.operator.by_index for k in x.kernels]
     most = max((Fraction(k.least_bits, k.weights) for k in streams), default=Fraction(0))
     unread = Fraction(sum(k.least_bits for k in streams)) - most * t.pinned
-    return max(unread / 8 * t.clock / t.dram.bandwidth, cpu + max(vector, matrix), Fraction(0))
+    return max(unread / 8 * t.clock / t.dram.delivered, cpu + max(vector, matrix), Fraction(0))

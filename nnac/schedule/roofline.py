@@ -77,7 +77,7 @@ def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, A
             dram += k.read(vectors if alone else 1, config.stream_words)
             macs += k.weights * vectors
             busy += k.cycles * Fraction(vectors, 1 if alone else min(vectors, target.columns))
-    per_cycle = Fraction(target.dram.bandwidth, target.clock)
+    per_cycle = Fraction(target.dram.delivered) / target.clock
     chain = _chain(list(_phases(graph, kernels, entry, steps, hypotheses, config)), config, 1 / per_cycle)
     return Roofline(dram, macs, dram / per_cycle, busy, chain)
 

@@ -135,9 +135,9 @@ bench-hybrid: $(RUNS)/corpus/train.json      ## the hybrid: trained from nothing
 cosim: setup               ## the RTL core beside the emulator: random programs, a network, planted faults (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
 
-area: setup                ## what the core is made of, module by module, by Yosys (a minute)
+area: setup                ## what the core is made of, module by module, and what it takes on an FPGA, placed and routed
 	$(BIN)/pip install --quiet -e ".[area]"
-	$(BIN)/python -m benchmarks.area
+	$(BIN)/python -m benchmarks.area --place $(AREA)
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language
 	$(BIN)/pip install --quiet -e ".[fuzz]"

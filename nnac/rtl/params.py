@@ -140,7 +140,7 @@ def lack(i: Instruction) -> str:
 def lacks(code: Iterable[Instruction]) -> str | None:
     """The first instruction that the core does not have, in one line; None: it has them all."""
     found = next(((k, missing) for k, i in enumerate(code) if (missing := lack(i))), None)
-    return found and f"[{found[0]}]: the core has no {found[1]}; the emulator runs this program"
+    return f"[{found[0]}]: the core has no {found[1]}; the emulator runs this program" if found else None
 
 
 def is_one(word: Value, classes: Iterable[type[Instruction]]) -> Value:

@@ -50,9 +50,11 @@ def saturate(x: Array, bits: int) -> Array:
 
 
 def within(x: Array, low: int, high: int) -> Array:
-    """``x``, which lies between ``low`` and ``high`` as whoever calls has shown; a carrier of intervals takes it for
-    granted."""
-    return x.within(low, high) if hasattr(x, "within") else x
+    """``x``, which lies between ``low`` and ``high`` as whoever calls has shown.  It changes nothing: who counts with
+    bounds of numbers takes it for granted."""
+    if (own := getattr(x, "within", None)) is not None:  # the same
+        return own(low, high)
+    return x
 
 
 def round_shift(x: Array, n: Any) -> Array:

@@ -47,7 +47,7 @@ from nnac.rtl.core import verilog
 from nnac.rtl.cosim import differences, emulated, on_core
 from nnac.rtl.machine import CoreFault, CoreMachine
 from nnac.rtl.program import ProgramOnCore
-from tests.machine_programs import compiled, stress
+from tests.machine_programs import compiled, full, stress
 from tests.rtl_mutants import FAULTS, flat, plant
 from tests.rtl_programs import ALL, IMAGE, SCRATCH, Draw, roots
 from tests.time_mutants import RULES, planted
@@ -102,7 +102,7 @@ def timing_programs(target: str, library: str, seeds: range) -> dict[str, Any]:
     found = dict(programs=0, instructions=0, mismatches=0)
     first: list[str] = []
     for seed in seeds:
-        for make in (compiled, stress):
+        for make in (compiled, stress, full):
             code, _ = make(seed, config)
             try:
                 want = simulate(code, config)
@@ -280,7 +280,7 @@ def fault_programs(target: str) -> tuple[list[Any], list[Any]]:
         except MachineError:
             continue
     for seed in range(60):
-        for make in (compiled, stress):
+        for make in (compiled, stress, full):
             code, _ = make(seed, config)
             try:
                 times.append((code, simulate(code, config)))
@@ -341,7 +341,7 @@ def model_faults(target: str, library: str) -> tuple[int, list[str]]:
 
     @cache
     def on_the_core(seed: int) -> tuple[Sequence[Instruction], Any] | None:
-        code, _ = (compiled, stress)[seed % 2](seed, config)
+        code, _ = (compiled, stress, full)[seed % 3](seed, config)
         try:
             want = simulate(code, config)
         except MachineError:

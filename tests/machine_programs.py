@@ -116,3 +116,19 @@ def stress(seed: int, machine: MachineConfig | None = None) -> tuple[list, Machi
             else:
                 code.append(LDT(dram=dram, bytes=int(rng.integers(0, 60)), steps=int(rng.integers(0, 30)), **both))
     return [*code, HALT()], config
+
+
+def full(seed: int, machine: MachineConfig | None = None) -> tuple[list, MachineConfig]:
+    """Timing only: streams that fill the ring to its last granule, again and again."""
+    rng = np.random.default_rng(seed)
+    config = random_config(rng)
+    config = machine or config
+    code: list = []
+    for _ in range(3):
+        granules = config.ring_bytes // 16
+        parts = min(int(rng.integers(1, 5)), config.outstanding, granules)
+        cuts = sorted(int(v) for v in rng.choice(np.arange(1, granules), parts - 1, replace=False))
+        for size in np.diff([0, *cuts, granules]):
+            code.append(LDW(dram=16 * int(rng.integers(1 << 12)), bytes=16 * int(size) - int(rng.integers(16)),
+                            rows=4, cols=1, live=1, steps=int(rng.integers(0, 40))))
+    return [*code, HALT()], config

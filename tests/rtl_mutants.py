@@ -119,26 +119,35 @@ def flat(config: MachineConfig) -> str:
 
 
 def assignment(text: str, name: str) -> re.Match[str]:
-    """The assignment that gives a signal most of its bits, by an expression.  ValueError: there is none that another
-    expression reads.
+    """The assignment that gives a signal most of the bits that another expression reads.  ValueError: there is none.
 
-    Yosys assigns bits that are extended or constant apart, and then nobody reads them: a fault there changes nothing.
+    Yosys assigns a signal in parts: bits that only extend a sign, are constant, or are read by another name of the net,
+    stand apart, and a fault there changes nothing.
     """
-    left = r"\{[^}]*\}|\S+ +(?:\[[^\]]*\] +)?"
-    itself = rf"\\?{re.escape(name)} "
-    found = [
-        m
-        for m in re.finditer(rf"^  assign (?P<left>{left}) ?= (?P<right>.*);$", text, flags=re.M)
-        if re.search(itself, m["left"]) and not re.search(rf"^\d+'h[0-9a-f]+$|{itself}", m["right"])
-    ]
-    if not found:
-        raise ValueError(f"{name} is not assigned in the core's Verilog")
-    read = len(re.findall(rf"\\{re.escape(name)} ", text)) - len(
-        re.findall(rf"^  (?:assign|wire|reg) [^=;]*\\{re.escape(name)} ", text, flags=re.M)
-    )
-    if read < 1:
-        raise ValueError(f"{name} feeds nothing: another name of the net does")
-    return max(found, key=lambda m: bits_of(text, m["left"]))
+    itself = re.compile(rf"\\?{re.escape(name)} (?:\[(\d+)(?::(\d+))?\])?")
+    left = re.compile(r"^  assign (?P<left>\{[^}]*\}|\S+ +(?:\[[^\]]*\] +)?) ?= (?P<right>.*);$", re.M)
+    named = [line for line in text.splitlines() if name in line]
+    lines = [line for line in named if itself.search(line) and not re.match(r" *(?:wire|reg|input)", line)]
+    made, read = [], set[int]()
+    for line in lines:
+        m = left.match(line)
+        read |= places(itself, m["right"] if m else line)
+        if m and itself.search(m["left"]) and not re.search(rf"^\d+'h[0-9a-f]+$|{itself.pattern}", m["right"]):
+            made.append((line, places(itself, m["left"])))
+    live = [(len(bits & read), line) for line, bits in made]
+    if not live or max(live)[0] == 0:
+        raise ValueError(f"{name} is not assigned in the core's Verilog, or another name of the net is what is read")
+    found = left.search(text, text.index(max(live)[1]))
+    assert found
+    return found
+
+
+def places(itself: re.Pattern[str], part: str) -> set[int]:
+    """Which bits of a signal stand in a piece of text; all of them where it stands whole."""
+    out = set[int]()
+    for m in itself.finditer(part):
+        out |= set(range(int(m[2] or m[1]), int(m[1]) + 1)) if m[1] else set(range(1024))
+    return out
 
 
 def bits_of(text: str, left: str) -> int:

@@ -178,7 +178,7 @@ def test_a_core_that_cannot_be_built_is_refused_with_the_number_in_the_way():
 def test_without_verilator_one_line_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "verilator" else f"/usr/bin/{name}")
     with pytest.raises(CoreError, match=r"takes Verilator, and there is none \(apt-get install verilator\)"):
-        build.build(evolve(TINY, latency=7))
+        build.simulator()
 
 
 def test_the_command_writes_verilog_that_verilator_finds_no_fault_with(tmp_path, capsys):

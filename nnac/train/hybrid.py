@@ -29,7 +29,8 @@ from nnac.hybrid.scores import Hmm
 from nnac.lower import lower_plan
 from nnac.model.hybrid_torch import HybridConfig, HybridNetwork, cross_entropy
 from nnac.plan import Plan
-from nnac.speech.corpus import Split, load_split
+from nnac.speech.corpus import load_split
+from nnac.speech.features import Normalisation
 from nnac.train import loop
 from nnac.train.baseline import DEV_UTTERANCES, has_bfloat16
 from nnac.train.batches import grouped
@@ -61,17 +62,18 @@ def frame_errors(model: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], dev: 
     return 100.0 * wrong / max(1, total)
 
 
-def _examples(corpus: str, split: str, found: Alignments, path: str, first: int | None,
-              stack: int) -> tuple[Split, AlignedExamples]:
-    """AlignmentError, TrainingError: labels of another corpus, or of another number of frames."""
+def _examples(corpus: str, split: str, found: Alignments, path: str, first: int | None, stack: int,
+              normalisation: Normalisation | None = None) -> AlignedExamples:
+    """``normalisation``: None: the split's own.  AlignmentError, TrainingError: labels of another corpus, or of another
+    number of frames."""
     if found.stack != stack:
         raise TrainingError(f"{path}: a label is {found.stack} frames of 10 ms, a step of the network {stack}: align "
                             f"with --stack {stack}")
     whole = load_split(corpus, split)
     labels = found.of(whole, path)                   # of the whole split: so another corpus is seen
     part = whole if first is None else whole.first(first)
-    norm = load_split(corpus, "train").normalisation() if split != "train" else whole.normalisation()
-    return whole, AlignedExamples(part, norm, labels[:len(part)], checkpoint.digest_of(path))
+    return AlignedExamples(part, normalisation or whole.normalisation(), labels[:len(part)],
+                           checkpoint.digest_of(path))
 
 
 # ------------------------------------------------------------------------------------------------------ in real numbers
@@ -155,9 +157,9 @@ class FloatTask:
         start = acoustic.load(self.start) if self.start else None
         if start is not None and (start.hmm.inventory != found.inventory or start.model.config != config.model):
             raise TrainingError(f"{self.start} is of other states or sizes than {self.alignment}")
-        _, examples = _examples(self.corpus, "train", found, self.alignment, config.train_utterances,
-                                config.model.stack)
-        _, dev = _examples(self.corpus, "dev", found, self.alignment, DEV_UTTERANCES, config.model.stack)
+        stack = config.model.stack
+        examples = _examples(self.corpus, "train", found, self.alignment, config.train_utterances, stack)
+        dev = _examples(self.corpus, "dev", found, self.alignment, DEV_UTTERANCES, stack, examples.normalisation)
         return FloatLearner(config, start), examples, dev
 
     def finish(self, learner: FloatLearner, examples: AlignedExamples, report: dict[str, Any]) -> dict[str, Any]:
@@ -239,17 +241,15 @@ class PolicyTask:
         if network.hmm.inventory != found.inventory:
             raise TrainingError(f"{self.float_path} has other states than {self.alignment}: its outputs are not these "
                                 f"labels")
-        stack = network.model.config.stack
-        _, examples = _examples(self.corpus, "train", found, self.alignment, self.config.train_utterances, stack)
-        _, dev = _examples(self.corpus, "dev", found, self.alignment, DEV_UTTERANCES, stack)
-        examples = evolve(examples, normalisation=network.normalisation)
+        stack, norm = network.model.config.stack, network.normalisation
+        examples = _examples(self.corpus, "train", found, self.alignment, self.config.train_utterances, stack, norm)
+        dev = _examples(self.corpus, "dev", found, self.alignment, DEV_UTTERANCES, stack, norm)
         module = build_module(self.plan, network)
         some = evolve(examples, split=examples.split.first(self.config.calibration))
         batches = [some.batch(rows) for rows in grouped(some.frames, BATCH)]
         module.calibrate(((b.features, b.lengths) for b in batches), alike=True)
         per_epoch = max(1, int(examples.frames.sum()) // (self.config.batch_frames * self.config.shards))
-        return (HybridLearner(module, self.config.steps, per_epoch), examples,
-                evolve(dev, normalisation=network.normalisation))
+        return HybridLearner(module, self.config.steps, per_epoch), examples, dev
 
     def finish(self, learner: HybridLearner, examples: AlignedExamples, report: dict[str, Any]) -> dict[str, Any]:
         network = acoustic.load(self.float_path)

@@ -138,9 +138,9 @@ def live_words(codec: Codec, blocks: Blocks | None, words: NDArray[np.int8]) -> 
 # --------------------------------------------------------------------------------------------------------------- choose
 
 
-# share of the cycles within which prices leave it open which codec is faster; bursts weigh more in a small kernel, and
-# to try many encodings of it costs little
-RIVAL, RIVAL_SMALL, SMALL = 0.01, 0.5, 1 << 17
+# share of the cycles within which prices leave it open which codec is faster: bursts weigh more where streams are
+# short, in sparse kernels and most in small ones, and to try more encodings of those costs little
+RIVAL, RIVAL_SPARSE, RIVAL_SMALL, SMALL = 0.01, 0.05, 0.5, 1 << 17
 
 
 @frozen
@@ -195,11 +195,12 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
                      bits
     Candidates are priced from one histogram and the block bits; the best is encoded, and the next where that may change
     the order.  Cycles depend on more than what is priced here (bursts, the order of loads): where they are asked for,
-    all within `RIVAL` of the best (five at the most; more of a small kernel) are encoded, and are the choice's rivals.
+    all near the best (`RIVAL`; five at the most, more of a small kernel) are encoded, and are the choice's rivals.
     """
     matrix = check_matrix(matrix, lanes)
     small = matrix.size <= SMALL
-    margin = 0.999 if bytes_per_cycle is None else 1 - (RIVAL_SMALL if small else RIVAL)
+    rival = RIVAL_SMALL if small else RIVAL_SPARSE if 2 * np.count_nonzero(matrix) < matrix.size else RIVAL
+    margin = 0.999 if bytes_per_cycle is None else 1 - rival
     most = 4 if bytes_per_cycle is None or not small else 24
     can = set(allowed) if allowed is not None else {*PAYLOADS, BLOCK_BITMAP}
     wish = parse_name(forced) if forced else None

@@ -221,7 +221,7 @@ def test_numbers_cannot_grow_without_bound():
 
 def test_a_sweep_makes_one_named_plan_for_each_combination():
     body = "sweep bits over [8, 5, 4]\nsweep how over [\"fista\", \"ista\"]\ntraining { steps 9k steps }\n" \
-           "layers encoder.lstm[*].** { weights gq(bits); sparsity csp(50%, solver=how) }"
+           "layers encoder.lstm[*].** { weights gq(bits); sparsity csp(50%, measurements=random, solver=how) }"
     policy = nnac.loads(f'{HEAD}policy gq {{\n model rnnt(size="small")\n target edge\n{body}\n}}')
     assert list(policy.plans)[:3] == ["gq[bits=8, how=fista]", "gq[bits=8, how=ista]",
                                       "gq[bits=5, how=fista]"] and len(policy.plans) == 6

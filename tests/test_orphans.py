@@ -97,11 +97,13 @@ def test_the_ranks_of_a_training_that_is_killed_end_and_leave_its_file_free(text
                "Run(every=5))")
     said = json.dumps(config(100_000).to_json())
     process = subprocess.Popen([sys.executable, "-c", program, said, str(text / "text.txt"), str(out)])
-    assert until(lambda: Path(f"{out}.part").exists())
-    ranks = children_of(process.pid)
-    assert len(ranks) == 2
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        assert until(lambda: Path(f"{out}.part").exists(), 200)
+        ranks = children_of(process.pid)
+        assert len(ranks) == 2
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
     assert until(lambda: not any(map(running, ranks)), 10)
     assert Path(f"{out}.part").exists() and not out.exists()
     with processes.alone(str(out)):

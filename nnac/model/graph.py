@@ -235,10 +235,10 @@ def packaged(name: str) -> bool:
 
 
 def builders() -> dict[str, Callable[..., ModelGraph]]:
-    """All builders by name."""
+    """All builders by name, nnac's own first, whatever was imported first."""
     for module in _BUILDERS.values():
         importlib.import_module(module)
-    return dict(_REGISTERED)
+    return {name: _REGISTERED[name] for name in dict.fromkeys((*_BUILDERS, *_REGISTERED))}
 
 
 def build(name: str, **arguments: Any) -> ModelGraph:

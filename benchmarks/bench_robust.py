@@ -475,11 +475,13 @@ def odd_names(cache: dict, r: random.Random, folder: Path, small: Small) -> None
     them."""
     import socket
 
+    here = os.getcwd()
     if "made" not in cache:
         os.mkfifo(folder / "FIFO")
         cache["made"] = socket.socket(socket.AF_UNIX)
         os.chdir(folder)
         cache["made"].bind("SOCKET")
+        os.chdir(here)
         (folder / "FOLDER").mkdir()
         (folder / "LOOP").symlink_to("LOOP")
         (folder / "DANGLING").symlink_to("nothing")
@@ -488,7 +490,7 @@ def odd_names(cache: dict, r: random.Random, folder: Path, small: Small) -> None
     given = {"PROGRAM": small.program, "CHECKPOINT": small.checkpoint, "POLICY": small.policy, "NETWORK": small.network,
              "OUT": folder / "out"}
     words = [str(given.get(w, w)) if w != "{}" else r.choice(NAMES) for w in r.choice(COMMANDS)]
-    before, here = small.program.read_bytes(), os.getcwd()
+    before = small.program.read_bytes()
     os.chdir(folder)
     from nnac import files
 

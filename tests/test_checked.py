@@ -177,7 +177,7 @@ def test_a_number_that_is_none_is_named_wherever_it_is(small, tmp_path, value):
     from nnac import checkpoint
 
     file = checkpoint.load(small.checkpoint)
-    for name in [k for k, v in file.tensors.items() if v.dtype.kind == "f"][::5]:
+    for name in [k for k, v in file.tensors.items() if v.dtype.kind == "f" and v.size][::5]:
         tensors = dict(file.tensors)
         tensors[name] = tensors[name].copy()
         tensors[name].reshape(-1)[-1] = value
@@ -229,17 +229,20 @@ def test_a_result_file_of_absurd_values_is_one_line(tmp_path):
 def jobs(policy):
     """A task of every kind."""
     from nnac.policy import loads
-    from nnac.train import baseline, language
+    from nnac.train import baseline, hybrid, images, language
     from nnac.train.policy import PolicyConfig, PolicyTask
 
     plan = loads(policy.read_text()).plan
     return [baseline.FloatTask(baseline.TrainConfig(), "c", "o"),
             PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
             language.FloatTask(language.LmTraining(), "t", "o"),
-            language.PolicyTask(plan, language.LmPolicyConfig.of(plan, steps=3), "f", "t", "o")]
+            language.PolicyTask(plan, language.LmPolicyConfig.of(plan, steps=3), "f", "t", "o"),
+            images.PolicyTask(plan, images.ImagePolicyConfig.of(plan, steps=3), "i", "o"),
+            hybrid.FloatTask(hybrid.HybridTraining(), "c", "a", "o"),
+            hybrid.PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "a", "o")]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(7))
 def test_a_job_file_of_absurd_values_is_one_line(number, small, tmp_path):
     from nnac.train.loop import TASKS, job_of, read_job
     from nnac.train.pace import Run
@@ -271,7 +274,7 @@ def test_a_job_file_of_absurd_values_is_one_line(number, small, tmp_path):
         assert words in str(caught.value)
     job["kind"] = "wish"
     (tmp_path / "j").write_text(json.dumps(job))
-    with pytest.raises(UserError, match="'lm-policy' is expected, not 'wish'"):
+    with pytest.raises(UserError, match="'hybrid-policy' is expected, not 'wish'"):
         read_job(tmp_path / "j")
 
 

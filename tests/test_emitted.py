@@ -38,6 +38,8 @@ def test_what_the_machine_runs_is_what_has_a_file():
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", EMITTED)
 def test_an_emitted_operator_computes_what_it_means(kind, bits, target):
+    if bits > 8 and ops.operator(kind).narrow:
+        pytest.skip(f"{kind} takes int8")
     graph = bound(kind, bits, 3)
     program = compile_graph(graph, target)
     assert not program.host
@@ -45,7 +47,8 @@ def test_an_emitted_operator_computes_what_it_means(kind, bits, target):
     assert compared and different == 0
 
 
-@pytest.mark.parametrize("kind", [k for k in EMITTED if not model(k).by_path[k].kernels])
+@pytest.mark.parametrize("kind", [k for k in EMITTED if not model(k).by_path[k].kernels
+                                  and not ops.operator(k).remembers])
 def test_an_operator_without_weights_takes_the_vector_cycles_that_it_says(kind):
     graph = bound(kind, 8, 3)
     program = compile_graph(split(graph).graph, EDGE, Settings())

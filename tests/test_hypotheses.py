@@ -164,5 +164,5 @@ def test_a_budget_of_real_time_is_estimated_before_anything_is_compiled():
     plan = loads(head + "  decode { search beam(8) }\n}\n").plan
     cost = estimate(plan, plan.graph)
     program = compile_graph(random_graph(0, size="small"), EDGE, Settings(hypotheses=8, decode=plan.decode))
-    assert cost.rtf == pytest.approx(program.report["search"]["rtf"], rel=0.1)
+    assert cost.rtf == pytest.approx(program.report["search"]["rtf"], rel=0.12)
     assert cost.rtf > estimate(loads(head + "}\n").plan, plan.graph).rtf, "greedy asks for less"

@@ -37,7 +37,7 @@ def call(capsys, *args) -> tuple[int, str, str]:
 
 def test_lint_of_good_files_is_quiet_and_succeeds(capsys):
     assert call(capsys, "lint", *sorted(data_file("specs", "targets").glob("*.nnac")), SPEC)[:2] == (0,
-        "no problems in 5 files\n")
+        "no problems in 6 files\n")
 
 
 def test_lint_of_bad_files_shows_all_and_fails(capsys, bad):

@@ -126,6 +126,8 @@ def test_methods_survive_json_and_print_as_the_language(cls):
     required = {n: {"integer": 2, "number": 0.5, "fraction": 0.5, "moment": Moment(100),
                     "numbers": (-1.0, 0.0, 0.5)}[a.kind]
                 for n, (a, d) in cls.arguments().items() if d is attrs.NOTHING}
+    # one of two is needed: neither is by itself
+    required |= {n: v for n, v in (("pull", 0.3), ("spacings", 1.0)) if n in cls.arguments()}
     one = cls.make(**required)
     assert from_dict(one.as_dict()) == one and hash(one) == hash(from_dict(one.as_dict()))
     assert str(one).startswith(cls.keyword)

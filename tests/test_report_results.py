@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnac import host
 from nnac.report import experiments as ex
 from nnac.report import outcomes as oc
 from nnac.report import results, runs
@@ -332,7 +333,9 @@ def test_the_report_is_made_from_files_alone(tmp_path):
 def test_the_report_in_the_repository_is_of_its_result_files(name, folder, report, pictures):
     e = ex.load(f"specs/comparison/{name}.toml")
     found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])
-    assert results.markdown(e, found, pictures=pictures) + "\n" == Path(report).read_text()
+    marked = {r.name: r.shown for r in e.rows if r.host}
+    timed = host.markdown([t for t in host.load_all(Path(folder)) if t.row in marked], marked)
+    assert results.markdown(e, found, pictures=pictures, more=timed) + "\n" == Path(report).read_text()
 
 
 # ------------------------------------------------------------------------------------------------ searches

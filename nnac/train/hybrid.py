@@ -143,8 +143,7 @@ class FloatTask:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FloatTask:
-        return cls(HybridTraining.from_json(data["config"]),
-                   *(checked(str, data[k], k) for k in ("corpus", "alignment", "out", "start")))
+        return checked(cls, data, "task")
 
     def identity(self) -> dict[str, Any]:
         return {"config": self.config.to_json(), "alignment": checkpoint.digest_of(self.alignment)} | (
@@ -228,8 +227,7 @@ class PolicyTask:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PolicyTask:
-        return cls(Plan.from_json(data["plan"]), checked(PolicyConfig, data["config"], "config"),
-                   *(checked(str, data[k], k) for k in ("float_path", "corpus", "alignment", "out")))
+        return checked(cls, data, "task")
 
     def identity(self) -> dict[str, Any]:
         return {"config": settings(self.config), "plan": self.plan.digest,

@@ -131,8 +131,7 @@ class PolicyTask:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PolicyTask:
-        return cls(Plan.from_json(data["plan"]), checked(ImagePolicyConfig, data["config"], "config"),
-                   *(checked(str, data[k], k) for k in ("images", "out")))
+        return checked(cls, data, "task")
 
     def identity(self) -> dict[str, Any]:
         return {"config": settings(self.config), "plan": self.plan.digest,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -98,59 +99,50 @@ def _unsuited(args: argparse.Namespace, plan: Plan) -> str | None:
     return None
 
 
+def _written_or_trained(args: argparse.Namespace, plan: Plan, task: Any, train: Callable[..., Any], how: Run) -> int:
+    """A task becomes a job for torchrun, or is carried out by its family's ``train``."""
+    from nnac.commands._training import torchrun
+    from nnac.train.loop import write_job
+
+    if args.job:
+        write_job(task, how, args.job)
+        print(torchrun(args.job))
+        return 0
+    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
+    print(json.dumps(last) if args.json
+          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
+    return 0
+
+
 def _hybrid(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Run) -> int:
     """The same of a hybrid."""
-    from nnac.commands._training import misuse, torchrun
+    from nnac.commands._training import misuse
     from nnac.train.hybrid import policy_task, train
-    from nnac.train.loop import write_job
     from nnac.train.policy import PolicyConfig
 
     if args.distil is not None:
         return misuse(args, "--distil is a transducer's: a hybrid learns the states of its alignment")
     task = policy_task(plan, args.float_path, args.corpus, args.alignments, args.out, PolicyConfig.of(plan, **given))
-    if args.job:
-        write_job(task, how, args.job)
-        print(torchrun(args.job))
-        return 0
-    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
-    print(json.dumps(last) if args.json
-          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
-    return 0
+    return _written_or_trained(args, plan, task, train, how)
 
 
 def _images(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Run) -> int:
     """The same of a network of images."""
-    from nnac.commands._training import misuse, torchrun
+    from nnac.commands._training import misuse
     from nnac.train.images import ImagePolicyConfig, policy_task, train
-    from nnac.train.loop import write_job
 
     if args.distil is not None:
         return misuse(args, "--distil needs a recogniser's corpus, and this is a network of images")
     task = policy_task(plan, args.images, args.out, ImagePolicyConfig.of(plan, **given))
-    if args.job:
-        write_job(task, how, args.job)
-        print(torchrun(args.job))
-        return 0
-    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
-    print(json.dumps(last) if args.json
-          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
-    return 0
+    return _written_or_trained(args, plan, task, train, how)
 
 
 def _language(args: argparse.Namespace, plan: Plan, given: dict[str, Any], how: Run) -> int:
     """The same of a language model."""
-    from nnac.commands._training import misuse, torchrun
+    from nnac.commands._training import misuse
     from nnac.train.language import LmPolicyConfig, policy_task, train
-    from nnac.train.loop import write_job
 
     if args.distil is not None:
         return misuse(args, "--distil needs a recogniser's corpus, and this is a language model")
     task = policy_task(plan, args.float_path, args.text, args.out, LmPolicyConfig.of(plan, **given))
-    if args.job:
-        write_job(task, how, args.job)
-        print(torchrun(args.job))
-        return 0
-    last = train(task, f"training {plan.name}", args.processes, quiet=args.json, run=how)[-1]
-    print(json.dumps(last) if args.json
-          else f"{args.out}: {plan.name}, {last['step']} steps, {task.measure.format(last['dev'])}")
-    return 0
+    return _written_or_trained(args, plan, task, train, how)

@@ -21,6 +21,7 @@ import numpy as np
 from attrs import evolve, frozen
 from onnx import ModelProto, TensorProto
 
+from nnac import arith
 from nnac.decode.front_end import FrontEnd
 from nnac.ir import QGraph, Value
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
@@ -76,9 +77,7 @@ def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int =
     OnnxError: a layer has no form in ONNX, or the entry hears its sequence from the end as well: such a file would be
     of one length.
     """
-    if graph.bidirectional(entry):
-        raise OnnxError(f"the entry `{entry}` hears its sequence from the end as well: only what can be computed step "
-                        f"by step is exported")
+    check_forward(graph, entry)
     ports, step = Ports.of(graph, entry), trace(graph, entry, steps, inside="inside.")
     tape, taken, made = step.tape, [], []
     for value, symbol in step.inputs.items():
@@ -94,11 +93,19 @@ def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int =
             made += [_real(tape, arranged, graph.values[value], name), named(tape, arranged, f"{name}_integers")]
     made += [named(tape, symbol, name + AFTER) for name, symbol in step.after.items()]
     facts = metadata(graph, entry, front, steps) | {"arithmetic": "exact"}
-    return model(tape, f"{graph.name}.{entry}", taken, made, {k: _text(v) for k, v in facts.items()})
+    return model(tape, f"{graph.name}.{entry}", taken, made, texts(facts))
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def check_forward(graph: QGraph, entry: str) -> None:
+    """OnnxError unless the entry can be computed step by step."""
+    if graph.bidirectional(entry):
+        raise OnnxError(f"the entry `{entry}` hears its sequence from the end as well: only what can be computed step "
+                        f"by step is exported")
+
+
+def texts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as ONNX keeps it: texts as they are, all else as JSON."""
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
 
 
 def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int) -> dict[str, Any]:
@@ -157,12 +164,11 @@ def _quantised(tape: Tape, name: str, value: Value, front: FrontEnd | None) -> s
         n = front.normalisation
         name = tape.write("Div", [tape.write("Sub", [name, tape.constant(n.mean)]), tape.constant(n.deviation)])
     assert value.scale is not None
-    low, high = -(1 << (value.bits - 1)), (1 << (value.bits - 1)) - 1
     double = tape.write("Cast", [name], to=TensorProto.DOUBLE)
     steps = tape.write("Div", [double, tape.constant(np.array(value.scale, np.float64))])
     whole = tape.write("Floor", [tape.write("Add", [steps, tape.constant(np.array(0.5))])])
     moved = tape.write("Add", [whole, tape.constant(np.array(float(value.zero_point)))])
-    ends = [tape.constant(np.array(float(e))) for e in (low, high)]
+    ends = [tape.constant(np.array(float(e))) for e in arith.limits(value.bits)]
     return tape.write("Cast", [tape.write("Clip", [moved, *ends])], to=INT32)
 
 

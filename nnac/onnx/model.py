@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from nnac import arith
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph, Value
-from nnac.onnx.symbol import ANY, INT32, INT64, OPSET, Kernel, NotTraceable, Symbol, Tape, known
+from nnac.onnx.symbol import ANY, INT32, OPSET, Kernel, NotTraceable, Symbol, Tape, known
 from nnac.ops import operator
 
 PRODUCER = "nnac"
@@ -113,7 +113,3 @@ def needed(tape: Tape, outputs: list[str]) -> tuple[list[NodeProto], list[Tensor
             nodes.append(node)
             wanted.update(node.input)
     return nodes[::-1], [i for i in tape.initializers if i.name in wanted]
-
-
-__all__ = ["AFTER", "INT64", "OnnxError", "Step", "TensorProto", "constants", "info", "integers", "model", "named",
-           "trace"]

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from nnac import arith
 from nnac.decode.front_end import FrontEnd
 from nnac.ir import Value
-from nnac.onnx.files import Ports, _text, metadata
+from nnac.onnx.files import Ports, check_forward, metadata, texts
 from nnac.onnx.model import AFTER, INDEX_BITS, OnnxError
 from nnac.train.module import GraphModule
 from nnac.train.ops import Layer
@@ -72,8 +73,7 @@ def _fake(x: Tensor, value: Value) -> Tensor:
     """Rounded as integers of the value's format would round it."""
     if value.bits > 8 or value.scale is None:
         return x
-    low, high = -(1 << (value.bits - 1)), (1 << (value.bits - 1)) - 1
-    return torch.fake_quantize_per_tensor_affine(x, value.scale, value.zero_point, low, high)
+    return torch.fake_quantize_per_tensor_affine(x, value.scale, value.zero_point, *arith.limits(value.bits))
 
 
 def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, steps: int = 1) -> ModelProto:
@@ -81,9 +81,7 @@ def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, st
     module = compressed(module)
     step = RealStep(module, entry, front).eval()
     graph, ports = step.graph, step.ports
-    if graph.bidirectional(entry):
-        raise OnnxError(f"the entry `{entry}` hears its sequence from the end as well: only what can be computed step "
-                        f"by step is exported")
+    check_forward(graph, entry)
     given = [_example(graph.values[v], ports, steps * graph.rate(entry, v)) for v in graph.inputs[entry]]
     widths = {s.name: s.width for n in graph.entry(entry) for s in n.states}
     given += [torch.zeros(1, widths[s]) for s in step.states]
@@ -102,7 +100,7 @@ def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, st
     model = onnx.load_from_string(out.getvalue())
     _store_codes(model, dict(_rows(module, step)))
     facts = metadata(graph, entry, front, steps) | {"arithmetic": "real numbers, QuantizeLinear and DequantizeLinear"}
-    helper.set_model_props(model, {k: _text(v) for k, v in facts.items()})
+    helper.set_model_props(model, texts(facts))
     return model
 
 

@@ -24,8 +24,7 @@ from nnac import arith
 
 OPSET = 18
 INT32, INT64, UINT8, UINT64 = TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT64
-_TYPES: dict[int, Any] = {INT32: np.int32, INT64: np.int64, UINT8: np.uint8, UINT64: np.uint64,
-                          TensorProto.INT8: np.int8, TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64}
+_TYPES: dict[int, Any] = {INT32: np.int32, INT64: np.int64, UINT8: np.uint8, UINT64: np.uint64}
 _MOST = (1 << 63) - 1
 _MOST_SHIFT = 62               # of `arith.round_shift`
 _EXACT_WEIGHT = 64             # of uint8 x int8, see above

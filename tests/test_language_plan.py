@@ -8,9 +8,11 @@ import sys
 
 import jsonschema
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 
 import nnac
+import nnac.ops
 from nnac.diagnostics import DiagnosticError
 from nnac.plan import Plan, PlanError, load_plan, schema_text
 from tests.language_policies import policies
@@ -53,6 +55,17 @@ def test_round_trip_through_json_is_the_same_plan():
     for site in plan:
         for name in site.settings:
             assert again.origin(site.path, name) == plan.origin(site.path, name)
+
+
+def test_an_operator_that_nnac_learns_later_makes_no_other_plan(monkeypatch):
+    """Results of trainings are told apart by digests: a sweep would have done all of them again."""
+    plan = nnac.loads(RICH).plan
+    today, more = plan.digest, (*nnac.ops.shipped(), "convolution")
+    fewer = evolve(plan, target=evolve(plan.target, operators=plan.target.operators[1:]))
+    assert fewer.digest != today
+    monkeypatch.setattr(nnac.ops, "shipped", lambda: more)
+    later = evolve(plan, target=evolve(plan.target, operators=more))
+    assert later.digest == today and later.to_json() != plan.to_json()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -194,18 +194,19 @@ def require(condition: bool, node: Node, rule: str) -> None:
 
 
 @cache
-def _files() -> tuple[str, ...]:
+def shipped() -> tuple[str, ...]:
+    """The names of the operators that come with nnac, without importing any."""
     return tuple(sorted(f.stem for f in Path(__file__).parent.glob("*.py") if not f.stem.startswith("_")))
 
 
 def kinds() -> tuple[str, ...]:
     """The names of all operators, without importing any."""
-    return tuple(dict.fromkeys((*_files(), *_OPERATORS)))
+    return tuple(dict.fromkeys((*shipped(), *_OPERATORS)))
 
 
 def find(kind: str) -> Operator | None:
     """The operator of that name, importing its file only; None if there is none."""
-    if kind not in _OPERATORS and kind in _files():
+    if kind not in _OPERATORS and kind in shipped():
         importlib.import_module(f"{__name__}.{kind}")
     return _OPERATORS.get(kind)
 
@@ -226,7 +227,7 @@ def declare_emitted(kind: str) -> None:
 
 
 @cache
-def _emission_files() -> frozenset[str]:
+def _emissionshipped() -> frozenset[str]:
     folder = Path(__file__).parent.parent / "schedule" / "ops"
     return frozenset(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_"))
 
@@ -234,7 +235,7 @@ def _emission_files() -> frozenset[str]:
 def emitted(kind: str) -> bool:
     """Whether the machine runs the operator: its instructions are in ``nnac/schedule/ops/<kind>.py``.  Imports
     nothing."""
-    return kind in _EMITTED or kind in _emission_files()
+    return kind in _EMITTED or kind in _emissionshipped()
 
 
 def may_have_zero_point(value: str, made_by: str | None, readers: Callable[[str], Iterable[tuple[str, str]]]) -> bool:

@@ -318,6 +318,38 @@ def test_native_functions_are_those_of_the_arithmetic(seed):
     assert torch.equal(native.gather(at, table, 2 * at), table[torch.as_tensor(x) + 32768] * (2 * at))
 
 
+@pytest.mark.parametrize("sizes", [dict(chunk=4, left=8), dict(chunk=3, left=6, width=36, heads=3, feed=20)], ids=str)
+def test_a_conformer_is_trained_alike_natively_and_in_pytorch(sizes, monkeypatch):
+    """The same integers; gradients that are the same bits on every instruction set, and near those of PyTorch."""
+    def trained(kind: str) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        monkeypatch.setenv("NNAC_NATIVE", kind)
+        torch.manual_seed(0)
+        model = build("conformer", size="tiny", blocks=1, positions=24, kernel=5, **sizes)
+        module = module_of("conformer")(lower(model, lambda path: Precision(activations=16 if path.endswith(".sum")
+                                                                            else 8)))
+        for name, p in module.named_parameters():          # norms and biases that are neither ones nor zeros
+            torch.nn.init.normal_(p, 1.0 if name.endswith("norm.weight") else 0.0, 0.3) if p.ndim == 1 else None
+        torch.nn.init.normal_(module.layer("encoder.block[0].attention.scores").position, 0, 0.5)
+        x = torch.randn(module.graph.values["features"].rate * 4 - 3, 3, 8)
+        module.calibrate([(0.5 * x, torch.full((3,), len(x)), torch.randint(1, 12, (3, 3)))])
+        seen: list[torch.Tensor] = []
+        with module.watching(lambda name, v: seen.append(v.detach().clone())):
+            frames, _ = module.encode(x, torch.full((3,), len(x)))
+        (frames * torch.randn(frames.shape)).sum().backward()
+        return seen, {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+    expected, slopes = trained("0")
+    assert len({float(v.abs().max()) for v in expected}) > 5 and any((v.abs() == 127).sum() > 3 for v in expected)
+    bits = set()
+    for kind in native.kinds():
+        made, own = trained(kind)
+        assert all(map(torch.equal, made, expected)) and own.keys() == slopes.keys()
+        for name, g in slopes.items():
+            assert torch.allclose(own[name], g, 1e-3, 1e-4 * float(g.abs().max())), name
+        bits.add(b"".join(g.numpy().tobytes() for g in own.values()))
+    assert len(bits) == 1
+
+
 def test_half_of_the_second_value_is_in_the_multiplier():
     c = bind.add((0.1, 0.2), 0.1, 0.5)
     assert arith.scale_of(c["multiplier"], c["shift"]).tolist() == pytest.approx([1.0, 1.0])

@@ -70,15 +70,25 @@ class RingOperator(Operator):
         x  [T, B, width], T a multiple of ``chunk``      returns  [T / chunk, B, slots * chunk, width], oldest first;
         [T / chunk, B, 1], at most ``slots``
         """
-        count, ring, names = state[f"{path}.count"], state[f"{path}.{self.ring}"], (f"{path}.count",
-                                                                                   f"{path}.{self.ring}")
-        made, known, after, rows = windows(x, count, ring, slots, chunk)
-        state[names[0]], state[names[1]] = after, rows
-        return made, known
+        every, known = self.history(path, x, state, slots, chunk)
+        return unfolded(every, slots * chunk, chunk, x.shape[0] // chunk), known
+
+    def history(self, path: str, x: Array, state: State, slots: int, chunk: int) -> tuple[Array, Array]:
+        """As `windows`, end to end: [(slots - 1) * chunk + T, B, width], of which each step sees ``slots * chunk``
+        rows, a chunk later than the step before it."""
+        names = f"{path}.count", f"{path}.{self.ring}"
+        every, known, state[names[0]], state[names[1]] = history(x, state[names[0]], state[names[1]], slots, chunk)
+        return every, known
 
 
 def windows(x: Array, count: Array, ring: Array, slots: int, chunk: int) -> tuple[Array, Array, Array, Array]:
     """(`RingOperator.windows`, the count and the ring afterwards); count [B, 1], ring [B, slots * chunk * width]."""
+    every, known, after, rows = history(x, count, ring, slots, chunk)
+    return unfolded(every, slots * chunk, chunk, x.shape[0] // chunk), known, after, rows
+
+
+def history(x: Array, count: Array, ring: Array, slots: int, chunk: int) -> tuple[Array, Array, Array, Array]:
+    """(`RingOperator.history`, the count and the ring afterwards); count [B, 1], ring [B, slots * chunk * width]."""
     from nnac import arith
 
     (frames, batch, width), rows = x.shape, slots * chunk
@@ -88,19 +98,20 @@ def windows(x: Array, count: Array, ring: Array, slots: int, chunk: int) -> tupl
     order = arith.ring_order(ages, whole, slots, chunk)
     held = taken(ring.reshape(batch, rows, width), order)
     every = joined([held.swapaxes(0, 1), x], 0)                        # oldest first: the oldest chunk is overwritten
-    made = unfolded(every[chunk:], rows, chunk, steps)
     known = (whole[None] + counting(whole, steps)[:, None, None] + 1).clip(0, slots)
     after = arith.ring_counted(whole, steps, slots)
     last = every[len(every) - rows:].swapaxes(0, 1)
     places = arith.ring_order(ages, after, slots, chunk).argsort(-1)             # where the oldest lies, and so on
     new = taken(last, places).reshape(batch, rows * width)
-    return made, known, after.to(count.dtype) if hasattr(count, "new_empty") else after, new
+    return every[chunk:], known, after.to(count.dtype) if hasattr(count, "new_empty") else after, new
 
 
 def taken(rows: Array, order: Array) -> Array:
     """[B, R, width] with the rows in this order, int64 [B, R]."""
     if hasattr(rows, "new_empty"):
-        return rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
+        batch, count, width = rows.shape
+        at = order + count * counting(order, batch)[:, None]           # whole rows: a gather would take numbers
+        return rows.reshape(batch * count, width).index_select(0, at.flatten()).view(batch, -1, width)
     import numpy as np
 
     return np.take_along_axis(rows, order[..., None], 1)

@@ -22,7 +22,7 @@ from attrs import frozen
 from torch import Tensor
 
 from nnac import arith
-from nnac.train import native
+from nnac.train import native, native_layers
 from nnac.train.format import Format
 
 EXACT_FLOAT32 = 1 << 24  # every integer up to here, and every partial sum of a product that stays below, is a float32
@@ -219,6 +219,12 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, codes, acc_scale, inside = ctx.saved_tensors
+        if native.usable(g, x, codes):
+            flat = x.flatten(0, -2)
+            scaled, total = native_layers.scaled(g, inside, 1.0 / ctx.scale, acc_scale)
+            gx = (scaled @ codes).view_as(x) if ctx.needs_input_grad[0] else None
+            slope = scaled.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
+            return gx, slope, total if ctx.biased else None, None, None, None, None, None
         g = (masked(g, inside) * (1.0 / ctx.scale)).flatten(0, -2)               # d loss / d real pre-activation
         flat = x.flatten(0, -2)
         gx = (g @ (codes * acc_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
@@ -265,6 +271,8 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         inside, inside_a, inside_b = ctx.saved_tensors
+        if inside is None and inside_a is not None and inside_b is not None and native.usable(g):
+            return *native_layers.passed(g, inside_a, inside_b, ctx.slopes), None, None
         g = masked(g, inside)
         return (*(masked(g.sum_to_size(shape), mask) * slope
                   for shape, slope, mask in zip(ctx.shapes, ctx.slopes, (inside_a, inside_b), strict=True)), None, None)
@@ -297,7 +305,7 @@ def multiply(a: Tensor, b: Tensor, scales: tuple[float, float], rescale: Rescale
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Table | native.Lookup) -> Tensor:
+    def forward(ctx: Any, x: Tensor, table: Table | native.Lookup | native_layers.Gate) -> Tensor:
         ctx.save_for_backward(x)
         ctx.table = table
         return table.forward(x)
@@ -360,8 +368,8 @@ def table(
     return Table(y.float().to(device), slope.float().to(device))
 
 
-def lookup(x: Tensor, by: Table | native.Lookup) -> Tensor:
-    """A table and requantisation, of x integers of 16 bits."""
+def lookup(x: Tensor, by: Table | native.Lookup | native_layers.Gate) -> Tensor:
+    """A table and requantisation, of x integers of 16 bits; or a gate."""
     return _Lookup.apply(x, by)
 
 
@@ -394,6 +402,9 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, gain, bias, inside = ctx.saved_tensors
+        if native.usable(x, g, gain):
+            found = native_layers.layer_norm_backward(x, g, inside, 1.0 / ctx.scale, gain, ctx.epsilon)
+            return *found, None, None, None
         g = masked(g, inside) * (1.0 / ctx.scale)
         shape = (x.shape[-1],)
         _, mean, deviation = torch.native_layer_norm(x, shape, gain, bias, ctx.epsilon)

@@ -1,5 +1,5 @@
-/* The time loop of an LSTM in integers, the elementwise half of its backward step, integer products, requantisation and
-   tables.
+/* The time loop of an LSTM in integers, the elementwise half of its backward step, integer products, requantisation,
+   tables and norms; native_layers.c adds what a Conformer has besides.
 
    The same integers as nnac/arith.py and nnac/ops/lstm.py, bit for bit: tests compare them.  Everything but the
    products is spelled once, in the vectors of GCC and clang, as wide as the processor's: int64 products and arithmetic
@@ -90,6 +90,12 @@ INLINE Longs longs_at(const int64_t *p) {
 INLINE Ints ints(int32_t x) { return x - (Ints){0}; }
 INLINE Longs longs(int64_t x) { return x - (Longs){0}; }
 INLINE Floats floats(float x) { return x - (Floats){0}; }
+/* 0, 1, 2 and so on. */
+INLINE Ints count_of_lanes(void) {
+    Ints v;
+    for (int k = 0; k < LANES; k++) v[k] = k;
+    return v;
+}
 INLINE Ints shorts(const int16_t *p, int n) { return __builtin_convertvector(shorts_at(p, n), Ints); }
 INLINE void store_shorts_of(int16_t *p, Ints v, int n) { store_shorts(p, __builtin_convertvector(v, Shorts), n); }
 INLINE void store_bytes_of(int8_t *p, Ints v, int n) { store_bytes(p, __builtin_convertvector(v, Bytes), n); }
@@ -548,30 +554,105 @@ INLINE int64_t reciprocal_root(int64_t u, const int64_t *table, int64_t *exponen
     return (r * correction) >> 16;
 }
 
-/* Layer norm of each of ``count`` vectors of ``width`` floats that hold integers, to floats that hold the integers.
-   inside [count, width] is 1 where nothing was cut.  Returns how many were cut. */
+/* What makes layer norm of one vector x of integers: its sum, and the sum of the squares of width x - sum. */
+INLINE void moments(const float *x, int64_t width, int64_t *sum, int64_t *squares) {
+    Longs total = {0}, square = {0};
+    for (int64_t j = 0; j < width; j += LANES) {
+        Wide v = widened(__builtin_convertvector(floats_at(x + j, width - j >= LANES ? LANES : (int)(width - j)), Ints));
+        total += v.low + v.high;
+    }
+    *sum = *squares = 0;
+    for (int k = 0; k < LANES / 2; k++) *sum += total[k];
+    for (int64_t j = 0; j < width; j += LANES) {
+        int n = width - j >= LANES ? LANES : (int)(width - j);
+        Ints v = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)*sum;
+        Wide d = widened(n == LANES ? v : v & (count_of_lanes() < n));
+        square += d.low * d.low + d.high * d.high;
+    }
+    for (int k = 0; k < LANES / 2; k++) *squares += square[k];
+}
+
+/* The root of moments' squares that n = (width x - sum) q >> s wants: q and s. */
+INLINE int64_t normaliser(int64_t squares, int64_t root_width, const int64_t *table, int64_t *s) {
+    int64_t exponent, r = reciprocal_root(squares, table, &exponent);
+    *s = 25 + (exponent >> 1);
+    return shifted(r * root_width, 16);
+}
+
+INLINE Longs normed(Longs d, int64_t q, int64_t s, const int64_t *gain, const int64_t *bias, Longs multiplier,
+                    Longs shift, int64_t zero_point) {
+    Longs n = limited64((d * q + ((int64_t)1 << s >> 1)) >> s, -32768, 32767);
+    return round_shift(times(n * longs_at(gain) + longs_at(bias), multiplier), shift) + zero_point;
+}
+
+/* Layer norm of each of ``count`` vectors of ``width`` floats that hold 16-bit integers, to floats that hold the
+   integers.  gain, bias: as many as are a multiple of LANES, zeros at the end.  inside [count, width] is 1 where
+   nothing was cut.  Returns how many were cut. */
 int64_t nnac_layer_norm(int64_t count, int64_t width, const float *x, const int64_t *gain, const int64_t *bias,
                         int64_t epsilon, int64_t root_width, const int64_t *table, int64_t multiplier, int64_t shift,
                         int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
     int64_t cut = 0;
+    Ints cuts = {0};
+    Longs m = longs(multiplier), by = longs(shift);
     for (int64_t i = 0; i < count; i++, x += width, out += width, inside += width) {
-        int64_t sum = 0, squares = epsilon, exponent;
-        for (int64_t j = 0; j < width; j++) sum += (int32_t)x[j];
-        for (int64_t j = 0; j < width; j++) {
-            int64_t d = width * (int32_t)x[j] - sum;
-            squares += d * d;
-        }
-        int64_t q = shifted(reciprocal_root(squares, table, &exponent) * root_width, 16), s = 25 + (exponent >> 1);
-        int64_t half = (int64_t)1 << s >> 1, tail = (int64_t)1 << shift >> 1;
-        for (int64_t j = 0; j < width; j++) {
-            int64_t d = width * (int32_t)x[j] - sum, n = cut_to((d * q + half) >> s, -32768, 32767);
-            int64_t y = (((n * gain[j] + bias[j]) * multiplier + tail) >> shift) + zero_point, kept = cut_to(y, low, high);
-            out[j] = (float)(int32_t)kept;
-            inside[j] = y == kept;
-            cut += y != kept;
+        int64_t sum, squares, s;
+        moments(x, width, &sum, &squares);
+        int64_t q = normaliser(squares + epsilon, root_width, table, &s);
+        for (int64_t j = 0; j < width; j += LANES) {
+            int n = width - j >= LANES ? LANES : (int)(width - j);
+            Wide d = widened(__builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)sum);
+            Wide y = {normed(d.low, q, s, gain + j, bias + j, m, by, zero_point),
+                      normed(d.high, q, s, gain + j + LANES / 2, bias + j + LANES / 2, m, by, zero_point)};
+            Wide kept = {limited64(y.low, low, high), limited64(y.high, low, high)};
+            Ints same = narrowed((Wide){y.low == kept.low, y.high == kept.high});
+            cuts += n == LANES ? same + 1 : (same + 1) & (count_of_lanes() < n);
+            store_floats(out + j, __builtin_convertvector(narrowed(kept), Floats), n);
+            store_flags(inside + j, same, n);
         }
     }
+    for (int k = 0; k < LANES; k++) cut += cuts[k];
     return cut;
+}
+
+/* The sum of 16 numbers a lane, in one order on every processor. */
+INLINE float total_of(const Floats *lanes) {
+    float all[TILE];
+    memcpy(all, lanes, sizeof all);
+    for (int w = TILE / 2; w; w /= 2)
+        for (int k = 0; k < w; k++) all[k] += all[k + w];
+    return all[0];
+}
+
+/* Gradients of the real layer norm of the integers x [count, width]: g where nothing was cut (``inside``, or null),
+   times ``inverse``.  epsilon: of the variance.  out [count, width]; to_gain and to_bias [width] are added to. */
+void nnac_layer_norm_backward(int64_t count, int64_t width, const float *x, const float *g, const uint8_t *inside,
+                              float inverse, const float *gain, double epsilon, float *out, float *to_gain,
+                              float *to_bias) {
+    for (int64_t i = 0; i < count; i++, x += width, g += width, out += width) {
+        int64_t sum, squares;
+        moments(x, width, &sum, &squares);
+        double w = (double)width, root = 1.0 / __builtin_sqrt((double)squares / (w * w * w) + epsilon);
+        float deviation = (float)root, unit = (float)(root / w);
+        Floats plain[TILE / LANES] = {{0}}, weighed[TILE / LANES] = {{0}};
+        for (int64_t j = 0; j < width; j += LANES) {
+            int n = width - j >= LANES ? LANES : (int)(width - j), part = (int)(j / LANES % (TILE / LANES));
+            Ints d = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)sum;
+            Floats hat = __builtin_convertvector(d, Floats) * unit, by = floats_at(g + j, n) * inverse;
+            if (inside) by = where(__builtin_convertvector(bytes_at(inside + i * width + j, n), Ints) != 0, by);
+            store_floats(to_gain + j, floats_at(to_gain + j, n) + by * hat, n);
+            store_floats(to_bias + j, floats_at(to_bias + j, n) + by, n);
+            Floats own = by * floats_at(gain + j, n);
+            plain[part] += own, weighed[part] += own * hat;
+            store_floats(out + j, own, n);
+        }
+        float mean = total_of(plain) / (float)width, slope = total_of(weighed) / (float)width;
+        for (int64_t j = 0; j < width; j += LANES) {
+            int n = width - j >= LANES ? LANES : (int)(width - j);
+            Ints d = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)sum;
+            Floats hat = __builtin_convertvector(d, Floats) * unit;
+            store_floats(out + j, (floats_at(out + j, n) - mean - hat * slope) * deviation, n);
+        }
+    }
 }
 
 /* Softmax of each of ``count`` vectors of ``width`` floats that hold integers; table [513] of exp(-x), roots [385]. */
@@ -605,18 +686,37 @@ void nnac_gather(int64_t count, const float *x, const float *g, const float *tab
         for (int64_t i = 0; i < count; i++) out[i] = table[(int32_t)x[i] + 32768];
 }
 
-/* sat(requantise(a) + requantise(b)) of floats that hold integers.  inside: bit 0 where a, bit 1 where b passes. */
-int64_t nnac_add(int64_t count, const float *a, const float *b, int64_t ma, int64_t sa, int64_t mb, int64_t sb,
-                 int64_t low, int64_t high, float *out, uint8_t *pass_a, uint8_t *pass_b) {
-    int64_t cut = 0, half_a = (int64_t)1 << sa >> 1, half_b = (int64_t)1 << sb >> 1;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t x = ((int32_t)a[i] * ma + half_a) >> sa, y = ((int32_t)b[i] * mb + half_b) >> sb;
-        int64_t kept_x = cut_to(x, low, high), kept_y = cut_to(y, low, high), z = kept_x + kept_y;
-        int64_t kept = cut_to(z, low, high);
-        out[i] = (float)(int32_t)kept;
-        pass_a[i] = (x == kept_x) & (z == kept);
-        pass_b[i] = (y == kept_y) & (z == kept);
-        cut += !pass_a[i] | !pass_b[i];
+INLINE Ints some_sums(const float *a, const float *b, const int64_t *m, const int64_t *s, int64_t low, int64_t high,
+                      float *out, uint8_t *pass_a, uint8_t *pass_b, const int n) {
+    Wide v[2], kept[2];
+    const float *from[2] = {a, b};
+    for (int k = 0; k < 2; k++) {
+        Wide x = widened(__builtin_convertvector(floats_at(from[k], n), Ints));
+        v[k] = (Wide){round_shift(times(x.low, longs(m[k])), longs(s[k])),
+                      round_shift(times(x.high, longs(m[k])), longs(s[k]))};
+        kept[k] = (Wide){limited64(v[k].low, low, high), limited64(v[k].high, low, high)};
     }
+    Ints z = narrowed(kept[0]) + narrowed(kept[1]), sum = limited(z, (int32_t)low, (int32_t)high), whole = z == sum;
+    Ints passes[2];
+    for (int k = 0; k < 2; k++)
+        passes[k] = whole & narrowed((Wide){v[k].low == kept[k].low, v[k].high == kept[k].high});
+    store_floats(out, __builtin_convertvector(sum, Floats), n);
+    store_flags(pass_a, passes[0], n);
+    store_flags(pass_b, passes[1], n);
+    return (passes[0] & passes[1]) + 1;
+}
+
+/* sat(requantise(a) + requantise(b)) of floats that hold integers; multipliers m, shifts s.  pass_a, pass_b: where
+   their gradients pass.  Returns how often one does not. */
+int64_t nnac_add(int64_t count, const float *a, const float *b, const int64_t *m, const int64_t *s, int64_t low,
+                 int64_t high, float *out, uint8_t *pass_a, uint8_t *pass_b) {
+    Ints cuts = {0};
+    int64_t cut = 0, i = 0;
+#define SUMS(n) some_sums(a + i, b + i, m, s, low, high, out + i, pass_a + i, pass_b + i, n)
+    for (; i + LANES <= count; i += LANES) cuts += SUMS(LANES);
+    if (i < count) cuts += SUMS((int)(count - i));
+    for (int k = 0; k < LANES; k++) cut += cuts[k];
     return cut;
 }
+
+#include "native_layers.c"

@@ -1,7 +1,8 @@
 """The native library: `native.c`, compiled at first use for the processor that is found, where there is a C compiler;
 else nothing.
 
-Here: the library itself, int8 products, requantisation and tables; the LSTM's time loop is in `native_lstm`.  All
+Here: the library itself, int8 products, requantisation and tables; the LSTM's time loop is in `native_lstm`, what a
+Conformer has besides in `native_layers`.  All
 give the same integers as their PyTorch spelling (tests compare them bit for bit), in a third of the time.
 
 One source, compiled in one of the ways of `KINDS`; all give the same bits.  The environment variable NNAC_NATIVE
@@ -38,6 +39,7 @@ KINDS = {                                       # best first: how each is compil
 }
 _NEEDS = {"vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}, "avx2": {"avx2"}, "plain": set[str]()}
 _SOURCE = Path(__file__).with_name("native.c")
+_PARTS = (_SOURCE, Path(__file__).with_name("native_layers.c"))                # the second is included by the first
 _FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _X86 = ("x86_64", "AMD64")
 
@@ -96,7 +98,8 @@ def _compiled(kind: str) -> Path | None:
     if compiler is None:
         return None
     flags = (*_FLAGS, *KINDS[kind])
-    key = "\0".join([_SOURCE.read_text("utf-8"), compiler, *flags, *sorted(_features()), platform.machine()])
+    key = "\0".join([*(part.read_text("utf-8") for part in _PARTS), compiler, *flags, *sorted(_features()),
+                     platform.machine()])
     folder = _cache_directory()
     target = folder / f"native-{kind}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.so"
     if target.exists() and target.stat().st_uid == os.getuid():
@@ -214,7 +217,9 @@ def layer_norm(x: Tensor, c: Mapping[str, Tensor], zero_point: int, bits: int) -
     out, inside = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.bool)
     width = x.shape[-1]
     i, p = ctypes.c_int64, ctypes.c_void_p
-    gain, bias, table = (c[k].contiguous() for k in ("gain", "bias", "rsqrt"))
+    spare = -width % 16                                    # vectors of constants are whole
+    gain, bias = (torch.nn.functional.pad(c[k], (0, spare)) if spare else c[k].contiguous() for k in ("gain", "bias"))
+    table = c["rsqrt"].contiguous()
     low, high = arith.limits(bits)
     n = loaded().nnac_layer_norm(
         i(x.numel() // width), i(width), p(x.data_ptr()), p(gain.data_ptr()), p(bias.data_ptr()),
@@ -256,9 +261,8 @@ def add(a: Tensor, b: Tensor, multipliers: Sequence[int], shifts: Sequence[int],
     out, pass_a, pass_b = torch.empty_like(a), *(torch.empty(a.shape, dtype=torch.bool) for _ in range(2))
     i, p = ctypes.c_int64, ctypes.c_void_p
     low, high = arith.limits(bits)
-    n = loaded().nnac_add(i(a.numel()), p(a.data_ptr()), p(b.data_ptr()), i(multipliers[0]), i(shifts[0]),
-                          i(multipliers[1]), i(shifts[1]), i(low), i(high), p(out.data_ptr()), p(pass_a.data_ptr()),
-                          p(pass_b.data_ptr()))
+    n = loaded().nnac_add(i(a.numel()), p(a.data_ptr()), p(b.data_ptr()), (i * 2)(*multipliers), (i * 2)(*shifts),
+                          i(low), i(high), p(out.data_ptr()), p(pass_a.data_ptr()), p(pass_b.data_ptr()))
     return (out, pass_a, pass_b) if n else (out, None, None)
 
 

@@ -92,6 +92,7 @@ class Layer(nn.Module):
         # of its inputs and its output: they are asked, never kept
         self.formats_of: tuple[tuple[Formatted, ...], Formatted] | None = None
         self._kept: tuple[Any, Constants] | None = None
+        self._of_formats: tuple[Any, Constants] | None = None
 
     def compressed_weights(self) -> Iterator[Slot]:
         """The weights that schedules act on, for `nnac.train.schedule.Compression`."""
@@ -130,6 +131,13 @@ class Layer(nn.Module):
             self._kept = key, self.constants(ins, out)
         return self._kept[1]
 
+    def constants_of_formats(self, ins: list[Format], out: Format, device: torch.device) -> Constants:
+        """`constants` of a layer without parameters: kept until a format changes, or the device."""
+        key = (ins, out, device)
+        if self._of_formats is None or self._of_formats[0] != key:
+            self._of_formats = key, self.constants(ins, out)
+        return self._of_formats[1]
+
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
@@ -155,7 +163,7 @@ class Layer(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_kept": None, "_of_formats": None}
 
     def extra_repr(self) -> str:
         shape = f"{'+'.join(map(str, self.widths))} -> {self.width}"

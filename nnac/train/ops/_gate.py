@@ -10,9 +10,11 @@ from torch import Tensor
 
 from nnac import arith, bind
 from nnac.train import integers as exact
+from nnac.train import native
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
+from nnac.train.native_layers import Gate
 from nnac.train.ops import Constants, Layer, State
 
 
@@ -31,6 +33,14 @@ class GateLayer(Layer):
 
     def ready(self, c: dict[str, np.ndarray], x: Format, out: Format) -> dict[str, object]:
         """What its integers are computed with, on the layer's device."""
+        if self.device.type == "cpu" and native.library() is not None:
+            gate = Gate(native.words(torch.as_tensor(c["table"])), int(c["multiplier"]), int(c["shift"]),
+                        out.zero_point, out.bits, self.width, x.scale / out.scale, x.scale)
+            return dict(gate=gate)
+        return self.ready_in_torch(c, x, out)
+
+    def ready_in_torch(self, c: dict[str, np.ndarray], x: Format, out: Format) -> dict[str, object]:
+        """The same without the native library."""
         full = torch.as_tensor(arith.Table("", c["table"], "complement").full().astype(np.int32)).to(self.device)
         rescale = Rescale.of(c["multiplier"], c["shift"], 0, 1 << (x.bits - 1 + arith.UNIT_FRACTION), out.zero_point,
                              out.bits, self.device)
@@ -40,12 +50,13 @@ class GateLayer(Layer):
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
         self.device = xs[0].device
-        key = (ins, out, self.device)                  # no parameters: only formats can change it
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, self.constants(ins, out)
-        a, b = self.parts(xs[0])
-        y = _Gate.apply(a, b, self._kept[1].ready, ins[0].scale / out.scale)
+        ready = self.constants_of_formats(ins, out, self.device).ready
+        y = exact.lookup(xs[0], ready["gate"]) if "gate" in ready else self.in_torch(xs[0], ready, ins[0], out)
         return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
+
+    def in_torch(self, x: Tensor, ready: dict[str, Any], form: Format, out: Format) -> Tensor:
+        """The integers without the native library."""
+        return _Gate.apply(*self.parts(x), ready, form.scale / out.scale)
 
 
 class _Gate(torch.autograd.Function):

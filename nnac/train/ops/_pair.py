@@ -24,7 +24,7 @@ class Pair(Layer):
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
         self.device = xs[0].device
-        y = self.combined(xs, (ins[0].scale, ins[1].scale), self.kept_constants(ins, out), out)
+        y = self.combined(xs, (ins[0].scale, ins[1].scale), self.constants_of_formats(ins, out, self.device), out)
         return learned(
             y,
             out,

@@ -20,3 +20,9 @@ class RingLayer(Layer):
         a = record(self.node.attributes, RingAttributes)
         made, known = cast(RingOperator, operator(self.node.op)).windows(self.node.path, x, state, a.slots, a.chunk)
         return made, known
+
+    def history(self, x: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """See `nnac.ops._ring.RingOperator.history`."""
+        a = record(self.node.attributes, RingAttributes)
+        made, known = cast(RingOperator, operator(self.node.op)).history(self.node.path, x, state, a.slots, a.chunk)
+        return made, known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from nnac import bind
 from nnac.attributes import record
 from nnac.ir import Node, QGraph
 from nnac.ops.depthwise import DepthwiseAttributes
+from nnac.train import native, native_layers
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
@@ -62,20 +64,24 @@ class Depthwise(RingLayer):
     ) -> Tensor:
         c = self.kept_constants(ins, out)
         past = self.past(xs[0], state)
-        # integers below 2^24 all the way: float32 holds every sum
-        acc = convolved(past, c.codes["weight"])
-        y, inside = c.ready["rescale"](acc.detach())
-        real = acc * (c.ready["acc_scale"] / out.scale)
-        if self.bias is not None:
-            real = real + self.bias / out.scale
-        return learned(Put.apply(real, y, inside), out, real.detach)
+        factor = c.ready["acc_scale"] / out.scale
+
+        def real() -> Tensor:
+            # integers below 2^24 all the way: float32 holds every sum
+            y = convolved(past, c.codes["weight"]) * factor
+            return y if self.bias is None else y + self.bias / out.scale
+
+        if native.usable(past):
+            y = _Depthwise.apply(past, c.codes["weight"], self.bias, factor, 1.0 / out.scale, c.ready["rescale"])
+            return learned(y, out, real)
+        y, inside = c.ready["rescale"](convolved(past.detach(), c.codes["weight"].detach()))
+        smooth = real()
+        return learned(Put.apply(smooth, y, inside), out, smooth.detach)
 
     def past(self, x: Tensor, state: State) -> Tensor:
         """[taps - 1 + T, B, width]: what every result is made of, the oldest first."""
-        windows, _ = self.windows(x, state)
-        rows = windows.shape[2]
-        first = rows - record(self.node.attributes, DepthwiseAttributes).chunk - self.taps + 1
-        return torch.cat([windows[0, :, first: first + self.taps - 1].transpose(0, 1), x])
+        every, _ = self.history(x, state)
+        return every[len(every) - len(x) - self.taps + 1:]
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
         y = convolved(self.past(xs[0], state), self.weight)
@@ -86,3 +92,24 @@ def convolved(past: Tensor, weight: Tensor) -> Tensor:
     """[taps - 1 + T, B, channels], [channels, taps] -> [T, B, channels]."""
     y = nn.functional.conv1d(past.permute(1, 2, 0), weight[:, None], groups=weight.shape[0])
     return y.permute(2, 0, 1)
+
+
+class _Depthwise(torch.autograd.Function):
+    """`Depthwise.integers` by the native library: past [taps - 1 + T, B, channels], codes [channels, taps]."""
+
+    @staticmethod
+    def forward(ctx: Any, past: Tensor, codes: Tensor, bias: Tensor | None, factor: Tensor, inverse: float,
+                rescale: Rescale) -> Tensor:
+        weight = codes.t().contiguous()
+        y, inside = native_layers.depthwise(past, weight, rescale.bias, rescale.multiplier, rescale.shift,
+                                            rescale.zero_point, rescale.bits)
+        ctx.save_for_backward(past, weight, factor, inside)
+        ctx.inverse, ctx.biased = inverse, bias is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        past, weight, factor, inside = ctx.saved_tensors
+        scaled, total = native_layers.scaled(g, inside, 1.0, factor)
+        to_past, to_weight = native_layers.depthwise_backward(past, weight, scaled.view_as(g))
+        return to_past, to_weight.t(), total * ctx.inverse if ctx.biased else None, None, None, None

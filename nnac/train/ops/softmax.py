@@ -35,10 +35,7 @@ class Softmax(Layer):
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
         self.device = xs[0].device
-        key = (ins, out, self.device)                  # no parameters: only formats can change it
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, self.constants(ins, out)
-        c, x = self._kept[1].ready, xs[0].detach()
+        c, x = self.constants_of_formats(ins, out, self.device).ready, xs[0].detach()
         with torch.no_grad():
             groups = x.unflatten(-1, (self.groups, -1))
             y = native.softmax(groups, c, out.zero_point, out.bits) if native.usable(x) else arith.softmax(

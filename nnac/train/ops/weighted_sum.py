@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nnac import bind
 from nnac.attributes import record
 from nnac.ops.weighted_sum import WeightedSumAttributes
+from nnac.train import native, native_layers
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
@@ -31,11 +34,18 @@ class WeightedSum(RingLayer):
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
         self.device = xs[0].device
-        c = self.kept_constants(ins, out).ready
+        rescale = self.constants_of_formats(ins, out, self.device).ready["rescale"]
+        ratio = ins[0].scale * ins[1].scale / out.scale
+        if native.usable(*xs):
+            a, before = record(self.node.attributes, WeightedSumAttributes), dict(state)
+            values, _ = self.history(xs[1], state)
+            shape = native_layers.Attention(a.heads, a.head, a.chunk, a.slots * a.chunk)
+            y = _WeightedSum.apply(xs[0], values, rescale, shape, ratio)
+            return learned(y, out, lambda: self.reals(xs, before, lengths) * ratio)
         p, v = self.parts(xs, state)
         acc = p @ v
-        y, inside = c["rescale"](acc.detach())
-        real = acc * (ins[0].scale * ins[1].scale / out.scale)
+        y, inside = rescale(acc.detach())
+        real = acc * ratio
         return self.joined(learned(Put.apply(real, y, inside), out, real.detach))
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
@@ -53,3 +63,21 @@ class WeightedSum(RingLayer):
     def joined(self, y: Tensor) -> Tensor:
         """[steps, B, heads, chunk, head] -> [T, B, heads * head]."""
         return y.permute(0, 3, 1, 2, 4).reshape(-1, y.shape[1], self.width)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """`WeightedSum.integers` by the native library."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, values: Tensor, rescale: Rescale, shape: native_layers.Attention,
+                ratio: float) -> Tensor:
+        y, inside = shape.weighted_sum(p, values, int(rescale.multiplier), int(rescale.shift), rescale.bits)
+        ctx.save_for_backward(p, values, inside)
+        ctx.shape, ctx.ratio = shape, ratio
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        p, values, inside = ctx.saved_tensors
+        scaled, _ = native_layers.scaled(g, inside, ctx.ratio)
+        return *ctx.shape.weighted_sum_backward(p, values, scaled.view_as(g)), None, None, None

@@ -1,0 +1,306 @@
+/* What a Conformer is made of besides products and its norms: gates, depthwise convolution over a ring, scores and
+   weighted sums of attention, and how their gradients come back.  Part of native.c, which includes it.
+
+   Values are floats that hold integers; every sum of their products stays below 2^24, so float32 adds them exactly in
+   any order.  Gradients are added lane by lane in one order, so they are the same bits on every processor.
+*/
+
+/* ----------------------------------------------------------------------------------------------------------- gates */
+
+/* a f(b), requantised but not yet cut; and f(b) in Q0.15. */
+INLINE Wide gated(const float *a, const float *b, const int32_t *table, int64_t multiplier, int64_t shift,
+                  int64_t zero_point, Ints *weight, const int n) {
+    *weight = look(table, __builtin_convertvector(floats_at(b, n), Ints), 0);
+    Wide y = widened(__builtin_convertvector(floats_at(a, n), Ints) * *weight);         /* at most 2^30 */
+    Longs m = longs(multiplier), s = longs(shift);
+    return (Wide){round_shift(times(y.low, m), s) + zero_point, round_shift(times(y.high, m), s) + zero_point};
+}
+
+/* Rows of ``width`` outputs a f(b): a and b begin their rows ``pitch`` apart. */
+void nnac_gate(int64_t count, int64_t width, int64_t pitch, const float *a, const float *b, const int32_t *table,
+               int64_t multiplier, int64_t shift, int64_t zero_point, int64_t low, int64_t high, float *out) {
+    for (int64_t i = 0; i < count; i++, a += pitch, b += pitch, out += width)
+        for (int64_t j = 0; j < width; j += LANES) {
+            Ints weight;
+#define GATE(n)                                                                                                        \
+    store_floats(out + j,                                                                                              \
+                 __builtin_convertvector(                                                                              \
+                     narrow(gated(a + j, b + j, table, multiplier, shift, zero_point, &weight, n), low, high),         \
+                     Floats),                                                                                          \
+                 n)
+            if (width - j >= LANES) GATE(LANES);
+            else GATE((int)(width - j));
+        }
+}
+
+INLINE void some_gate_slopes(const float *a, const float *b, const float *g, const int32_t *table, int64_t multiplier,
+                             int64_t shift, int64_t zero_point, int64_t low, int64_t high, float slope, float unit,
+                             float *to, float *other, const int n) {
+    Ints weight;
+    Wide y = gated(a, b, table, multiplier, shift, zero_point, &weight, n);
+    Ints uncut = narrowed((Wide){y.low == limited64(y.low, low, high), y.high == limited64(y.high, low, high)});
+    Floats f = real(weight), by_a = where(uncut, floats_at(g, n)) * f * slope;
+    Floats by_b = by_a * (1.0f - f) * floats_at(a, n) * unit;
+    if (other) store_floats(to, by_a, n), store_floats(other, by_b, n);
+    else store_floats(to, by_a + by_b, n);
+}
+
+/* Gradients g of nnac_gate's outputs, to rows of ``pitch``: those of a and of b side by side, or where both are one
+   value (``pitch`` is ``width``) their sum.  slope  a's scale over the output's      unit  b's scale */
+void nnac_gate_backward(int64_t count, int64_t width, int64_t pitch, const float *a, const float *b, const float *g,
+                        const int32_t *table, int64_t multiplier, int64_t shift, int64_t zero_point, int64_t low,
+                        int64_t high, float slope, float unit, float *out) {
+    for (int64_t i = 0; i < count; i++, a += pitch, b += pitch, g += width, out += pitch)
+        for (int64_t j = 0; j < width; j += LANES) {
+#define GATE_SLOPES(n)                                                                                                 \
+    some_gate_slopes(a + j, b + j, g + j, table, multiplier, shift, zero_point, low, high, slope, unit, out + j,       \
+                     pitch == width ? 0 : out + width + j, n)
+            if (width - j >= LANES) GATE_SLOPES(LANES);
+            else GATE_SLOPES((int)(width - j));
+        }
+}
+
+/* ---------------------------------------------------------------------------------------------- gradients of products */
+
+INLINE void some_scaled(int64_t count, int64_t cols, const float *g, const uint8_t *inside, float inverse,
+                        const float *factor, float *out, float *total, const int n) {
+    Floats sum = {0}, by = factor ? floats_at(factor, n) : floats(1.0f);
+    for (int64_t i = 0; i < count; i++) {
+        Floats d = floats_at(g + i * cols, n) * inverse;
+        if (inside) d = where(__builtin_convertvector(bytes_at(inside + i * cols, n), Ints) != 0, d);
+        sum += d;
+        store_floats(out + i * cols, d * by, n);
+    }
+    store_floats(total, sum, n);
+}
+
+/* g [count, cols] where nothing was cut (``inside``, or null), times ``inverse``: summed into ``total`` [cols], and
+   times ``factor`` [cols] (null: 1) into ``out``. */
+void nnac_scaled(int64_t count, int64_t cols, const float *g, const uint8_t *inside, float inverse, const float *factor,
+                 float *out, float *total) {
+    int64_t j = 0;
+#define SCALED(n)                                                                                                      \
+    some_scaled(count, cols, g + j, inside ? inside + j : 0, inverse, factor ? factor + j : 0, out + j, total + j, n)
+    for (; j + LANES <= cols; j += LANES) SCALED(LANES);
+    if (j < cols) SCALED((int)(cols - j));
+}
+
+INLINE void some_passed(const float *g, const uint8_t *pass_a, const uint8_t *pass_b, float slope_a, float slope_b,
+                        float *out_a, float *out_b, const int n) {
+    Floats d = floats_at(g, n);
+    store_floats(out_a, where(__builtin_convertvector(bytes_at(pass_a, n), Ints) != 0, d * slope_a), n);
+    store_floats(out_b, where(__builtin_convertvector(bytes_at(pass_b, n), Ints) != 0, d * slope_b), n);
+}
+
+/* Gradients g of sums, to both terms: where they pass, times their slopes. */
+void nnac_passed(int64_t count, const float *g, const uint8_t *pass_a, const uint8_t *pass_b, float slope_a,
+                 float slope_b, float *out_a, float *out_b) {
+    int64_t i = 0;
+#define PASSED(n) some_passed(g + i, pass_a + i, pass_b + i, slope_a, slope_b, out_a + i, out_b + i, n)
+    for (; i + LANES <= count; i += LANES) PASSED(LANES);
+    if (i < count) PASSED((int)(count - i));
+}
+
+/* ------------------------------------------------------------------------------------------------------ convolution */
+
+INLINE int64_t some_channels(int64_t count, int64_t step, int64_t channels, int64_t taps, const float *past,
+                             const float *w, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
+                             int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside, const int n) {
+    int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES], cut = 0;
+    for (int k = 0; k < LANES; k++) s[k] = 1;
+    memcpy(b, bias, (size_t)n * 8), memcpy(m, multiplier, (size_t)n * 8), memcpy(s, shift, (size_t)n * 8);
+    Ints cuts = {0};
+    for (int64_t i = 0; i < count; i++) {
+        Floats sum = {0};
+        for (int64_t k = 0; k < taps; k++)
+            sum += floats_at(w + k * channels, n) * floats_at(past + i * channels + k * step, n);
+        Wide v = requantised(__builtin_convertvector(sum, Ints), b, m, s);
+        v = (Wide){v.low + zero_point, v.high + zero_point};
+        Wide y = {limited64(v.low, low, high), limited64(v.high, low, high)};
+        Ints same = narrowed((Wide){v.low == y.low, v.high == y.high});
+        cuts += same + 1;
+        store_floats(out + i * channels, __builtin_convertvector(narrowed(y), Floats), n);
+        store_flags(inside + i * channels, same, n);
+    }
+    for (int k = 0; k < n; k++) cut += cuts[k];
+    return cut;
+}
+
+/* Depthwise convolution of past [taps - 1 + frames, batch, channels] with w [taps, channels], requantised, into out and
+   inside (1 where nothing was cut) [frames, batch, channels].  Returns how many were cut. */
+int64_t nnac_depthwise(int64_t frames, int64_t batch, int64_t channels, int64_t taps, const float *past, const float *w,
+                       const int64_t *bias, const int64_t *multiplier, const int64_t *shift, int64_t zero_point,
+                       int64_t low, int64_t high, float *out, uint8_t *inside) {
+    int64_t cut = 0, c = 0;
+#define CHANNELS(n)                                                                                                    \
+    some_channels(frames *batch, batch *channels, channels, taps, past + c, w + c, bias + c, multiplier + c, shift + c, \
+                  zero_point, low, high, out + c, inside + c, n)
+    for (; c + LANES <= channels; c += LANES) cut += CHANNELS(LANES);
+    if (c < channels) cut += CHANNELS((int)(channels - c));
+    return cut;
+}
+
+INLINE void some_taps(int64_t count, int64_t step, int64_t channels, int64_t taps, const float *past, const float *w,
+                      const float *g, float *to_past, float *to_w, const int n) {
+    for (int64_t i = 0; i < count; i++) {
+        Floats d = floats_at(g + i * channels, n);
+        for (int64_t k = 0; k < taps; k++) {
+            int64_t at = i * channels + k * step;
+            store_floats(to_past + at, floats_at(to_past + at, n) + d * floats_at(w + k * channels, n), n);
+            store_floats(to_w + k * channels, floats_at(to_w + k * channels, n) + d * floats_at(past + at, n), n);
+        }
+    }
+}
+
+/* Gradients g [frames, batch, channels] of the sums of nnac_depthwise, added to those of past and w. */
+void nnac_depthwise_backward(int64_t frames, int64_t batch, int64_t channels, int64_t taps, const float *past,
+                             const float *w, const float *g, float *to_past, float *to_w) {
+    int64_t c = 0;
+#define TAPS(n)                                                                                                        \
+    some_taps(frames *batch, batch *channels, channels, taps, past + c, w + c, g + c, to_past + c, to_w + c, n)
+    for (; c + LANES <= channels; c += LANES) TAPS(LANES);
+    if (c < channels) TAPS((int)(channels - c));
+}
+
+/* -------------------------------------------------------------------------------------------------------- attention */
+
+/* Attention of chunks: each step's queries hear the ``rows`` rows that end with their own chunk. */
+typedef struct {
+    int64_t steps, batch, heads, head, chunk, rows;
+} Attention;
+
+INLINE int64_t padded(int64_t n) { return (n + TILE - 1) / TILE * TILE; }
+
+/* Floats of scratch that the functions below need. */
+int64_t nnac_attention_scratch(const Attention *a) { return (a->head + 3) * padded(a->rows); }
+
+/* rows [n, pitch] of which ``head`` columns are turned into to [head, padded(n)], with zeros at the end. */
+INLINE void turn(const float *rows, int64_t n, int64_t pitch, int64_t head, float *to) {
+    int64_t next = padded(n);
+    for (int64_t d = 0; d < head; d++) {
+        for (int64_t j = 0; j < n; j++) to[d * next + j] = rows[j * pitch + d];
+        for (int64_t j = n; j < next; j++) to[d * next + j] = 0.0f;
+    }
+}
+
+/* sums [padded(n)] = x [head] times turned rows [head, padded(n)]. */
+INLINE void inner(const float *x, const float *turned, int64_t n, int64_t head, float *sums) {
+    int64_t next = padded(n);
+    for (int64_t j = 0; j < next; j += TILE) {
+        Floats sum[TILE / LANES];
+        for (int k = 0; k < TILE / LANES; k++) sum[k] = floats(0.0f);
+        for (int64_t d = 0; d < head; d++)
+            for (int k = 0; k < TILE / LANES; k++)
+                sum[k] += x[d] * floats_at(turned + d * next + j + k * LANES, LANES);
+        for (int k = 0; k < TILE / LANES; k++) store_floats(sums + j + k * LANES, sum[k], LANES);
+    }
+}
+
+/* to [n] += by * x [n] */
+INLINE void more(float *to, float by, const float *x, int64_t n) {
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) store_floats(to + j, floats_at(to + j, LANES) + by * floats_at(x + j, LANES), LANES);
+    for (; j < n; j++) to[j] += by * x[j];
+}
+
+/* What one head of one step of one utterance works on. */
+#define EACH_HEAD                                                                                                      \
+    int64_t width = a->heads * a->head, every = a->heads * a->rows, stride = a->batch * width;                            \
+    for (int64_t t = 0; t < a->steps; t++)                                                                             \
+        for (int64_t b = 0; b < a->batch; b++)                                                                         \
+            for (int64_t h = 0; h < a->heads; h++)
+#define RING(x) ((x) + (t * a->chunk * a->batch + b) * width + h * a->head)  /* the oldest row that is heard */
+#define FRAME(c) ((t * a->chunk + (c)) * a->batch + b)
+
+/* Scores of queries q [steps * chunk, batch, width] and keys k [rows + (steps - 1) * chunk, batch, width] into y and
+   inside [steps * chunk, batch, heads * rows].  bias [heads, chunk, rows]; first [steps, batch]: the oldest row that
+   was ever written; ``absent`` for those before it. */
+void nnac_scores(const Attention *a, const float *q, const float *k, const int32_t *bias, const int64_t *first,
+                 int64_t multiplier, int64_t shift, int64_t low, int64_t high, float absent, float *scratch, float *y,
+                 uint8_t *inside) {
+    float *sums = scratch + a->head * padded(a->rows);
+    Longs m = longs(multiplier), s = longs(shift);
+    EACH_HEAD {
+        int64_t there = first[t * a->batch + b];
+        turn(RING(k), a->rows, stride, a->head, scratch);
+        for (int64_t c = 0; c < a->chunk; c++) {
+            int64_t to = FRAME(c) * every + h * a->rows;
+            inner(q + FRAME(c) * width + h * a->head, scratch, a->rows, a->head, sums);
+            for (int64_t j = 0; j < a->rows; j += LANES) {
+                int n = a->rows - j >= LANES ? LANES : (int)(a->rows - j);
+                Wide v = widened(__builtin_convertvector(floats_at(sums + j, LANES), Ints) +
+                                 ints_at(bias + (h * a->chunk + c) * a->rows + j, n));
+                v = (Wide){round_shift(times(v.low, m), s), round_shift(times(v.high, m), s)};
+                Wide kept = {limited64(v.low, low, high), limited64(v.high, low, high)};
+                store_floats(y + to + j, __builtin_convertvector(narrowed(kept), Floats), n);
+                store_flags(inside + to + j, narrowed((Wide){v.low == kept.low, v.high == kept.high}), n);
+            }
+            for (int64_t j = 0; j < there; j++) y[to + j] = absent, inside[to + j] = 0;
+        }
+    }
+}
+
+/* Gradients g of nnac_scores' outputs: of q (set), added to those of k and, for the sums, of bias [heads, chunk, rows].
+   unit  of a product over that of an output */
+void nnac_scores_backward(const Attention *a, const float *q, const float *k, const float *g, const uint8_t *inside,
+                          float unit, float *to_q, float *to_k, float *to_bias) {
+    EACH_HEAD {
+        for (int64_t c = 0; c < a->chunk; c++) {
+            int64_t from = FRAME(c) * every + h * a->rows;
+            const float *query = q + FRAME(c) * width + h * a->head;
+            float *by_query = to_q + FRAME(c) * width + h * a->head, *by_bias = to_bias + (h * a->chunk + c) * a->rows;
+            memset(by_query, 0, (size_t)a->head * 4);
+            for (int64_t j = 0; j < a->rows; j++) {
+                if (!inside[from + j]) continue;
+                float d = g[from + j] * unit;
+                by_bias[j] += g[from + j];
+                more(by_query, d, RING(k) + j * stride, a->head);
+                more(RING(to_k) + j * stride, d, query, a->head);
+            }
+        }
+    }
+}
+
+/* Sums of values v [rows + (steps - 1) * chunk, batch, width] weighed by p [steps * chunk, batch, heads * rows],
+   requantised, into y and inside [steps * chunk, batch, width].  Returns how many were cut. */
+int64_t nnac_weighted_sum(const Attention *a, const float *p, const float *v, int64_t multiplier, int64_t shift,
+                          int64_t low, int64_t high, float *y, uint8_t *inside) {
+    Longs m = longs(multiplier), s = longs(shift);
+    int64_t cut = 0;
+    EACH_HEAD {
+        for (int64_t c = 0; c < a->chunk; c++) {
+            const float *weights = p + FRAME(c) * every + h * a->rows;
+            int64_t to = FRAME(c) * width + h * a->head;
+            for (int64_t d = 0; d < a->head; d += LANES) {
+                int n = a->head - d >= LANES ? LANES : (int)(a->head - d);
+                Floats sum = {0};
+                for (int64_t j = 0; j < a->rows; j++) sum += weights[j] * floats_at(RING(v) + j * stride + d, n);
+                Wide x = widened(__builtin_convertvector(sum, Ints));
+                x = (Wide){round_shift(times(x.low, m), s), round_shift(times(x.high, m), s)};
+                Wide kept = {limited64(x.low, low, high), limited64(x.high, low, high)};
+                Ints same = narrowed((Wide){x.low == kept.low, x.high == kept.high});
+                for (int k = 0; k < n; k++) cut += same[k] + 1;
+                store_floats(y + to + d, __builtin_convertvector(narrowed(kept), Floats), n);
+                store_flags(inside + to + d, same, n);
+            }
+        }
+    }
+    return cut;
+}
+
+/* Gradients g of the sums of nnac_weighted_sum: of p (set), and added to those of v. */
+void nnac_weighted_sum_backward(const Attention *a, const float *p, const float *v, const float *g, float *scratch,
+                                float *to_p, float *to_v) {
+    float *sums = scratch + a->head * padded(a->rows);
+    EACH_HEAD {
+        turn(RING(v), a->rows, stride, a->head, scratch);
+        for (int64_t c = 0; c < a->chunk; c++) {
+            const float *d = g + FRAME(c) * width + h * a->head;
+            int64_t at = FRAME(c) * every + h * a->rows;
+            inner(d, scratch, a->rows, a->head, sums);
+            memcpy(to_p + at, sums, (size_t)a->rows * 4);
+            for (int64_t j = 0; j < a->rows; j++)
+                if (p[at + j] != 0.0f) more(RING(to_v) + j * stride, p[at + j], d, a->head);
+        }
+    }
+}

@@ -82,9 +82,9 @@ class Stage:
         return listen(front_end_of(self.program("int8")), listed, Scenario().hangover_s)
 
     def listened(self, name: str) -> Latencies:
-        module = compiler.trained(self.runs / f"{name}.nnc")
-        return measure(self.program(name), self.heard, Scenario(), Greedy(), batch=128, quiet=True, keep=True,
-                       trained=module)
+        program = self.program(name)                       # made first, with the module beside it
+        return measure(program, self.heard, Scenario(), Greedy(), batch=128, quiet=True, keep=True,
+                       trained=compiler.trained(self.runs / f"{name}.nnc"))
 
     @cached_property
     def spoken(self) -> Latencies:

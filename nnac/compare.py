@@ -66,7 +66,8 @@ class Divergence:
 @define
 class Comparison:
     """What was compared.  ``by_value``: name -> (integers compared, integers that differ); ``largest``: name ->
-    greatest difference."""
+    greatest difference; ``rounds``: what the search asked the second for (`nnac.decode.search.ROUNDS`), batch by
+    batch."""
 
     compared: int = 0
     different: int = 0
@@ -78,6 +79,7 @@ class Comparison:
     steps: Counter = field(factory=Counter)
     expected_nbest: list[list[Hypothesis]] = field(factory=list)
     nbest: list[list[Hypothesis]] = field(factory=list)
+    rounds: list[NDArray] = field(factory=list)
 
     @property
     def different_transcripts(self) -> int:
@@ -115,6 +117,7 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
             out.expected_nbest[i], out.nbest[i] = a, b
             out.expected_texts[i], out.texts[i] = front.text(a[0].tokens), front.text(b[0].tokens)
         out.steps.update(dict(encoder=int(pace.steps(lengths).sum())) | search.steps(got.found.rounds))
+        out.rounds.append(got.found.rounds)
         # what follows a row's end is computed by both, heard by neither
         if backwards:
             ends = {n: lengths // pace.features * v.rate for n, v in one.values.items()}

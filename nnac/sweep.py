@@ -10,12 +10,12 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
 
 from nnac import checkpoint, compiler
 from nnac.compare import Comparison, compare
@@ -24,6 +24,7 @@ from nnac.decode.front_end import FrontEnd, hypotheses
 from nnac.decode.recogniser import load_recogniser
 from nnac.decode.search import Search
 from nnac.decode.search.graph import GraphSearch
+from nnac.decode.search.greedy import Greedy
 from nnac.emulator.executor import Emulator
 from nnac.executors import Subject
 from nnac.fused import Fused, float_ears, sizes, trained_ears
@@ -49,9 +50,26 @@ def _matrices(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.ndim == 2)
 
 
+@frozen(eq=False)
+class Way:
+    """A search in place of the usual one.
+
+    of      front end -> the search         shown  its options, as `nnac run` takes them
+    beam    hypotheses that programs are compiled for; None: what their policies say
+    asked   the options again, files by what is in them: what tells one way from another
+    """
+
+    of: Callable[[FrontEnd], Search]
+    shown: str
+    beam: int | None
+    asked: list[list[Any]]
+
+
 @frozen
 class Transducers:
-    """How RNN-Ts are trained and heard: greedily."""
+    """How RNN-Ts are trained and heard: greedily, or another ``way``."""
+
+    way: Way | None = field(default=None, kw_only=True)
 
     def train(self, plan: Plan, start: Path, corpus: Path, out: Path, config: training.PolicyConfig,
               processes: int | None, quiet: bool, run: Run) -> None:
@@ -62,14 +80,13 @@ class Transducers:
         r = load_recogniser(start)
         return r.model.eval(), FrontEnd(r.features, r.normalisation, r.tokens)
 
-    def search(self, front: FrontEnd) -> Search | None:
-        """What two executors are compared with; None: greedy."""
-        return None
+    def search(self, front: FrontEnd) -> Search:
+        return Greedy() if self.way is None else self.way.of(front)
 
     def hear(self, model: Any, front: FrontEnd, split: Split, measured: bool) -> tuple[WordErrors, list[float]]:
         """(word errors, the loss of each utterance; [] where it is not ``measured``, or there is none without an
         alignment)."""
-        errors, _ = evaluate(model, split, front.normalisation, front.tokens)
+        errors, _ = evaluate(model, split, front.normalisation, front.tokens, self.search(front))
         return errors, losses(model, split, front.normalisation, front.tokens) if measured else []
 
 
@@ -91,6 +108,8 @@ class Hybrids(Transducers):
         return a.model, a.front
 
     def search(self, front: FrontEnd) -> Search:
+        if self.way is not None:
+            return self.way.of(front)
         assert front.hmm is not None
         found = graph.load(self.graph)
         found.check(front.hmm.inventory, str(self.graph))
@@ -105,6 +124,10 @@ class Hybrids(Transducers):
         return word_errors(split.texts, [front.text(nbest[0].tokens) for nbest in found]), []
 
 
+def _noted(way: Way | None) -> dict[str, str]:
+    return {} if way is None else {"search": way.shown}
+
+
 @frozen
 class Recognise:
     """Runs of rows on a speech corpus: ``Recognise(corpus, floats)(experiments, row, seed, folder)``.
@@ -113,6 +136,7 @@ class Recognise:
     utterances  of each split, for the word errors; None: all      steps  of training, instead of the rows' own
     checked     WAV files on which every integer is compared with the emulator
     hybrids     how hybrids are trained and heard, where a float network is one
+    ways        a front end, and what carries it -> how its runs are heard, where that is another than the usual way
     """
 
     corpus: Path
@@ -123,14 +147,16 @@ class Recognise:
     processes: int | None = 1
     quiet: bool = True
     hybrids: Hybrids | None = None
+    ways: Callable[[FrontEnd, str], Way | None] | None = None
 
     def _family(self, row: Row, start: Path) -> Transducers:
         """Who trains and hears what starts from this float network.  RunError: a hybrid without its files."""
+        family: Transducers | None = self.hybrids
         if checkpoint.load(start).metadata.get("kind") != acoustic.KIND:
-            return Transducers()
-        if self.hybrids is None:
+            family = Transducers()
+        if family is None:
             raise RunError(f"row `{row.name}` is of a hybrid: give --alignments FILE and --graph FILE")
-        return self.hybrids
+        return family if self.ways is None else evolve(family, way=self.ways(family.network(start)[1], str(start)))
 
     def __call__(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> Outcome:
         begun = time.monotonic()
@@ -151,7 +177,8 @@ class Recognise:
         trained = compiler.trained(module_path)
         languages = self._languages(experiments, row, seed, folder)
         begun -= sum(journal.seconds(folder / f"{name}.nnc") for name in languages)
-        program = compiler.program(trained, languages)
+        way = family.way
+        program = compiler.program(trained, languages, None if way is None else way.beam)
         program.save(program_path)
         # the bytes of the file, not what made them
         program = Program.load(program_path)
@@ -173,8 +200,8 @@ class Recognise:
             compared.different + sum(s.different for s in searched), config.steps, identity.start, plan.target.name,
             round(time.monotonic() - begun, 1), searched, beside,
             {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()},
-             "learning_rate": config.learning_rate,
-             "first_difference": str(compared.first) if compared.first else None})
+             "learning_rate": config.learning_rate, "different_nbest": compared.different_nbest,
+             "first_difference": str(compared.first) if compared.first else None} | _noted(way))
 
     def identity(self, experiments: Experiments, row: Row) -> Identity | None:
         """What this would run for ``row`` now; None when its float network was not given."""
@@ -191,6 +218,8 @@ class Recognise:
             beside = self._language_plan(experiments, row)
             whole = [digest, beside.digest if beside else "", sorted(asdict(experiments.search).items())]
             digest = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+        if (way := self._family(row, self.floats[row.float]).way) is not None:
+            digest = hashlib.sha256(json.dumps([digest, way.asked]).encode()).hexdigest()
         start = starts[0] if len(starts) == 1 else hashlib.sha256(" ".join(starts).encode()).hexdigest()
         return Identity(digest, start, steps, heard)
 
@@ -248,7 +277,8 @@ class Recognise:
                 searched = self._fused(experiments, folder)(ears, f"{identity.short}-{seed}")
         weights = _matrices(model)
         return Outcome(row.name, seed, identity.digest, commit(), heard, weights, 4 * weights, start=identity.start,
-                       wall_s=round(time.monotonic() - begun, 1), searched=searched, languages=beside)
+                       wall_s=round(time.monotonic() - begun, 1), searched=searched, languages=beside,
+                       notes=_noted(family.way))
 
     def _most(self, experiments: Experiments, split: str) -> int:
         """Of the utterances of a split, how many are heard at most."""
@@ -270,6 +300,8 @@ class Recognise:
         files = [u.audio for u in read_manifest(manifest_path(self.corpus, "voice"))][: self.checked]
         emulator = Emulator(program)
         features = [trained.front.hear(f)[0] for f in files]
-        done = compare(trained.module, emulator, trained.front, features, search=family.search(trained.front))
-        cycles = sum(n * emulator.cycles(e) for e, n in done.steps.items())
+        search = family.search(trained.front)
+        done = compare(trained.module, emulator, trained.front, features, search=search)
+        cycles = done.steps["encoder"] * emulator.cycles("encoder") + sum(search.cycles(emulator, r)
+                                                                          for r in done.rounds)
         return done, round(cycles / max(1, done.steps["encoder"]), 1)

@@ -250,6 +250,59 @@ def test_a_beam_with_language_models_gives_the_same_nbest_lists_on_both_executor
     assert "    reference: " in capsys.readouterr().out
 
 
+def test_a_sweep_hears_its_runs_as_its_command_line_says(demo, arpa, tmp_path, capsys, monkeypatch):
+    """Beam search and n-grams on the command line: the cycles and words are those of `nnac run` with the same options,
+    the search is part of what a run is, and what cannot be is said before anything is trained."""
+    from nnac.report import outcomes, runs
+
+    out, _, _ = demo
+    source, target = arpa
+    ran = []
+
+    def here(jobs, command, *_):
+        """The runs in this process, by the command lines that processes would get."""
+        ran.append([row.name for row, _ in jobs])
+        return [row.name for row, seed in jobs if main(list(command(row, seed))[3:])]
+
+    monkeypatch.setattr(runs, "work", here)
+    rows = f'row = [{{ name = "float" }}, {{ name = "int8", policy = "{POLICY}", steps = 0 }}]\n'
+    head = 'title = "Heard otherwise"\nsplits = ["voice"]\n[[table]]\ntitle = "One"\n'
+    (tmp_path / "e.toml").write_text(head + rows)
+    words = ["sweep", str(tmp_path / "e.toml"), "--float", str(out / "float.nnc"), "--corpus", str(out / "corpus"),
+             "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "R.md")]
+    how = ["--search", "beam", "--beam", "3", "--max-symbols", "4", "--nbest", "2", "--delta", "6", "--blank-penalty",
+           "0.1", "--lm", target, "--lm-scale", "0.3", "--source-lm", source, "--source-scale", "0.2",
+           "--length-bonus", "0.1"]
+    assert main([*words, *how]) == 0
+    done = {r: outcomes.load(tmp_path / "results" / f"{r}-s0.json") for r in ("float", "int8")}
+    assert done["int8"].different == 0 < done["int8"].checked and done["int8"].notes["different_nbest"] == 0
+    shown = str(done["float"].notes["search"])
+    assert sorted(shown.split()) == sorted(how) and f"Heard with `{shown}`." in (tmp_path / "R.md").read_text()
+    program, = (tmp_path / "runs").glob("int8-s0-*/program.nnp")
+    assert any(e.hypotheses > 1 for e in Program.load(program).entries.values()), "compiled for so many hypotheses"
+    capsys.readouterr()
+    assert main(["run", str(program), "--manifest", str(out / "corpus" / "voice.jsonl"), *how, "--json"]) == 0
+    totals = json.loads(capsys.readouterr().out.splitlines()[-1])
+    heard = done["int8"].heard["voice"]
+    assert totals["cycles_per_frame"] == pytest.approx(done["int8"].cycles_per_frame, abs=0.06)
+    assert totals["errors"] == heard.substitutions + heard.deletions + heard.insertions
+    assert main([*words, *how]) == 0 and ran == [["float", "int8"], []]
+    capsys.readouterr()
+    assert main([*words, "--only", "float"]) == 0 and ran[2:] == [["float"]]
+    assert "of another policy, and left out until run again: float-s0, int8-s0" in capsys.readouterr().err
+    assert "search" not in outcomes.load(tmp_path / "results" / "float-s0.json").notes, "heard greedily again"
+    for options, message in ((["--beam", "4"], "--beam is an option of --search beam"),
+                             (["--search", "graph"], "--search graph is for hybrids"),
+                             (["--search", "beam", "--lm", str(out / "tiny_int8.nnc"), "--lm-scale", "1"],
+                              "a neural language model is compiled into every program")):
+        assert main([*words, *options]) == 1
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    fused = ["sweep", "specs/comparison/fusion.toml", *words[2:]]
+    assert main([*fused, "--search", "beam"]) == 1
+    assert "says in its [search] how runs are searched: --search is for one" in capsys.readouterr().err
+
+
 def test_search_options_that_do_not_go_together_are_said_in_one_line(demo, arpa, capsys):
     out, _, _ = demo
     command = ["run", str(out / "tiny_int8.nnp"), "--manifest", str(out / "corpus" / "sent.jsonl")]

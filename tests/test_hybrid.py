@@ -301,6 +301,7 @@ def test_a_picture_of_an_alignment(here, capsys):
      "900 states were asked for"),
     (["align", "--corpus", "@corpus", "--network", "@f.nnc", "--states", "16", "--out", "@x.ali"], 2,
      "--states and --network"),
+    (["align", "--topology", "--out", "@x.ali"], 2, "give --corpus: a corpus is aligned"),
     (["graph", "networks/demo.nnc", "--lm", "@w.arpa", "--out", "@x.graph"], 1, "graphs are for hybrids"),
 ])
 def test_what_does_not_belong_together_is_one_line(here, capsys, words, status, what):

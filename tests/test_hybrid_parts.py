@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from nnac.checkpoint import CheckpointError
+from nnac.cli import main
 from nnac.decode import ngram
 from nnac.hybrid import alignments, gaussians, graph, topology
 from nnac.hybrid.alignments import AlignmentError, Alignments, Labels
@@ -49,6 +50,11 @@ def lasting(phones, frames):
 
 
 # ------------------------------------------------------------ lexicon
+
+def test_the_topology_is_shown_without_a_corpus(capsys):
+    assert main(["align", "--topology"]) == 0
+    assert capsys.readouterr().out == f"{topology.table(read_lexicon())}\n"
+
 
 def test_the_lexicon_that_comes_with_nnac_says_every_word_of_the_corpus_and_names_its_licence():
     own = read_lexicon()

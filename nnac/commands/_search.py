@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from nnac.errors import UserError
+from nnac.files import read
 
 if TYPE_CHECKING:
+    from nnac.decode.front_end import FrontEnd
     from nnac.decode.fusion import Fusion, LanguageModel
     from nnac.decode.search import Search
     from nnac.executors import Subject
+    from nnac.hybrid.scores import Hmm
     from nnac.speech.tokens import Tokens
+    from nnac.sweep import Way
     from nnac.train.policy import Trained
 
 
@@ -67,8 +72,11 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 _GRAPH_ONLY = ("graph", "acoustic_scale", "prior_scale")
+_ON_GRAPHS = ("beam", "delta", "nbest")                    # of beam search, but of graphs as well
 _BEAM_ONLY = ("beam", "delta", "nbest", "blank_penalty", "length_bonus", "lm", "lm_scale", "source_lm", "source_scale",
               "ilm_scale")
+_FILES = ("lm", "source_lm")
+OPTIONS = ("search", "max_symbols", *_GRAPH_ONLY, *_BEAM_ONLY)
 
 
 def languages_of(args: argparse.Namespace, tokens: Tokens) -> dict[str, Trained]:
@@ -96,17 +104,14 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
     from attrs import evolve
 
     if subject.front.hmm is not None:
-        return subject, graph_search(args, subject)
-    if idle := [o for o in _GRAPH_ONLY if getattr(args, o) is not None] or args.search == "graph":
-        option = f"--{idle[0].replace('_', '-')}" if isinstance(idle, list) else "--search graph"
-        raise SearchOptionError(f"{option} is for hybrids: {subject.called} is a transducer, which writes its words "
-                                "itself")
+        return subject, graph_search(args, subject.front.hmm, subject.called)
+    _no_graph(args, _GRAPH_ONLY, subject.called)
     tokens, compiled = subject.front.tokens, subject.compiled
     languages = languages_of(args, tokens)
     inside = {} if compiled is None else compiled.metadata.get("languages", {})
     if compiled is not None:
         for name, language in languages.items():
-            option = f"--{name.replace('_', '-')}"
+            option = _dashed(name)
             if name not in inside:
                 raise SearchOptionError(f"{subject.called}: compiled without {option}: a neural language model is "
                                         "part of the program that asks it")
@@ -117,22 +122,70 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
     return evolve(subject, languages=languages), search_of(_with_policy(args, plan.get("decode")), tokens, there)
 
 
-def graph_search(args: argparse.Namespace, subject: Subject) -> Search:
-    """The search of a hybrid.  SearchOptionError: no graph, or options of other searches; GraphError: of other
-    states."""
+def _no_graph(args: argparse.Namespace, options: Sequence[str], called: str) -> None:
+    """SearchOptionError if one of these options, or the search itself, is a hybrid's."""
+    idle = [_dashed(o) for o in options if getattr(args, o) is not None]
+    if idle or args.search == "graph":
+        raise SearchOptionError(f"{idle[0] if idle else '--search graph'} is for hybrids: {called} is a transducer, "
+                                "which writes its words itself")
+
+
+def _dashed(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def way_of(args: argparse.Namespace, front: FrontEnd, called: str) -> Way | None:
+    """How a comparison hears a model of this front end, ``called`` so; None: in the usual way.  One command line may be
+    for recognisers of both kinds: with --graph and without --search, what both kinds of search know is the hybrids'.
+
+    SearchOptionError, LanguageModelError, FusionError: one line.
+    """
+    from nnac.decode.search.beam import Beam
+    from nnac.sweep import Way
+
+    if front.hmm is not None:
+        mine: tuple[str, ...] = (*_GRAPH_ONLY[1:], *_ON_GRAPHS)
+
+        def of(front: FrontEnd) -> Search:
+            assert front.hmm is not None
+            return graph_search(args, front.hmm, called)
+    else:
+        _no_graph(args, () if args.graph else _GRAPH_ONLY, called)
+        beside = _ON_GRAPHS if args.graph and args.search is None else ()
+        mine = ("search", "max_symbols", *(o for o in _BEAM_ONLY if o not in beside))
+        own = argparse.Namespace(**vars(args) | dict.fromkeys(beside))
+
+        def of(front: FrontEnd) -> Search:
+            if neural := languages_of(own, front.tokens):
+                raise SearchOptionError(f"{getattr(own, next(iter(neural)))}: a neural language model is compiled into "
+                                        "every program: that is what `[search]` in an experiments file does; "
+                                        f"{_dashed(next(iter(neural)))} of `nnac sweep` takes ARPA")
+            return search_of(own, front.tokens)
+
+    made = of(front)               # a mistake is said before hours of work
+    given = {o: v for o in mine if (v := getattr(args, o)) is not None}
+    if not given:
+        return None
+    contents = [[o, sha256(read(v)).hexdigest() if o in _FILES else v] for o, v in given.items()]
+    shown = " ".join(f"{_dashed(o)} {v:g}" if isinstance(v, float) else f"{_dashed(o)} {v}" for o, v in given.items())
+    return Way(of, shown, made.beam if isinstance(made, Beam) else None, contents)
+
+
+def graph_search(args: argparse.Namespace, hmm: Hmm, called: str) -> Search:
+    """The search of a hybrid, ``called`` so.  SearchOptionError: no graph, or options of other searches; GraphError:
+    of other states."""
     from nnac.decode.search import search
     from nnac.hybrid.graph import load
 
-    hmm, made = subject.front.hmm, search("graph")
-    assert hmm is not None
-    others = [o for o in _BEAM_ONLY if o not in ("beam", "delta", "nbest") and getattr(args, o) is not None]
+    made = search("graph")
+    others = [o for o in _BEAM_ONLY if o not in _ON_GRAPHS and getattr(args, o) is not None]
     if args.search not in (None, "graph") or others or args.max_symbols:
         option = f"--search {args.search}" if args.search not in (None, "graph") else (
-            f"--{others[0].replace('_', '-')}" if others else "--max-symbols")
-        raise SearchOptionError(f"{option} is for transducers: {subject.called} is a hybrid, whose words are found on "
+            _dashed(others[0]) if others else "--max-symbols")
+        raise SearchOptionError(f"{option} is for transducers: {called} is a hybrid, whose words are found on "
                                 "a graph (--graph FILE)")
     if args.graph is None:
-        raise SearchOptionError(f"{subject.called}: a hybrid's words are found on a decoding graph: give --graph FILE, "
+        raise SearchOptionError(f"{called}: a hybrid's words are found on a decoding graph: give --graph FILE, "
                                 "which `nnac graph` makes of its states and an n-gram")
     graph = load(args.graph)
     graph.check(hmm.inventory, args.graph)
@@ -166,7 +219,7 @@ def search_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str]
     cap = args.max_symbols or MAX_SYMBOLS
     if args.search != "beam":
         if idle := [o for o in _BEAM_ONLY if getattr(args, o) is not None]:
-            raise SearchOptionError(f"--{idle[0].replace('_', '-')} is an option of --search beam")
+            raise SearchOptionError(f"{_dashed(idle[0])} is an option of --search beam")
         made: Any = search("greedy")
         return made(cap)
     beam: Any = search("beam")
@@ -189,7 +242,7 @@ def fusion_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str]
         if weight is None and path is None:
             continue
         if weight is None or (path is None and name not in entries):
-            dashed = [f"--{o.replace('_', '-')}" for o in (name, option)]
+            dashed = [_dashed(o) for o in (name, option)]
             raise SearchOptionError(f"{dashed[0]} and {dashed[1]} go together, on the command line or from the policy: "
                                     "weights are found by `nnac tune-fusion`")
         models.append(name if name in entries else automaton(read_arpa(path, tokens)))

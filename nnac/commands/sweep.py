@@ -6,6 +6,11 @@ float network, is done again.  The report (tables, verdicts on published claims,
 alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew, and `--power` says how many utterances and seeds each claim
 would take.  `--host` times the models of the rows that say `host = true` on this machine, evaluated, by GraphBLAS and
 by torch, for the same report; it resumes as well.
+
+Runs are heard greedily, hybrids on their graph.  --search and its options, as `nnac run` has them, hear every run in
+another way, n-gram language models (ARPA) beside it: its word errors, its cycles, and the n-best lists that are
+compared; a result that was heard otherwise is another run.  Neural language models, weights that are found and several
+beams are what a [search] block in the file is for.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from typing import Any
 
 def register(subparsers: Any) -> None:
     from nnac.cli import corpus, folder, named_network, sink, source, whole
+    from nnac.commands._search import add_search_arguments
 
     p = subparsers.add_parser("sweep", help="compare many policies on a corpus", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,7 +34,6 @@ def register(subparsers: Any) -> None:
                    help="float network to start from")
     p.add_argument("--corpus", type=corpus, metavar="DIR")
     p.add_argument("--alignments", type=source, metavar="FILE", help="of the corpus, for rows of hybrids")
-    p.add_argument("--graph", type=source, metavar="FILE", help="that hybrids are searched on")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where hybrids are heard (cpu)")
     p.add_argument("--results", type=folder, default="results", metavar="DIR",
                    help="result files and pictures (results)")
@@ -47,10 +52,12 @@ def register(subparsers: Any) -> None:
     p.add_argument("--power", action="store_true", help="only print what would decide each claim")
     p.add_argument("--list", action="store_true", help="only list the runs that are missing")
     p.add_argument("--one", help=argparse.SUPPRESS)        # one run, in this process: ROW:SEED
+    add_search_arguments(p)
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from nnac.commands._search import SearchOptionError
     from nnac.report import experiments as e
     from nnac.report import runs
 
@@ -78,18 +85,29 @@ def run(args: argparse.Namespace) -> int:
         if args.jobs < 1:
             sys.stderr.write(f"nnac sweep: --jobs is at least 1, not {args.jobs}\n")
             return 2
-        recognise = _recognise(args)                       # say what is missing before hours of work
-        useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
+        # say what is missing before hours of work
+        recognise = _recognise(args, experiments)
+        def wanted(row: Any) -> Any:
+            """What a row's run would be now; None for one that is not asked for and could not be heard so."""
+            try:
+                return recognise.identity(experiments, row)
+            except SearchOptionError:
+                if args.only and row.name not in args.only:
+                    return None
+                raise
+
+        useless = runs.stale(experiments, results, wanted)
         jobs = runs.missing(experiments, results, args.only, useless)
-        for row, _ in jobs:
+        for row in dict.fromkeys(row for row, _ in jobs):
             experiments.policy_path(row)
+            recognise.identity(experiments, row)
         for what in sorted(set(useless.values())):
             names = sorted(p.stem for p, other in useless.items() if other == what)
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             sys.stderr.write(f"nnac sweep: {results}: of {what}, and left out until run again: {shown}\n")
         failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"),
                            Path(args.runs), args.jobs)
-        useless = runs.stale(experiments, results, lambda row: recognise.identity(experiments, row))
+        useless = runs.stale(experiments, results, wanted)
     _report(args, experiments, results, useless)
     for name in failed:
         sys.stderr.write(f"nnac sweep: {name} failed: see {Path(args.runs) / f'{name}.log'}\n")
@@ -110,22 +128,30 @@ def _networks(args: argparse.Namespace) -> dict[str, Path]:
     return found
 
 
-def _recognise(args: argparse.Namespace) -> Any:
+def _recognise(args: argparse.Namespace, experiments: Any) -> Any:
     networks = _networks(args)
+    from nnac.commands._search import OPTIONS, way_of
     from nnac.report.runs import RunError
     from nnac.sweep import Hybrids, Recognise
 
     if bool(args.alignments) != bool(args.graph):
         raise RunError("--alignments and --graph go together: both are of hybrids")
     hybrids = Hybrids(Path(args.alignments), Path(args.graph), args.device) if args.graph else None
-    return Recognise(Path(args.corpus), networks, args.utterances, steps=args.steps, hybrids=hybrids)
+    asked = [o for o in OPTIONS if o != "graph" and getattr(args, o) is not None]
+    if asked and experiments.search is not None:
+        raise RunError(f"{experiments.path} says in its [search] how runs are searched: --{asked[0].replace('_', '-')} "
+                       "is for one that does not")
+    ways = (lambda front, called: way_of(args, front, called)) if asked else None
+    return Recognise(Path(args.corpus), networks, args.utterances, steps=args.steps, hybrids=hybrids, ways=ways)
 
 
 def _passed(args: argparse.Namespace) -> list[str]:
+    from nnac.commands._search import OPTIONS
+
     out = [args.experiments, "--corpus", args.corpus, "--results", args.results, "--runs", args.runs]
     out += [a for f in args.floats for a in ("--float", f)]
-    for option in ("utterances", "steps", "alignments", "graph", "device"):
-        out += [f"--{option}", str(value)] if (value := getattr(args, option)) is not None else []
+    for option in ("utterances", "steps", "alignments", "device", *OPTIONS):
+        out += [f"--{option.replace('_', '-')}={value}"] if (value := getattr(args, option)) is not None else []
     return out
 
 
@@ -138,7 +164,7 @@ def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     row = next((r for r in experiments.rows if r.name == name), None)
     if row is None or not seed.isdigit():
         raise runs.RunError(f"no run is called `{args.one}`")
-    recognise = _recognise(args)
+    recognise = _recognise(args, experiments)
     identity = recognise.identity(experiments, row)
     folder = Path(args.runs) / (f"{name}-s{seed}-{identity.short}" if identity else f"{name}-s{seed}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +182,7 @@ def _host(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     from nnac.report import outcomes, runs
 
     host.one_thread()
-    recognise = _recognise(args)
+    recognise = _recognise(args, experiments)
     lacking: list[str] = []
     todo = [r for r in experiments.rows if r.host and (not args.only or r.name in args.only)]
     with progress("host", len(todo)) as advance:

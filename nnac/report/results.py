@@ -115,6 +115,8 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
                   f"compared between training module and emulator, {different:,} different; "
                   f"{sum(o.wall_s for o in done) / 3600:.1f} h of computing; "
                   f"code {', '.join(sorted({o.commit for o in done}))}.", ""]
+        if ways := sorted({str(o.notes["search"]) for o in done if "search" in o.notes}):
+            lines += [f"Heard with {', '.join(f'`{w}`' for w in ways)}.", ""]
     if experiments.search is not None:
         lines += searches.tables(experiments, outcomes, experiments.search)
     names = {r.name: r.shown for r in rows}

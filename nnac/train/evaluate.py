@@ -9,6 +9,7 @@ import torch
 from attrs import frozen
 
 from nnac.decode.front_end import recognise
+from nnac.decode.search import Search
 from nnac.speech.corpus import Split
 from nnac.speech.features import Normalisation
 from nnac.speech.tokens import Tokens
@@ -33,7 +34,8 @@ class Heard:
 
 
 @torch.no_grad()
-def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens, batch: int = 96) -> list[str]:
+def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens, batch: int = 96,
+                search: Search | None = None) -> list[str]:
     """One text per utterance, in the split's order.  Leaves the model in the mode (training, evaluation) it was in."""
     like = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if like is None else like.device
@@ -42,15 +44,16 @@ def transcripts(model: Any, split: Split, normalisation: Normalisation, tokens: 
         model.eval()
     try:
         return recognise(model, tokens.decode, [normalisation.apply(f) for f in split.features], batch,
-                         lambda x: torch.from_numpy(x).to(device))
+                         lambda x: torch.from_numpy(x).to(device), search=search)
     finally:
         if was_training:
             model.train()
 
 
-def evaluate(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens) -> tuple[WordErrors, list[str]]:
-    """(word errors, transcripts) of greedy decoding."""
-    hypotheses = transcripts(model, split, normalisation, tokens)
+def evaluate(model: Any, split: Split, normalisation: Normalisation, tokens: Tokens,
+             search: Search | None = None) -> tuple[WordErrors, list[str]]:
+    """(word errors, transcripts); ``search`` None: of greedy decoding."""
+    hypotheses = transcripts(model, split, normalisation, tokens, search=search)
     return word_errors(split.texts, hypotheses), hypotheses
 
 

@@ -27,7 +27,8 @@ def register(subparsers: Any) -> None:
                    help="pronunciations, `WORD PHONE PHONE …` a line (default: the demo corpus's, from CMUdict)")
     p.add_argument("--states", type=whole(2), metavar="N", help="HMM states, those after a given phone included (512)")
     p.add_argument("--stack", type=whole(1, 256), metavar="N", help="10 ms frames of one label (3)")
-    p.add_argument("--topology", action="store_true", help="print which state may follow which, and the phones; needs no corpus")
+    p.add_argument("--topology", action="store_true",
+                   help="print which state may follow which, and the phones; needs no corpus")
     p.add_argument("--picture", type=sink(), metavar="FILE.svg", help="one utterance with its states (extra `plot`)")
     p.add_argument("--utterance", type=whole(), default=0, metavar="N", help="of `dev`, for --picture (0)")
     p.add_argument("--json", action="store_true", help="one JSON object")

@@ -16,11 +16,12 @@ import numpy as np
 from attrs import define, evolve, field, frozen
 from numpy.typing import NDArray
 
-from nnac.decode.front_end import FrontEnd, by_length, pad
+from nnac.decode.front_end import FrontEnd, by_length, held, in_batches, is_long, pad
 from nnac.decode.integer import Pace, stepping
 from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search import numpy as _numpy
 from nnac.decode.search.greedy import Greedy
+from nnac.decode.streams import Stream
 from nnac.diagnostics import did_you_mean
 from nnac.errors import UserError
 from nnac.evaluate import Executor
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from nnac.train.policy import Trained
 
 Event = tuple[str, NDArray]
+
+MOST_FRAMES = 40_000           # of features in a batch: every integer of every layer is kept until both have made it
 
 
 class CompareError(UserError):
@@ -95,13 +98,14 @@ class Comparison:
         return not self.different and not self.different_transcripts and not self.different_nbest
 
 
-def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, features: Sequence[NDArray],
+def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, features: Sequence[NDArray | Stream],
             batch: int = 32,
             advance: Callable[[int], None] | None = None, search: Search | None = None) -> Comparison:
-    """Transcribe ``features`` (normalised, [T, bins] each) with both and compare all that they make; ``first`` is the
-    reference.
+    """Transcribe ``features`` (normalised, [T, bins] each, or streams of them) with both and compare all that they
+    make; ``first`` is the reference.
 
     ``search`` None: greedy.  Of a beam search the n-best lists are compared as well, labels, times and scores.
+    What is long is compared piece by piece, so that memory does not grow with it.
     """
     one: Executor = first if hasattr(first, "initial_state") else Torch(first)      # type: ignore[assignment, arg-type]
     search, count = search or Greedy(), len(features)
@@ -110,22 +114,51 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, fe
     pace = Pace.of(one)
     whole = [f[: len(f) // pace.hop * pace.hop] for f in features]     # a rest shorter than a frame is heard by neither
     backwards = one.bidirectional("encoder") or second.bidirectional("encoder")
-    for rows in by_length([len(f) for f in whole], batch):
-        x, lengths = pad([whole[i] for i in rows])
-        expected, got = _heard(one, search, x, lengths), _heard(second, search, x, lengths)
-        for i, a, b in zip(rows, expected.found.nbest, got.found.nbest, strict=True):
+    for rows in in_batches(whole, batch, MOST_FRAMES):
+        lengths = np.array([len(whole[i]) for i in rows])
+        found = _in_pieces(out, one, second, search, whole[rows[0]], rows) if not backwards else None
+        if found is None:
+            x, _ = pad([held(whole[i]) for i in rows])
+            expected, got = _heard(one, search, x, lengths), _heard(second, search, x, lengths)
+            # what follows a row's end is computed by both, heard by neither
+            if backwards:
+                ends = {n: lengths // pace.features * v.rate for n, v in one.values.items()}
+                expected, got = expected.until(ends), got.until(ends)
+            tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
+            found = expected.found, got.found
+        for i, a, b in zip(rows, found[0].nbest, found[1].nbest, strict=True):
             out.expected_nbest[i], out.nbest[i] = a, b
             out.expected_texts[i], out.texts[i] = front.text(a[0].tokens), front.text(b[0].tokens)
-        out.steps.update(dict(encoder=int(pace.steps(lengths).sum())) | search.steps(got.found.rounds))
-        out.rounds.append(got.found.rounds)
-        # what follows a row's end is computed by both, heard by neither
-        if backwards:
-            ends = {n: lengths // pace.features * v.rate for n, v in one.values.items()}
-            expected, got = expected.until(ends), got.until(ends)
-        tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
+        out.steps.update(dict(encoder=int(pace.steps(lengths).sum())) | search.steps(found[1].rounds))
+        out.rounds.append(found[1].rounds)
         if advance:
             advance(len(rows))
     return out
+
+
+def _in_pieces(out: Comparison, one: Executor, two: Executor, search: Search, features: NDArray | Stream,
+               rows: list[int]) -> tuple[Found, Found] | None:
+    """What both find in a long stream, piece by piece in turns, each piece tallied as it is made; None where it has to
+    be held as a whole, or is short."""
+    if not isinstance(features, Stream) or not is_long(features) or not search.goes_forward:
+        return None
+    if isinstance(one, Torch) and isinstance(two, Torch) and one.module is two.module:
+        return None                                                     # one module is watched by one at a time
+    seen: tuple[list[Event], list[Event]] = [], []
+    vectors: Counter[str] = Counter()
+    with stepping(one, recorder(seen[0])) as a, stepping(two, recorder(seen[1])) as b:
+        pieces = [s.encode_pieces(block[:, None] for block in features.blocks()) for s in (a, b)]
+        if any(p is None for p in pieces):
+            return None
+        going = [search.begin(s, np.array([s.frames_of(len(features))])) for s in (a, b)]
+        for both in zip(*pieces, strict=True):
+            for each, frames in zip(going, both, strict=True):
+                for frame in frames:
+                    each.take(frame)
+            tally(out, *seen, rows, vectors)
+            for events in seen:
+                events.clear()
+        return going[0].found(), going[1].found()
 
 
 def compare_labels(first: Executor, second: Executor, sentences: Sequence[Sequence[int]], batch: int = 32,
@@ -188,14 +221,15 @@ def _until(event: Event, ends: Mapping[str, NDArray]) -> Event:
     return (name, v * (np.arange(len(v))[:, None] < ends[name])[:, :, None]) if name in ends else event
 
 
-def tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int]) -> None:
+def tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int],
+          vectors: Counter[str] | None = None) -> None:
     """Compare event by event, in the order of the first.  A value that the second never makes counts as different, all
-    of it."""
+    of it.  ``vectors`` counts those of each value from piece to piece, where the events are a piece of a whole."""
     theirs: dict[str, list[NDArray]] = {}
     for name, v in got:
         theirs.setdefault(name, []).append(v)
     calls: Counter[str] = Counter()
-    vectors: Counter[str] = Counter()
+    vectors = Counter() if vectors is None else vectors
     for name, a in expected:
         others = theirs.get(name, [])
         b = others[calls[name]] if calls[name] < len(others) else None

@@ -111,6 +111,6 @@ def recognise_files(subject: Subject, files: Sequence[str], references: Sequence
                     **options: Any) -> Recognition:
     """Transcribe audio files.  AudioError names the first that cannot be read; ProgramError: no front end."""
     front = subject.front
-    heard = [front.listen(f) for f in files]
+    heard = front.listen_all(files)
     return recognise(subject, [features for features, _ in heard], sum(seconds for _, seconds in heard), references,
                      **options)

@@ -1,5 +1,7 @@
 """Beam search: exact against two slow readings, batched as alone, and the same n-best lists from every executor."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,28 @@ def test_what_is_known_of_a_prefix_is_asked_for_once_and_rounds_count_as_if_alon
         mine = twice.rounds[twice.rounds["utterance"] == u]
         assert [tuple(r)[1:] for r in mine] == [tuple(r)[1:] for r in once.rounds]
     assert once.rounds["prediction"].sum() == together + 1 and once.rounds["joint"].sum() == alone.count("scores")
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), beam=st.integers(1, 5), fused=st.booleans(), age=st.sampled_from([1, 256]),
+       lengths=st.lists(st.integers(0, 12), min_size=1, max_size=3))
+def test_prefixes_that_are_forgotten_are_missed_by_nobody(seed, beam, fused, age, lengths):
+    """Pruned after every frame, a search finds the same, and asks the same of the model unless it remembers for a frame
+    only; what it counts as asked depends on neither pruning nor the batch."""
+    how = Beam(beam, 3, 3.0, nbest=beam, fusion=Fusion((Sentences(seed, 4),), (0.3,), internal=-0.2 * fused))
+    frames = np.random.default_rng(seed).integers(0, 9, (max(lengths), len(lengths)))
+    found = {}
+    for room in (-(10**9), 10**9):
+        lattice = Lattice(seed, 4)
+        with patch("nnac.decode.search.beam.ROOM", room), patch("nnac.decode.search.beam.AGE", age):
+            found[room] = how.over(lattice, frames, np.array(lengths)), lattice.count("predict")
+    (pruned, more), (kept, asked) = found.values()
+    assert lists(pruned) == lists(kept) and pruned.rounds.tolist() == kept.rounds.tolist()
+    assert more == asked or (age == 1 and more > asked)
+    with patch("nnac.decode.search.beam.AGE", age):
+        alone = how.over(Lattice(seed, 4), frames[:lengths[0], :1], np.array(lengths[:1]))
+    mine = kept.rounds[kept.rounds["utterance"] == 0]
+    assert lists(alone)[0] == lists(kept)[0] and mine.tolist() == alone.rounds.tolist()
 
 
 def test_an_utterance_without_frames_is_silence():

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     files = ([u.audio for u in read_manifest(args.manifest)] if args.manifest else []) + args.audio
     files = files[: args.first]
     front = subject.front
-    features = [front.hear(f)[0] for f in files]
+    features = [heard for heard, _ in front.listen_all(files)]
     with progress("comparing", len(features), args.json) as advance:
         result = comparing.compare(one, two, front, features, args.batch, advance, search)
     if args.json:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnac.decode.scorers import scorer
 from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
-from nnac.decode.streams import Stream, feature_blocks, listen, streamed
+from nnac.decode.streams import Stream, feature_blocks, listen, listen_all, streamed
 from nnac.decode.tensors import TensorEnd
 from nnac.hybrid.scores import Hmm
 from nnac.speech.features import FeatureSpec, Normalisation, log_mel
@@ -74,6 +74,10 @@ class FrontEnd:
     def listen(self, path: str | os.PathLike[str]) -> tuple[NDArray | Stream, float]:
         """As `hear`; of a long file a stream, of which only a block is ever there."""
         return listen(path, self.features, self.normalisation)
+
+    def listen_all(self, paths: Sequence[str]) -> list[tuple[NDArray | Stream, float]]:
+        """As `listen`, for many files: memory does not grow with their number."""
+        return listen_all(paths, self.features, self.normalisation)
 
     def unwritable(self, references: Iterable[str]) -> str:
         """The characters of references that no token has, and so no transcript; "" where there are none."""
@@ -142,15 +146,16 @@ def pad(sequences: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
 MOST_FRAMES = 400_000          # of a padded batch: an hour and some of one utterance, or four minutes of each of 16
 
 
-def by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest batch first (so that memory troubles show at once).
+def by_length(lengths: Sequence[int], batch: int, most: int = MOST_FRAMES) -> list[list[int]]:
+    """Indices in batches of similar length, longest batch first (so that memory troubles show at once), of no more than
+    ``most`` frames.
 
     A batch is as long as its longest for every row: hours beside seconds would take the memory of hours for each.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     out, at = [], 0
     while at < len(order):
-        count = max(1, min(batch, MOST_FRAMES // max(1, lengths[order[at]])))
+        count = max(1, min(batch, most // max(1, lengths[order[at]])))
         out.append(order[at:at + count])
         at += count
     return out
@@ -166,18 +171,31 @@ def recognise(model: Any, text: Callable[[Iterable[int]], str], features: Sequen
     return [text(nbest[0].tokens) for nbest in hypotheses(model, features, batch, carry, advance, search)]
 
 
-def _apart(batches: Iterable[list[int]], features: Sequence[NDArray | Stream]) -> Iterator[list[int]]:
-    """Batches, those with streams taken apart: a stream goes by itself."""
-    for batch in batches:
-        yield from [[i] for i in batch] if any(isinstance(features[i], Stream) for i in batch) else [batch]
+def in_batches(features: Sequence[NDArray | Stream], batch: int, most: int = MOST_FRAMES) -> Iterator[list[int]]:
+    """Indices as `by_length`; a long stream goes by itself."""
+    for rows in by_length([len(f) for f in features], batch, most):
+        long = [i for i in rows if is_long(features[i])]
+        yield from ([i] for i in long)
+        if len(long) < len(rows):
+            yield [i for i in rows if i not in long]
+
+
+def is_long(features: NDArray | Stream) -> bool:
+    """Whether they are a stream that is heard in pieces."""
+    return isinstance(features, Stream) and features.long
+
+
+def held(features: NDArray | Stream) -> NDArray:
+    """[T, bins], whether they were held or are read now."""
+    return features.whole() if isinstance(features, Stream) else features
 
 
 def _found(asked: Any, search: Search, features: list[NDArray | Stream],
            carry: Callable[[NDArray], Any] | None) -> Found:
     """What a search finds in a batch, or in a stream."""
-    if isinstance(features[0], Stream):
+    if isinstance(features[0], Stream) and features[0].long:
         return streamed(asked, search, features[0])
-    x, lengths = pad([f for f in features if not isinstance(f, Stream)])
+    x, lengths = pad([held(f) for f in features])
     return search(asked, carry(x) if carry else x, lengths)
 
 
@@ -189,7 +207,7 @@ def hypotheses(model: Any, features: Sequence[NDArray | Stream], batch: int = 32
     asked for them (`nnac.decode.search.Found.rounds`, whose ``utterance`` counts within the batch)."""
     search, asked = search or Greedy(), scorer(model)
     out: list[list[Hypothesis]] = [[] for _ in features]
-    for indices in _apart(by_length([len(f) for f in features], batch), features):
+    for indices in in_batches(features, batch):
         found = _found(asked, search, [features[i] for i in indices], carry)
         for i, nbest in zip(indices, found.nbest, strict=True):
             out[i] = nbest

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,10 +21,11 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from nnac.decode.search import Search
-from nnac.speech.audio import audio_blocks
+from nnac.speech.audio import AudioError, audio_blocks
 from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel
 
 LONG = 30_000                  # frames: five minutes, 5 MB of features; what is shorter is searched in batches
+HELD = 400_000                 # frames of short files that are held until they are searched; others are read again
 BLOCK = 3_000                  # frames that are encoded together
 PIECE = 1 << 15                # samples whose features are computed together
 
@@ -51,13 +52,18 @@ class Stream:
     def __len__(self) -> int:
         return self.length
 
+    @property
+    def long(self) -> bool:
+        """Whether it goes by itself, piece by piece; a short one is only read late."""
+        return self.length > LONG
+
     def __getitem__(self, part: slice) -> Stream:
         """Its first frames: ``stream[:n]``."""
         assert part.start in (None, 0) and part.step in (None, 1), "a stream begins at its beginning"
         return evolve(self, length=len(range(self.length)[part]))
 
     def blocks(self, size: int = BLOCK) -> Iterator[NDArray]:
-        """[``size``, bins] float32, the last one shorter."""
+        """[``size``, bins] float32, the last one shorter.  AudioError: the file is not what it was."""
         kept, count, left = [np.zeros((0, self.features.bins), np.float32)], 0, self.length
         for block in feature_blocks(self.path, self.features, self.normalisation, [0]):
             kept.append(block[:left])
@@ -69,6 +75,8 @@ class Stream:
                 kept, count = [whole[ends:]], len(whole) - ends
             if not left:
                 break
+        if left:
+            raise AudioError(f"{self.path}: has become shorter while it was listened to")
         if count:
             yield np.concatenate(kept)
 
@@ -94,6 +102,18 @@ def listen(path: str | os.PathLike[str], features: FeatureSpec, normalisation: N
     if held > limit and again:
         return Stream(str(path), features, normalisation, held), seconds
     return np.concatenate(parts), seconds
+
+
+def listen_all(paths: Sequence[str], features: FeatureSpec,
+               normalisation: Normalisation) -> list[tuple[NDArray | Stream, float]]:
+    """`listen` to every file.  Of many short ones some are held, the others are streams too, so that a corpus takes no
+    more room than a batch of it."""
+    out, left = [], HELD
+    for path in paths:
+        heard, seconds = listen(path, features, normalisation, min(LONG, left))
+        left -= len(heard) if isinstance(heard, np.ndarray) else 0
+        out.append((heard, seconds))
+    return out
 
 
 def _regular(path: str | os.PathLike[str]) -> bool:

@@ -117,12 +117,13 @@ def _calls(program: Program, name: str, moved: bool = False) -> Calls:
 def listen(front: FrontEnd, utterances: Sequence[Utterance], hangover_s: float) -> list[Heard]:
     """Audio as far as the engine hears it: up to the endpoint.  LatencyError: a line without `speech_end`, or one
     that lies elsewhere."""
+    silent = next((u for u in utterances if u.speech_end is None), None)
+    if silent is not None:
+        raise LatencyError(f"{silent.audio}: the manifest does not say where its last word ends (`speech_end`, in "
+                           "seconds; `nnac corpus` writes it)")
     out = []
-    for u in utterances:
-        if u.speech_end is None:
-            raise LatencyError(f"{u.audio}: the manifest does not say where its last word ends (`speech_end`, in "
-                               "seconds; `nnac corpus` writes it)")
-        features, seconds = front.listen(u.audio)
+    for u, (features, seconds) in zip(utterances, front.listen_all([u.audio for u in utterances]), strict=True):
+        assert u.speech_end is not None
         if u.speech_end > seconds + 1e-3:
             raise LatencyError(f"{u.audio}: `speech_end` is {u.speech_end:g} s, the file holds {seconds:g} s")
         close = min(seconds, u.speech_end + hangover_s)

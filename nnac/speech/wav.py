@@ -27,7 +27,7 @@ GUID_END = bytes.fromhex("000000001000800000aa00389b71")       # of the extensib
 UNKNOWN_SIZE = 0x7FFF0000                                       # bytes; what streaming tools write lies above it
 # Hz: beyond these a header is damaged, or no speech is meant
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
-BLOCK = 1 << 20                                                 # bytes read at once
+BLOCK = 1 << 17                                                 # bytes read at once: eight times that as numbers
 IDS = frozenset(name.encode().ljust(4)
                 for name in "data fmt LIST fact bext id3 ID3 cue JUNK junk PEAK smpl inst iXML cart axml chna acid PAD "
                                                    "FLLR afsp minf elm1 regn umid DISP ds64 levl link _PMX slnt plst "

@@ -38,7 +38,7 @@ class Found:
     nbest   for every utterance its hypotheses, best first; at least one
     rounds  [n] of `ROUNDS`, in the order of time: one round asks the prediction network (and language models) for
             ``prediction`` new prefixes, then the joint for ``joint`` hypotheses, counted as a device that serves this
-            utterance alone would have asked
+            utterance alone would have asked (beam search asks anew for a prefix that it has not come by for long)
     """
 
     nbest: list[list[Hypothesis]]
@@ -57,8 +57,20 @@ class Machine(Protocol):
         ...
 
 
+class Going(Protocol):
+    """A search on its way, which takes the frames one after the other."""
+
+    def take(self, frame: Any) -> None:
+        """One more frame [B, …]; rows that have no more frames pass it by."""
+        ...
+
+    def found(self) -> Found:
+        """What it has found when all frames are taken."""
+        ...
+
+
 class Search:
-    """Base of all searches.  A subclass sets ``kind`` to the name of its file and defines `over`.
+    """Base of all searches.  A subclass sets ``kind`` to the name of its file and defines `begin`, or `over`.
 
     moves  it goes on with another hypothesis at every step, so the host carries the states of each
     """
@@ -71,9 +83,16 @@ class Search:
     def __init_subclass__(cls) -> None:
         _registry[cls.kind] = cls
 
+    def begin(self, model: Any, lengths: NDArray) -> Going:
+        """Before the first frame of rows that have ``lengths`` [B] of them; of a search that ``goes_forward``."""
+        raise NotImplementedError
+
     def over(self, model: Any, frames: Any, lengths: NDArray) -> Found:
         """Search encoder frames [T, B, …], of which each row has ``lengths`` [B]."""
-        raise NotImplementedError
+        going = self.begin(model, lengths)
+        for t in range(len(frames)):
+            going.take(frames[t])
+        return going.found()
 
     def asked(self, rounds: NDArray) -> dict[str, NDArray]:
         """Entry -> of how many hypotheses each of its calls is, where a round is one call."""

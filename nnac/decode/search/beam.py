@@ -17,8 +17,8 @@ left to chance: two executors that agree on log-probabilities give the same n-be
 hypothesis of one utterance never meets those of another.
 
 The model keeps the protocol of `nnac.decode.search.greedy.Stepper` except ``joint``, and answers `Scorer.scores` (and
-`internal`).  What it says of a prefix is asked for once, when first needed, and kept until the batch is done, for all
-utterances that come by it (`_Prefixes`).
+`internal`).  What it says of a prefix is asked for once, when first needed, and kept for all utterances that come by it
+(`_Prefixes`), until none has for `AGE` frames: an hour has more prefixes than there is memory.
 
 Source: the prefix search of Graves 2012 (arXiv 1211.3711) made time-synchronous, as is usual (background: the baseline
 of Saon, Tüske, Audhkhasi, ICASSP 2020); levels within a frame, the free end at the cap and the integers are our choice.
@@ -40,6 +40,8 @@ from nnac.decode.fusion import Fusion, FusionError, LanguageModel, fixed
 from nnac.decode.search import MAX_SYMBOLS, ROUNDS, Found, Hypothesis, Search
 
 SCORE_BITS = 32
+ROOM = 2_048             # nodes that a tree grows by before it is pruned (our choice)
+AGE = 256                # frames that a prefix is remembered for, 20 s here: then it is asked for anew (our choice)
 ENOUGH_PREFIXES = 8      # that say one thing: then the model has no internal language model (our choice)
 
 
@@ -88,47 +90,70 @@ class Beam(Search):
             calls["joint"] = np.concatenate([calls["joint"], calls["prediction"]])
         return calls | dict.fromkeys(self.fusion.entries, calls["prediction"])
 
-    def over(self, model: Scorer, frames: Any, lengths: NDArray) -> Found:
-        rows = len(lengths)
-        prefixes, paths, rounds = _Prefixes(model, self.fusion), _Paths(), list[NDArray]()
-        hypotheses = _Hypotheses(np.arange(rows), np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.full(rows, -1))
-        for t in range(len(frames)):
-            live = lengths[hypotheses.utterance] > t
-            if not live.any():
-                break
-            after = self._frame(model, frames[t], t, hypotheses[live], prefixes, paths, rounds)
-            hypotheses = after if live.all() else hypotheses[~live].joined(after)
-        found: list[list[Hypothesis]] = [[] for _ in range(rows)]
-        for u, prefix, score, path in hypotheses.rows():
-            if len(found[u]) < self.nbest:
-                found[u].append(Hypothesis(prefixes.tokens(prefix), paths.times(path), score))
-        return Found(found, np.concatenate(rounds) if rounds else np.zeros(0, ROUNDS))
+    def begin(self, model: Scorer, lengths: NDArray) -> _Beaming:
+        return _Beaming(self, model, lengths)
 
-    def _frame(self, model: Scorer, frame: Any, t: int, level: _Hypotheses, prefixes: _Prefixes, paths: _Paths,
-               rounds: list[NDArray]) -> _Hypotheses:
+
+@define(eq=False)
+class _Beaming:
+    """Beam search on its way."""
+
+    how: Beam
+    model: Scorer
+    lengths: NDArray
+    time: int = 0
+    hypotheses: _Hypotheses = field(init=False)
+    prefixes: _Prefixes = field(init=False)
+    paths: _Paths = field(init=False, factory=lambda: _Paths())
+    rounds: bytearray = field(init=False, factory=bytearray)   # of `ROUNDS`; an array a round takes ten times that
+
+    def __attrs_post_init__(self) -> None:
+        rows = len(self.lengths)
+        self.prefixes = _Prefixes(self.model, self.how.fusion)
+        self.hypotheses = _Hypotheses(np.arange(rows), np.zeros(rows, np.int64), np.zeros(rows, np.int64),
+                                      np.full(rows, -1))
+
+    def take(self, frame: Any) -> None:
+        h = self.hypotheses
+        live = self.lengths[h.utterance] > self.time
+        if live.any():
+            after = self._frame(frame, h[live])
+            h = after if live.all() else h[~live].joined(after)
+            self.hypotheses = _Hypotheses(h.utterance, self.prefixes.pruned(h.prefix, self.time), h.score,
+                                          self.paths.pruned(h.path))
+        self.time += 1
+
+    def found(self) -> Found:
+        out: list[list[Hypothesis]] = [[] for _ in self.lengths]
+        for u, prefix, score, path in self.hypotheses.rows():
+            if len(out[u]) < self.how.nbest:
+                out[u].append(Hypothesis(self.prefixes.tokens(prefix), self.paths.times(path), score))
+        return Found(out, np.frombuffer(bytes(self.rounds), ROUNDS))
+
+    def _frame(self, frame: Any, level: _Hypotheses) -> _Hypotheses:
         """One frame: the hypotheses after it, those of an utterance side by side, best first.  ``level``: the same,
         before it."""
-        ended: list[_Hypotheses] = []
+        how, prefixes, ended = self.how, self.prefixes, list[_Hypotheses]()
         best = np.full(int(level.utterance.max()) + 1, -(1 << 62))
-        penalty, delta = fixed(self.blank_penalty, arith.LOG_FRACTION), fixed(self.delta, arith.LOG_FRACTION)
-        for _ in range(self.max_symbols):
-            fresh = prefixes.prepare(level.prefix, level.utterance)
-            rows = model.scores(frame[level.utterance], prefixes.prediction(level.prefix))
-            rounds.append(_round(t, level.utterance, fresh))
+        penalty, delta = fixed(how.blank_penalty, arith.LOG_FRACTION), fixed(how.delta, arith.LOG_FRACTION)
+        for _ in range(how.max_symbols):
+            fresh = prefixes.prepare(level.prefix, level.utterance, self.time)
+            rows = self.model.scores(frame[level.utterance], prefixes.prediction(level.prefix))
+            self.rounds += _round(self.time, level.utterance, fresh).tobytes()
             done = arith.saturate(level.score + rows[:, 0] - penalty, SCORE_BITS)
             ended.append(level.scored(done))
             np.maximum.at(best, level.utterance, done)
-            said = rows[:, 1:] + prefixes.worth(level.prefix)[:, 1:] if self.fusion else rows[:, 1:]
+            said = rows[:, 1:] + prefixes.worth(level.prefix)[:, 1:] if how.fusion else rows[:, 1:]
             said = arith.saturate(level.score[:, None] + said, SCORE_BITS)
             parent, label = np.nonzero(said > (best[level.utterance] - delta)[:, None])
-            chosen = _best(level.utterance[parent], said[parent, label], self.beam, parent, label)
+            chosen = _best(level.utterance[parent], said[parent, label], how.beam, parent, label)
             if not len(chosen):
-                return _merged(ended, self.beam)
+                return _merged(ended, how.beam)
             parent, label = parent[chosen], label[chosen]
             level = _Hypotheses(level.utterance[parent], prefixes.extend(level.prefix[parent], label + 1),
-                                said[parent, label], paths.extend(level.path[parent], t))
+                                said[parent, label], self.paths.extend(level.path[parent], self.time))
         ended.append(level)
-        return _merged(ended, self.beam)
+        return _merged(ended, how.beam)
 
 
 @frozen(eq=False)
@@ -218,8 +243,9 @@ class _Prefixes:
         self._model, self._fusion = model, fusion
         self._models = [model.language(m) if isinstance(m, str) else m for m in fusion.models]
         self._parent, self._token = [-1], [0]
+        self._limit = ROOM
         self._child: dict[tuple[int, int], int] = {}
-        self._known: set[tuple[int, int]] = set()                              # (utterance, prefix)
+        self._known: dict[tuple[int, int], int] = {}                   # (utterance, prefix) -> when it last came by
         self._ready = np.zeros(1, bool)
         self._kept = _Kept()
         self._languages = [_Kept() for _ in fusion.models]
@@ -240,12 +266,12 @@ class _Prefixes:
             out[i] = node
         return out
 
-    def prepare(self, nodes: NDArray, utterance: NDArray) -> NDArray:
+    def prepare(self, nodes: NDArray, utterance: NDArray, time: int) -> NDArray:
         """Have the models' word on ``nodes``; returns the utterance of every node that it had not asked about
-        before."""
+        before, or has forgotten."""
         asked = list(zip(utterance.tolist(), nodes.tolist(), strict=True))
-        fresh = [pair for pair in asked if pair not in self._known]
-        self._known.update(fresh)
+        fresh = [pair for pair in asked if self._known.get(pair, -AGE - 1) < time - AGE]
+        self._known.update(dict.fromkeys(asked, time))
         if len(self._ready) < len(self._parent):
             self._ready = np.concatenate([self._ready, np.zeros(2 * len(self._parent) - len(self._ready), bool)])
         missing = np.unique(nodes[~self._ready[nodes]])
@@ -288,6 +314,34 @@ class _Prefixes:
         """What the bonus alone is worth: the same for every label."""
         return np.broadcast_to(np.array([[0, fixed(self._fusion.bonus, arith.LOG_FRACTION)]]), (len(nodes), 2))
 
+    def pruned(self, alive: NDArray, time: int) -> NDArray:
+        """``alive``, as its nodes are called now: where there are many, those are forgotten that nobody has come by for
+        long, or can come by again, for they do not follow one of ``alive``.  Of what comes before these the tokens
+        stay, and the state from which one goes on that was not asked for yet."""
+        count = len(self._parent)
+        if count < self._limit:
+            return alive
+        again = np.zeros(count, bool)
+        again[alive] = True
+        for node, parent in enumerate(self._parent):                           # a parent comes before its children
+            if parent >= 0 and again[parent]:
+                again[node] = True
+        self._known = {key: last for key, last in self._known.items() if last >= time - AGE and again[key[1]]}
+        held = np.zeros(count, bool)
+        held[[node for _, node in self._known]] = True
+        held[[self._parent[n] for n in alive.tolist() if not held[n]]] = True
+        kept = _above(np.concatenate([np.flatnonzero(held), alive]), self._parent)
+        to, self._parent, self._token = _renumbered(kept, self._parent, self._token)
+        self._child = {(to[p], token): to[n] for (p, token), n in self._child.items() if kept[n] and again[p]}
+        self._known = {(u, to[n]): last for (u, n), last in self._known.items()}
+        now = np.array(to, np.int64)
+        for rows in (self._kept, *self._languages, self._worth):
+            rows.keep(np.flatnonzero(held), now)
+        self._ready = np.zeros(len(self._parent), bool)
+        self._ready[now[held]] = True
+        self._limit = len(self._parent) + ROOM + int(held.sum())
+        return now[alive]
+
     def prediction(self, nodes: NDArray) -> Any:
         return self._kept.get(nodes)[0]
 
@@ -323,6 +377,13 @@ class _Kept:
             self._at = np.concatenate([self._at, np.zeros(2 * int(nodes.max()) + 1 - len(self._at), np.int64)])
         self._at[nodes] = np.arange(first, self._count)
 
+    def keep(self, nodes: NDArray, to: NDArray) -> None:
+        """The rows of ``nodes`` alone, which are called ``to[node]`` from here on."""
+        if self._arrays:
+            self._arrays, self._count = self.get(nodes), len(nodes)
+            self._at = np.zeros(int(to.max()) + 1, np.int64)
+            self._at[to[nodes]] = np.arange(len(nodes))
+
     def get(self, nodes: NDArray) -> list[Any]:
         return [a[self._at[nodes]] for a in self._arrays]
 
@@ -339,12 +400,22 @@ class _Paths:
     def __init__(self) -> None:
         self._parent: list[int] = []
         self._time: list[int] = []
+        self._limit = ROOM
 
     def extend(self, parents: NDArray, time: int) -> NDArray:
         first = len(self._parent)
         self._parent += parents.tolist()
         self._time += [time] * len(parents)
         return np.arange(first, first + len(parents))
+
+    def pruned(self, alive: NDArray) -> NDArray:
+        """As that of `_Prefixes`."""
+        if len(self._parent) < self._limit:
+            return alive
+        kept = _above(alive, self._parent)
+        to, self._parent, self._time = _renumbered(kept, self._parent, self._time)
+        self._limit = len(self._parent) + ROOM
+        return np.array([*to, -1], np.int64)[alive]
 
     def times(self, path: int) -> tuple[int, ...]:
         return tuple(self._time[p] for p in _back(path, self._parent.__getitem__, -1))
@@ -357,3 +428,21 @@ def _back(node: int, parent: Callable[[int], int], root: int) -> list[int]:
         out.append(node)
         node = parent(node)
     return out[::-1]
+
+
+def _above(nodes: NDArray, parent: list[int]) -> NDArray:
+    """Which nodes of a tree are ``nodes`` or lie between them and its root, as a mask."""
+    seen = np.zeros(len(parent), bool)
+    for node in nodes.tolist():
+        while node >= 0 and not seen[node]:
+            seen[node] = True
+            node = parent[node]
+    return seen
+
+
+def _renumbered(kept: NDArray, parent: list[int], value: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """(the new name of every node, parents, values) of a tree of which only ``kept`` stay; a node's parent stays with
+    it."""
+    to = np.where(kept, np.cumsum(kept) - 1, -1).tolist()
+    stay = np.flatnonzero(kept).tolist()
+    return to, [to[parent[n]] if parent[n] >= 0 else -1 for n in stay], [value[n] for n in stay]

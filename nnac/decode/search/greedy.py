@@ -82,14 +82,10 @@ class Greedy(Search):
     goes_forward = True
     max_symbols: int = MAX_SYMBOLS
 
-    def over(self, model: Stepper, frames: Any, lengths: NDArray) -> Found:
-        search = begin(model, len(lengths))
-        for t in range(len(frames)):
-            advance(model, search, frames[t], t < lengths, self.max_symbols)
-        found = [[Hypothesis(tuple(k), tuple(f))] for k, f in zip(search.tokens, search.frames, strict=True)]
-        return Found(found, self._rounds(search.frames, lengths))
+    def begin(self, model: Stepper, lengths: NDArray) -> _Greedily:
+        return _Greedily(self, model, lengths, begin(model, len(lengths)))
 
-    def _rounds(self, emitted: list[list[int]], lengths: NDArray) -> NDArray:
+    def rounds(self, emitted: list[list[int]], lengths: NDArray) -> NDArray:
         """A frame with n labels asks the joint n + 1 times, or ``max_symbols`` times; the prediction after a label
         counts to the next round."""
         out = []
@@ -102,6 +98,24 @@ class Greedy(Search):
             if waiting:                                                    # asked for at once, though no frame follows
                 out.append((u, max(0, int(length) - 1), waiting, 0))
         return np.array(out, ROUNDS)
+
+
+@frozen(eq=False)
+class _Greedily:
+    """Greedy search on its way."""
+
+    how: Greedy
+    model: Stepper
+    lengths: NDArray
+    search: Progress
+
+    def take(self, frame: Any) -> None:
+        advance(self.model, self.search, frame, self.search.time < self.lengths, self.how.max_symbols)
+
+    def found(self) -> Found:
+        tokens, frames = self.search.tokens, self.search.frames
+        best = [[Hypothesis(tuple(k), tuple(f))] for k, f in zip(tokens, frames, strict=True)]
+        return Found(best, self.how.rounds(frames, self.lengths))
 
 
 def greedy(model: Stepper, frames: Any, lengths: NDArray, max_symbols: int = MAX_SYMBOLS) -> list[list[int]]:

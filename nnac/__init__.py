@@ -27,7 +27,9 @@ _quiet_until_main()
 _LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy", "Plan": "nnac.plan",
          "Target": "nnac.target",
          "Diagnostic": "nnac.diagnostics", "DiagnosticError": "nnac.diagnostics", "Problem": "nnac.diagnostics",
-         "prepare": "nnac.train.prepare", "check": "nnac.train.prepare"}
+         "prepare": "nnac.train.prepare", "check": "nnac.train.prepare",
+         "prepare_streaming": "nnac.train.prepare",
+         "prepare_transducer": "nnac.train.transducer", "check_transducer": "nnac.train.transducer"}
 
 
 def __getattr__(name: str) -> Any:

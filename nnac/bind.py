@@ -218,6 +218,13 @@ def gate(out_scale: float) -> Constants:
     return dict(table=arith.sigmoid_table().entries, multiplier=np.asarray(m), shift=np.asarray(s))
 
 
+def relu(in_scale: float, slope: float, out_scale: float) -> Constants:
+    """Constants of a ReLU node: the input's scale times Q0.15 to the output's; see `nnac.ops.relu`."""
+    step = min(int(np.floor((1 << arith.UNIT_FRACTION) / (1.0 + slope) + 0.5)), (1 << arith.UNIT_FRACTION) - 1)
+    m, s = arith.multiplier_and_shift(np.float64(in_scale * (1.0 + slope) * 2.0**-arith.UNIT_FRACTION / out_scale))
+    return dict(table=np.full(arith.SEGMENTS + 1, step, np.int16), multiplier=np.asarray(m), shift=np.asarray(s))
+
+
 def scores(position: NDArray, scales: tuple[float, float], head: int, rows: int, chunk: int,
            ahead: int) -> Constants:
     """Constants of a node of attention scores.

@@ -22,6 +22,7 @@ from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search import numpy as _numpy
 from nnac.decode.search.greedy import Greedy
 from nnac.decode.streams import Stream
+from nnac.decode.tensors import LabelEnd
 from nnac.diagnostics import did_you_mean
 from nnac.errors import UserError
 from nnac.evaluate import Executor
@@ -98,7 +99,8 @@ class Comparison:
         return not self.different and not self.different_transcripts and not self.different_nbest
 
 
-def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd, features: Sequence[NDArray | Stream],
+def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd | LabelEnd,
+            features: Sequence[NDArray | Stream],
             batch: int = 32,
             advance: Callable[[int], None] | None = None, search: Search | None = None) -> Comparison:
     """Transcribe ``features`` (normalised, [T, bins] each, or streams of them) with both and compare all that they

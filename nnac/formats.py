@@ -25,6 +25,18 @@ class FixedPoint:
         return f"int{self.bits} in Q{self.bits - 1 - self.fraction}.{self.fraction}"
 
 
+@frozen
+class Wide:
+    """A signed integer of ``bits`` bits on whatever scale the data ask for."""
+
+    bits: int
+    scale: None = None
+
+    def __str__(self) -> str:
+        return f"int{self.bits}"
+
+
+WIDE = Wide(16)                        # what a ReLU reads
 PRE = FixedPoint(16, 12)               # gate pre-activations, and what a table reads
 UNIT = FixedPoint(16, 15)              # what sigmoid and tanh give
 LOG = FixedPoint(16, 11)               # log-probabilities

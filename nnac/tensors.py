@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +14,11 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac.compare import Comparison, recorder, tally
-from nnac.decode.tensors import TensorEnd, TensorError
+from nnac.compare import compare as searching
+from nnac.decode.integer import stepping
+from nnac.decode.search.greedy import Greedy
+from nnac.decode.tensors import LabelEnd, TensorEnd, TensorError
+from nnac.evaluate import Executor
 from nnac.executors import Subject, executor
 from nnac.files import atomic, read
 
@@ -29,7 +34,7 @@ class Made:
     steps: int
 
 
-def read_arrays(path: str | os.PathLike[str], end: TensorEnd) -> dict[str, NDArray]:
+def read_arrays(path: str | os.PathLike[str], end: TensorEnd | LabelEnd) -> dict[str, NDArray]:
     """A ``.npz`` of arrays by argument, or a ``.npy`` where the model reads one.  TensorError: it is neither."""
     data = io.BytesIO(read(path, LIMIT))
     try:
@@ -55,6 +60,8 @@ def write_arrays(path: str | os.PathLike[str], results: list[NDArray]) -> None:
 def run(subject: Subject, arrays: Mapping[str, NDArray], engine: str = "emulator") -> Made:
     """The model's results for its arguments.  TensorError, EngineError."""
     chosen, end = executor(engine, subject), subject.tensors
+    if isinstance(end, LabelEnd):
+        return recognised(chosen, end, arrays)
     entry, = chosen.inputs                                       # a user's model is one call
     inputs = end.integers(arrays, chosen.values)
     batch = next(iter(inputs.values())).shape[1]
@@ -65,10 +72,26 @@ def run(subject: Subject, arrays: Mapping[str, NDArray], engine: str = "emulator
     return Made(end.real(made, chosen.values), cycles, steps * batch)
 
 
+def recognised(chosen: Executor, end: LabelEnd, arrays: Mapping[str, NDArray]) -> Made:
+    """The labels of each utterance, in the user's numbers, by greedy search."""
+    x = end.features(arrays)
+    with stepping(chosen) as stepper:
+        found = Greedy()(stepper, x, np.full(x.shape[1], len(x)))
+        steps = Counter(stepper.steps) if hasattr(stepper, "steps") else Counter()
+    priced = getattr(chosen, "cycles", None)
+    cycles = None if priced is None else sum(n * priced(entry) for entry, n in steps.items())
+    results = [np.array(end.labels(nbest[0].tokens), np.int64) for nbest in found.nbest]
+    return Made(results, cycles, x.shape[0] * x.shape[1])
+
+
 def compare(subject: Subject, other: Subject, arrays: Mapping[str, NDArray], engines: tuple[str, str]) -> Comparison:
     """Every integer that two engines make of the same arguments."""
     one, two = executor(engines[0], subject), executor(engines[1], other)
-    inputs = subject.tensors.integers(arrays, one.values)
+    end = subject.tensors
+    if isinstance(end, LabelEnd):
+        x = end.features(arrays)
+        return searching(one, two, end, list(x.swapaxes(0, 1)))
+    inputs = end.integers(arrays, one.values)
     batch = next(iter(inputs.values())).shape[1]
     out, (entry,) = Comparison(), one.inputs
     seen: list[list[tuple[str, NDArray]]] = []

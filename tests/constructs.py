@@ -277,8 +277,34 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "a table's input that is returned too": (lambda: Of(lambda s, x: (lambda y: (y, torch.tanh(y)))(s.a(x)),
                                                             a=large(L(6, 8))),
                                                  (X,)),
+        "ReLU": (lambda: nn.Sequential(large(L(6, 8)), nn.ReLU(), L(8, 4)), (X,)),
+        "leaky ReLU": (lambda: nn.Sequential(L(6, 8), nn.LeakyReLU(0.1), L(8, 4)), (X,)),
+        "ReLU6 and hardtanh from 0 to 20": (lambda: nn.Sequential(L(6, 8), nn.ReLU6(), large(L(8, 8)),
+                                                                  nn.Hardtanh(0, 20), L(8, 4)), (X,)),
+        "a product of values side by side": (lambda: Of(lambda s, x: s.out(torch.cat([s.a(x), x, s.b(x)], -1)),
+                                                        a=L(6, 8), b=L(6, 5), out=L(19, 4)), (X,)),
+        "frames stacked": (lambda: Of(lambda s, x: s.b(s.a(x).transpose(0, 1).reshape(x.shape[1], -1, 16)), a=L(6, 8),
+                                      b=L(16, 4)), (X,)),
+        "an LSTM's states, in and out": (lambda: Of(lambda s, x, h, c: s.rnn(x, (h, c)), rnn=nn.LSTM(6, 8, 2)),
+                                         (X, torch.rand(2, 3, 8) - 0.5, torch.randn(2, 3, 8))),
+        "states of two layers in one tensor": (_states_in_one, (FIRST, torch.rand(2, 2, 3, 6) - 0.5)),
+        "a GRU's state, in and out": (lambda: Of(lambda s, x, h: (s.out(s.rnn(x, h)[0]), s.rnn(x, h)[1]),
+                                                 rnn=nn.GRU(6, 8), out=L(8, 4)), (X, torch.rand(1, 3, 8) - 0.5)),
+        "the final state returned": (lambda: Of(lambda s, x: s.rnn(x), rnn=nn.LSTM(6, 8)), (X,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
     }
+
+
+def _states_in_one() -> nn.Module:
+    """Each layer's hidden state and cell cut out of one tensor and put together again."""
+    def body(s: Any, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        made = []
+        for i, rnn in enumerate((s.a, s.b)):
+            x, (h, c) = rnn(x, (states[0, i][None], states[1, i][None]))
+            made.append(torch.stack([h[0], c[0]]))
+        return x, torch.stack(made, 1)
+
+    return Of(body, a=nn.LSTM(6, 6, batch_first=True), b=nn.LSTM(6, 6, batch_first=True))
 
 
 def _taken_apart(s: Any, x: Tensor) -> Tensor:
@@ -341,7 +367,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                  "decides by the values"),
         "packed sequences": (lambda: Of(_packed, rnn=nn.LSTM(6, 8)), (X,), "packed"),
         "scripted": (lambda: torch.jit.trace(nn.Sequential(L(6, 8)), X), (X,), "torch.jit"),
-        "ReLU": (lambda: nn.Sequential(L(6, 8), nn.ReLU()), (X,), "relu"),
+        "a clamp from below zero": (lambda: Of(lambda s, x: s.a(x).clamp(-2, 2), a=L(6, 8)), (X,), "begin at 0"),
         "convolution": (lambda: Of(lambda s, x: s.c(x.permute(1, 2, 0)), c=nn.Conv1d(6, 8, 3)), (X,), "conv1d"),
         "a plain recurrent layer": (lambda: Of(lambda s, x: s.r(x)[0], r=nn.RNN(6, 8)), (X,), "plain recurrent"),
         "a bidirectional GRU": (lambda: Of(lambda s, x: s.r(x)[0], r=nn.GRU(6, 8, bidirectional=True)), (X,),

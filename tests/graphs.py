@@ -133,7 +133,9 @@ RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     log_softmax=lambda r: bind.log_softmax(r.ins[0].scale), scores=random_scores, depthwise=random_depthwise,
     softmax=lambda r: bind.softmax(r.ins[0].scale, r.out.scale),
     weighted_sum=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),
-    swish=lambda r: bind.gate(r.out.scale), glu=lambda r: bind.gate(r.out.scale))
+    swish=lambda r: bind.gate(r.out.scale),
+    relu=lambda r: bind.relu(r.ins[0].scale, r.node.attributes["slope"], r.out.scale),
+    glu=lambda r: bind.gate(r.out.scale))
 
 
 def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, sparsity: float = 0.0) -> QGraph:

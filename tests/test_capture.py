@@ -58,13 +58,14 @@ def test_a_construct_is_read_as_it_computes_to_the_integer(name):
             module(*example)
     graph, expected = module.bind(), {}
     labels = {n: x.numpy() for n, x in module.sequences(*example).items() if graph.values[n].bits == 32}
-    evaluate(graph, "encoder", {n: seen[n] if n in seen else labels[n] for n in graph.inputs["encoder"]},
+    state = {n: v.detach().long().numpy() for n, v in module.given_states(*example).items()}
+    evaluate(graph, "encoder", {n: seen[n] if n in seen else labels[n] for n in graph.inputs["encoder"]}, state,
              watch=expected.__setitem__)
     assert expected and all((seen[n] == v).all() for n, v in expected.items())
 
 
 def _flat(y: Any) -> list[torch.Tensor]:
-    return list(y) if isinstance(y, tuple) else [y]
+    return [x for z in y for x in _flat(z)] if isinstance(y, tuple) else [y]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from nnac import ops
-from nnac.formats import PRE, Precision
+from nnac.formats import Precision
 from nnac.ir import GraphError
 from nnac.language.check import check_text
 from nnac.lower import lower
@@ -75,7 +75,7 @@ def test_what_is_said_of_formats_is_what_the_lowering_makes(kind):
     out = graph.values[kind]
     assert node.op == kind and bool(node.states) == (fact.recurrent or fact.remembers)
     if fact.takes is not None:
-        assert [(v.bits, v.scale) for v in map(graph.values.get, node.inputs)] == [(PRE.bits, PRE.scale)]
+        assert [(v.bits, v.scale) for v in map(graph.values.get, node.inputs)] == [(fact.takes.bits, fact.takes.scale)]
     if fact.gives is not None:
         assert (out.bits, out.scale) == (fact.gives.bits, fact.gives.scale)
     else:

@@ -3,18 +3,23 @@ sequences and back."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from collections.abc import Sequence as Many
+from fractions import Fraction
 from typing import Any
 
 import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac.capture.exported import Exported, exported, unwrapped
+from nnac.capture.exported import exported, unwrapped
 from nnac.capture.problems import PrepareError, Problem
+from nnac.capture.readers.join import joined
 from nnac.capture.reading import ENTRY, Own, Reading
-from nnac.capture.values import FEATURES, Axes, FinalState, Lost, Sequence
+from nnac.capture.states import Place, StateResult
+from nnac.capture.values import FEATURES, Axes, Joined, Lost, Sequence, StateIds
 from nnac.decode.tensors import Argument, Result, TensorEnd
 from nnac.entry import EntryPoint
 from nnac.model.graph import Layer, ModelGraph
@@ -36,6 +41,11 @@ class Captured:
     others    the model's parameters and buffers that no layer has: they stay as they are
     end       how the forward's tensors lie, in and out
     dtype     of the model's own real numbers               notes    what is good to know
+    given     states that the model takes: where they lie in its arguments
+    columns   (layer path, parameter) -> which columns of the user's it is, where it is not the whole
+    spec      how the forward's results are nested (a pytree)
+    tensors   the forward's tensor arguments, by name
+    returned  what the forward returns, in order: results of ``end``, and states
     """
 
     graph: ModelGraph
@@ -49,10 +59,41 @@ class Captured:
     ties: tuple[tuple[Own, ...], ...] = ()
     aliases: Mapping[str, str] = field(factory=dict)
     others: Mapping[str, Tensor] = field(factory=dict)
+    given: tuple[Place, ...] = ()
+    returned: tuple[Result | StateResult, ...] = ()
+    columns: Mapping[Own, tuple[int, int]] = field(factory=dict)
+    spec: Any = None
+    tensors: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{layer.path}: {layer.kind} of {', '.join(layer.inputs)}, {layer.width} wide" for layer in self.graph]
         return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
+
+
+def read(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, entry: str = ENTRY,
+         prefix: str = "", crossed: bool = False, first: bool = False) -> tuple[Reading, tuple[Result | StateResult,
+                                                                                               ...]]:
+    """(all that was read of a model, what it returns).  PrepareError with everything that is in the way.
+
+    entry, prefix, crossed   as `Reading` has them      first   only the first result is wanted
+    """
+    reading = Reading(exported(model, args, kwargs or {}, first=first), entry=entry, prefix=prefix, crossed=crossed)
+    reading.read()
+    found = list(reading.problems)
+    outputs = _outputs(reading, found)
+    found += [p for p in reading.problems if p not in found]
+    # what stands for a lost value has readers of its own
+    if not found:
+        reading.returned = {o.name for o in outputs if isinstance(o, Result)}
+        _tables(reading)
+    if not reading.layers and not found:
+        found.append(Problem("the model has no layers"))
+    if not found and not reading.returned:
+        found.append(Problem("the model returns nothing but states", "return what a layer makes"))
+    if found:
+        raise PrepareError(found)
+    reading.layers[:] = _paced(_needed(reading, outputs))
+    return reading, outputs
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None,
@@ -62,39 +103,47 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     args, kwargs   of its forward, an example: real sequences [T, B, C] or [B, T, C], labels [T, B] or [B, T]
     """
     model = unwrapped(model)
-    reading = Reading(exported(model, args, kwargs or {}))
-    reading.read()
-    found = list(reading.problems)
-    outputs = _outputs(reading, found)
-    # what stands for a lost value has readers of its own
-    if not found:                                  # what stands for a lost value has readers of its own
-        reading.returned = {o.name for o in outputs}
-        _tables(reading)
-    if not reading.layers and not found:
-        found.append(Problem("the model has no layers"))
-    if found:
-        raise PrepareError(found)
-    layers = _needed(reading, outputs)
-    read = {i for layer in layers for i in layer.inputs}
-    graph = ModelGraph(name, {}, tuple(layers), {k: v for k, v in reading.inputs.items() if k in read},
-                       entries=(evolve(FORWARD, outputs=tuple(dict.fromkeys(o.name for o in outputs))),))
-    own = {layer.path for layer in layers}
-    kept = {k: v for k, v in reading.weights.items() if k[0] in own}
-    shared: dict[str, list[Own]] = {}
-    for ours, theirs in reading.sources.items():
-        if theirs and ours in kept:
-            shared.setdefault(theirs, []).append(ours)
-    aliases = reading.exported.aliases
-    used = {reading.sources[k] for k in kept}
-    others = {n: v for n, v in model.state_dict(keep_vars=True).items() if aliases.get(n, n) not in used}
-    real = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    return Captured(graph, kept, {k: v for k, v in reading.sources.items() if k in kept},
-                    frozenset(reading.frozen & set(kept)),
-                    {k: v for k, v in reading.dropouts.items() if k[0] in own},
-                    TensorEnd(_arguments(reading, read), outputs, reading.exported.several),
-                                       real, tuple(dict.fromkeys(reading.notes)),
+    reading, outputs = read(model, args, kwargs)
+    taken = {i for layer in reading.layers for i in layer.inputs}
+    results = tuple(o for o in outputs if isinstance(o, Result))
+    graph = ModelGraph(name, {}, tuple(reading.layers), {k: v for k, v in reading.inputs.items() if k in taken},
+                       entries=(evolve(FORWARD, outputs=tuple(dict.fromkeys(o.name for o in results)),
+                                       frames=not any(x.operator.remembers for x in reading.layers)),))
+    return captured(graph, [reading], [model],
+                    TensorEnd(_arguments(reading, taken), results, reading.exported.several), outputs)
+
+
+def captured(graph: ModelGraph, readings: Many[Reading], models: Many[nn.Module], end: TensorEnd,
+             outputs: tuple[Result | StateResult, ...] = (), names: Many[str] = ("",)) -> Captured:
+    """What was read of one model, or of several that became one graph; ``names`` stand before their parameters'."""
+    own = {layer.path for layer in graph}
+    kept: dict[Own, Tensor] = {}
+    sources: dict[Own, str] = {}
+    aliases: dict[str, str] = {}
+    others: dict[str, Tensor] = {}
+    shared: dict[int, list[Own]] = {}
+    for r, model, at in zip(readings, models, names, strict=True):
+        mine = {k: v for k, v in r.weights.items() if k[0] in own}
+        kept |= mine
+        sources |= {k: at + r.sources[k] if r.sources[k] else "" for k in mine}
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for ours in mine:
+            if r.sources[ours] and ours not in r.columns:
+                shared.setdefault(id(parameters[r.sources[ours]]), []).append(ours)
+        used = {r.sources[k] for k in mine}
+        aliases |= {at + n: at + first for n, first in r.exported.aliases.items()}
+        others |= {at + n: v.detach().clone() for n, v in model.state_dict(keep_vars=True).items()
+                   if r.exported.aliases.get(n, n) not in used}
+    real = next((p.dtype for model in models for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return Captured(graph, kept, sources,
+                    frozenset(k for r in readings for k in r.frozen if k in kept),
+                    {k: v for r in readings for k, v in r.dropouts.items() if k[0] in own},
+                    end, real, tuple(dict.fromkeys(n for r in readings for n in r.notes)),
                     tuple(tuple(names) for names in shared.values() if len(names) > 1),
-                    aliases, {n: v.detach().clone() for n, v in others.items()})
+                    aliases, others, tuple(p for r in readings for p in r.given if p.path in own), outputs,
+                    {k: v for r in readings for k, v in r.columns.items() if k in kept},
+                    readings[0].exported.spec,
+                    tuple(name for name, _ in readings[0].exported.inputs.values()))
 
 
 def roles(axes: Axes, names: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -122,22 +171,33 @@ def _arguments(reading: Reading, read: set[str]) -> tuple[Argument | None, ...]:
     return tuple(out)
 
 
-def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result, ...]:
+def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result | StateResult, ...]:
     """What the forward returns, in the user's layout."""
+    if reading.crossed:
+        roles_crossed(reading)
     for argument, example in reading.exported.inputs.values():         # roles first: outputs are said in them
         outer = example.ndim - (0 if not example.is_floating_point() else 1)
-        if argument in reading.inputs and roles(reading.axes, tuple(f"{argument}.{i}" for i in range(outer))) is None:
+        if not reading.crossed and argument in reading.inputs and roles(
+                reading.axes, tuple(f"{argument}.{i}" for i in range(outer))) is None:
             found.append(Problem(f"the axes of the input `{argument}` are not one time and one batch"))
-    out = []
+    out: list[Result | StateResult] = []
+    given = {(p.path, p.kind) for p in reading.given}
     for i, node in enumerate(reading.exported.outputs):
+        reading.node = node if isinstance(node, torch.fx.Node) else None
         value = reading.values.get(node) if isinstance(node, torch.fx.Node) else node
         what = f"result {i} of the model" if reading.exported.several else "what the model returns"
+        if isinstance(value, StateIds):
+            made = reading.numbering.result(i, value.numbers)
+            owners = reading.numbering.owners(value.numbers)
+            if made is not None and (given or len(owners) > 1 or owners[0].kind != "hidden"):
+                out.append(made)
+                continue
+            value = reading.last_step(value)
+        if isinstance(value, Joined):
+            value = joined(reading, value)
         if isinstance(value, Sequence) and value.name in reading.made:
             named = tuple(tuple(a if a == FEATURES else str(reading.axes.role(a)) for a in axis) for axis in value.axes)
             out.append(Result(value.name, named, value.last))
-        elif isinstance(value, FinalState):
-            found.append(Problem(f"{what} is the state of a recurrent layer",
-                                 "return its output sequence, or the last step of it: `y[-1]`"))
         elif not isinstance(value, Lost):
             found.append(Problem(f"{what} is not what a layer makes", "return the value of a layer"))
     return tuple(out)
@@ -157,8 +217,8 @@ def _tables(reading: Reading) -> None:
         others = [x for x in readers[source] if operator(x.kind).takes is None] or source in reading.returned
         if operator(layer.kind).takes is not None and (maker is None or not gives_any(maker) or others):
             width = reading.inputs[source] if maker is None else maker.width
-            between = Layer(reading.fresh(re.sub(r"((\[\d+\])?)$", r"_input\1", layer.path, count=1)), "scale",
-                            (source,), width, 1, ENTRY, (), {"factor": 1.0})
+            between = Layer(reading.untaken(re.sub(r"((\[\d+\])?)$", r"_input\1", layer.path, count=1)), "scale",
+                            (source,), width, 1, reading.entry, (), {"factor": 1.0})
             out.append(between)
             reading.made[between.path] = between
             if (layer.path, 0) in reading.dropouts:
@@ -175,15 +235,36 @@ def gives_any(layer: Layer) -> bool:
     return not (made.recurrent or made.view or made.by_index or made.gives or made.bounded(layer.attributes))
 
 
-def _needed(reading: Reading, outputs: tuple[Result, ...]) -> list[Layer]:
+def roles_crossed(reading: Reading) -> None:
+    """What each axis of a joint is: batch what both sequences have, time the encoder's own, ``label`` the
+    prediction's."""
+    (first, second), axes = reading.inputs, reading.axes
+    own = {name: [f"{name}.{i}" for i in range(example.ndim - 1) if example.shape[i] > 1]
+           for name, example in reading.exported.inputs.values() if name in reading.inputs}
+    both = {axes.root(a) for a in own[first]} & {axes.root(a) for a in own[second]}
+    for name, role in ((first, "time"), (second, "label")):
+        for a in own[name]:
+            axes.roles.setdefault(axes.root(a), "batch" if axes.root(a) in both else role)
+
+
+def _paced(layers: list[Layer]) -> list[Layer]:
+    """The layers with the vectors that each makes in a step of the entry: a step is as long as all stacks of frames
+    together."""
+    pace: dict[str, Fraction] = {}
+    for layer in layers:
+        here = min((pace.get(i, Fraction(1)) for i in layer.inputs), default=Fraction(1))
+        pace[layer.path] = here / int(layer.attributes.get("frames", 1))
+    total = math.lcm(*(p.denominator for p in pace.values()))
+    return [evolve(layer, rate=int(total * pace[layer.path])) for layer in layers]
+
+
+def _needed(reading: Reading, outputs: tuple[Result | StateResult, ...]) -> list[Layer]:
     """The layers that what is returned depends on."""
-    wanted = {o.name for o in outputs}
+    wanted = {o.name for o in outputs if isinstance(o, Result)}
+    wanted |= {p.path for o in outputs if isinstance(o, StateResult) for p in o.places}
     for layer in reversed(reading.layers):
         if layer.path in wanted:
             wanted |= set(layer.inputs)
     unused = [layer.path for layer in reading.layers if layer.path not in wanted]
     reading.notes += [f"`{path}` is computed and not returned: left out" for path in unused]
     return [layer for layer in reading.layers if layer.path in wanted]
-
-
-__all__ = ["Captured", "Exported", "capture"]

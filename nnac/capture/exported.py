@@ -7,6 +7,8 @@ the model (DataParallel, DistributedDataParallel, torch.compile, averaged models
 
 from __future__ import annotations
 
+import inspect
+import operator
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from attrs import frozen
 from torch import Tensor, fx, nn
 
 from nnac.capture.problems import PrepareError, Problem, place, problem
+from nnac.capture.states import CASTS, MOVES
 
 WRAPPERS: dict[str, str] = {  # class -> the attribute that holds the model
     "torch.nn.parallel.data_parallel.DataParallel": "module",
@@ -36,6 +39,8 @@ class Exported:
     tensors    placeholder -> (name of the parameter or buffer, "" for a constant; its value)
     outputs    the nodes that the forward returns, in order; ``several``: whether it returned a tuple
     aliases    every name of every parameter -> the first of its names: shared ones have several
+    spec       how the results are nested; None for one alone
+    begins     (file, line, code) of the forward: where a call has no line of its own
     """
 
     nodes: tuple[fx.Node, ...]
@@ -44,6 +49,38 @@ class Exported:
     outputs: tuple[Any, ...]
     several: bool
     aliases: Mapping[str, str]
+    spec: Any
+    begins: tuple[str, int, str]
+
+    def wanted(self) -> set[fx.Node]:
+        """The nodes that what is returned depends on, and those that change something in place."""
+        out: set[fx.Node] = set()
+        todo = [n for n in self.outputs if isinstance(n, fx.Node)]
+        for node in self.nodes:
+            target: Any = node.target
+            if node.op == "placeholder" or (node.op == "call_function" and hasattr(target, "_schema")
+                                            and target._schema.is_mutable):
+                todo.append(node)
+        while todo:
+            node = todo.pop()
+            if node not in out:
+                out.add(node)
+                todo += node.all_input_nodes
+        return out
+
+    def states(self) -> set[fx.Node]:
+        """What recurrent layers are given to begin with, as it is or moved about."""
+        out: set[fx.Node] = set()
+        todo = [a for n in self.nodes if str(n.target) in ("aten.lstm.input", "aten.gru.input")
+                for a in _nodes(n.args[1])]
+        while todo:
+            node = todo.pop()
+            call = str(node.target)
+            if node not in out and (node.op == "placeholder" or node.target is operator.getitem or call in CASTS
+                                    or (call.startswith("aten.") and call.split(".")[1] in MOVES)):
+                out.add(node)
+                todo += node.all_input_nodes
+        return out
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -83,8 +120,12 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exported:
-    """See the module.  PrepareError: the forward cannot be read, with the user's line."""
+def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, first: bool = False) -> Exported:
+    """See the module.  PrepareError: the forward cannot be read, with the user's line.
+
+    first   only the first of what it returns is wanted
+    """
+    args, kwargs = _apart((args, dict(kwargs)))
     named = list(model.named_parameters(remove_duplicate=False))
     names = {id(p): n for n, p in reversed(named)}                 # the first name of what is shared
     try:
@@ -122,8 +163,39 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     result = next(n for n in nodes if n.op == "output").args[0]
     spec = program.call_spec.out_spec
     aliases = {n: names[id(p)] for n, p in named}
-    return Exported(nodes, inputs, tensors, tuple(result), spec is not None and not spec.is_leaf(),
-                    aliases)  # type: ignore[arg-type]
+    several = spec is not None and not spec.is_leaf()
+    return Exported(nodes, inputs, tensors, tuple(result)[: 1 if first else None], several,  # type: ignore[arg-type]
+                    aliases, spec if several else None, _begins(model))
+
+
+def _begins(model: nn.Module) -> tuple[str, int, str]:
+    """Where the forward, or the method in its place, is written; ("", 0, "") where that is not known."""
+    function = inspect.unwrap(getattr(model, "method", model.forward))
+    try:
+        lines, line = inspect.getsourcelines(function)
+        return inspect.getsourcefile(function) or "", line, lines[0].strip()
+    except (OSError, TypeError):
+        return "", 0, ""
+
+
+def _apart(value: Any) -> Any:
+    """The example with a tensor that stands for several arguments copied: they are the same in the example alone."""
+    from torch.utils import _pytree
+
+    seen: set[int] = set()
+
+    def own(x: Any) -> Any:
+        if not isinstance(x, Tensor) or id(x) not in seen:
+            seen.add(id(x))
+            return x
+        return x.clone()
+
+    return _pytree.tree_map(own, value)
+
+
+def _nodes(value: Any) -> list[fx.Node]:
+    return [n for v in value for n in _nodes(v)] if isinstance(value, (list, tuple)) else (
+        [value] if isinstance(value, fx.Node) else [])
 
 
 def _flat(value: Any) -> list[Any]:

@@ -17,7 +17,8 @@ from torch import Tensor, fx
 
 from nnac.capture.exported import Exported
 from nnac.capture.problems import Problem, problem
-from nnac.capture.values import FEATURES, Axes, Axis, Lost, Parts, Sequence, Unread, Weights, Zeros
+from nnac.capture.states import CASTS, GIVEN, MOVES, Numbering, Place, place
+from nnac.capture.values import FEATURES, Axes, Axis, Joined, Lost, Parts, Sequence, StateIds, Unread, Weights, Zeros
 from nnac.model.graph import Kernel, Layer
 
 Own = tuple[str, str]          # a parameter of ours: layer path, its name in the layer
@@ -79,6 +80,11 @@ class Reading:
     frozen    of these: not trained
     dropouts (layer path, input) -> probability that an element is kept
     notes     what the user should know, though nothing is in the way
+    entry, prefix  of its layers: the entry point, and what stands before their paths
+    crossed   the model meets two sequences, each repeated along the other: a joint
+    given     states that the model is given: where they lie in its arguments
+    columns   (layer path, parameter) -> which columns of the user's it is, where it is not the whole
+    lasts     (path, kind) -> the value of a hidden state after the last step
     """
 
     exported: Exported
@@ -95,6 +101,13 @@ class Reading:
     made: dict[str, Layer] = field(factory=dict)
     returned: set[str] = field(factory=set)
     node: fx.Node | None = None
+    entry: str = ENTRY
+    prefix: str = ""
+    crossed: bool = False
+    numbering: Numbering = field(factory=Numbering)
+    given: list[Place] = field(factory=list)
+    columns: dict[Own, tuple[int, int]] = field(factory=dict)
+    lasts: dict[tuple[str, str], Sequence] = field(factory=dict)
 
     # ------------------------------------------------------------------------------------------------------------ names
 
@@ -117,6 +130,10 @@ class Reading:
 
     def fresh(self, base: str) -> str:
         """``base``, or ``base.call[1]`` … where it is taken: a module that is called again."""
+        return self.untaken(self.prefix + base)
+
+    def untaken(self, base: str) -> str:
+        """As `fresh`, of a whole path."""
         taken, n = base in self.made or base in self.inputs, 0
         path = base
         while taken:
@@ -134,7 +151,7 @@ class Reading:
         for i, s in enumerate(sources):
             if s.keeps < 1:
                 self.dropouts[path, i] = s.keeps
-        made = Layer(path, kind, tuple(s.name for s in sources), width, 1, ENTRY, kernels, attributes)
+        made = Layer(path, kind, tuple(s.name for s in sources), width, 1, self.entry, kernels, attributes)
         self.layers.append(made)
         self.made[path] = made
         sizes = tuple(width if a == (FEATURES,) else n for a, n in zip(first.axes, first.sizes, strict=True))
@@ -148,11 +165,26 @@ class Reading:
                 raise Refusal("a whole sequence meets the last step of one", "take the last step of both, at the end")
             if s.axes == first.axes:
                 continue
+            if self.crossed and (met := self._crossed(s, first)) is not None:
+                first = met
+                continue
             if len(s.outer) != len(first.outer) or not self._match(s, first):
                 raise Refusal(f"values of the axes {_shown(s)} and {_shown(first)} meet: one is repeated along the "
                               f"other's",
                               "values that are combined have the same time and batch")
         return first
+
+    def _crossed(self, a: Sequence, b: Sequence) -> Sequence | None:
+        """The layout of two values of which each is repeated along axes of the other; None where they have others."""
+        if len(a.axes) != len(b.axes):
+            return None
+        axes, sizes = [], []
+        for x, y, n, m in zip(a.axes, b.axes, a.sizes, b.sizes, strict=True):
+            if x and y and x != y and (len(x) > 1 or len(y) > 1 or n != m or not self.axes.same(x[0], y[0])):
+                return None
+            axes.append(y or x)
+            sizes.append(m if y else n)
+        return b.arranged(axes, sizes)
 
     def _match(self, a: Sequence, b: Sequence) -> bool:
         """Take the outer axes of two values for the same ones, in order."""
@@ -169,6 +201,8 @@ class Reading:
             key = path, name
             if isinstance(value, Weights):
                 self.weights[key], self.sources[key] = value.value.detach(), value.name
+                if value.columns is not None:
+                    self.columns[key] = value.columns
                 if not value.name and value.sources:
                     self.notes.append(f"`{path}`: `{name}` is computed from "
                                       f"{', '.join(f'`{s}`' for s in value.sources)}: folded into one parameter, "
@@ -192,8 +226,15 @@ class Reading:
     def read(self) -> None:
         """All calls, in order."""
         known = readers()
+        wanted, states = self.exported.wanted(), self.exported.states()
         for node in self.exported.nodes:
             self.node = node
+            if node not in wanted:
+                continue
+            if node in states and node.name in self.exported.inputs:
+                name, example = self.exported.inputs[node.name]
+                self.values[node] = StateIds(self.numbering.new(name, GIVEN, tuple(example.shape)))
+                continue
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
             elif node.op == "call_function":
@@ -211,10 +252,10 @@ class Reading:
         outer = example.ndim if label else example.ndim - 1
         if not node.users:
             self.notes.append(f"the input `{name}` is not used")
-        if outer < 1 or outer > 2:
+        if not 1 <= outer <= (3 if self.crossed else 2):
             return self.refuse(f"the input `{name}` has {example.ndim} axes",
                                "sequences are [T, B, C] or [B, T, C], labels [T, B]")
-        axes: list[Axis] = [(f"{name}.{i}",) for i in range(outer)]
+        axes: list[Axis] = [() if self.crossed and example.shape[i] == 1 else (f"{name}.{i}",) for i in range(outer)]
         if node.users:
             self.inputs[name] = 1 if label else example.shape[-1]
         return Sequence(name, tuple(axes) if label else (*axes, (FEATURES,)), tuple(example.shape))
@@ -230,13 +271,25 @@ class Reading:
             return self._instead(node, flat, self.refuse(f"{unread.what} is read", unread.instead))
         if node.target is operator.getitem:
             return args[0].values[args[1]]
-        if any(isinstance(v, Weights) for v in flat) and not any(isinstance(v, (Sequence, Zeros, Parts)) for v in flat):
+        if any(isinstance(v, Weights) for v in flat) and not any(isinstance(v, (Sequence, Zeros, Parts, StateIds,
+                                                                                   Joined)) for v in flat):
             return self._folded(node, args, kwargs)
+        if any(isinstance(v, StateIds) for v in flat):
+            if not any(isinstance(v, (Sequence, Weights, Parts, Zeros, Joined)) for v in flat):
+                return self._moved(node, args, kwargs)
+            if target not in RECURRENT:
+                args, kwargs = self._lasts(args), self._lasts(kwargs)
+                if any(isinstance(v, Lost) for v in _leaves((args, kwargs))):
+                    return Lost()
         if target not in known:
             if not node.users:
                 return None                                       # an assertion, or something that nobody reads
             return self._instead(node, flat, self.refuse(f"`{_plain(target)}` has no integer operator", ""))
         try:
+            if target not in PRODUCTS:
+                args, kwargs = self._whole(args), self._whole(kwargs)
+                if any(isinstance(v, Lost) for v in _leaves((args, kwargs))):
+                    return Lost()
             return known[target](self, node, args, kwargs)
         except Refusal as refusal:
             return self._instead(node, flat, self.refuse(refusal.what, refusal.instead))
@@ -253,6 +306,8 @@ class Reading:
         inside = [v for v in _leaves((args, kwargs)) if isinstance(v, Weights)]
         sources = tuple(dict.fromkeys(s for w in inside for s in w.sources))
         target: Any = node.target
+        if str(target) == "aten.detach_.default":
+            return inside[0]
         if target._schema.is_mutable:
             return self.refuse(f"the forward changes {', '.join(f'`{s}`' for s in sources)}: the model keeps something "
                                f"between calls",
@@ -266,13 +321,104 @@ class Reading:
             return inside[0]
         return Weights(made, sources)
 
+    def _moved(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call on states alone: what it does to their numbers.  What changes them reads the last step instead."""
+        target: Any = node.target
+        if str(target) in CASTS:
+            return next(v for v in args if isinstance(v, StateIds))
+        if (name := _plain(str(target))) not in MOVES:
+            done = self._lasts(args)
+            if any(isinstance(v, Lost) for v in _leaves(done)):
+                return Lost()
+            if str(target) in READERS:
+                try:
+                    return READERS[str(target)](self, node, done, kwargs)
+                except Refusal as refusal:
+                    return self.refuse(refusal.what, refusal.instead)
+            return self.refuse(f"`{name}` of a state has no integer operator", "")
+        made = target(*map(_bare_ids, args), **{k: _bare_ids(v) for k, v in kwargs.items()})
+        return Parts(tuple(map(StateIds, made))) if isinstance(made, (tuple, list)) else StateIds(made)
+
+    def _whole(self, value: Any) -> Any:
+        """A value with those side by side made one."""
+        from nnac.capture.readers.join import joined
+
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._whole(v) for v in value)
+        return joined(self, value) if isinstance(value, Joined) else value
+
+    def _lasts(self, value: Any) -> Any:
+        """A value with hidden states that are one layer's in their place as its last step.  Refusal: they are not."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._lasts(v) for v in value)
+        if isinstance(value, dict):
+            return {k: self._lasts(v) for k, v in value.items()}
+        return self.last_step(value) if isinstance(value, StateIds) else value
+
+    def last_step(self, state: StateIds) -> Any:
+        """The hidden state of one layer as its last step; Lost, and a problem, where it is something else."""
+        owners = self.numbering.owners(state.numbers)
+        if any(v.kind == GIVEN for v in owners):
+            return self.refuse("a given state is read as a value", "states are read by recurrent layers")
+        if any(v.kind == "cell" for v in owners):
+            return self.refuse("the cell state of an LSTM is read", "read its output sequence, or the last step of it: "
+                               "`y[-1]`")
+        value = self.lasts.get((owners[0].owner, owners[0].kind))
+        whole = torch.arange(owners[0].first, owners[0].end).reshape(owners[0].sizes)
+        found = None
+        if len(owners) == 1 and value is not None and state.numbers.numel() == whole.numel():
+            outer = value.axes[:-1]
+            shape = tuple(state.numbers.shape)
+            axes = _axes_like(shape, tuple(whole.shape), outer)
+            if axes is not None and torch.equal(state.numbers.reshape(whole.shape), whole):
+                found = value.arranged(axes, shape)
+        if found is None:
+            return self.refuse("the final state is cut across layers", "take one layer's: `h[-1]`")
+        return found
+
+    def start(self, path: str, kind: str, numbers: Tensor) -> None:
+        """Remember that a layer is given its state [batch, width].  Refusal: it is no argument of the model."""
+        owners = self.numbering.owners(numbers)
+        if [v.kind for v in owners] != [GIVEN]:
+            raise Refusal("a recurrent layer begins with the state of another",
+                          "give the sequence to both, or name the state as an argument")
+        owner, = owners
+        at = list(self.exported.inputs).index(next(n for n, (a, _) in self.exported.inputs.items() if a == owner.owner))
+        found = place(path, kind, at, owner.sizes, numbers - owner.first)
+        if found is None:
+            raise Refusal("a state lies in its argument along other axes than batch and features",
+                          "give states as [layers, B, H]")
+        self.given.append(found)
+
     def refuse(self, what: str, instead: str) -> Lost:
         """Remember a problem at the call that is being read."""
         assert self.node is not None
         name, _ = self.module()
         where = f"`{name}`: " if name and f"`{name}`" not in what else ""
-        self.problems.append(problem(where + what, instead, self.node.meta.get("stack_trace") or ""))
+        found = problem(where + what, instead, self.node.meta.get("stack_trace") or "")
+        if not found.line:
+            file, line, code = self.exported.begins
+            found = evolve(found, file=file, line=line, code=code)
+        self.problems.append(found)
         return Lost()
+
+
+PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default", "aten.cat.default",
+            "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")  # take values side by side
+RECURRENT = ("aten.lstm.input", "aten.gru.input")
+
+def _bare_ids(x: Any) -> Any:
+    return x.numbers if isinstance(x, StateIds) else [_bare_ids(y) for y in x] if isinstance(x, list) else x
+
+
+def _axes_like(shape: tuple[int, ...], sizes: tuple[int, ...], outer: tuple[Axis, ...]) -> list[Axis] | None:
+    """The axes of a tensor of ``shape`` that holds [batch, width] vectors in order, with axes of size one anywhere."""
+    wanted = [*outer, (FEATURES,)]
+    left = [n for n in shape if n != 1]
+    if left != [n for n in sizes if n != 1] or len(shape) < len(wanted):
+        return None
+    out: list[Axis] = [()] * (len(shape) - len(wanted))
+    return [*out, *wanted] if tuple(shape[len(out):]) == sizes else None
 
 
 def bare(x: Any) -> Any:

@@ -49,12 +49,13 @@ class Sequence:
 class Weights:
     """Parameters, or what the forward computes from parameters alone: its value, and the names of the parameters in it.
 
-    name   of the parameter if it is one as it stands, else ""
+    name   of the parameter if it is one as it stands, else ""      columns  of it, where it is not the whole
     """
 
     value: Tensor
     sources: tuple[str, ...]
     name: str = ""
+    columns: tuple[int, int] | None = None
 
 
 @frozen
@@ -70,11 +71,21 @@ class Parts:
 
 
 @frozen
-class FinalState:
-    """The hidden state of a recurrent layer after the last step, [layers, B, H]: the last step of each layer's
-    output."""
+class Joined:
+    """Values side by side, in order, in one vector: what reads it may read them one by one."""
 
-    outputs: tuple[Sequence, ...]
+    parts: tuple[Sequence, ...]
+
+
+@frozen(eq=False)
+class StateIds:
+    """A tensor of states: of recurrent layers after the last step, or given for the first.  Moving, cutting and joining
+    is done on numbers that stand for its elements, so that any arrangement is found again.
+
+    numbers   int64, of the user's shape: those of `nnac.capture.states.Vectors`
+    """
+
+    numbers: Tensor
 
 
 @frozen

@@ -17,7 +17,7 @@ from nnac.decode.scorers import scorer
 from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
 from nnac.decode.streams import Stream, feature_blocks, listen, listen_all, streamed
-from nnac.decode.tensors import TensorEnd
+from nnac.decode.tensors import LabelEnd, TensorEnd
 from nnac.hybrid.scores import Hmm
 from nnac.speech.features import FeatureSpec, Normalisation, log_mel
 from nnac.speech.tokens import Tokens
@@ -127,10 +127,12 @@ class TextEnd:
         return self.tokens.decode(ids)
 
 
-def end_from_json(data: dict[str, Any]) -> FrontEnd | TextEnd | TensorEnd:
+def end_from_json(data: dict[str, Any]) -> FrontEnd | TextEnd | TensorEnd | LabelEnd:
     """Whichever ``to_json`` described."""
     if "arguments" in data:
         return TensorEnd.from_json(data)
+    if "argument" in data:
+        return LabelEnd.from_json(data)
     return FrontEnd.from_json(data) if "features" in data else TextEnd(Tokens.from_json(data["tokens"]))
 
 

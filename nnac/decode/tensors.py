@@ -7,7 +7,7 @@ tensors in training and NumPy arrays on the machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -143,3 +143,47 @@ class TensorEnd:
             assert v.scale is not None
             out.append(r.arranged(((made[r.name] - v.zero_point) * np.float32(v.scale)).astype(np.float32)))
         return out
+
+
+@frozen
+class LabelEnd:
+    """Features in, labels out: what stands between the world and a transducer of a user's own that hears no audio.
+
+    argument  how features lie      blank  the user's number of it, of ``vocabulary`` labels; ours is 0
+    """
+
+    argument: Argument
+    blank: int
+    vocabulary: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(argument=asdict(self.argument), blank=self.blank, vocabulary=self.vocabulary)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LabelEnd:
+        """What ``to_json`` described.  KeyError, TypeError, ValueError if it is not one."""
+        a = data["argument"]
+        made = cls(Argument(str(a["name"]), False, tuple(map(str, a["roles"])), int(a["width"])), int(data["blank"]),
+                   int(data["vocabulary"]))
+        if not 0 <= made.blank < made.vocabulary or sorted(made.argument.roles) != [BATCH, TIME]:
+            raise ValueError("features have time and batch, and the blank is one of the labels")
+        return made
+
+    @property
+    def read(self) -> tuple[Argument, ...]:
+        return (self.argument,)
+
+    def labels(self, ids: Iterable[int]) -> list[int]:
+        """Our numbers of labels, the blank first, as the user's."""
+        return [self.blank if i == 0 else i - 1 if i <= self.blank else i for i in map(int, ids)]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The user's numbers, blanks left out."""
+        return " ".join(map(str, self.labels(i for i in ids if i)))
+
+    def features(self, arrays: Mapping[str, NDArray]) -> NDArray:
+        """The model's argument as [T, B, width], real.  TensorError."""
+        if self.argument.name not in arrays:
+            raise TensorError(f"`{self.argument.name}` is not given (given: {', '.join(arrays) or 'nothing'})")
+        self.argument.check(arrays[self.argument.name])
+        return np.asarray(self.argument.sequence(arrays[self.argument.name]), np.float32)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
@@ -23,14 +23,11 @@ from nnac.errors import UserError
 
 if TYPE_CHECKING:
     from nnac.decode.front_end import FrontEnd, TextEnd
-    from nnac.decode.tensors import TensorEnd
+    from nnac.decode.tensors import LabelEnd, TensorEnd
     from nnac.evaluate import Executor
     from nnac.ir import QGraph
     from nnac.program import Program
     from nnac.train.policy import Trained
-
-End = TypeVar("End")
-
 
 class EngineError(UserError):
     """No executor of that name, or it cannot read what there is; one line."""
@@ -116,20 +113,20 @@ class Subject:
         return compile_graph(graph, plan.target, settings)
 
     @cached_property
-    def tensors(self) -> TensorEnd:
+    def tensors(self) -> TensorEnd | LabelEnd:
         """How the arrays of a model of a user's own lie.  EngineError: this one hears audio or reads text."""
-        from nnac.decode.tensors import TensorEnd
+        from nnac.decode.tensors import LabelEnd, TensorEnd
 
-        return self._end(TensorEnd, "takes no tensors: it is not a model that `nnac.prepare` made")
+        return self._end((TensorEnd, LabelEnd), "takes no tensors: it is not a model that `nnac.prepare` made")
 
     @cached_property
     def text(self) -> TextEnd:
         """The tokens of a language model.  EngineError: this one reads no text."""
         from nnac.decode.front_end import TextEnd
 
-        return self._end(TextEnd, "reads no text: it is not a language model")
+        return self._end((TextEnd,), "reads no text: it is not a language model")
 
-    def _end(self, kind: type[End], otherwise: str) -> End:
+    def _end(self, kind: tuple[type, ...], otherwise: str) -> Any:
         from nnac.decode.front_end import end_from_json
 
         try:

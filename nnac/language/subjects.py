@@ -15,6 +15,10 @@ from nnac.language.tables import data_file
 from nnac.language.values import UNKNOWN, describe, evaluate
 from nnac.model.graph import ModelError, builders
 
+# models that only Python can give -> what gives them
+FROM_PYTHON = {"module": "nnac.prepare(model, policy, example)",
+               "transducer": "nnac.prepare_transducer(encoder=…, prediction=…, joint=…, policy=…, example=…)"}
+
 
 def settle_model(r: Resolution, memo: Memo | None) -> None:
     statement = latest(r, s.Model)
@@ -25,10 +29,9 @@ def settle_model(r: Resolution, memo: Memo | None) -> None:
     report = reporter(r, statement)
     name = call if isinstance(call, s.Name) else call.name
     known = builders()
-    if name.text == "module" and name.text not in known:
-        report("model-from-python", name, "`model module` is a model that Python gives: its layers are not known here",
-               "",
-               "`nnac.prepare(model, policy, example)` checks every rule against it", severity="warning")
+    if (gives := FROM_PYTHON.get(name.text)) and name.text not in known:
+        report("model-from-python", name, f"`model {name.text}` is a model that Python gives: its layers are not known "
+               "here", "", f"`{gives}` checks every rule against it", severity="warning")
         return
     if name.text not in known:
         report("unknown-model", name, f"no model is called `{name.text}`", "", did_you_mean(name.text, known),

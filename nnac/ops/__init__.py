@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nnac.attributes import Attributes
-from nnac.formats import FixedPoint, Precision, unit_scale
+from nnac.formats import FixedPoint, Precision, Wide, unit_scale
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
@@ -76,7 +76,7 @@ class Operator:
     folds_zero_point: ClassVar[bool] = False
     # its output may have a zero point (a view's has what its input has)
     makes_zero_point: ClassVar[bool] = False
-    takes: ClassVar[FixedPoint | None] = None          # the format that its input has, whatever the policy says
+    takes: ClassVar[FixedPoint | Wide | None] = None   # the format that its input has, whatever the policy says
     gives: ClassVar[FixedPoint | None] = None          # the format that its output has, whatever the policy says
     # the least value of that format is a floor that belongs to its definition: numbers below it are no loss
     floored: ClassVar[bool] = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from nnac.formats import PRE
+from nnac.formats import PRE, FixedPoint, Wide
 from nnac.limits import MOST_ELEMENTS
 from nnac.ops import Array, Operator, State, require
 
@@ -22,7 +22,7 @@ class GateOperator(Operator):
     """
 
     constants = ("table", "multiplier", "shift")
-    takes = PRE
+    takes: ClassVar[FixedPoint | Wide | None] = PRE
     in_one_piece = True
     pieces: ClassVar[int]                              # times as wide as the output is the input
 
@@ -42,6 +42,9 @@ class GateOperator(Operator):
                           constants["multiplier"], constants["shift"], out.zero_point, out.bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
-        require(inputs[0].bits == PRE.bits and inputs[0].scale in (None, PRE.scale), node,
-                f"a table is read with {PRE}")
+        takes = self.takes
+        assert takes is not None
+        require(inputs[0].bits == takes.bits and (takes.scale is None or inputs[0].scale in (None, takes.scale)), node,
+                f"a table is read with {takes}")
+        require(inputs[0].zero_point == 0, node, "a symmetric input")
         require(inputs[0].width == self.pieces * output.width, node, f"reads {self.pieces} times its width")

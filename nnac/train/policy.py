@@ -23,7 +23,7 @@ from nnac.checked import checked
 from nnac.checkpoint import CheckpointError
 from nnac.decode.front_end import FrontEnd, TextEnd, end_from_json
 from nnac.decode.recogniser import Recogniser, load_recogniser
-from nnac.decode.tensors import TensorEnd
+from nnac.decode.tensors import LabelEnd, TensorEnd
 from nnac.errors import ABSURD
 from nnac.lower import lower_plan
 from nnac.plan import Plan
@@ -204,8 +204,8 @@ class PolicyTask:
         return {}
 
 
-def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan, end: FrontEnd | TextEnd | TensorEnd,
-                training: dict) -> None:
+def save_module(path: str | os.PathLike, module: GraphModule, plan: Plan,
+                end: FrontEnd | TextEnd | TensorEnd | LabelEnd, training: dict) -> None:
     """The trained module with its plan and front end, as one checkpoint."""
     checkpoint.save(path, module.state_dict(), dict(kind=KIND, plan=plan.to_json(), front_end=end.to_json(),
                                                     training=training))
@@ -217,7 +217,7 @@ class Trained:
 
     module: GraphModule
     plan: Plan
-    end: FrontEnd | TextEnd | TensorEnd         # what stands between the model and the world
+    end: FrontEnd | TextEnd | TensorEnd | LabelEnd         # what stands between the model and the world
     training: dict[str, Any]
 
     @property

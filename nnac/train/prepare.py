@@ -35,11 +35,16 @@ from torch.utils import _pytree
 from nnac.capture import Captured, PrepareError, Problem, capture
 from nnac.capture.captured import FORWARD
 from nnac.capture.exported import as_it_was, unwrapped
+from nnac.capture.states import StateResult
 from nnac.lower import lower_plan
 from nnac.model.graph import ModelGraph, lent
 from nnac.plan import Plan
+from nnac.train.activation import learned
 from nnac.train.families.module import Named
-from nnac.train.integers import dequantise
+from nnac.train.format import Format
+from nnac.train.integers import dequantise, quantise
+from nnac.train.module import GraphModule
+from nnac.train.ops._cell import Celled
 
 BUILDER = "module"             # what a policy for a user's own model calls it
 # relative difference that rounding explains; 1e-4 for others (our choice)
@@ -77,12 +82,54 @@ class PreparedModule(Named):
 
     def values(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, bool]]:
         """(every value of the graph [T, B, width], whether it is integers), for the model's arguments."""
+        return self._values(*args, **kwargs)[:2]
+
+    def _values(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], dict[str, bool], dict[str, Tensor]]:
+        """As `values`, and the states after the last step."""
         values = self.sequences(*args, **kwargs)
         labels = {n for n, v in self.graph.values.items() if v.bits == 32}
         integer = {n: n in labels for n in values}
-        batch = next(iter(values.values())).shape[1]
-        self.run(FORWARD.name, values, integer, self._state(FORWARD.name, batch, self._like()))
-        return values, integer
+        state = self.given_states(*args, **kwargs)
+        self.run(FORWARD.name, values, integer, state)
+        return values, integer, state
+
+    def given_states(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """What the layers begin with, as they hold it [B, width]: zero, and what the model's arguments say."""
+        given = tensors(self.signature, args, kwargs)
+        first = next(a.sequence(x) for a, x in zip(self.captured.end.arguments, given, strict=True) if a is not None)
+        state = self._state(FORWARD.name, first.shape[1], self._like())
+        for place in self.captured.given:
+            self.put_state(state, place.path, place.kind, place.view(given[place.tensor]).to(self._like()))
+        return state
+
+    def put_state(self, state: dict[str, Tensor], path: str, kind: str, x: Tensor) -> None:
+        """Write real numbers [B, width] into the state of a layer, as it holds them."""
+        layer, names = self.layer(path), self._state_names(path, kind)
+        for name, form in names.items():
+            real = x / form.scale
+            state[name] = learned(quantise(x, form), form, real.detach) if layer.quantised else x
+
+    def state_of(self, state: Mapping[str, Tensor], path: str, kind: str) -> Tensor:
+        """The real numbers [B, width] of a layer's state."""
+        (name, form), *_ = reversed(self._state_names(path, kind).items())
+        return dequantise(state[name], form) if self.layer(path).quantised else state[name]
+
+    def _state_names(self, path: str, kind: str) -> dict[str, Format]:
+        """The state vectors of a layer that hold what PyTorch calls its hidden state or cell, and their formats; the
+        most exact one last."""
+        node, layer = self.graph.by_path[path], self.layer(path)
+        own = {s.name.rpartition(".")[2]: s for s in node.states}
+        if kind == "cell":
+            cell = own["cell"]
+            assert isinstance(layer, Celled)
+            return {cell.name: Format(2.0**-layer.fraction, 0, cell.bits)}
+        quantised = layer.quantised
+        out = {own["hidden"].name: self.formats()[node.output] if quantised else Format(1.0, 0, 16)}
+        if "blend" in own:                             # a GRU's own, of which its hidden state is the rounding
+            scale = own["blend"].scale
+            assert scale is not None
+            out[own["blend"].name] = Format(scale, 0, own["blend"].bits)
+        return out
 
     def real(self, name: str, values: Mapping[str, Tensor], integer: Mapping[str, bool]) -> Tensor:
         """A value in real numbers."""
@@ -90,10 +137,15 @@ class PreparedModule(Named):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's inputs -> its output, real, in the model's own type and layout."""
-        values, integer = self.values(*args, **kwargs)
-        end = self.captured.end
-        made = tuple(r.arranged(self.real(r.name, values, integer)).to(self.captured.dtype) for r in end.results)
-        return made if end.several else made[0]
+        values, integer, state = self._values(*args, **kwargs)
+        made = []
+        for r in self.captured.returned:
+            if isinstance(r, StateResult):
+                y = r.filled({(p.path, p.kind): self.state_of(state, p.path, p.kind) for p in r.places})
+            else:
+                y = r.arranged(self.real(r.name, values, integer))
+            made.append(y.to(self.captured.dtype))
+        return made[0] if self.captured.spec is None else _pytree.tree_unflatten(made, self.captured.spec)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """One checkpoint that `nnac compile`, `run` and `compare` take: the plan with its graph, weights, scales, and
@@ -104,10 +156,10 @@ class PreparedModule(Named):
 
     @property
     def original_names(self) -> dict[str, str]:
-        """The model's parameter names -> ours; tied ones once, folded ones not at all."""
+        """The model's parameter names -> ours; tied ones once, folded and divided ones not at all."""
         out: dict[str, str] = {}
         for (path, name), theirs in self.captured.sources.items():
-            if theirs:
+            if theirs and (path, name) not in self.captured.columns:
                 out.setdefault(theirs, f"{'.'.join(self.names_of(path))}.{name}")
         return out
 
@@ -119,16 +171,32 @@ class PreparedModule(Named):
         read) is as it was. PrepareError where a parameter was folded from others (`nnac.check` names them): then there
         is no way back.
         """
-        if folded := [f"{path}.{name}" for (path, name), theirs in self.captured.sources.items()
-                      if not theirs and (path, name) not in self.captured.frozen]:
-            raise PrepareError([Problem(f"{', '.join(f'`{n}`' for n in folded)}: computed from other parameters of the "
-                                        f"model, so that what was "
-                                        "trained has no place there", "use the prepared module's own state")])
-        own = dict(self.named_parameters(remove_duplicate=False))
-        found = {theirs: own[ours].detach().clone().to(self.captured.dtype)
-                 for theirs, ours in self.original_names.items()}
-        return found | {n: found[first] for n, first in self.captured.aliases.items()
-                        if first in found} | dict(self.captured.others)
+        return original(self, self.captured)
+
+
+def original(module: GraphModule, captured: Captured, back: Callable[[str, str, Tensor], Tensor] = lambda p, n, w: w
+             ) -> dict[str, Tensor]:
+    """The float weights under the user's names; ``back`` puts a parameter's rows as the user has them.  PrepareError as
+    `PreparedModule.original_state_dict`."""
+    if folded := [f"{path}.{name}" for (path, name), theirs in captured.sources.items()
+                  if not theirs and (path, name) not in captured.frozen]:
+        raise PrepareError([Problem(f"{', '.join(f'`{n}`' for n in folded)}: computed from other parameters of the "
+                                    f"model, so that what was "
+                                    "trained has no place there", "use the prepared module's own state")])
+    own = dict(module.named_parameters(remove_duplicate=False))
+    found: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for (path, name), theirs in captured.sources.items():
+        if not theirs:
+            continue
+        value = back(path, name, own[f"{'.'.join(module.names_of(path))}.{name}"].detach())
+        if (path, name) in captured.columns:                # what several layers have the columns of, whole again
+            parts.setdefault(theirs, {})[captured.columns[path, name][0]] = value
+        else:
+            found.setdefault(theirs, value.clone().to(captured.dtype))
+    found |= {theirs: torch.cat([columns[i] for i in sorted(columns)], 1).to(captured.dtype)
+              for theirs, columns in parts.items()}
+    return found | {n: found[first] for n, first in captured.aliases.items() if first in found} | dict(captured.others)
 
 
 def tensors(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
@@ -176,16 +244,22 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
     """The same example one step shorter and one utterance fewer, where it has more than two steps; None where it has
     not."""
     of = {id(x): i for x, i in zip(given, captured.end.arguments, strict=True) if i is not None}
+    states = {id(given[p.tensor]): p for p in captured.given}
+    pace = next(iter(captured.graph)).rate * int(next(iter(captured.graph)).attributes.get("frames", 1))
     cut = False
 
     def part(x: Any) -> Any:
         nonlocal cut
         i = of.get(id(x)) if isinstance(x, Tensor) else None
+        if isinstance(x, Tensor) and id(x) in states:
+            axis = states[id(x)].batch
+            return x.narrow(axis, 0, max(1, x.shape[axis] - 1)).contiguous()
         if i is None:
             return x
         for axis, role in enumerate(i.roles):
-            if x.shape[axis] > (2 if role == "time" else 1):
-                x, cut = x.narrow(axis, 0, x.shape[axis] - 1), True
+            less = pace if role == "time" else 1
+            if x.shape[axis] > (less + 1 if role == "time" else 1):
+                x, cut = x.narrow(axis, 0, x.shape[axis] - less), True
         return x.contiguous()
 
     bound = signature.bind(*args, **kwargs)
@@ -316,27 +390,57 @@ def prepare(model: nn.Module, policy: Any, example: Any) -> PreparedModule:
     everything that is wrong with the policy.
     """
     model, captured, signature, args, kwargs = read(model, example)
-    plan = _plan(policy, captured.graph)
+    plan = plan_of(policy, captured.graph)
     module = PreparedModule(captured, plan, signature)
     agree(model, module.eval(), args, kwargs)
     return module.train(model.training)
 
 
-def _plan(policy: Any, graph: ModelGraph) -> Plan:
-    """The plan of a policy on the graph that was read."""
+def prepare_streaming(model: nn.Module, policy: Any, example: Any, states: Mapping[str, int]) -> PreparedModule:
+    """As `prepare`, of a model that takes its states and returns them: called chunk after chunk with what it returned,
+    it gives the integers of the whole sequence.
+
+    states  argument -> number of the result that it becomes (results counted flat); in the program they are resident
+    PrepareError besides: an argument that no recurrent layer begins with, or a result that is not its state.
+    """
+    model, captured, signature, args, kwargs = read(model, example)
+    names = list(captured.tensors)
+    made = {i: r for i, r in enumerate(captured.returned) if isinstance(r, StateResult)}
+    found: list[Problem] = []
+    for name, result in states.items():
+        own = {(p.path, p.kind) for p in captured.given if names[p.tensor] == name}
+        becomes = {(p.path, p.kind) for p in made[result].places} if result in made else set()
+        if name not in names:
+            found.append(Problem(f"no argument is called `{name}` (there are: {', '.join(names)})"))
+        elif not own:
+            found.append(Problem(f"no recurrent layer begins with `{name}`", "`lstm(x, (h, c))`"))
+        elif own != becomes:
+            found.append(Problem(f"result {result} is not the state that `{name}` begins with",
+                                 "return the states of the same layers"))
+    if missing := sorted({names[p.tensor] for p in captured.given} - set(states)):
+        found.append(Problem(f"{', '.join(f'`{n}`' for n in missing)}: a state that is not named in `states`"))
+    if found:
+        raise PrepareError(found)
+    module = PreparedModule(captured, plan_of(policy, captured.graph), signature)
+    agree(model, module.eval(), args, kwargs)
+    return module.train(model.training)
+
+
+def plan_of(policy: Any, graph: ModelGraph, builder: str = BUILDER) -> Plan:
+    """The plan of a policy on a graph that was read; the policy calls its model ``builder``."""
     from nnac.policy import Policy, load, loads
 
     if isinstance(policy, Policy):
         plan = policy.plan
-        if plan.model.builder == BUILDER and plan.graph is not graph:
+        if plan.model.builder == builder and plan.graph is not graph:
             raise PrepareError([Problem("this policy was resolved for another model", "give its file or its text")])
     else:
         text = isinstance(policy, str) and ("\n" in policy or "{" in policy)
-        with lent(BUILDER, graph):
+        with lent(builder, graph):
             plan = (loads(policy) if text else load(os.fspath(policy))).plan
-    if plan.model.builder != BUILDER:
+    if plan.model.builder != builder:
         raise PrepareError([Problem(f"the policy says `model {plan.model}`",
-                                    f"`model {BUILDER}`: the model is the one that is prepared")])
+                                    f"`model {builder}`: the model is the one that is prepared")])
     # the plan carries it: the name is free for the next model
     assert plan.graph is graph
     return plan

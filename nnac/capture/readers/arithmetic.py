@@ -8,8 +8,9 @@ import torch
 from attrs import evolve
 from torch import fx
 
+from nnac.capture.readers.join import product_of_parts
 from nnac.capture.reading import Reading, Refusal, reads, site_path
-from nnac.capture.values import FEATURES, Parts, Sequence, Weights, Zeros
+from nnac.capture.values import FEATURES, Joined, Parts, Sequence, Weights, Zeros
 from nnac.model.graph import Kernel
 
 
@@ -29,7 +30,7 @@ def linear(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
 @reads("aten.matmul.default", "aten.mm.default", "aten.bmm.default")
 def matmul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
     value, weight = args
-    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or weight.value.ndim != 2:
+    if not isinstance(value, (Sequence, Joined)) or not isinstance(weight, Weights) or weight.value.ndim != 2:
         raise Refusal("two values of the model are multiplied as matrices",
                       "matrix products are with weights: `nn.Linear`")
     return product(r, value, Weights(weight.value.t(), weight.sources), None)
@@ -38,21 +39,25 @@ def matmul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
 @reads("aten.addmm.default")
 def addmm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
     bias, value, weight = args
-    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or not isinstance(bias, Weights) or kwargs:
+    if not isinstance(value, (Sequence, Joined)) or not isinstance(weight, Weights) or not isinstance(
+            bias, Weights) or kwargs:
         raise Refusal("two values of the model are multiplied as matrices",
                       "matrix products are with weights: `nn.Linear`")
     return product(r, value, Weights(weight.value.t(), weight.sources), bias)
 
 
 def product(r: Reading, value: Any, weight: Any, bias: Any) -> Sequence:
-    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or not (bias is None
-                                                                                  or isinstance(bias, Weights)):
+    if not isinstance(value, (Sequence, Joined)) or not isinstance(weight, Weights) or not (
+            bias is None or isinstance(bias, Weights)):
         raise Refusal("the weights of a product are values of the model",
                       "matrix products are with weights: `nn.Linear`")
-    features_last(value, "a linear layer")
+    for v in value.parts if isinstance(value, Joined) else (value,):
+        features_last(v, "a linear layer")
     rows, cols = weight.value.shape
     own = weight.name.rpartition(".")[0]
     path = r.fresh(site_path(own)) if own else r.path()
+    if isinstance(value, Joined):
+        return product_of_parts(r, value, path, weight, bias)
     r.give(path, {"weight": weight, "bias": bias})
     return r.layer(path, "linear", [value], rows, (Kernel("weight", f"{path}.weight", rows, cols),),
                    bias=bias is not None)
@@ -167,6 +172,32 @@ def table(r: Reading, kind: str, value: Any) -> Sequence:
     return r.layer(r.path(), kind, [value], value.sizes[value.axes.index((FEATURES,))])
 
 
+@reads("aten.relu.default", "aten.relu_.default", "aten.leaky_relu.default", "aten.leaky_relu_.default",
+       "aten.relu6.default", "aten.relu6_.default", "aten.hardtanh.default", "aten.hardtanh_.default",
+       "aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default")
+def relu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """ReLU, leaky or with a cap, under each of its names."""
+    value, name = args[0], str(node.target).split(".")[1].rstrip("_")
+    if not isinstance(value, Sequence):
+        raise Refusal(f"`{name}` of something that is no value of the model")
+    slope, cap = 0.0, 0.0
+    low: float | None = 0.0
+    if name == "leaky_relu":
+        slope = args[1] if len(args) > 1 else kwargs.get("negative_slope", 0.01)
+    elif name in ("relu6", "hardtanh"):
+        low, cap = (0.0, 6.0) if name == "relu6" else (args[1:3] if len(args) > 2 else (-1.0, 1.0))
+    elif name in ("clamp", "clamp_min"):
+        low = args[1] if len(args) > 1 else kwargs.get("min")
+        cap = (args[2] if len(args) > 2 else kwargs.get("max")) or 0.0
+    if low != 0.0 or cap < 0.0:
+        raise Refusal(f"`{name}` from {low:g} to {cap:g}" if low is not None else f"`{name}` without a lower end",
+                      "limits begin at 0: `F.relu6`, `F.hardtanh(x, 0, 20)`")
+    if not 0.0 <= slope <= 1.0:
+        raise Refusal(f"a leaky ReLU of slope {slope:g}", "slopes are from 0 to 1")
+    return r.layer(r.path(), "relu", [value], value.sizes[value.axes.index((FEATURES,))], slope=float(slope),
+                   cap=float(cap))
+
+
 @reads("aten.silu.default", "aten.silu_.default")
 def silu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``x sigmoid(x)``, in one."""
@@ -215,6 +246,8 @@ def log_softmax(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[s
 def dropout(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Acts in training alone; kept on the way from the value to what reads it."""
     value, p = args[:2]
+    if isinstance(value, Joined):
+        return Joined(tuple(evolve(v, keeps=v.keeps * (1 - p)) for v in value.parts))
     kept = evolve(value, keeps=value.keeps * (1 - p)) if isinstance(value, Sequence) else value
     return Parts((kept, None)) if "native" in str(node.target) else kept
 

@@ -9,7 +9,7 @@ from attrs import evolve
 from torch import fx
 
 from nnac.capture.reading import Reading, Refusal, reads
-from nnac.capture.values import FEATURES, Axis, FinalState, Sequence, Zeros
+from nnac.capture.values import FEATURES, Axis, Sequence, Zeros
 
 
 @reads("aten.contiguous.default", "aten.clone.default", "aten.alias.default", "aten.detach.default",
@@ -72,10 +72,6 @@ def squeeze(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, 
     value = args[0]
     if isinstance(value, Zeros):
         return value
-    if isinstance(value, FinalState):
-        if len(value.outputs) > 1 or (len(args) > 1 and args[1] % 3):
-            raise Refusal("the final state is cut across layers", "take one layer's: `h[-1]`")
-        return value.outputs[0]
     n = len(value.axes)
     wanted = range(n) if len(args) == 1 else [d % n for d in (args[1] if isinstance(args[1], list) else [args[1]])]
     gone = [i for i in wanted if value.sizes[i] == 1]
@@ -97,8 +93,6 @@ def view(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
     new = tuple(node.meta["val"].shape)
     if value.features_last and new[-1] != value.sizes[-1] and value.sizes[-1] and new[-1] % value.sizes[-1] == 0:
         return stacked(r, value, new)
-    if isinstance(value, FinalState):
-        raise Refusal("the final state is viewed otherwise", "take one layer's: `h[-1]`")
     sizes = dict(_sizes(r, value))
     atoms: list[str] = [a for axis in value.axes for a in axis]
     axes: list[Axis] = []
@@ -139,15 +133,24 @@ def stacked(r: Reading, value: Sequence, new: tuple[int, ...]) -> Sequence:
     axis, = value.axes[-2] or ("",)
     if not axis or not r.axes.mark(axis, "time"):
         raise Refusal("features of several sequences are joined", "frames are stacked along time")
-    raise Refusal("frames are stacked inside the model", "stack them before it; `model rnnt` has `stack` and `reduce`")
+    width, path = k * value.sizes[-1], r.path(own=False)
+    r.layer(path, "stack", [value], width, frames=k)
+    joint = f"{axis}/{k}"
+    r.axes.mark(joint, "time")
+    r.notes.append(f"`{path}` joins {k} frames: a step takes so many, a rest shorter than that is dropped")
+    return evolve(value, name=path, axes=(*value.axes[:-2], (joint,), (FEATURES,)), sizes=tuple(new), keeps=1.0)
 
 
 @reads("aten.expand.default")
 def expand(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if isinstance(args[0], Zeros):
         return args[0]
-    if tuple(node.meta["val"].shape) == args[0].sizes:
+    new = tuple(node.meta["val"].shape)
+    if new == args[0].sizes:
         return args[0]
+    if r.crossed and len(new) == len(args[0].axes) and all(n == m or not a for n, m, a in zip(
+            new, args[0].sizes, args[0].axes, strict=True)):
+        return args[0].arranged(args[0].axes, new)                  # repeated where it has no axis of its own
     raise Refusal("a value is repeated along an axis", "values that are combined have the same time and batch")
 
 
@@ -157,11 +160,6 @@ def select(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
     value, at, index = args
     if isinstance(value, Zeros):
         return value
-    if isinstance(value, FinalState):
-        n = len(value.outputs)
-        if at % 3 or not -n <= index < n:
-            raise Refusal("the final state is cut across layers", "take one layer's: `h[-1]`")
-        return value.outputs[index % n]
     at %= len(value.axes)
     size, axis = value.sizes[at], value.axes[at]
     if not axis:

@@ -9,31 +9,31 @@ from attrs import evolve
 from torch import fx
 
 from nnac.capture.reading import Reading, Refusal, reads, site_path
-from nnac.capture.values import FinalState, Parts, Sequence, Unread, Weights, Zeros
+from nnac.capture.values import Parts, Sequence, StateIds, Unread, Weights, Zeros
 from nnac.model.graph import GATES, GRU_GATES, Kernel
+
+COMPUTED = "take the state as an argument and return it, or leave it out: sequences start from zero then"
 
 
 @reads("aten.lstm.input")
 def lstm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
     value, states, weights, biases, layers, keeps, _, bidirectional, batch_first = args
-    if not all(isinstance(s, Zeros) for s in states):
-        raise Refusal("an LSTM is given an initial state", "sequences start from zero here: leave the state out")
+    if not all(isinstance(s, (Zeros, StateIds)) for s in states):
+        raise Refusal("an LSTM is given an initial state that the model computes", COMPUTED)
     project = _projected(weights, biases, layers, bidirectional)
-    output, hidden = stack(r, "lstm", GATES, value, weights, biases, layers, 1 - keeps, bidirectional, batch_first,
-                           weights[0].value.shape[0] // 4, project)
-    cell = Unread("the cell state of an LSTM", "read its output sequence, or the last step of it: `y[-1]`")
-    return Parts((output, hidden, cell))
+    return Parts(stack(r, "lstm", GATES, value, weights, biases, layers, 1 - keeps, bidirectional, batch_first,
+                       weights[0].value.shape[0] // 4, project, dict(zip(("hidden", "cell"), states, strict=True))))
 
 
 @reads("aten.gru.input")
 def gru(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
     value, state, weights, biases, layers, keeps, _, bidirectional, batch_first = args
-    if not isinstance(state, Zeros):
-        raise Refusal("a GRU is given an initial state", "sequences start from zero here: leave the state out")
+    if not isinstance(state, (Zeros, StateIds)):
+        raise Refusal("a GRU is given an initial state that the model computes", COMPUTED)
     if bidirectional:
         raise Refusal("there is no bidirectional GRU", "a bidirectional LSTM, or a GRU that goes forward")
     return Parts(stack(r, "gru", GRU_GATES, value, weights, biases, layers, 1 - keeps, False, batch_first,
-                       weights[1].value.shape[1]))
+                       weights[1].value.shape[1], False, dict(hidden=state)))
 
 
 @reads("aten.lstm.data", "aten.gru.data")
@@ -53,8 +53,11 @@ def _projected(weights: list[Weights], biases: bool, layers: int, bidirectional:
 
 def stack(r: Reading, kind: str, gates: tuple[str, ...], value: Any, weights: list[Weights], biases: bool, layers: int,
           keeps: float, bidirectional: bool, batch_first: bool, cells: int,
-          project: bool = False) -> tuple[Sequence, FinalState | Unread]:
-    """All layers and directions of an operator with these gates; (output sequence, final hidden state)."""
+          project: bool, states: dict[str, Any]) -> tuple[Any, ...]:
+    """All layers and directions of an operator with these gates; (output sequence, its final states).
+
+    states  by kind: what it begins with, [layers, B, width] or zeros
+    """
     if not isinstance(value, Sequence) or not all(isinstance(w, Weights) for w in weights):
         raise Refusal(f"the {kind.upper()} reads something that is no sequence of the model")
     if len(value.axes) != 3 or not value.features_last or value.last:
@@ -74,7 +77,9 @@ def stack(r: Reading, kind: str, gates: tuple[str, ...], value: Any, weights: li
     directions = ("forward", "backward") if bidirectional else ("",)
     own = weights[0].name.rpartition(".")[0]
     base = r.fresh(site_path(own)) if own else r.path()
-    finals: list[Sequence] = []
+    finals: dict[str, list[torch.Tensor]] = {kind: [] for kind in states}
+    if bidirectional and any(isinstance(s, StateIds) for s in states.values()):
+        raise Refusal(f"a bidirectional {kind.upper()} is given an initial state", "sequences start from zero there")
     rest = list(weights)
     for k in range(layers):
         path = base if layers == 1 else f"{base}.layer[{k}]"
@@ -98,11 +103,19 @@ def stack(r: Reading, kind: str, gates: tuple[str, ...], value: Any, weights: li
         value = r.layer(path, kind, [read], hidden * len(directions), tuple(kernels), cells=cells,
                         bidirectional=bidirectional,
                         project=hidden if project else 0)
-        finals.append(value)
-    steps = value.axes.index(time)
-    last = tuple(evolve(v, axes=tuple(a for i, a in enumerate(v.axes) if i != steps),
-                        sizes=tuple(s for i, s in enumerate(v.sizes) if i != steps), last=True) for v in finals)
-    hidden_state = FinalState(last) if not bidirectional else Unread("the final state of a bidirectional layer",
-                                                                     "read its output sequence")
-    return value, hidden_state
-
+        if bidirectional:
+            continue
+        rows = value.sizes[0] * value.sizes[1] // value.sizes[value.axes.index(time)]
+        steps = value.axes.index(time)
+        last = evolve(value, axes=tuple(a for i, a in enumerate(value.axes) if i != steps),
+                      sizes=tuple(n for i, n in enumerate(value.sizes) if i != steps), last=True)
+        r.lasts[path, "hidden"] = last
+        for state, given in states.items():
+            width = hidden if state == "hidden" else cells
+            finals[state].append(r.numbering.new(path, state, (rows, width)))
+            if isinstance(given, StateIds):
+                r.start(path, state, given.numbers[k])
+    if bidirectional:
+        unread = Unread("the final state of a bidirectional layer", "read its output sequence")
+        return value, *(unread for _ in states)
+    return value, *(StateIds(torch.stack(numbers)) for numbers in finals.values())

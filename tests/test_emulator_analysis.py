@@ -155,6 +155,23 @@ def test_the_picture_has_a_bar_for_every_layer_that_works():
         svg(run, 5, 5)
 
 
+def test_the_picture_of_many_layers_colours_what_they_belong_to_and_marks_numbered_parts():
+    from nnac.emulator.analysis import WORK
+    from nnac.emulator.picture import PALETTE, groups_of, svg
+
+    layers = [f"enc.block[{b}].{part}[{k}].{n}" for b in range(3) for part in "fg" for k in range(2) for n in "xy"]
+    assert len(layers) > len(PALETTE) and groups_of(layers[:3]) == {n: n for n in layers[:3]}
+    assert set(groups_of(layers).values()) == {"enc.block.f.x", "enc.block.f.y", "enc.block.g.x", "enc.block.g.y"}
+    assert set(groups_of([f"a.l{k}" for k in range(20)]).values()) == {"a"}
+    code = "\n".join(f"FIL bytes=640 @{n}" for n in layers)
+    run = analyse(image(assemble(f"{code}\nHALT"), target=EDGE))
+    text = svg(run, width=run.entry.timing.cycles)
+    assert [text.count(f">{name}<") for name in ("block[0]", "block[2]", "enc.block.f.x", layers[0])] == [1, 1, 1, 0]
+    first = [span.first for span in run.spans("VX") if span.reason == WORK][8]
+    assert f'd="M{92 + first} ' in text                    # where block[1] begins
+    assert ">block[0]<" not in svg(run, first, first + 5)
+
+
 SCRIPT = """
 entry main:
   FIL dst=0 bytes=64 value=0x01010101 signal=s0     @a.one "p:1"

@@ -1,11 +1,14 @@
 """One run of an entry as a picture: a row for each unit, time to the right, a colour for each layer.  SVG, made of
-plain text.
+plain text.  More layers than there are colours share those of what they belong to; where numbered parts of the model
+begin is marked.
 
 A column of the picture stands for many cycles; a bar is as high as the share of them in which the unit worked.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
 
@@ -26,10 +29,12 @@ def svg(run: Analysis, first: int = 0, end: int | None = None, width: int = 1100
     if not 0 <= first < end:
         raise ValueError(f"{run.entry.name} has cycles 0 … {run.entry.timing.cycles - 1}, not {first} … {end}")
     layers = list(dict.fromkeys(layer for layer, _ in run.entry.origins if layer))
-    colours = {layer: PALETTE[k % len(PALETTE)] for k, layer in enumerate(layers)}
+    groups = groups_of(layers)
+    names = list(dict.fromkeys(groups.values()))
+    colours = {layer: PALETTE[names.index(groups[layer]) % len(PALETTE)] for layer in layers}
     shown = [r for r in RESOURCES if r in ROWS]
     shown.sort(key=list(ROWS).index)
-    legend = -(-len(layers) // 5)
+    legend = -(-len(names) // 5)
     height = TOP + len(shown) * (ROW + GAP) + 34 + 18 * legend
     cycles = end - first
     ms = 1e3 * run.entry.timing.cycles / run.config.clock
@@ -48,17 +53,45 @@ def svg(run: Analysis, first: int = 0, end: int | None = None, width: int = 1100
                    f'stroke-width="0.5"/>')
         out += _row(run, resource, first, cycles, width, y, colours)
     y = TOP + len(shown) * (ROW + GAP) + 8
+    for name, at in _begins(run, layers).items() if names != layers else ():
+        if first <= at < end:
+            x = LEFT + (at - first) * width // cycles
+            out.append(f'<path d="M{x} {TOP - 14}V{y - 10}" stroke="#555" stroke-dasharray="2 3" fill="none"/>'
+                       f'<text x="{x + 3}" y="{TOP - 6}" fill="#555" font-size="10">{escape(name)}</text>')
     for k in range(6):
         at = first + cycles * k // 5
         out.append(f'<text x="{LEFT + width * k // 5}" y="{y}" fill="#555" text-anchor="middle">{at:,}</text>')
-    for k, layer in enumerate(layers):
+    for k, name in enumerate(names):
         x, line = LEFT + k % 5 * (width // 5), y + 18 * (k // 5) + 12
-        out.append(f'<rect x="{x}" y="{line}" width="12" height="12" fill="{colours[layer]}"/><text x="{x + 17}" '
-                   f'y="{line + 10}">'
-                   f"{escape(layer)}</text>")
+        out.append(f'<rect x="{x}" y="{line}" width="12" height="12" fill="{PALETTE[k % len(PALETTE)]}"/><text '
+                   f'x="{x + 17}" y="{line + 10}">{escape(name)}</text>')
     out.append(f'<rect x="8" y="{y + 12}" width="12" height="12" fill="{WAITS}" stroke="#bbb"/><text x="25" '
                f'y="{y + 22}">waits</text></svg>')
     return "\n".join(out) + "\n"
+
+
+def groups_of(layers: Sequence[str]) -> dict[str, str]:
+    """What each layer is coloured as: itself, where there are colours for all; else the longest beginning of its path,
+    without numbers, of which there are not too many."""
+    if len(layers) <= len(PALETTE):
+        return {layer: layer for layer in layers}
+    parts = {layer: re.sub(r"\[\d+\]", "", layer).split(".") for layer in layers}
+    for depth in range(max(map(len, parts.values())), 0, -1):
+        found = {layer: ".".join(path[:depth]) for layer, path in parts.items()}
+        if len(set(found.values())) <= len(PALETTE):
+            break
+    return found
+
+
+def _begins(run: Analysis, layers: Sequence[str]) -> dict[str, int]:
+    """The cycle in which each numbered part (``block[4]``) is first worked on by the multipliers or the vector unit."""
+    found: dict[str, int] = {}
+    for resource in ("MV", "VX"):
+        for span in run.spans(resource):
+            part = re.match(r"(?:.*?\.)?([^.\[]+\[\d+\])", run.entry.origins[span.instruction][0])
+            if span.reason == WORK and part:
+                found[part[1]] = min(found.get(part[1], span.first), span.first)
+    return found
 
 
 def _row(run: Analysis, resource: str, first: int, cycles: int, width: int, y: int,

@@ -70,6 +70,12 @@ class MachineConfig:
         """Words of W."""
         return self.stream_words + self.pinned_words
 
+    @property
+    def page_ring(self) -> int:
+        """Bytes of A that a program takes at the least for the parameters that do not stay there (the compiler's
+        choice)."""
+        return self.a_bytes // 16
+
     @classmethod
     def of(cls, target: Any) -> MachineConfig:
         """The machine of a `nnac.target.Target`.  ValueError if its parts do not fit its SRAM or the instruction

@@ -102,13 +102,22 @@ class Estimate:
         return sum(c.state_bytes for c in self.layers.values())
 
     @property
-    def sram_bytes(self) -> int:
-        largest = max((c.buffer_bytes for c in self.layers.values()), default=0)
-        parameters = RQ_PARAMETERS * sum(k.rows for layer in self.plan.graph for k in layer.kernels
-                                         if not layer.operator.by_index and not (
+    def largest_buffers(self) -> int:
+        """What the largest layer reads and makes: of values, no program holds less at once."""
+        return max((c.buffer_bytes for c in self.layers.values()), default=0)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """What brings sums to formats."""
+        return RQ_PARAMETERS * sum(k.rows for layer in self.plan.graph for k in layer.kernels
+                                   if not layer.operator.by_index and not (
             # one set for kernels that share a sum
             self.plan[layer.path].accumulate == "acc32" and k.name in layer.operator.shares_sum[1:]))
-        return self.pinned_bytes + self.stream_bytes + largest + self.state_bytes + parameters
+
+    @property
+    def sram_bytes(self) -> int:
+        return (self.pinned_bytes + self.stream_bytes + self.largest_buffers + self.state_bytes
+                + self.parameter_bytes)
 
     @property
     def cycles(self) -> int:

@@ -247,7 +247,7 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
     total = sum(align(len(p.data)) for p in big)
     ring = 0
     if total > free and big:
-        ring = max(2 * max(len(p.data) for p in big), config.a_bytes // 16)
+        ring = max(2 * max(len(p.data) for p in big), config.page_ring)
         free -= ring
     chosen = choose([Pinnable((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0))
                      for p in big], max(0, free))

@@ -23,7 +23,7 @@ from nnac.language.rules.base import (
     where,
 )
 from nnac.language.widths import decided_elsewhere, input_bits, output_bits, value_bits
-from nnac.model.graph import Kernel, Layer
+from nnac.model.graph import Kernel, Layer, ModelGraph
 from nnac.ops import emitted
 from nnac.plan import Weights, Width
 from nnac.target import Target
@@ -324,13 +324,37 @@ class RingsOverflow(Rule):
         if r.target is None or r.model is None or r.model_statement is None:
             return
         rings = {x.path: x.operator.state_bytes(x.attributes, x.width, 8) for x in r.model if x.operator.remembers}
-        room = machine(r.target).a_bytes if rings else 0
-        if (total := sum(rings.values())) > room:
+        if not rings:
+            return
+        room, total = machine(r.target).a_bytes, sum(rings.values())
+        beside = self.beside(r)
+        if total + beside > room:
             most = max(rings, key=lambda path: rings[path])
+            more = f", values and parameters of a step {beside:,} more at least" if total <= room else ""
             yield problem(self.code, r.model_statement.span(r.model_statement.node.call),
-                          f"the rings of {len(rings)} layers take {total:,} bytes; `{r.target.name}` has {room:,} for "
-                          "activations", f"`{most}` alone {rings[most]:,}",
-                          "a shorter left context, or a smaller model")
+                          f"the rings of {len(rings)} layers take {total:,} bytes{more}; `{r.target.name}` has "
+                          f"{room:,} for activations", f"`{most}` alone {rings[most]:,}",
+                          self.instead(r.model, total + beside - room))
+
+    @staticmethod
+    def beside(r: Resolution) -> int:
+        """Bytes that a step takes at the least beside the rings: one layer's values, and parameters, of which a ring
+        of pages is held where they do not all stay."""
+        from nnac.language.rules.budget import estimated
+
+        cost, t = estimated(r), r.target
+        if cost is None or t is None:
+            return 0
+        return cost.largest_buffers + min(cost.parameter_bytes, machine(t).page_ring)
+
+    @staticmethod
+    def instead(model: ModelGraph, excess: int) -> str:
+        """What would take so many bytes less."""
+        attention = [x.attributes for x in model if "left" in x.attributes]
+        a_frame = sum(a["heads"] * a["head"] for a in attention)
+        left = attention[0]["left"] - -(-excess // (a_frame * attention[0]["chunk"])) * attention[0][
+            "chunk"] if attention else 0
+        return f"`left={left}`, or a smaller model" if left > 0 else "a shorter left context, or a smaller model"
 
 
 class PinOverflow(Rule):

@@ -121,7 +121,7 @@ $(RUNS)/conformer.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --model conformer --corpus $(RUNS)/corpus --out $@
 
 conformer: $(RUNS)/conformer.nnc   ## the float Conformer (an hour and a half on two cores), then its comparison under the methods (hours)
-	$(BIN)/nnac sweep specs/comparison/conformer.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2 --float $(RUNS)/conformer.nnc --out $(RUNS)/conformer.md
+	$(SWEEP) --float conformer=$(RUNS)/conformer.nnc --only 'conformer-*'
 
 bench-search: $(RUNS)/corpus/train.json      ## beam search, fusion, latency (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_search --corpus $(RUNS)/corpus --runs $(RUNS)/search

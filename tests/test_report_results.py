@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from nnac import host
 from nnac.report import experiments as ex
@@ -326,6 +327,28 @@ def test_the_report_is_made_from_files_alone(tmp_path):
     assert b"<svg" in first and (tmp_path / "results" / "wer_size.svg").read_bytes() == first
 
 
+def test_a_table_of_another_family_is_shown_beside_what_others_have_for_as_many_bytes_and_cycles(tmp_path):
+    other = """
+[[table]]
+title = "Two"
+against = "slow"
+beside = true
+row = [{ name = "slow", label = "other", policy = "p.nnac" }, { name = "tiny", policy = "p.nnac" }]
+"""
+    e = ex.load(write(tmp_path, SMALL.replace("\n[[claim]]", other + "\n[[claim]]")))
+    # a step of `slow` is four of the others': 100 cycles in 240 ms are a quarter of 100 in 60
+    slow = evolve(outcome("slow", errors=(0, 1, 0, 0), size=990, cycles=400.0), frame_ms=240.0)
+    found = {"int8": [outcome("int8", errors=(0, 1, 1, 0))], "gq5": [outcome(size=980, cycles=103.0)], "float": [],
+             "slow": [slow], "tiny": [outcome("tiny", size=10, cycles=1.0)]}
+    text = results.markdown(e, found)
+    # 1,000 bytes are 1 % more than 990, which is no more; 103 cycles are
+    assert "| other | 5.00 | 1 | int8 (1) | 10.00 | 0.00 | int8 (0.00) | 10.00 |" in text
+    assert "| tiny | 15.00 | 0 | none |  | 0.00 | none |  |" in text and "| 5 bits |" in text
+    alone = results.markdown(e, found | {"slow": [], "tiny": []})
+    assert "Beside the other tables" in text and "Beside the other tables" not in alone
+    assert slow.cycles_per_second == pytest.approx(400 / 0.24) and outcome(cycles=None).cycles_per_second is None
+
+
 @pytest.mark.parametrize("name,folder,report,pictures", [
     ("all", "results", "RESULTS.md", ("results/wer_size.svg", "results/wer_cycles.svg")),
     ("fusion", "results/fusion", "results/fusion/RESULTS.md", ("wer_beam.svg",)),
@@ -417,14 +440,13 @@ def test_runs_are_done_once_and_first_seeds_first(tmp_path):
     assert order() == [("float", 0), ("int8", 0), ("gq5", 0), ("int8", 1)]
     assert [(r.name, s) for r, s in runs.missing(e.quick(), folder)] == [("int8", 0)] and not e.quick().claims
     oc.save(folder, outcome("int8", 0))
-    assert order() == [("float", 0), ("gq5", 0), ("int8", 1)] and order(only=["int8"]) == [("int8", 1)]
+    assert order() == [("float", 0), ("gq5", 0), ("int8", 1)] and order(only=["int8"]) == [
+        ("int8", 1)] and order(only=["*5", "fl*"]) == [("float", 0), ("gq5", 0)]
     with pytest.raises(runs.RunError, match="gq9"):
         order(only=["gq9"])
 
 
 def test_a_result_of_another_policy_network_or_length_is_not_counted(tmp_path):
-    from attrs import evolve
-
     e, folder = ex.load(write(tmp_path)), tmp_path / "results"
     done = outcome("int8", 0)
     path = oc.save(folder, evolve(done, start="f", steps=400))

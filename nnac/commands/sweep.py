@@ -41,7 +41,7 @@ def register(subparsers: Any) -> None:
     p.add_argument("--out", type=sink(), default="RESULTS.md", metavar="FILE", help="the report (RESULTS.md)")
     p.add_argument("--quick", action="store_true", help="only the rows marked quick, one seed each")
     p.add_argument("--only", action="append", default=[], metavar="ROW",
-                   help="only this row (may be given several times)")
+                   help="only this row, or rows: 'gq*' (may be given several times)")
     p.add_argument("--jobs", type=whole(1, 256), default=1, metavar="N", help="runs side by side (1)")
     p.add_argument("--utterances", type=whole(1), metavar="N", help="of each split, for the word errors (all)")
     p.add_argument("--steps", type=whole(0), metavar="N",

@@ -7,6 +7,7 @@
     title = "GQ"
     note = "what a reader should know"
     against = "float"                            # the row that the others are compared with (default: the first policy)
+    beside = true                                # show what other tables have for as many bytes and cycles
 
     [[table.row]]
     name = "gq5"                                 # file names; unique
@@ -100,12 +101,14 @@ class Row:
 @frozen
 class Table:
     """``against``: the row that this table's others are compared with, where it is another than everywhere: models of
-    another family, which then stay out of the Pareto front."""
+    another family, which then stay out of the Pareto front.  ``beside``: what the other tables have for as many bytes,
+    and for as many cycles, is shown under it."""
 
     title: str
     rows: tuple[Row, ...] = field(default=(), metadata={"key": "row"})
     note: str = ""
     against: str = ""
+    beside: bool = False
 
 
 @frozen

@@ -168,6 +168,11 @@ class Outcome:
                       checked=found.checked, different=found.different)
 
     @property
+    def cycles_per_second(self) -> float | None:
+        """Of audio: what steps of unequal length are compared by."""
+        return self.cycles_per_frame and self.frame_ms and 1000 * self.cycles_per_frame / self.frame_ms
+
+    @property
     def whole(self) -> tuple[int, int]:
         """(weights, bytes) with the language models."""
         return (self.weights + sum(w for w, _ in self.languages.values()),

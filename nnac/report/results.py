@@ -13,12 +13,13 @@ from attrs import frozen
 
 from nnac.files import atomic, read_text
 from nnac.report import searches
-from nnac.report.experiments import FUSION_MEASURES, MEASURES, Claim, Experiments, Row, Searching
+from nnac.report.experiments import FUSION_MEASURES, MEASURES, Claim, Experiments, Row, Searching, Table
 from nnac.report.outcomes import Outcome
 from nnac.report.searches import against, limits
 from nnac.report.statistics import DESIGNS, Estimate, Interval, Spread, difference, rate, spread, verdict
 
 Outcomes = Mapping[str, Sequence[Outcome]]
+SLACK = 1.02                   # within which bytes, or cycles, count as the same
 
 
 def mean(values: Sequence[float]) -> float:
@@ -129,7 +130,7 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
             lines += [table.note.strip(), ""]
         lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         lines += [_row(r, outcomes.get(r.name, ()), experiments.splits, own) for r in table.rows]
-        lines.append("")
+        lines += ["", *(_beside(table, experiments, outcomes) if table.beside else ())]
     lines += more
     if experiments.claims:
         lines += ["## Claims", "",
@@ -149,6 +150,42 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
     for part in experiments.parts:
         lines += _part(experiments.path.parent / part)
     return "\n".join(lines)
+
+
+def _beside(table: Table, experiments: Experiments, outcomes: Outcomes) -> list[str]:
+    """Each row of a table beside the best row of other tables (the main family's) that takes no more bytes, and the
+    best that takes no more cycles a second of the same machine; `SLACK` more is no more."""
+    others = [r for t in experiments.tables if t is not table and not t.against for r in t.rows
+              if r.policy is not None and outcomes.get(r.name)]
+
+    def size(row: Row) -> float:
+        return mean([o.bytes for o in outcomes[row.name]])
+
+    def pace(row: Row) -> float:
+        found = [c for o in outcomes[row.name] if (c := o.cycles_per_second) is not None]
+        return mean(found) if found else math.inf
+
+    def best(rows: list[Row], amount: Callable[[Row], str]) -> str:
+        found = min(rows, key=lambda r: (rate(outcomes[r.name]).value, r.name), default=None)
+        return "none | " if found is None else (
+            f"{found.shown} ({amount(found)}) | {rate(outcomes[found.name]).value:.2f}")
+
+    lines = []
+    for row in table.rows:
+        own = outcomes.get(row.name)
+        if row.policy is None or not own:
+            continue
+        small = [r for r in others if size(r) <= SLACK * size(row)]
+        quick = [r for r in others if pace(r) <= SLACK * pace(row) < math.inf
+                 and outcomes[r.name][0].target == own[0].target]
+        lines.append(f"| {row.shown} | {rate(own).value:.2f} | {_kib(size(row))} | "
+                     f"{best(small, lambda r: _kib(size(r)))} | {pace(row) / 1e6:.2f} | "
+                     f"{best(quick, lambda r: f'{pace(r) / 1e6:.2f}')} |")
+    if not lines:
+        return []
+    return [f"Beside the other tables: the best that takes no more bytes, and the best that takes no more cycles a "
+            f"second of audio on the same machine (up to {100 * SLACK - 100:.0f} % more counts as no more).", "",
+            "| | WER | KiB | no more KiB | WER | Mcycles/s | no more Mcycles/s | WER |", "|---" * 8 + "|", *lines, ""]
 
 
 def _part(path: Path) -> list[str]:
@@ -242,7 +279,8 @@ def plot(experiments: Experiments, outcomes: Outcomes, folder: Path) -> list[str
 
     made = []
     for key, label, of in (("size", "KiB of weights in the program", lambda o: o.bytes / 1024),
-                           ("cycles", "cycles per encoder step", lambda o: o.cycles_per_frame)):
+                           ("cycles", "million cycles a second of audio",
+                            lambda o: o.cycles_per_second and o.cycles_per_second / 1e6)):
         tables = [(t.title, points) for t in experiments.tables if (points := _points(t.rows, outcomes, of))]
         if not tables:
             continue

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Container, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from attrs import field, frozen
@@ -73,13 +74,13 @@ def missing(experiments: Experiments, results: Path, only: Sequence[str] = (),
             useless: Container[Path] = ()) -> list[tuple[Row, int]]:
     """Runs without a result file (or with a ``useless`` one): first seeds first, so that every row has a figure early.
 
-    RunError for a name that is no row's.
+    only  names, or shell patterns of names      RunError for one that is no row's.
     """
     rows = list(experiments.rows)
-    if unknown := set(only) - {r.name for r in experiments.rows}:
+    if unknown := [name for name in only if not any(fnmatchcase(r.name, name) for r in rows)]:
         raise RunError(f"no row is called `{min(unknown)}` in {experiments.path}")
     if only:
-        rows = [r for r in experiments.rows if r.name in only]
+        rows = [r for r in rows if any(fnmatchcase(r.name, name) for name in only)]
     found = [(r, s) for r in rows for s in range(r.seeds)
              if not (p := path_of(results, r.name, s)).is_file() or p in useless]
     return sorted(found, key=lambda t: t[1])

@@ -271,7 +271,8 @@ class _Add(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         inside, inside_a, inside_b = ctx.saved_tensors
-        if ctx.shapes == (g.shape, g.shape) and None not in (inside_a, inside_b) and inside is None and native.usable(g):
+        if ctx.shapes == (g.shape, g.shape) and inside is None and inside_a is not None and inside_b is not None and (
+                native.usable(g)):
             return *native_layers.passed(g, inside_a, inside_b, ctx.slopes), None, None
         g = masked(g, inside)
         return (*(masked(g.sum_to_size(shape), mask) * slope

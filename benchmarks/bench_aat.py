@@ -36,7 +36,6 @@ import torch
 from attrs import evolve, field, frozen
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from nnac.compare import compare
 from nnac.compiler import bind, resolve, trained
@@ -51,78 +50,16 @@ from nnac.speech.corpus import Split, load_split
 from nnac.speech.wer import WordErrors, difference_interval, word_errors
 from nnac.target import Target
 from nnac.train import loop
-from nnac.train.batches import Batch, Examples
 from nnac.train.evaluate import transcripts
 from nnac.train.families.rnnt import Transducer
 from nnac.train.module import attribute_path
 from nnac.train.pace import Run
-from nnac.train.policy import PolicyConfig, PolicyLearner, PolicyTask, Trained, calibrate
-from nnac.train.rnnt_loss import rnnt_loss
+from nnac.train.policy import PolicyConfig, PolicyTask, Trained
+from nnac.train.weight_only import WeightOnlyTask, quantised_weights
 
 POLICIES = ("aat_int8", "aat_int4", "aat_cell_2", "aat_cell")
 SPLITS = ("sent", "voice")
 SENSITIVE = ("layer_norm", "tanh", "sigmoid")                # operators of b-norm
-
-
-# ------------------------------------------------------------------------------------------------- weight-only training
-
-def quantised_weights(module: Transducer) -> dict[str, Tensor]:
-    """Parameter name -> the real weight that its codes stand for, with the gradients of the plan's quantisers.
-
-    The kernels of an ``acc32`` LSTM share row scales, in training as on the machine.
-    """
-    out: dict[str, Tensor] = {}
-    for node in module.graph.nodes:
-        layer, name = module.layer(node.path), ".".join(attribute_path(node.path))
-        if node.op in ("linear", "embedding"):
-            out[f"{name}.weight"] = _real(layer.quantiser(layer.weight))
-        elif node.op == "lstm":
-            plain = layer.variant == "acc32" and not node.attributes["bidirectional"] and not layer.project
-            assert plain, "what the policies here use"
-            columns = layer.weight_ih_l0.shape[1]
-            both = _real(layer.quantisers["l0"](layer._shared("")))
-            out[f"{name}.weight_ih_l0"], out[f"{name}.weight_hh_l0"] = both[:, :columns] / layer.ratio, both[:,
-                columns:]
-    return out
-
-
-def _real(quantised: tuple[Tensor, Any]) -> Tensor:
-    codes, scale = quantised
-    return codes * (scale[:, None] if isinstance(scale, Tensor) and scale.ndim == 1 else scale)
-
-
-class WeightOnlyLearner(PolicyLearner):
-    """Trains the same module on real numbers, with quantised weights; at the end the scales are found anew."""
-
-    examples: Examples
-    utterances: int
-
-    def loss(self, batch: Batch) -> tuple[Tensor, float]:
-        with self.model.real_numbers():
-            weights = quantised_weights(self.model)
-            logits, lengths = torch.func.functional_call(self.model, weights,
-                                                         (batch.features, batch.lengths, batch.tokens.T))
-        loss = rnnt_loss(logits, batch.tokens, lengths, batch.token_counts, reduction="sum")
-        return loss, float(loss.detach())
-
-    def before_step(self, step: int) -> None:
-        super().before_step(step)
-        if step == self.steps:
-            calibrate(self.model, self.examples, self.utterances)
-
-
-@frozen
-class WeightOnlyTask(PolicyTask):
-    """`PolicyTask` with another forward pass.  One process only."""
-
-    def identity(self) -> dict:
-        return super().identity() | {"forward": "weight-only"}
-
-    def prepare(self) -> tuple[PolicyLearner, Examples, Split]:
-        learner, examples, dev = super().prepare()
-        own = WeightOnlyLearner(learner.model, self.config.steps, 1)
-        own.compression, own.examples, own.utterances = learner.compression, examples, self.config.calibration
-        return own, examples, dev
 
 
 def train(task: PolicyTask, title: str) -> Trained:
@@ -274,7 +211,7 @@ def main() -> int:
     reference = errors(recogniser.model.eval(), splits, recogniser)
     rows = []
     for name in args.policies.split(","):
-        rows.append(measure(resolve(Path(__file__).with_name("aat.nnac"), name), args, recogniser, splits))
+        rows.append(measure(resolve("specs/comparison/aat.nnac", name), args, recogniser, splits))
         show(rows[-1], reference)
     print(json.dumps(dict(steps=args.steps, learning_rate=args.learning_rate, utterances=len(SPLITS) * args.utterances,
                           words=reference.words,

@@ -43,6 +43,7 @@ from nnac.train import policy as training
 from nnac.train.evaluate import evaluate, losses
 from nnac.train.pace import Run
 from nnac.train.policy import Trained
+from nnac.train.weight_only import WeightOnlyTask
 
 
 def _matrices(model: torch.nn.Module) -> int:
@@ -72,8 +73,9 @@ class Transducers:
     way: Way | None = field(default=None, kw_only=True)
 
     def train(self, plan: Plan, start: Path, corpus: Path, out: Path, config: training.PolicyConfig,
-              processes: int | None, quiet: bool, run: Run) -> None:
-        training.train(plan, start, corpus, out, config, processes, quiet, run)
+              processes: int | None, quiet: bool, run: Run, weight_only: bool = False) -> None:
+        kind = WeightOnlyTask if weight_only else training.PolicyTask
+        training.train(plan, start, corpus, out, config, processes, quiet, run, kind)
 
     def network(self, start: Path) -> tuple[Any, FrontEnd]:
         """A float network in evaluation mode, and its front end."""
@@ -99,7 +101,9 @@ class Hybrids(Transducers):
     device: str = "cpu"            # where networks are heard: the same integers anywhere
 
     def train(self, plan: Plan, start: Path, corpus: Path, out: Path, config: training.PolicyConfig,
-              processes: int | None, quiet: bool, run: Run) -> None:
+              processes: int | None, quiet: bool, run: Run, weight_only: bool = False) -> None:
+        if weight_only:
+            raise RunError(f"policy {plan.name} is of a hybrid: `weight_only` trains RNN-Ts alone")
         task = hybrid.policy_task(plan, start, corpus, self.alignments, out, config)
         hybrid.train(task, f"training {plan.name}", processes, quiet, run)
 
@@ -171,7 +175,8 @@ class Recognise:
         module_path, program_path = folder / "module.nnc", folder / "program.nnp"
         # on dev at the end only: nobody watches
         often = Run(every=50, dev_every=max(1, config.steps))
-        family.train(plan, start, self.corpus, module_path, config, self.processes, self.quiet, often)
+        family.train(plan, start, self.corpus, module_path, config, self.processes, self.quiet, often,
+                     row.weight_only)
         # the hours of earlier sittings count
         begun = time.monotonic() - journal.seconds(module_path)
         trained = compiler.trained(module_path)
@@ -212,6 +217,8 @@ class Recognise:
     def _identity(self, experiments: Experiments, row: Row, plan: Plan | None) -> Identity:
         heard = {s: min(self._most(experiments, s), utterances(self.corpus, s)) for s in experiments.splits}
         digest, steps = (plan.digest, self._config(row, plan, 0).steps) if plan else ("", 0)
+        if row.weight_only:
+            digest = hashlib.sha256(f"{digest} weight-only".encode()).hexdigest()
         starts = [checkpoint.digest_of(self.floats[row.float])]
         if experiments.search is not None:               # the language models and the searches are part of the run
             starts += [checkpoint.digest_of(path) for path in self._language_floats(experiments.search).values()]

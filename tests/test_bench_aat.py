@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bench_aat import WeightOnlyLearner, cells_on_cpu, on_cpu, quantised_weights
+from benchmarks.bench_aat import cells_on_cpu, on_cpu
 from nnac.compiler import resolve
 from nnac.lower import lower_plan
 from nnac.train.batches import Batch
 from nnac.train.families.rnnt import Transducer
+from nnac.train.weight_only import WeightOnlyLearner, quantised_weights
 
 POLICY = Path(__file__).parent / "tiny.nnac"
 

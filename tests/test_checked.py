@@ -229,7 +229,7 @@ def test_a_result_file_of_absurd_values_is_one_line(tmp_path):
 def jobs(policy):
     """A task of every kind."""
     from nnac.policy import loads
-    from nnac.train import baseline, hybrid, images, language
+    from nnac.train import baseline, hybrid, images, language, weight_only
     from nnac.train.policy import PolicyConfig, PolicyTask
 
     plan = loads(policy.read_text()).plan
@@ -237,12 +237,13 @@ def jobs(policy):
             PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
             language.FloatTask(language.LmTraining(), "t", "o"),
             language.PolicyTask(plan, language.LmPolicyConfig.of(plan, steps=3), "f", "t", "o"),
+            weight_only.WeightOnlyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "o"),
             images.PolicyTask(plan, images.ImagePolicyConfig.of(plan, steps=3), "i", "o"),
             hybrid.FloatTask(hybrid.HybridTraining(), "c", "a", "o"),
             hybrid.PolicyTask(plan, PolicyConfig.of(plan, steps=3), "f", "c", "a", "o")]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_a_job_file_of_absurd_values_is_one_line(number, small, tmp_path):
     from nnac.train.loop import TASKS, job_of, read_job
     from nnac.train.pace import Run

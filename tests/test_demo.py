@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from attrs import asdict, evolve
 
+from nnac import checkpoint
 from nnac.cli import main
 from nnac.demo import Recipe, run
 from nnac.model.rnnt_torch import RnntConfig
@@ -187,6 +188,7 @@ title = "One"
 row = [
   {{ name = "float", label = "float32" }},
   {{ name = "int8", label = "8 bits", policy = "{POLICY}", steps = 2 }},
+  {{ name = "weights", policy = "{POLICY}", steps = 2, weight_only = true }},
 ]
 
 [[claim]]
@@ -207,10 +209,14 @@ at_least = 1.5
             and set(done.heard) == {"sent", "voice"})
     assert (0 < done.bytes < done.program_bytes
             and outcomes.load(tmp_path / "results" / "float-s0.json").bytes == 4 * done.weights)
+    weights = outcomes.load(tmp_path / "results" / "weights-s0.json")
+    module, = (tmp_path / "runs").glob("weights-s0-*/module.nnc")
+    assert checkpoint.load(module).metadata["training"]["forward"] == "weight-only"
+    assert weights.different == 0 and weights.checked > 1000 and weights.digest != done.digest
     made = {f: f.stat().st_mtime_ns for f in (tmp_path / "results").glob("*.json")}
     assert main(command) == 0 and {f: f.stat().st_mtime_ns for f in made} == made
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "| 8 bits | " in text and "2 of 2 runs" in text and "holds |" in text
+    assert "| 8 bits | " in text and "3 of 3 runs" in text and "holds |" in text
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ class Row:
     language_name: str | None = None
     quick: bool = False
     host: bool = False             # its model is timed on the host as well
+    weight_only: bool = False      # training sees the machine's weights, and real numbers elsewhere
 
     @property
     def shown(self) -> str:

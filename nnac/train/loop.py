@@ -158,6 +158,7 @@ class Task(Protocol):
 
 
 TASKS = {"float": "nnac.train.baseline:FloatTask", "policy": "nnac.train.policy:PolicyTask",
+         "weight-only": "nnac.train.weight_only:WeightOnlyTask",
          "lm-float": "nnac.train.language:FloatTask", "lm-policy": "nnac.train.language:PolicyTask",
          "images-policy": "nnac.train.images:PolicyTask",
          "hybrid-float": "nnac.train.hybrid:FloatTask", "hybrid-policy": "nnac.train.hybrid:PolicyTask"}

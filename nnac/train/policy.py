@@ -255,9 +255,9 @@ def load_module(path: str | os.PathLike) -> Trained:
 
 
 def task(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike,
-         config: PolicyConfig | None = None) -> PolicyTask:
+         config: PolicyConfig | None = None, kind: type[PolicyTask] = PolicyTask) -> PolicyTask:
     """The task with everything decided; TrainingError where ``out`` is of another one."""
-    made = PolicyTask(plan, config or PolicyConfig.of(plan), str(float_path), str(corpus), str(out))
+    made = kind(plan, config or PolicyConfig.of(plan), str(float_path), str(corpus), str(out))
     if Path(out).exists():
         done, wanted = checkpoint.load(out, KIND).metadata["training"], made.identity()
         if {k: done.get(k) for k in wanted} != wanted:
@@ -267,13 +267,15 @@ def task(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, o
 
 def train(plan: Plan, float_path: str | os.PathLike, corpus: str | os.PathLike, out: str | os.PathLike,
           config: PolicyConfig | None = None,
-          processes: int | None = None, quiet: bool = False, run: Run | None = None) -> list[dict]:
+          processes: int | None = None, quiet: bool = False, run: Run | None = None,
+          kind: type[PolicyTask] = PolicyTask) -> list[dict]:
     """Train under ``plan`` and write the module to ``out``; returns what was reported.  Resumes, and repeats nothing
     that is done.
 
-    processes, run, errors: as `loop.train`
+    kind                    what the forward pass sees: the machine's integers, or (`weight_only`) its weights alone
+    processes, run, errors  as `loop.train`
     """
-    todo = task(plan, float_path, corpus, out, config)
+    todo = task(plan, float_path, corpus, out, config, kind)
     if Path(out).exists():
         done = checkpoint.load(out, KIND).metadata["training"]
         return [{"step": done["steps"], "dev": done["dev_wer"]}]

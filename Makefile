@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: conformer bench-conformer help setup demo demo-from-nothing network results results-decide results-fusion results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: conformer bench-conformer help setup demo demo-from-nothing network results results-aat results-decide results-fusion results-noise results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -59,6 +59,15 @@ results-fusion: $(RUNS)/home-lm.nnc $(RUNS)/train-lm.nnc   ## beam search and la
 results-decide: $(RUNS)/corpus/train.json | setup   ## the pairs of rows that decide about single methods; resumes (hours): results/decide/RESULTS.md
 	$(BIN)/nnac sweep specs/comparison/decide.toml --float demo --corpus $(RUNS)/corpus --runs $(RUNS)/decide --jobs 2 \
 	  --results results/decide --out results/decide/RESULTS.md
+
+results-noise: results-decide      ## the same models heard in harder noise: results/noise/RESULTS.md
+	$(BIN)/nnac corpus --out $(RUNS)/corpus --noise 1500
+	$(BIN)/nnac sweep specs/comparison/noise.toml --float demo --corpus $(RUNS)/corpus --runs $(RUNS)/decide --jobs 2 \
+	  --results results/noise --out results/noise/RESULTS.md
+
+results-aat: $(RUNS)/corpus/train.json | setup   ## accelerator-aware training against weight-only, generous to saturating formats; resumes (hours)
+	$(BIN)/nnac sweep specs/comparison/aat.toml --float demo --corpus $(RUNS)/corpus --runs $(RUNS)/aat --jobs 2 \
+	  --results results/aat --out results/aat/RESULTS.md
 
 results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
 	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md

@@ -1,23 +1,28 @@
 """The comparison of benchmarks/bench_aat.py trains and deploys what it says."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from benchmarks.bench_aat import cells_on_cpu, on_cpu
-from nnac.compiler import resolve
 from nnac.lower import lower_plan
+from nnac.policy import loads
 from nnac.train.batches import Batch
 from nnac.train.families.rnnt import Transducer
+from nnac.train.loop import TrainingError
+from nnac.train.ops import Layer
 from nnac.train.weight_only import WeightOnlyLearner, quantised_weights
 
 POLICY = Path(__file__).parent / "tiny.nnac"
 
 
-def calibrated():
+def calibrated(rules=""):
     torch.manual_seed(0)
-    plan = resolve(POLICY)
+    text = POLICY.read_text().replace("../specs/", "specs/")
+    plan = loads(text.replace("  training {", f"  {rules}\n  training {{")).plan
     module = Transducer(lower_plan(plan), None, plan)
     x = torch.randn(48, 3, 40)
     module.calibrate([(x, torch.tensor([48, 42, 30]), torch.randint(1, 29, (5, 3)))])
@@ -37,6 +42,23 @@ def test_weight_only_training_sees_exactly_the_weights_that_the_machine_holds():
     unit = row[0] / module.layer("encoder.lstm[0]").ratio
     assert np.allclose(weights["encoder.lstm.0.weight_ih_l0"].detach().numpy()[5], x_codes * unit, rtol=1e-4,
                        atol=1e-8), "rows share one scale"
+
+
+def test_kernels_with_sums_of_their_own_are_held_by_scales_of_their_own():
+    _, module, _ = calibrated("layers **.lstm[*] { accumulate sum16 }")
+    weights, bound = quantised_weights(module.eval()), module.bind().by_path["encoder.lstm[1]"]
+    for parameter, kernel in (("ih", "input"), ("hh", "recurrent")):
+        w, codes = weights[f"encoder.lstm.1.weight_{parameter}_l0"].detach().numpy(), bound.constants[kernel]
+        row = w[3] / np.where(codes[3] == 0, 1, codes[3])
+        assert np.allclose(row[codes[3] != 0], row[codes[3] != 0][0], rtol=1e-5) and np.all(w[codes == 0] == 0)
+
+
+def test_a_layer_that_does_not_say_what_it_holds_is_named():
+    _, module, _ = calibrated()
+    layer = module.layer("encoder.lstm[1]")
+    layer.held = partial(Layer.held, layer)
+    with pytest.raises(TrainingError, match=r"encoder\.lstm\[1\]: weight-only"):
+        quantised_weights(module)
 
 
 def test_weight_only_training_computes_on_real_numbers_and_reaches_every_weight():

@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from nnac.speech import espeak
 from nnac.speech.acoustics import Conditions
@@ -154,6 +155,23 @@ def test_a_damaged_corpus_is_refused_in_one_line(corpus, tmp_path, damage, words
     with pytest.raises(CorpusError, match=words) as error:
         load_split(tmp_path, "dev")
     assert "\n" not in str(error.value)
+
+
+def test_harder_noise_is_another_split_of_the_same_recipe(corpus, tmp_path):
+    """Of a corpus that is there, nothing is made anew; its sentences are none of train's; quiet frames are louder."""
+    directory, made = corpus
+    shutil.copytree(directory, tmp_path / "c")
+    more = build(tmp_path / "c", evolve(SMALL, noise=12), workers=1, quiet=True)
+    assert {k: v for k, v in more.items() if k != "noise"} == made and more["noise"]["utterances"] == 12
+    noise, easy = load_split(tmp_path / "c", "noise"), load_split(tmp_path / "c", "sent")
+    assert all(map(held_out, noise.texts)) and noise.recipe == easy.recipe
+
+    def depth(split):
+        """How far the quietest tenth of the frames lies below the loudest, in nats; of the middle utterance."""
+        energies = [np.sort(f.astype(np.float32).mean(1)) for f in split.features]
+        return np.median([e[-len(e) // 10:].mean() - e[: len(e) // 10].mean() for e in energies])
+
+    assert depth(noise) < depth(easy) - 1
 
 
 def test_a_household_is_a_domain_of_its_own_that_no_other_sentence_reaches(tmp_path):

@@ -98,6 +98,21 @@ def test_the_comparison_in_the_repository_is_sound():
     assert len(digests) >= 25 and len(e.claims) >= 8
 
 
+def test_the_second_condition_hears_the_models_of_the_first_and_pairs_of_aat_differ_in_what_training_sees():
+    """Models are found by row, policy and steps."""
+    decide, noise, aat = (ex.load(f"specs/comparison/{name}.toml") for name in ("decide", "noise", "aat"))
+    trained = {r.name: r for r in decide.rows}
+    for row in noise.rows:
+        if row.policy is not None:
+            other = trained[row.name]
+            assert (row.policy, row.policy_name, row.define, row.steps, row.seeds) == (
+                other.policy, other.policy_name, other.define, other.steps, other.seeds)
+    rows = {r.name: r for r in aat.rows}
+    for claim in aat.claims[:4]:
+        ours, theirs = rows[claim.row], rows[claim.against]
+        assert evolve(theirs, name=ours.name, label=ours.label, weight_only=False) == ours and theirs.weight_only
+
+
 # ------------------------------------------------------------------------------------------------ result files
 
 def test_a_result_file_round_trips(tmp_path):

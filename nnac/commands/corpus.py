@@ -26,6 +26,8 @@ def register(subparsers: Any) -> None:
                    help="utterances of a household, a domain of its own (400)")
     p.add_argument("--home-dev", type=whole(0), default=120, metavar="N",
                    help="of the same household, to tune on (120)")
+    p.add_argument("--noise", type=whole(0), default=0, metavar="N",
+                   help="utterances of a held-out split in harder noise, 0 to 15 dB (none)")
     p.add_argument("--text", type=whole(0), default=20000, metavar="N",
                    help="sentences of its text and of the training's, for language models (20000)")
     p.add_argument("--seed", type=SEED, default=1)
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from nnac.speech.corpus import CorpusSpec, Recipe, build
 
     spec = CorpusSpec(Recipe(seed=args.seed), args.train, args.dev, args.test, args.test, args.wavs,
-                      args.home_dev, args.home, args.text)
+                      args.home_dev, args.home, args.noise, args.text)
     made = build(args.out, spec, args.processes, quiet=args.json)
     if args.json:
         print(json.dumps(made))

@@ -2,8 +2,9 @@
 
 An utterance is a function of (recipe, seed, split, index) and of nothing else: not of the number of utterances, of
 workers, or of what was made before it.  Splits: ``train``; and, of sentences that are never in train, ``dev`` and
-``sent`` (voices of train) and ``voice`` (voices and accents never in train); on request ``home_dev`` and ``home``, one
-household's sentences in the voices of train (`nnac.speech.home`), with a text of its own for a language model.
+``sent`` (voices of train) and ``voice`` (voices and accents never in train); on request ``noise``, as ``sent`` in
+harder noise (`HARDER`), and ``home_dev`` and ``home``, one household's sentences in the voices of train
+(`nnac.speech.home`), with a text of its own for a language model.
 
 Files of a corpus directory
   SPLIT.features.npy   float16 [frames of all utterances end to end, bins]
@@ -49,7 +50,10 @@ from nnac.speech.sentences import allowed
 
 VERSION = 1
 # the number enters the seed of every utterance
-SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4, "home_dev": 5, "home": 6}
+SPLITS = {"train": 1, "dev": 2, "sent": 3, "voice": 4, "home_dev": 5, "home": 6, "noise": 7}
+# of the split ``noise``, instead of the recipe's: every utterance in noise, from as loud as the speech to where the
+# recipe's middle is (our choice: more errors say more about a method)
+HARDER = dict(snr_low=0.0, snr_high=15.0, noisy=1.0)
 TEXTS = ("home.txt", "train.txt")
 SHARD = 50  # utterances
 INDEX_LIMIT = 1 << 30  # bytes
@@ -90,6 +94,7 @@ class CorpusSpec:
     wavs: int = field(default=60, validator=ge(0))
     home_dev: int = field(default=0, validator=ge(0))
     home: int = field(default=0, validator=ge(0))
+    noise: int = field(default=0, validator=ge(0))
     text: int = field(default=0, validator=ge(0))  # sentences of each text
 
     def count(self, split: str) -> int:

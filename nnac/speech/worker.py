@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from nnac.files import atomic
 from nnac.speech import acoustics, espeak, home
 from nnac.speech.audio import Utterance, write_wav
-from nnac.speech.corpus import SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
+from nnac.speech.corpus import HARDER, SHARD, SPLITS, Recipe, shard_path, write_wav_manifest
 from nnac.speech.features import log_mel
 from nnac.speech.sentences import allowed
 
@@ -80,7 +80,8 @@ class Speaker:
         clean, text, voice = self._clean(r, split, index)
         rate = self.recipe.features.rate
         around = acoustics.pauses(r, rate)
-        samples = acoustics.microphone(clean, around, r, self.recipe.conditions, self._talkers, rate)
+        conditions = evolve(self.recipe.conditions, **HARDER) if split == "noise" else self.recipe.conditions
+        samples = acoustics.microphone(clean, around, r, conditions, self._talkers, rate)
         return Spoken(samples, text, voice, round((around[0] + acoustics.last_sample(clean)) / rate, 4))
 
 

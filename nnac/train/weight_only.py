@@ -7,7 +7,7 @@ Source: the baseline of AAT, arXiv 2305.07778, as we read its abstract (docs/met
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from attrs import frozen
@@ -16,6 +16,7 @@ from torch import Tensor
 from nnac.train.batches import Batch, Examples
 from nnac.train.evaluate import Heard
 from nnac.train.families.rnnt import Transducer
+from nnac.train.loop import TrainingError
 from nnac.train.module import attribute_path
 from nnac.train.policy import PolicyLearner, PolicyTask, calibrate
 from nnac.train.rnnt_loss import rnnt_loss
@@ -24,26 +25,14 @@ from nnac.train.rnnt_loss import rnnt_loss
 def quantised_weights(module: Transducer) -> dict[str, Tensor]:
     """Parameter name -> the real weight that its codes stand for, with the gradients of the plan's quantisers.
 
-    The kernels of an ``acc32`` LSTM share row scales, in training as on the machine.  AssertionError: another LSTM.
+    Kernels that share an accumulator share row scales, in training as on the machine.  TrainingError: a layer that
+    does not say what it holds.
     """
-    out: dict[str, Tensor] = {}
-    for node in module.graph.nodes:
-        layer, name = module.layer(node.path), ".".join(attribute_path(node.path))
-        if node.op in ("linear", "embedding"):
-            out[f"{name}.weight"] = _real(layer.quantiser(layer.weight))
-        elif node.op == "lstm":
-            plain = layer.variant == "acc32" and not node.attributes["bidirectional"] and not layer.project
-            assert plain, "weight-only training knows plain LSTMs that accumulate in acc32"
-            columns = layer.weight_ih_l0.shape[1]
-            both = _real(layer.quantisers["l0"](layer._shared("")))
-            out[f"{name}.weight_ih_l0"] = both[:, :columns] / layer.ratio
-            out[f"{name}.weight_hh_l0"] = both[:, columns:]
-    return out
-
-
-def _real(quantised: tuple[Tensor, Any]) -> Tensor:
-    codes, scale = quantised
-    return codes * (scale[:, None] if isinstance(scale, Tensor) and scale.ndim == 1 else scale)
+    try:
+        return {".".join((*attribute_path(node.path), name)): weight
+                for node in module.graph.nodes for name, weight in module.layer(node.path).held()}
+    except NotImplementedError as error:
+        raise TrainingError(f"{error}: weight-only training does not know layers of its kind") from None
 
 
 class WeightOnlyLearner(PolicyLearner):

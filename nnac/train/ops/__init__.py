@@ -37,6 +37,12 @@ def numbers(x: Any) -> np.ndarray:
     return x.detach().to("cpu", torch.float64).numpy() if isinstance(x, Tensor) else np.asarray(x, np.float64)
 
 
+def real(quantised: tuple[Tensor, Any]) -> Tensor:
+    """What codes and their scale (a number, or one a row) stand for."""
+    codes, scale = quantised
+    return codes * (scale[:, None] if isinstance(scale, Tensor) and scale.ndim == 1 else scale)
+
+
 def valid(x: Tensor, lengths: Tensor | None) -> Tensor:
     """The frames of [T, B, C] that lie within each row's length; all of them without lengths (or where lengths do not
     belong to x)."""
@@ -96,6 +102,15 @@ class Layer(nn.Module):
 
     def compressed_weights(self) -> Iterator[Slot]:
         """The weights that schedules act on, for `nnac.train.schedule.Compression`."""
+        return iter(())
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        """Its weights as the machine holds them, real, with the gradients of the quantisers: (parameter, weight).
+
+        NotImplementedError: it has weights and does not say.
+        """
+        if next(self.compressed_weights(), None) is not None:
+            raise NotImplementedError(self.node.path)
         return iter(())
 
     def meets(

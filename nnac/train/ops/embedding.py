@@ -12,7 +12,7 @@ from nnac.ops.embedding import EmbeddingAttributes
 from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
-from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State
+from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, real
 from nnac.train.schedule import Slot
 
 
@@ -30,6 +30,9 @@ class Embedding(Layer):
 
     def compressed_weights(self) -> Iterator[Slot]:
         yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        yield "weight", real(self.quantiser(self.weight))
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         """The quantised weight in the format of the output: the table holds the very integers that leave the layer."""

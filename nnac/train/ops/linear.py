@@ -14,7 +14,7 @@ from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, numbers, valid
+from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, numbers, real, valid
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
 
@@ -35,6 +35,9 @@ class Linear(Layer):
 
     def compressed_weights(self) -> Iterator[Slot]:
         yield Slot.of_parameter(f"{self.node.path}.weight", self.quantiser, self.weight)
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        yield "weight", real(self.quantiser(self.weight))
 
     def meets(
         self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None

@@ -19,7 +19,7 @@ from nnac.train import kernels, lstm_parts
 from nnac.train.activation import UncalibratedError
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, MakeQuantiser, State, delayed, numbers, valid
+from nnac.train.ops import Constants, MakeQuantiser, State, delayed, numbers, real, valid
 from nnac.train.ops._cell import Celled
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
@@ -96,6 +96,20 @@ class Lstm(Celled):
                 for name, kernel in (("ih", "input"), ("hh", "recurrent")):
                     weight = getattr(self, f"weight_{name}_l0{suffix}")
                     yield Slot.of_parameter(base + kernel, self.quantisers[f"{name}_l0{suffix}"], weight)
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        for _, suffix in self.directions:
+            if self.project:
+                yield f"weight_hr_l0{suffix}", real(self.quantisers[f"hr_l0{suffix}"](
+                    getattr(self, f"weight_hr_l0{suffix}")))
+            w_x, w_h, _ = self._weights(suffix)
+            if self.variant == "acc32":
+                both = real(self.quantisers[f"l0{suffix}"](self._shared(suffix)))
+                yield f"weight_ih_l0{suffix}", both[:, : w_x.shape[1]] / self.ratio
+                yield f"weight_hh_l0{suffix}", both[:, w_x.shape[1]:]
+            else:
+                yield f"weight_ih_l0{suffix}", real(self.quantisers[f"ih_l0{suffix}"](w_x))
+                yield f"weight_hh_l0{suffix}", real(self.quantisers[f"hh_l0{suffix}"](w_h))
 
     def _shared(self, suffix: str, ratio: float | None = None) -> Tensor:
         """Both kernels side by side, in units of one accumulator: what the shared quantiser sees."""

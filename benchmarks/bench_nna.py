@@ -19,18 +19,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bench_estimate import module
 from nnac import isa
 from nnac.emulator.machine import Machine
 from nnac.emulator.timing import simulate
 from nnac.ir import QGraph
+from nnac.language.check import check_file
+from nnac.policy import loads
 from nnac.program import INIT, Program
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.schedule.passes import split
@@ -41,6 +46,8 @@ from tests.schedules import EDGE, LARGE, TINY
 from tests.test_schedule import matrix_vector
 
 HERE = Path(__file__).parent
+RAPIDS = tuple(loads(f'import "targets/{name}.nnac"\npolicy p {{\n  model rnnt(size="tiny")\n  target {name}\n'
+                     "  layers ** { weights int8 }\n}\n").plan.target for name in ("rapid", "rapid_chip"))
 STEPS_PER_SECOND = 1000 / 30
 # calls a frame of 60 ms, by the hypotheses of each: what searches ask for (measured: `make bench-search`, the shipped
 # network on `home`; beam 8)
@@ -48,6 +55,7 @@ ASKED: dict[str, dict[str, dict[int, float]]] = {
     "greedy": dict(prediction={1: 0.67}, joint={1: 1.6}),
     "beam 8": dict(prediction={1: 0.61, 2: 0.16, 3: 0.09, 4: 0.09, 5: 0.05, 6: 0.05, 7: 0.04, 8: 0.03},
                    joint={1: 0.98, 2: 0.32, 3: 0.15, 4: 0.10, 5: 0.10, 6: 0.09, 7: 0.05, 8: 0.87})}
+UNITS = ("DRAM", "DA", "MV", "VX")      # the bus; reads of single rows, with their latency; multipliers; vector unit
 MATVEC = (4096, 1024)          # outputs, inputs
 
 
@@ -71,7 +79,7 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
     found: dict[str, float] = {}
     programs = {}
     jobs = [(m, p, g, f, t)
-            for (m, p), (g, f) in cases.items() for t in ((EDGE, LARGE, TINY) if m == "small" else (EDGE,))]
+            for (m, p), (g, f) in cases.items() for t in ((EDGE, LARGE, TINY, *RAPIDS) if m == "small" else (EDGE,))]
     for model, policy, graph, frames, target in jobs:
         program = compile_graph(graph, target, Settings(frames=frames, hypotheses=8))
         programs[model, policy, target.name] = (graph, program)
@@ -104,35 +112,72 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
     return found, programs
 
 
-def recognitions(programs: dict[Any, tuple[QGraph, Program]], console: Console) -> dict[str, dict[str, float]]:
-    """Whole recognitions, search included, over the sum of the rooflines of all their calls, and of their chains."""
-    table = Table("model", "policy", "target", "frames", "search", "cycles a frame", "over roofline", "over chain",
-                  title="whole recognitions; what a search asks for is measured")
+def recognitions(programs: dict[Any, tuple[QGraph, Program]], console: Console,
+                 title: str = "") -> dict[str, dict[str, float]]:
+    """Whole recognitions, search included, over the sum of the rooflines of all their calls, of their chains, and of
+    the time for which the busiest unit of each call is busy: that one counts instructions, so it says what the model's
+    shapes do not, vector instructions and rows of embeddings that are fetched one after the other."""
+    table = Table("model", "policy", "target", "frames a call", "search", "cycles a frame", "over roofline",
+                  "over chain", "over busiest unit", "which",
+                  title=f"whole recognitions{title}; what a search asks for is measured")
     found = {}
     for (model, policy, name), (graph, program) in programs.items():
-        streaming = "encoder.step" in program.entries
-        frames = [n for n in ("encoder.step", "encoder.steps") if n in program.entries]
-        for encoder, how in ((f, s) for f in frames for s in ASKED if streaming and "joint.step" in program.entries):
-            whole = price(graph, program, encoder, ASKED[how])
-            over, chain = whole[0] / whole[1], whole[0] / whole[2]
-            steps = program.entries[encoder].steps
-            table.add_row(model, policy, name, str(steps), how, f"{whole[0]:,.0f}", f"{over:.4f}", f"{chain:.4f}")
-            key = "/".join((model, policy, name, *(("frames",) if steps > 1 else ()), how))
-            found[key] = dict(roofline=round(over, 4), chain=round(chain, 4))
+        if "matvec" in model:
+            continue
+        encoder = [e for e in program.entries.values() if e.model_entry == "encoder" and e.hypotheses == 1]
+        searched = {s: a for s, a in ASKED.items() if "joint.step" in program.entries} or {"": {}}
+        for steps in sorted({e.steps for e in encoder}):
+            passes = [e.name for e in encoder if e.steps == steps]
+            for how, asked in searched.items():
+                cycles, least, chain, *units = price(graph, program, passes, asked)
+                busiest = sum(units)
+                which = ", ".join(f"{u} {v / busiest:.0%}" for u, v in zip(UNITS, units, strict=True)
+                                  if v > 0.01 * busiest)
+                table.add_row(model, policy, name, str(_frames(program, passes)), how, f"{cycles:,.0f}",
+                              f"{cycles / least:.4f}", f"{cycles / chain:.4f}", f"{cycles / busiest:.4f}", which)
+                key = "/".join((model, policy, name, *(("frames",) if steps > 1 else ()), *((how,) if how else ())))
+                found[key] = dict(roofline=round(cycles / least, 4), chain=round(cycles / chain, 4),
+                                  busiest=round(cycles / busiest, 4), units=which)
     console.print(table)
     return found
 
 
-def price(graph: QGraph, program: Program, encoder: str, asked: dict[str, dict[int, float]]) -> NDArray:
-    """[cycles, roofline, chain] of one frame."""
+def _frames(program: Program, passes: Sequence[str]) -> int:
+    """Frames that a call of the encoder makes."""
+    return program.entries[passes[-1]].outputs[-1].vectors
+
+
+def bundled(console: Console) -> dict[str, dict[str, float]]:
+    """Every policy of specs/ for a recogniser of the sizes that take seconds: quantised, pruned and annealed as it
+    says, on its own machine."""
+    programs: dict[Any, tuple[QGraph, Program]] = {}
+    seen = set()
+    for path in sorted((HERE.parent / "specs").rglob("*.nnac")):
+        for name, checked in check_file(path).variants.items():
+            plan = checked.plan
+            if plan is None or plan.model.builder not in ("rnnt", "conformer") or plan.graph.weights > 3_000_000:
+                continue
+            if plan.digest in seen:
+                continue
+            seen.add(plan.digest)
+            graph = module(plan).bind()
+            settings = evolve(Settings.of(plan), budgets=(), hypotheses=8)
+            programs[plan.model.builder, f"{path.stem}:{name}", plan.target.name] = (
+                graph, compile_graph(graph, plan.target, settings))
+    return recognitions(programs, console, " of every bundled policy")
+
+
+def price(graph: QGraph, program: Program, encoder: Sequence[str], asked: dict[str, dict[int, float]]) -> NDArray:
+    """[cycles, roofline, chain, busy cycles of each of `UNITS` in the calls in which it is the busiest] of one frame;
+    ``encoder``: the passes that make a call's frames."""
     passes = split(graph).graph
 
     def call(name: str) -> NDArray:
         e = program.entries[name]
         bound = roofline(passes, program.target, program.report["layers"], e.part, e.steps, e.hypotheses)
-        return np.array([e.cycles, float(bound.cycles), float(bound.paced)])
+        return np.array([e.cycles, float(bound.cycles), float(bound.paced), *_busiest(program, name)])
 
-    total = call(encoder) / program.entries[encoder].steps
+    total = sum((call(name) for name in encoder), np.zeros(3 + len(UNITS))) / _frames(program, encoder)
     for entry, counts in asked.items():
         for n, often in counts.items():
             fitting = [e.name for e in program.sizes(entry) if e.hypotheses >= n] if n > 1 else [f"{entry}.step"]
@@ -140,6 +185,16 @@ def price(graph: QGraph, program: Program, encoder: str, asked: dict[str, dict[i
             total = total + often * (call(fitting[0]) if fitting else -(-n // largest) * call(program.sizes(
                 entry)[-1].name))
     return total
+
+
+def _busiest(program: Program, name: str) -> list[float]:
+    """Busy cycles of the busiest of `UNITS` in one call, in its place; 0 for the others."""
+    code, config = decoded(program.entries[name]), isa.MachineConfig.of(program.target)
+    timing = simulate(code, config)
+    held = timing.free - timing.start
+    busy = [float(timing.bursts.sum() * config.burst_cycles), *(float(held[timing.unit == isa.UNITS.index(u)].sum())
+                                                                for u in UNITS[1:])]
+    return [b if i == int(np.argmax(busy)) else 0.0 for i, b in enumerate(busy)]
 
 
 COMPILE = """
@@ -268,13 +323,13 @@ def main() -> None:
     console = Console(width=150)
     cases = graphs(args.quick)
     over, programs = schedules(cases, console)
-    whole = recognitions(programs, console)
+    whole = recognitions(programs, console) | bundled(console)
     model = "small" if args.quick else "streaming57m"
     graph, program = programs[model, "int8", "edge"]
     ran = emulator(graph, program, 5 if args.quick else 9)
     del programs[model, "cb4", "edge"]
     cost = {frames: compile_cost(model, frames, 1 if args.quick else 3) for frames in (1, 4)}
-    square, whole = traffic(graph, 4)
+    square, every = traffic(graph, 4)
     figures = Table("figure", "value", title=f"{model}, int8, edge")
     for name, value in (
             ("compile, graph to proved program file",
@@ -289,7 +344,7 @@ def main() -> None:
              f"cycles/s"),
             ("proof of all entries, from bytes", f"{ran['prove_s']:.1f} s"),
             ("LSTM weight traffic, 4 frames over 1",
-             f"{square:.4f} where input and hidden are equally wide, {whole:.4f} over all layers")):
+             f"{square:.4f} where input and hidden are equally wide, {every:.4f} over all layers")):
         figures.add_row(name, value)
     console.print(figures)
     found = peers(programs, console)
@@ -297,7 +352,7 @@ def main() -> None:
                   timing_cycles_per_s=round(ran["cycles_per_s"]),
                   compile_s=round(cost[1]["wall"], 2), compile_peak_mib=round(cost[1]["peak"]),
                   frame_batch_traffic_ratio=round(square, 5),
-                  frame_batch_traffic_ratio_all_layers=round(whole, 5), model=model,
+                  frame_batch_traffic_ratio_all_layers=round(every, 5), model=model,
                   compile_frames4_s=round(cost[4]["wall"], 2),
                   prove_s=round(ran["prove_s"], 2), peers=found)
     if args.json:

@@ -19,9 +19,11 @@ from nnac.executors.reference import Reference
 from nnac.ir import Node, QGraph, Value
 from nnac.ops.linear import LinearAttributes
 from nnac.plan import Budget
+from nnac.policy import loads
 from nnac.program import INIT, Program
 from nnac.schedule.compile import CompileError, Settings, compile_graph, emit, lay_out
 from nnac.schedule.order import dependences, synchronise
+from nnac.schedule.passes import split
 from nnac.schedule.proof import FENCE, OVERLAPPING, decoded, prove_program
 from nnac.schedule.roofline import roofline
 from nnac.target import OPERATORS
@@ -170,6 +172,29 @@ def test_a_1x1024x4096_product_is_within_2_percent_of_the_roofline(codec):
     over = program.entries["encoder.step"].cycles / float(bound.cycles)
     print(f"{codec}: {program.entries['encoder.step'].cycles} cycles, {over:.4f} of the roofline")
     assert 1 <= over < 1.02
+
+
+def chip():
+    """`rapid_chip`, which holds a small model's weights on chip."""
+    return loads('import "targets/rapid_chip.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target rapid_chip\n'
+                 "  layers ** { weights int8 }\n}\n").plan.target
+
+
+@pytest.mark.parametrize("target", [EDGE, LARGE, TINY, None], ids=["edge", "large", "tiny", "all pinned"])
+@pytest.mark.parametrize("shape", [dict(size="tiny"), dict(size="small", layers=2, cells=96)], ids=["tiny", "small"])
+def test_no_call_is_faster_than_the_chain_of_its_phases(target, shape):
+    """A bound is one for every entry: streamed or pinned, of several frames or hypotheses."""
+    graph, target = random_graph(0, **shape), target or chip()
+    program = compile_graph(graph, target, Settings(frames=3, hypotheses=4))
+    for e in program.entries.values():
+        if e.name != INIT:
+            bound = roofline(split(graph).graph, target, program.report["layers"], e.part, e.steps, e.hypotheses)
+            assert e.cycles >= bound.paced >= bound.cycles, e.name
+
+
+def test_a_tile_of_256_lanes_is_no_longer_than_an_instruction_can_say():
+    """256 words of 256 bytes are one more than LDW's field holds: int8 on `rapid_chip` could not be encoded."""
+    check(matrix_vector(512, 1024), chip(), Settings(codecs={"y.weight": "raw"}))
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -14,13 +14,14 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac import codec
-from nnac.isa import MachineConfig, beats
+from nnac.isa import LDW, MachineConfig, beats
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.tiling import Band, chunks_of
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
 TAIL = 64                      # cycles from a step's last product to the next one's first: RQ, LSTM, semaphores
 SMALLEST, PIECES = 32, 8       # words of a small kernel's tile, and into how many it is cut (our choice)
+MOST_BYTES = next(f.greatest for f in LDW.fields if f.name == "bytes")             # of a tile's stream
 NARROWER = ((W1, 1), (W2, 2), (W4, 4))
 
 
@@ -149,7 +150,8 @@ def chunk_words(weight: NDArray, config: MachineConfig) -> int:
 
     W holds n tiles of c words, so n - 1 of them must last that long: (n - 1) c d >= 2 c + latency + 16, with d DRAM
     cycles a word, from the entropy of a sample.  A small kernel is cut in pieces none the less: whoever waits for all
-    of it waits for the last piece to be decoded and multiplied, after the last byte has come.
+    of it waits for the last piece to be decoded and multiplied, after the last byte has come.  And a tile's stream is
+    no longer than one instruction can name, raw, with a block bitmap.
     """
     sample = weight[:: max(1, len(weight) // 256)].astype(np.int16)
     counts = np.bincount(sample.ravel() & 255).astype(np.float64)
@@ -157,7 +159,7 @@ def chunk_words(weight: NDArray, config: MachineConfig) -> int:
     bits = max(0.5, float(-(share * np.log2(share)).sum()))
     cycles = config.lanes * bits / 8 / config.burst * float(config.burst_cycles)
     total = len(bands_of(len(weight), config.lanes)) * weight.shape[1]
-    few = max(SMALLEST, -(-total // PIECES))
+    few = min(max(SMALLEST, -(-total // PIECES)), MOST_BYTES // config.lanes)
     for n in (4, 8):
         c = config.stream_words // n
         if (n - 1) * c * cycles >= 1.25 * (2 * c + config.latency + 16):

@@ -15,9 +15,10 @@ of the weights of later phases no more can be there than the stream's part of W 
 
 and from the start, where W holds nothing, no less than the latency of a read.  A recurrence whose words W cannot all
 hold asks DRAM for more only when it has used some of those it kept, so a read's latency passes at each vector, or as
-many words are read again.  Between two phases lie the drain of the
-multipliers and the pipeline of one vector instruction, after the last one as well.  So `Roofline.paced` is a lower
-bound for every machine that computes layer after layer, and says why the roofline is not reached.
+many words are read again.  After the last phase lie the drain of the
+multipliers and the pipeline of one vector instruction; between two of them that may hide behind products with what is
+there already.  So `Roofline.paced` is a lower bound for every machine that computes layer after layer, and says why the
+roofline is not reached.
 """
 
 from __future__ import annotations
@@ -108,8 +109,10 @@ def _own(node: Node, kernels: Mapping[str, Mapping[str, Any]]) -> Iterator[_Kern
     for path, k in kernels.items():
         if k["layer"] == node.path:
             alone = operator(node.op).meets[path.rpartition(".")[2]] == "hidden"
-            yield _Kernel(path, k["weights"], k["bytes"] - k["pinned_bytes"], k["live_words"] - k["pinned_words"],
-                          Fraction(k["cycles"]), alone)
+            words = k["live_words"] - k["pinned_words"]
+            # the header of a stream is read once and for all: of a kernel that is pinned as a whole nothing is left
+            left = k["bytes"] - k["pinned_bytes"] if words or not k["pinned_words"] else 0
+            yield _Kernel(path, k["weights"], left, words, Fraction(k["cycles"]), alone)
 
 
 Phase = tuple[tuple[_Kernel, int], ...]        # kernels with the groups of vectors that meet each weight in turn
@@ -137,7 +140,7 @@ def _chain(phases: list[Phase], config: MachineConfig, per_byte: Fraction) -> Fr
     for j in range(1, len(phases) + 1):
         products, read, least = Fraction(0), dict[_Kernel, int](), Fraction(0)
         for k in reversed(range(j)):
-            products += sum(kernel.cycles * groups for kernel, groups in phases[k]) + tail
+            products += sum(kernel.cycles * groups for kernel, groups in phases[k])
             for kernel, _ in phases[k]:
                 read[kernel] = read.get(kernel, 0) + 1
             data = sum(kernel.read(times, config.stream_words) for kernel, times in read.items())
@@ -145,8 +148,8 @@ def _chain(phases: list[Phase], config: MachineConfig, per_byte: Fraction) -> Fr
             if k:
                 densest = max((Fraction(r.bytes, r.words) for r in read if r.words), default=Fraction(0))
                 fetched = max(Fraction(0), data - densest * config.stream_words) * per_byte
-            else:
-                fetched = data * per_byte + config.latency + tail
-            least = max(least, ends[k] + max(products, fetched + waits * (config.latency + tail)))
+            else:                                          # what is pinned asks DRAM for nothing
+                fetched = data * per_byte + config.latency if data else Fraction(0)
+            least = max(least, ends[k] + max(products, fetched + waits * config.latency))
         ends.append(least)
-    return ends[-1]
+    return ends[-1] + tail

@@ -215,8 +215,9 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
     if BLOCK_BITMAP in can and (not wish or wish.bitmap):
         plans += [_plan(matrix, places, shape) for shape in ([wish.blocks] if wish and wish.blocks
                                                              else block_shapes(lanes))]
-        # a bitmap that finds next to nothing dead is not worth pricing; 2 % dead words were worth 1 % of all cycles
-        if not wish: plans = [p for p in plans if p.blocks is None or p.facts.live_blocks < 0.99 * p.facts.blocks]
+        # a bitmap that finds next to nothing dead saves no bits worth pricing; where cycles count, a dead word is one
+        some_dead = 0.99 if bytes_per_cycle is None else 1
+        if not wish: plans = [p for p in plans if p.blocks is None or p.facts.live_blocks < some_dead * p.facts.blocks]
 
     def score(candidate: Candidate) -> float:
         return candidate.bits if bytes_per_cycle is None else candidate.cycles(matrix.size, bytes_per_cycle)

@@ -124,7 +124,8 @@ def random_depthwise(r: Random) -> dict[str, np.ndarray]:
 
 
 RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
-    stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, lstm=random_lstm, gru=random_gru,
+    stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, grouped=random_linear,
+    window=lambda r: bind.scale(r.ins[0].scale, 1.0, r.out.scale), lstm=random_lstm, gru=random_gru,
     lstm_coupled=random_coupled, lstm_normed=random_normed,
     layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale, r.node.attributes["factor"]),

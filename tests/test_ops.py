@@ -29,12 +29,12 @@ def layer(kind: str, source: str, width: int) -> Layer:
         return Layer(kind, kind, (source,), 8, 1, "e", kernels, dict(cells=8, bidirectional=False, project=0))
     if fact.remembers:
         taps = (Kernel("weight", f"{kind}.weight", width, 3),) if fact.parametric else ()
-        wide = 8 if kind == "scores" else width          # two heads, four rows
+        wide = dict(scores=8, window=3 * width).get(kind, width)          # two heads, four rows; three taps
         return Layer(kind, kind, (source,) * fact.inputs, wide, 1, "e", taps,
                      dict(chunk=1, left=3, heads=2, head=width // 2, positions=12, ahead=7, taps=3))
     if kind == "glu":
         width //= 2
-    kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu",
+    kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu", "grouped",
                                                                               "embedding") else ()
     return Layer(kind, kind, (source,) * fact.inputs, width, 1, "e", kernels,
                  dict(frames=1) if fact.view else dict(cap=8.0) if fact.capped else {})

@@ -101,6 +101,72 @@ def test_joints_of_every_kind_are_read_and_run_to_the_integer(combine, activatio
                                                               "joint.tanh", "joint.relu", "joint.out"}
 
 
+class Stateless(nn.Module):
+    """The last two labels alone: an embedding, a grouped convolution, a ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.conv = nn.Embedding(V, H), nn.Conv1d(H, H, 2, groups=2, bias=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        x = nn.functional.pad(self.embed(y).permute(0, 2, 1), (1, 0))
+        return torch.relu(self.conv(x).permute(0, 2, 1))
+
+
+def test_a_stateless_prediction_network_keeps_its_last_labels_on_the_machine(tmp_path):
+    torch.manual_seed(0)
+    parts = dict(encoder=Encoder(), prediction=Stateless(), joint=Joint("add", torch.tanh))
+    x, labels = torch.randn(2, 12, 6), torch.tensor([[1, 2, 5, 4, 1], [2, 1, 6, 5, 4]])
+    module = nnac.prepare_transducer(**parts, policy=POLICY, example=dict(encoder=(x, torch.tensor([12, 9])),
+                                                                          prediction=(labels,)))
+    with torch.no_grad():
+        module.layer("joint.out").bias[0] -= 0.5               # say something
+    module.calibrate([(x, torch.tensor([12, 12]), labels)])
+    module.save(tmp_path / "m.nnc")
+    subject = Subject.load(tmp_path / "m.nnc")
+    result = tensors.compare(subject, subject, dict(features=x.numpy()), ("torch", "emulator"))
+    assert result.equal and result.by_value["prediction.conv.window"][0] > 2 * 2 * H and result.texts[0]
+    logits, n = module(x, torch.tensor([12, 12]), labels)
+    module.loss(logits, n, labels, torch.tensor([5, 5])).backward()
+    own = module.layer("prediction.conv.matrix").weight
+    assert own.grad.shape == (H, 2 * H) and (own.grad != 0).sum() <= H * H and not own.grad[own == 0].any()
+    assert torch.equal(module.original_state_dict("prediction")["conv.weight"], parts["prediction"].conv.weight)
+
+
+def test_convolutions_run_on_the_machine_to_the_integer(tmp_path):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv1d(8, 12, 3, stride=2), nn.Conv1d(12, 12, 4, groups=12), nn.Conv1d(12, 8, 2)
+            self.out = nn.LeakyReLU(0.2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.out(self.a(nn.functional.pad(x, (1, 0))))
+            y = nn.functional.relu6(self.b(nn.functional.pad(y, (3, 0))))
+            return self.c(nn.functional.pad(y, (1, 0))).transpose(1, 2)
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 14)
+    model = Net()
+    module = nnac.prepare(nn.Sequential(Turned(), model), POLICY.replace("transducer", "module"), x.transpose(1, 2))
+    module.calibrate([(x.transpose(1, 2),)])
+    with torch.no_grad():
+        assert (module(x.transpose(1, 2)) - model(x)).abs().max() < 0.1 * model(x).abs().max()
+    module.save(tmp_path / "m.nnc")
+    subject = Subject.load(tmp_path / "m.nnc")
+    arrays = {subject.tensors.read[0].name: x.transpose(1, 2).numpy()}
+    result = tensors.compare(subject, subject, arrays, ("torch", "emulator"))
+    assert result.equal and result.compared > 1000
+    assert not subject.program.report["host"]
+
+
+class Turned(nn.Module):
+    """[B, T, C] as convolutions read it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
 def test_weights_go_back_under_their_own_names():
     module, parts, _ = made("concatenate", torch.relu, blank=V - 1)
     for name, part in parts.items():

@@ -42,8 +42,10 @@ class Captured:
     end       how the forward's tensors lie, in and out
     dtype     of the model's own real numbers               notes    what is good to know
     given     states that the model takes: where they lie in its arguments
-    columns   (layer path, parameter) -> which columns of the user's it is, where it is not the whole
+    places    (layer path, parameter) -> which element of the user's each of its own is, -1 for none, where it lies
+              otherwise
     spec      how the forward's results are nested (a pytree)
+    shapes    of the model's parameters
     tensors   the forward's tensor arguments, by name
     returned  what the forward returns, in order: results of ``end``, and states
     """
@@ -61,9 +63,10 @@ class Captured:
     others: Mapping[str, Tensor] = field(factory=dict)
     given: tuple[Place, ...] = ()
     returned: tuple[Result | StateResult, ...] = ()
-    columns: Mapping[Own, tuple[int, int]] = field(factory=dict)
+    places: Mapping[Own, Tensor] = field(factory=dict)
     spec: Any = None
     tensors: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{layer.path}: {layer.kind} of {', '.join(layer.inputs)}, {layer.width} wide" for layer in self.graph]
@@ -122,13 +125,15 @@ def captured(graph: ModelGraph, readings: Many[Reading], models: Many[nn.Module]
     aliases: dict[str, str] = {}
     others: dict[str, Tensor] = {}
     shared: dict[int, list[Own]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for r, model, at in zip(readings, models, names, strict=True):
         mine = {k: v for k, v in r.weights.items() if k[0] in own}
         kept |= mine
         sources |= {k: at + r.sources[k] if r.sources[k] else "" for k in mine}
+        shapes |= {at + n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for ours in mine:
-            if r.sources[ours] and ours not in r.columns:
+            if r.sources[ours] and ours not in r.places:
                 shared.setdefault(id(parameters[r.sources[ours]]), []).append(ours)
         used = {r.sources[k] for k in mine}
         aliases |= {at + n: at + first for n, first in r.exported.aliases.items()}
@@ -141,9 +146,9 @@ def captured(graph: ModelGraph, readings: Many[Reading], models: Many[nn.Module]
                     end, real, tuple(dict.fromkeys(n for r in readings for n in r.notes)),
                     tuple(tuple(names) for names in shared.values() if len(names) > 1),
                     aliases, others, tuple(p for r in readings for p in r.given if p.path in own), outputs,
-                    {k: v for r in readings for k, v in r.columns.items() if k in kept},
+                    {k: v for r in readings for k, v in r.places.items() if k in kept},
                     readings[0].exported.spec,
-                    tuple(name for name, _ in readings[0].exported.inputs.values()))
+                    tuple(name for name, _ in readings[0].exported.inputs.values()), shapes)
 
 
 def roles(axes: Axes, names: tuple[str, ...]) -> tuple[str, ...] | None:

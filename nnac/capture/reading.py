@@ -83,7 +83,8 @@ class Reading:
     entry, prefix  of its layers: the entry point, and what stands before their paths
     crossed   the model meets two sequences, each repeated along the other: a joint
     given     states that the model is given: where they lie in its arguments
-    columns   (layer path, parameter) -> which columns of the user's it is, where it is not the whole
+    places    (layer path, parameter) -> which element of the user's each of its own is, -1 for none, where it lies
+              otherwise
     lasts     (path, kind) -> the value of a hidden state after the last step
     """
 
@@ -106,7 +107,7 @@ class Reading:
     crossed: bool = False
     numbering: Numbering = field(factory=Numbering)
     given: list[Place] = field(factory=list)
-    columns: dict[Own, tuple[int, int]] = field(factory=dict)
+    places: dict[Own, Tensor] = field(factory=dict)
     lasts: dict[tuple[str, str], Sequence] = field(factory=dict)
 
     # ------------------------------------------------------------------------------------------------------------ names
@@ -201,8 +202,8 @@ class Reading:
             key = path, name
             if isinstance(value, Weights):
                 self.weights[key], self.sources[key] = value.value.detach(), value.name
-                if value.columns is not None:
-                    self.columns[key] = value.columns
+                if value.index is not None:
+                    self.places[key] = value.index
                 if not value.name and value.sources:
                     self.notes.append(f"`{path}`: `{name}` is computed from "
                                       f"{', '.join(f'`{s}`' for s in value.sources)}: folded into one parameter, "
@@ -286,6 +287,9 @@ class Reading:
                 return None                                       # an assertion, or something that nobody reads
             return self._instead(node, flat, self.refuse(f"`{_plain(target)}` has no integer operator", ""))
         try:
+            if target not in PADDED and any(isinstance(v, Sequence) and (v.before or v.behind) for v in flat):
+                raise Refusal("frames before the first one, or after the last one, are read by something else than a "
+                              "causal convolution", "pad, convolve, and cut to the length of the input")
             if target not in PRODUCTS:
                 args, kwargs = self._whole(args), self._whole(kwargs)
                 if any(isinstance(v, Lost) for v in _leaves((args, kwargs))):
@@ -403,6 +407,9 @@ class Reading:
         return Lost()
 
 
+PADDED = ("aten.pad.default", "aten.constant_pad_nd.default", "aten.conv1d.default", "aten.convolution.default",
+          "aten.transpose.int", "aten.permute.default", "aten.slice.Tensor", "aten.contiguous.default",
+          "aten.clone.default")                                       # take sequences with frames around them
 PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default", "aten.cat.default",
             "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")  # take values side by side
 RECURRENT = ("aten.lstm.input", "aten.gru.input")

@@ -24,6 +24,7 @@ class Sequence:
     name   layer path or input name      axes   of the user's tensor      sizes  of these axes, in the example
     keeps  probability with which dropout keeps an element, on its way from the value to this use
     last   only the last step in time is meant
+    before, behind  of the frames: zeros before the first one, and frames after the last one that are to be cut off
     """
 
     name: str
@@ -31,6 +32,8 @@ class Sequence:
     sizes: tuple[int, ...]
     keeps: float = 1.0
     last: bool = False
+    before: int = 0
+    behind: int = 0
 
     def arranged(self, axes: Iterable[Axis], sizes: Iterable[int]) -> Sequence:
         return evolve(self, axes=tuple(axes), sizes=tuple(sizes))
@@ -49,13 +52,14 @@ class Sequence:
 class Weights:
     """Parameters, or what the forward computes from parameters alone: its value, and the names of the parameters in it.
 
-    name   of the parameter if it is one as it stands, else ""      columns  of it, where it is not the whole
+    name   of the parameter if it is one as it stands, else ""      index    where
+    it is not the whole, or lies otherwise: which element of the parameter each of its own is, -1 for one that is zero
     """
 
     value: Tensor
     sources: tuple[str, ...]
     name: str = ""
-    columns: tuple[int, int] | None = None
+    index: Tensor | None = None
 
 
 @frozen

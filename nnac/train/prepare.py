@@ -159,7 +159,7 @@ class PreparedModule(Named):
         """The model's parameter names -> ours; tied ones once, folded and divided ones not at all."""
         out: dict[str, str] = {}
         for (path, name), theirs in self.captured.sources.items():
-            if theirs and (path, name) not in self.captured.columns:
+            if theirs and (path, name) not in self.captured.places:
                 out.setdefault(theirs, f"{'.'.join(self.names_of(path))}.{name}")
         return out
 
@@ -185,17 +185,16 @@ def original(module: GraphModule, captured: Captured, back: Callable[[str, str, 
                                     "trained has no place there", "use the prepared module's own state")])
     own = dict(module.named_parameters(remove_duplicate=False))
     found: dict[str, Tensor] = {}
-    parts: dict[str, dict[int, Tensor]] = {}
     for (path, name), theirs in captured.sources.items():
         if not theirs:
             continue
-        value = back(path, name, own[f"{'.'.join(module.names_of(path))}.{name}"].detach())
-        if (path, name) in captured.columns:                # what several layers have the columns of, whole again
-            parts.setdefault(theirs, {})[captured.columns[path, name][0]] = value
-        else:
-            found.setdefault(theirs, value.clone().to(captured.dtype))
-    found |= {theirs: torch.cat([columns[i] for i in sorted(columns)], 1).to(captured.dtype)
-              for theirs, columns in parts.items()}
+        value = back(path, name, own[f"{'.'.join(module.names_of(path))}.{name}"].detach()).to(captured.dtype)
+        index = captured.places.get((path, name))
+        if index is None:
+            found.setdefault(theirs, value.clone())
+            continue
+        whole = found.setdefault(theirs, torch.zeros(captured.shapes[theirs], dtype=captured.dtype))
+        whole.view(-1)[index[index >= 0]] = value[index >= 0]
     return found | {n: found[first] for n, first in captured.aliases.items() if first in found} | dict(captured.others)
 
 

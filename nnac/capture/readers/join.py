@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
 from nnac.capture.reading import Reading, Refusal, reads
@@ -39,11 +40,13 @@ def joined(r: Reading, value: Joined) -> Any:
 def product_of_parts(r: Reading, value: Joined, path: str, weight: Weights, bias: Weights | None) -> Sequence:
     """A matrix times values side by side: the sum of its columns' products."""
     rows, at = weight.value.shape[0], 0
+    index = torch.arange(weight.value.numel()).reshape(weight.value.shape) if weight.index is None else weight.index
     out: Sequence | None = None
     for i, part in enumerate(value.parts):
         width = part.sizes[part.axes.index((FEATURES,))]
         own = f"{path}.part[{i}]"
-        cut = Weights(weight.value[:, at: at + width], weight.sources, weight.name, (at, at + width))
+        cut = Weights(weight.value[:, at: at + width], weight.sources, weight.name,
+                      index[:, at: at + width])
         r.give(own, {"weight": cut, "bias": None if i else bias})
         y = r.layer(own, "linear", [part], rows, (Kernel("weight", f"{own}.weight", rows, width),),
                     bias=i == 0 and bias is not None)

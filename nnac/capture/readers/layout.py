@@ -175,9 +175,14 @@ def select(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
 
 @reads("aten.slice.Tensor")
 def cut(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A slice that takes all is none."""
+    """A slice that takes all is none, and one that takes off what a convolution made behind the last frame."""
     if isinstance(args[0], Zeros):
         return args[0]
+    new = tuple(node.meta["val"].shape)
+    value, at = args[0], (args[1] if len(args) > 1 else 0) % len(new)
+    if isinstance(value, Sequence) and value.behind and (args[2] if len(args) > 2 else 0) in (0, None) and (
+            value.sizes[at] - new[at] == value.behind) and r.axes.role(value.axes[at][0]) == "time":
+        return evolve(value, sizes=new, behind=0)
     if isinstance(args[0], Sequence) and tuple(node.meta["val"].shape) == args[0].sizes:
         return args[0]
     raise Refusal("a part of an axis is taken", "slices of time or features have no integer operator yet")

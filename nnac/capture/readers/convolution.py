@@ -1,0 +1,104 @@
+"""Convolutions along time: the last frames side by side, then a matrix; a channel by itself where it is depthwise.
+
+Only what has been heard is read: zeros stand before the first frame, ``kernel - stride`` of them, and none behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import fx
+
+from nnac.capture.reading import Reading, Refusal, reads, site_path
+from nnac.capture.values import FEATURES, Sequence, Weights, Zeros
+from nnac.model.graph import Kernel
+
+
+@reads("aten.pad.default", "aten.constant_pad_nd.default")
+def pad(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Zeros before the first frame."""
+    value, widths, *more = args
+    if isinstance(value, Zeros):
+        return value
+    mode = next((m for m in more if isinstance(m, str)), kwargs.get("mode", "constant"))
+    fill = next((m for m in more if isinstance(m, (int, float))), kwargs.get("value")) or 0
+    if not isinstance(value, Sequence) or mode != "constant" or fill != 0:
+        raise Refusal(f"`pad` of mode {mode}, with {fill}", "zeros before the first frame: `F.pad(x, (k - 1, 0))`")
+    ends = [(widths[i], widths[i + 1]) for i in range(0, len(widths), 2)]
+    padded = [(len(value.axes) - 1 - i, e) for i, e in enumerate(ends) if e != (0, 0)]
+    if not padded:
+        return value
+    if len(padded) > 1 or padded[0][1][1] or padded[0][1][0] < 0 or not along_time(r, value, padded[0][0]):
+        raise Refusal("zeros are put elsewhere than before the first frame", "`F.pad(x, (k - 1, 0))` along time")
+    at, (before, _) = padded[0]
+    return evolve(value, sizes=tuple(n + before if i == at else n for i, n in enumerate(value.sizes)),
+                  before=value.before + before)
+
+
+def along_time(r: Reading, value: Sequence, axis: int) -> bool:
+    """Whether an axis is one of the user's own, which is time from now on."""
+    name = value.axes[axis]
+    return len(name) == 1 and name != (FEATURES,) and r.axes.mark(name[0], "time")
+
+
+@reads("aten.conv1d.default", "aten.conv1d.padding", "aten.convolution.default")
+def conv1d(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, weight, bias, stride, padding, dilation, *rest = (*args, *([None], [1], [0], [1], 1)[len(args) - 2:])[:7]
+    groups = rest[-1] if "convolution" not in str(node.target) else args[8]
+    if not isinstance(value, Sequence) or not isinstance(weight, Weights) or weight.value.ndim != 3:
+        raise Refusal("a convolution of other than one axis, or of weights that the model computes", "`nn.Conv1d`")
+    if len(value.axes) != 3 or value.axes[1] != (FEATURES,) or not along_time(r, value, 2) or value.last:
+        raise Refusal("a convolution goes along another axis than time", "`nn.Conv1d` over [B, C, T]")
+    taps, step = weight.value.shape[2], stride[0]
+    if isinstance(padding, str) and padding != "valid":
+        raise Refusal("a convolution pads on both sides: it hears what comes later",
+                      "zeros before the first frame: `F.pad(x, (k - 1, 0))`")
+    behind = 0 if isinstance(padding, str) else int(padding[0])
+    before = behind or value.before
+    if (dilation or [1])[0] != 1:
+        raise Refusal("a dilated convolution", "one without dilation")
+    if step > taps or before != taps - step:
+        raise Refusal(f"a convolution of {taps} frames every {step} has {before} zeros before the first frame: the "
+                      f"machine's begins with {taps - step}", f"`F.pad(x, ({taps - step}, 0))` along time")
+    name = weight.name.rpartition(".")[0]
+    path = r.fresh(site_path(name)) if name else r.path()
+    plain = evolve(value, before=0, sizes=(*value.sizes[:2], value.sizes[2] - value.before))
+    made = depthwise(r, path, plain, weight, bias) if step == 1 and groups == weight.value.shape[0] == (
+        value.sizes[1]) else windowed(r, path, plain, weight, bias, step, groups)
+    time, = made.axes[2]
+    if step > 1:
+        time = f"{time}/{step}"
+        r.axes.mark(time, "time")
+        r.notes.append(f"`{path}` takes {step} frames a step: a rest shorter than that is dropped")
+    return evolve(made, axes=(*made.axes[:2], (time,)), sizes=tuple(node.meta["val"].shape), behind=behind)
+
+
+def depthwise(r: Reading, path: str, value: Sequence, weight: Weights, bias: Weights | None) -> Sequence:
+    """Each channel by itself."""
+    channels, _, taps = weight.value.shape
+    index = torch.arange(weight.value.numel()).reshape(channels, taps)
+    r.give(path, {"weight": Weights(weight.value[:, 0], weight.sources, weight.name, index), "bias": bias})
+    return r.layer(path, "depthwise", [value], channels, (Kernel("weight", f"{path}.weight", channels, taps),), chunk=1,
+                   taps=taps, bias=bias is not None)
+
+
+def windowed(r: Reading, path: str, value: Sequence, weight: Weights, bias: Weights | None, step: int,
+             groups: int) -> Sequence:
+    """The frames side by side, then a matrix of as many blocks as there are groups."""
+    rows, own, taps = weight.value.shape
+    channels = own * groups
+    seen = r.layer(f"{path}.window", "window", [value], channels * taps, taps=taps, frames=step)
+    index = torch.full((rows, taps, groups, own), -1)
+    at = torch.arange(weight.value.numel()).reshape(rows, own, taps).transpose(1, 2)
+    for g in range(groups):
+        part = slice(g * (rows // groups), (g + 1) * (rows // groups))
+        index[part, :, g] = at[part]
+    index = index.reshape(rows, taps * channels)
+    dense = weight.value.flatten()[index.clamp_min(0)] * (index >= 0)
+    at_path = f"{path}.matrix"
+    r.give(at_path, {"weight": Weights(dense, weight.sources, weight.name, index), "bias": bias})
+    return r.layer(at_path, "grouped" if groups > 1 else "linear", [seen], rows,
+                   (Kernel("weight", f"{at_path}.weight", rows, taps * channels),), bias=bias is not None, taps=taps,
+                   groups=groups)

@@ -235,6 +235,49 @@ def test_the_core_refuses_instructions_that_it_has_not():
         ProgramOnCore(program)
 
 
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_stateless_prediction_network_knows_its_last_labels_everywhere_alike(labels):
+    """Float network, training module, graph and machine."""
+    from nnac.emulator.machine import Machine
+    from nnac.model.conformer_torch import Conformer, ConformerConfig
+
+    torch.manual_seed(labels)
+    sizes = dict(width=16, blocks=1, heads=2, feed=24, chunk=2, left=4, positions=16)
+    net = Conformer(ConformerConfig(features=8, stack=2, kernel=4, embedding=8, prediction=16, joint=16, vocabulary=12,
+                                    stateless=labels, **sizes)).eval()
+    model = build("conformer", size="tiny", stateless=labels, **sizes)
+    graph = lower(model, lambda path: Precision(activations=16 if path.endswith(".sum") else 8))
+    module = module_of("conformer")(graph, net.state_dict())
+    tokens = torch.arange(21).view(7, 3) % 11 + 1
+    with torch.no_grad(), module.real_numbers():
+        expected = net.predictions(tokens)
+        assert torch.allclose(module.predictions(tokens), expected, atol=1e-6)
+        # step by step, and what came before the last labels does not matter
+        y, state = net.start(3)
+        for t, made in enumerate(expected):
+            assert torch.allclose(y, made, atol=1e-6)
+            y, state = net.predict(tokens[min(t, 6)], state)
+        other = torch.cat([tokens[:7 - labels].flip(1), tokens[7 - labels:]])
+        assert torch.equal(net.predictions(other)[-1], expected[-1])
+        assert not torch.equal(net.predictions(tokens.flip(1))[-1], expected[-1])
+    module.calibrate([(torch.randn(40, 3, 8), torch.full((3,), 40), tokens)])
+    graph = module.bind()
+    program = compile_graph(graph, EDGE, Settings(hypotheses=4))
+    assert not program.host
+    other = conformer(labels, blocks=1, stateless=labels)
+    assert compare(other, compile_graph(other, TINY, Settings(hypotheses=4)), calls=7)[1] == 0
+    with torch.no_grad():
+        whole = module.predictions(tokens)
+        y, state = module.start(3)
+        machine = Machine(program, batch=3)
+        ints = [np.zeros((1, 3, 1), np.int64), *tokens.numpy()[:, None, :, None]]
+        for t, label in enumerate(ints):
+            made = machine.run("prediction.step", {"label": label})["joint.prediction"][0]
+            assert np.array_equal(made, whole[t].numpy()) and torch.equal(y, whole[t])
+            if t < 7:
+                y, state = module.predict(tokens[t], state)
+
+
 # -------------------------------------------------------------------------------- float network
 
 def test_the_float_network_and_the_graph_in_real_numbers_are_one():

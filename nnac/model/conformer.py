@@ -19,7 +19,15 @@ from typing import Any
 from attrs import evolve
 
 from nnac.model.graph import Kernel, Layer, ModelError, ModelGraph, builder
-from nnac.model.rnnt import ENCODER, JOINT, PREDICTION, joint_of, linear_layer, prediction_of
+from nnac.model.rnnt import (
+    ENCODER,
+    JOINT,
+    PREDICTION,
+    joint_of,
+    linear_layer,
+    prediction_of,
+    stateless_prediction_of,
+)
 
 MOST_CHUNK = 8
 AHEAD = MOST_CHUNK - 1         # positions of the learnt bias before that of the frame itself: frames of the same chunk
@@ -32,10 +40,12 @@ SIZES: dict[str, dict[str, Any]] = {
     "medium": dict(width=192, blocks=10, heads=4, feed=512, prediction_cells=320, joint=320),
     "large": dict(width=256, blocks=8, heads=4, feed=1024, kernel=15, prediction_cells=512, joint=512),
 }
-SHAPE = dict(features=40, stack=3, reduce=2, kernel=11, chunk=4, left=16, positions=48, embedding=64, vocabulary=64)
+SHAPE = dict(features=40, stack=3, reduce=2, kernel=11, chunk=4, left=16, positions=48, embedding=64, vocabulary=64,
+             stateless=0)
 LIMITS = dict(features=(1, 4096), stack=(1, 256), reduce=(1, 256), width=(4, 4096), blocks=(1, 256), heads=(1, 32),
               feed=(4, 1 << 16), kernel=(1, 32), chunk=(1, MOST_CHUNK), left=(1, 63), positions=(AHEAD + 2, 256),
-              embedding=(1, 1 << 16), prediction_cells=(1, 1 << 16), joint=(1, 1 << 16), vocabulary=(2, 1 << 20))
+              embedding=(1, 1 << 16), prediction_cells=(1, 1 << 16), joint=(1, 1 << 16), vocabulary=(2, 1 << 20),
+              stateless=(0, 8))
 
 
 @builder
@@ -44,19 +54,22 @@ def conformer(size: str = "small", *,
               width: int | None = None, blocks: int | None = None, heads: int | None = None, feed: int | None = None,
               kernel: int | None = None, chunk: int | None = None, left: int | None = None,
               positions: int | None = None, embedding: int | None = None, prediction_cells: int | None = None,
-              joint: int | None = None, vocabulary: int | None = None, frame_ms: float | None = None) -> ModelGraph:
+              joint: int | None = None, vocabulary: int | None = None, stateless: int | None = None,
+              frame_ms: float | None = None) -> ModelGraph:
     """A Conformer transducer of a named ``size``, any of whose dimensions can be overridden.
 
     stack, reduce  frames joined before the first layer, and after it      width, feed  of a block, and inside its
     feed-forwards      heads  of attention      kernel  frames that the convolution covers
     chunk    frames of a step, which hear each other      left  frames before the chunk that are heard
     positions  of the learnt bias, a head and distance: 7 ahead, the frame itself, and the others before it
+    stateless  labels that the prediction network knows, in the place of its LSTM (0: the LSTM, which knows all)
     """
     if size not in SIZES:
         raise ModelError(f"no Conformer's size is called `{size}` (there are: {', '.join(SIZES)})")
     given = dict(features=features, stack=stack, reduce=reduce, width=width, blocks=blocks, heads=heads, feed=feed,
                  kernel=kernel, chunk=chunk, left=left, positions=positions, embedding=embedding,
-                 prediction_cells=prediction_cells, joint=joint, vocabulary=vocabulary)
+                 prediction_cells=prediction_cells, joint=joint, vocabulary=vocabulary,
+                 stateless=stateless)
     said = {k: v for k, v in given.items() if v is not None}
     s: dict[str, Any] = dict(SHAPE, reduce=2) | SIZES[size] | said
     check(s)
@@ -84,7 +97,7 @@ def conformer(size: str = "small", *,
         out += made
         x = made[-1].path
     put(linear_layer("joint.encoder", x, s["width"], s["joint"], ENCODER.name, rate=s["chunk"]))
-    out += prediction_of(s)
+    out += stateless_prediction_of(s) if s["stateless"] else prediction_of(s)
     out += joint_of(s["joint"], s["vocabulary"])
     joints = evolve(JOINT, per_frame=s["chunk"])
     return ModelGraph("conformer", dict(size=size) | said | ({} if frame_ms is None else dict(frame_ms=frame_ms)),

@@ -48,6 +48,7 @@ class ConformerConfig:
     prediction: int = field(default=256, validator=[ge(1), le(65536)])
     joint: int = field(default=256, validator=[ge(1), le(65536)])
     vocabulary: int = field(default=64, validator=[ge(2), le(1048576)])
+    stateless: int = field(default=0, validator=[ge(0), le(8)])
     dropout: float = field(default=0.1, validator=[ge(0.0), le(1.0)])
 
     def __attrs_post_init__(self) -> None:
@@ -199,6 +200,31 @@ class Encoder(nn.Module):
         return x[: int(lengths.max())] if len(lengths) else x, lengths
 
 
+class Stateless(nn.Module):
+    """A prediction network that knows the last ``stateless`` labels: tokens [U, B], state -> [U, B, embedding], state;
+    the state is the embeddings [B, (stateless - 1) * embedding] before them, zeros at the start."""
+
+    def __init__(self, config: ConformerConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocabulary, config.embedding)
+        self.past = Depthwise(config.embedding, config.stateless) if config.stateless > 1 else None
+        self.before, self.dropout = config.stateless - 1, nn.Dropout(config.dropout)
+
+    def start(self, batch: int) -> tuple[Tensor, ...]:
+        """The state before any token."""
+        weight = self.embedding.weight
+        return (weight.new_zeros(batch, self.before * weight.shape[1]),) if self.past is not None else ()
+
+    def forward(self, tokens: Tensor, state: tuple[Tensor, ...] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        x = self.embedding(tokens)
+        if self.past is None:
+            return self.dropout(x), ()
+        (held,) = self.start(tokens.shape[1]) if state is None else state
+        x = torch.cat([held.view(len(held), self.before, -1).transpose(0, 1), x])
+        kept = x[len(x) - self.before:].transpose(0, 1).flatten(1)
+        return self.dropout(F.silu(self.past(x)[self.before:])), (kept,)
+
+
 class Conformer(Rnnt):
     """The network: the RNN-T's protocol and its prediction and joint network, another encoder."""
 
@@ -208,5 +234,14 @@ class Conformer(Rnnt):
         nn.Module.__init__(self)
         self.config = config or ConformerConfig()
         self.encoder = Encoder(self.config)            # type: ignore[assignment]
-        self.prediction = Prediction(self.config)      # type: ignore[arg-type]
+        made = Stateless(self.config) if self.config.stateless else Prediction(self.config)   # type: ignore[arg-type]
+        self.prediction = made                         # type: ignore[assignment]
         self.joint = Joint(self.config, self.config.width)             # type: ignore[arg-type]
+        if self.config.stateless:
+            self.joint.prediction = nn.Linear(self.config.embedding, self.config.joint, bias=False)
+
+    def start(self, batch: int) -> tuple[Tensor, tuple[Tensor, ...]]:  # type: ignore[override]
+        if not isinstance(self.prediction, Stateless):
+            return super().start(batch)
+        blanks = torch.zeros(batch, dtype=torch.long, device=self.joint.prediction.weight.device)
+        return self.predict(blanks, self.prediction.start(batch))      # type: ignore[arg-type]

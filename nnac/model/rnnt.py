@@ -64,6 +64,23 @@ def prediction_of(s: Mapping[str, Any]) -> list[Layer]:
             linear_layer("joint.prediction", "prediction.lstm[0]", cells, s["joint"], at, bias=False)]
 
 
+def stateless_prediction_of(s: Mapping[str, Any]) -> list[Layer]:
+    """A prediction network that knows the last ``stateless`` labels and nothing else: their embeddings, each channel
+    summed by itself with a weight for each label (of one label: its embedding).
+
+    Source: Ghodsi et al. 2020 (one label), Botros et al. 2021 (arXiv 2109.07513, two); a depthwise convolution and a
+    swish as in icefall's decoder (background).
+    """
+    at, width, labels = PREDICTION.name, s["embedding"], s["stateless"]
+    out = [Layer("prediction.embedding", "embedding", ("label",), width, 1, at,
+                 (Kernel("weight", "prediction.embedding.weight", s["vocabulary"], width),))]
+    if labels > 1:
+        out += [Layer("prediction.past", "depthwise", (out[-1].path,), width, 1, at,
+                      (Kernel("weight", "prediction.past.weight", width, labels),), dict(chunk=1, taps=labels)),
+                Layer("prediction.activation", "swish", ("prediction.past",), width, 1, at)]
+    return [*out, linear_layer("joint.prediction", out[-1].path, width, s["joint"], at, bias=False)]
+
+
 def joint_of(width: int, vocabulary: int, combine: str = "add") -> list[Layer]:
     """The joint network over `joint.encoder` and `joint.prediction`, ``width`` each."""
     return [Layer("joint.combine", combine, ("joint.encoder", "joint.prediction"), width, 1, JOINT.name),

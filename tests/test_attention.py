@@ -326,6 +326,48 @@ def test_scores_of_16_bits_are_closer_to_the_real_attention():
     assert error[16] < 0.1 < error[8] < 1.5
 
 
+def test_only_a_conformer_has_a_stateless_prediction_network_and_none_is_trained_with_batch_norm(capsys, tmp_path):
+    from nnac.cli import main
+    from nnac.model.conformer_torch import ConformerConfig
+    from nnac.train.baseline import TrainConfig, task
+    from nnac.train.loop import TrainingError, read_job
+
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "train.json").write_text("{}")
+    base = ["baseline", "--corpus", str(tmp_path / "c"), "--out", str(tmp_path / "x.nnc"), "--stateless", "2"]
+    assert main(base) == 2 and "of a Conformer: say --model conformer" in capsys.readouterr().err
+    job = str(tmp_path / "job.json")
+    assert main([*base, "--model", "conformer", "--job", job]) == 0
+    assert read_job(job)[0].config.model == ConformerConfig(stateless=2)
+    with pytest.raises(TrainingError, match="batch norm"):
+        task(tmp_path, tmp_path / "x", TrainConfig(model=ConformerConfig(norm="batch")))
+
+
+def test_a_batch_norm_is_in_the_convolution_before_it():
+    from nnac.model.conformer_torch import Conformer, ConformerConfig
+
+    torch.manual_seed(0)
+    sizes = dict(width=16, blocks=2, heads=2, feed=24, chunk=2, left=4, positions=16)
+    net = Conformer(ConformerConfig(features=8, stack=2, kernel=4, embedding=8, prediction=16, joint=16, vocabulary=12,
+                                    norm="batch", **sizes))
+    x, lengths, targets = torch.randn(48, 3, 8), torch.full((3,), 48), torch.randint(1, 12, (3, 3))
+    for block in net.encoder.block:
+        middle = block.convolution["middle"]
+        for p in (middle.weight, middle.bias, middle.running_mean):
+            torch.nn.init.normal_(p, 0.5, 0.5)
+        torch.nn.init.uniform_(middle.running_var, 0.1, 2.0)
+    net.eval()
+    graph = lower(build("conformer", size="tiny", norm="batch", **sizes),
+                  lambda path: Precision(activations=16 if path.endswith(".sum") else 8))
+    module = module_of("conformer")(graph, net.state_dict())
+    assert not any(n.path.endswith(".middle") for n in graph.nodes)
+    with torch.no_grad(), module.real_numbers():
+        assert torch.allclose(module.encode(x, lengths)[0], net.encode(x, lengths)[0], atol=2e-5)
+    module.calibrate([(x, lengths, targets)])
+    bound = evolve(module.bind(), metadata=random_graph(0, model="conformer", size="tiny").metadata)
+    assert compare(bound, compile_graph(bound, TINY, Settings()), calls=5)[1] == 0
+
+
 @pytest.mark.skipif(native.library() is None, reason="no C compiler, so no native functions")
 @pytest.mark.parametrize("seed", range(4))
 def test_native_functions_are_those_of_the_arithmetic(seed):

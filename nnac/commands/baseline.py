@@ -35,6 +35,8 @@ def register(subparsers: Any) -> None:
                    help="optimiser steps (default: the demo's 1800; 1000 of a language model)")
     p.add_argument("--longer", action="store_true", help="the longer run: 2600 steps")
     p.add_argument("--cells", type=whole(1, 1 << 16), metavar="N", help="of every LSTM, and width of the joint (256)")
+    p.add_argument("--stateless", type=whole(0, 8), metavar="K",
+                   help="labels that a Conformer's prediction network knows (default 0: an LSTM, which knows all)")
     p.add_argument("--vocabulary", type=whole(2, 1 << 20), metavar="N",
                    help="of a language model's own word pieces (64)")
     p.add_argument("--seed", type=SEED, default=0)
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from attrs import evolve
 
     from nnac.commands._training import misuse, pace_of, run_of, torchrun
+    from nnac.model.conformer_torch import ConformerConfig
     from nnac.train.baseline import CONFORMER, LONGER, TrainConfig, task, train
     from nnac.train.loop import write_job
 
@@ -64,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
     if args.model == "conformer":
         if args.cells or args.longer:
             return misuse(args, "--cells and --longer are of LSTMs; of a Conformer say --steps")
-        config = CONFORMER
+        config = evolve(CONFORMER, model=ConformerConfig(stateless=args.stateless or 0))
+    elif args.stateless is not None:
+        return misuse(args, "--stateless is of a Conformer: say --model conformer")
     else:
         config = LONGER if args.longer else TrainConfig()
     if args.cells:
@@ -87,7 +92,7 @@ def _hybrid(args: argparse.Namespace, how: Run) -> int:
     from nnac.train.hybrid import HybridTraining, float_task, train
     from nnac.train.loop import write_job
 
-    if idle := [o for o in ("longer", "tokens", "vocabulary") if getattr(args, o)]:
+    if idle := [o for o in ("longer", "tokens", "vocabulary", "stateless") if getattr(args, o) not in (None, False)]:
         return misuse(args, f"--{idle[0]} is not a hybrid's; say --steps, and `nnac align --states`")
     config = HybridTraining()
     if args.cells:
@@ -111,8 +116,8 @@ def _language(args: argparse.Namespace, how: Run) -> int:
     from nnac.train.language import LmTraining, float_task, train
     from nnac.train.loop import write_job
 
-    if args.longer or args.model:
-        return misuse(args, "--longer and --model are a recogniser's; of a language model say --steps")
+    if args.longer or args.model or args.stateless is not None:
+        return misuse(args, "--longer, --model and --stateless are a recogniser's; of a language model say --steps")
     if args.alignments or args.start:
         return misuse(args, "--alignments and --start are a hybrid's, which learns from a --corpus")
     config = LmTraining()

@@ -6,7 +6,8 @@ and joint are the RNN-T's.
 A block: half a feed-forward, attention, convolution, half a feed-forward, layer norm; each part reads a layer norm of
 what it is added to.  A step of the encoder is one chunk: its frames hear each other and ``left`` frames before them,
 which lie in rings (`nnac.ops._ring`).  Source: Gulati et al. 2020 (arXiv 2005.08100), chunks as Chen et al. 2021
-(arXiv 2010.11395); a learnt bias a head and distance, layer norm in the place of batch norm: our choice.
+(arXiv 2010.11395); a learnt bias a head and distance, layer norm in the place of batch norm (or batch
+norm, folded): our choice.
 
 Sizes by name (our choice): ``small`` has as many weights as the RNN-T's ``small``, ``large`` is of the class of the
 Conformer of GQ's paper (Zhen et al. 2022).
@@ -31,6 +32,7 @@ from nnac.model.rnnt import (
 
 MOST_CHUNK = 8
 AHEAD = MOST_CHUNK - 1         # positions of the learnt bias before that of the frame itself: frames of the same chunk
+NORMS = ("layer", "batch")
 CHUNKS, LEFTS = (1, 2, 4, 8), (8, 16, 32)              # what training draws from
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -41,7 +43,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "large": dict(width=256, blocks=8, heads=4, feed=1024, kernel=15, prediction_cells=512, joint=512),
 }
 SHAPE = dict(features=40, stack=3, reduce=2, kernel=11, chunk=4, left=16, positions=48, embedding=64, vocabulary=64,
-             stateless=0)
+             stateless=0, norm="layer")
 LIMITS = dict(features=(1, 4096), stack=(1, 256), reduce=(1, 256), width=(4, 4096), blocks=(1, 256), heads=(1, 32),
               feed=(4, 1 << 16), kernel=(1, 32), chunk=(1, MOST_CHUNK), left=(1, 63), positions=(AHEAD + 2, 256),
               embedding=(1, 1 << 16), prediction_cells=(1, 1 << 16), joint=(1, 1 << 16), vocabulary=(2, 1 << 20),
@@ -55,13 +57,14 @@ def conformer(size: str = "small", *,
               kernel: int | None = None, chunk: int | None = None, left: int | None = None,
               positions: int | None = None, embedding: int | None = None, prediction_cells: int | None = None,
               joint: int | None = None, vocabulary: int | None = None, stateless: int | None = None,
-              frame_ms: float | None = None) -> ModelGraph:
+              norm: str | None = None, frame_ms: float | None = None) -> ModelGraph:
     """A Conformer transducer of a named ``size``, any of whose dimensions can be overridden.
 
     stack, reduce  frames joined before the first layer, and after it      width, feed  of a block, and inside its
     feed-forwards      heads  of attention      kernel  frames that the convolution covers
     chunk    frames of a step, which hear each other      left  frames before the chunk that are heard
     positions  of the learnt bias, a head and distance: 7 ahead, the frame itself, and the others before it
+    norm     layer | batch: what follows the depthwise convolution; a batch norm is in the convolution's weights
     stateless  labels that the prediction network knows, in the place of its LSTM (0: the LSTM, which knows all)
     """
     if size not in SIZES:
@@ -69,7 +72,7 @@ def conformer(size: str = "small", *,
     given = dict(features=features, stack=stack, reduce=reduce, width=width, blocks=blocks, heads=heads, feed=feed,
                  kernel=kernel, chunk=chunk, left=left, positions=positions, embedding=embedding,
                  prediction_cells=prediction_cells, joint=joint, vocabulary=vocabulary,
-                 stateless=stateless)
+                 stateless=stateless, norm=norm)
     said = {k: v for k, v in given.items() if v is not None}
     s: dict[str, Any] = dict(SHAPE, reduce=2) | SIZES[size] | said
     check(s)
@@ -111,6 +114,8 @@ def check(s: dict[str, Any]) -> None:
     for name, (least, most) in LIMITS.items():
         if not isinstance(s[name], int) or isinstance(s[name], bool) or not least <= s[name] <= most:
             raise ModelError(f"`{name}` of a Conformer is a whole number from {least} to {most}, not {s[name]!r}")
+    if s["norm"] not in NORMS:
+        raise ModelError(f"`norm` of a Conformer is {' or '.join(NORMS)}, not {s['norm']!r}")
     if s["width"] % s["heads"]:
         fits = [h for h in range(1, 33) if s["width"] % h == 0]
         nearest = min(fits, key=lambda h: abs(h - s["heads"]))
@@ -157,7 +162,7 @@ def block(path: str, source: str, s: dict[str, Any]) -> list[Layer]:
     at = f"{path}.convolution.depthwise"
     out.append(Layer(at, "depthwise", (y,), d, chunk, ENCODER.name, (Kernel("weight", f"{at}.weight", d, s["kernel"]),),
                      dict(chunk=chunk, taps=s["kernel"])))
-    y = put("convolution.middle", "layer_norm", (at,))
+    y = put("convolution.middle", "layer_norm", (at,)) if s["norm"] == "layer" else at
     y = matrix("convolution.out", put("convolution.swish", "swish", (y,)), d, d)
     x = put("convolution.sum", "add", (x, y))
     put("norm", "layer_norm", (feed(1, x),))

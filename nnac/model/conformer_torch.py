@@ -16,6 +16,8 @@ batch norm, sizes: our choice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from attrs import asdict, field, frozen
 from attrs.validators import ge, in_, le
@@ -23,8 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnac.checked import checked
-from nnac.model.conformer import AHEAD, CHUNKS, LEFTS
+from nnac.model.conformer import AHEAD, CHUNKS, LEFTS, NORMS
 from nnac.model.rnnt_torch import Joint, Prediction, Rnnt, join_frames
+
+BATCH_EPSILON = 1e-5
 
 
 @frozen
@@ -49,6 +53,7 @@ class ConformerConfig:
     joint: int = field(default=256, validator=[ge(1), le(65536)])
     vocabulary: int = field(default=64, validator=[ge(2), le(1048576)])
     stateless: int = field(default=0, validator=[ge(0), le(8)])
+    norm: str = field(default="layer", validator=in_(NORMS))
     dropout: float = field(default=0.1, validator=[ge(0.0), le(1.0)])
 
     def __attrs_post_init__(self) -> None:
@@ -96,6 +101,32 @@ class Depthwise(nn.Module):
         return F.conv1d(x, self.weight[:, None], self.bias, groups=channels).permute(2, 0, 1)
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Of [T, B, channels].  nnac reads networks that have one, and trains those of layer norm: a batch's statistics
+    are not those of its shards."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(1, 2, 0)).permute(2, 0, 1)
+
+
+def folded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a network with its batch norms in the depthwise convolutions before them: the same function.
+
+    ``w' = w g / sqrt(v + e)``, ``b' = (b - m) g / sqrt(v + e) + c``, in float64, rounded once to the weights' type.
+    """
+    out = dict(weights)
+    for name in [n for n in weights if n.endswith(".middle.running_mean")]:
+        at = name.removesuffix(".middle.running_mean")
+        gain, shift, mean, variance = (out.pop(f"{at}.middle.{n}").double()
+                                       for n in ("weight", "bias", "running_mean", "running_var"))
+        out.pop(f"{at}.middle.num_batches_tracked", None)
+        weight, bias = (f"{at}.depthwise.{n}" for n in ("weight", "bias"))
+        scale = gain / (variance + BATCH_EPSILON).sqrt()
+        out[weight], out[bias] = ((out[weight].double() * scale[:, None]).to(out[weight]),
+                                  ((out[bias].double() - mean) * scale + shift).to(out[bias]))
+    return out
+
+
 class Scores(nn.Module):
     """The learnt bias, a head and distance: ``position[h, AHEAD + past]`` for a key ``past`` frames before its
     query."""
@@ -130,7 +161,7 @@ class Block(nn.Module):
                                scores=Scores(c.heads, c.positions), output=nn.Linear(d, d))
         convolution: dict[str, nn.Module] = {
             "norm": nn.LayerNorm(d), "in": nn.Linear(d, 2 * d), "depthwise": Depthwise(d, c.kernel),
-            "middle": nn.LayerNorm(d), "out": nn.Linear(d, d)}
+            "middle": nn.LayerNorm(d) if c.norm == "layer" else BatchNorm(d), "out": nn.Linear(d, d)}
         self.convolution = Group(**convolution)
         self.norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(c.dropout)

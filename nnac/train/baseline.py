@@ -168,6 +168,8 @@ def task(corpus: str | os.PathLike, out: str | os.PathLike, config: TrainConfig 
          device: str = "cpu") -> FloatTask:
     """The task with everything decided; TrainingError where ``out`` is of another one."""
     config = config or TrainConfig()
+    if getattr(config.model, "norm", "layer") == "batch":
+        raise TrainingError("nnac reads networks of batch norm and does not train them: say norm=\"layer\"")
     if config.bfloat16 is None:
         config = evolve(config, bfloat16=has_bfloat16(device))
     if Path(out).exists() and checkpoint.load(out).metadata.get("training", {}).get("config") != config.to_json():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nnac.model.conformer_torch import folded
 from nnac.model.rnnt import ENCODER
 from nnac.train.families import family
 from nnac.train.families.rnnt import Transducer
@@ -15,6 +17,10 @@ from nnac.train.families.rnnt import Transducer
 @family
 class Conformer(Transducer):
     """`Transducer` whose encoder takes whole chunks: an utterance that ends within one goes on with zeros."""
+
+    def load_float(self, weights: Mapping[str, Tensor]) -> None:
+        """See `GraphModule.load_float`; batch norms are folded."""
+        super().load_float(folded(weights))
 
     def encode(self, features: Tensor, lengths: Any) -> tuple[Tensor, Tensor]:
         name, = self.graph.inputs[ENCODER.name]

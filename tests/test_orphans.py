@@ -1,5 +1,6 @@
 """Nothing outlives who started it, and no two trainings write one file."""
 
+import importlib
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ import pytest
 from filelock import FileLock
 
 from nnac.children import TIED, start
-from nnac.train import processes
+from nnac.errors import UserError
+from nnac.train import baseline, loop, processes
 from nnac.train.language import FloatTask, LmTraining, train
 from nnac.train.processes import TrainingError
 
@@ -127,3 +129,18 @@ def test_who_comes_second_finds_the_output(text):
     with pytest.raises(TrainingError, match="is there already"), processes.alone(str(out)):
         pass
     assert out.read_text() == "made meanwhile"
+
+
+def test_what_is_missing_is_seen_before_processes_are_started(text, monkeypatch):
+    """Two processes would each start Python and PyTorch to say it."""
+    monkeypatch.setattr("nnac.train.loop.run_processes", lambda *_: pytest.fail("processes were started"))
+    corpus = "there is no split 'train'; make the corpus first"
+    for task, why in ((FloatTask(config(2), "nowhere", str(text / "x")), "nowhere: no such file"),
+                      (baseline.FloatTask(baseline.TrainConfig(), "nowhere", str(text / "x")), f"nowhere: {corpus}")):
+        with pytest.raises(UserError, match=why):
+            loop.train(task, "", 2, True)
+    (text / "x").write_text("made earlier")
+    with pytest.raises(TrainingError, match="is there already"):
+        loop.train(FloatTask(config(2), str(text / "text.txt"), str(text / "x")), "", 2, True)
+    assert all(hasattr(getattr(importlib.import_module(m), c), "look") for m, c in
+               (where.split(":") for where in loop.TASKS.values()))

@@ -24,7 +24,7 @@ from nnac.decode.recogniser import Recogniser, save_recogniser
 from nnac.model.conformer_torch import ConformerConfig
 from nnac.model.networks import Config, config_from_json, network
 from nnac.model.rnnt_torch import RnntConfig
-from nnac.speech.corpus import load_split
+from nnac.speech.corpus import load_split, utterances
 from nnac.speech.tokens import LETTERS, Tokens, word_pieces
 from nnac.train import loop
 from nnac.train.batches import Batch, Examples
@@ -143,6 +143,9 @@ class FloatTask:
 
     def identity(self) -> dict:
         return {"config": self.config.to_json()}
+
+    def look(self) -> None:
+        utterances(self.corpus, "train")
 
     def prepare(self) -> tuple[FloatLearner, Examples, Heard]:
         config = self.config

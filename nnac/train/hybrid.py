@@ -23,13 +23,14 @@ from nnac import checkpoint
 from nnac.checked import checked
 from nnac.decode import acoustic
 from nnac.decode.acoustic import Acoustic
+from nnac.files import check_source
 from nnac.hybrid import alignments
 from nnac.hybrid.alignments import Alignments
 from nnac.hybrid.scores import Hmm
 from nnac.lower import lower_plan
 from nnac.model.hybrid_torch import HybridConfig, HybridNetwork, cross_entropy
 from nnac.plan import Plan
-from nnac.speech.corpus import load_split
+from nnac.speech.corpus import load_split, utterances
 from nnac.speech.features import Normalisation
 from nnac.train import loop
 from nnac.train.baseline import DEV_UTTERANCES, has_bfloat16
@@ -149,6 +150,10 @@ class FloatTask:
         return {"config": self.config.to_json(), "alignment": checkpoint.digest_of(self.alignment)} | (
             {"start": checkpoint.digest_of(self.start)} if self.start else {})
 
+    def look(self) -> None:
+        check_source(self.alignment)
+        utterances(self.corpus, "train")
+
     def prepare(self) -> tuple[FloatLearner, AlignedExamples, AlignedExamples]:
         config, found = self.config, alignments.load(self.alignment)
         if found.inventory.count != config.model.states:
@@ -232,6 +237,11 @@ class PolicyTask:
     def identity(self) -> dict[str, Any]:
         return {"config": settings(self.config), "plan": self.plan.digest,
                 "float": checkpoint.digest_of(self.float_path), "alignment": checkpoint.digest_of(self.alignment)}
+
+    def look(self) -> None:
+        check_source(self.float_path)
+        check_source(self.alignment)
+        utterances(self.corpus, "train")
 
     def prepare(self) -> tuple[HybridLearner, AlignedExamples, AlignedExamples]:
         torch.manual_seed(self.config.seed)

@@ -142,6 +142,9 @@ class PolicyTask:
         width, = self.plan.graph.inputs.values()
         return width
 
+    def look(self) -> None:
+        images(self.images, self.neurons)
+
     def prepare(self) -> tuple[ImageLearner, ImageExamples, ImageExamples]:
         torch.manual_seed(self.config.seed)
         if module_of(self.plan.model.builder) is not SparseDnn:

@@ -28,6 +28,7 @@ from nnac.checkpoint import CheckpointError
 from nnac.decode.front_end import TextEnd
 from nnac.decode.fusion import real_rows
 from nnac.decode.recogniser import load_recogniser
+from nnac.files import check_source
 from nnac.lower import lower_plan
 from nnac.model.graph import ModelError
 from nnac.model.lm_torch import LanguageNetwork, LmConfig, cross_entropy
@@ -175,6 +176,9 @@ class FloatTask:
         return {"config": self.config.to_json()} | ({"tokens": checkpoint.digest_of(self.tokens)} if self.tokens
                                                     else {})
 
+    def look(self) -> None:
+        check_source(self.text)
+
     def prepare(self) -> tuple[FloatLearner, Sentences, Sentences]:
         texts = read_sentences(self.text)
         train, held = divided(texts)
@@ -249,6 +253,10 @@ class PolicyTask:
     def identity(self) -> dict[str, Any]:
         return {"config": settings(self.config), "plan": self.plan.digest,
                 "float": checkpoint.digest_of(self.float_path)}
+
+    def look(self) -> None:
+        check_source(self.float_path)
+        check_source(self.text)
 
     def prepare(self) -> tuple[LmLearner, Sentences, Sentences]:
         torch.manual_seed(self.config.seed)

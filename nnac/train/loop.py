@@ -46,6 +46,7 @@ from nnac.train.processes import (
     Stopped,
     TrainingError,
     alone,
+    check_free,
     device_of,
     interruptible,
     keep_freed_memory,
@@ -144,6 +145,11 @@ class Task(Protocol):
     def to_json(self) -> dict: ...
     @classmethod
     def from_json(cls, data: dict) -> Task: ...
+    def look(self) -> None:
+        """A UserError where a file or a corpus that it reads is not there: seen before processes are started for
+        it."""
+        ...
+
     def prepare(self) -> tuple[Learner, Examples, Any]:
         """(learner, training examples, dev split).  Deterministic: every process prepares the same."""
         ...
@@ -428,6 +434,8 @@ def train(task: Any, title: str = "training", processes: int | None = None, quie
     """
     pace, run = task.pace, run or Run()
     device_of(run.device)
+    task.look()
+    check_free(task.out)
     processes = min(processes or (torch.cuda.device_count() if run.device == "cuda" else os.cpu_count()) or 1,
                     pace.shards)
     while pace.shards % processes:

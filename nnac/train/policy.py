@@ -25,9 +25,10 @@ from nnac.decode.front_end import FrontEnd, TextEnd, end_from_json
 from nnac.decode.recogniser import Recogniser, load_recogniser
 from nnac.decode.tensors import LabelEnd, TensorEnd
 from nnac.errors import ABSURD
+from nnac.files import check_source
 from nnac.lower import lower_plan
 from nnac.plan import Plan
-from nnac.speech.corpus import load_split
+from nnac.speech.corpus import load_split, utterances
 from nnac.train import loop
 from nnac.train.baseline import DEV_UTTERANCES
 from nnac.train.batches import Batch, Examples, grouped
@@ -179,6 +180,10 @@ class PolicyTask:
     def identity(self) -> dict:
         return {"config": settings(self.config), "plan": self.plan.digest,
                 "float": checkpoint.digest_of(self.float_path)}
+
+    def look(self) -> None:
+        check_source(self.float_path)
+        utterances(self.corpus, "train")
 
     def prepare(self) -> tuple[PolicyLearner, Examples, Heard]:
         torch.manual_seed(self.config.seed)

@@ -133,6 +133,12 @@ def run_processes(job: dict, world: int, report: Report) -> None:
                 process.wait()
 
 
+def check_free(out: str) -> None:
+    """TrainingError: there is a file in the place of the result."""
+    if os.path.exists(out):
+        raise TrainingError(f"{out} is there already; remove it or choose another output")
+
+
 @contextmanager
 def alone(out: str, wait_s: float = 5.0) -> Iterator[None]:
     """Within: no other process trains into ``out``; its lock is the file OUT.lock.  TrainingError: another one does.
@@ -147,8 +153,7 @@ def alone(out: str, wait_s: float = 5.0) -> Iterator[None]:
     except OSError as error:
         raise TrainingError(f"{out}.lock: {error.strerror}") from None
     try:
-        if Path(out).exists():
-            raise TrainingError(f"{out} is there already; remove it or choose another output")
+        check_free(out)
         yield
         Path(lock.lock_file).unlink(missing_ok=True)   # whoever waits for it finds the output
     finally:

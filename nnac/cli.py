@@ -22,7 +22,7 @@ from typing import Any
 from nnac import __version__, shipped
 from nnac.diagnostics import DiagnosticError, did_you_mean
 from nnac.errors import UserError
-from nnac.files import check_destination, clash, real, same
+from nnac.files import check_destination, clash, real, reason, same
 
 
 class Help(argparse.HelpFormatter):
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as e:
         name = e.filename or ("standard output" if not flushed(sys.stdout) else "")
-        complain(f"nnac: {name}{': ' if name else ''}{e.strerror or e}")
-        return 2
+        complain(f"nnac: {name}{': ' if name else ''}{reason(e)}")
+        return 1
     except ModuleNotFoundError as e:
         if (e.name or "nnac").partition(".")[0] == "nnac":
             raise

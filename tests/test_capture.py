@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -193,3 +195,40 @@ def test_prepared_modules_copy_and_save():
     assert torch.equal(fresh(X), y)
     file = io.BytesIO()
     pickle.dump(module.state_dict(), file)
+
+
+def _when_training(branch):
+    def forward(s, x):
+        y = s.a(x)
+        return s.out(branch(y) if s.training else y)
+    return forward
+
+
+IN_TRAINING = {
+    "bernoulli": (lambda y: y * torch.bernoulli(torch.full_like(y, 0.9)), r"test_capture\.py:\d+: .* draws at random"),
+    "noise": (lambda y: y + 0.01 * torch.randn_like(y), r"test_capture\.py:\d+: .* draws at random"),
+    "Python's generator": (lambda y: y * (random.random() < 2), "draws at random"),
+    "NumPy's generator": (lambda y: y * bool(np.random.rand() < 2), "draws at random"),
+    "another value": (lambda y: 2 * y, "gives something else"),
+    "an error": (lambda y: y.nothing, "does not run with this example"),
+    "another path to the same": (lambda y: (y + y) / 2, None),
+    "dropout": (lambda y: nn.functional.dropout(y, 0.5), None),
+}
+
+
+@pytest.mark.parametrize("what", IN_TRAINING)
+def test_what_a_model_does_in_training_alone_is_dropout_or_refused(what):
+    """It was left out without a word.  In evaluation the model is taken, for calibration; it draws what it drew."""
+    branch, why = IN_TRAINING[what]
+    model = Of(_when_training(branch), a=L(6, 8), out=L(8, 4))
+    before = random.getstate()
+    module = nnac.prepare(model.eval(), POLICY, X)
+    module.calibrate([(X,)])
+    assert random.getstate() == before and not module.training
+    if why is None:
+        assert module.train().training and nnac.prepare(model.train(), POLICY, X).training
+        return
+    for call in (module.train, lambda: nnac.prepare(model.train(), POLICY, X)):
+        with pytest.raises(PrepareError, match=why):
+            call()
+    assert model.training

@@ -186,6 +186,19 @@ def test_no_output_is_an_input(tmp_path, monkeypatch, capsys, words, how):
     assert (tmp_path / "in").read_text() == "precious"
 
 
+MISSING = """lint {} | fmt {} | explain {} | show {} | diff {} {} | run {} --audio {} | compile {} --out o | profile {}
+             disasm {} | asm {} --out o | compare {} --audio {} | latency {} --manifest {} | sweep {} | debug {}
+             challenge --images {} | train {} --float f --corpus c --out o | baseline --text {} --out o
+             pack {} --out o"""
+
+
+@pytest.mark.parametrize("words", [w.strip() for line in MISSING.split("\n") for w in line.split("|")])
+def test_a_missing_file_is_one_status_and_the_same_words_in_every_command(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.format(*["gone/x.nnac"] * 2).split()) == 1
+    assert "gone/x.nnac: no such file\n" in capsys.readouterr().err
+
+
 def test_what_is_written_beside_an_output_is_no_input_either(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "o.part").write_text("precious")

@@ -16,25 +16,31 @@ weights stay tied, frozen ones frozen, and dropout acts in training.
 
 **Read twice, or refused.**  `prepare` runs the example through the model and through its own reading in real numbers,
 at two lengths, and refuses on any difference, naming the first layer that differs: what nnac trains is what the model
-computes, or nothing.
+computes, or nothing.  What a model does in training alone, other than dropout, is not read: such a model is taken for
+calibration, and refused in training (`in_training`).
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree
 
 from nnac.capture import Captured, PrepareError, Problem, capture
 from nnac.capture.captured import FORWARD
 from nnac.capture.exported import as_it_was, unwrapped
+from nnac.capture.problems import problem
 from nnac.capture.states import StateResult
 from nnac.lower import lower_plan
 from nnac.model.graph import ModelGraph, lent
@@ -56,11 +62,18 @@ class PreparedModule(Named):
 
     def __init__(self, captured: Captured, plan: Plan, signature: inspect.Signature) -> None:
         self.captured, self.signature = captured, signature
+        self.untrainable: Problem | None = None            # what the model does in training alone
         weights = {f"{'.'.join(self.names_of(path))}.{name}": w for (path, name), w in captured.weights.items()}
         super().__init__(lower_plan(plan), weights, plan)
         self.dropouts = dict(captured.dropouts)
         for path, name in captured.frozen:
             self.layer(path).get_parameter(name).requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As PyTorch's.  PrepareError: the model does in training what is not done here (`in_training`)."""
+        if mode and self.untrainable is not None:
+            raise PrepareError([self.untrainable])
+        return super().train(mode)
 
     def tie(self) -> None:
         for first, *others in self.captured.ties:
@@ -305,6 +318,59 @@ def agree(model: nn.Module, module: PreparedModule, args: tuple[Any, ...], kwarg
                                     "please report it; nothing was changed")])
 
 
+class _Undropped(TorchFunctionMode):
+    """Within, nothing is dropped; ``trace`` leads to the first call that draws at random all the same."""
+
+    trace = ""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = dict(kwargs or {}), getattr(function, "__name__", "")
+        if "dropout" in name:
+            return args[0] if args else kwargs["input"]
+        if name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):                    # their only real number is the dropout
+            args = tuple(0.0 if isinstance(a, float) else a for a in args)
+        kwargs |= {k: off for k, off in (("training", False), ("dropout_p", 0.0)) if k in kwargs}
+        before = torch.get_rng_state()
+        made = function(*args, **kwargs)
+        if not self.trace and not torch.equal(before, torch.get_rng_state()):
+            self.trace = "".join(traceback.format_stack()[:-1])
+        return made
+
+
+@torch.no_grad()
+def in_training(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], room: float) -> Problem | None:
+    """What the model does in training alone, dropout apart: it draws at random, gives something else, or does not run.
+    None where it does the same."""
+    modes = {m: m.training for m in model.modules()}
+    here = modes if any(modes.values()) else dict.fromkeys(modes, True)
+    instead = ("`.eval()` it before `prepare` if it is to be calibrated only; else let it do in training what it does "
+               "in evaluation, and dropout")
+    torch_before, python_before, numpy_before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        with as_it_was(model):
+            theirs = results(model(*args, **kwargs))
+            for m, mode in here.items():
+                m.training = mode
+            with _Undropped() as seen:
+                ours = results(model(*args, **kwargs))
+        drew = random.getstate() != python_before or any(
+            not np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy_before, strict=True))
+    except Exception as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        return Problem(f"in training the model does not run with this example: {said}", instead)
+    finally:
+        torch.set_rng_state(torch_before)
+        random.setstate(python_before)
+        np.random.set_state(numpy_before)
+    if seen.trace or drew:
+        return problem("in training the model draws at random, besides its dropout: that would be left out here",
+                       instead, seen.trace)
+    if len(ours) != len(theirs) or any(relative(x, y) > room for x, y in zip(ours, theirs, strict=True)):
+        return Problem("in training the model gives something else than in evaluation, dropout apart: that would be "
+                       "left out here", instead)
+    return None
+
+
 def differing(module: PreparedModule, values: Mapping[str, Tensor], heard: Mapping[str, Tensor], room: float) -> str:
     """The first layer, in the graph's order, whose output is another than the model's; "" if none that can be
     compared."""
@@ -385,13 +451,15 @@ def prepare(model: nn.Module, policy: Any, example: Any) -> PreparedModule:
 
     policy   a file, the text of a policy, or an `nnac.Policy`; its model is ``model module``
     example  the model's inputs, one batch: a tensor, a tuple of arguments, or a dictionary of them by name
-    PrepareError: parts without an integer operator, all of them, each with the user's line.  DiagnosticError:
+    PrepareError: parts without an integer operator, all of them, each with the user's line; or a model that is in
+    training, where it does what is not done here.  DiagnosticError:
     everything that is wrong with the policy.
     """
     model, captured, signature, args, kwargs = read(model, example)
     plan = plan_of(policy, captured.graph)
     module = PreparedModule(captured, plan, signature)
     agree(model, module.eval(), args, kwargs)
+    module.untrainable = in_training(model, args, kwargs, ROOM.get(captured.dtype, 1e-4))
     return module.train(model.training)
 
 

@@ -118,16 +118,19 @@ def multiplier_and_shift(scale: Any, bits: int = MULTIPLIER_BITS) -> tuple[Any, 
         m, s = multiplier_and_shift(scale.detach().to("cpu", torch.float64).numpy(), bits)
         return torch.as_tensor(m, device=device), torch.as_tensor(s, device=device)
     array = np.asarray(scale, np.float64)
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise ValueError(f"a scale must be positive and finite, not {array.min()} … {array.max()}")
+    # training asks at every step: few passes, and nothing that reads what they have said already
+    least, most = (array.min(), array.max()) if array.size else (1.0, 1.0)
+    if not 0 < least <= most < math.inf:                   # nor where one is no number
+        raise ValueError(f"a scale must be positive and finite, not {least} … {most}")
     fraction, exponent = np.frexp(array)
     m = np.floor(fraction * (1 << bits) + 0.5).astype(np.int64)
     over = m == (1 << bits)
-    m, exponent = np.where(over, m >> 1, m), exponent + over
-    s = bits - exponent.astype(np.int64)
-    if (s < 1).any():
-        raise ValueError(f"a scale of {array.max()} is too large: requantisation only shifts right (limit "
+    m, s = m >> over, bits - exponent.astype(np.int64) - over
+    if array.size and s.min() < 1:
+        raise ValueError(f"a scale of {most} is too large: requantisation only shifts right (limit "
                          f"{2.0 ** (bits - 1):g})")
+    if not array.size or s.max() <= 62:
+        return m, s
     excess = np.clip(s - 62, 0, 63)
     return m >> excess, s - excess
 

@@ -28,15 +28,13 @@ def _bias(bias: NDArray | None, scale: Any, rows: int, wide: bool = False) -> ND
     """A real bias in accumulator units, rounded half up.  ValueError: one that is no number, or beyond `bias_limit`."""
     if bias is None:
         return np.zeros(rows, np.int64)
-    units = np.floor(np.asarray(bias, np.float64) / scale + 0.5)
+    units, limit = np.floor(np.asarray(bias, np.float64) / scale + 0.5), bias_limit(wide)
+    if not units.size or -limit <= units.min() <= units.max() < limit:
+        return units.astype(np.int64)
     if np.isnan(units).any():
         raise ValueError(f"the bias of row {int(np.isnan(units).argmax())} is not a number")
-    limit = bias_limit(wide)
-    if (beyond := (units < -limit) | (units >= limit)).any():
-        row = int(np.argmax(beyond))
-        size = abs(units.flat[row])
-        raise ValueError(f"the bias of row {row} is {size:.3g} accumulator units, more than {limit:.3g}")
-    return units.astype(np.int64)
+    row = int(np.argmax((units < -limit) | (units >= limit)))
+    raise ValueError(f"the bias of row {row} is {abs(units.flat[row]):.3g} accumulator units, more than {limit:.3g}")
 
 
 def storage(codes: NDArray, bits: int = 8) -> NDArray:

@@ -103,12 +103,14 @@ INLINE void store_bytes_of(int8_t *p, Ints v, int n) { store_bytes(p, __builtin_
 /* 1 where ``mask`` (0 or -1 in each lane) is set. */
 INLINE void store_flags(uint8_t *p, Ints mask, int n) { store_bytes_of((int8_t *)p, mask & 1, n); }
 
+/* product32: exact where both fit 32 bits. */
 #if defined(VNNI)
 INLINE Ints least(Ints a, Ints b) { return (Ints)_mm512_min_epi32((__m512i)a, (__m512i)b); }
 INLINE Ints most(Ints a, Ints b) { return (Ints)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 INLINE Longs least64(Longs a, Longs b) { return (Longs)_mm512_min_epi64((__m512i)a, (__m512i)b); }
 INLINE Longs most64(Longs a, Longs b) { return (Longs)_mm512_max_epi64((__m512i)a, (__m512i)b); }
 INLINE Longs times(Longs x, Longs m) { return x * m; }
+INLINE Longs product32(Longs a, Longs b) { return (Longs)_mm512_mul_epi32((__m512i)a, (__m512i)b); }
 INLINE Ints gather(const int32_t *table, Ints at) { return (Ints)_mm512_i32gather_epi32((__m512i)at, table, 4); }
 INLINE Wide widened(Ints x) {
     return (Wide){(Longs)_mm512_cvtepi32_epi64(_mm512_castsi512_si256((__m512i)x)),
@@ -128,6 +130,7 @@ INLINE Longs times(Longs x, Longs m) {
     __m256i high = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), (__m256i)m);
     return (Longs)_mm256_add_epi64(_mm256_mul_epu32((__m256i)x, (__m256i)m), _mm256_slli_epi64(high, 32));
 }
+INLINE Longs product32(Longs a, Longs b) { return (Longs)_mm256_mul_epi32((__m256i)a, (__m256i)b); }
 INLINE Ints gather(const int32_t *table, Ints at) { return (Ints)_mm256_i32gather_epi32(table, (__m256i)at, 4); }
 INLINE Wide widened(Ints x) {
     return (Wide){(Longs)_mm256_cvtepi32_epi64(_mm256_castsi256_si128((__m256i)x)),
@@ -155,6 +158,7 @@ INLINE Longs most64(Longs a, Longs b) {
     return (a & m) | (b & ~m);
 }
 INLINE Longs times(Longs x, Longs m) { return x * m; }
+INLINE Longs product32(Longs a, Longs b) { return a * b; }
 INLINE Ints gather(const int32_t *table, Ints at) {
     Ints v;
     for (int j = 0; j < LANES; j++) v[j] = table[at[j]];
@@ -567,7 +571,7 @@ INLINE void moments(const float *x, int64_t width, int64_t *sum, int64_t *square
         int n = width - j >= LANES ? LANES : (int)(width - j);
         Ints v = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)*sum;
         Wide d = widened(n == LANES ? v : v & (count_of_lanes() < n));
-        square += d.low * d.low + d.high * d.high;
+        square += product32(d.low, d.low) + product32(d.high, d.high);
     }
     for (int k = 0; k < LANES / 2; k++) *squares += square[k];
 }
@@ -582,7 +586,7 @@ INLINE int64_t normaliser(int64_t squares, int64_t root_width, const int64_t *ta
 INLINE Longs normed(Longs d, int64_t q, int64_t s, const int64_t *gain, const int64_t *bias, Longs multiplier,
                     Longs shift, int64_t zero_point) {
     Longs n = limited64((d * q + ((int64_t)1 << s >> 1)) >> s, -32768, 32767);
-    return round_shift(times(n * longs_at(gain) + longs_at(bias), multiplier), shift) + zero_point;
+    return round_shift(times(product32(n, longs_at(gain)) + longs_at(bias), multiplier), shift) + zero_point;
 }
 
 /* Layer norm of each of ``count`` vectors of ``width`` floats that hold 16-bit integers, to floats that hold the

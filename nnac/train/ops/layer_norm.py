@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnac import bind
+from nnac import arith, bind
 from nnac.attributes import record
 from nnac.ir import Node, QGraph
 from nnac.ops.layer_norm import LayerNormAttributes
@@ -27,7 +29,8 @@ class LayerNorm(Layer):
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         c = bind.layer_norm(numbers(self.weight), numbers(self.bias), self.epsilon, ins[0].scale, out.scale)
-        return Constants(c, {}, {k: torch.as_tensor(v.astype(np.int64)).to(self.weight.device) for k, v in c.items()})
+        return Constants(c, {}, {k: _roots(self.weight.device) if k == "rsqrt" else
+                                 torch.as_tensor(v.astype(np.int64)).to(self.weight.device) for k, v in c.items()})
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
@@ -38,3 +41,8 @@ class LayerNorm(Layer):
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
         return nn.functional.layer_norm(xs[0], (self.width,), self.weight, self.bias, self.epsilon)
+
+
+@cache
+def _roots(device: torch.device) -> Tensor:
+    return torch.as_tensor(arith.rsqrt_table().astype(np.int64)).to(device)

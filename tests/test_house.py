@@ -54,6 +54,7 @@ hybrid
 decode
 capture
 train
+imports
 onnx
 export
 companions

@@ -29,7 +29,8 @@ def test_an_rnnt_hears_frames_once_and_joins_each_hypothesis_with_frames_and_lab
                                                                               joint=148.0)
 
 
-@pytest.mark.parametrize("entry", [e for make in builders().values() for e in make().entries], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for name, make in builders().items() if name != "saved"
+                                   for e in make().entries], ids=lambda e: e.name)
 def test_entries_survive_json(entry):
     assert EntryPoint.from_json(entry.to_json()) == entry
 

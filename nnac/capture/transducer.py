@@ -160,7 +160,7 @@ def _argument(reading: Reading, label: bool) -> Argument:
     if len(found) != 1 or found[0].label != label:
         raise PrepareError([Problem(f"the {reading.entry} reads {', '.join(f'`{a.name}`' for a in found)}",
                                     f"one sequence of {'labels' if label else 'features'}")])
-    return found[0]
+    return evolve(found[0], name=LABEL if label else FEATURES)
 
 
 def _sequence(entry: str, outputs: tuple[Any, ...]) -> Result:

@@ -36,6 +36,9 @@ def register(subparsers: Any) -> None:
     data.add_argument("--images", metavar="FILE.npz",
                       help="what a sparse_dnn learns from: `images` [count, neurons] of 0 and 1 and `labels` [count], "
                            "or `digits`: 5,000 of MNIST (extra `images`)")
+    data.add_argument("--tensors", type=source, metavar="FILE.npz",
+                      help="of an imported model that takes arrays: `features` and `labels` to find its scales on; "
+                           "nothing is trained (--steps 0)")
     p.add_argument("--alignments", type=source, metavar="FILE",
                    help="of a hybrid: what `nnac align` wrote of the corpus")
     p.add_argument("--out", type=sink(".part", ".lock", ".log.jsonl"), required=True, metavar="FILE")
@@ -60,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     plan = resolve(args.file, args.policy, **definitions(args.define))
     if problem := _unsuited(args, plan):
         return misuse(args, problem)
+    if args.tensors:
+        return _calibrated(args, plan)
     if args.images:
         return _images(args, plan, given, how)
     if args.text:
@@ -76,6 +81,27 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(last))
     else:
         sys.stdout.write(f"{args.out}: {plan.name}, {last['step']} steps, dev WER {last['dev']:.2f} %\n")
+    return 0
+
+
+def _calibrated(args: argparse.Namespace, plan: Plan) -> int:
+    """An imported model that takes arrays: its scales."""
+    from nnac.commands._training import misuse
+    from nnac.decode.tensors import LabelEnd
+    from nnac.tensors import read_arrays
+    from nnac.train.policy import save_module
+    from nnac.train.saved import SavedModel
+
+    if args.steps != 0:
+        return misuse(args, "arrays are calibrated on, not trained: give --steps 0")
+    model = SavedModel.load(args.float_path)
+    if plan.graph.to_json() != model.graph.to_json():
+        return misuse(args, f"the policy says `model {plan.model}`, which is not the model in {args.float_path}")
+    if not isinstance(model.end, LabelEnd):
+        return misuse(args, f"{args.float_path} hears audio: give --corpus")
+    module = model.calibrated(plan, read_arrays(args.tensors, model.end))
+    save_module(args.out, module, plan, model.end, dict(steps=0, **model.training))
+    print(json.dumps(dict(step=0)) if args.json else f"{args.out}: {plan.name}, calibrated on {args.tensors}")
     return 0
 
 

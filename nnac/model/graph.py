@@ -205,7 +205,7 @@ class ModelGraph:
 
 
 _BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "conformer", "lm", "sparse_dnn",
-                                                                     "hybrid")}
+                                                                     "hybrid", "saved")}
 _REGISTERED: dict[str, Callable[..., ModelGraph]] = {}
 
 

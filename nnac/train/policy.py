@@ -39,6 +39,7 @@ from nnac.train.families.rnnt import Transducer
 from nnac.train.loop import TrainingError
 from nnac.train.module import FloatWeightsError, GraphModule
 from nnac.train.pace import OPTION, Pace, Run, settings
+from nnac.train.saved import SavedModel
 from nnac.train.schedule import Compression
 
 KIND = "nnac-training-module"
@@ -130,15 +131,23 @@ class PolicyLearner(ModuleLearner):
             self.teacher.to(device)
 
 
-def front_end(recogniser: Recogniser) -> FrontEnd:
+def front_end(recogniser: Recogniser | SavedModel) -> FrontEnd:
     return FrontEnd(recogniser.features, recogniser.normalisation, recogniser.tokens)
 
 
-def build_module(plan: Plan, recogniser: Recogniser) -> Transducer:
+def started(path: str | os.PathLike[str]) -> Recogniser | SavedModel:
+    """The float network that training starts from: a recogniser, or what `nnac import` wrote.  CheckpointError."""
+    from nnac.model.saved import KIND as SAVED
+
+    return SavedModel.load(path) if checkpoint.load(path).metadata.get("kind") == SAVED else load_recogniser(path)
+
+
+def build_module(plan: Plan, recogniser: Recogniser | SavedModel) -> Transducer:
     """The training module of ``plan`` on the weights of a float recogniser.  TrainingError if they are not of one
     model."""
     try:
-        made = module_of(plan.model.builder)(lower_plan(plan), recogniser.model.state_dict(), plan)
+        weights = recogniser.weights if isinstance(recogniser, SavedModel) else recogniser.model.state_dict()
+        made = module_of(plan.model.builder)(lower_plan(plan), weights, plan)
         if not isinstance(made, Transducer):
             raise TrainingError(f"the policy says `model {plan.model}`, which is no recogniser")
         return made
@@ -187,7 +196,7 @@ class PolicyTask:
 
     def prepare(self) -> tuple[PolicyLearner, Examples, Heard]:
         torch.manual_seed(self.config.seed)
-        recogniser = load_recogniser(self.float_path)
+        recogniser = started(self.float_path)
         train = load_split(self.corpus, "train")
         if self.config.train_utterances is not None:
             train = train.first(self.config.train_utterances)
@@ -202,7 +211,7 @@ class PolicyTask:
         return learner, examples, dev
 
     def finish(self, learner: PolicyLearner, examples: Examples, report: dict) -> dict:
-        recogniser = load_recogniser(self.float_path)
+        recogniser = started(self.float_path)
         training = dict(steps=report["step"], dev_wer=round(report["dev"], 3), baseline=recogniser.training,
                         **report["identity"])
         save_module(self.out, learner.model, self.plan, front_end(recogniser), training)

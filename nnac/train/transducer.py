@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from attrs import evolve
 from torch import Tensor, nn
 
 from nnac.capture import PrepareError, Problem
@@ -78,8 +77,7 @@ class PreparedTransducer(OwnTransducer):
         """
         from nnac.train.policy import save_module
 
-        end = front or LabelEnd(evolve(self.made.features, name=self.graph.inputs[ENCODER.name][0]), self.order[0],
-                                len(self.order))
+        end = front or LabelEnd(self.made.features, self.order[0], len(self.order))
         save_module(path, self, self.plan, end, {})
 
     def original_state_dict(self, part: str) -> dict[str, Tensor]:

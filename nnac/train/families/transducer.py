@@ -41,11 +41,16 @@ class OwnTransducer(Transducer):
 
     def names_of(self, path: str) -> list[str]:
         """A layer that is called as something that every module has is kept under another name."""
-        first, *rest = attribute_path(path)
-        return [first, *(f"{name}_" if hasattr(nn.Module, name) else name for name in rest)]
+        return own_names(path)
 
     def ours(self, labels: Tensor) -> Tensor:
         """The user's labels in our numbers."""
         number = torch.empty(len(self.order), dtype=torch.long, device=labels.device)
         number[torch.tensor(self.order, device=labels.device)] = torch.arange(len(self.order), device=labels.device)
         return number[labels.long()]
+
+
+def own_names(path: str) -> list[str]:
+    """The names of the modules that lead to a layer: `OwnTransducer.names_of`."""
+    first, *rest = attribute_path(path)
+    return [first, *(f"{name}_" if hasattr(nn.Module, name) else name for name in rest)]

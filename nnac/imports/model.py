@@ -1,0 +1,92 @@
+"""A checkpoint of another toolkit as a model of nnac's: networks of its map, read like any model of a user's own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnac.capture import PrepareError
+from nnac.capture.transducer import CapturedTransducer, capture_transducer
+from nnac.decode.front_end import FrontEnd
+from nnac.decode.tensors import LabelEnd
+from nnac.files import read_text
+from nnac.imports.files import ImportError_, tensors
+from nnac.imports.maps import Map
+from nnac.imports.network import Chain, networks
+from nnac.speech.features import FeatureSpec, Normalisation
+from nnac.speech.tokens import TokenError, Tokens
+from nnac.train.families.transducer import own_names
+from nnac.train.saved import SavedModel
+
+STEPS = 6                      # of the encoder in the example that is read
+
+
+def captured(found: Map, weights: Mapping[str, Tensor], options: Mapping[str, float] | None = None,
+             outside: tuple[str, ...] = ()) -> CapturedTransducer:
+    """The graph of a checkpoint, with its weights.  ImportError_: what does not fit."""
+    parts = networks(found, weights, options, outside)
+    encoder = parts["encoder"]
+    assert isinstance(encoder, Chain)
+    pace = math.prod(max(1, int(v)) for v in {**found.options, **(options or {})}.values())
+    x, labels = torch.randn(2, STEPS * pace, encoder.takes), torch.zeros(2, 3, dtype=torch.long)
+    try:
+        made, _ = capture_transducer(parts, dict(encoder=((x,), {}), prediction=((labels,), {})), found.blank,
+                                     found.start)
+    except PrepareError as error:
+        raise ImportError_(f"{found.title}: {'; '.join(p.what for p in error.problems[:4])}") from None
+    return made
+
+
+def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, float] | None = None,
+             outside: tuple[str, ...] = (), tokens: Tokens | None = None,
+             features: tuple[FeatureSpec, Normalisation] | None = None) -> SavedModel:
+    """The model in a checkpoint.
+
+    tokens    pieces, the blank left out: then the model hears      features  of a corpus; default: log-mel as nnac
+    makes them, as they are
+    """
+    made = captured(found, tensors(path, found.inside), options, outside)
+    graph = made.captured.graph
+    weights = {f"{'.'.join(own_names(path))}.{name}": w.float() for (path, name), w in made.captured.weights.items()}
+    end: FrontEnd | LabelEnd = LabelEnd(made.features, made.order[0], len(made.order))
+    if tokens is not None:
+        bins = graph.inputs["features"]
+        spec, norm = features or (FeatureSpec(bins=bins), Normalisation(np.zeros(bins), np.ones(bins)))
+        if spec.bins != bins or tokens.count != len(made.order):
+            raise ImportError_(f"the model hears {bins} features and chooses from {len(made.order)} labels; here are "
+                               f"{spec.bins} features and {tokens.count} tokens, the blank among them")
+        end = FrontEnd(spec, norm, tokens)
+    return SavedModel(graph, weights, end, dict(imported=found.title))
+
+
+def read_tokens(path: str | os.PathLike[str], blank: int) -> Tokens:
+    """Pieces, one a line, in the toolkit's order: alone, with a score (a sentencepiece `.vocab`), or with their number
+    (sherpa's and icefall's `tokens.txt`).  The blank's is left out.  ImportError_: what is wrong with them."""
+    lines = [line.rstrip("\r") for line in read_text(path).split("\n") if line.rstrip("\r")]
+    pieces: dict[int, str] = {}
+    for i, line in enumerate(lines):
+        piece, _, number = line.replace("\t", " ").rpartition(" ")
+        numbered = number.isdecimal() and bool(piece)
+        scored = bool(piece) and not numbered and _is_number(number)
+        pieces[int(number) if numbered else i] = piece if numbered or scored else line
+    ordered = [pieces[k] for k in sorted(pieces)]
+    if sorted(pieces) != list(range(len(pieces))):
+        raise ImportError_(f"{path}: the numbers of the pieces are not 0 to {len(pieces) - 1}")
+    ordered.pop(blank if blank >= 0 else len(ordered) + blank)
+    try:
+        return Tokens(ordered)
+    except TokenError as error:
+        raise ImportError_(f"{path}: {error}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -114,7 +114,7 @@ bench-sparse: setup        ## sparse layers by GraphBLAS, torch and scipy agains
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_sparse --plot results/sparse_layers.svg
 
 bench-methods: $(RUNS)/corpus/train.json   ## compression methods, each where it acts: damage, events, slopes, pulls, bytes (20 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_methods --float demo --corpus $(RUNS)/corpus
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_methods --float demo --corpus $(RUNS)/corpus --picture results/methods.svg
 
 bench-aat: $(RUNS)/float.nnc         ## accelerator-aware training against weight-only QAT and operators on the CPU (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_aat --float $(RUNS)/float.nnc --corpus $(RUNS)/corpus --runs $(RUNS)/aat

@@ -1,17 +1,20 @@
 """The compression methods, each where it acts: how much damage, how fast, how alive, how many bytes.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_methods --float FILE --corpus DIR
-        [--parts gptq,csp,snap,gq,mracos,rate] [--utterances N] [--steps N]
+        [--parts gptq,csp,snap,freezing,gq,mracos,rate] [--utterances N] [--steps N] [--picture FILE.svg]
 
 gptq    Lloyd-Max at 2, 3 and 4 bits in every LSTM and joint kernel, no training: transducer loss over int8's, with
-        `round gptq` over without
+        `round gptq` over without; CPU seconds of rounding 2 M weights
 csp     75 % of the LSTM kernels at once: output error on the kernels' own inputs, over magnitude's; CPU seconds of the
         event
 snap    squared error of int8 centroids over that of real ones, less 1, on 1e5 samples: by the largest centroid, by
         least squares; int16
+freezing  the float network's kernels, not trained, at places of a training: share with a slope of 0.1 or more and the
+        slopes' rms, of gq(4) as it was (inverse temperature 2 to 300) and as it is
 gq      a short training of gq(4): share of weights with a slope of 0.1 or more at a quarter, half, three quarters
-mracos  a short training of S8BQAT at 3 bits: the pull's gradient over the task's, and the share of weights within a
-        quarter of a spacing of a centroid before the last compression, with the pull and without
+mracos  a short training of S8BQAT at 3 bits: the pull's gradient over the task's (and what the strengths of before, 0.3
+        and the papers' 1e-4, would have had), and the share of weights within a quarter of a spacing of a centroid
+        before the last compression, with the pull and without
 rate    short trainings of gq(4) with and without the rate in the loss: exact bytes of the codec, and word errors
 The last line is one JSON object.
 """
@@ -123,15 +126,17 @@ def slots(module: Transducer) -> list[Slot]:
 
 
 def gptq(bench: Bench) -> dict[str, Any]:
-    base, out = bench.loss(bench.module("")), {}
+    base, out, seconds = bench.loss(bench.module("")), {}, {}
     for bits in (2, 3, 4):
         damage = {}
         for how in ("none", "gptq"):
             words = f"{{ weights lloyd_max({bits}); round {how} }}"
+            begun = time.process_time()
             module = bench.module(f"layers {LSTMS} {words}\n  layers joint.{{encoder, prediction}}.weight {words}")
+            seconds[how] = time.process_time() - begun     # of building and calibrating as well: the difference counts
             damage[how] = bench.loss(module) - base
         out[str(bits)] = round(damage["gptq"] / damage["none"], 3)
-    return {"gptq_damage_ratio": out}
+    return {"gptq_damage_ratio": out, "gptq_s": round(seconds["gptq"] - seconds["none"], 1)}
 
 
 def csp(bench: Bench) -> dict[str, Any]:
@@ -166,6 +171,30 @@ def snap(bench: Bench) -> dict[str, Any]:
     return {"snap_excess": out}
 
 
+def slopes(slot: Slot) -> Tensor:
+    """By each weight, of the sum of what it becomes."""
+    w = slot.read().detach().clone().requires_grad_()
+    codes, scale = slot.quantiser(w)
+    (codes * scale[:, None]).sum().backward()
+    assert w.grad is not None
+    return w.grad
+
+
+def freezing(bench: Bench) -> dict[str, Any]:
+    length, found = 400, {}
+    for name, method in (("before", "gq(4, anneal=exponential(2 -> 300, over=50%))"), ("after", "gq(4)")):
+        module = bench.module(f"layers {LSTMS} {{ weights {method} }}")
+        compression = Compression(module.train(), length)
+        found[name] = []
+        for step in (1, 25, 50, 75, 100, 150, 199, 250, 300, 399):
+            compression.on_step(step)
+            all_of = [slopes(s) for s in slots(module)]
+            alive = float(np.mean([float((g.abs() >= 0.1).float().mean()) for g in all_of]))
+            size = float(np.mean([float(g.double().square().mean().sqrt()) for g in all_of]))
+            found[name].append([round(step / length, 4), round(alive, 4), round(size, 3)])
+    return {"gq_freezing": found}
+
+
 def gq(bench: Bench) -> dict[str, Any]:
     alive: list[float] = []
     marks = [round(bench.args.steps * share) for share in (0.25, 0.5, 0.75)]
@@ -174,13 +203,7 @@ def gq(bench: Bench) -> dict[str, Any]:
         if step not in marks:
             return
         model: Any = trainer.learner.model
-        shares = []
-        for slot in slots(model):
-            w = slot.read().detach().clone().requires_grad_()
-            codes, scale = slot.quantiser(w)
-            (codes * scale[:, None]).sum().backward()
-            assert w.grad is not None
-            shares.append(float((w.grad.abs() >= 0.1).float().mean()))
+        shares = [float((slopes(slot).abs() >= 0.1).float().mean()) for slot in slots(model)]
         model.zero_grad(set_to_none=False)
         alive.append(round(float(np.mean(shares)), 4))
 
@@ -203,6 +226,7 @@ def near(model: Any) -> float:
 
 def mracos(bench: Bench) -> dict[str, Any]:
     within, ratio = {}, []
+    fixed: dict[float, list[float]] = {0.3: [], 1e-4: []}
 
     def look(step: int, trainer: loop.Trainer) -> None:
         model: Any = trainer.learner.model
@@ -212,10 +236,13 @@ def mracos(bench: Bench) -> dict[str, Any]:
                 size = float((q.pulled[0] / q.pulled[1]).sqrt())
                 own = float(q._pulling(slot.read().detach()).double().square().mean().sqrt())
                 ratio.append(float(q.pulled[2]) * own / size)
+                for strength, of_kernels in fixed.items():
+                    of_kernels.append(strength * own / size)
 
     for name in ("s8bqat", "s8bqat_no_pull"):
         within[name] = round(near(bench.trained("s8bqat", name, look, bits="3").learner.model), 4)
     return {"mracos_pull_over_task": round(float(np.mean(ratio)), 4) if ratio else None,
+            "mracos_strength_over_task": {f"{k:g}": float(f"{np.mean(v):.2g}") for k, v in fixed.items() if v},
             "mracos_within_quarter_spacing": within}
 
 
@@ -234,7 +261,34 @@ def rate(bench: Bench) -> dict[str, Any]:
             "rate_bytes_and_wer": {k: [b, round(w, 2)] for k, (b, w) in found.items()}}
 
 
-PARTS = {f.__name__: f for f in (gptq, csp, snap, gq, mracos, rate)}
+PARTS = {f.__name__: f for f in (gptq, csp, snap, freezing, gq, mracos, rate)}
+
+
+def picture(figures: dict[str, Any], path: str) -> None:
+    """Freezing and slopes of GQ over a training, and the pull over the task's gradient, before and after."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "nnac"
+    import matplotlib.pyplot as plt
+
+    figure, (alive, size, pull) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for name, points in figures.get("gq_freezing", {}).items():
+        x, shares, sizes = zip(*points, strict=True)
+        alive.plot(x, shares, marker=".", label=f"GQ {name}" + (": 2 to 300" if name == "before" else ": 1 to 4"))
+        size.plot(x, sizes, marker=".", label=f"GQ {name}")
+    if "gq_slope_alive" in figures:
+        alive.plot((0.25, 0.5, 0.75), figures["gq_slope_alive"], "k^", label="in a training")
+    alive.set(xlabel="share of training", ylabel="weights with slope 0.1 or more", ylim=(0, 1.05))
+    size.set(xlabel="share of training", ylabel="rms of slopes", yscale="log")
+    alive.legend(fontsize="small")
+    ratios = dict(figures.get("mracos_strength_over_task", {}))
+    if figures.get("mracos_pull_over_task"):
+        ratios["pull=100%"] = figures["mracos_pull_over_task"]
+    pull.set_visible(bool(ratios))
+    pull.bar(list(ratios), list(ratios.values()), color=["C0"] * (len(ratios) - 1) + ["C1"])
+    pull.set(yscale="log" if ratios else "linear", ylabel="MRACos: gradient over the task's", xlabel="strength")
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -244,6 +298,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--parts", default=",".join(PARTS))
     p.add_argument("--utterances", type=int, default=400, help="of each split (400)")
     p.add_argument("--steps", type=int, default=100, help="of each training (100)")
+    p.add_argument("--picture", metavar="FILE.svg", help="of gradients and freezing, before and after")
     args = p.parse_args(argv)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -252,6 +307,8 @@ def main(argv: list[str] | None = None) -> int:
         begun = time.process_time()
         out |= (found := PARTS[name](bench))
         print(f"{name:<8} {json.dumps(found)}  [{time.process_time() - begun:.0f} s of CPU]", flush=True)
+    if args.picture:
+        picture(out, args.picture)
     print(json.dumps(out | {"steps": args.steps, "utterances": args.utterances}))
     return 0
 

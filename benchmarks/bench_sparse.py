@@ -61,6 +61,7 @@ MOST = {"paper": 6e6, "lagraph": 6e6}                    # weights beyond which 
 MOST_WEIGHTS = 35e6
 MOST_HELD = 8192                                         # two processes with a dense matrix of more would need 9 GB
 UNEVEN = (4, 8, 16, 32, 64)                              # inverse densities where rows of different lengths are tried
+FORMS = ("fused", "paper", "lagraph", "torch csr", "scipy csr", "fused uneven")     # in the colours of the picture
 PARTS = ("cross", "threads", "memory", "integers", "rnnt", "machine", "challenge")
 HUGE, HUGE_INVERSE, HUGE_BYTES = 32768, 64, 12 << 30    # bytes that must be free for the largest size to be timed
 
@@ -262,10 +263,10 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
         if np.isfinite(dense_s(here[0], "AVX2")):
             panel.plot([r["inverse"] for r in here], [1e3 * dense_s(r, "AVX2") for r in here], "k:",
                        label="dense BLAS held to AVX2")
-        for name in dict.fromkeys(k for r in here for k in r["seconds"] if not k.startswith(("dense", "held"))):
+        for i, name in enumerate(FORMS):                   # not every form is in every panel
             with_it = [r for r in here if name in r["seconds"]]
             panel.plot([r["inverse"] for r in with_it], [1e3 * r["seconds"][name] for r in with_it], marker=".",
-                       label=name)
+                       label=name, color=f"C{i}")
         panel.set(xscale="log", yscale="log", xlabel="inverse density", ylabel="ms",
                   title=f"m = {m:,}, batch {own[0]['batch']}")
     panels[0][0].legend(fontsize="small")

@@ -78,14 +78,14 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(figures(result, [args.tensors], planted) | {"engines": engines}))
         else:
-            report(result, [args.tensors], planted, engines)
+            report(result, [args.tensors], planted, engines, heard=False)
         return 0 if result.equal else 1
     if args.text:
         result = _read(args, subject, other, engines)
         if args.json:
             print(json.dumps(figures(result, [args.text], planted) | {"engines": engines}))
         else:
-            report(result, [args.text], planted, engines)
+            report(result, [args.text], planted, engines, heard=False)
         return 0 if result.equal else 1
     subject, search = searched(args, subject)
     other = evolve(other, languages=subject.languages)
@@ -151,8 +151,9 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
                 values=values) | ({"planted": planted} if planted else {})
 
 
-def report(result: Comparison, files: list[str], planted: str | None, engines: list[str]) -> None:
-    """A table, one value a row in the order in which they are made, then the verdict."""
+def report(result: Comparison, files: list[str], planted: str | None, engines: list[str], heard: bool = True) -> None:
+    """A table, one value a row in the order in which they are made, then the verdict.  heard: the files are audio,
+    which has transcripts."""
     from rich.table import Table
 
     from nnac.console import console
@@ -172,6 +173,8 @@ def report(result: Comparison, files: list[str], planted: str | None, engines: l
         at = result.first.utterance
         print(f"first difference: {result.first}" + ("" if at is None else f"  ({Path(files[at]).name})"))
     else:
-        print(f"no difference in {len(files)} utterances")
+        print(f"no difference in {f'{len(files)} utterances' if heard else files[0]}")
+    if not heard:
+        return
     print(f"n-best lists that differ: {result.different_nbest} of {len(files)}")
     print(f"transcripts that differ: {result.different_transcripts} of {len(files)}")

@@ -65,8 +65,8 @@ def measure(path: Path, corpus: Path, row: str, seed: int, wer: float, module: s
             budget: float = 4.0) -> Times:
     """Times of the module at ``path``; ``budget`` seconds a batch, three turns of each engine at least."""
     trained = compiler.trained(path)
-    graph = trained.module.bind()
-    subject = Subject(trained=trained, bound=graph)
+    subject = Subject(trained=trained)
+    graph = subject.graph
     engines: dict[str, Executor] = {name: executor(name, subject) for name in ENGINES}
     ms: dict[str, dict[str, float]] = {}
     compared = different = 0

@@ -6,11 +6,13 @@ import pytest
 import torch
 from attrs import evolve
 
-from nnac.compare import CompareError, compare, plant
+from benchmarks.small import make
+from nnac.compare import CompareError, compare, plant, with_fault
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.fusion import Fusion
 from nnac.decode.search.beam import Beam
 from nnac.emulator.executor import Emulator
+from nnac.executors import EngineError, Subject, executor, names
 from nnac.executors.reference import Reference
 from nnac.formats import Precision
 from nnac.lower import lower
@@ -21,6 +23,11 @@ from nnac.speech.tokens import LETTERS
 from nnac.train.families.rnnt import Transducer
 from tests.lattices import Sentences
 from tests.schedules import EDGE
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("small"))
 
 
 def tiny():
@@ -85,6 +92,23 @@ def test_a_fault_goes_only_where_there_is_something_to_change():
         plant(graph, "encoder.lstm")
 
 
+@pytest.mark.parametrize("engine", names())
+def test_every_engine_has_the_planted_fault_or_says_that_it_has_not(small, engine):
+    """The training module computed on as if nothing had been planted, and nothing differed."""
+    subject = Subject.load(small.checkpoint)
+    if engine == "rtl":
+        pytest.skip("takes a simulator to be built: test_rtl.py")
+    pytest.importorskip({"graphblas": "suitesparse_graphblas", "onnx": "onnxruntime"}.get(engine, "torch"))
+    bad, _ = with_fault(subject, "encoder.lstm[0]")
+    if engine == "torch":
+        with pytest.raises(EngineError, match="not from a graph with a fault planted"):
+            executor(engine, bad)
+        return
+    features = [np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)]
+    found = compare(executor("reference", subject), executor(engine, bad), subject.front, features)
+    assert found.first is not None and found.first.value == "encoder.lstm[0]"
+
+
 FUSED = Fusion((Sentences(1, 29), Sentences(2, 29)), (0.4, -0.3), internal=-0.2, bonus=0.1)
 
 
@@ -94,8 +118,8 @@ def test_three_executors_give_the_same_nbest_lists_with_scores_and_times(how):
     module, front, features = tiny()
     graph = module.bind()
     program = compile_graph(graph, EDGE)
-    for executor in (Reference(graph), Emulator(program)):
-        result = compare(module, executor, front, features, batch=3, search=how)
+    for engine in (Reference(graph), Emulator(program)):
+        result = compare(module, engine, front, features, batch=3, search=how)
         assert result.equal and result.different_nbest == 0 and result.first is None
         assert all(len(n) == how.nbest for n in result.nbest) and any(h.score for n in result.nbest for h in n)
     alone = compare(module, Reference(graph), front, features, batch=1, search=how)

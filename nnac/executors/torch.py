@@ -17,12 +17,16 @@ from nnac.decode.fusion import FusionError
 from nnac.decode.integer import EntryModel
 from nnac.decode.scorers import scorer
 from nnac.evaluate import State, Watch
-from nnac.executors import Subject
+from nnac.executors import EngineError, Subject
 from nnac.ir import Value
 from nnac.train.module import GraphModule
 
 
 def executor(subject: Subject) -> Torch:
+    """EngineError: the graph is another than the module's own, whose weights are all that is computed from here."""
+    if subject.bound is not None:
+        raise EngineError("the training module computes from its own weights, not from a graph with a fault planted: "
+                          "let another engine have it")
     return Torch(subject.module.module, {name: Torch(t.module) for name, t in subject.languages.items()})
 
 

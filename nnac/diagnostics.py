@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 from attrs import field, frozen
@@ -140,15 +141,19 @@ def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     return tuple(d for _, d in sorted(seen.items(), key=lambda kv: kv[0][0]))
 
 
+MANY = 200                     # names that a suggestion is looked for among
+
+
 def near(word: str, names: Iterable[str], count: int = 1) -> list[str]:
     """The ``count`` names nearest to ``word``, best first; none that is not near.
 
     Distance is Damerau-Levenshtein (insert, delete, replace, swap neighbours) without regard to case, at most a third
-    of the longer word and at most 3; a name that starts with the word, or the word with it, counts as near too.
+    of the longer word and at most 3; a name that starts with the word, or the word with it, counts as near too.  Of
+    more than `MANY` names the first are looked at: thousands of wrong names among thousands would take hours.
     """
     low = word.lower()[:64]
     scored = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(islice(names, MANY)):
         other = name.lower()
         limit = min(3, max(1, max(len(low), len(other)) // 3))
         if abs(len(low) - len(other)) <= limit and (d := _distance(low, other, limit)) <= limit:
@@ -182,7 +187,7 @@ def _distance(a: str, b: str, limit: int) -> int:
 
 def did_you_mean(word: str, names: Iterable[str], what: str = "there are") -> str:
     """``did you mean `mracos`?  (also: …)``, or the names that exist when none is near."""
-    known = list(dict.fromkeys(names))
+    known = list(dict.fromkeys(islice(names, MANY)))
     close = near(word, known)
     rest = [n for n in known if n not in close]
     shown = ", ".join(rest[:12]) + (", …" if len(rest) > 12 else "")

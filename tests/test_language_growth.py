@@ -47,6 +47,16 @@ def sweeps(count):
         "  layers encoder.lstm[*].input { weights int(bits) }\n}\n"
 
 
+def strangers(count):
+    """Policies on policies that nobody has written."""
+    return chain(1) + "".join(f"policy q{i} extends r{i} {{}}\n" for i in range(count))
+
+
+def nameless(count):
+    """Parameters made of names that are none, which are nearly theirs."""
+    return HEAD + BODY + "".join(f"  let a{i} = b{i}\n" for i in range(count)) + "}\n"
+
+
 def work(text):
     """Function calls of checking a text and of printing what is wrong with it: the same on every machine."""
     profile = cProfile.Profile()
@@ -57,8 +67,10 @@ def work(text):
 
 
 @pytest.mark.parametrize(("make", "count"), [(chain, 150), (fan, 40), (unknown, 150), (rules, 400), (lets, 100),
-                                             (sweeps, 20)], ids=lambda v: getattr(v, "__name__", str(v)))
-def test_four_times_the_file_is_four_times_the_work(make, count):
+                                             (sweeps, 20), (strangers, 40), (nameless, 40)],
+                         ids=lambda v: getattr(v, "__name__", str(v)))
+def test_four_times_the_file_is_four_times_the_work(make, count, monkeypatch):
+    monkeypatch.setattr("nnac.diagnostics.MANY", 30)
     check_text(make(2))                                      # imports and tables, once
     few, many = work(make(count)), work(make(4 * count))
     assert many < 4.6 * few, f"{many / few:.1f} times the work"

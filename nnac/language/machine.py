@@ -138,7 +138,7 @@ def machine_of(scope: Scope, declared: Declared, problems: list[Diagnostic]) -> 
         report = Reporter(chain[-1].file.source, problems)
         if following is None:
             report("unknown-target", parent, f"no target is called `{parent.text}`", "",
-                   did_you_mean(parent.text, [t for t in scope.targets if t != declared.node.name.text]),
+                   did_you_mean(parent.text, (t for t in scope.targets if t != declared.node.name.text)),
                    fix=nearest(parent.text, scope.targets))
             return None
         if following in chain:

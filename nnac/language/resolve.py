@@ -111,7 +111,7 @@ def _chain(scope: Scope, name: str, problems: list[Diagnostic]) -> tuple[Declare
         if following is None:
             close = near(parent.text, scope.policies)
             problems.append(Diagnostic("unknown-policy", f"no policy is called `{parent.text}`", (Label(span),),
-                                       (did_you_mean(parent.text, [p for p in scope.policies if p != name],
+                                       (did_you_mean(parent.text, (p for p in scope.policies if p != name),
                                                      "known are"),),
                                        fix=(Edit(span, close[0]),) if close else ()))
         elif id(following) in seen:

@@ -17,8 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def module(plan):
-    """A training module of ``plan`` at the end of its schedule, on random weights."""
+def module(plan, moments: int = 20):
+    """A training module of ``plan`` at the end of its schedule, of which it lives so many moments, on random
+    weights."""
     import torch
 
     from nnac.lower import lower_plan
@@ -36,7 +37,7 @@ def module(plan):
     noise = torch.Generator().manual_seed(1)
     frames = torch.randn(24, 2, made.graph.values["features"].width, generator=noise)
     made.calibrate([(frames, torch.full((2,), 24), torch.randint(1, 40, (6, 2), generator=noise))])
-    for step in range(0, total + 1, max(1, total // 20)):
+    for step in range(0, total + 1, max(1, total // moments)):
         compression.on_step(step)
     return made.eval()
 

@@ -160,7 +160,7 @@ def bundled(console: Console) -> dict[str, dict[str, float]]:
             if plan.digest in seen:
                 continue
             seen.add(plan.digest)
-            graph = module(plan).bind()
+            graph = module(plan, 1).bind()
             settings = evolve(Settings.of(plan), budgets=(), hypotheses=8)
             programs[plan.model.builder, f"{path.stem}:{name}", plan.target.name] = (
                 graph, compile_graph(graph, plan.target, settings))

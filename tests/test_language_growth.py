@@ -70,7 +70,7 @@ def work(text):
                                              (sweeps, 20), (strangers, 40), (nameless, 40)],
                          ids=lambda v: getattr(v, "__name__", str(v)))
 def test_four_times_the_file_is_four_times_the_work(make, count, monkeypatch):
-    monkeypatch.setattr("nnac.diagnostics.MANY", 30)
+    monkeypatch.setattr("nnac.diagnostics.MANY", 8)
     check_text(make(2))                                      # imports and tables, once
     few, many = work(make(count)), work(make(4 * count))
     assert many < 4.6 * few, f"{many / few:.1f} times the work"

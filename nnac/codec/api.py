@@ -195,13 +195,16 @@ def choose(matrix: NDArray[np.int8], lanes: int = 64, allowed: Iterable[str] | N
                      bits
     Candidates are priced from one histogram and the block bits; the best is encoded, and the next where that may change
     the order.  Cycles depend on more than what is priced here (bursts, the order of loads): where they are asked for,
-    all near the best (`RIVAL`; five at the most, more of a small kernel) are encoded, and are the choice's rivals.
+    all near the best (`RIVAL`; five at the most, more where few weights are not zero) are encoded, and are the choice's
+    rivals.
     """
     matrix = check_matrix(matrix, lanes)
-    small = matrix.size <= SMALL
-    rival = RIVAL_SMALL if small else RIVAL_SPARSE if 2 * np.count_nonzero(matrix) < matrix.size else RIVAL
+    # few weights are encoded soon, and what else a step takes is the greater part of it, however large the kernel
+    alive = np.count_nonzero(matrix)
+    few = alive <= SMALL
+    rival = RIVAL_SMALL if few else RIVAL_SPARSE if 2 * alive < matrix.size else RIVAL
     margin = 0.999 if bytes_per_cycle is None else 1 - rival
-    most = 4 if bytes_per_cycle is None or not small else 24
+    most = 4 if bytes_per_cycle is None or not few else 24
     can = set(allowed) if allowed is not None else {*PAYLOADS, BLOCK_BITMAP}
     wish = parse_name(forced) if forced else None
     needed = {part for part in (wish.payload, BLOCK_BITMAP if wish.bitmap else None) if part} if wish else set()

@@ -380,6 +380,25 @@ def inputs_of_debug(_: Any, r: random.Random, folder: Path, small: Small) -> Non
         give_inputs(Machine(Program.load(small.program), fast=False), "encoder.step", [f"features={folder / 'x.npy'}"])
 
 
+@kind(400)
+def arrays(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    """Files of arrays, damaged, or with headers that promise what they like."""
+    from nnac.arrays import read_arrays
+
+    values = np.zeros(r.choice([(), (3,), (0, 2), (40, 5)]), r.choice([np.int8, np.float32, np.bool_, "U3"]))
+    out = io.BytesIO()
+    if r.random() < 0.4:
+        r.choice([np.savez, np.savez_compressed])(out, a=values, b=values)
+    else:
+        np.lib.format.write_array_header_1_0(out, dict(
+            descr=r.choice([values.dtype.str, "|O", "<f8", "|V0"]), fortran_order=r.random() < 0.5,
+            shape=r.choice([values.shape, (10**12,), (10**30,), (-1,), (2**62, 4), (2**63,), (10**9, 0)])))
+        out.write(values.tobytes())
+    (folder / "x").write_bytes(out.getvalue() if r.random() < 0.4 else flipped(out.getvalue(), r))
+    found = read_arrays(folder / "x")
+    assert sum(a.nbytes for a in (found.values() if isinstance(found, dict) else [found])) < 1 << 20
+
+
 # ------------------------------------------------------------------------------------------------ outputs
 
 @kind(200)

@@ -9,19 +9,16 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from nnac.arrays import ArraysError, read_arrays
 from nnac.errors import UserError
-from nnac.files import read
 
 DIGITS = "digits"
-LIMIT = 1 << 32                # bytes of a file
 
 
 class ImagesError(UserError):
@@ -54,11 +51,12 @@ def images(name: str, neurons: int) -> Labelled:
 def read_labelled(path: str, neurons: int) -> Labelled:
     """A ``.npz`` of ``images`` and ``labels``."""
     try:
-        file = np.load(io.BytesIO(read(path, LIMIT)), allow_pickle=False)
-        pixels, labels = file["images"], file["labels"]
-    except (ValueError, OSError, EOFError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
-        raise ImagesError(f"{path}: no .npz of `images` and `labels` "
-                          f"({(str(error).splitlines() or ['empty'])[0][:100]})") from None
+        file = read_arrays(path)
+    except ArraysError as error:
+        raise ImagesError(f"{path}: no .npz of `images` and `labels`: {str(error).removeprefix(f'{path}: ')}") from None
+    if not isinstance(file, dict) or not {"images", "labels"} <= set(file):
+        raise ImagesError(f"{path}: no .npz of `images` and `labels`")
+    pixels, labels = file["images"], file["labels"]
     if pixels.ndim != 2 or labels.shape != pixels.shape[:1] or not len(labels):
         raise ImagesError(f"{path}: `images` is [count, neurons] and `labels` [count], not {list(pixels.shape)} and "
                           f"{list(labels.shape)}")

@@ -3,9 +3,7 @@ model."""
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 
@@ -13,6 +11,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from nnac.arrays import ArraysError
+from nnac.arrays import read_arrays as read_file
 from nnac.compare import Comparison, recorder, tally
 from nnac.compare import compare as searching
 from nnac.decode.integer import stepping
@@ -20,9 +20,7 @@ from nnac.decode.search.greedy import Greedy
 from nnac.decode.tensors import LabelEnd, TensorEnd, TensorError
 from nnac.evaluate import Executor
 from nnac.executors import Subject, executor
-from nnac.files import atomic, read
-
-LIMIT = 1 << 32                # bytes of a file of arrays
+from nnac.files import atomic
 
 
 @frozen(eq=False)
@@ -36,18 +34,16 @@ class Made:
 
 def read_arrays(path: str | os.PathLike[str], end: TensorEnd | LabelEnd) -> dict[str, NDArray]:
     """A ``.npz`` of arrays by argument, or a ``.npy`` where the model reads one.  TensorError: it is neither."""
-    data = io.BytesIO(read(path, LIMIT))
     try:
-        found = np.load(data, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            if len(end.read) != 1:
-                names = ", ".join(f"`{a.name}`" for a in end.read)
-                raise TensorError(f"{path}: one array, but the model reads {len(end.read)}: {names}; give them as .npz")
-            return {end.read[0].name: found}
-        return {name: found[name] for name in found.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise TensorError(f"{path}: no file of arrays (.npy, .npz): "
-                          f"{str(error).splitlines()[0] if str(error) else 'empty'}") from None
+        found = read_file(path)
+    except ArraysError as error:
+        raise TensorError(str(error)) from None
+    if isinstance(found, dict):
+        return found
+    if len(end.read) != 1:
+        names = ", ".join(f"`{a.name}`" for a in end.read)
+        raise TensorError(f"{path}: one array, but the model reads {len(end.read)}: {names}; give them as .npz")
+    return {end.read[0].name: found}
 
 
 def write_arrays(path: str | os.PathLike[str], results: list[NDArray]) -> None:

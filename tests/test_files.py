@@ -1,16 +1,21 @@
 """Files appear whole or not at all, where they were meant to; what cannot be written or read is refused with one
 line."""
 
+import io
 import os
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
+import zipfile
 
+import numpy as np
 import pytest
 
 from nnac import files
+from nnac.arrays import ArraysError, read_arrays
 from nnac.cli import main
 from nnac.files import FileError, atomic, read, read_text
 
@@ -442,3 +447,64 @@ def test_a_log_is_added_to_under_the_rules_of_files(tmp_path):
     for name, words in (("pipe", "is a pipe"), ("a", "is a folder"), ("log", "read-only"), ("", "empty name")):
         with pytest.raises(files.FileError, match=words):
             files.append(str(tmp_path / name) if name else "")
+
+
+# ------------------------------------------------------------------------------------------------ arrays
+
+def npy(shape, descr="<f4", body=bytes(64)):
+    """A .npy whose header says what it likes."""
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, dict(descr=descr, fortran_order=False, shape=shape))
+    return out.getvalue() + body
+
+
+def npz(**members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(f"{name}.npy", data)
+    return out.getvalue()
+
+
+ABSURD_ARRAYS = {
+    "terabytes": (npy((10**12,)), r"promises 4,000,000,000,000 bytes, 64 are there"),
+    "more than a word counts": (npy((10**30,)), "promises"), "a negative size": (npy((-4,)), "a shape of"),
+    "nothing of a number of bytes": (npy((10**30, 0)), "no file of arrays"),
+    "cut short": (npy((17,)), "promises 68 bytes"), "objects": (npy((4,), "|O"), "objects"),
+    "text": (b"hello", "no file of arrays"), "nothing": (b"", "no file of arrays"),
+    "the version of tomorrow": (b"\x93NUMPY\x09\x00", "version 9.0"),
+    "a broken archive": (npz(x=npy((4,)))[:40], "no file of arrays"),
+    "an archive of another thing": (npz(x=b"hello"), "no file of arrays"),
+    "terabytes in an archive": (npz(x=npy((10**12,))), "promises"),
+}
+
+
+@pytest.mark.parametrize("what", ABSURD_ARRAYS)
+def test_sizes_of_arrays_are_looked_at_before_there_is_room_for_them(tmp_path, what):
+    data, why = ABSURD_ARRAYS[what]
+    (tmp_path / "x").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(ArraysError, match=why):
+        read_arrays(tmp_path / "x")
+    assert tracemalloc.get_traced_memory()[1] < 16e6
+    tracemalloc.stop()
+
+
+def test_an_archive_that_unpacks_to_more_than_there_is_room_for_is_refused_with_the_number(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnac.arrays.LIMIT", 10_000)
+    (tmp_path / "x.npz").write_bytes(npz(x=npy((4096,), "|i1", bytes(4096)), y=npy((9000,), "|i1", bytes(9000))))
+    assert (tmp_path / "x.npz").stat().st_size < 2000
+    with pytest.raises(ArraysError, match=r"its arrays take 13,352 bytes: at most 10,000 are read"):
+        read_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("array", [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)),
+                                   np.zeros((0, 3)), np.array(5), np.array(["a", "bc"]), np.arange(3, dtype=">i4")],
+                         ids=lambda a: f"{a.dtype.str}{list(a.shape)}")
+def test_arrays_are_read_as_numpy_wrote_them(tmp_path, array):
+    np.save(tmp_path / "x.npy", array)
+    np.savez_compressed(tmp_path / "x.npz", a=array, b=array)
+    one, several = read_arrays(tmp_path / "x.npy"), read_arrays(tmp_path / "x.npz")
+    assert set(several) == {"a", "b"}
+    for found in (one, *several.values()):
+        assert np.array_equal(found, array) and found.dtype == array.dtype and found.flags.writeable

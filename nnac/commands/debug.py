@@ -79,12 +79,10 @@ def commands(path: str | None) -> Iterator[str]:
 def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
     """Put the integers of .npy files into the input ports.  ValueError: no such port, wrong shape, not a file of
     integers."""
-    from io import BytesIO
-    from tokenize import TokenError  # of old NumPy headers, which are read as Python literals
-
     import numpy as np
 
-    from nnac.files import FileError, read
+    from nnac.arrays import read_arrays
+    from nnac.errors import UserError
 
     ports = {p.value: p for p in machine.image.entry(entry).inputs}
     for text in given:
@@ -92,17 +90,11 @@ def give_inputs(machine: Any, entry: str, given: list[str]) -> None:
         if name not in ports:
             raise ValueError(f"{entry} has no input `{name}` (it has: {', '.join(ports) or 'none'})")
         try:
-            data = read(path)
-        except FileError as error:
+            values = read_arrays(path)
+        except UserError as error:
             raise ValueError(str(error)) from None
-        if data[:2] == b"PK":
+        if isinstance(values, dict):
             raise ValueError(f"{path}: several arrays (.npz); save the one that is meant with numpy.save")
-        if data[:6] != b"\x93NUMPY":
-            raise ValueError(f"{path}: not a file of one NumPy array (.npy)")
-        try:
-            values = np.load(BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError, TokenError) as error:
-            raise ValueError(f"{path}: not a file of one NumPy array ({' '.join(str(error).split())[:100]})") from None
         if values.dtype.kind not in "iu":
             raise ValueError(f"{path}: integers are expected, not {values.dtype}")
         if values.ndim not in (2, 3):

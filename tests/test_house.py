@@ -12,6 +12,7 @@ HOUSE = Path(__file__).parent.parent / "nnac"
 ROOMS = """
 errors
 files
+arrays
 children
 shipped
 console

@@ -286,8 +286,10 @@ def picture(figures: dict[str, Any], path: str) -> None:
     if figures.get("mracos_pull_over_task"):
         ratios["pull=100%"] = figures["mracos_pull_over_task"]
     pull.set_visible(bool(ratios))
-    pull.bar(list(ratios), list(ratios.values()), color=["C0"] * (len(ratios) - 1) + ["C1"])
-    pull.set(yscale="log" if ratios else "linear", ylabel="MRACos: gradient over the task's", xlabel="strength")
+    floor = 1e-6
+    pull.bar(list(ratios), [v - floor for v in ratios.values()], bottom=floor,
+             color=["C0"] * (len(ratios) - 1) + ["C1"])
+    pull.set(yscale="log", ylim=(floor, 3), ylabel="MRACos: gradient over the task's", xlabel="strength")
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 

@@ -367,7 +367,8 @@ def scheduled(layout: Layout, items: Sequence[Emitted]) -> tuple[list[Emitted], 
         sync = synchronise(ordered, layout.config.semaphores, OVERLAPPING, FENCE)
     except ValueError as error:
         raise CompileError(f"target `{layout.config.name}` has too few semaphores: {error}") from None
-    code = [evolve(i.instruction, wait=w, signal=s) for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
+    code = [evolve(i.instruction, wait=w, signal=s) if w or s else i.instruction
+            for i, w, s in zip(ordered, sync.waits, sync.signals, strict=True)]
     return ordered, code, simulate(code, layout.config)
 
 

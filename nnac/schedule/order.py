@@ -14,6 +14,7 @@ wait on it meets the k-th signal.  A wait is left out where the order already fo
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -84,16 +85,17 @@ def dependences(items: Sequence[Item]) -> list[tuple[int, ...]]:
 
     Items of its own unit are included.  Only the latest of each kind is named: the others follow from those.
     """
-    spaces: dict[str, Memory] = {}
+    spaces: defaultdict[str, Memory] = defaultdict(Memory)
     out = []
     for index, item in enumerate(items):
         found: set[int] = set()
+        unit = item.unit
         for space, start, end in item.reads:
             if start < end:
-                spaces.setdefault(space, Memory()).read(start, end, index, item.unit, found)
+                spaces[space].read(start, end, index, unit, found)
         for space, start, end in item.writes:
             if start < end:
-                spaces.setdefault(space, Memory()).write(start, end, index, found)
+                spaces[space].write(start, end, index, found)
         found.discard(index)
         out.append(tuple(sorted(found)))
     return out

@@ -153,6 +153,13 @@ def large(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def seen(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
+    """With statistics of something."""
+    norm.running_mean.normal_()  # type: ignore[union-attr]
+    norm.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    return norm
+
+
 def tied() -> nn.Module:
     model = Of(lambda s, i: s.out(s.rnn(s.e(i))[0]), e=nn.Embedding(11, 6), rnn=nn.LSTM(6, 6), out=L(6, 11))
     model.out.weight = model.e.weight
@@ -305,6 +312,22 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
                                             (LABELS.T.contiguous(),)),
         "a depthwise convolution": (lambda: Of(lambda s, x: s.c(F.pad(s.a(x).transpose(1, 2), (3, 0))).transpose(1, 2),
                                                a=L(6, 8), c=nn.Conv1d(8, 8, 4, groups=8)), (FIRST,)),
+        "a negative factor": (lambda: Of(lambda s, x: s.a(x) * -2.0, a=L(6, 8)), (X,)),
+        "a negative alpha": (lambda: Of(lambda s, x: s.a(x).add(s.b(x), alpha=-1), a=L(6, 8), b=L(6, 8)), (X,)),
+        "half of the features": (lambda: Of(lambda s, x: s.out(s.a(x)[..., 2:6]), a=L(6, 8), out=L(4, 4)), (X,)),
+        "halves of the features": (lambda: Of(lambda s, x: (lambda a, b: a * torch.sigmoid(b))(*s.a(x).chunk(2, -1)),
+                                              a=L(6, 8)), (X,)),
+        "values side by side": (lambda: Of(lambda s, x: torch.tanh(torch.cat([s.a(x), s.b(x)], -1)), a=L(6, 8),
+                                           b=L(6, 4)), (X,)),
+        "a difference": (lambda: Of(lambda s, x: s.a(x) - s.b(x), a=L(6, 8), b=L(6, 8)), (X,)),
+        "one less a gate": (lambda: Of(lambda s, x: 1 - torch.sigmoid(s.a(x)), a=L(6, 8)), (X,)),
+        "a gate of width one": (lambda: Of(lambda s, x: s.a(x) * torch.sigmoid(s.b(x)), a=L(6, 8), b=L(6, 1)), (X,)),
+        "a parameter that is added, and one that scales": (lambda: Of(lambda s, x: (s.a(x) + s.p) * s.q, a=L(6, 8),
+                                                                      p=nn.Parameter(torch.randn(8)),
+                                                                      q=nn.Parameter(torch.rand(8) + 0.5)), (X,)),
+        "a number that is added": (lambda: Of(lambda s, x: s.a(x) + 0.5, a=L(6, 8)), (X,)),
+        "batch norm": (lambda: Of(lambda s, x: s.n(s.a(x).transpose(1, 2)).transpose(1, 2), a=L(6, 8),
+                                  n=seen(nn.BatchNorm1d(8))), (FIRST,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
     }
 
@@ -366,11 +389,8 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                                    rnn=nn.GRU(6, 8)), (Y[:1], X),
                                         "initial state"),
         "a subclass that goes backwards": (lambda: Of(lambda s, x: s.rnn(x)[0], rnn=Backwards(6, 8)), (X,), "flip"),
-        "a negative factor": (lambda: Of(lambda s, x: s.a(x) * -2.0, a=L(6, 8)), (X,), "positive"),
         "divided by a value": (lambda: Of(lambda s, x: s.a(x) / s.b(x), a=L(6, 8), b=L(6, 8)), (X,),
                                "only numbers divide"),
-        "alpha of a method": (lambda: Of(lambda s, x: s.a(x).add(s.b(x), alpha=-1), a=L(6, 8), b=L(6, 8)), (X,),
-                              "positive"),
         "log-softmax along time": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(0)), (X,),
                                    "another axis"),
         "log-softmax along the batch": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(1)), (X,),
@@ -398,13 +418,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                                "bidirectional"),
         "the first step": (lambda: Of(lambda s, x: s.out(s.r(x)[0][0]), r=nn.LSTM(6, 8), out=L(8, 4)), (X,),
                            "last step"),
-        "half of the features": (lambda: Of(lambda s, x: s.out(s.a(x)[..., :4]), a=L(6, 8), out=L(4, 4)), (X,),
-                                 "part of an axis"),
-        "concatenation": (lambda: Of(lambda s, x: torch.cat([s.a(x), s.b(x)], -1), a=L(6, 8), b=L(6, 8)), (X,), "cat"),
-        "subtraction": (lambda: Of(lambda s, x: s.a(x) - s.b(x), a=L(6, 8), b=L(6, 8)), (X,), "sub"),
         "a mean over time": (lambda: Of(lambda s, x: s.a(x).mean(0), a=L(6, 8)), (X,), "mean"),
-        "a gate of width one": (lambda: Of(lambda s, x: s.a(x) * torch.sigmoid(s.b(x)), a=L(6, 8), b=L(6, 1)), (X,),
-                                "repeated"),
         "one is batch first, one is not": (lambda: Of(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 6),
                                                       b=nn.LSTM(6, 6, batch_first=True)), (X,),
                                            "batch for another"),

@@ -8,6 +8,7 @@ import torch
 from attrs import evolve
 from torch import fx
 
+from nnac.capture.readers.fixed import affine, repeated
 from nnac.capture.readers.join import product_of_parts
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Joined, Parts, Sequence, Weights, Zeros
@@ -114,13 +115,19 @@ def times(r: Reading, a: Any, b: Any) -> Any:
 
 def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
     """An operator of two values of the model, element by element."""
-    for x in (a, b):
-        if isinstance(x, (int, float)):
-            raise Refusal(f"to {kind} a number ({x}) is not an operator yet", "fold it into the bias before or after")
-        if isinstance(x, Weights):
-            raise Refusal(f"to {kind} a parameter or constant is not an operator yet",
-                          "fold it into the bias or weights before or after")
+    for x, y in ((a, b), (b, a)):
+        if isinstance(y, (int, float)):
+            y = torch.tensor(float(y))
+        if isinstance(y, (Weights, torch.Tensor)):
+            if isinstance(x, Sequence):
+                features_last(x, f"to {kind} a parameter")
+            return affine(r, x, torch.tensor(1.0), y, "added to") if kind == "add" else affine(r, x, y, None,
+                                                                                             "multiplied with")
     features_last(a, f"to {kind}")
+    features_last(b, f"to {kind}")
+    if 1 in (a.sizes[-1], b.sizes[-1]) and a.sizes[-1] != b.sizes[-1]:
+        width = max(a.sizes[-1], b.sizes[-1])
+        a, b = (repeated(r, v, width) if v.sizes[-1] == 1 else v for v in (a, b))
     if a.sizes[-1] != b.sizes[-1]:
         raise Refusal(f"a vector of {min(a.sizes[-1], b.sizes[-1])} is repeated along one of "
                       f"{max(a.sizes[-1], b.sizes[-1])}",
@@ -150,9 +157,10 @@ def scaled(r: Reading, value: Any, factor: float) -> Any:
         return value
     if not isinstance(value, Sequence):
         raise Refusal(f"a number ({factor:g}) times something that is no value of the model")
+    if factor < 0:
+        return affine(r, value, torch.tensor(factor), None, "a negative number times")
     if not 0 < factor < 1e6:
-        raise Refusal(f"a value times {factor:g}: factors are positive",
-                      "fold the sign into the weights before or after")
+        raise Refusal(f"a value times {factor:g}: factors are between 0 and a million")
     width = value.sizes[value.axes.index((FEATURES,))]
     return r.layer(r.path(own=False), "scale", [value], width, factor=factor)
 

@@ -32,21 +32,27 @@ def cat(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def joined(r: Reading, value: Joined) -> Any:
-    """The parts as one value."""
-    return r.refuse("`cat`: values side by side are read by something else than a linear layer",
-                    "give them to one `nn.Linear`, which is divided exactly")
+    """The parts as one value: each in its place, and their sum."""
+    width = sum(p.sizes[p.axes.index((FEATURES,))] for p in value.parts)
+    path = r.untaken(f"{r.path(own=False)}_joined")
+    r.notes.append(f"`{path}`: values side by side, each put in its place by a matrix that is not trained")
+    return product_of_parts(r, value, path, torch.eye(width), None)
 
 
-def product_of_parts(r: Reading, value: Joined, path: str, weight: Weights, bias: Weights | None) -> Sequence:
-    """A matrix times values side by side: the sum of its columns' products."""
-    rows, at = weight.value.shape[0], 0
-    index = torch.arange(weight.value.numel()).reshape(weight.value.shape) if weight.index is None else weight.index
+def product_of_parts(r: Reading, value: Joined, path: str, weight: Weights | torch.Tensor,
+                     bias: Weights | None) -> Sequence:
+    """A matrix, the model's or a fixed one, times values side by side: the sum of its columns' products."""
+    whole = weight.value if isinstance(weight, Weights) else weight
+    rows, at = whole.shape[0], 0
+    index = getattr(weight, "index", None)
+    index = torch.arange(whole.numel()).reshape(whole.shape) if index is None else index
     out: Sequence | None = None
     for i, part in enumerate(value.parts):
         width = part.sizes[part.axes.index((FEATURES,))]
         own = f"{path}.part[{i}]"
-        cut = Weights(weight.value[:, at: at + width], weight.sources, weight.name,
-                      index[:, at: at + width])
+        columns = slice(at, at + width)
+        cut = whole[:, columns] if not isinstance(weight, Weights) else Weights(
+            whole[:, columns], weight.sources, weight.name, index[:, columns] if weight.name else None)
         r.give(own, {"weight": cut, "bias": None if i else bias})
         y = r.layer(own, "linear", [part], rows, (Kernel("weight", f"{own}.weight", rows, width),),
                     bias=i == 0 and bias is not None)

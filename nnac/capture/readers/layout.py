@@ -8,6 +8,7 @@ from typing import Any
 from attrs import evolve
 from torch import fx
 
+from nnac.capture.readers.fixed import part
 from nnac.capture.reading import Reading, Refusal, reads
 from nnac.capture.values import FEATURES, Axis, Sequence, Zeros
 
@@ -183,6 +184,9 @@ def cut(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     if isinstance(value, Sequence) and value.behind and (args[2] if len(args) > 2 else 0) in (0, None) and (
             value.sizes[at] - new[at] == value.behind) and r.axes.role(value.axes[at][0]) == "time":
         return evolve(value, sizes=new, behind=0)
-    if isinstance(args[0], Sequence) and tuple(node.meta["val"].shape) == args[0].sizes:
-        return args[0]
-    raise Refusal("a part of an axis is taken", "slices of time or features have no integer operator yet")
+    if isinstance(value, Sequence) and new == value.sizes:
+        return value
+    first = (args[2] if len(args) > 2 else 0) or 0
+    if isinstance(value, Sequence) and value.axes[at] == (FEATURES,) and (args[4] if len(args) > 4 else 1) == 1:
+        return part(r, value, first % value.sizes[at], new[at])
+    raise Refusal("a part of an axis is taken", "parts of the features alone, each next to each")

@@ -94,6 +94,10 @@ bench-cuda: setup          ## a training step on a GPU, exact against float
 bench-house: setup         ## how often a concept is said outside its room: comparisons by name, types, circles, width
 	$(BIN)/python -m benchmarks.bench_house
 
+.PHONY: bench-import
+bench-import: setup        ## others' models as they stand: published modules, constructs; every integer, on the emulator and as ONNX
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_import
+
 bench-robust: setup        ## hostile input of every kind, thousands of cases: none may be bad
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_robust
 

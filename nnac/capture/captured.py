@@ -179,6 +179,12 @@ def _arguments(reading: Reading, read: set[str]) -> tuple[Argument | None, ...]:
 def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result | StateResult, ...]:
     """What the forward returns, in the user's layout."""
     if reading.crossed:
+        real = {name for name, example in reading.exported.inputs.values() if example.is_floating_point()}
+        reading.inputs = {n: w for n, w in reading.inputs.items() if n in real}
+        if len(reading.inputs) != 2:
+            found.append(Problem(f"the joint reads {len(reading.inputs)} sequences", "the encoder's, then the "
+                                 "prediction's"))
+            return ()
         roles_crossed(reading)
     for argument, example in reading.exported.inputs.values():         # roles first: outputs are said in them
         outer = example.ndim - (0 if not example.is_floating_point() else 1)

@@ -179,9 +179,6 @@ def _joint(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | N
         try:
             reading, outputs = read(model, args, kwargs, entry=JOINT.name, prefix=f"{JOINT.name}.", crossed=True,
                                     first=True)
-            if len(reading.inputs) != 2:
-                raise PrepareError([Problem("the joint reads other than two sequences: the encoder's, then the "
-                                            "prediction's")])
             return reading, (_sequence("joint", outputs),), (args, kwargs)
         except PrepareError as error:
             tried.append(error)

@@ -100,6 +100,9 @@ def total(r: Reading, a: Any, b: Any) -> Any:
     """A sum of two values of the model."""
     if isinstance(a, Zeros) or isinstance(b, Zeros):
         return b if isinstance(a, Zeros) else a
+    for x, y in ((a, b), (b, a)):
+        if isinstance(y, (int, float, Weights)):
+            return affine(r, x, torch.tensor(1.0), y if isinstance(y, Weights) else torch.tensor(float(y)), "added to")
     return combined(r, "add", a, b)
 
 
@@ -110,19 +113,13 @@ def times(r: Reading, a: Any, b: Any) -> Any:
     for x, y in ((a, b), (b, a)):
         if isinstance(x, (int, float)):
             return scaled(r, y, float(x))
+        if isinstance(x, Weights):
+            return affine(r, y, x, None, "multiplied with")
     return combined(r, "multiply", a, b)
 
 
 def combined(r: Reading, kind: str, a: Any, b: Any) -> Any:
     """An operator of two values of the model, element by element."""
-    for x, y in ((a, b), (b, a)):
-        if isinstance(y, (int, float)):
-            y = torch.tensor(float(y))
-        if isinstance(y, (Weights, torch.Tensor)):
-            if isinstance(x, Sequence):
-                features_last(x, f"to {kind} a parameter")
-            return affine(r, x, torch.tensor(1.0), y, "added to") if kind == "add" else affine(r, x, y, None,
-                                                                                             "multiplied with")
     features_last(a, f"to {kind}")
     features_last(b, f"to {kind}")
     if 1 in (a.sizes[-1], b.sizes[-1]) and a.sizes[-1] != b.sizes[-1]:

@@ -30,6 +30,9 @@ def affine(r: Reading, value: Any, weight: Weights | Tensor, bias: Weights | Ten
     if not isinstance(value, Sequence):
         raise Refusal(f"{why} something that is no value of the model")
     width = value.sizes[value.axes.index((FEATURES,))]
+    vectors = [p.value if isinstance(p, Weights) else p for p in (weight, bias) if p is not None]
+    if not value.features_last and any(v.numel() > 1 for v in vectors) and not why.startswith("batch"):
+        raise Refusal(f"{why} a parameter along another axis than the features", "bring the features to the end")
     path = r.path(own=False)
     w = weight.value if isinstance(weight, Weights) else weight
     if w.numel() not in (1, width) or (w.ndim > 1 and w.shape[-1] != w.numel()):

@@ -144,13 +144,16 @@ bench-hybrid: $(RUNS)/corpus/train.json      ## the hybrid: trained from nothing
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_hybrid --corpus $(RUNS)/corpus --runs $(RUNS)/hybrid
 
 .PHONY: cosim area
+$(RUNS)/demo/rnnt_int8.nnp: | setup
+	$(BIN)/nnac demo --out $(RUNS)/demo
+
 # needs Verilator (apt-get install verilator, 5.006 or later) and a C++ compiler.  COSIM=--short takes two minutes
-cosim: setup               ## the RTL core beside the emulator: random programs, a network, planted faults (half an hour)
+cosim: setup $(RUNS)/demo/rnnt_int8.nnp   ## the RTL core beside the emulator: random programs, the demo's, planted faults, coverage (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
 
 area: setup                ## what the core is made of, module by module, and what it takes on an FPGA, placed and routed
 	$(BIN)/pip install --quiet -e ".[area]"
-	$(BIN)/python -m benchmarks.area --place $(AREA)
+	$(BIN)/python -m benchmarks.area --place tiny $(AREA)
 
 fuzz: setup                ## minutes of coverage-guided fuzzing of the language
 	$(BIN)/pip install --quiet -e ".[fuzz]"

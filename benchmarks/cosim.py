@@ -1,16 +1,16 @@
 """Co-simulation: programs' bytes on the RTL core and on the emulator, every integer of memory and every cycle compared.
 
-    python -m benchmarks.cosim [--short] [--programs N] [--program FILE.nnp [--audio FILE.wav]] [--coverage] [--jobs N]
+    python -m benchmarks.cosim [--short] [--programs N] [--program FILE.nnp [--audio FILE.wav]] [--jobs N]
 
 1. Random legal programs on `tiny` and `edge`: all instructions, all codecs; A, W, indices, ACC, LUT, DRAM at HALT and
    first and last cycle of every instruction.  And programs that only stress time.
-2. A network of the demo's shape, compiled for `edge`, all entries, frame by frame (``--program``: a program of yours;
-   ``--audio``: with its frames of speech).
+2. The demo's program (`nnac demo`; ``--program``: another), all entries, with its frames of speech (``--audio``).
 3. Faults planted in the core, in the numbers of the emulator's machine, and in its rules of time: each must be found.
-4. ``--coverage``: lines of the core's Verilog that ran, by Verilator; those that did not are listed.
+4. Lines of the core's Verilog that ran, by Verilator; those that did not are listed.
 
 What has been compared is kept in ``--state``, piece by piece, and counted again while neither the core's Verilog nor
-what makes and judges the programs has changed: a run that was stopped goes on.
+what makes and judges the programs has changed: a run that was stopped goes on.  A part that ``--minutes`` or
+``--without`` leaves out has no figures.
 
 ``--short`` is what the test suite has time for.  Needs Verilator and a C++ compiler, or a core built elsewhere
 (``--library tiny=core.so``).  The last line is one JSON object.
@@ -26,7 +26,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
 from functools import cache
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
 
 from nnac.emulator.errors import MachineError
 from nnac.emulator.listing import find_target
@@ -55,10 +55,13 @@ from tests.time_mutants import RULES, planted
 ROOT = Path(__file__).parents[1]
 LENGTH = dict(tiny=250, edge=120)  # instructions of a random program
 TIME_DRAM = 5 << 20
-PIECE = dict(random_programs=20, timing_programs=100, core_faults=4)  # seeds, or faults, that are done at once
+# seeds, or faults, that are done at once
+PIECE = dict(random_programs=20, timing_programs=100, core_faults=8, model_faults=17)
+DEMO = Path("runs/demo")
 # what makes and judges the programs: a change there, or in the core, and nothing of before counts
 JUDGES = ("nnac/arith.py", "nnac/codec", "nnac/isa", "nnac/emulator", "nnac/rtl/cosim.py", "nnac/rtl/machine.py",
-          "tests/rtl_programs.py", "tests/machine_programs.py", "tests/rtl_mutants.py")
+          "nnac/rtl/program.py", "tests/rtl_programs.py", "tests/machine_programs.py", "tests/rtl_mutants.py",
+          "tests/time_mutants.py", "benchmarks/cosim.py")
 
 
 def machine(target: str) -> MachineConfig:
@@ -117,7 +120,7 @@ def timing_programs(target: str, library: str, seeds: range) -> dict[str, Any]:
 
 
 def made(library: str) -> Built:
-    return Built(Path(library), 0.0)
+    return Built(Path(library))
 
 
 def same_time(core: CoreMachine, code: Sequence[Instruction], want: Timing) -> bool:
@@ -163,54 +166,57 @@ class Kept:
                 out.write(json.dumps(dict(key=key, figures=figures)) + "\n")
 
 
-def pieces(count: int, size: int) -> Iterator[range]:
-    for k in range(0, count, size):
-        yield range(k, min(count, k + size))
+def digest(*parts: bytes | str) -> str:
+    return hashlib.sha256(b"\0".join(p.encode() if isinstance(p, str) else p for p in parts)).hexdigest()[:12]
 
 
-def in_pieces(
-    jobs: int, work: Callable[..., dict[str, Any]], target: str, core: str, library: Path, count: int, kept: Kept,
-    until: float,
-) -> dict[str, Any]:
-    """The work on ``jobs`` processes, piece by piece, those that are kept not again; its figures added up.
+def pieces(count: int, size: int) -> dict[str, tuple[Any, ...]]:
+    """The numbers below ``count``, so many at a time, each piece by its name: what comes behind target and library."""
+    ranges = (range(k, min(count, k + size)) for k in range(0, count, size))
+    return {f"{r.start}-{r.stop}": (r,) for r in ranges}
 
-    ``until``: when no further piece is begun.
-    """
-    parts = {kept.key(work.__name__, core, f"{p.start}-{p.stop}"): p for p in pieces(count, PIECE[work.__name__])}
-    missing = [key for key in parts if key not in kept.done]
-    with ProcessPoolExecutor(jobs) as pool:
+
+@frozen
+class Pieces:
+    """How pieces of work are done: on ``jobs`` processes, those that are kept not again, none begun after ``until``."""
+
+    kept: Kept
+    jobs: int
+    until: float
+
+    def figures(
+        self, work: Callable[..., dict[str, Any]], target: str, core: str, library: Path,
+        parts: dict[str, tuple[Any, ...]],
+    ) -> dict[str, Any]:
+        """The figures of all pieces that are done, added up; empty, if none is."""
+        kept = self.kept
+        named = {kept.key(work.__name__, core, part): arguments for part, arguments in parts.items()}
+        missing = [key for key in named if key not in kept.done]
         running: dict[Any, str] = {}
-        while missing or running:
-            while missing and len(running) < jobs and time.monotonic() < until:
-                key = missing.pop(0)
-                running[pool.submit(work, target, str(library), parts[key])] = key
-            if not running:
-                break
-            ended = next(as_completed(running))
-            kept.put(running.pop(ended), ended.result())
-    done = [kept.done[key] for key in parts if key in kept.done]
-    if not done:
-        return {}
-    return {k: sum((d[k] for d in done), start=[] if isinstance(done[0][k], list) else 0) for k in done[0]}
+        with ProcessPoolExecutor(max(1, min(self.jobs, len(missing)))) as pool:
+            while missing or running:
+                while missing and len(running) < self.jobs and time.monotonic() < self.until:
+                    key = missing.pop(0)
+                    running[pool.submit(work, target, str(library), *named[key])] = key
+                if not running:
+                    break
+                ended = next(as_completed(running))
+                kept.put(running.pop(ended), ended.result())
+        if missing:
+            print(f"{work.__name__} on {target}: {len(missing)} of {len(named)} pieces are left for another run")
+        done = [kept.done[key] for key in named if key in kept.done]
+        if not done:
+            return {}
+        return {k: sum((d[k] for d in done), start=[] if isinstance(done[0][k], list) else 0) for k in done[0]}
 
 
 # ---- a network
 
 
-def demo_program(path: str | None) -> Program:
-    """The program of ``path``, or of a network of the demo's shape with random weights, for `edge`."""
-    if path:
-        return Program.load(path)
-    from nnac.schedule.compile import Settings, compile_graph
-    from tests.graphs import random_graph
-    from tests.schedules import EDGE
-
-    return compile_graph(random_graph(0, size="small"), EDGE, Settings(frames=4))
-
-
-def network(program: Program, built: Built, frames: int, audio: str | None) -> dict[str, Any]:
+def network(target: str, library: str, frames: int, path: str, audio: str | None) -> dict[str, Any]:
     """Every entry, call by call: outputs, all of A, W, ACC, LUT beside the interpreting emulator's."""
-    core, want = ProgramOnCore(program, built=built), Machine(program, fast=False)
+    program = Program.load(path)
+    core, want = ProgramOnCore(program, built=made(library)), Machine(program, fast=False)
     rng = np.random.default_rng(0)
     speech = spoken(program, audio) if audio else None
     out = dict(frames=0, bytes=0, different=0, entries=0)
@@ -315,11 +321,9 @@ def found_by(core: CoreMachine, cases: list[Any], times: list[Any]) -> bool:
     return any(not same_time(core, code, timing) for code, timing in times[len(cases) :])
 
 
-def model_faults(target: str, library: str) -> tuple[int, list[str]]:
-    """(faults in the emulator's idea of time: wrong numbers of the machine, wrong rules; those that no program
-    showed)."""
-    config = machine(target)
-    changes = [
+def wrong_numbers(config: MachineConfig) -> list[dict[str, Any]]:
+    """Changes of the emulator's machine, of which each is to be seen."""
+    return [
         dict(latency=config.latency + 1),
         dict(burst_cycles=config.burst_cycles + Fraction(1, 7)),
         dict(queue=config.queue - 1),
@@ -333,8 +337,14 @@ def model_faults(target: str, library: str) -> tuple[int, list[str]]:
         dict(act16_factor=1),
         dict(burst=2 * config.burst),
     ]
+
+
+def model_faults(target: str, library: str, numbers: range) -> dict[str, Any]:
+    """Faults in the emulator's idea of time, wrong numbers of the machine first, then wrong rules: how many, and those
+    that no program showed."""
+    config = machine(target)
     wrong: list[tuple[str, Callable[[Sequence[Instruction], MachineConfig], Timing], MachineConfig]] = [
-        *((str(change), simulate, evolve(config, **change)) for change in changes),
+        *((str(change), simulate, evolve(config, **change)) for change in wrong_numbers(config)),
         *((what, planted(old, new), config) for what, old, new in RULES),
     ]
     core = CoreMachine(config, np.zeros(TIME_DRAM, np.uint8), made(library))
@@ -351,52 +361,56 @@ def model_faults(target: str, library: str) -> tuple[int, list[str]]:
         assert (got.start == want.start).all() and (got.done == want.done).all(), "the emulator without a fault differs"
         return code, got
 
-    def shown(rules: Callable[[Sequence[Instruction], MachineConfig], Timing], numbers: MachineConfig) -> bool:
+    def shown(rules: Callable[[Sequence[Instruction], MachineConfig], Timing], changed: MachineConfig) -> bool:
         for seed in range(300):
             if (ran := on_the_core(seed)) is None:
                 continue
             code, got = ran
             try:
-                want = rules(code, numbers)
+                want = rules(code, changed)
             except MachineError:  # a legal program is refused, or does not end
                 return True
             if (got.start != want.start).any() or (got.done != want.done).any():
                 return True
         return False
 
-    missed = [what for what, rules, numbers in wrong if not shown(rules, numbers)]
-    return len(wrong), missed
+    mine = wrong[numbers.start : numbers.stop]
+    return dict(faults=len(mine), missed=[what for what, rules, changed in mine if not shown(rules, changed)])
 
 
 # ---- coverage
 
 
-def coverage(config: MachineConfig, programs: int, said: Callable[[str], None]) -> dict[str, Any]:
-    """Lines of the core's Verilog that random programs ran, by Verilator; those that did not, with their text."""
-    built = build(config, coverage=True, optimise="-O1", said=said)
-    random_programs(config.name, str(built.library), range(programs))
-    timing_programs(config.name, str(built.library), range(40))
+def coverage(target: str, library: str, programs: int) -> dict[str, Any]:
+    """Lines of the core's Verilog that random programs ran, by Verilator, and those that never did, with their text."""
+    config = machine(target)
+    random_programs(target, library, range(programs))
+    timing_programs(target, library, range(programs // 4))
     text = verilog(config, registers=True).splitlines()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "coverage.dat"
-        CoreMachine(config, np.zeros(16, np.uint8), built).write_coverage(data)
-        counts: dict[tuple[str, str], int] = {}
-        for line in data.read_text(errors="replace").splitlines():
-            if not line.startswith("C '"):
-                continue
-            fields = dict(f.split("\x02", 1) for f in line[3 : line.rindex("'")].split("\x01") if "\x02" in f)
-            key = (fields.get("l", ""), fields.get("n", "") + fields.get("o", ""))
-            counts[key] = counts.get(key, 0) + int(line.rsplit(" ", 1)[1])
-    covered = sum(v > 0 for v in counts.values())
+        CoreMachine(config, np.zeros(16, np.uint8), made(library)).write_coverage(data)
+        counts = points(data.read_text(errors="replace"))
     module, modules = "", []
     for line in text:
         module = line.split()[1].split("(")[0].strip("\\") if line.startswith("module ") else module
         modules.append(module)
-    for (line, _), n in sorted(counts.items(), key=lambda x: int(x[0][0] or 0)):
-        if not n:
-            at = int(line) - 1
-            said(f"  never ran: {modules[at]}:{line}: {text[at].strip()}")
-    return dict(points=len(counts), covered=covered, share=round(covered / max(1, len(counts)), 4))
+    never = sorted({line for (line, _), n in counts.items() if not n})
+    return dict(
+        points=len(counts), covered=sum(n > 0 for n in counts.values()),
+        never=[f"{modules[line - 1]}:{line}: {text[line - 1].strip()}" for line in never],
+    )
+
+
+def points(text: str) -> dict[tuple[int, str], int]:
+    """How often each point of Verilator's file of coverage ran, by its line and what else names it."""
+    counts: dict[tuple[int, str], int] = {}
+    for line in text.splitlines():
+        if line.startswith("C '"):
+            fields = dict(f.split("\x02", 1) for f in line[3 : line.rindex("'")].split("\x01") if "\x02" in f)
+            key = (int(fields["l"]), fields.get("n", "") + fields.get("o", ""))
+            counts[key] = counts.get(key, 0) + int(line.rsplit(" ", 1)[1])
+    return counts
 
 
 def processor() -> str:
@@ -412,96 +426,139 @@ def processor() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--short", action="store_true", help="two minutes: `tiny` only, no faults; keeps nothing")
+    p.add_argument("--short", action="store_true", help="two minutes: random programs on `tiny` only; keeps nothing")
     p.add_argument(
         "--programs", type=int, default=5000, help="random programs on `tiny` (5,000; on `edge` a fifth of it)"
     )
     p.add_argument("--minutes", type=float, default=120, help="after which no further piece is begun (120)")
-    p.add_argument("--program", help="a program file instead of a network of random weights")
-    p.add_argument("--audio", help="speech for it (its front end makes frames of it)")
+    p.add_argument("--program", type=Path, default=DEMO / "rnnt_int8.nnp", help="the program (the demo's)")
+    p.add_argument("--audio", type=Path, help="speech for it: its front end makes frames of it (the demo's first file)")
     p.add_argument("--frames", type=int, default=8)
-    p.add_argument("--coverage", action="store_true")
     p.add_argument("--jobs", type=int, default=max(1, min(2, os.cpu_count() or 1)))
-    p.add_argument("--without", default="", help="parts to leave out: random, network, faults")
+    p.add_argument("--without", default="", help=f"parts to leave out: {', '.join(PARTS)}")
     p.add_argument("--state", type=Path, default=Path("runs/cosim.jsonl"), help="what is done (runs/cosim.jsonl)")
     p.add_argument(
         "--library", action="append", default=[], metavar="CORE=FILE.so",
-        help="a core built elsewhere (tiny, edge, faults), in a folder named by its digest, as the cache has them; "
-        "what has no core is left out",
+        help="a core built elsewhere (tiny, edge, faults, coverage), in a folder named by its digest, as the cache has "
+        "them; what has no core is left out",
     )
     args = p.parse_args(argv)
     begun = time.monotonic()
-    until = begun + 60 * args.minutes
-    libraries = {k: Path(v) for k, _, v in (x.partition("=") for x in args.library)}
-    faults = not args.short and "faults" not in args.without and (not libraries or "faults" in libraries)
-    targets = [t for t in ("tiny", "edge") if not (args.short and t == "edge") and (not libraries or t in libraries)]
-    if not libraries:
-        simulator()
+    wanted = {"random"} if args.short else set(PARTS) - set(args.without.replace(",", " ").split())
+    given = {k: Path(v) for k, _, v in (x.partition("=") for x in args.library)}
+    libraries, build_s = cores(wanted, args.short, given)
+    work = Pieces(Kept(None if args.short else args.state, libraries), args.jobs, begun + 60 * args.minutes)
     print(f"Verilator, {processor()}")
-    figures: dict[str, Any] = dict(processor=processor(), build_s={})
-    for target in targets:
-        if target not in libraries:
-            built = build(machine(target), said=print)
-            libraries[target], figures["build_s"][target] = built.library, round(built.seconds, 1)
-    if faults and "faults" not in libraries:
-        built = build(machine("tiny"), source=plant(flat(machine("tiny"))), mutants=True, said=print)
-        libraries["faults"], figures["build_s"]["faults"] = built.library, round(built.seconds, 1)
-    kept = Kept(None if args.short else args.state, libraries)
-    total = dict(programs=0, instructions=0, cycles=0, mismatches=0, integers=0)
-    speed = {}
-    if "random" not in args.without:
-        for target in targets:
-            n = 60 if args.short else args.programs if target == "tiny" else args.programs // 5
-            for work, count in ((random_programs, n), (timing_programs, n // 4)):
-                done = in_pieces(args.jobs, work, target, target, libraries[target], count, kept, until)
-                if not done:
-                    continue
-                for k in total:
-                    total[k] += done.get(k, 0)
-                if work is random_programs:
-                    speed[target] = round(done["cycles"] / done["core_s"])
-                print(
-                    f"{target}: {done['programs']} {work.__name__.replace('_', ' ')}, "
-                    f"{done['instructions']:,} instructions, "
-                    f"{done['cycles']:,} cycles, {done['mismatches']} mismatches, "
-                    f"{done['cycles'] / done['core_s']:,.0f} cycles/s a process",
-                    flush=True,
-                )
-                for line in done["first"]:
-                    print(f"  {line}")
-    figures |= total | dict(cycles_per_s=speed)
-    if not args.short and "network" not in args.without:
-        program = demo_program(args.program)
-        name = MachineConfig.of(program.target).name
-        built = made(str(libraries[name])) if name in libraries else build(MachineConfig.of(program.target))
-        done = network(program, built, args.frames, args.audio)
-        print(
-            f"network: {done['entries']} entries, {done['frames']} frames{' of speech' if done['speech'] else ''}, "
-            f"{done['instructions']:,} instructions, {done['cycles']:,} cycles, {done['bytes']:,} bytes compared, "
-            f"{done['different']} different, {done['cycles'] / done['core_s']:,.0f} cycles/s",
-            flush=True,
-        )
-        speed["network"] = round(done["cycles"] / done["core_s"])
-        figures |= dict(demo_frames=done["frames"], demo_different_bytes=done["different"], demo_bytes=done["bytes"])
-    if faults:
-        number, missed = model_faults("tiny", str(libraries["tiny"]))
-        print(f"faults in the emulator's time: {number - len(missed)} of {number} found, missed: "
-              f"{', '.join(missed) or 'none'}", flush=True)
-        figures |= dict(model_faults=number, model_caught=number - len(missed))
-        done = in_pieces(args.jobs, core_faults, "tiny", "faults", libraries["faults"], len(FAULTS) + 1, kept, until)
-        if done:
-            print(f"faults in the core: {done['faults'] - len(done['missed'])} of {done['faults']} found, missed: "
-                  f"{', '.join(done['missed']) or 'none'}", flush=True)
-            figures |= dict(mutants=done["faults"], caught=done["faults"] - len(done["missed"]))
-    if args.coverage:
-        figures["coverage"] = coverage(machine("tiny"), 150, print)
-        print(f"coverage: {figures['coverage']}")
+    figures: dict[str, Any] = dict(processor=processor(), build_s=build_s, cycles_per_s={})
+    for part, do in PARTS.items():
+        if part in wanted:
+            do(work, libraries, args, figures)
     figures["wall_s"] = round(time.monotonic() - begun)
     print(json.dumps(figures))
-    bad = figures["mismatches"] + figures.get("demo_different_bytes", 0)
+    bad = figures.get("mismatches", 0) + figures.get("demo_different_bytes", 0)
     pairs = (("mutants", "caught"), ("model_faults", "model_caught"))
     unseen = sum(figures.get(there, 0) - figures.get(seen, 0) for there, seen in pairs)
     return 1 if bad or unseen else 0
+
+
+def cores(wanted: set[str], short: bool, given: dict[str, Path]) -> tuple[dict[str, Path], dict[str, float]]:
+    """The simulators that the parts take, by name, and seconds of a processor that each took to build, once."""
+    if given:
+        return given, {}
+    simulator()
+    edge = {"edge": lambda: build(machine("edge"), said=print)} if wanted & {"random", "network"} and not short else {}
+    makers: dict[str, Callable[[], Built]] = {"tiny": lambda: build(machine("tiny"), said=print), **edge}
+    if "faults" in wanted:
+        makers["faults"] = lambda: build(
+            machine("tiny"), source=plant(flat(machine("tiny"))), mutants=True, optimise="-O0", said=print
+        )
+    if "coverage" in wanted:
+        makers["coverage"] = lambda: build(machine("tiny"), coverage=True, optimise="-O0", said=print)
+    built = {name: make() for name, make in makers.items()}
+    return {k: b.library for k, b in built.items()}, {k: round(b.cpu_s, 1) for k, b in built.items()}
+
+
+def random_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:
+    total = dict(programs=0, instructions=0, cycles=0, mismatches=0, integers=0)
+    for target in ("tiny", "edge"):
+        if target not in cores or (args.short and target == "edge"):
+            continue
+        n = 60 if args.short else args.programs if target == "tiny" else args.programs // 5
+        for what, count in ((random_programs, n), (timing_programs, n // 4)):
+            done = work.figures(what, target, target, cores[target], pieces(count, PIECE[what.__name__]))
+            if not done:
+                continue
+            for k in total:
+                total[k] += done.get(k, 0)
+            if what is random_programs:
+                figures["cycles_per_s"][target] = round(done["cycles"] / done["core_s"])
+            print(
+                f"{target}: {done['programs']} {what.__name__.replace('_', ' ')}, {done['instructions']:,} "
+                f"instructions, {done['cycles']:,} cycles, {done['mismatches']} mismatches, "
+                f"{done['cycles'] / done['core_s']:,.0f} cycles/s a process",
+                flush=True,
+            )
+            for line in done["first"]:
+                print(f"  {line}")
+    figures |= total
+
+
+def network_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:
+    if not args.program.exists():
+        print(f"network: there is no {args.program}; `make demo` makes it")
+        return
+    target = MachineConfig.of(Program.load(args.program).target).name
+    audio = args.audio or next(iter(sorted((DEMO / "corpus" / "wav").glob("voice-*.wav"))), None)
+    said = digest(args.program.read_bytes(), audio.read_bytes() if audio else b"", str(args.frames))
+    if target not in cores:
+        return
+    parts = {said: (args.frames, str(args.program), str(audio) if audio else None)}
+    if not (done := work.figures(network, target, target, cores[target], parts)):
+        return
+    print(
+        f"{args.program}: {done['entries']} entries, {done['frames']} frames{' of speech' if done['speech'] else ''}, "
+        f"{done['instructions']:,} instructions, {done['cycles']:,} cycles, {done['bytes']:,} bytes compared, "
+        f"{done['different']} different, {done['cycles'] / done['core_s']:,.0f} cycles/s",
+        flush=True,
+    )
+    figures["cycles_per_s"]["demo"] = round(done["cycles"] / done["core_s"])
+    figures |= dict(demo_frames=done["frames"], demo_different_bytes=done["different"], demo_bytes=done["bytes"],
+                    demo_cycles=done["cycles"])
+
+
+def faults_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:
+    count = len(wrong_numbers(machine("tiny"))) + len(RULES)
+    for what, core, n, there, seen in (
+        (model_faults, "tiny", count, "model_faults", "model_caught"),
+        (core_faults, "faults", len(FAULTS) + 1, "mutants", "caught"),
+    ):
+        if core not in cores:
+            continue
+        done = work.figures(what, "tiny", core, cores[core], pieces(n, PIECE[what.__name__]))
+        if not done:
+            continue
+        found = done["faults"] - len(done["missed"])
+        print(f"{what.__name__.replace('_', ' ')}: {found} of {done['faults']} found, missed: "
+              f"{', '.join(done['missed']) or 'none'}", flush=True)
+        figures |= {there: done["faults"], seen: found}
+
+
+def coverage_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:
+    if "coverage" not in cores or not (
+        done := work.figures(coverage, "tiny", "coverage", cores["coverage"], {"100": (100,)})
+    ):
+        return
+    for line in done["never"]:
+        print(f"  never ran: {line}")
+    share = done["covered"] / done["points"]
+    print(f"coverage: {done['covered']:,} of {done['points']:,} lines and branches ran: {share:.2%}", flush=True)
+    figures |= dict(coverage=round(share, 4), coverage_points=done["points"])
+
+
+# what there is to do, in this order
+PARTS: dict[str, Callable[[Pieces, dict[str, Path], argparse.Namespace, dict[str, Any]], None]] = dict(
+    random=random_part, network=network_part, faults=faults_part, coverage=coverage_part
+)
 
 
 if __name__ == "__main__":

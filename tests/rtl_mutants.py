@@ -174,10 +174,10 @@ def plant(text: str, faults: tuple[tuple[str, str, str], ...] = FAULTS) -> str:
         # a wire of its own: beside other operands the expression would not be what it is alone, signed or wide
         planted = (
             f"  wire [{bits - 1}:0] healthy_{k};\n  assign healthy_{k} = {found['right']};\n"
-            f"  assign {found['left']} = mutant == 8'd{k} ? {form.format(f'healthy_{k}')} : healthy_{k};"
+            f"  assign {found['left']} = fault == 8'd{k} ? {form.format(f'healthy_{k}')} : healthy_{k};"
         )
         text = text[: found.start()] + planted + text[found.end() :]
     text = re.sub(r"^module core\(", "module core(mutant, ", text, count=1, flags=re.M)
-    return re.sub(
-        r"^(module core\([^;]*;)$", r"\1\n  input [7:0] mutant;\n  wire [7:0] mutant;", text, count=1, flags=re.M
-    )
+    # into a register: what an input reaches within a cycle, a simulator evaluates at every change of the clock
+    port = "  input [7:0] mutant;\n  reg [7:0] fault;\n  always @(posedge clk) fault <= mutant;"
+    return re.sub(r"^(module core\([^;]*;)$", lambda m: f"{m[1]}\n{port}", text, count=1, flags=re.M)

@@ -454,7 +454,7 @@ class Draw:
         """Append ``i``, waiting for what it depends on."""
         at = len(self.code)
         reads, writes = ranges(i, self.c)
-        mine = [(r, False) for r in reads if r[0] != "TABLE"] + [(r, True) for r in writes]
+        mine = [(*r, False) for r in reads if r[0] != "TABLE"] + [(*r, True) for r in writes]
         wait = 0
         for unit, before in self.touched.items():
             if unit == i.unit:
@@ -464,10 +464,11 @@ class Draw:
             for space, f, e, k, wrote in reversed(before):  # latest first; the known is done
                 if k <= known:
                     break
-                if any(
-                    s == space and f < end and first < e and (writing or wrote) for (s, first, end), writing in mine
-                ):
-                    latest = k
+                for s, first, end, writing in mine:  # a plain loop: this is most of the time of a drawn program
+                    if f < end and first < e and s == space and (writing or wrote):
+                        latest = k
+                        break
+                if latest == k:
                     break
             if latest > known:
                 self.waited[unit, i.unit] = latest
@@ -479,7 +480,7 @@ class Draw:
             most = i.words * (1 << (15 if i.weights else 7)) * (1 << (15 if i.act16 else 7))
             whole = i.clear and i.columns == self.c.columns
             self.bound[i.bank] = most if whole else self.bound[i.bank] + most
-        for (space, first, end), writing in mine:
+        for space, first, end, writing in mine:
             self.touched[i.unit].append((space, first, end, at, writing))
 
     def program(self, length: int) -> Case:

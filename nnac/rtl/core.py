@@ -201,9 +201,12 @@ class Core(wiring.Component):
             matrix.a_data.eq(data["mv_data"]),
             self.acc_data.eq(matrix.acc_data),
         ]
-        shown = Cat(matrix.acc_group, matrix.acc_column, matrix.acc_bank)
+        # what is shown of the accumulators is asked for a cycle before: an input that reached VX's sums within a cycle
+        # would have a simulator evaluate them at every change of the clock
+        shown, debug, debug_acc = Cat(matrix.acc_group, matrix.acc_column, matrix.acc_bank), Signal(), Signal(16)
+        m.d.sync += [debug.eq(self.debug), debug_acc.eq(self.debug_acc)]
         m.d.comb += [
-            shown.eq(Mux(self.debug, self.debug_acc, Cat(vector.acc_group, vector.acc_column, vector.acc_bank))),
+            shown.eq(Mux(debug, debug_acc, Cat(vector.acc_group, vector.acc_column, vector.acc_bank))),
             vector.acc_data.eq(matrix.acc_data),
         ]
 

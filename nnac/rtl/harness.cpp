@@ -194,6 +194,8 @@ void core_accumulators(Machine *m, int64_t *out) {
         d.set_debug(1);
         d.set_debug_acc(group | column << GROUP_BITS | bank << (GROUP_BITS + COLUMN_BITS));
         d.settle();
+        d.edge();                     // the core is at rest: nothing else moves
+        d.settle();
         d.copy_acc_data(data);
         for (uint32_t k = 0; k < VECTOR; k++) {
           uint64_t v = 0;

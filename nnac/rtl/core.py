@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from amaranth._toolchain.yosys import find_yosys
+from amaranth.back import rtlil
 from amaranth.back import verilog as back
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
@@ -243,3 +245,26 @@ def tidied(text: str) -> str:
 def verilog(config: MachineConfig, *, registers: bool = False) -> str:
     """The core as Verilog, module ``core``."""
     return tidied(back.convert(Core(config, registers=registers), name="core", strip_internal_attrs=True))
+
+
+def simulated(config: MachineConfig, *, flat: bool = False) -> str:
+    """The core with its registers as Verilog for a simulator, ``flat`` as one module with signals named by their place.
+
+    Each register says by itself when it is reset and when it takes its next value.  As `verilog` writes them, reset is
+    a term of every next value: an input that reaches them all within a cycle, so that Verilator evaluates them twice
+    more.
+    """
+    text = rtlil.convert(Core(config, registers=True), name="core", emit_src=False)
+    passes = ["proc", *(["flatten"] if flat else []), "opt_clean", "opt_dff", "opt_clean", "memory_collect"]
+    script = [f"read_rtlil <<rtlil\n{text}\nrtlil", *passes, "write_verilog -noattr -norename"]
+    return tidied(find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script)))
+
+
+def countable(config: MachineConfig) -> str:
+    """The core with its registers as `verilog` writes it, conditions as lines, for counting those that run.
+
+    Left out are the empty conditions that have other simulators evaluate blocks of constants: Verilator does without,
+    and would count each as a line that never runs.
+    """
+    idle = r"^ *(?:reg \\\$auto\$verilog_backend\S+  = 0;|if \(\\\$auto\$verilog_backend\S+ \) begin end)\n"
+    return re.sub(idle, "", verilog(config, registers=True), flags=re.M)

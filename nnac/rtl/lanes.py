@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
 
+from nnac.rtl.params import named
+
 PRODUCT = 64
 
 
@@ -19,12 +21,10 @@ def clipped(value: Value, limit: Value | int) -> Value:
 
 def product(m: Module, name: str, a: Signal, b: Signal) -> Signal:
     """The low 64 bits of a signed product of at most 48 x 33 bits, by two multipliers of 25 x 33."""
-    low, high, out = (
-        Signal(signed(58), name=f"{name}_low"),
-        Signal(signed(58), name=f"{name}_high"),
-        Signal(signed(PRODUCT), name=name),
-    )
-    m.d.comb += [low.eq(a[:24] * b), high.eq(a[24:].as_signed() * b), out.eq((high << 24) + low)]
+    parts = a[:24] * b, a[24:].as_signed() * b
+    # as wide as they are: bits that only repeat a sign look like a loop to a simulator that sees whole signals
+    low, high, out = named(parts[0], f"{name}_low"), named(parts[1], f"{name}_high"), Signal(signed(PRODUCT), name=name)
+    m.d.comb += [low.eq(parts[0]), high.eq(parts[1]), out.eq((high << 24) + low)]
     return out
 
 
@@ -151,7 +151,7 @@ class Lane(Elaboratable):
             m.d.sync += [forget.eq((small_reg[:36].as_signed() + (1 << 14)) >> 15), gate.eq(self.y)]
         with m.If(s.keep_output):
             m.d.sync += output.eq(self.y)
-        total = Signal(signed(39))
+        total = named(forget + new, "total")
         m.d.comb += [
             total.eq(forget + new),
             self.cell.eq(clipped(total, 1 << 15)),

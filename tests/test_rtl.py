@@ -25,6 +25,7 @@ pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a
 from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreFault, CoreMachine  # noqa: E402
 from nnac.rtl.params import CoreError, check, lacking  # noqa: E402
+from tests.rtl_mutants import plant  # noqa: E402
 from tests.rtl_programs import ALL, CODECS, Draw, roots  # noqa: E402
 from tests.time_mutants import RULES, planted  # noqa: E402
 
@@ -204,3 +205,37 @@ def test_the_command_writes_verilog_that_verilator_finds_no_fault_with(tmp_path,
             ["verilator", "--lint-only", "--top-module", "core", str(out)], capture_output=True, text=True
         )
         assert done.returncode == 0 and "%Error" not in done.stderr, done.stderr[:2000]
+
+
+FLAT = r"""
+module core(clk, out);
+  input clk;
+  wire clk;
+  output [3:0] out;
+  wire [3:0] out;
+  wire [3:0] \unit.sum ;
+  wire [1:0] \unit.there ;
+  reg [3:0] kept;
+  assign \unit.sum [1:0] = kept[1:0] + 2'h1;
+  assign \unit.sum [3] = kept[3];
+  assign \unit.sum [2] = 1'h0;
+  assign \unit.there [0] = | kept;
+  assign \unit.there [1] = & kept;
+  assign out = { \unit.sum [1:0], \unit.there  };
+  always @(posedge clk)
+    kept <= out;
+endmodule
+"""
+
+
+def test_a_fault_goes_where_a_signal_gets_most_of_the_bits_that_are_read_or_on_the_bit_that_is_named():
+    faults = (("one more", "unit.sum", "{} + 1"), ("it is there", "unit.there [0]", "1'b1"))
+    text = plant(FLAT, faults)
+    assert r"assign \unit.sum [1:0]  = fault == 8'd1 ? healthy_1 + 1 : healthy_1;" in text
+    assert "wire [1:0] healthy_1;\n  assign healthy_1 = kept[1:0] + 2'h1;" in text
+    assert r"assign \unit.there [0] = fault == 8'd2 ? 1'b1 : healthy_2;" in text
+    assert text.count("fault == ") == 2 and "module core(mutant, clk, out);\n  input [7:0] mutant;" in text
+    with pytest.raises(ValueError, match=r"unit.there \[2\] is not assigned by itself"):
+        plant(FLAT, (("", "unit.there [2]", "1'b1"),))
+    with pytest.raises(ValueError, match=r"unit.other is not assigned"):
+        plant(FLAT, (("", "unit.other", "1'b1"),))

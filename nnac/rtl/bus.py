@@ -25,7 +25,7 @@ class Bus(Elaboratable):
     def __init__(self, config: MachineConfig) -> None:
         self.config = config
         self.dw_asks, self.da_asks, self.dw_last, self.da_last = Signal(), Signal(), Signal(), Signal()
-        self.dw, self.da, self.over, self.ended, self.idle = Signal(), Signal(), Signal(), Signal(), Signal()
+        self.dw, self.da, self.over, self.ended = Signal(), Signal(), Signal(), Signal()
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -44,7 +44,6 @@ class Bus(Elaboratable):
             total.eq(before + den),
             self.over.eq((owner != NOBODY) & (total >= num)),
             self.ended.eq(self.over & Mux(self.dw, self.dw_last, self.da_last)),
-            self.idle.eq(granted == NOBODY),
         ]
         m.d.sync += granted.eq(Mux(self.ended, NOBODY, owner))
         with m.If(owner == NOBODY):

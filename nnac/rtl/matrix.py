@@ -119,11 +119,8 @@ class Matrix(Elaboratable):
             return out
 
         act, stride, _, _, weights, act16, _, _ = parts(stages[2][1])
-        index, place = Signal(INDEX_BITS), Signal(INDEX_BITS + 1)
-        m.d.comb += [
-            index.eq(Mux(weights == INT16_WEIGHTS, self.w_data[:INDEX_BITS] >> 1, self.w_data[:INDEX_BITS])),
-            place.eq(act + (index << act16)),
-        ]
+        index = Signal(INDEX_BITS)
+        m.d.comb += index.eq(Mux(weights == INT16_WEIGHTS, self.w_data[:INDEX_BITS] >> 1, self.w_data[:INDEX_BITS]))
         offsets: list[Signal | Const] = [Const(0, 1)]
         for k in range(1, c.columns):
             # k * stride, by a running sum

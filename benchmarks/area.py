@@ -5,10 +5,10 @@
 1. By target and module, Yosys' count of its register, multiplier, adder, multiplexer and shifter bits: before any
    mapping to gates, so the figures are those of the description, not of a process; an adder of 24 bits is 24.
 2. ``--place``: a core synthesised for a Lattice ECP5, placed and routed by nextpnr: look-up tables, multipliers,
-   megahertz.  The memories at the core's ports are not placed: what block RAMs they would take at least, with the copies
-   that so many reads of any addresses take, is counted beside it.  In their place a chain of registers feeds the data ports and another
-   takes what the core says; a port counts as a register away, as it is with a memory whose reads are registered.
-   What the chains take is said apart.
+   megahertz.  The memories at the core's ports are not placed: what block RAMs they would take at least, with the
+   copies that so many reads of any addresses take, is counted beside it.  In their place a chain of registers feeds the
+   data ports and another takes what the core says; a port counts as a register away, as it is with a memory whose
+   reads are registered.  What the chains take is said apart.
 
 Needs the extra ``area`` (Yosys and nextpnr as WebAssembly; minutes).  ``--keep``: a folder for the netlist, the tools'
 logs and reports.  The last line is one JSON object.

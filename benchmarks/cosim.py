@@ -471,15 +471,15 @@ def cores(wanted: set[str], short: bool, given: dict[str, Path]) -> tuple[dict[s
     if "faults" in wanted:
         makers["faults"] = with_faults
     if "coverage" in wanted:
-        makers["coverage"] = lambda: build(machine("tiny"), coverage=True, optimise="-O0", said=print)
+        makers["coverage"] = lambda: build(machine("tiny"), coverage=True, said=print)
     built = {name: make() for name, make in makers.items()}
     return {k: b.library for k, b in built.items()}, {k: round(b.cpu_s, 1) for k, b in built.items()}
 
 
 def with_faults() -> Built:
-    """`tiny` with all faults planted: `-O0`, because a fault is seen soon, and g++ takes longer than all of them."""
+    """`tiny` with all faults planted, in one build."""
     config = machine("tiny")
-    return build(config, source=plant(simulated(config, flat=True)), mutants=True, optimise="-O0", said=print)
+    return build(config, source=plant(simulated(config, flat=True)), mutants=True, said=print)
 
 
 def random_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     ("low bytes of weights are signed", "matrix.low_weight", OFF),
     ("all weights are int16", "matrix.int16", ON),
     ("high bytes count as low", "matrix.scale", "2'd0"),
-    ("lane 3 multiplies by one more", "matrix.weight_3", MORE),
+    ("lane 3's weights have the other sign", "matrix.weight_3 [8]", FLIP),
     ("lane 5 drops a product's last bit", "matrix.product_0_5", "{} & ~18'd1"),
     # vector
     ("an instruction is a cycle longer", "vector.cycles", MORE),

@@ -17,7 +17,8 @@ and from the start, where W holds nothing, no less than the latency of a read.  
 hold asks DRAM for more only when it has used some of those it kept, so a read's latency passes at each vector, or as
 many words are read again.  After the last phase lie the drain of the
 multipliers and the pipeline of one vector instruction; between two of them that may hide behind products with what is
-there already.  So `Roofline.paced` is a lower bound for every machine that computes layer after layer, and says why the
+there already.  Rows of an embedding are read one after the other, each with its latency, before what they are
+multiplied with.  So `Roofline.paced` is a lower bound for every machine that computes layer after layer, and says why the
 roofline is not reached.
 """
 
@@ -80,7 +81,8 @@ def roofline(graph: QGraph, target: Target, kernels: Mapping[str, Mapping[str, A
             busy += k.cycles * Fraction(vectors, 1 if alone else min(vectors, target.columns))
     per_cycle = Fraction(target.dram.delivered) / target.clock
     chain = _chain(list(_phases(graph, kernels, entry, steps, hypotheses, config)), config, 1 / per_cycle)
-    return Roofline(dram, macs, dram / per_cycle, busy, chain)
+    rows = _rows(graph, kernels, entry, steps, hypotheses, config)
+    return Roofline(dram, macs, dram / per_cycle, busy, max(chain, rows))
 
 
 @frozen
@@ -131,6 +133,19 @@ def _phases(graph: QGraph, kernels: Mapping[str, Mapping[str, Any]], entry: str,
             yield together
         for _ in range(vectors if one_by_one else 0):
             yield tuple((k, 1) for k in one_by_one)
+
+
+def _rows(graph: QGraph, kernels: Mapping[str, Mapping[str, Any]], entry: str, steps: int, hypotheses: int,
+          config: MachineConfig) -> Fraction:
+    """The least cycles of a call that begins with rows of an embedding: they are read from DRAM one after the other,
+    and only the products with a hidden state that is there already need none of them."""
+    first, *others = graph.entry(entry)
+    if not operator(first.op).by_index:
+        return Fraction(0)
+    vectors = graph.values[first.output].rate * steps * hypotheses
+    later = sum((k.cycles * -(-vectors // config.columns) for node in others for k in _own(node, kernels)
+                 if not k.alone), Fraction(0))
+    return vectors * config.latency + later + config.mv_drain + config.vx_fill
 
 
 def _chain(phases: list[Phase], config: MachineConfig, per_byte: Fraction) -> Fraction:

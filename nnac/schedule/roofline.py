@@ -18,8 +18,8 @@ hold asks DRAM for more only when it has used some of those it kept, so a read's
 many words are read again.  After the last phase lie the drain of the
 multipliers and the pipeline of one vector instruction; between two of them that may hide behind products with what is
 there already.  Rows of an embedding are read one after the other, each with its latency, before what they are
-multiplied with.  So `Roofline.paced` is a lower bound for every machine that computes layer after layer, and says why the
-roofline is not reached.
+multiplied with.  So `Roofline.paced` is a lower bound for every machine that computes layer after layer, and says why
+the roofline is not reached.
 """
 
 from __future__ import annotations

@@ -177,6 +177,16 @@ def test_examples_of_every_kind(example, words):
             nnac.prepare(model, POLICY, example)
 
 
+def test_a_first_policy_of_a_model_lints_clean_and_prepares_it():
+    model = Of(lambda s, x: s.out(s.rnn(x)[0]), rnn=nn.LSTM(6, 8, 2), out=L(8, 4))
+    text = nnac.check(model, X).policy("edge")
+    assert all(f"# layers {path} {{" in text for path in ("rnn.layer[0]", "rnn.layer[1]", "out"))
+    module = nnac.prepare(model, text, X)
+    assert module.plan["rnn.layer[0].input"].weights.bits == 8
+    with pytest.raises(PrepareError, match="whole axes"):
+        nnac.check(nn.MultiheadAttention(6, 2), (X, X, X)).policy()
+
+
 def test_a_policy_for_another_model_is_one_line():
     with pytest.raises(PrepareError, match="model module"):
         nnac.prepare(nn.Sequential(L(6, 8)), POLICY.replace("module", 'rnnt(size="tiny")'), X)

@@ -165,10 +165,10 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     aliases = {n: names[id(p)] for n, p in named}
     several = spec is not None and not spec.is_leaf()
     return Exported(nodes, inputs, tensors, tuple(result)[: 1 if first else None], several,  # type: ignore[arg-type]
-                    aliases, spec if several else None, _begins(model))
+                    aliases, spec if several else None, begins(model))
 
 
-def _begins(model: nn.Module) -> tuple[str, int, str]:
+def begins(model: nn.Module) -> tuple[str, int, str]:
     """Where the forward, or the method in its place, is written; ("", 0, "") where that is not known."""
     function = inspect.unwrap(getattr(model, "method", model.forward))
     try:

@@ -39,7 +39,7 @@ from torch.utils import _pytree
 
 from nnac.capture import Captured, PrepareError, Problem, capture
 from nnac.capture.captured import FORWARD
-from nnac.capture.exported import as_it_was, unwrapped
+from nnac.capture.exported import as_it_was, begins, unwrapped
 from nnac.capture.problems import problem
 from nnac.capture.states import StateResult
 from nnac.lower import lower_plan
@@ -299,11 +299,13 @@ def agree(model: nn.Module, module: PreparedModule, args: tuple[Any, ...], kwarg
                     raise
                 said = (str(error).splitlines() or [type(error).__name__])[0][:160]
                 raise PrepareError([Problem(f"the model does not run{where}: {said}",
-                                            "no lengths built in, and an example that is not the shortest")]) from error
+                                            "no lengths built in, and an example that is not the shortest",
+                                            *begins(model))]) from error
         if any(relative(x, y) > room for x, y in zip(theirs, again, strict=True)):
             raise PrepareError([Problem("a second call of the model with the same inputs gives another answer: it "
                                         "keeps a state, or draws at random",
-                                        "take the state as an argument and return it; draw in training alone")])
+                                        "take the state as an argument and return it; draw in training alone",
+                                        *begins(model))])
         with module.real_numbers():
             ours = results(module(*a, **k))
             if len(ours) == len(theirs) and all(relative(x, y) <= room for x, y in zip(ours, theirs, strict=True)):
@@ -393,6 +395,15 @@ class Report:
     layers: tuple[str, ...]
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
+    graph: ModelGraph | None = None
+
+    def policy(self, target: str = "edge") -> str:
+        """A first policy for the model, commented, with every layer's path.  PrepareError: something is in the way."""
+        from nnac.language.first import first_policy
+
+        if self.graph is None:
+            raise PrepareError(self.problems)
+        return first_policy(self.graph, self.graph.name, target)
 
     @property
     def supported(self) -> bool:
@@ -443,7 +454,7 @@ def check(model: nn.Module, example: Any) -> Report:
     except PrepareError as error:
         return Report((), (), error.problems)
     lines = tuple(f"{x.path}: {x.kind}, {x.width} wide" for x in captured.graph)
-    return Report(lines, captured.notes, ())
+    return Report(lines, captured.notes, (), captured.graph)
 
 
 def prepare(model: nn.Module, policy: Any, example: Any) -> PreparedModule:

@@ -132,7 +132,7 @@ def check_transducer(*, encoder: Part, prediction: Part, joint: Part, example: A
     except PrepareError as error:
         return Report((), (), error.problems)
     return Report(tuple(f"{x.path}: {x.kind}, {x.width} wide, in `{x.entry}`" for x in made.captured.graph),
-                  made.captured.notes, ())
+                  made.captured.notes, (), made.captured.graph)
 
 
 def prepare_transducer(*, encoder: Part, prediction: Part, joint: Part, policy: Any, example: Any, blank: int = 0,

@@ -148,7 +148,7 @@ $(RUNS)/demo/rnnt_int8.nnp: | setup
 	$(BIN)/nnac demo --out $(RUNS)/demo
 
 # needs Verilator (apt-get install verilator, 5.006 or later) and a C++ compiler.  COSIM=--short takes two minutes
-cosim: setup $(RUNS)/demo/rnnt_int8.nnp   ## the RTL core beside the emulator: random programs, the demo's, planted faults, coverage (an hour)
+cosim: setup $(if $(filter --short,$(COSIM)),,$(RUNS)/demo/rnnt_int8.nnp)   ## the RTL core beside the emulator: random programs, the demo's, planted faults, coverage (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
 
 area: setup                ## what the core is made of, module by module, and what it takes on an FPGA, placed and routed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ if build.compiler() is None or shutil.which("verilator") is None:
     pytest.skip("simulating the core takes Verilator and a C++ compiler", allow_module_level=True)
 pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a minute of a processor of one's own
 
+from benchmarks import cosim  # noqa: E402
 from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreFault, CoreMachine  # noqa: E402
 from nnac.rtl.params import CoreError, check, lacking  # noqa: E402
@@ -239,3 +242,33 @@ def test_a_fault_goes_where_a_signal_gets_most_of_the_bits_that_are_read_or_on_t
         plant(FLAT, (("", "unit.there [2]", "1'b1"),))
     with pytest.raises(ValueError, match=r"unit.other is not assigned"):
         plant(FLAT, (("", "unit.other", "1'b1"),))
+
+
+def numbers_done(target: str, library: str, numbers: range) -> dict:
+    return dict(count=len(numbers), seen=list(numbers))
+
+
+def test_pieces_of_a_co_simulation_are_kept_and_a_run_that_was_stopped_goes_on(tmp_path, capsys):
+    state, library = tmp_path / "state.jsonl", tmp_path / "0123456789ab" / "core.so"
+
+    def run(count: int, until: float) -> dict:
+        kept = cosim.Kept(state, {"tiny": library})
+        return cosim.Pieces(kept, 1, until).figures(numbers_done, "tiny", "tiny", library, cosim.pieces(count, 4))
+
+    assert run(4, time.monotonic() + 100) == dict(count=4, seen=[0, 1, 2, 3])
+    assert run(10, 0) == dict(count=4, seen=[0, 1, 2, 3])  # too late for the others
+    assert "numbers_done on tiny: 2 of 3 pieces are left for another run" in capsys.readouterr().out
+    assert run(10, time.monotonic() + 100) == dict(count=10, seen=list(range(10)))
+    keys = [json.loads(line)["key"] for line in state.read_text().splitlines()]
+    assert len(keys) == 3 and all(key.startswith("numbers_done tiny:0123456789ab ") for key in keys)
+    state.write_text("no piece\n")
+    assert run(4, 0) == {} and "a line that is no piece is passed over" in capsys.readouterr().out
+
+
+def test_lines_that_ran_are_added_up_over_the_instances_of_a_module():
+    def point(line: int, place: str, count: int) -> str:
+        fields = dict(f="core.v", l=line, n=7, page="v_line/lane", o="if", h=place)
+        return "C '" + "".join(f"\x01{k}\x02{v}" for k, v in fields.items()) + f"' {count}\n"
+
+    text = "# SystemC::Coverage-3\n" + point(12, "core.lane_0", 3) + point(12, "core.lane_1", 4) + point(90, "core", 0)
+    assert cosim.points(text) == {(12, "7if"): 7, (90, "7if"): 0}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nnac.checked import parse_json
 from nnac.errors import ABSURD, UserError
-from nnac.files import FileError, atomic, check_source
+from nnac.files import FileError, atomic, check_mapped
 
 FORMAT, VERSION = "nnac-checkpoint", 1
 
@@ -78,7 +78,7 @@ def load(path: str | os.PathLike, kind: str | None = None) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     try:
-        check_source(path)
+        check_mapped(path)
     except FileError as error:
         raise CheckpointError(str(error)) from None
     try:
@@ -120,7 +120,7 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
     from safetensors import SafetensorError, safe_open
 
     try:
-        check_source(path)
+        check_mapped(path)
     except FileError as error:
         raise CheckpointError(str(error)) from None
     try:
@@ -133,6 +133,11 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
 def digest_of(path: str | os.PathLike) -> str:
     """The checksum a checkpoint carries, without reading its tensors.  CheckpointError as `load`."""
     from safetensors import SafetensorError, safe_open
+
+    try:
+        check_mapped(path)
+    except FileError as error:
+        raise CheckpointError(str(error)) from None
     try:
         with safe_open(path, "numpy") as file:
             digest = parse_json((file.metadata() or {})[FORMAT])["sha256"]

@@ -86,6 +86,15 @@ def check_source(path: str | os.PathLike[str], limit: int | None = None) -> os.s
     return status
 
 
+def check_mapped(path: str | os.PathLike[str]) -> None:
+    """FileError where a library could not map a file into memory: as `check_source`, and pipes and devices, which have
+    no place to go back to (the library would wait for ever for who writes into a pipe)."""
+    status = check_source(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FileError(f"{os.fspath(path)}: is {kind_of(status.st_mode)}, and is read in more than one place: "
+                        f"write it to a file first")
+
+
 def read(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
     """All bytes of a file, pipe or device, at most ``limit`` (default: half of memory).  FileError: one line."""
     status = check_source(path, limit)

@@ -1,4 +1,6 @@
 """Checkpoints: exact, and refused when anything was altered."""
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,11 @@ def test_a_number_stays_a_number(tmp_path):
     tensors = checkpoint.load(tmp_path / "x.nnc").tensors
     assert tensors["clip"].shape == () and tensors["vector"].shape == (1,) and np.array_equal(tensors["turned"],
         np.arange(6.0).reshape(2, 3).T)
+
+
+def test_a_pipe_or_a_device_is_refused_at_once_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read in (checkpoint.load, checkpoint.is_checkpoint, checkpoint.digest_of):
+        for place in (tmp_path / "pipe", "/dev/zero"):
+            with pytest.raises(CheckpointError, match=r"is a (pipe|device), and is read in more than one place"):
+                read(place)

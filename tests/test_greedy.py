@@ -1,10 +1,15 @@
 """Greedy decoding: the protocol, on NumPy and on torch, batched, alone and frame by frame."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from nnac.decode.integer import IntegerStepper, ProtocolError
 from nnac.decode.search.greedy import advance, begin, greedy, transcribe
+from nnac.executors.reference import Reference
 from nnac.model.rnnt_torch import Rnnt, RnntConfig, join_frames
+from tests.graphs import random_graph
 
 CONFIG = RnntConfig(features=10, hidden=16, prediction=12, joint=14, embedding=6, vocabulary=9)
 
@@ -111,3 +116,18 @@ def test_training_and_stepping_see_the_same_joint(model):
                 torch.testing.assert_close(logits[:, t, u], model.joint(frames[t], p))
             if u < 4:
                 p, state = model.predict(y[u], state)
+
+
+@pytest.mark.parametrize("entry", ["encoder", "prediction", "joint"])
+@pytest.mark.parametrize("lost", ["entry", "inputs", "outputs"])
+def test_an_engine_that_lacks_an_entry_or_what_it_takes_and_makes_is_refused(entry, lost):
+    """A program file with a right checksum may say so: it ended in a traceback where the search took the first."""
+    whole = Reference(random_graph(5, size="tiny"))
+    inputs, outputs = dict(whole.inputs), dict(whole.outputs)
+    if lost == "entry":
+        del inputs[entry], outputs[entry]
+    else:
+        dict(inputs=inputs, outputs=outputs)[lost][entry] = ()
+    with pytest.raises(ProtocolError, match=f"`{entry}`"):
+        IntegerStepper(SimpleNamespace(values=whole.values, inputs=inputs, outputs=outputs))
+    IntegerStepper(whole)

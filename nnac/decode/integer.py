@@ -19,8 +19,26 @@ from numpy.typing import NDArray
 
 from nnac import arith
 from nnac.decode.fusion import FusionError, IntegerRows, labels_alone
+from nnac.errors import UserError
 from nnac.evaluate import Executor, State, Watch
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
+
+TAKEN = {ENCODER.name: 1, PREDICTION.name: 1, JOINT.name: 2}       # values from outside that an entry of an RNN-T takes
+
+
+class ProtocolError(UserError):
+    """A program or model whose entries are not a recogniser's."""
+
+
+def check_entry(executor: Executor, entry: str) -> None:
+    """ProtocolError where an entry is absent, takes other values than a recogniser's, or makes none."""
+    if entry not in executor.inputs:
+        raise ProtocolError(f"a recogniser has an entry `{entry}`, and there is none (found: "
+                            f"{', '.join(executor.inputs) or 'nothing'})")
+    taken, made = executor.inputs[entry], executor.outputs[entry]
+    if len(taken) != TAKEN[entry] or not made:
+        raise ProtocolError(f"entry `{entry}` takes {len(taken)} values from outside and makes {len(made)}: a "
+                            f"recogniser's takes {TAKEN[entry]} and makes one")
 
 
 @frozen
@@ -33,6 +51,8 @@ class Pace:
 
     @classmethod
     def of(cls, executor: Executor) -> Pace:
+        """ProtocolError: its encoder is no recogniser's."""
+        check_entry(executor, ENCODER.name)
         (taken,), made = executor.inputs[ENCODER.name], executor.outputs[ENCODER.name][0]
         return cls(executor.values[taken].rate, executor.values[made].rate)
 
@@ -61,6 +81,10 @@ class IntegerStepper:
     watch: Watch | None = None
     steps: dict[str, int] = field(factory=lambda: dict.fromkeys((ENCODER.name, PREDICTION.name, JOINT.name), 0))
     _states: tuple[str, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        for entry in TAKEN:
+            check_entry(self.executor, entry)
 
     def quantise(self, features: NDArray) -> NDArray:
         """Normalised features [T, B, bins] -> the first value's integers."""

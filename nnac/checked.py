@@ -345,3 +345,9 @@ def parse_json(text: str | bytes) -> Any:
     except ValueError as error:
         words = str(error)
         raise Wrong(["a number of thousands of digits" if "digits" in words else f"not JSON ({words})"]) from None
+
+
+def counted(text: str) -> int | None:
+    """The whole number that a text of digits is; None where it is none, or has more than 18 of them (Python refuses
+    thousands with an exception, and no file counts so far)."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None

@@ -204,6 +204,23 @@ def test_a_missing_file_is_one_status_and_the_same_words_in_every_command(capsys
     assert "gone/x.nnac: no such file\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["compile {} --out o", "pack {} --out o", "run {} --audio x.wav", "show {}",
+                                   "disasm {}", "profile {}", "compare {} --audio x.wav", "lint {}", "debug {}"])
+def test_a_pipe_into_which_nobody_writes_is_waited_for_by_no_command(tmp_path, monkeypatch, capsys, words):
+    """A checkpoint is mapped, and opening a pipe for that waited for ever."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "PIPE_WAIT_S", 0.05)
+    os.mkfifo("pipe")
+    late: list[int] = []                                               # a hang ends after all, and is a failure
+    writer = threading.Timer(90, lambda: late.append(os.open("pipe", os.O_RDWR | os.O_NONBLOCK)))
+    writer.start()
+    try:
+        assert main(words.format("pipe").split()) in (1, 2)
+    finally:
+        writer.cancel()
+    assert "pipe: " in capsys.readouterr().err and not late
+
+
 def test_what_is_written_beside_an_output_is_no_input_either(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "o.part").write_text("precious")

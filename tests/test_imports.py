@@ -346,6 +346,12 @@ def test_pieces_in_every_order_of_writing(tmp_path):
         assert read_tokens(tmp_path / "t.txt", 0).pieces == ("a", "▁b")
     (tmp_path / "t.txt").write_text("a\nb\n<b>\n")
     assert read_tokens(tmp_path / "t.txt", -1).pieces == ("a", "b")
+    for text, words in ((f"<blk> 0\na {'9' * 5000}\n", "2 pieces, and the blank"),
+                        ("a 1000000000000\nb 0\nc 1\n", "not 0 to 2"),
+                        ("", "0 pieces, and the blank is to be number -3"), ("a\n", "1 pieces, and the blank")):
+        (tmp_path / "t.txt").write_text(text)
+        with pytest.raises(ImportError_, match=words):
+            read_tokens(tmp_path / "t.txt", -3)
 
 
 def test_from_a_checkpoint_to_text_on_the_emulator(tmp_path, monkeypatch, capsys):

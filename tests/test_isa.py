@@ -93,6 +93,7 @@ def test_cleared_memory_is_no_instruction():
     ("MVM words", 1, 5, "is not `operand=value`"),
     ("MVM words=2000", 1, 1, "words=2000 is not in 1 … 1024"),
     ("HALT wait=s12", 1, 11, "`s12` is no semaphore"),
+    (f"HALT wait=s{'9' * 5000}", 1, 11, "is no semaphore"),
     ("data 0 i8 200", 1, 11, "200 does not fit i8"),
     ("data 0 f8 1", 1, 8, "`f8` is no type of data"),
     ("symbol port x", 1, 1, "needs a kind"),

@@ -46,6 +46,8 @@ BAD = {
     "outside.mtx": (HEAD + "2 2 1\n3 1 5\n", "no Matrix Market file|outside 2 x 2"),
     "zero.mtx": (HEAD + "2 2 1\n0 1 5\n", "no Matrix Market file|outside 2 x 2"),
     "size.mtx": (HEAD + "2 3 1\n1 1 5\n", "a matrix of 2 x 3, not 2 x 2"),
+    "terabytes.mtx": (HEAD + "2 2 1000000000000\n1 1 5\n", "no Matrix Market file .its head announces"),
+    "digits.mtx": (HEAD + f"2 2 {'9' * 5000}\n1 1 5\n", "no Matrix Market file .its head announces"),
     "short.mtx": (HEAD + "2 2 2\n1 1 5\n", "no Matrix Market file"),
     "words.mtx": (HEAD + "2 2 1\n1 x 5\n", "no Matrix Market file"),
     "dense.mtx": ("%%MatrixMarket matrix array real general\n2 2\n1\n2\n3\n4\n", "a sparse one is `coordinate`"),

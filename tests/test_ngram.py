@@ -95,6 +95,8 @@ def test_an_arpa_file_of_others_is_read_by_its_own_numbers(tmp_path):
     ("\\data\\\nngram 1=1\n\\1-grams:\nminus a\n\\end\\", ":4: expected a logarithm, 1 words and perhaps a back-off"),
     ("\\data\\\nngram 1=1\n\\1-grams:\n0.5 a\n\\end\\", ":4: expected a logarithm"),
     ("\\data\\\nngram 1=1\n\\2-grams:\n-1 a b\n\\end\\", ":3: 2-grams, which the head of the file does not announce"),
+    (f"\\data\\\nngram 1={'9' * 5000}\n\\end\\", ":2: expected `ngram ORDER=COUNT`"),
+    (f"\\data\\\nngram 1=1\n\\{'9' * 50}-grams:\n\\end\\", f":3: `\\{'9' * 50}-grams:` is no section"),
     ("\\data\\\nngram 1\n\\end\\", ":2: expected `ngram ORDER=COUNT`"),
     ("\\data\\\nngram 2=1\n\\2-grams:\n-1 </s> b\n\\end\\", ":4: `</s>` cannot stand there"),
 ])

@@ -24,6 +24,7 @@ from attrs.validators import ge
 from numpy.typing import NDArray
 
 from nnac import arith
+from nnac.checked import counted
 from nnac.decode.fusion import LOG_UNIT, FusionError
 from nnac.diagnostics import did_you_mean
 from nnac.files import atomic, read_text
@@ -274,17 +275,17 @@ def _section(line: str, where: str) -> int:
     """The order of ``\\3-grams:``; -1 for the end."""
     if line == "\\end\\":
         return -1
-    order = line.removeprefix("\\").removesuffix("-grams:")
-    if not order.isdecimal() or int(order) < 1:
-        raise LanguageModelError(f"{where}: `{line}` is no section of an ARPA file")
-    return int(order)
+    order = counted(line.removeprefix("\\").removesuffix("-grams:"))
+    if not order:
+        raise LanguageModelError(f"{where}: `{line[:60]}` is no section of an ARPA file")
+    return order
 
 
 def _promise(line: str, where: str) -> tuple[int, int]:
-    order, _, count = line.removeprefix("ngram ").partition("=")
-    if not line.startswith("ngram ") or not order.strip().isdecimal() or not count.strip().isdecimal():
+    order, count = (counted(text.strip()) for text in line.removeprefix("ngram ").partition("=")[::2])
+    if not line.startswith("ngram ") or order is None or count is None:
         raise LanguageModelError(f"{where}: expected `ngram ORDER=COUNT`, found `{line[:60]}`")
-    return int(order), int(count)
+    return order, count
 
 
 def _entry(line: str, order: int, where: str) -> tuple[float, tuple[str, ...], float | None]:

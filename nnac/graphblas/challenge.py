@@ -22,6 +22,7 @@ from nnac.graphblas.matrices import Entries, MatrixError, numbers, read_matrix, 
 from nnac.images import digits as labelled_digits
 from nnac.model.sparse_dnn import CAP, DEGREE, WEIGHT
 
+MOST_IMAGES = 10_000_000       # the challenge has 60,000
 FORMS = ("tsv", "tsv.gz", "mtx", "mtx.gz")
 
 
@@ -119,6 +120,8 @@ def read_images(path: str, neurons: int, count: int | None = None) -> Images:
         raise ChallengeError(f"{path}: its pixels go up to {pixels.max():,}: images of another size than {neurons:,} "
                              f"neurons")
     most = int(rows.max()) if count is None else count
+    if most > MOST_IMAGES:
+        raise ChallengeError(f"{path}: {most:,} images: at most {MOST_IMAGES:,} are read")
     if rows.max() > most:
         raise ChallengeError(f"{path}: names image {rows.max():,} of {most:,}")
     key = np.sort(rows * (neurons + 1) + pixels)

@@ -15,6 +15,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from nnac.checked import counted
 from nnac.errors import UserError
 from nnac.files import atomic
 
@@ -86,6 +87,9 @@ def write_matrix(path: str, matrix: Entries) -> None:
         out.write(gzip.compress(data, mtime=0) if path.endswith(".gz") else data)
 
 
+PACKING = 1032                 # bytes that one byte of gzip may stand for
+SHORTEST = 4                   # bytes of an entry
+
 Read = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], tuple[int, int] | None]
 
 
@@ -97,14 +101,30 @@ def _market(path: str) -> Read:
     except ImportError:
         raise MatrixError("Matrix Market files are read by scipy: pip install 'nnac[graphblas]'") from None
     try:
+        _promised(path)
         found = mmread(path)
         if isinstance(found, np.ndarray):
             raise MatrixError(f"{path}: a dense matrix (`array`); a sparse one is `coordinate`")
         rows, cols = found.coords
         return rows.astype(np.int64), cols.astype(np.int64), found.data.astype(np.float64), found.shape
-    except (ValueError, TypeError, OSError, OverflowError, EOFError) as error:
+    except (ValueError, TypeError, OSError, OverflowError, EOFError, MemoryError) as error:
         raise MatrixError(f"{path}: no Matrix Market file "
                           f"({(str(error).splitlines() or ['empty'])[0][:100]})") from None
+
+
+def _promised(path: str) -> None:
+    """ValueError where the head of a file announces more entries than its bytes can hold: room would be made for
+    them."""
+    packed = path.endswith(".gz")
+    most = Path(path).stat().st_size * (PACKING if packed else 1) // SHORTEST
+    with (gzip.open if packed else open)(path, "rb") as file:
+        for line in iter(lambda: file.readline(1 << 16), b""):
+            if line.strip() and not line.startswith(b"%"):
+                announced = [counted(word.decode("latin-1")) for word in line.split()]
+                if None in announced or max(n or 0 for n in announced[2:3] or [0]) > most:
+                    raise ValueError(f"its head announces `{line[:60].decode('latin-1').strip()}`, and its bytes hold "
+                                     f"at most {most:,} entries")
+                return
 
 
 def _lines(path: str) -> Read:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nnac.capture import PrepareError
 from nnac.capture.transducer import CapturedTransducer, capture_transducer
+from nnac.checked import counted
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.tensors import LabelEnd
 from nnac.files import read_text
@@ -71,13 +72,15 @@ def read_tokens(path: str | os.PathLike[str], blank: int) -> Tokens:
     pieces: dict[int, str] = {}
     for i, line in enumerate(lines):
         piece, _, number = line.replace("\t", " ").rpartition(" ")
-        numbered = number.isdecimal() and bool(piece)
-        scored = bool(piece) and not numbered and _is_number(number)
-        pieces[int(number) if numbered else i] = piece if numbered or scored else line
+        own = counted(number) if piece else None
+        scored = bool(piece) and own is None and _is_number(number)
+        pieces[i if own is None else own] = line if own is None and not scored else piece
     ordered = [pieces[k] for k in sorted(pieces)]
     if sorted(pieces) != list(range(len(pieces))):
         raise ImportError_(f"{path}: the numbers of the pieces are not 0 to {len(pieces) - 1}")
-    ordered.pop(blank if blank >= 0 else len(ordered) + blank)
+    if not -len(ordered) <= blank < len(ordered):
+        raise ImportError_(f"{path}: {len(ordered)} pieces, and the blank is to be number {blank}")
+    ordered.pop(blank)
     try:
         return Tokens(ordered)
     except TokenError as error:

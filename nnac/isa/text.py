@@ -176,7 +176,7 @@ def _number(text: str, number: int, column: int) -> int:
 def _mask(text: str, number: int, column: int) -> int:
     mask = 0
     for name in text.split(","):
-        if not re.fullmatch(r"s\d+", name) or int(name[1:]) >= SEMAPHORES:
+        if not re.fullmatch(r"s\d{1,9}", name) or int(name[1:]) >= SEMAPHORES:
             raise AssemblyError(f"`{name}` is no semaphore", number, column, max(1, len(text)),
                                 f"there are s0 … s{SEMAPHORES - 1}")
         mask |= 1 << int(name[1:])

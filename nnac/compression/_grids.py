@@ -67,7 +67,7 @@ class Uniform:
 
     @property
     def unit(self) -> Tensor:
-        return self.step / self.multiple
+        return self.step if isinstance(self.multiple, int) and self.multiple == 1 else self.step / self.multiple
 
     @property
     def reach(self) -> Tensor:
@@ -82,7 +82,7 @@ class Uniform:
 
     def nearest(self, x: Tensor) -> Tensor:
         """The code of each weight, exact integers in float32.  x [G, n]."""
-        q = x * (1.0 / self.step)
+        q = x * self.step.reciprocal()
         q = q.mul_(0.5).floor_().mul_(2).add_(1) if self.odd else q.round_()
         q = q.clamp_(-self.top, self.top)
         return q if isinstance(self.multiple, int) and self.multiple == 1 else q.mul_(self.multiple)

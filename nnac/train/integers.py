@@ -135,7 +135,11 @@ class Rescale:
         m, s, b = (np.asarray(v, np.int64) for v in (multiplier, shift, bias))
         wide = bool((reach + int(np.abs(b).max(initial=0))) * int(m.max()) >= EXACT_FLOAT64)
         factor = arith.scale_of(m, s)
-        to = lambda v: torch.as_tensor(np.ascontiguousarray(v)).to(device)  # noqa: E731
+
+        def to(v: Any) -> Tensor:
+            made = torch.from_numpy(np.ascontiguousarray(v))
+            return made if device.type == "cpu" else made.to(device)
+
         return cls(to(factor), to(factor * b + 0.5), to(b), to(m), to(s), zero_point, bits, wide, reach < 1 << 31)
 
     def unlimited(self, acc: Tensor) -> Tensor:

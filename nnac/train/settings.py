@@ -98,7 +98,8 @@ class Layout:
         """A value of each group [G, 1] as one of each row [rows]; the largest where groups cut rows."""
         if self.granularity == "group":
             return v.view(self.rows, self.per_row).amax(1)
-        return v.expand(self.groups, 1).repeat_interleave(self.rows // self.groups, 0)[:, 0]
+        each = self.rows // self.groups
+        return (v.expand(self.groups, 1) if each == 1 else v.expand(self.groups, 1).repeat_interleave(each, 0))[:, 0]
 
     def groups_at(self, column: int) -> Tensor:
         """The groups that a column's weights are in, in the order of the rows."""

@@ -95,6 +95,7 @@ def test_images_are_read_as_they_were_written(tmp_path):
 
 BAD_IMAGES = {
     "1\t700\t1\n1\t700\t1\n": "pixel 700 of image 1 is there twice",
+    "1000000000000\t700\t1\n": "1,000,000,000,000 images: at most 10,000,000 are read",
     "1\t1025\t1\n": "images of another size than 1,024",
     "1\t200\t1\n": "images of another size than 1,024",
     "1\t0\t1\n2\t700\t1\n": "line 1: images and pixels count from 1",

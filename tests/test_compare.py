@@ -17,6 +17,7 @@ from nnac.executors.reference import Reference
 from nnac.formats import Precision
 from nnac.lower import lower
 from nnac.model import build
+from nnac.program import Program, ProgramError
 from nnac.schedule.compile import compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import LETTERS
@@ -107,6 +108,13 @@ def test_every_engine_has_the_planted_fault_or_says_that_it_has_not(small, engin
     features = [np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)]
     found = compare(executor("reference", subject), executor(engine, bad), subject.front, features)
     assert found.first is not None and found.first.value == "encoder.lstm[0]"
+
+
+def test_a_program_whose_encoder_makes_nothing_is_refused(small):
+    program = Program.load(small.program)
+    entries = {n: evolve(e, outputs=()) if e.model_entry == "encoder" else e for n, e in program.entries.items()}
+    with pytest.raises(ProgramError, match="its encoder makes nothing"):
+        _ = Subject(compiled=evolve(program, entries=entries)).front
 
 
 FUSED = Fusion((Sentences(1, 29), Sentences(2, 29)), (0.4, -0.3), internal=-0.2, bonus=0.1)

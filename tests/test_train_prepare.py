@@ -145,7 +145,7 @@ def test_everything_without_an_integer_operator_is_named_at_once_with_its_line()
     problems = error.value.problems
     said = [p.what for p in problems]
     assert len(said) == 3 and "softplus" in said[0] and "cell state" in said[2]
-    assert "conv1d" in said[1] and "`conv`" in said[1]
+    assert "convolution" in said[1] and "`conv`" in said[1]
     lines = Path(__file__).read_text("utf-8").splitlines()
     assert [lines[p.line - 1].strip() for p in problems] == [p.code for p in problems]
     assert all(p.file == __file__ for p in problems) and "self.conv(x.permute" in problems[1].code

@@ -564,3 +564,18 @@ def test_a_table_may_be_compared_with_a_row_of_its_own(tmp_path):
     assert "| against float32 |" in shown and "Pareto" not in shown
     with pytest.raises(ex.ExperimentError, match="table `One`: `against` names no row of its own: `nothing`"):
         ex.load(write(tmp_path, own.replace('against = "float"', 'against = "nothing"', 1)))
+
+
+def test_a_list_with_float_networks_has_what_would_be_done_again(tmp_path, monkeypatch, capsys):
+    from argparse import Namespace
+
+    from nnac.commands import sweep
+
+    oc.save(tmp_path, outcome("int8", 0))
+    known = runs.Identity.of(outcome("int8", 0))
+    made = Namespace(identity=lambda e, row: evolve(known, steps=known.steps + 1) if row.policy else None)
+    monkeypatch.setattr(sweep, "_recognise", lambda *_: made)
+    args = Namespace(experiments=str(write(tmp_path)), results=str(tmp_path), quick=False, list=True, only=["int8"])
+    for floats, first in (([], "int8 seed 1"), (["demo"], "int8 seed 0 (another length of training)")):
+        args.floats = floats
+        assert sweep.run(args) == 0 and capsys.readouterr().out.splitlines()[0] == first

@@ -50,7 +50,9 @@ def register(subparsers: Any) -> None:
                    help="time the trained models of the rows marked host, and make the report")
     p.add_argument("--report", action="store_true", help="only make the report")
     p.add_argument("--power", action="store_true", help="only print what would decide each claim")
-    p.add_argument("--list", action="store_true", help="only list the runs that are missing")
+    p.add_argument("--list", action="store_true",
+                   help="only list the runs that are missing; with --float and --corpus, also those of another policy, "
+                   "network or length")
     p.add_argument("--one", help=argparse.SUPPRESS)        # one run, in this process: ROW:SEED
     add_search_arguments(p)
     p.set_defaults(run=run)
@@ -59,18 +61,22 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from nnac.commands._search import SearchOptionError
     from nnac.report import experiments as e
-    from nnac.report import runs
+    from nnac.report import outcomes, runs
 
     experiments = e.load(args.experiments)
     if args.quick:
         experiments = experiments.quick()
     results = Path(args.results)
     if args.list:
-        for row, seed in runs.missing(experiments, results, args.only):
-            print(f"{row.name} seed {seed}")
+        other: dict[Path, str] = {}
+        if args.floats:                                    # what a result would be now takes the float networks
+            made = _recognise(args, experiments)
+            other = runs.stale(experiments, results, lambda row: made.identity(experiments, row))
+        for row, seed in runs.missing(experiments, results, args.only, other):
+            differs = other.get(outcomes.path_of(results, row.name, seed))
+            print(f"{row.name} seed {seed}" + (f" ({differs})" if differs else ""))
         return 0
     if args.power:
-        from nnac.report import outcomes
         from nnac.report import results as report
 
         print(report.power_text(experiments, outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows])))

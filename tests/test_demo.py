@@ -256,7 +256,7 @@ def test_a_beam_with_language_models_gives_the_same_nbest_lists_on_both_executor
     assert "    reference: " in capsys.readouterr().out
 
 
-def test_a_sweep_hears_its_runs_as_its_command_line_says(demo, arpa, tmp_path, capsys, monkeypatch):
+def test_a_sweep_hears_its_runs_as_its_command_line_says(demo, arpa, languages, tmp_path, capsys, monkeypatch):
     """Beam search and n-grams on the command line: the cycles and words are those of `nnac run` with the same options,
     the search is part of what a run is, and what cannot be is said before anything is trained."""
     from nnac.report import outcomes, runs
@@ -299,7 +299,7 @@ def test_a_sweep_hears_its_runs_as_its_command_line_says(demo, arpa, tmp_path, c
     assert "search" not in outcomes.load(tmp_path / "results" / "float-s0.json").notes, "heard greedily again"
     for options, message in ((["--beam", "4"], "--beam is an option of --search beam"),
                              (["--search", "graph"], "--search graph is for hybrids"),
-                             (["--search", "beam", "--lm", str(out / "tiny_int8.nnc"), "--lm-scale", "1"],
+                             (["--search", "beam", "--lm", str(languages[0]), "--lm-scale", "1"],
                               "a neural language model is compiled into every program")):
         assert main([*words, *options]) == 1
         err = capsys.readouterr().err
@@ -317,7 +317,9 @@ def test_search_options_that_do_not_go_together_are_said_in_one_line(demo, arpa,
                              (["--search=beam", "--lm", arpa[1]], "--lm and --lm-scale go together"),
                              (["--search=beam", "--source-scale=0.2"], "--source-lm and --source-scale go together"),
                              (["--search=beam", "--nbest=9"], "--nbest 9 of a beam of 8"),
-                             (["--search=beam", "--lm", text, "--lm-scale=1"], "text.txt: no \\data\\ line")):
+                             (["--search=beam", "--lm", text, "--lm-scale=1"], "text.txt: no \\data\\ line"),
+                             (["--search=beam", "--lm", str(out / "tiny_int8.nnc"), "--lm-scale=1"],
+                              "tiny_int8.nnc is no language model")):
         assert main([*command, *options]) == 1
         err = capsys.readouterr().err
         assert message in err and err.count("\n") == 1

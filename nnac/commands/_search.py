@@ -88,10 +88,14 @@ def languages_of(args: argparse.Namespace, tokens: Tokens) -> dict[str, Trained]
     for name in ("lm", "source_lm"):
         path = getattr(args, name)
         if path is not None and is_checkpoint(path):
+            from nnac.decode.front_end import TextEnd
             from nnac.train.policy import load_module
 
             found[name] = load_module(path)
-            if getattr(found[name].end, "tokens", None) != tokens:
+            end = found[name].end
+            if not isinstance(end, TextEnd):                                 # a recogniser hears: no text goes in
+                raise SearchOptionError(f"{path} is no language model: what `nnac train --text` made is one")
+            if end.tokens != tokens:
                 raise SearchOptionError(f"{path}: not a language model of the recogniser's own tokens")
     return found
 

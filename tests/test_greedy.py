@@ -129,5 +129,5 @@ def test_an_engine_that_lacks_an_entry_or_what_it_takes_and_makes_is_refused(ent
     else:
         dict(inputs=inputs, outputs=outputs)[lost][entry] = ()
     with pytest.raises(ProtocolError, match=f"`{entry}`"):
-        IntegerStepper(SimpleNamespace(values=whole.values, inputs=inputs, outputs=outputs))
-    IntegerStepper(whole)
+        IntegerStepper(SimpleNamespace(values=whole.values, inputs=inputs, outputs=outputs)).start(1)
+    IntegerStepper(whole).start(1)

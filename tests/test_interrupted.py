@@ -45,3 +45,27 @@ def test_an_interrupt_at_any_time_of_the_start_is_no_traceback(launch):
         lines = [line for line in said.splitlines() if "/nnac/" in line]
         assert not lines, said
         assert process.returncode in STATUS or "Traceback" in said, (process.returncode, said)
+
+
+def test_an_interrupt_within_a_callback_that_nothing_leaves_ends_the_work_as_well():
+    """Python prints `Exception ignored` and goes on: the work went on as if nobody had asked."""
+    code = """if True:
+        import os, signal, sys, time, weakref
+        import nnac.cli
+        from nnac.__main__ import main
+
+        class Thing:
+            pass
+
+        def work():
+            thing = Thing()
+            held = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del thing
+            time.sleep(60)
+            return 0
+
+        nnac.cli.main = work
+        sys.exit(main())"""
+    process = start("-c", code)
+    said = process.communicate(timeout=50)[1]
+    assert (process.returncode, said.split()) == (130, ["interrupted"])

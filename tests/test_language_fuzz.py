@@ -150,4 +150,4 @@ def test_missing_files_and_folders_are_said_in_one_line(tmp_path):
                 status = main(["lint", str(path)])
             except SystemExit as e:
                 status = e.code
-        assert status == 2 and len(err.getvalue().strip().splitlines()) == 1
+        assert status == 1 and len(err.getvalue().strip().splitlines()) == 1

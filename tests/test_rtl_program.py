@@ -32,8 +32,9 @@ def program():
     return compile_graph(graph, TINY, Settings(frames=2))
 
 
-def test_a_compiled_network_leaves_the_same_memories_in_every_entry(program):
-    figures = network(program, build.build(MachineConfig.of(TINY)), 3, None)
+def test_a_compiled_network_leaves_the_same_memories_in_every_entry(program, tmp_path):
+    program.save(tmp_path / "p.nnp")
+    figures = network("tiny", str(build.build(MachineConfig.of(TINY)).library), 3, str(tmp_path / "p.nnp"), None)
     assert figures["different"] == 0 and figures["entries"] == len(program.entries) - (INIT in program.entries)
     assert figures["bytes"] > 10**6
 

@@ -83,8 +83,7 @@ class IntegerStepper:
     _states: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        for entry in TAKEN:
-            check_entry(self.executor, entry)
+        check_entry(self.executor, ENCODER.name)
 
     def quantise(self, features: NDArray) -> NDArray:
         """Normalised features [T, B, bins] -> the first value's integers."""
@@ -132,6 +131,8 @@ class IntegerStepper:
             yield frames
 
     def start(self, batch: int) -> tuple[NDArray, tuple[NDArray, ...]]:
+        for entry in (PREDICTION.name, JOINT.name):                    # a hybrid, which has neither, is not begun
+            check_entry(self.executor, entry)
         state = self.executor.initial_state(PREDICTION.name, batch)
         self._states = tuple(sorted(state))
         return self.predict(np.zeros(batch, np.int64), tuple(state[k] for k in self._states))

@@ -329,7 +329,8 @@ class _Prefixes:
         self._known = {key: last for key, last in self._known.items() if last >= time - AGE and again[key[1]]}
         held = np.zeros(count, bool)
         held[[node for _, node in self._known]] = True
-        held[[self._parent[n] for n in alive.tolist() if not held[n]]] = True
+        # the empty prefix has none before it: of an utterance that has ended, it is not asked for again
+        held[[self._parent[n] for n in alive.tolist() if n and not held[n]]] = True
         kept = _above(np.concatenate([np.flatnonzero(held), alive]), self._parent)
         to, self._parent, self._token = _renumbered(kept, self._parent, self._token)
         self._child = {(to[p], token): to[n] for (p, token), n in self._child.items() if kept[n] and again[p]}

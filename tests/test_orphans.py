@@ -139,6 +139,9 @@ def test_what_is_missing_is_seen_before_processes_are_started(text, monkeypatch)
                       (baseline.FloatTask(baseline.TrainConfig(), "nowhere", str(text / "x")), f"nowhere: {corpus}")):
         with pytest.raises(UserError, match=why):
             loop.train(task, "", 2, True)
+    (text / "one").write_text("turn on the light\n")
+    with pytest.raises(UserError, match="one: "):
+        loop.train(FloatTask(config(2), str(text / "one"), str(text / "x")), "", 2, True)
     (text / "x").write_text("made earlier")
     with pytest.raises(TrainingError, match="is there already"):
         loop.train(FloatTask(config(2), str(text / "text.txt"), str(text / "x")), "", 2, True)

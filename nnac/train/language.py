@@ -177,7 +177,7 @@ class FloatTask:
                                                     else {})
 
     def look(self) -> None:
-        check_source(self.text)
+        read_sentences(self.text)
 
     def prepare(self) -> tuple[FloatLearner, Sentences, Sentences]:
         texts = read_sentences(self.text)
@@ -256,7 +256,7 @@ class PolicyTask:
 
     def look(self) -> None:
         check_source(self.float_path)
-        check_source(self.text)
+        read_sentences(self.text)
 
     def prepare(self) -> tuple[LmLearner, Sentences, Sentences]:
         torch.manual_seed(self.config.seed)

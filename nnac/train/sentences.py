@@ -41,7 +41,8 @@ def divided(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """(to learn from, to be judged by): every twentieth sentence is held back, and so is each that equals one of
     those."""
     held = list(dict.fromkeys(texts[::EVERY]))
-    return [t for t in texts if t not in set(held)], held
+    away = set(held)
+    return [t for t in texts if t not in away], held
 
 
 @frozen(eq=False)

@@ -79,12 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         complain(f"\n{str(e) or 'interrupted'}")
         return 130
-    except UserError as e:
-        complain(f"nnac: {e}")
-        return 1
-    except OSError as e:
-        name = e.filename or ("standard output" if not flushed(sys.stdout) else "")
-        complain(f"nnac: {name}{': ' if name else ''}{reason(e)}")
+    except (UserError, OSError) as e:
+        complain(said(e))
         return 1
     except ModuleNotFoundError as e:
         if (e.name or "nnac").partition(".")[0] == "nnac":
@@ -100,6 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if not flushed(stream):
                 forget(stream)
+
+
+def said(error: UserError | OSError) -> str:
+    """The one line that a command ends with."""
+    if isinstance(error, UserError):
+        return f"nnac: {error}"
+    name = error.filename or ("standard output" if not flushed(sys.stdout) else "")
+    return f"nnac: {name}{': ' if name else ''}{reason(error)}"
 
 
 def complain(text: str) -> None:

@@ -140,6 +140,17 @@ def test_a_sweep_of_sweeps_is_cut_off():
     assert len(check_text(text).resolutions) == 64 and time.process_time() - t < 4 * SLOW
 
 
+def test_a_file_that_is_missing_keeps_no_mistake_of_the_others_back(tmp_path, capsys):
+    from nnac.cli import main
+
+    (tmp_path / "bad.nnac").write_text("policy p { wieghts }\n")
+    names = [str(tmp_path / n) for n in ("nothing.nnac", "bad.nnac", "neither.nnac")]
+    assert main(["lint", *names]) == 1
+    out, err = capsys.readouterr()
+    assert "bad.nnac:1" in out and "1 file" in out
+    assert err.splitlines() == [f"nnac: {names[0]}: no such file", f"nnac: {names[2]}: no such file"]
+
+
 def test_missing_files_and_folders_are_said_in_one_line(tmp_path):
     from nnac.cli import main
 

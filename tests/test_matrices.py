@@ -1,5 +1,6 @@
 """Matrix files: Matrix Market and the challenge's, written, read back, and refused in one line."""
 
+import gzip
 import json
 
 import numpy as np
@@ -120,3 +121,16 @@ def test_the_command_writes_its_network_and_runs_from_the_files(tmp_path, capsys
     (tmp_path / "network" / "n1024-l2.mtx").unlink()
     assert main([*common, "--images", str(images), "--network", network]) == 1
     assert "n1024-l2.tsv: no such file" in capsys.readouterr().err
+
+
+TOO_MANY = [("1 2 3\n" * 30_000, "more than 21,845 lines"), ("1" * 3_000_000, "a line of more")]
+
+
+@pytest.mark.parametrize("text, said", TOO_MANY)
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_a_table_that_there_is_no_room_for_is_refused_before_there_is_any(tmp_path, monkeypatch, name, text, said):
+    """Half a megabyte of gzip was unpacked to as many gigabytes as it held."""
+    monkeypatch.setattr("nnac.graphblas.matrices.memory", lambda: 1 << 20)
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    with pytest.raises(MatrixError, match=said):
+        read_matrix(str(tmp_path / name))

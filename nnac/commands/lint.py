@@ -45,14 +45,16 @@ def _lint(args: argparse.Namespace) -> int:
 
     with collecting_later():
         from nnac import __version__, rendering
-        from nnac.cli import colour, definitions, policy_files
+        from nnac.cli import colour, complain, definitions, policy_files, said
         from nnac.diagnostics import Diagnostic, in_order
+        from nnac.errors import UserError
         from nnac.language.check import check_file, check_text
         from nnac.language.workspace import Workspace
 
     parameters = definitions(args.define)
     workspace = Workspace()
     found: list[Diagnostic] = []
+    unread: list[str] = []                 # a file that cannot be read does not keep the others' mistakes back
     fixed = 0
     files = policy_files(args.files)
     for name in files:
@@ -60,17 +62,22 @@ def _lint(args: argparse.Namespace) -> int:
             found += check_text(sys.stdin.buffer.read().decode("utf-8", errors="replace"), "<stdin>", args.policy,
                                 parameters).diagnostics
             continue
-        if args.fix:
-            from nnac.language.fixes import fix_file
+        try:
+            if args.fix:
+                from nnac.language.fixes import fix_file
 
-            fixed += fix_file(Path(name), args.policy, parameters)
-            workspace = Workspace()
-        found += check_file(Path(name), args.policy, parameters, workspace).diagnostics
+                fixed += fix_file(Path(name), args.policy, parameters)
+                workspace = Workspace()
+            found += check_file(Path(name), args.policy, parameters, workspace).diagnostics
+        except (UserError, OSError) as error:
+            if len(files) == 1:
+                raise
+            unread.append(said(error))
     diagnostics = in_order(found)
     errors = any(d.severity == "error" or (args.strict and d.severity == "warning") for d in diagnostics)
     if args.format == "json":
-        print(json.dumps({"diagnostics": [rendering.as_json(d) for d in diagnostics], "files": len(files),
-                          "fixed": fixed,
+        print(json.dumps({"diagnostics": [rendering.as_json(d) for d in diagnostics], "files": len(files) - len(unread),
+                          "fixed": fixed, "unread": unread,
                           "errors": sum(d.severity == "error" for d in diagnostics)}))
     elif args.format == "sarif":
         from nnac.language.rules import summaries
@@ -80,5 +87,7 @@ def _lint(args: argparse.Namespace) -> int:
         if diagnostics:
             print(rendering.text(diagnostics, colour=colour(sys.stdout)) + "\n")
         tail = f", {fixed} mended" if args.fix else ""
-        print(rendering.summary(diagnostics, files=len(files)) + tail)
-    return 1 if errors else 0
+        print(rendering.summary(diagnostics, files=len(files) - len(unread)) + tail)
+    for line in unread:
+        complain(line)
+    return 1 if errors or unread else 0

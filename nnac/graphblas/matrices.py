@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nnac.checked import counted
 from nnac.errors import UserError
-from nnac.files import atomic
+from nnac.files import atomic, memory
 
 
 class MatrixError(UserError):
@@ -135,11 +135,29 @@ def _lines(path: str) -> Read:
     return rows - 1, cols - 1, table[:, 2], None
 
 
+LINE = 1 << 20                 # bytes of a line
+
+
+def _has_room(path: str, columns: int) -> None:
+    """MatrixError where a table would take more than half of this machine's memory: a packed file of a megabyte can
+    hold a gigabyte."""
+    most, lines, since = memory() // 2 // (8 * columns), 1, 0
+    with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+        for piece in iter(lambda: file.read(LINE), b""):
+            found = piece.count(b"\n")
+            lines, since = lines + found, 0 if found else since + len(piece)
+            if lines > most:
+                raise MatrixError(f"{path}: more than {most:,} lines, and of more there is no room on this machine")
+            if since > LINE:
+                raise MatrixError(f"{path}: a line of more than {LINE:,} characters")
+
+
 def numbers(path: str, columns: tuple[int, int], what: str) -> NDArray:
     """A table of numbers, [lines, columns]; ``what`` a line is.  MatrixError."""
     if not Path(path).is_file():
         raise MatrixError(f"{path}: no such file")
     try:
+        _has_room(path, columns[1])
         with warnings.catch_warnings(), (gzip.open if str(path).endswith(".gz") else open)(path, "rt") as file:
             warnings.simplefilter("ignore")                    # of an empty file: what needs entries says so
             table = np.loadtxt(file, ndmin=2, comments=None)

@@ -57,23 +57,20 @@ BUILDER = "module"             # what a policy for a user's own model calls it
 ROOM = {torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
-class PreparedModule(Named):
-    """A user's model in exact integers: called as the model is, real numbers in and out."""
+class OfCaptured(GraphModule):
+    """What all prepared models have of the model they were: its weights, what is tied and frozen in it, its dropout."""
 
-    def __init__(self, captured: Captured, plan: Plan, signature: inspect.Signature) -> None:
-        self.captured, self.signature = captured, signature
-        self.untrainable: Problem | None = None            # what the model does in training alone
-        weights = {f"{'.'.join(self.names_of(path))}.{name}": w for (path, name), w in captured.weights.items()}
-        super().__init__(lower_plan(plan), weights, plan)
-        self.dropouts = dict(captured.dropouts)
-        for path, name in captured.frozen:
+    captured: Captured
+
+    def weights_of(self, captured: Captured) -> dict[str, Tensor]:
+        """By their names in this module."""
+        return {f"{'.'.join(self.names_of(path))}.{name}": w for (path, name), w in captured.weights.items()}
+
+    def keep_as_captured(self) -> None:
+        """Dropout stays where it was, and what was frozen stays frozen; called once the layers are there."""
+        self.dropouts = dict(self.captured.dropouts)
+        for path, name in self.captured.frozen:
             self.layer(path).get_parameter(name).requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """As PyTorch's.  PrepareError: the model does in training what is not done here (`in_training`)."""
-        if mode and self.untrainable is not None:
-            raise PrepareError([self.untrainable])
-        return super().train(mode)
 
     def tie(self) -> None:
         for first, *others in self.captured.ties:
@@ -83,6 +80,22 @@ class PreparedModule(Named):
     def load_float(self, weights: Mapping[str, Tensor]) -> None:
         """As `GraphModule.load_float`; a tied parameter may be given under each of its names."""
         super().load_float({n: w for n, w in weights.items() if n in self._float_names})
+
+
+class PreparedModule(OfCaptured, Named):
+    """A user's model in exact integers: called as the model is, real numbers in and out."""
+
+    def __init__(self, captured: Captured, plan: Plan, signature: inspect.Signature) -> None:
+        self.captured, self.signature = captured, signature
+        self.untrainable: Problem | None = None            # what the model does in training alone
+        super().__init__(lower_plan(plan), self.weights_of(captured), plan)
+        self.keep_as_captured()
+
+    def train(self, mode: bool = True) -> Self:
+        """As PyTorch's.  PrepareError: the model does in training what is not done here (`in_training`)."""
+        if mode and self.untrainable is not None:
+            raise PrepareError([self.untrainable])
+        return super().train(mode)
 
     def sequences(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The model's arguments as the graph's sequences.  TypeError: other arguments than the example's."""

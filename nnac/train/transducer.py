@@ -30,30 +30,19 @@ from nnac.lower import lower_plan
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
 from nnac.plan import Plan
 from nnac.train.families.transducer import OwnTransducer
-from nnac.train.prepare import ROOM, Report, arguments, plan_of, relative, results, tensors
+from nnac.train.prepare import ROOM, OfCaptured, Report, arguments, plan_of, relative, results, tensors
 
 Part = nn.Module | Callable[..., Any]
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class PreparedTransducer(OwnTransducer):
+class PreparedTransducer(OfCaptured, OwnTransducer):
     """A user's transducer in exact integers."""
 
     def __init__(self, made: CapturedTransducer, plan: Plan) -> None:
         self.made, self.captured = made, made.captured
-        weights = {f"{'.'.join(self.names_of(path))}.{name}": w for (path, name), w in made.captured.weights.items()}
-        super().__init__(lower_plan(plan), weights, plan)
-        self.dropouts = dict(made.captured.dropouts)
-        for path, name in made.captured.frozen:
-            self.layer(path).get_parameter(name).requires_grad_(False)
-
-    def tie(self) -> None:
-        for first, *others in self.captured.ties:
-            for path, name in others:
-                setattr(self.layer(path), name, self.layer(first[0]).get_parameter(first[1]))
-
-    def load_float(self, weights: Mapping[str, Tensor]) -> None:
-        super().load_float({n: w for n, w in weights.items() if n in self._float_names})
+        super().__init__(lower_plan(plan), self.weights_of(made.captured), plan)
+        self.keep_as_captured()
 
     def forward(self, features: Tensor, lengths: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """features and targets as the encoder and the prediction network take them (batch or time first) -> real logits

@@ -32,7 +32,7 @@ class Scale(Layer):
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
         self.device = xs[0].device
-        y, inside = self.kept_constants(ins, out).ready["rescale"](xs[0].detach())
+        y, inside = self.constants_of_formats(ins, out, self.device).ready["rescale"](xs[0].detach())
         real = xs[0] * (ins[0].scale * self.factor / out.scale)
         return learned(Put.apply(real, y, inside), out, real.detach)
 

@@ -288,7 +288,7 @@ def gru_cell(from_input: Array, from_hidden: Array, state: Array, sigmoid: Array
 
 # logits below the largest, and log-probabilities: Q4.11, as `exp_table` takes them
 LOG_FRACTION = formats.LOG.fraction
-_LN2 = 22713                   # ln 2 in Q0.15
+LN2 = 22713                    # ln 2 in Q0.15
 
 
 def exp_table() -> Table:
@@ -315,7 +315,7 @@ def log_softmax(x: Array, exp: Array, log: Array, multiplier: Any, shift: Any) -
     mantissa = (total << (30 - bits)) - (1 << 30)                                 # Q30, of [1, 2) less one; V < 2^15
     at, rest = (mantissa >> 21).clip(0, SEGMENTS - 1), mantissa & ((1 << 21) - 1)
     low = log[at]
-    logarithm = (bits - UNIT_FRACTION) * _LN2 + low + round_shift((log[at + 1] - low) * rest, 21)
+    logarithm = (bits - UNIT_FRACTION) * LN2 + low + round_shift((log[at + 1] - low) * rest, 21)
     return saturate(t - round_shift(logarithm, UNIT_FRACTION - LOG_FRACTION), 16)
 
 

@@ -26,6 +26,7 @@ from nnac.isa import (
     LDT,
     LDW,
     LN,
+    LSM,
     LSTM,
     LUT,
     MUL,
@@ -82,11 +83,13 @@ class Draw:
             arith.tanh_table().entries,
             arith.tanh_table(11).entries,
             arith.exp_table().entries,
+            arith.log_table(),
         ]
         self.luts = np.stack(
             [t.astype(np.int64) for t in tables]
-            + [np.sort(rng.integers(0, 32768, 513)) for _ in range(config.luts - 4)]
+            + [np.sort(rng.integers(0, 32768, 513)) for _ in range(config.luts - len(tables))]
         )
+        self.tables = len(tables)  # that stay as they are
         self.filled: list[tuple[int, int, int]] = []  # (first word, words, inputs) that are in W
         self.headers: list[bytes | None] = [None] * config.decoder_tables
         self.touched: dict[str, list[tuple[str, int, int, int, bool]]] = {u: [] for u in QUEUED}
@@ -409,6 +412,7 @@ class Draw:
         rng = self.rng
         a16, out16 = (int(v) for v in rng.integers(0, 2, 2))
         n, (m, s) = self.number(600), self.scale()
+        groups = 1 if n > 100 else int(rng.choice([1, 2, 3, int(rng.integers(1, 65)) if n < 8 else 4]))
         head = SMAX.block.pack(
             multiplier=m,
             shift=s,
@@ -419,7 +423,18 @@ class Draw:
             zero_point=self.zero(),
         )
         params = self.block(head + arith.rsqrt_table().astype("<u2").tobytes() + b"\0\0")
-        return SMAX(src=self.place(n << a16), dst=self.place(n << out16), params=params, n=n, a16=a16, out16=out16)
+        src = self.place(groups * n << a16)
+        dst = src if rng.random() < 0.2 and out16 <= a16 else self.place(groups * n << out16)
+        return SMAX(src=src, dst=dst, params=params, n=n, a16=a16, out16=out16, groups=groups)
+
+    def LSM(self) -> Instruction:
+        a16, n, (m, s) = int(self.rng.integers(2)), self.number(600), self.scale()
+        log = 4 if self.rng.random() < 0.8 else int(self.rng.integers(self.c.luts))
+        exp = 3 if self.rng.random() < 0.8 else 5
+        src = self.place(n << a16)
+        dst = src if a16 and self.rng.random() < 0.2 else self.place(2 * n)
+        params = self.block(LSM.block.pack(multiplier=m, shift=s, exp=exp, log=log))
+        return LSM(src=src, dst=dst, params=params, n=n, a16=a16)
 
     def CPY(self) -> Instruction:
         size, count = int(self.rng.integers(0, 3 * self.c.lanes)), int(self.rng.integers(1, 6))
@@ -438,7 +453,7 @@ class Draw:
         return FIL(dst=self.place(size), bytes=size, value=int(self.rng.integers(1 << 32)))
 
     def TAB(self) -> Instruction:
-        slot = int(self.rng.integers(4, self.c.luts))
+        slot = int(self.rng.integers(self.tables, self.c.luts))
         return TAB(src=self.block(np.sort(self.rng.integers(0, 32768, 513)).astype("<i2").tobytes()), slot=slot)
 
     def AMAX(self) -> Instruction:
@@ -530,6 +545,7 @@ ALL: dict[type[Instruction], float] = {
     LUT: 1,
     LN: 0.5,
     SMAX: 0.5,
+    LSM: 0.5,
     CPY: 1,
     FIL: 0.5,
     TAB: 0.2,

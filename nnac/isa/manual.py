@@ -157,7 +157,7 @@ the oldest; DOT, MIX and DWC read the rows from the oldest to the newest (ring_o
 just kept.  Which row that is depends on the count; time does not, and whoever looks for races takes all rows.
 """
 
-CONSTANTS = ("PRE_FRACTION", "UNIT_FRACTION", "SEGMENTS", "_STEP_BITS", "RSQRT_SEGMENTS", "LOG_FRACTION", "_LN2",
+CONSTANTS = ("PRE_FRACTION", "UNIT_FRACTION", "SEGMENTS", "_STEP_BITS", "RSQRT_SEGMENTS", "LOG_FRACTION", "LN2",
              "SCORE_BITS")
 FUNCTIONS = ("limits", "saturate", "within", "round_shift", "requantise", "requantise_double", "add", "lookup",
              "lstm_cell", "max_of", "bit_length", "rsqrt",
@@ -253,7 +253,7 @@ def function(f: Callable[..., Any]) -> list[str]:
             continue
         skip = indent if line.rstrip().endswith("# the same") else -1
         if skip < 0 and not line.lstrip().startswith("#"):
-            kept.append(line.split("  # ")[0].rstrip().replace("_STEP_BITS", "STEP_BITS").replace("_LN2", "LN2"))
+            kept.append(line.split("  # ")[0].rstrip().replace("_STEP_BITS", "STEP_BITS").replace("LN2", "LN2"))
     text = plain(ast.get_docstring(node) or "")
     return [f"{f.__name__}({', '.join(a.arg for a in node.args.args)})",
             *(f"    {line}".rstrip() for line in text.splitlines()), "    exactly:",

@@ -431,6 +431,12 @@ class LN(_Unary):
                                  p["bits"]),)
 
 
+def _smax_place(i: SMAX, config: MachineConfig) -> str:
+    operands, results = i.groups * i.n << i.a16, i.groups * i.n << i.out16
+    apart = i.dst + results <= i.src or i.src + operands <= i.dst
+    return "" if apart or i.dst == i.src else "the results lie over vectors that are still to be read"
+
+
 @instruction("VX", 0x26)
 class SMAX(_Unary):
     """Softmax of each of ``groups`` vectors that lie end to end:
@@ -453,6 +459,8 @@ class SMAX(_Unary):
     block = Record("u32 multiplier 0..2147483647, u32 out_multiplier 0..2147483647, u8 shift 0..62, u8 out_shift "
                    "0..62, u8 bits, u8 slot, "
                    "i16 zero_point, u16 0")
+
+    rules = (Rule("SMAX: the results begin where the vectors begin, or lie apart from all of them", _smax_place),)
 
     def beats(self, config: MachineConfig) -> int:
         return self.groups * beats.normalise(config, self.n)

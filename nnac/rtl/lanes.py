@@ -67,10 +67,13 @@ class Round(Elaboratable):
 
 
 class Lookup(Elaboratable):
-    """Interpolation between two entries; ``x`` comes a cycle before ``entries`` (low, then high).  `arith.lookup`."""
+    """Interpolation between two entries; ``x`` comes a cycle before ``entries`` (low, then high).  `arith.lookup`.
+
+    ``even``: f(-x) = f(x), for those who would give -x
+    """
 
     def __init__(self) -> None:
-        self.x, self.complement = Signal(signed(16)), Signal()
+        self.x, self.complement, self.even = Signal(signed(16)), Signal(), Signal()
         self.segment, self.entries, self.y = Signal(10), Signal(32), Signal(signed(18))
 
     def elaborate(self, platform: object) -> Module:
@@ -82,7 +85,7 @@ class Lookup(Elaboratable):
             magnitude.eq(Mux(absolute > 32767, 32767, absolute)),
             self.segment.eq(magnitude >> 6),
         ]
-        m.d.sync += [rest.eq(magnitude[:6]), negative.eq(self.x < 0), complement.eq(self.complement)]
+        m.d.sync += [rest.eq(magnitude[:6]), negative.eq((self.x < 0) & ~self.even), complement.eq(self.complement)]
         low, high, y = self.entries[:16].as_signed(), self.entries[16:].as_signed(), Signal(signed(17))
         m.d.comb += [
             y.eq(low + (((high - low) * rest + 32) >> 6)),
@@ -134,8 +137,9 @@ class Lane(Elaboratable):
 
         # ---- look-up
         m.d.comb += [
-            table.x.eq(Mux(s.table_takes_rounded, Mux(self.sum16 < 0, 0, self.sum16), self.x)),
+            table.x.eq(Mux(s.table_takes_rounded, Mux((self.sum16 < 0) & ~s.even, 0, self.sum16), self.x)),
             table.complement.eq(s.complement),
+            table.even.eq(s.even),
             self.segment.eq(table.segment),
             table.entries.eq(self.entries),
         ]
@@ -176,6 +180,8 @@ class Lane(Elaboratable):
             m.d.sync += v.eq(table.y)
         with m.Elif(s.v_takes_below):
             m.d.sync += v.eq(s.best - self.x)
+        with m.Elif(s.v_takes_above):
+            m.d.sync += v.eq(self.x - s.best)
         a, b = Signal(signed(48)), Signal(signed(33))
         m.d.comb += [a.eq(v), b.eq(s.multiplier)]
         with m.If(s.times_row):
@@ -241,8 +247,12 @@ class Shared:
         self.table_takes_rounded, self.complement, self.keep_forget, self.keep_output = map(
             select, ("table_takes_rounded", "complement", "keep_forget", "keep_output")
         )
-        self.v_takes_acc, self.v_takes_x, self.v_takes_b, self.v_takes_small, self.v_takes_table, self.v_takes_below = (
-            map(select, ("v_takes_acc", "v_takes_x", "v_takes_b", "v_takes_small", "v_takes_table", "v_takes_below"))
+        self.even = select("even")
+        self.v_takes_acc, self.v_takes_x, self.v_takes_b, self.v_takes_small = map(
+            select, ("v_takes_acc", "v_takes_x", "v_takes_b", "v_takes_small")
+        )
+        self.v_takes_table, self.v_takes_below, self.v_takes_above = map(
+            select, ("v_takes_table", "v_takes_below", "v_takes_above")
         )
         self.times_row, self.times_row_p, self.times_one, self.times_itself, self.times_root = map(
             select, ("times_row", "times_row_p", "times_one", "times_itself", "times_root")

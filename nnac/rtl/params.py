@@ -22,6 +22,7 @@ from nnac.isa import (
     LDT,
     LDW,
     LN,
+    LSM,
     LSTM,
     LUT,
     MUL,
@@ -117,7 +118,8 @@ def signal_mask(word: Value) -> Value:
 
 # what the units of the core carry out; an instruction of the registry that is not here is refused by its name
 BUILT: tuple[type[Instruction], ...] = (
-    *(LDW, LDT), *(LDA, STA, GTH), MVM, *(RQ, LSTM, ADD, MUL, LUT, LN, SMAX, CPY, FIL, TAB, AMAX), *(PROF, HOST, HALT),
+    *(LDW, LDT), *(LDA, STA, GTH), MVM, *(RQ, LSTM, ADD, MUL, LUT, LN, SMAX, LSM, CPY, FIL, TAB, AMAX),
+    *(PROF, HOST, HALT),
 )
 
 
@@ -132,9 +134,7 @@ def lacking() -> list[type[Instruction]]:
 
 def lack(i: Instruction) -> str:
     """What the core would need for an instruction and has not, or ""."""
-    if not isinstance(i, BUILT):
-        return type(i).__name__
-    return "SMAX of several groups" if isinstance(i, SMAX) and i.groups > 1 else ""
+    return "" if isinstance(i, BUILT) else type(i).__name__
 
 
 def lacks(code: Iterable[Instruction]) -> str | None:

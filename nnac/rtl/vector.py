@@ -14,7 +14,8 @@ operands are there.  What happens at which stage:
     LN    pass 1: 1 sum      pass 2: 1 d · 2 d d · 3 sum
           pass 3: 1 d · 2 d q · 3 n · 4 n gain + bias · 5 product · 6 out
     SMAX  pass 1: 1 maximum      pass 2: 1 max - x · 2 product · 3 t · 4 table · 6 sum
-          pass 3: as pass 2, then 6 e / sum · 8 product · 9 out
+          pass 3: as pass 2, then 6 e / sum · 8 product · 9 out      of several vectors one after another
+    LSM   as SMAX, but x - max      pass 3: 3 t - logarithm, out
     AMAX  1 maximum · at the end out      CPY, FIL, TAB  1 out
 """
 
@@ -22,9 +23,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 
-from nnac.isa import ADD, AMAX, CPY, FIL, LN, LSTM, LUT, MUL, RQ, SMAX, TAB, MachineConfig, VectorInstruction
+from nnac.isa import ADD, AMAX, CPY, FIL, LN, LSM, LSTM, LUT, MUL, RQ, SMAX, TAB, MachineConfig, VectorInstruction
 from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, SEMAPHORES
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.rtl.blocks import field
@@ -35,9 +36,11 @@ from nnac.rtl.root import Root
 
 LUT_BITS = 13  # of the place of a table entry: slot, number
 SLOT = 10  # the number's bits
-LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", AMAX="n")  # the field that counts elements
+# the field that counts elements
+LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", LSM="n", AMAX="n")
 STAGES = 11
-AFTER_SUM, AFTER_ROOT = 2, 10  # cycles from a pass's last group to the next pass's first: its sum is known; its root is
+# cycles from a pass's last group to the next pass's first: its sum is known; its root is; another vector begins
+AFTER_SUM, AFTER_ROOT, AFTER_VECTOR = 2, 10, 15
 
 
 def linear(cls: type[VectorInstruction], config: MachineConfig) -> tuple[int, int]:
@@ -150,6 +153,7 @@ class Vector(Elaboratable):
                 slot=slots[0],
                 zero_point=zero_point,
             ),
+            LSM: dict(multiplier=multiplier, shift=shift, exp=slots[0], log=slots[1]),
         }
         with m.If(second):
             for cls, taken in registers.items():
@@ -162,7 +166,9 @@ class Vector(Elaboratable):
                             m.d.sync += register.eq(0)
         limit = Signal(signed(18))
         m.d.comb += limit.eq(1 << (bits[:5] - 1)[:4])
-        params = of("params", RQ, LSTM, ADD, MUL, LUT, LN, SMAX)
+        params = of("params", RQ, LSTM, ADD, MUL, LUT, LN, SMAX, LSM)
+        passes, softmax = Signal(), Signal()
+        m.d.comb += [passes.eq(op[LN] | op[SMAX] | op[LSM]), softmax.eq(op[SMAX] | op[LSM])]
 
         # ---- issue: groups of V elements (moving: of L bytes), in columns, blocks or passes
         elements, turns, every = Signal(17), Signal(9), Signal(3)
@@ -180,26 +186,32 @@ class Vector(Elaboratable):
                             Mux(
                                 op[RQ],
                                 f[RQ].count("rows"),
-                                Mux(op[LSTM], f[LSTM].count("units"), of("n", ADD, MUL, LUT, LN, SMAX, AMAX)),
+                                Mux(op[LSTM], f[LSTM].count("units"), of("n", ADD, MUL, LUT, LN, SMAX, LSM, AMAX)),
                             ),
                         ),
                     ),
                 )
             ),
-            turns.eq(Mux(op[LN] | op[SMAX], 3, Mux(op[CPY], f[CPY].count("count"), of("columns", RQ, otherwise=1)))),
+            turns.eq(
+                Mux(
+                    passes,
+                    3 * of("groups", SMAX, otherwise=1),
+                    Mux(op[CPY], f[CPY].count("count"), of("columns", RQ, otherwise=1)),
+                )
+            ),
             every.eq(Mux(op[LSTM], 5, Mux(op[ADD] | (op[RQ] & (f[RQ].code("wide") | f[RQ].code("double"))), 2, 1))),
         ]
         moving = op[CPY] | op[FIL] | op[TAB]
         issuing, pause, rest, turns_left = Signal(), Signal(4), Signal(17), Signal(9)
         tokens = [Token(f"t{k}", c) for k in range(STAGES)]
         t = tokens[0]
-        group, turn, column, offset, source = Signal(12), Signal(2), Signal(4), Signal(A_BITS - 2), Signal(A_BITS - 2)
+        group, turn, column, offset, source = Signal(12), Signal(2), Signal(4), Signal(A_BITS - 2), Signal(A_BITS)
         size, ends = Signal(17), Signal()
         m.d.comb += [
             t.valid.eq(issuing & (pause == 0)),
             size.eq(Mux(moving, lanes, v)),
             ends.eq(rest <= size),
-            t.last.eq(ends & (turns_left == 1) | (ends & (op[LN] | op[SMAX]))),
+            t.last.eq(ends & ((turns_left == 1) | passes)),
             t.group.eq(group),
             t.turn.eq(turn),
             t.column.eq(column),
@@ -234,12 +246,16 @@ class Vector(Elaboratable):
                     turn.eq(turn + 1),
                     column.eq(column + 1),
                     offset.eq(offset + Mux(op[CPY], f[CPY].count("dstride"), f[RQ].count("stride"))),
-                    source.eq(source + f[CPY].count("sstride")),
+                    source.eq(source + f[CPY].bytes("sstride")),
                 ]
+                with m.If(passes):
+                    m.d.sync += [
+                        pause.eq(Mux(turn == 1, AFTER_SUM, Mux(turn == 2, AFTER_ROOT, AFTER_VECTOR)) - 1),
+                        turn.eq(Mux(turn == 3, 1, turn + 1)),
+                        source.eq(Mux(turn == 3, source + (f[SMAX].count("n") << f[SMAX].code("a16")), source)),
+                    ]
                 with m.If(turns_left == 1):
                     m.d.sync += issuing.eq(0)
-                with m.Elif(op[LN] | op[SMAX]):
-                    m.d.sync += pause.eq(Mux(turn == 1, AFTER_SUM, AFTER_ROOT) - 1)
 
         # ---- where operands lie, in words of 4 bytes
         def scaled(token: Token, wide: Value) -> Value:
@@ -247,7 +263,7 @@ class Vector(Elaboratable):
             return Mux(wide, token.group << power(v // 2), token.group << power(v // UNIT))
 
         a16 = Signal()
-        m.d.comb += a16.eq(op[LUT] | of("a16", ADD, MUL, LN, SMAX, AMAX))
+        m.d.comb += a16.eq(op[LUT] | of("a16", ADD, MUL, LN, SMAX, LSM, AMAX))
         b16 = of("b16", ADD, MUL)
         wide, add = op[RQ] & f[RQ].code("wide"), f[RQ].code("add")
         row_words = Mux(wide, RQ_WIDE_ROW.bytes // UNIT, RQ_ROW.bytes // UNIT)
@@ -255,8 +271,8 @@ class Vector(Elaboratable):
         m.d.comb += row_at.eq(f[RQ].count("params") + RQ_HEAD.bytes // UNIT + (t.group << power(v)) * row_words)
         rest_of_row = Signal(A_BITS - 2)
         m.d.sync += rest_of_row.eq(row_at + 2 * v)
-        # LSTM's blocks of pre-activations may begin in the middle of a word
-        half_words, odd = Signal(A_BITS), Signal()
+        # LSTM's blocks of pre-activations may begin in the middle of a word, vectors of softmax anywhere
+        half_words, skipped = Signal(A_BITS), Signal(2)
         lstm_block = Mux(tokens[1].valid, 2, Mux(tokens[2].valid, 0, Mux(tokens[3].valid, 3, 1)))
         lstm_group = Mux(
             tokens[1].valid,
@@ -266,19 +282,20 @@ class Vector(Elaboratable):
         m.d.comb += half_words.eq(
             (f[LSTM].count("pre") << 1) + f[LSTM].count("units") * lstm_block + (lstm_group << power(v))
         )
-        m.d.sync += odd.eq(op[LSTM] & half_words[0])
+        m.d.sync += skipped.eq(Mux(op[LSTM], Cat(Const(0, 1), half_words[0]), Mux(op[SMAX], source[:2], 0)))
         m.submodules.root = root = Root()
         root_step = Signal()
         m.d.sync += root_step.eq(root.go)
         table_at = Signal(A_BITS - 2)
         m.d.comb += table_at.eq(params + Mux(op[LN], LN.block.bytes // UNIT, SMAX.block.bytes // UNIT))
-        m.d.comb += self.raddr[0].eq(of("src", LUT, LN, SMAX, AMAX, otherwise=of("a", ADD, MUL)) + scaled(t, a16))
+        start = of("src", LUT, LN, SMAX, LSM, AMAX, otherwise=of("a", ADD, MUL))
+        m.d.comb += self.raddr[0].eq(start + Mux(op[SMAX], source[2:], 0) + scaled(t, a16))
         with m.If(op[RQ]):
             m.d.comb += self.raddr[0].eq(Mux(wide & ~t.valid, rest_of_row, row_at))
         with m.Elif(op[LSTM]):
             m.d.comb += self.raddr[0].eq(half_words >> 1)
         with m.Elif(moving):
-            m.d.comb += self.raddr[0].eq(of("src", CPY, TAB) + source + (t.group << power(lanes // UNIT)))
+            m.d.comb += self.raddr[0].eq(of("src", CPY, TAB) + source[2:] + (t.group << power(lanes // UNIT)))
         with m.Elif(root_step):
             m.d.comb += self.raddr[0].eq(table_at + root.address)
         gain = Signal(A_BITS - 2)
@@ -327,8 +344,8 @@ class Vector(Elaboratable):
 
         # ---- the lanes
         s = Shared()
-        x_data = Signal(8 * lanes)
-        m.d.comb += x_data.eq(Mux(odd, self.rdata[0] >> 16, self.rdata[0]))
+        x_data = Signal(16 * v)
+        m.d.comb += x_data.eq(Array(self.rdata[0][8 * k : 8 * k + 16 * v] for k in range(UNIT))[skipped])
         made: list[Lane] = []
         reads_bytes = ~(a16 | op[LSTM])
         cell_or_b16 = b16 | op[LSTM]
@@ -359,7 +376,9 @@ class Vector(Elaboratable):
                 m.d.comb += lane.addend.eq(self.rdata[2][32 * k : 32 * k + 32])
             with m.Elif(add == 2):
                 m.d.comb += lane.addend.eq(self.rdata[2][16 * k : 16 * k + 16].as_signed())
-            with m.If(~op[RQ]):
+            with m.If(op[LSM]):
+                m.d.comb += lane.addend.eq(root.result)
+            with m.Elif(~op[RQ]):
                 m.d.comb += lane.addend.eq(0)
             port, cell_port = slice(32 * k, 32 * k + 32), slice(32 * (v + k), 32 * (v + k) + 32)
             m.d.comb += [lane.entries.eq(self.lut_data[port]), lane.cell_entries.eq(self.lut_data[cell_port])]
@@ -367,6 +386,8 @@ class Vector(Elaboratable):
         m.d.comb += self.lut_addr.eq(
             Cat(*(Cat(lane.segment, slot) for lane in made), *(Cat(lane.cell_segment, slots[2]) for lane in made))
         )
+        with m.If(root_step & op[LSM]):
+            m.d.comb += self.lut_addr[:LUT_BITS].eq(Cat(root.place, Const(0, SLOT - len(root.place)), slots[1]))
 
         # ---- sums and maxima of a group
         t1, t2, t3, t6 = tokens[1], tokens[2], tokens[3], tokens[6]
@@ -374,7 +395,7 @@ class Vector(Elaboratable):
         terms = []
         for k, lane in enumerate(made):
             term = Signal(signed(64), name=f"term_{k}")
-            with m.If(op[SMAX]):
+            with m.If(softmax):
                 m.d.comb += term.eq(Mux(t6.elements > k, lane.y, 0))
             with m.Elif(t1.valid & (pass_of[1] == 1)):
                 m.d.comb += term.eq(Mux(t1.elements > k, lane.x, 0))
@@ -390,8 +411,10 @@ class Vector(Elaboratable):
             m.d.sync += squares.eq(field(LN.block, "epsilon", block))
         with m.Elif(op[LN] & t2.valid & (pass_of[2] == 1)):
             m.d.sync += sums.eq(sums + partial)
-        with m.Elif((op[LN] & tokens[4].valid & (pass_of[4] == 2)) | (op[SMAX] & tokens[7].valid & (pass_of[7] == 2))):
+        with m.Elif((op[LN] & tokens[4].valid & (pass_of[4] == 2)) | (softmax & tokens[7].valid & (pass_of[7] == 2))):
             m.d.sync += squares.eq(squares + partial)
+        with m.Elif(op[SMAX] & t2.valid & (pass_of[2] == 1)):  # of the next vector
+            m.d.sync += squares.eq(0)
         best, place = Signal(signed(17)), Signal(12)
         candidates: list[tuple[Value, Value]] = []
         for k, lane in enumerate(made):
@@ -417,11 +440,13 @@ class Vector(Elaboratable):
         m.d.comb += [
             root.go.eq(
                 (op[LN] & tokens[5].valid & tokens[5].last & (pass_of[5] == 2))
-                | (op[SMAX] & tokens[8].valid & tokens[8].last & (pass_of[8] == 2))
+                | (softmax & tokens[8].valid & tokens[8].last & (pass_of[8] == 2))
             ),
             root.u.eq(squares),
             root.width.eq(width),
             root.square.eq(op[SMAX]),
+            root.log.eq(op[LSM]),
+            root.entries.eq(self.lut_data[:32]),
             root.data.eq(self.rdata[0][:64]),
         ]
 
@@ -436,7 +461,8 @@ class Vector(Elaboratable):
             s.y_times_cell.eq(op[LSTM] & t3.valid),
             s.y_times_gate.eq(op[LSTM] & tokens[5].valid),
             s.y_times_root.eq(op[SMAX]),
-            s.table_takes_rounded.eq(op[SMAX]),
+            s.table_takes_rounded.eq(softmax),
+            s.even.eq(op[LSM]),
             s.complement.eq(Mux(op[LUT], symmetry, op[LSTM] & ~t2.valid)),
             s.keep_forget.eq(tokens[4].valid),
             s.keep_output.eq(t6.valid),
@@ -447,6 +473,7 @@ class Vector(Elaboratable):
             s.v_takes_small.eq(op[MUL] | op[LN]),
             s.v_takes_table.eq(op[LUT]),
             s.v_takes_below.eq(op[SMAX]),
+            s.v_takes_above.eq(op[LSM]),
             s.total.eq(Mux(op[LN], sums, 0)),
             s.best.eq(best),
             s.root.eq(root.result),
@@ -459,7 +486,7 @@ class Vector(Elaboratable):
             s.product_again.eq(op[LSTM] & tokens[9].valid),
             s.double.eq(op[RQ] & f[RQ].code("double")),
             s.plus_first.eq(op[ADD]),
-            s.plus_addend.eq(op[RQ] & (add == 2)),
+            s.plus_addend.eq((op[RQ] & (add == 2)) | op[LSM]),
             s.norm.eq(op[LN]),
             s.second.eq(op[LN] | op[SMAX]),
             s.p_shift.eq(43 + root.exponent),
@@ -467,15 +494,22 @@ class Vector(Elaboratable):
             s.multiplier2.eq(multiplier2),
             s.shift.eq(Mux(op[LN], norm, Mux(op[ADD] & ~t3.valid, shift2, shift))),
             s.shift2.eq(shift2),
-            s.zero_point.eq(Mux(op[LN] | op[SMAX], 0, zero_point)),
+            s.zero_point.eq(Mux(passes, 0, zero_point)),
             s.zero_point2.eq(zero_point),
-            s.limit.eq(Mux(op[LN] | op[SMAX], 1 << 15, limit)),
+            s.limit.eq(Mux(passes, 1 << 15, limit)),
             s.limit2.eq(limit),
         ]
 
         # ---- results
-        out16 = of("out16", LSTM, ADD, MUL, LUT, LN, SMAX, otherwise=Mux(op[RQ], f[RQ].code("out") == 1, 0))
-        at: dict[type[VectorInstruction], int | None] = {RQ: None, ADD: 4, MUL: 3, LUT: 4, LSTM: 10, LN: 6, SMAX: 9}
+        out16 = op[LSM] | of("out16", LSTM, ADD, MUL, LUT, LN, SMAX, otherwise=Mux(op[RQ], f[RQ].code("out") == 1, 0))
+        at: dict[type[VectorInstruction], int | None] = {
+            RQ: None,
+            **dict.fromkeys((MUL, LSM), 3),
+            **dict.fromkeys((ADD, LUT), 4),
+            LN: 6,
+            SMAX: 9,
+            LSTM: 10,
+        }
         writes, group_out, elements_out, offset_out = Signal(), Signal(12), Signal(range(lanes + 1)), Signal(A_BITS - 2)
         for cls, stage in at.items():
             with m.If(op[cls]):
@@ -491,12 +525,12 @@ class Vector(Elaboratable):
                             ]
                 for now in chosen:
                     m.d.comb += [
-                        writes.eq(now.valid & ((now.turn == 3) | (cls not in (LN, SMAX)))),
+                        writes.eq(now.valid & ((now.turn == 3) | (cls not in (LN, SMAX, LSM)))),
                         group_out.eq(now.group),
                         elements_out.eq(now.elements),
                         offset_out.eq(now.offset),
                     ]
-        dst = of("dst", RQ, LSTM, ADD, MUL, LUT, LN, SMAX)
+        dst = of("dst", RQ, LSTM, ADD, MUL, LUT, LN, SMAX, LSM)
         is32 = op[RQ] & out32
         ones = Signal(lanes)  # as many as there are bytes
         byte_count = Signal(range(4 * lanes))
@@ -516,6 +550,20 @@ class Vector(Elaboratable):
         ]
         with m.If(writes):
             m.d.comb += self.mask.eq(ones)
+        # results that follow each other at any byte
+        end_to_end, result_at = Signal(), Signal(A_BITS)
+        m.d.comb += end_to_end.eq(op[SMAX])
+        with m.If(first):
+            m.d.sync += result_at.eq(dst << 2)
+        with m.Elif(writes):
+            m.d.sync += result_at.eq(result_at + byte_count)
+        with m.If(end_to_end):
+            m.d.comb += [
+                self.waddr.eq(result_at[2:]),
+                self.wdata.eq(Array(Mux(out16, bytes16, bytes8) << 8 * k for k in range(UNIT))[result_at[:2]]),
+            ]
+        with m.If(end_to_end & writes):
+            m.d.comb += self.mask.eq(Array(ones << k for k in range(UNIT))[result_at[:2]])
         with m.If(op[LSTM] & t6.valid):
             m.d.comb += [
                 self.waddr.eq(f[LSTM].count("cell") + (t6.group << power(v // 2))),
@@ -549,12 +597,13 @@ class Vector(Elaboratable):
         """How long each instruction takes; start and done."""
         c = self.config
         left, cycles = Signal(24), Signal(24)
-        for cls in (LSTM, ADD, MUL, LUT, LN, SMAX, AMAX):
+        for cls in (LSTM, ADD, MUL, LUT, LN, SMAX, LSM, AMAX):
             one, more = linear(cls, c)
+            fields = Fields(cls, self.head)
+            vectors = fields.count("groups") if cls is SMAX else 1
             with m.If(opcode(self.head) == cls.opcode):
-                m.d.comb += cycles.eq(
-                    one + more * (ceil_div(Fields(cls, self.head).count(LENGTH[cls.__name__]), c.vector) - 1)
-                )
+                beats = (one - c.vx_fill) + more * (ceil_div(fields.count(LENGTH[cls.__name__]), c.vector) - 1)
+                m.d.comb += cycles.eq(c.vx_fill + vectors * beats)
         rq, copy, fill = Fields(RQ, self.head), Fields(CPY, self.head), Fields(FIL, self.head)
         groups = rq.count("columns") * ceil_div(rq.count("rows"), c.vector)
         twice = sample(RQ, rows=c.vector, wide=1).cycles(c)[0] - c.vx_fill == 2

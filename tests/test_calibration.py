@@ -1,6 +1,7 @@
 """Calibration keeps its resolution, says what saturates, and leaves no trace when it is stopped."""
 
 import math
+import re
 import warnings
 
 import numpy as np
@@ -14,14 +15,23 @@ from nnac.checkpoint import CheckpointError
 from nnac.compression import entropy, percentile
 from nnac.emulator.executor import Emulator
 from nnac.evaluate import evaluate, initial_state
+from nnac.formats import Precision
+from nnac.lower import lower
+from nnac.ops import kinds
 from nnac.schedule.compile import compile_graph
 from nnac.train.activation import ActivationQuantiser, Histogram, UncalibratedError
 from nnac.train.module import CalibrationError, CalibrationWarning
-from nnac.train.ops._cell import Cells
+from nnac.train.ops import layer_of
+from nnac.train.ops._cell import Celled, Cells
 from nnac.train.policy import load_module
+from tests.test_train_recurrent import model as recurrent
 
 HEAD = 'import "specs/targets/edge.nnac"\npolicy p {{ model module\n target edge\n' \
     ' layers ** {{ weights int8 per_channel; activations int{} {} }} }}\n'
+
+RNNT = 'import "specs/targets/edge.nnac"\npolicy p {{ model rnnt(size="tiny")\n target edge\n' \
+    ' layers ** {{ weights int8 per_channel; activations int8 percentile(99.99) }}\n' \
+    ' layers encoder.lstm[*] {{ cell int16 fraction({}) }} }}\n'
 
 
 def seen(values, bins=4096):
@@ -145,6 +155,40 @@ def test_biases_beside_tiny_weights_and_sums_of_wide_inputs_fit_every_accumulato
     machine, _ = Emulator(program).run("encoder", given, {})
     theirs, _ = evaluate(graph, "encoder", given, initial_state(graph, 2))
     assert all(np.array_equal(machine[k], theirs[k]) for k in theirs)
+
+
+class Depthwise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(16, 16, 5, groups=16)
+
+    def forward(self, x):
+        return self.layer(nn.functional.pad(x.permute(1, 2, 0), (4, 0))).permute(2, 0, 1)
+
+
+def test_a_bias_beside_the_tiny_taps_of_a_channel_fits_its_sums():
+    torch.manual_seed(0)
+    model, x = Depthwise(), 1e-4 * torch.randn(12, 3, 16)
+    with torch.no_grad():
+        model.layer.weight[2::8] *= 1e-9
+        model.layer.bias.fill_(0.0)
+        model.layer.bias[2::8] = 2e-2                      # 2^32 units of the least weight and input
+    module = nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x)
+    silent_calibration(module, x)
+    with torch.no_grad():
+        assert float((module.eval()(x) - model(x)).abs().max()) < 2e-4
+    graph = module.bind()                                  # and verified
+    given = {graph.inputs["encoder"][0]: np.random.default_rng(1).integers(-128, 128, (7, 2, 16))}
+    machine, _ = Emulator(compile_graph(graph, module.plan.target)).run("encoder", given, {})
+    theirs, _ = evaluate(graph, "encoder", given, initial_state(graph, 2))
+    assert all(np.array_equal(machine[k], theirs[k]) for k in theirs)
+
+
+def test_an_input_of_the_model_that_is_too_wide_for_its_reader_is_a_line_of_the_policy():
+    with pytest.raises(nnac.DiagnosticError) as error:
+        nnac.prepare(Depthwise(), HEAD.format(16, "percentile(99.99)"), torch.randn(12, 3, 16))
+    (problem,) = error.value.exceptions
+    assert "wide-input" in str(problem) and "`layer` takes int8; `activations int8` there" in str(problem)
 
 
 def test_a_layer_norm_whose_gain_is_tiny_beside_its_bias_keeps_the_bias():
@@ -274,6 +318,24 @@ def test_cells_that_no_fraction_holds_are_counted():
     assert "cell fraction(1): 50 % saturated" in module.summary()
 
 
+@pytest.mark.parametrize("said", [11, 15, 1, 0])
+@pytest.mark.parametrize("kind", [k for k in kinds() if (made := layer_of(k)) and issubclass(made, Celled)])
+def test_a_suggested_fraction_is_one_that_the_language_takes_and_that_holds_the_cells(kind, said):
+    """Over the registry of operators; 0: calibration chooses."""
+    graph = lower(recurrent(kind), lambda path: Precision(cell_fraction=said))
+    for largest in (3.0, 17.0, 255.0, 4097.0, 16384.0, 16385.0, 1e30):
+        layer = layer_of(kind)(graph.by_path["net.rnn"], graph)
+        layer.looked = Cells()
+        layer.look(torch.tensor([[largest, 0.5]]))
+        words = layer.saturation(layer.settle_cell(True))
+        assert bool(words) == (largest > 2.0 ** (15 - layer.fraction))
+        suggested = re.search(r"`fraction\((\d+)\)` would hold", words)
+        assert (suggested is not None) == (bool(words) and largest <= 16384.0)
+        if suggested is not None:
+            assert 2.0 ** (15 - int(suggested[1])) >= largest
+            nnac.loads(RNNT.format(suggested[1]))
+
+
 def test_a_checkpoint_cannot_bring_an_absurd_fraction(tmp_path):
     model, x = counting()
     module = nnac.prepare(model, AUTO, x)
@@ -312,5 +374,14 @@ def test_inputs_of_tables_that_saturate_are_counted():
     with torch.no_grad():
         model.a.weight *= 30
     module = nnac.prepare(model, HEAD.format(8, "percentile(99.99)"), x)
-    with pytest.warns(CalibrationWarning, match=r"lie beyond 8, which is all that its fixed format holds"):
+    with pytest.warns(CalibrationWarning, match=r"lie beyond 8, which is all that its fixed format holds, and "
+                                                 r"saturate: bring down what `sigmoid_input` is given: `a`"):
+        module.calibrate([(x,)])
+
+
+def test_an_input_that_saturates_in_a_model_without_weights_is_blamed_on_what_enters():
+    x = 30 * torch.randn(12, 3, 6)
+    policy = HEAD.format(8, "percentile(99.99)").replace("weights int8 per_channel; ", "")
+    module = nnac.prepare(nn.SiLU(), policy, x)
+    with pytest.warns(CalibrationWarning, match=r"saturate: bring down what `silu_input` is given: `input`"):
         module.calibrate([(x,)])

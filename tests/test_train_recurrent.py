@@ -12,7 +12,7 @@ from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
 from nnac.train.module import GraphModule
 
 KINDS = ["gru", "lstm_coupled", "lstm_normed"]
-GATES = dict(gru=3, lstm_coupled=3, lstm_normed=4)
+GATES = dict(gru=3, lstm=4, lstm_coupled=3, lstm_normed=4)
 
 
 def model(kind, inputs=10, cells=12, outputs=7):
@@ -20,7 +20,8 @@ def model(kind, inputs=10, cells=12, outputs=7):
     kernels = (Kernel("input", "net.rnn.input", GATES[kind] * cells, inputs),
                Kernel("recurrent", "net.rnn.recurrent", GATES[kind] * cells, cells))
     return ModelGraph("net", {}, (
-        Layer("net.rnn", kind, ("features",), cells, 1, "encoder", kernels, dict(cells=cells)),
+        Layer("net.rnn", kind, ("features",), cells, 1, "encoder", kernels,
+              dict(cells=cells, bidirectional=False, project=0)),
         Layer("net.output", "linear", ("net.rnn",), outputs, 1, "encoder",
               (Kernel("weight", "net.output.weight", outputs, cells),), dict(bias=True)),
         Layer("net.scores", "log_softmax", ("net.output",), outputs, 1, "encoder")), dict(features=inputs),

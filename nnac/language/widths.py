@@ -18,9 +18,14 @@ Values = Mapping[str, Mapping[int, Any]]             # setting -> site number ->
 INDEX_BITS = 32                                       # of the number of a row
 
 
+def reader_of(model: ModelGraph, name: str) -> Layer:
+    """The first layer that reads what enters the model as ``name``: its `activations` decide how that is held."""
+    return next(layer for layer in model if name in layer.inputs)
+
+
 def entering_bits(model: ModelGraph, values: Values, number: Mapping[str, int], name: str) -> int:
     """Bits of what enters the model: held like the first layer that reads it."""
-    reader = next(layer for layer in model if name in layer.inputs)
+    reader = reader_of(model, name)
     return INDEX_BITS if reader.operator.by_index else int(values["activations"][number[reader.path]].bits)
 
 

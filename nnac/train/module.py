@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -362,6 +363,15 @@ class GraphModule(nn.Module):
             before = self._beyond.get(name, (0, 0, 0.0))
             self._beyond[name] = (before[0] + beyond, before[1] + x.numel(), max(before[2], float(x.abs().max())))
 
+    def _smaller(self, name: str) -> str:
+        """What makes a value smaller, in words: there is no setting that holds more of a fixed format."""
+        maker = self.graph.producers.get(name)
+        if maker is None:
+            return f"scale `{name}` before it enters the model"
+        if any(True for _ in self.layer(maker.path).parameters()):
+            return "bring the layer's weights down, or normalise before it"
+        return f"bring down what `{maker.path}` is given: {', '.join(f'`{n}`' for n in maker.inputs)}"
+
     def _meet(self, layer: Layer, xs: list[Tensor], y: Tensor, before: dict[str, Tensor],
               lengths: Tensor | None) -> None:
         """Count what the weights of a layer are multiplied with, those that ask."""
@@ -395,7 +405,9 @@ class GraphModule(nn.Module):
         return {s.name: like.new_zeros(batch, s.width) for n in self.graph.entry(entry) for s in n.states}
 
     def _like(self) -> Tensor:
-        return next(self.parameters())
+        """Of the device and kind of this module's numbers; a model may be without weights."""
+        known = chain(self.parameters(), (b for b in self.buffers() if b.is_floating_point()))
+        return next(known, torch.zeros(()))
 
     # ---------------------------------------------------------------------------------------------------- calibration
 
@@ -438,20 +450,14 @@ class GraphModule(nn.Module):
             self._observe = False
         for layer in celled:
             seen = layer.settle_cell(alike)
-            if seen is not None and seen.beyond:
-                held = "" if seen.fraction == layer.fraction else f": `fraction({seen.fraction})` would hold them"
-                warnings.warn(f"calibration: {100 * seen.share:.2g} % of the cells of `{layer.node.path}` "
-                              f"({seen.beyond:,} of {seen.seen:,}, the largest {seen.largest:.3g}) saturate under "
-                              f"`cell int16 fraction({layer.fraction})`{held}", CalibrationWarning, stacklevel=2)
+            if seen is not None and (said := layer.saturation(seen)):
+                warnings.warn(f"calibration: {said}", CalibrationWarning, stacklevel=2)
         for name, (beyond, total, largest) in self._beyond.items():
             v = self.graph.values[name]
             assert v.scale is not None
             warnings.warn(f"calibration: {100 * beyond / total:.2g} % of `{name}` ({beyond:,} of {total:,}, the "
-                          f"largest "
-                          f"{largest:.3g}) lie beyond {v.scale * (1 << (v.bits - 1)):g}, which is all that its fixed "
-                          f"format "
-                          "holds, and saturate: bring the layer's weights down, or normalise before it",
-                          CalibrationWarning, stacklevel=2)
+                          f"largest {largest:.3g}) lie beyond {v.scale * (1 << (v.bits - 1)):g}, which is all that its "
+                          f"fixed format holds, and saturate: {self._smaller(name)}", CalibrationWarning, stacklevel=2)
         self._beyond = {}
         for name, quantiser in self.activations():
             if quantiser.histogram is not None and quantiser.histogram.largest == 0.0 and quantiser.method.from_data:

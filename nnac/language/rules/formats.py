@@ -8,7 +8,7 @@ from typing import Any
 
 from nnac.diagnostics import Diagnostic, Severity
 from nnac.language.rules.base import Resolution, Rule, by_entry, example, place, problem, where
-from nnac.language.widths import value_bits
+from nnac.language.widths import reader_of, value_bits
 from nnac.model.graph import Layer
 from nnac.ops import may_have_zero_point
 
@@ -125,9 +125,10 @@ class WideInput(Rule):
         number, groups = r.sites.number, dict[int, tuple[Any, list[Layer], Layer]]()
         for layer in r.model:
             for k in layer.operator.narrow:
-                source = r.model.by_path.get(layer.inputs[k])
-                if source is None or value_bits(r.model, r.values, number, source.path) <= 8:
+                name = layer.inputs[k]
+                if value_bits(r.model, r.values, number, name) <= 8:
                     continue
+                source = r.model.by_path.get(name) or reader_of(r.model, name)
                 found = r.winners["activations"].get(number[source.path])
                 decided = (r.rules[found[0]], found[1]) if found else None
                 groups.setdefault(id(found[1]) if found else 0, (decided, [], layer))[1].append(source)

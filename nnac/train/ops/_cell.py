@@ -39,9 +39,9 @@ class Cells:
         return self.beyond / max(self.seen, 1)
 
     @property
-    def fraction(self) -> int:
-        """The most fraction bits that hold the largest."""
-        return holding(self.largest)
+    def fraction(self) -> int | None:
+        """The most fraction bits that hold the largest; None: none do."""
+        return None if self.largest > 2.0 ** (BITS - 1 - LEAST) else holding(self.largest)
 
     def with_others(self) -> Cells:
         """Merged with what the other processes of the default group saw, if there are any."""
@@ -113,6 +113,16 @@ class Celled(Layer):
             self.cell_fraction.fill_(holding(ROOM * seen.largest))
             self.cell_share.fill_(seen.share)
         return seen
+
+    def saturation(self, seen: Cells) -> str:
+        """What saturates and what would hold it, in words; "" where nothing does."""
+        if not seen.beyond:
+            return ""
+        mend = (f"`fraction({seen.fraction})` would hold them" if seen.fraction is not None else
+                f"no fraction holds them (`fraction({LEAST})` reaches +-{1 << (BITS - 1 - LEAST)}): bring down what it "
+                f"adds up, or let it forget")
+        return (f"{100 * seen.share:.2g} % of the cells of `{self.node.path}` ({seen.beyond:,} of {seen.seen:,}, the "
+                f"largest {seen.largest:.3g}) saturate under `cell int16 fraction({self.fraction})`: {mend}")
 
     def bound(self, node: Node) -> Node:
         if not self.chooses:

@@ -20,6 +20,7 @@ from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, MakeQuantiser, Quantiser, State, numbers, valid
 from nnac.train.ops._numbers import Put
 from nnac.train.ops._ring import RingLayer
+from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
 
 
@@ -51,7 +52,7 @@ class Depthwise(RingLayer):
         yield f"{self.node.path}.weight", valid(windows.flatten(2), lengths).reshape(-1, self.taps)
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        codes, scale = self.quantiser(self.weight)
+        codes, scale = roomy(self.quantiser, self.weight, [Sums(0, self.taps, ins[0], self.bias)], 32)
         c = bind.linear_scales(self.width, numbers(scale), None if self.bias is None else numbers(self.bias),
                                ins[0].scale, 0, out.scale)
         acc_scale = (scale * ins[0].scale).expand(self.width).float()

@@ -10,6 +10,7 @@ from benchmarks.small import make
 from nnac.compare import CompareError, compare, plant, with_fault
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.fusion import Fusion
+from nnac.decode.integer import ProtocolError
 from nnac.decode.search.beam import Beam
 from nnac.emulator.executor import Emulator
 from nnac.executors import EngineError, Subject, executor, names
@@ -17,7 +18,8 @@ from nnac.executors.reference import Reference
 from nnac.formats import Precision
 from nnac.lower import lower
 from nnac.model import build
-from nnac.program import Program, ProgramError
+from nnac.program import Program
+from nnac.runtime import recognise
 from nnac.schedule.compile import compile_graph
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import LETTERS
@@ -110,11 +112,16 @@ def test_every_engine_has_the_planted_fault_or_says_that_it_has_not(small, engin
     assert found.first is not None and found.first.value == "encoder.lstm[0]"
 
 
-def test_a_program_whose_encoder_makes_nothing_is_refused(small):
+def test_a_program_whose_encoder_makes_nothing_is_refused_by_whoever_runs_it(small):
     program = Program.load(small.program)
     entries = {n: evolve(e, outputs=()) if e.model_entry == "encoder" else e for n, e in program.entries.items()}
-    with pytest.raises(ProgramError, match="its encoder makes nothing"):
-        _ = Subject(compiled=evolve(program, entries=entries)).front
+    mute = evolve(program, entries=entries)
+    subject, features = Subject(compiled=mute), [np.zeros((9, 8), np.float32)]
+    for run in (lambda: recognise(subject, features, 0.1, quiet=True),
+                lambda: compare(executor("emulator", subject), executor("emulator", subject), subject.front,
+                                features)):
+        with pytest.raises(ProtocolError, match="`encoder` takes 1 values from outside and makes 0"):
+            run()
 
 
 FUSED = Fusion((Sentences(1, 29), Sentences(2, 29)), (0.4, -0.3), internal=-0.2, bonus=0.1)

@@ -100,8 +100,6 @@ def front_end_of(program: Program) -> FrontEnd:
                  and e.steps == e.hypotheses == 1}
         heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]),
                      front.features.bins)
-        if not any(e.model_entry == "encoder" and e.outputs for e in program.entries.values()):
-            raise ValueError("its encoder makes nothing")
         # a transducer chooses by its joint, a hybrid by what its encoder ends with
         last = "joint" if front.hmm is None else "encoder"
         chosen = ports[last].outputs[-1].width if last in ports else front.outputs

@@ -29,7 +29,15 @@ _LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy",
          "Diagnostic": "nnac.diagnostics", "DiagnosticError": "nnac.diagnostics", "Problem": "nnac.diagnostics",
          "prepare": "nnac.train.prepare", "check": "nnac.train.prepare",
          "prepare_streaming": "nnac.train.prepare",
-         "prepare_transducer": "nnac.train.transducer", "check_transducer": "nnac.train.transducer"}
+         "prepare_transducer": "nnac.train.transducer", "check_transducer": "nnac.train.transducer",
+         # what may be raised or warned of (docs/models.md §6)
+         "UserError": "nnac.errors", "FileError": "nnac.files", "CheckpointError": "nnac.checkpoint",
+         "ProgramError": "nnac.program", "CompileError": "nnac.schedule.compile", "PlanError": "nnac.plan",
+         "PrepareError": "nnac.capture.problems", "UncalibratedError": "nnac.train.activation",
+         "CalibrationError": "nnac.train.module", "CalibrationWarning": "nnac.train.module",
+         "NotQuantisedError": "nnac.train.module", "ScaleError": "nnac.train.module",
+         "FloatWeightsError": "nnac.train.module", "UnsuitableFormatError": "nnac.train.module",
+         "ScheduleWarning": "nnac.train.quantiser"}
 
 
 def __getattr__(name: str) -> Any:

@@ -430,6 +430,8 @@ class GraphModule(nn.Module):
         ``run``  what is done with a batch (default: ``forward(*batch)``; a tensor alone is the one argument).
         Under torch.distributed every process sees its own batches and all end with the same scales; ``alike``: all see
         the same ones.
+        CalibrationError: a value holds what is no number; nothing is changed.  CalibrationWarning: numbers saturate in
+        a format that the policy or an operator fixed, or there was nothing but zeros.
         """
         self._observe, self._beyond, self._met = True, {}, {}
         celled = [layer for layer in self.layers() if isinstance(layer, Celled)]
@@ -498,8 +500,11 @@ class GraphModule(nn.Module):
 
     @torch.no_grad()
     def bind(self) -> QGraph:
-        """The bound graph: scales and integer constants, those the forward pass computes with.  UncalibratedError
-        before calibration."""
+        """The bound graph: scales and integer constants, those the forward pass computes with.
+
+        UncalibratedError before calibration.  NotQuantisedError: the plan leaves a layer in real numbers.  ScaleError:
+        clips too far apart.
+        """
         forms = self.formats()
         values = {n: evolve(v, scale=forms[n].scale, zero_point=forms[n].zero_point) if n in forms else v
                   for n, v in self.graph.values.items()}

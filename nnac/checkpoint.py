@@ -23,6 +23,7 @@ from nnac.errors import ABSURD, UserError
 from nnac.files import FileError, atomic, check_mapped
 
 FORMAT, VERSION = "nnac-checkpoint", 1
+MODULE = "nnac-training-module"          # the kind of what `nnac train` writes under a policy
 
 
 class CheckpointError(UserError):
@@ -130,8 +131,27 @@ def is_checkpoint(path: str | os.PathLike) -> bool:
         return False
 
 
+def described(path: str | os.PathLike) -> dict[str, Any]:
+    """The metadata, without reading the tensors, so unchecked.  CheckpointError as `load`."""
+    try:
+        metadata = parse_json(_header(path)["content"])
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no table")
+        return metadata
+    except ABSURD as error:
+        raise CheckpointError(f"{path}: not a whole checkpoint file ({error})") from None
+
+
 def digest_of(path: str | os.PathLike) -> str:
     """The checksum a checkpoint carries, without reading its tensors.  CheckpointError as `load`."""
+    digest = _header(path).get("sha256")
+    if not isinstance(digest, str):
+        raise CheckpointError(f"{path}: not a whole checkpoint file (its checksum is no text)")
+    return digest
+
+
+def _header(path: str | os.PathLike) -> dict[str, Any]:
+    """Version, content and checksum, as they are written."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -140,9 +160,9 @@ def digest_of(path: str | os.PathLike) -> str:
         raise CheckpointError(str(error)) from None
     try:
         with safe_open(path, "numpy") as file:
-            digest = parse_json((file.metadata() or {})[FORMAT])["sha256"]
-        if not isinstance(digest, str):
-            raise ValueError("its checksum is no text")
-        return digest
+            header = parse_json((file.metadata() or {})[FORMAT])
+        if not isinstance(header, dict):
+            raise ValueError("its header is no table")
+        return header
     except (SafetensorError, OSError, *ABSURD) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint file ({error})") from None

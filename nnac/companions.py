@@ -7,7 +7,8 @@ same labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -15,11 +16,13 @@ from attrs import evolve
 from nnac.arith import LOG_FRACTION
 from nnac.errors import UserError
 from nnac.ir import Node, QGraph
+from nnac.language.beside import described
 from nnac.verify import verify
 
 if TYPE_CHECKING:
     from nnac.plan import Plan
     from nnac.schedule.compile import Settings
+    from nnac.speech.tokens import Tokens
     from nnac.train.policy import Trained
 
 NAMES = ("lm", "source_lm")
@@ -27,6 +30,34 @@ NAMES = ("lm", "source_lm")
 
 class CompanionError(UserError):
     """What cannot stand beside a recogniser, and why; one line."""
+
+
+def language(path: str | os.PathLike[str], tokens: Tokens) -> Trained:
+    """The language model in a file.  CompanionError: none is, or one of other tokens; CheckpointError."""
+    from nnac.decode.front_end import TextEnd
+    from nnac.train.policy import load_module
+
+    found = load_module(path)
+    if not isinstance(found.end, TextEnd):                                   # a recogniser hears: no text goes in
+        raise CompanionError(f"{path} is no language model: what `nnac train --text` made is one")
+    if found.end.tokens != tokens:
+        raise CompanionError(f"{path}: not a language model of the recogniser's own tokens")
+    return found
+
+
+def of_policy(module: Trained, without: Collection[str] = ()) -> dict[str, Trained]:
+    """The language models that a policy names the files of, but for those ``without``, which come from elsewhere.
+    CompanionError, LanguageFileError, CheckpointError: one line."""
+    decode, found = module.plan.decode, {}
+    for name, path in (decode.files if decode is not None else {}).items():
+        if name in without:
+            continue
+        if not os.path.isfile(path):
+            raise CompanionError(f"{path}: no such file, and policy {module.plan.name} names it in `decode`: "
+                                 f"--{name.replace('_', '-')} FILE gives another")
+        described(path)                    # what is no language model is said in its words
+        found[name] = language(path, module.front.tokens)
+    return found
 
 
 def renamed(name: str, entry: str) -> Callable[[str], str]:

@@ -52,19 +52,23 @@ def bind(module: Trained) -> QGraph:
 def program(module: Trained, languages: Mapping[str, Trained] | None = None, beam: int | None = None) -> Program:
     """The scheduled program of a trained module for its plan's target, with its front end inside.
 
-    languages  language models beside it, by the names of `nnac.companions.NAMES`: entries of the same program
+    languages  language models beside it, by the names of `nnac.companions.NAMES`: entries of the same program; None:
+               those that the policy names
     beam       hypotheses that the search will hold; None: what the policy says
     CompileError: it does not fit.  CompanionError: a language model of other tokens, or for another machine.
     """
     from attrs import evolve
 
-    from nnac.companions import assembled
+    from nnac.companions import assembled, of_policy
     from nnac.schedule.compile import compile_graph
 
-    languages = languages or {}
+    plan = module.plan
+    languages = of_policy(module) if languages is None else languages
+    if plan.decode is not None:
+        plan = evolve(plan, decode=plan.decode.named)
     graph, settings = assembled(bind(module), module.plan, languages)
     settings = settings if beam is None else evolve(settings, hypotheses=beam)
     beside = {name: dict(plan=t.plan.digest, training=t.training) for name, t in languages.items()}
     more = dict(languages=beside) if beside else {}
-    return compile_graph(graph, module.plan.target, settings, plan=module.plan.to_json(),
+    return compile_graph(graph, plan.target, settings, plan=plan.to_json(),
                          metadata=dict(front_end=module.end.to_json(), training=module.training) | more)

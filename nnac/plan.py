@@ -14,11 +14,12 @@ plans, equal digests, on any machine.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from attrs import field, fields_dict, frozen
+from attrs import asdict, evolve, field, frozen
 
 from nnac.compression.base import Method, from_dict
 from nnac.model.graph import Layer, ModelGraph, build, packaged
@@ -208,7 +209,9 @@ class Decode:
     `nnac.decode.search.beam` (or greedy), and of fusion with the language models beside the recogniser
     (`nnac.decode.fusion`).
 
-    fusion  none | shallow | density_ratio | internal    weight  of the target's model    less  taken off, of the other
+    fusion          none | shallow | density_ratio | internal
+    weight          of the target's model                   less  taken off, of the other
+    target, source  files of the models; "": given with the command that compiles
     """
 
     search: str = "greedy"
@@ -220,6 +223,8 @@ class Decode:
     fusion: str = "none"
     weight: float = 0.0
     less: float = 0.0
+    target: str = ""
+    source: str = ""
 
     @property
     def hypotheses(self) -> int:
@@ -230,6 +235,21 @@ class Decode:
     def languages(self) -> tuple[str, ...]:
         """The language models that fusion asks, by their names beside the recogniser (`nnac.companions.NAMES`)."""
         return {"none": (), "density_ratio": ("lm", "source_lm")}.get(self.fusion, ("lm",))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Those of them that the policy says the files of."""
+        written = dict(lm=self.target, source_lm=self.source)
+        return {name: written[name] for name in self.languages if written[name]}
+
+    @property
+    def named(self) -> Decode:
+        """With the names of its files alone, for a program that carries what is in them."""
+        return evolve(self, target=os.path.basename(self.target), source=os.path.basename(self.source))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; files only where there are any."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("target", "source")}
 
     def __str__(self) -> str:
         """As a policy says it."""
@@ -380,7 +400,7 @@ class Plan:
         if origins:
             data["origins"] = _grouped(self.origins)
             if self.decode is not None:
-                data["decode"] = {name: getattr(self.decode, name) for name in fields_dict(Decode)}
+                data["decode"] = self.decode.to_json()
         return data
 
     @classmethod

@@ -443,3 +443,83 @@ def test_a_program_searches_as_its_policy_says_unless_told_otherwise(demo, arpa,
     capsys.readouterr()
     assert main(["run", str(changed), "--manifest", manifest]) == 1
     assert "--lm and --lm-scale go together, on the command line or from the policy" in capsys.readouterr().err
+
+
+def test_a_policy_that_names_its_language_models_makes_a_program_that_carries_them(demo, languages, arpa, tmp_path,
+                                                                                   capsys):
+    """`fusion density_ratio(target=…, source=…, …)`: files from the policy's folder, found at lint, compiled in, asked
+    by whoever runs the program; the command line names others."""
+    out, _, _ = demo
+    manifest, text = str(out / "corpus" / "sent.jsonl"), Path(POLICY).read_text()
+    target, source = (Path(name) for name in languages)
+    for lm in languages:
+        (tmp_path / Path(lm).name).write_bytes(Path(lm).read_bytes())
+    policy = tmp_path / "fused.nnac"
+    fusion = f'density_ratio(target="{target.name}", source="{source.name}", 0.4, -0.3)'
+    policy.write_text(text.replace("../specs/", "") .replace("  training", "  decode { search beam(4); fusion "
+                      f"{fusion} }}\n  training"))
+    assert main(["lint", str(policy)]) == 0
+    said = capsys.readouterr().out
+    assert "language-model" not in said and "its language models take about" in said
+    checkpoint_, program = str(tmp_path / "fused.nnc"), str(tmp_path / "fused.nnp")
+    assert main(["train", str(policy), "--float", str(out / "float.nnc"), "--corpus", str(out / "corpus"), "--out",
+                 checkpoint_, "--steps", "0", "--json", "--processes", "1"]) == 0
+    assert main(["compile", checkpoint_, "--out", program]) == 0
+    made = Program.load(program)
+    assert {"lm.step", "lm.steps[4]", "source_lm.step"} < set(made.entries)
+    assert made.plan["decode"]["target"] == target.name, "the program says the name alone: it carries what is in it"
+
+    def heard(*words):
+        capsys.readouterr()
+        assert main(["run", *map(str, words), "--manifest", manifest, "--nbest", "2", "--json"]) == 0
+        return [json.loads(line).get("nbest") for line in capsys.readouterr().out.splitlines()]
+
+    by_hand = ["--search", "beam", "--beam", "4", "--lm-scale", "0.4", "--source-scale", "0.3"]
+    assert heard(program) == heard(program, *by_hand) == heard(checkpoint_)
+    files = ["--lm", tmp_path / target.name, "--source-lm", tmp_path / source.name]
+    assert heard(checkpoint_) == heard(checkpoint_, *by_hand, *files) != heard(checkpoint_, "--search", "beam")
+    for lm in languages:
+        (tmp_path / Path(lm).name).unlink()
+    assert heard(program) == heard(program, *by_hand), "what it carries needs no file"
+    capsys.readouterr()
+    assert main(["compile", checkpoint_, "--lm", languages[0], "--out", program]) == 1
+    err = capsys.readouterr().err
+    assert f"{source.name}: no such file, and policy tiny_int8 names it in `decode`: --source-lm FILE" in err
+    assert err.count("\n") == 1
+    swapped = ["--lm", languages[1], "--source-lm", languages[0]]
+    assert main(["compile", checkpoint_, *swapped, "--out", program]) == 0
+    assert Program.load(program).metadata["languages"]["lm"]["training"] != made.metadata["languages"]["lm"]["training"]
+
+
+def test_a_file_that_no_program_can_carry_is_said_by_lint(demo, languages, arpa, tmp_path, capsys):
+    out, _, _ = demo
+    text = Path(POLICY).read_text().replace("../specs/", "")
+    lm = Path(languages[0]).read_bytes()
+    (tmp_path / "lm.nnc").write_bytes(lm)
+    (tmp_path / "cut.nnc").write_bytes(lm[: len(lm) // 2])
+    for name in ("tiny_int8.nnc", "float.nnc", "target-lm-float.nnc"):
+        (tmp_path / name).write_bytes((out / name).read_bytes())
+    (tmp_path / "lm.arpa").write_bytes(Path(arpa[0]).read_bytes())
+    (tmp_path / "folder").mkdir()
+
+    def lint(file, was="", now="", status=1):
+        policy = tmp_path / "p.nnac"
+        block = f'  decode {{ search beam(4); fusion shallow(0.3, target="{file}") }}\n  training'
+        policy.write_text(text.replace("  training", block).replace(was, now))
+        assert main(["lint", str(policy), "--json"]) == status, file
+        found = json.loads(capsys.readouterr().out)["diagnostics"]
+        return {d["message"]: d["severity"] for d in found if d["code"] == "language-model"}
+
+    assert lint("lm.nnc", status=0) == {}
+    assert lint("away/lm.nnc", status=0) == {"`lm.nnc`: no such file": "warning"}
+    for file in ("tiny_int8.nnc", "float.nnc", "target-lm-float.nnc"):
+        assert lint(file) == {f"`{file}`: is no language model: what `nnac train --text` made is one": "error"}
+    (message,) = lint("lm.arpa")
+    assert "n-gram models stay on the host" in message
+    (message,) = lint("cut.nnc")
+    assert message.startswith("`cut.nnc`: ")
+    (message,) = lint("folder")
+    assert "folder" in message
+    assert lint("lm.nnc", "vocabulary=29", "vocabulary=30") == {
+        "`lm.nnc`: 29 tokens, the recogniser has 30": "error"}
+    assert lint("lm.nnc", "edge", "large") == {"`lm.nnc`: for the target `edge`, this policy for `large`": "error"}

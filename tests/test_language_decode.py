@@ -9,7 +9,7 @@ import nnac
 from nnac.decode.fusion import MOST_BONUS, MOST_WEIGHT, Fusion
 from nnac.decode.search import MAX_SYMBOLS, names
 from nnac.decode.search.beam import Beam
-from nnac.language.decoding import ARGUMENTS, DECODE_DOCS, FUSIONS, LIMITS, SEARCHES
+from nnac.language.decoding import ARGUMENT_DOCS, ARGUMENTS, DECODE_DOCS, FILES, FUSIONS, LIMITS, SEARCHES
 from nnac.plan import Decode, Plan
 from nnac.policy import loads
 
@@ -36,6 +36,26 @@ def test_a_policy_that_extends_replaces_setting_by_setting():
     assert both.name == "q" and both.decode == Decode("beam", 8, delta=6.0, weight=0.2)
 
 
+def test_a_fusion_may_name_the_files_of_its_language_models(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "p.nnac"
+    path.write_text(f"""{HEAD}  layers ** {{ weights int8 }}
+  decode {{ search beam(8); fusion density_ratio(target="../home-lm.nnc", source="train-lm.nnc", 0.3, -0.2) }}
+}}
+policy q extends p {{ decode {{ fusion internal(0.2, 0.1) }} }}
+""")
+    said = nnac.load(path, "p")
+    assert [d.severity for d in said.diagnostics if d.code == "language-model"] == ["warning"] * 2, "not there yet"
+    decode = said.plan.decode
+    folder = path.parent.resolve()
+    assert decode.files == {"lm": f"{folder}/../home-lm.nnc", "source_lm": f"{folder}/train-lm.nnc"}
+    assert (decode.weight, decode.less) == (0.3, 0.2), "what is taken off, with its sign or without"
+    assert str(decode.named) == str(decode) and decode.named.files == {"lm": "home-lm.nnc", "source_lm": "train-lm.nnc"}
+    assert Plan.from_json(said.plan.to_json()).decode == decode
+    assert nnac.load(path, "q").plan.decode.files == {}, "another fusion has its own"
+    assert plan('decode { search beam; fusion shallow(0.3, target="x.nnc") }').digest == plan("").digest
+
+
 def test_search_is_not_part_of_what_a_plan_decides():
     with_it, without = plan("decode { search beam(8) }"), plan("")
     assert with_it.digest == without.digest and with_it == without, "training and program stay what they are"
@@ -44,8 +64,10 @@ def test_search_is_not_part_of_what_a_plan_decides():
 
 def test_the_language_knows_what_search_and_fusion_know():
     assert set(SEARCHES) <= set(names()) and set(ARGUMENTS) == set(SEARCHES) | set(FUSIONS)
-    assert set(DECODE_DOCS) | {"beam", "weight",
-                               "less"} == set(fields_dict(Decode)) and set(LIMITS) <= set(fields_dict(Decode))
+    assert set(DECODE_DOCS) | set(ARGUMENT_DOCS) == set(fields_dict(Decode)) and set(LIMITS) <= set(fields_dict(Decode))
+    assert {n for names in (*ARGUMENTS.values(), *FILES.values()) for n in names} == set(ARGUMENT_DOCS)
+    assert {f: len(names) for f, names in FILES.items()} == {f: len(Decode(fusion=f).languages) for f in FUSIONS
+                                                             if f != "none"}
     default = Beam()
     for name in ("beam", "max_symbols", "delta", "blank_penalty"):
         assert getattr(Decode(), name) == getattr(default, name)

@@ -80,6 +80,9 @@ def complete(s: Session, path: Path, before: str, after: str = "") -> set[str]:
     ("  target ", {"edge"}, {"rnnt"}),
     ("  budget { ", {"weights", "latency", "sram"}, {"cell"}),
     ("  budget { weights <= 4 ", {"MiB", "KiB"}, {"weights"}),
+    ("  decode { fusion ", {"density_ratio", "none"}, {"beam"}),
+    ("  decode { fusion density_ratio(0.3, ", {"target=", "source=", "less="}, {"beam=", "shallow"}),
+    ("  decode { fusion shallow(target=", set(), {"less=", "weight="}),
     ("  training { ", {"steps", "batch", "learning_rate"}, {"weights"}),
     ("}\n\n", {"policy", "import", "target"}, {"layers"}),
     ("}\npolicy q extends ", {"p"}, {"edge"}),
@@ -93,9 +96,11 @@ def test_completion_offers_what_can_stand_there(session, before, some, none):
     assert offered >= some and not offered & none, sorted(offered)
 
 
-def test_completion_of_imports(session, tmp_path):
+def test_completion_of_files(session, tmp_path):
     (tmp_path / "other.nnac").write_text("")
     s, path = session
+    (tmp_path / "home-lm.nnc").touch()
+    assert complete(s, path, "  decode { fusion shallow(target=") == {'"home-lm.nnc"'}
     s.change(path, 'import "')
     assert {i.text for i in s.complete(path, 8)} >= {"other.nnac", "targets/edge.nnac", "targets/tiny.nnac"}
 

@@ -80,24 +80,13 @@ OPTIONS = ("search", "max_symbols", *_GRAPH_ONLY, *_BEAM_ONLY)
 
 
 def languages_of(args: argparse.Namespace, tokens: Tokens) -> dict[str, Trained]:
-    """The neural language models among --lm and --source-lm, by their names beside a recogniser.  SearchOptionError:
-    other tokens."""
+    """The neural language models among --lm and --source-lm, by their names beside a recogniser.  CompanionError: other
+    tokens."""
     from nnac.checkpoint import is_checkpoint
+    from nnac.companions import language
 
-    found = {}
-    for name in ("lm", "source_lm"):
-        path = getattr(args, name)
-        if path is not None and is_checkpoint(path):
-            from nnac.decode.front_end import TextEnd
-            from nnac.train.policy import load_module
-
-            found[name] = load_module(path)
-            end = found[name].end
-            if not isinstance(end, TextEnd):                                 # a recogniser hears: no text goes in
-                raise SearchOptionError(f"{path} is no language model: what `nnac train --text` made is one")
-            if end.tokens != tokens:
-                raise SearchOptionError(f"{path}: not a language model of the recogniser's own tokens")
-    return found
+    given = {name: path for name in _FILES if (path := getattr(args, name)) is not None}
+    return {name: language(path, tokens) for name, path in given.items() if is_checkpoint(path)}
 
 
 def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Search]:
@@ -106,6 +95,8 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
     SearchOptionError: a program that was compiled without the language model that it is given, or with another.
     """
     from attrs import evolve
+
+    from nnac.companions import of_policy
 
     if subject.front.hmm is not None:
         return subject, graph_search(args, subject.front.hmm, subject.called)
@@ -121,6 +112,8 @@ def searched(args: argparse.Namespace, subject: Subject) -> tuple[Subject, Searc
                                         "part of the program that asks it")
             if inside[name] != dict(plan=language.plan.digest, training=language.training):
                 raise SearchOptionError(f"{subject.called}: compiled with another {option}: compile it again")
+    if subject.trained is not None and args.search is None:    # the policy's own block is in force
+        languages |= of_policy(subject.trained, [name for name in _FILES if getattr(args, name) is not None])
     there = languages if subject.trained is not None else inside
     plan: Any = subject.trained.plan.to_json() if subject.trained is not None else getattr(compiled, "plan", {})
     return evolve(subject, languages=languages), search_of(_with_policy(args, plan.get("decode")), tokens, there)

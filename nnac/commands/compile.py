@@ -1,9 +1,9 @@
 """``nnac compile CHECKPOINT --out PROGRAM``: a trained module becomes a scheduled program for its policy's machine.
 
 Language models beside it (--lm, --source-lm: what `nnac train` made of a `model lm(...)` policy for the same machine
-and the recogniser's own tokens) become entries of the same program; `nnac run --search beam --lm-scale W` then asks
-them.  The program is proved free of races and deadlock before it is written, and carries everything that running it
-       needs.
+and the recogniser's own tokens; without the options, those that the policy's `decode` block names) become entries of
+the same program; `nnac run --search beam --lm-scale W` then asks them.  The program is proved free of races and
+deadlock before it is written, and carries everything that running it needs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnac.commands._search import languages_of
+    from nnac.companions import of_policy
     from nnac.compiler import program, trained
 
     recogniser = trained(args.checkpoint)
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         if path is not None and name not in languages:
             raise CompileOptionError(f"{path}: not what `nnac train` wrote; n-gram models stay on the host: give it to "
                                      "`nnac run`")
-    made = program(recogniser, languages, args.beam)
+    made = program(recogniser, languages | of_policy(recogniser, languages), args.beam)
     made.save(args.out)
     if args.json:
         print(json.dumps({"program": args.out, **summary(made)}))

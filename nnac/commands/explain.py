@@ -120,12 +120,12 @@ def _explain(args: argparse.Namespace) -> int:
 def overview(r: Resolution) -> str:
     """All layers, kernels and (where they differ) gates: setting, value, line."""
     from nnac.language.blocks import HEARD
-    from nnac.language.estimate import estimate
+    from nnac.language.estimate import whole
     from nnac.language.rules.budget import shown
 
     plan, model = r.plan, r.model
     assert plan is not None and model is not None
-    cost = estimate(plan, model)
+    cost = whole(plan, model)
     lines = [f"{plan.name}: {plan.model} on {plan.target.name}",
              f"{model.weights:,} weights in about {cost.weight_bytes:,} bytes ({cost.bits_per_weight:.2f} bits each); "
              f"a step takes about "
@@ -138,7 +138,7 @@ def overview(r: Resolution) -> str:
     if plan.decode is not None:
         parts = ", ".join(f"{entry} {cycles:,.0f}" for entry, cycles in cost.searched.items())
         without = ("; without its language models, whose size no policy says: the compiler counts them"
-                   if plan.decode.languages else "")
+                   if cost.unknown else "")
         lines.append(f"search {plan.decode}: about {sum(cost.searched.values()):,.0f} cycles a frame ({parts}), "
                      f"real-time factor {cost.rtf:.4f}{without}; an estimate: `nnac compile` counts the calls")
     lines.append("")

@@ -17,7 +17,7 @@ from nnac.compression.base import find, forms, methods
 from nnac.language import syntax as s
 from nnac.language.blocks import BUDGET_DOCS, BUDGETS, TRAINING
 from nnac.language.check import Checked
-from nnac.language.decoding import DECODE_DOCS, FUSIONS, SEARCHES
+from nnac.language.decoding import ARGUMENT_DOCS, ARGUMENTS, DECODE_DOCS, FILES, FUSIONS, SEARCHES
 from nnac.language.select import Node, Sites, _advance
 from nnac.language.settings import GRANULARITIES, SETTINGS
 from nnac.language.tables import data_file
@@ -63,10 +63,11 @@ def complete(checked: Checked, path: Path, offset: int) -> list[Item]:
             return [Item(n, "policy") for n in (checked.scope.policies if sentence[0].text == "policy"
                                                 else checked.scope.targets)]
         return [Item(k, "keyword", d) for k, d in DECLARATIONS.items()]
-    return _inside(checked, offset, declaration, depth, opened, since_separator(sentence))
+    return _inside(checked, path, offset, declaration, depth, opened, since_separator(sentence))
 
 
-def _inside(checked: Checked, offset: int, declaration: str, depth: int, opened: str, line: list[Token]) -> list[Item]:
+def _inside(checked: Checked, path: Path, offset: int, declaration: str, depth: int, opened: str,
+            line: list[Token]) -> list[Item]:
     """Inside a declaration; ``line`` is the sentence so far."""
     policies = checked.file.policies
     policy = next((p for p in policies if p.start <= offset <= p.end + 1), policies[-1] if policies else None)
@@ -87,6 +88,13 @@ def _inside(checked: Checked, offset: int, declaration: str, depth: int, opened:
             return [*units(line), *names]
         return [Item(k, "keyword", d) for k, d in SENTENCES.items()] if not line else []
     if opened == "decode":
+        owner, awaited, _ = call_around(line)
+        if awaited and line[-2].text in FILES.get(owner, ()):
+            return [Item(f'"{f.name}"', "file") for f in sorted(path.parent.glob("*.nnc"))]
+        if owner in ARGUMENTS and (not line or line[-1].kind != "NUMBER"):
+            given = {t.text for t, n in pairwise(line) if n.kind == "EQUAL"}
+            wanted = [n for n in (*ARGUMENTS[owner], *FILES.get(owner, ())) if n not in given]
+            return [*(Item(f"{n}=", "argument", ARGUMENT_DOCS[n]) for n in wanted), *names]
         words = {"search": SEARCHES, "fusion": FUSIONS}.get(line[0].text, {}) if line else DECODE_DOCS
         return [Item(n, "setting" if not line else "method", d) for n, d in words.items()] or [*units(line), *names]
     if opened in ("budget", "training"):

@@ -16,12 +16,14 @@ Cycles  of one encoder step and of the prediction and joint steps that follow it
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
 
 from attrs import evolve, field, frozen
 
 from nnac.entry import FRAME_MS, LABELS_PER_SECOND, steps_per_second
+from nnac.errors import UserError
 from nnac.isa.config import TILE_WORDS, MachineConfig
 from nnac.language.coded import by_blocks, codecs, expected_bits, least_bits, sparsity
 from nnac.language.cycles import frames, machine, read_passes, vectors_of, work
@@ -66,7 +68,11 @@ class LayerCost:
 
 @frozen(eq=False)
 class Estimate:
-    """See the module.  ``fill``: cycles of each entry before the first product and after the last, for one step."""
+    """See the module.
+
+    fill       cycles of each entry before the first product and after the last, for one step
+    languages  the language models beside the recogniser whose files the policy names, by their names there
+    """
 
     plan: Plan
     kernels: dict[str, KernelCost] = field(repr=False)
@@ -74,6 +80,7 @@ class Estimate:
     fill: dict[str, int]
     least_cycles: int
     wait_seconds: float
+    languages: dict[str, Estimate] = field(factory=dict, repr=False)
 
     @cached_property
     def weight_bytes(self) -> int:
@@ -142,20 +149,34 @@ class Estimate:
 
     @cached_property
     def searched(self) -> dict[str, float]:
-        """Entry -> cycles for one frame, with what the policy's search asks of it.  Language models beside the
-        recogniser are not in it: a policy does not say how large they are."""
-        plan = self.plan
-        frames = 1000 / (plan.graph.frame_ms or FRAME_MS)
-        hypotheses = plan.hypotheses
-        out = {}
-        for e in plan.graph.entries:
+        """Entry -> cycles for one frame, with what the policy's search asks of it; language models beside the
+        recogniser where the policy names their files."""
+        frames, hypotheses = 1000 / (self.plan.graph.frame_ms or FRAME_MS), self.plan.hypotheses
+        beside = {name: c for name, e in self.languages.items() for c in e.asked(frames, hypotheses).values()}
+        return self.asked(frames, hypotheses) | beside
+
+    def asked(self, frames: float, hypotheses: int) -> dict[str, float]:
+        """Entry -> cycles for one frame, of so many a second, with what a search asks that holds so many
+        hypotheses."""
+        t, out = self.plan.target, {}
+        for e in self.plan.graph.entries:
             inside = [c for c in self.layers.values() if c.entry == e.name]
-            cpu = sum((c.cpu_seconds for c in inside if c.cpu_seconds is not None), Fraction(0)) * plan.target.clock
+            cpu = sum((c.cpu_seconds for c in inside if c.cpu_seconds is not None), Fraction(0)) * t.clock
             calls, each = e.calls_per_second(frames, LABELS_PER_SECOND, hypotheses)
             moved = 2 * each * sum(c.state_bytes for c in inside) if hypotheses > 1 and e.each_hypothesis else 0
             cycles = sum(c.cycles for c in inside) + float(cpu) + self.fill.get(e.name, 0)
-            out[e.name] = calls / frames * (cycles + moved * plan.target.clock / plan.target.cpu.transfer)
+            out[e.name] = calls / frames * (cycles + moved * t.clock / t.cpu.transfer)
         return out
+
+    @property
+    def beside_share(self) -> float:
+        """Of the cycles of a frame, how much the language models are."""
+        return sum(self.searched[name] for name in self.languages) / sum(self.searched.values())
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the policy's search asks language models whose size it does not say."""
+        return self.plan.decode is not None and bool(set(self.plan.decode.languages) - set(self.languages))
 
     @property
     def rtf(self) -> float:
@@ -191,6 +212,19 @@ class Estimate:
             "latency": {c.path: c.cycles / clock + float(c.cpu_seconds or 0) for c in self.layers.values()},
         }[name]  # type: ignore[assignment]
         return sorted(parts.items(), key=lambda kv: -kv[1])[:count]
+
+
+def whole(plan: Plan, model: ModelGraph) -> Estimate:
+    """The cost of ``plan`` on its own target, with the language models whose files it names, as far as they can be
+    read."""
+    found = {}
+    for name, path in plan.decode.files.items() if plan.decode is not None else ():
+        from nnac.language.beside import described  # NumPy, which a policy without such files does not need
+
+        with suppress(UserError):
+            beside = described(path)
+            found[name] = estimate(beside, beside.graph)
+    return evolve(estimate(plan, model), languages=found)
 
 
 def estimate(plan: Plan, model: ModelGraph) -> Estimate:

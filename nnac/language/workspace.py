@@ -89,6 +89,7 @@ class Scope:
     policies: dict[str, Declared] = field(factory=dict)
     targets: dict[str, Declared] = field(factory=dict)
     files: list[s.File] = field(factory=list)
+    places: dict[int, Path] = field(factory=dict)         # id of a Source -> where it lies
     problems: list[Diagnostic] = field(factory=list)
 
 
@@ -106,6 +107,7 @@ def _enter(workspace: Workspace, found: Scope, path: Path | None, file: s.File, 
     found.problems.extend(file.problems)
     if path is not None:
         seen[path] = None
+        found.places[id(file.source)] = path
     for statement in file.imports:
         span = Span(file.source, statement.path.start, statement.path.end)
         target = locate(statement.path.value, path)

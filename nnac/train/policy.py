@@ -42,7 +42,7 @@ from nnac.train.pace import OPTION, Pace, Run, settings
 from nnac.train.saved import SavedModel
 from nnac.train.schedule import Compression
 
-KIND = "nnac-training-module"
+KIND = checkpoint.MODULE
 
 
 @frozen

@@ -21,9 +21,9 @@ def estimated(r: Resolution) -> Estimate | None:
     if r.model is None or r.target is None or r.sites is None:
         return None
     if r.estimate is None:
-        from nnac.language.estimate import estimate  # milliseconds that a policy without budgets does not need
+        from nnac.language.estimate import whole  # milliseconds that a policy without budgets does not need
 
-        r.estimate = estimate(plan_of(r), r.model)
+        r.estimate = whole(plan_of(r), r.model)
     return r.estimate
 
 
@@ -65,8 +65,7 @@ class BudgetExceeded(Rule):
                 continue
             least, value = cost.least(budget.quantity), cost.quantity(budget.quantity)
             # how large a language model is, its own policy says
-            beside = budget.quantity == "rtf" and cost.plan.decode is not None and bool(cost.plan.decode.languages)
-            if beside:
+            if budget.quantity == "rtf" and cost.unknown:
                 yield problem(self.code, statement.span(bound), "`rtf` is judged without the language models that "
                               "fusion asks: their size is not this policy's",
                               f"about {shown('rtf', value)} without them",

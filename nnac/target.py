@@ -14,6 +14,7 @@ from typing import Any
 from attrs import NOTHING, Factory, asdict, evolve, field, frozen
 from attrs import fields as attrs_fields
 
+from nnac.energy import OLDEST, Energy, derived
 from nnac.limits import MOST
 from nnac.ops import kinds
 
@@ -54,16 +55,6 @@ class Cpu:
 
 
 @frozen
-class Energy:
-    """Energy of one event, in joules.  Exact fractions; a stated table, not a measurement."""
-
-    mac: Fraction               # one int8 multiply-accumulate
-    sram: Fraction              # one byte to or from SRAM
-    dram: Fraction              # one byte from DRAM
-    vector: Fraction            # one lane of one vector instruction
-
-
-@frozen
 class Target:
     """A neural network accelerator.  See docs/design.md §6 for the machine these numbers describe."""
 
@@ -86,8 +77,7 @@ class Target:
     codecs: tuple[str, ...] = CODECS
     operators: tuple[str, ...] = Factory(kinds)    # what runs here; anything else goes to the CPU, at a price
     cpu: Cpu = Cpu(transfer=10**9, wake=Fraction(20, 10**6), macs=2 * 10**9)
-    energy: Energy = Energy(mac=Fraction(2, 10**13), sram=Fraction(1, 10**12), dram=Fraction(20, 10**12),
-                            vector=Fraction(5, 10**13))
+    energy: Energy = derived(OLDEST)
 
     def __attrs_post_init__(self) -> None:
         positive = dict(clock=self.clock, lanes=self.lanes, columns=self.columns, sram=self.sram, decoder=self.decoder,
@@ -146,6 +136,8 @@ class Target:
         for name in ("refresh", "turnaround"):                # plans of before know no such words
             if not getattr(self.dram, name):
                 del out["dram"][name]
+        if not self.energy.process:
+            del out["energy"]["process"]
         return out
 
     @classmethod
@@ -215,7 +207,8 @@ FIELDS: dict[str, Field] = {
     "cpu": Field("calls", "what an operator costs on the CPU", (
         Word("transfer", "bandwidth", "bytes per second, each way"), Word("wake", "time", "once per operator"),
         Word("macs", "per_second", "multiply-accumulates per second")), required=False),
-    "energy": Field("calls", "energy of one event: a stated table, not a measurement", (
+    "energy": Field("calls", "energy of one event, derived for a process or stated; not a measurement", (
+        Word("process", "length", "from 7 to 45 nm: all four are derived from published figures (`nnac profile`)"),
         Word("mac", "energy", "one int8 multiply-accumulate"), Word("sram", "energy", "one byte to or from SRAM"),
         Word("dram", "energy", "one byte from DRAM"), Word("vector", "energy", "one lane of one vector instruction")),
                     required=False),
@@ -237,6 +230,8 @@ def from_values(name: str, values: dict[str, Any], base: Target | None = None) -
         if group in built:
             known = asdict(getattr(base, group)) if base else asdict(_DEFAULTS[group]) if group in _DEFAULTS else {}
             given = known | built[group]
+            if group == "energy":
+                given = _energies(known, built[group])
             if lacking := [a.name for a in attrs_fields(cls) if a.name not in given and a.default is NOTHING]:
                 raise ValueError(f"`{group}` of target `{name}` does not say its "
                                  f"{', '.join(f'`{m}`' for m in lacking)}")
@@ -244,6 +239,13 @@ def from_values(name: str, values: dict[str, Any], base: Target | None = None) -
     if "accumulators" in built:
         built["accumulators"] = tuple(int(w[3:]) if isinstance(w, str) else w for w in built["accumulators"])
     return evolve(base, name=name, **built) if base else Target(name=name, **built)
+
+
+def _energies(known: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """What is said over what a process says, or else what is known; what is stated is no process' any more."""
+    if "process" in said:
+        known = asdict(derived(said["process"]))
+    return known | said | dict(process=0) if {*said} - {"process"} else known
 
 
 _DEFAULTS: dict[str, Any] = {a.name: a.default for a in attrs_fields(Target) if a.name in ("cpu", "energy")}

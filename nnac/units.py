@@ -2,9 +2,9 @@
 GB/s``.
 
 A quantity is an exact rational and a dimension: exponents over the base units step, epoch, byte, second, cycle, joule,
-percent. ``500 MHz`` is cycles per second, so ``250 cycles / 500 MHz`` is a time; ``%`` is a dimension of its own that
-multiplication absorbs (``25% * 6k steps`` is 1500 steps), so that a share and a plain number are never mistaken for one
-another.
+nanometre, percent. ``500 MHz`` is cycles per second, so ``250 cycles / 500 MHz`` is a time; ``%`` is a dimension of its
+own that multiplication absorbs (``25% * 6k steps`` is 1500 steps), so that a share and a plain number are never
+mistaken for one another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from attrs import frozen
 
-BASES = ("step", "epoch", "byte", "second", "cycle", "joule", "percent")
+BASES = ("step", "epoch", "byte", "second", "cycle", "joule", "nanometre", "percent")
 Dimension = tuple[int, ...]
 
 NUMBER: Dimension = (0,) * len(BASES)
@@ -29,14 +29,14 @@ def _dimension(**exponents: int) -> Dimension:
     return tuple(exponents.get(b, 0) for b in BASES)
 
 
-STEPS, EPOCHS, BYTES, TIME, CYCLES, ENERGY, PERCENT = (_dimension(**{b: 1}) for b in BASES)
+STEPS, EPOCHS, BYTES, TIME, CYCLES, ENERGY, LENGTH, PERCENT = (_dimension(**{b: 1}) for b in BASES)
 FREQUENCY = _dimension(cycle=1, second=-1)
 BANDWIDTH = _dimension(byte=1, second=-1)
 PER_SECOND = _dimension(second=-1)
 
 DIMENSION_NAMES: dict[Dimension, str] = {
     NUMBER: "a plain number", STEPS: "steps", EPOCHS: "epochs", BYTES: "bytes", TIME: "a time", CYCLES: "cycles",
-                                         ENERGY: "an energy",
+                                         ENERGY: "an energy", LENGTH: "a length",
     PERCENT: "a percentage", FREQUENCY: "a frequency", BANDWIDTH: "bytes per second", PER_SECOND: "a rate per second",
 }
 
@@ -59,6 +59,7 @@ UNITS: dict[str, tuple[Fraction, Dimension]] = {
     "MAC/s": (Fraction(1), PER_SECOND), "MMAC/s": (Fraction(10**6), PER_SECOND),
                                                 "GMAC/s": (Fraction(10**9), PER_SECOND),
     "fJ": (Fraction(1, 10**15), ENERGY), "pJ": (Fraction(1, 10**12), ENERGY), "nJ": (Fraction(1, 10**9), ENERGY),
+    "nm": (Fraction(1), LENGTH),
 }
 MULTIPLES = {"k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -150,7 +151,7 @@ def show(q: Quantity) -> str:
     ladder: dict[Dimension, tuple[str, ...]] = {
         BYTES: ("GiB", "MiB", "KiB", "bytes"), TIME: ("s", "ms", "us", "ns"), FREQUENCY: ("GHz", "MHz", "kHz", "Hz"),
         BANDWIDTH: ("GB/s", "MB/s", "kB/s", "B/s"), PER_SECOND: ("GMAC/s", "MMAC/s", "MAC/s"),
-                                                ENERGY: ("nJ", "pJ", "fJ")}
+                                                ENERGY: ("nJ", "pJ", "fJ"), LENGTH: ("nm",)}
     units = ladder.get(q.dimension)
     if units is None:
         return f"{decimal(v)} {dimension_name(q.dimension)}"

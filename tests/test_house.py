@@ -25,6 +25,7 @@ rendering
 attributes
 formats
 limits
+energy
 entry
 arith
 codec

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import nnac
 from nnac.diagnostics import DiagnosticError, Source
+from nnac.energy import Energy, derived
 from nnac.isa import LDA, STA, MachineConfig
 from nnac.language.parse import parse
 from nnac.language.resolve import resolve
@@ -341,6 +342,28 @@ def test_refresh_makes_a_bandwidth_a_peak_and_a_write_turns_the_bus_round():
     store, load = STA(bytes=64), LDA(bytes=64)
     assert store.bursts(machine) - store.bursts(plain) == 2 and load.bursts(machine) == load.bursts(plain)
     assert "refresh" not in evolve(t, dram=evolve(t.dram, refresh=Fraction(0))).to_json()["dram"]
+
+
+def energy_of(setting: str):
+    return nnac.loads(f"{HEAD}target mine extends edge {{\n energy {setting}\n}}\npolicy p {{\n"
+                      ' model rnnt(size="small")\n target mine\n}').plan.target.energy
+
+
+def test_energies_are_derived_for_a_process_and_one_that_is_stated_leaves_it():
+    assert energy_of("process(12 nm)") == derived(12)
+    assert energy_of("mac(1 pJ)") == evolve(derived(22), mac=Fraction(1, 10**12), process=0)
+    assert energy_of("process(12 nm) dram(20 pJ)") == evolve(derived(12), dram=Fraction(20, 10**12), process=0)
+    with pytest.raises(DiagnosticError, match="energies are derived for processes from 7 to 45 nm, not for 90"):
+        energy_of("process(90 nm)")
+    with pytest.raises(DiagnosticError, match="a length"):
+        energy_of("process(22)")
+
+
+def test_energies_that_are_derived_rename_no_plan_that_was_made_while_they_were_stated():
+    made = plan("")
+    before = evolve(made.target, energy=Energy(*(Fraction(k, 10**13) for k in (2, 10, 200, 5))))
+    assert made.target.energy.process == 22 and evolve(made, target=before).digest == made.digest
+    assert evolve(made, target=evolve(before, energy=evolve(before.energy, mac=Fraction(1)))).digest != made.digest
 
 
 def test_a_target_can_extend_another():

@@ -39,5 +39,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"nnac isa: no instruction is called `{args.instruction}`\nhelp: "
                          f"{did_you_mean(name, registry)}\n")
         return 2
-    sys.stdout.write(manual(MachineConfig.of(find_target(args.target)), name))
+    target = find_target(args.target)
+    sys.stdout.write(manual(MachineConfig.of(target), name))
+    if not name:
+        print(f"\nEnergy of an event, an estimate beside the machine: {target.energy}")
     return 0

@@ -1,7 +1,8 @@
 """``nnac profile PROGRAM``: where the cycles and the energy of every entry go, and the timeline as a trace file.
 
 For each entry: cycles against the roofline, every unit's cycles by reason, every layer's cycles, bytes, operations and
-energy (from the target's table).  ``--trace FILE.json`` opens in ui.perfetto.dev or chrome://tracing.
+energy (each event's as the target states it, or derived for its process; the last line says from which figures).
+``--trace FILE.json`` opens in ui.perfetto.dev or chrome://tracing.
 """
 
 from __future__ import annotations
@@ -75,4 +76,5 @@ def plain(run: Any) -> dict[str, Any]:
                 roofline=r.ratio,
                 compute_cycles=float(r.compute_cycles), memory_cycles=float(r.memory_cycles),
                 matrix_cycles=r.matrix_cycles, utilisation=run.utilisation, reasons=run.reasons,
+                energy=str(run.target.energy) if run.target else None,
                 layers=[asdict(layer) for layer in run.layers])

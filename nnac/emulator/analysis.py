@@ -342,6 +342,8 @@ class Analysis:
                          f"{cost.dram_bytes:>11,} {cost.macs:>12,} {1e6 * cost.energy:>7.2f} uJ")
         lines.append(f"{'total':<28} {len(self.entry.code):>7} {'':>11} {'':>10} {r.dram_bytes:>11,} {r.macs:>12,} "
                      f"{1e6 * sum(c.energy for c in self.layers):>7.2f} uJ")
+        if self.target is not None:
+            lines += ["", f"energy: {self.target.energy}"]
         return "\n".join(lines)
 
 

@@ -13,10 +13,22 @@ from nnac.language.values import UNKNOWN, Report, describe, evaluate
 from nnac.language.workspace import Declared, Scope
 from nnac.limits import MOST
 from nnac.target import FIELDS, Field, Target, Word, from_values
-from nnac.units import BANDWIDTH, BYTES, CYCLES, ENERGY, FREQUENCY, NUMBER, PER_SECOND, TIME, Quantity, dimension_name
+from nnac.units import (
+    BANDWIDTH,
+    BYTES,
+    CYCLES,
+    ENERGY,
+    FREQUENCY,
+    LENGTH,
+    NUMBER,
+    PER_SECOND,
+    TIME,
+    Quantity,
+    dimension_name,
+)
 
 DIMENSIONS = {"frequency": FREQUENCY, "bytes": BYTES, "bandwidth": BANDWIDTH, "cycles": CYCLES, "time": TIME,
-              "energy": ENERGY,
+              "energy": ENERGY, "length": LENGTH,
               "per_second": PER_SECOND, "integer": NUMBER, "ratio": NUMBER}
 EXACT = ("time", "energy", "ratio")            # kept as fractions; everything else is a whole number of base units
 LARGEST = 10**18

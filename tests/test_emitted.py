@@ -3,17 +3,22 @@ machines."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 from attrs import evolve
 
-from nnac import ops
+from nnac import isa, ops
 from nnac.formats import Precision
+from nnac.ir import QGraph
 from nnac.isa import MachineConfig
 from nnac.isa.base import decode_all
 from nnac.language.cycles import machine
 from nnac.lower import lower
-from nnac.ops._work import Job
+from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
+from nnac.ops._recurrent import SeparateOperator
+from nnac.ops._work import Job, Product
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.schedule.passes import split
 from tests.graphs import bind_randomly
@@ -31,7 +36,7 @@ def bound(kind: str, bits: int, seed: int):
 
 def test_what_the_machine_runs_is_what_has_a_file():
     assert set(EMITTED) >= set("linear lstm layer_norm embedding add multiply tanh sigmoid log_softmax".split())
-    assert not ops.emitted("stack") and not ops.emitted("gru") and not ops.emitted("_table")
+    assert not ops.emitted("stack") and not ops.emitted("_table")
 
 
 @pytest.mark.parametrize("target", [EDGE, TINY, LARGE], ids=lambda t: t.name)
@@ -45,6 +50,55 @@ def test_an_emitted_operator_computes_what_it_means(kind, bits, target):
     assert not program.host
     compared, different = compare(graph, program, 5)
     assert compared and different == 0
+
+
+RECURRENT = [k for k in EMITTED if isinstance(ops.operator(k), SeparateOperator)]
+
+
+def recurrent(kind: str, inputs: int, cells: int, rng: np.random.Generator, hidden: int = 8) -> QGraph:
+    """A recurrent layer of so many cells, then a linear one, in an entry that every hypothesis runs for itself."""
+    gates = operator_of(kind).gates
+    kernels = (Kernel("input", f"{kind}.input", gates * cells, inputs),
+               Kernel("recurrent", f"{kind}.recurrent", gates * cells, cells))
+    layers = (Layer(kind, kind, ("x",), cells, 1, "e", kernels, dict(cells=cells)),
+              Layer("last", "linear", (kind,), 5, 1, "e", (Kernel("weight", "last.weight", 5, cells),)))
+    made = ModelGraph("m", {}, layers, dict(x=inputs), entries=(EntryPoint("e", frames=True, each_hypothesis=True),))
+    return bind_randomly(lower(made, lambda path: Precision(hidden=hidden)), rng)
+
+
+def operator_of(kind: str) -> SeparateOperator:
+    return cast(SeparateOperator, ops.operator(kind))
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_layers_of_any_size_step_by_step_several_frames_and_several_hypotheses_at_a_time(kind):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        target, odd = (EDGE, TINY, LARGE)[seed % 3], int(operator_of(kind).fits(dict(cells=3), 3, 16))
+        cells = 2 * int(rng.integers(1, 80)) + odd * int(rng.integers(2))
+        graph = recurrent(kind, int(rng.integers(1, 40)), cells, rng, (8, 16, 4)[seed % 3])
+        program = compile_graph(graph, target, Settings(frames=int(rng.integers(1, 7)), hypotheses=seed))
+        assert not program.host, (kind, seed)
+        compared, different = compare(graph, program, seed)
+        assert compared and different == 0, (kind, seed)
+        assert seed < 2 or f"e.steps[{min(seed, target.columns * 4)}]" in program.entries, (kind, seed)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_a_recurrent_layer_takes_the_vector_cycles_that_it_says(kind):
+    for inputs, cells, frames in ((5, 8, 1), (20, 70, 1), (9, 130, 6)):
+        graph = recurrent(kind, inputs, cells, np.random.default_rng(cells))
+        program = compile_graph(graph, EDGE, Settings(frames=frames))
+        rows = operator_of(kind).gates * cells
+        job = Job(frames, cells, products=(dict(input=Product(rows, inputs), recurrent=Product(rows, cells)),),
+                  attributes=dict(cells=cells))
+        work, config = ops.operator(kind).work(job, machine(EDGE)), MachineConfig.of(EDGE)
+        entry = program.entries["e.step" if frames == 1 else "e.steps"]
+        spent = dict.fromkeys(("VX", "MV"), 0)
+        for i, line in zip(decode_all(entry.words.astype("<u8").tobytes()), entry.lines, strict=True):
+            if program.debug[line][0] == kind and i.unit in spent and not isinstance(i, isa.CPY):
+                spent[i.unit] += i.cycles(config)[0]
+        assert (work.vector, work.matrix) == (spent["VX"], spent["MV"]), (inputs, cells, frames)
 
 
 @pytest.mark.parametrize("kind", [k for k in EMITTED if not model(k).by_path[k].kernels

@@ -23,6 +23,7 @@ from nnac.isa import (
     DWC,
     FIL,
     GATE,
+    GRU,
     GTH,
     HALT,
     KEEP,
@@ -68,6 +69,7 @@ def blocks(rng):
                        shift=rng.integers(15, 30, 16))
             put(f"rq{out_bits}{wide}", head, (RQ_WIDE_ROW if wide else RQ_ROW).pack(**row))
     put("lstm", LSTM.block.pack(multiplier=1 << 15, shift=38, bits=8, fraction=11, sigmoid=0, tanh=1, tanh_cell=2))
+    put("gru", GRU.block.pack(multiplier=1 << 15, shift=23, bits=8, sigmoid=0, tanh=1))
     put("add", ADD.block.pack(m0=9000, m1=30000, s0=15, s1=17, bits=8))
     put("mul", MUL.block.pack(multiplier=4000, shift=18, bits=8, zero_point=3))
     for symmetry in (0, 1):
@@ -106,7 +108,7 @@ def random_code(rng, where):
     loaded = 0
     for _ in range(int(rng.integers(5, 60))):
         n = int(rng.choice([1, 4, 16, 40]))
-        kind = rng.integers(14)
+        kind = rng.integers(15)
         if kind == 0:
             code.append(FIL(dst=a(n * 4), bytes=4 * n, value=int(rng.integers(1 << 32))))
         elif kind == 1:
@@ -133,6 +135,9 @@ def random_code(rng, where):
         elif kind == 7:
             code.append(LSTM(pre=a(8 * n), cell=a(2 * n), dst=a(2 * n), params=where["lstm"][0], units=n,
                              out16=int(rng.integers(2))))
+        elif kind == 14:
+            code.append(GRU(pre=a(12 * n), state=a(2 * n), dst=a(2 * n), params=where["gru"][0], units=n,
+                            out16=int(rng.integers(2))))
         elif kind == 12 and isinstance(code[0], TAB):
             code.append(GATE(a=a(2 * n), b=a(2 * n), dst=a(2 * n), params=where["gate"][0], n=n,
                              a16=int(rng.integers(2)), out16=int(rng.integers(2))))

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from nnac.isa.matrix import MVM
     from nnac.isa.move import AMAX, CPY, FIL, TAB
     from nnac.isa.ring import DOT, DWC, KEEP, MIX
-    from nnac.isa.vector import ADD, GATE, LN, LSM, LSTM, LUT, MUL, RQ, SMAX, VectorInstruction
+    from nnac.isa.vector import ADD, GATE, GRU, LN, LSM, LSTM, LUT, MUL, RQ, SMAX, VectorInstruction
     from nnac.isa.weights import LDT, LDW, StreamInstruction
 
-__all__ = ["ADD", "AMAX", "BANKS", "CPY", "DECODE_DRAIN", "DOT", "DWC", "FIL", "GATE", "GTH", "HALT", "HOST",
+__all__ = ["ADD", "AMAX", "BANKS", "CPY", "DECODE_DRAIN", "DOT", "DWC", "FIL", "GATE", "GRU", "GTH", "HALT", "HOST",
            "INSTRUCTION_BYTES", "KEEP", "LDA", "LDT", "LDW", "LN", "LSM", "LSTM", "LUT", "MIX", "MUL", "MVM",
            "MV_DRAIN", "PROF", "RQ", "SEMAPHORES", "SMAX", "STA", "TAB", "TILE_WORDS", "UNITS", "VX_FILL",
            "DmaInstruction", "EncodingError", "Field", "Instruction", "MachineConfig", "StreamInstruction",

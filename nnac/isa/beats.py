@@ -22,6 +22,11 @@ def lstm(config: MachineConfig, units: int) -> int:
     return 5 * -(-units // config.vector)
 
 
+def gru(config: MachineConfig, units: int) -> int:
+    """GRU: three table reads a unit, and what is multiplied by them."""
+    return 5 * -(-units // config.vector)
+
+
 def add(config: MachineConfig, n: int) -> int:
     """ADD: both operands are requantised."""
     return 2 * -(-n // config.vector)

@@ -1,5 +1,5 @@
-"""VX: requantisation, the fused LSTM step, elementwise operations, tables, layer norm.  One instruction at a time; V
-elements a cycle.
+"""VX: requantisation, the fused LSTM and GRU steps, elementwise operations, tables, layer norm.  One instruction at a
+time; V elements a cycle.
 
 All operands lie in A; small constants come in a parameter block in A, so that one 128-bit word suffices.  Numbers:
 `nnac.arith`. A result may lie in the place of an operand (the same address, and not longer), or apart from all
@@ -234,6 +234,56 @@ class LSTM(VectorInstruction):
         hidden, cell = arith.lstm_cell(pre, cell, p["sigmoid"], p["tanh"], p["tanh_cell"], p["fraction"],
                                        p["multiplier"], p["shift"], p["bits"])
         return cell, hidden
+
+
+@instruction("VX", 0x33)
+class GRU(VectorInstruction):
+    """One GRU step of ``units`` units after the products: pre-activations int16 Q3.12 in blocks r, z, n, those of the
+    input at ``pre``, those of the hidden state behind them, at pre + 4 * ceil(3 * units / 2).
+
+        state = gru_cell(from_input, from_hidden, state, LUT[sigmoid], LUT[tanh])
+        hidden = requantise(state, multiplier, shift, 0, bits)
+
+    The state (int16 Q0.15) is replaced in place; the hidden state goes to ``dst``, int8 or, if bits > 8, int16.
+    sigmoid (complement) and tanh (odd) are LUT slots.
+    Cycles: vx_fill + 5 * ceil(units / V), for three table reads a unit and what is multiplied by them.
+    """
+
+    pre: int = operand(18, "A address of 3 x units pre-activations, and 3 x units more", times=4)
+    state: int = operand(18, "A address of the state", times=4)
+    dst: int = operand(18, "A address of the hidden state", times=4)
+    params: int = operand(18, "A address of the parameters", times=4)
+    units: int = operand(10, "units", minus=1)
+    out16: int = operand(1, "hidden state is int16")
+    block = Record("u32 multiplier 0..2147483647, u8 shift 0..62, u8 bits, u8 sigmoid, u8 tanh")
+    by_element = True
+
+    def beats(self, config: MachineConfig) -> int:
+        return beats.gru(config, self.units)
+
+    def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        behind = self.pre + 4 * -(-3 * self.units // 2)
+        products = (Integers(at, self.units, 2, 3, 2 * self.units) for at in (self.pre, behind))
+        return *products, Integers(self.state, self.units, 2)
+
+    def outputs(self, config: MachineConfig) -> tuple[Operand, ...]:
+        return Integers(self.state, self.units, 2), Integers(self.dst, self.units, 1 << self.out16)
+
+    def may_read(self, config: MachineConfig) -> Iterator[Range]:
+        yield "LUT", 0, config.luts
+
+    def constants(self, m: Memory) -> Constants:
+        p = self.block.read(m.parameters(self.params, self.block.bytes))
+        check_width(p["bits"], self.out16)
+        return {**p, "sigmoid": m.lut(p["sigmoid"], "complement"), "tanh": m.lut(p["tanh"], "odd")}
+
+    @staticmethod
+    def compute(p: Constants, from_input: NDArray, from_hidden: NDArray, state: NDArray) -> tuple[NDArray, ...]:
+        from nnac import arith
+
+        x, h = (pre.reshape(*pre.shape[:-2], -1) for pre in (from_input, from_hidden))
+        state = arith.gru_cell(x, h, state, p["sigmoid"], p["tanh"])
+        return state, arith.requantise(state, p["multiplier"], p["shift"], 0, p["bits"])
 
 
 class _Binary(VectorInstruction):

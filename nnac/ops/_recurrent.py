@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnac.formats import unit_scale
+from nnac.limits import MOST_UNITS
 from nnac.ops import Operator, require
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
     from nnac.ir import Node, Value
     from nnac.ir import State as StateVector
+    from nnac.isa.config import MachineConfig
     from nnac.ops import LayerShape
+    from nnac.ops._work import Job, Work
 
 
 class RecurrentOperator(Operator):
@@ -35,6 +38,43 @@ class RecurrentOperator(Operator):
 
         scale = unit_scale(p.hidden, p.hidden_clip) if self.bounded(layer.attributes) else None
         return Value(layer.path, layer.width, p.hidden, layer.rate, scale)
+
+
+class SeparateOperator(RecurrentOperator):
+    """One direction, whose two products are requantised to Q3.12 each by itself."""
+
+    gates: ClassVar[int]
+
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
+        return lanes % 4 == 0 or attributes["cells"] <= MOST_UNITS
+
+    def update(self, m: MachineConfig, cells: int) -> int:
+        """Cycles of VX for ``cells`` cells, once their pre-activations are there."""
+        raise NotImplementedError
+
+    def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.isa import beats
+        from nnac.ops._work import Work, bands, groups, requantised, words
+
+        (kernels,), cells, vectors = job.products, job.attributes["cells"], job.vectors
+        rows, together = self.gates * cells, groups(vectors, m.columns)
+        x, h = words(m, kernels["input"], job.in_bits), words(m, kernels["recurrent"], job.hidden_bits)
+        update = sum(self.update(m, n) for n in self.pieces(cells, m.lanes))
+        step, park = requantised(m, rows, [1]), requantised(m, rows, together)
+        matrix, vector = len(together) * x[0] + vectors * h[0], park + vectors * (step + update)
+        last = bands(rows, m.lanes)[-1]
+        drain = m.mv_drain + m.vx_fill + beats.requantise(m, last) + self.update(m, self.pieces(cells, m.lanes)[-1])
+        # frames follow each other: each waits for the hidden state of the one before
+        each = max(h[0], step + update) + drain
+        bound = max(len(together) * x[0], park) + vectors * each if vectors > 1 else max(matrix, vector) + drain
+        return Work(vector, matrix, len(together) * x[1] + vectors * h[1], bound - max(matrix, vector),
+                    4 * rows * vectors)
+
+    def pieces(self, cells: int, lanes: int) -> list[int]:
+        """Cells of each instruction that computes them."""
+        from nnac.ops._work import bands
+
+        return bands(cells, lanes) if lanes % 4 == 0 else [cells]
 
 
 def cell_states(path: str, hidden: int, cells: int, p: Precision, scale: float | None) -> tuple[StateVector,

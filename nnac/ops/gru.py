@@ -11,12 +11,13 @@ from nnac.attributes import Attributes, record
 from nnac.formats import UNIT, unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import stacked
-from nnac.ops._recurrent import RecurrentOperator, require_sums
+from nnac.ops._recurrent import SeparateOperator, require_sums
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
+    from nnac.isa.config import MachineConfig
     from nnac.ops import LayerShape
 
 
@@ -28,7 +29,7 @@ class GruAttributes(Attributes):
     hidden_bits: int = 8
 
 
-class Gru(RecurrentOperator):
+class Gru(SeparateOperator):
     """`arith.gru_cell`, then ``hidden = requantise(blend)``.
 
     constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias, recurrent_bias int64 [3H]
@@ -39,12 +40,18 @@ class Gru(RecurrentOperator):
     """
 
     attributes_type = GruAttributes
+    gates = 3
     constants = ("input", "recurrent", "bias", "recurrent_bias", "input_multiplier", "input_shift",
                  "recurrent_multiplier", "recurrent_shift",
                  "hidden_multiplier", "hidden_shift", "sigmoid", "tanh")
 
     def attributes(self, layer: LayerShape, p: Precision) -> GruAttributes:
         return GruAttributes(cells=layer.attributes["cells"], hidden_bits=p.hidden)
+
+    def update(self, m: MachineConfig, cells: int) -> int:
+        from nnac.isa import beats
+
+        return m.vx_fill + beats.gru(m, cells)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         from nnac.ir import State as StateVector

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
@@ -11,12 +11,13 @@ from nnac.attributes import Attributes, record
 from nnac.formats import unit_scale
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import stacked
-from nnac.ops._recurrent import RecurrentOperator, cell_states, require_fraction, require_sums
+from nnac.ops._recurrent import SeparateOperator, cell_states, require_fraction, require_sums
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
     from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
+    from nnac.isa.config import MachineConfig
     from nnac.ops import LayerShape
 
 
@@ -29,7 +30,7 @@ class CoupledLstmAttributes(Attributes):
     hidden_bits: int = 8
 
 
-class CoupledLstm(RecurrentOperator):
+class CoupledLstm(SeparateOperator):
     """CIFG: `arith.coupled_cell`; gates f, g, o.
 
     constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias int64 [3H]
@@ -39,13 +40,22 @@ class CoupledLstm(RecurrentOperator):
     """
 
     attributes_type = CoupledLstmAttributes
-    gates: ClassVar[int] = 3
+    gates = 3
     constants: ClassVar[tuple[str, ...]] = (
         "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
         "hidden_multiplier", "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
     def attributes(self, layer: LayerShape, p: Precision) -> CoupledLstmAttributes:
         return CoupledLstmAttributes(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)
+
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
+        # gate after gate begins at a multiple of 4 bytes
+        return attributes["cells"] % 2 == 0 and super().fits(attributes, width, lanes)
+
+    def update(self, m: MachineConfig, cells: int) -> int:
+        from nnac.isa import beats
+
+        return 2 * m.vx_fill + beats.elementwise(m, cells) + beats.lstm(m, cells)
 
     def states(self, layer: LayerShape, p: Precision) -> tuple[StateVector, ...]:
         return cell_states(layer.path, layer.attributes["cells"], layer.attributes["cells"], p,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnac.attributes import record
+from nnac.limits import MOST_UNITS
 from nnac.ops import Array, require
 from nnac.ops._carriers import join
 from nnac.ops.lstm_coupled import CoupledLstm, CoupledLstmAttributes
 
 if TYPE_CHECKING:
     from nnac.ir import Node, QGraph, Value
+    from nnac.isa.config import MachineConfig
 
 
 class NormedLstm(CoupledLstm):
@@ -26,6 +28,17 @@ class NormedLstm(CoupledLstm):
     gates = 4
     constants = (*CoupledLstm.constants, "gate_gain", "gate_bias", "gate_multiplier", "gate_shift", "gate_epsilon",
                  "gate_root_width", "rsqrt")
+
+    def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
+        return super().fits(attributes, width, lanes) and attributes["cells"] <= MOST_UNITS
+
+    def pieces(self, cells: int, lanes: int) -> list[int]:
+        return [cells]
+
+    def update(self, m: MachineConfig, cells: int) -> int:
+        from nnac.isa import beats
+
+        return 5 * m.vx_fill + 4 * beats.normalise(m, cells) + beats.lstm(m, cells)
 
     def cell(self, pre: Array, cell: Array, c: Mapping[str, Array], a: CoupledLstmAttributes) -> tuple[Array, Array]:
         from nnac import arith

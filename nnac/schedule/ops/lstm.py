@@ -13,23 +13,21 @@ from nnac import isa
 from nnac.attributes import record
 from nnac.ir import Node, QGraph
 from nnac.ops.lstm import LstmAttributes, interleaved
-from nnac.schedule.emit import STRIDE, Emitter, Source
+from nnac.schedule.emit import Emitter, Source
 from nnac.schedule.forms import View
 from nnac.schedule.kernels import Kernel, Parameters, bands_of, requantise_blocks
 from nnac.schedule.layout import EntryPlan
-from nnac.schedule.ops import Emission, Made, Matrix
+from nnac.schedule.ops import Made, Matrix
+from nnac.schedule.ops._recurrent import RecurrentEmission
 from nnac.schedule.tiling import gate_order
 from nnac.vectors import Form, align, element_bytes
 
 
-class LstmEmission(Emission):
+class LstmEmission(RecurrentEmission):
     """MVM and RQ for the gates, LSTM for the cells: band by band where a band holds whole cells, else all at once."""
 
     tables = ("sigmoid", "tanh", "tanh_cell")
     zero_block = True
-    side_by_side = True
-    # the hidden state is there before the input is: its products go under whatever makes the input
-    streamed_together = ("recurrent", "input")
 
     def matrices(self, node: Node, graph: QGraph, forms: Mapping[str, Form], lanes: int) -> Sequence[Matrix]:
         c, a, order = node.constants, record(node.attributes, LstmAttributes), row_order(node, lanes)
@@ -77,18 +75,7 @@ class LstmEmission(Emission):
     def read_at(self, node: Node, kernel: str, plan: EntryPlan) -> Sequence[int]:
         if kernel == "project":
             return [plan.buffers[f"{node.path}.raw"] + k * raw_bytes(node) for k in range(plan.hypotheses)]
-        if kernel == "recurrent":
-            view, hidden = plan.views[node.output], plan.slots[f"{node.path}.hidden"]
-            places = [hidden.address + k * hidden.stride for k in range(plan.hypotheses)]
-            return places if plan.hypotheses > 1 else [*(view.at(t) for t in range(view.vectors)), *places]
         return super().read_at(node, kernel, plan)
-
-    def reads(self, kernel: str, vectors: int, batched: int, together: int) -> float:
-        """Recurrent weights are read for every vector, the others at best once for all of them."""
-        return vectors if kernel != "input" else vectors / min(batched, together)
-
-    def again(self, kernel: str) -> bool:
-        return kernel == "recurrent"
 
     def emit(self, node: Node, e: Emitter) -> None:
         """Over all vectors of this call, from the last one where the node is reversed."""
@@ -133,9 +120,7 @@ class LstmEmission(Emission):
             if a.project:
                 self.project(node, e, y, t, 1)
             previous = y.at(t)
-        width = a.project or a.cells
-        e.put(isa.CPY(src=previous, dst=state, bytes=width * element_bytes(a.hidden_bits), count=1, sstride=0,
-                      dstride=0), "keep state")
+        self.keep(node, e, y, frames[-1])
 
     def of_hypotheses(self, node: Node, e: Emitter) -> None:
         """One step of each hypothesis, whose states lie in their places."""
@@ -166,10 +151,7 @@ class LstmEmission(Emission):
                 self.cells(node, e, pre + k * width, 0, a.cells, cell.address + k * cell.stride, y.at(k), k)
         if a.project:
             self.project(node, e, y, 0, count)
-        copied = count if max(y.form.stride, hidden.stride) <= STRIDE else 1
-        for first in range(0, count, copied):
-            e.put(isa.CPY(src=y.at(first), dst=hidden.address + first * hidden.stride, bytes=hidden.width * hidden.size,
-                          count=copied, sstride=y.form.stride, dstride=hidden.stride), "keep state")
+        self.keep(node, e, y, 0)
 
     def park(self, node: Node, e: Emitter, kernel: Kernel, x: View, vectors: int, parked: int) -> None:
         """The input products of all frames, before the recurrence begins: each weight is read once for as many frames

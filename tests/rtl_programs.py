@@ -18,10 +18,14 @@ from nnac.isa import (
     ADD,
     AMAX,
     CPY,
+    DOT,
+    DWC,
     FIL,
+    GATE,
     GTH,
     HALT,
     HOST,
+    KEEP,
     LDA,
     LDT,
     LDW,
@@ -29,6 +33,7 @@ from nnac.isa import (
     LSM,
     LSTM,
     LUT,
+    MIX,
     MUL,
     MVM,
     PROF,
@@ -40,6 +45,7 @@ from nnac.isa import (
     Instruction,
     MachineConfig,
 )
+from nnac.isa.ring import RING_HEAD
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.rtl.cosim import Case
 
@@ -436,6 +442,106 @@ class Draw:
         params = self.block(LSM.block.pack(multiplier=m, shift=s, exp=exp, log=log))
         return LSM(src=src, dst=dst, params=params, n=n, a16=a16)
 
+    def GATE(self) -> Instruction:
+        n, (a16, out16) = self.number(2000), (int(v) for v in self.rng.integers(0, 2, 2))
+        m, s = self.scale()
+        params = self.block(
+            GATE.block.pack(
+                multiplier=m,
+                shift=min(62, s + int(self.rng.integers(0, 14))),
+                bits=self.bits(out16),
+                zero_point=self.zero(),
+                slot=int(self.rng.integers(self.c.luts)),
+                symmetry=int(self.rng.integers(2)),
+            )
+        )
+        a, b = self.place(n << a16), self.place(2 * n)
+        dst = int(self.rng.choice([b, a if out16 <= a16 else b, self.place(n << out16), self.place(n << out16)]))
+        return GATE(a=a, b=b, dst=dst, params=params, n=n, a16=a16, out16=out16)
+
+    def ring(self, width: int) -> tuple[int, dict[str, int]]:
+        """A ring with rows of ``width`` bytes: its address, its chunks.  Its count is filled in, and a chunk is kept at
+        times.
+        """
+        rng = self.rng
+        chunk = int(rng.choice([1, 2, 4, int(rng.integers(1, 17)) if width < 32 else 3]))
+        most = max(1, min(64, 3000 // (chunk * width)))
+        slots = int(rng.choice([1, min(3, most), int(rng.integers(1, most + 1))]))
+        ring = self.place(RING_HEAD + slots * chunk * width)
+        self.add(FIL(dst=ring, bytes=4, value=int(rng.integers(0, 2 * slots))))
+        for _ in range(int(rng.integers(0, 3))):
+            keep = KEEP(src=self.place(chunk * width), ring=ring, bytes=width, chunk=chunk, slots=slots)
+            if not any(rule.broken(keep, self.c) for rule in keep.rules) and not overlap(keep, self.c):
+                self.add(keep)
+        return ring, dict(chunk=chunk, slots=slots)
+
+    def KEEP(self) -> Instruction:
+        width = 4 * int(self.rng.integers(1, 2 * self.c.lanes))
+        ring, chunks = self.ring(width)
+        return KEEP(src=self.place(chunks["chunk"] * width), ring=ring, bytes=width, **chunks)
+
+    def heads(self) -> dict[str, int]:
+        """Heads of a row whose length is a multiple of 4."""
+        n = int(self.rng.choice([4, 8, self.c.vector, int(self.rng.integers(1, 3 * self.c.vector))]))
+        some = [h for h in range(1, 9) if h * n % 4 == 0 and h * n <= 256]
+        return dict(n=n, heads=int(self.rng.choice(some)))
+
+    def DOT(self) -> Instruction:
+        heads = self.heads()
+        width = heads["n"] * heads["heads"]
+        ring, chunks = self.ring(width)
+        rows, chunk = chunks["slots"] * chunks["chunk"], chunks["chunk"]
+        m, s = self.scale()
+        bias = self.rng.integers(-(1 << 16), 1 << 16, heads["heads"] * (rows + chunk - 1))
+        if self.rng.random() < 0.2:
+            bias = self.rng.integers(-(1 << 31), 1 << 31, len(bias))
+        return DOT(
+            src=self.place(chunk * width),
+            ring=ring,
+            dst=self.place(chunk * (2 * heads["heads"] * rows + 2)),
+            params=self.block(DOT.block.pack(multiplier=m, shift=s) + bias.astype("<i4").tobytes()),
+            **heads,
+            **chunks,
+        )
+
+    def MIX(self) -> Instruction:
+        heads, (p16, out16) = self.heads(), (int(v) for v in self.rng.integers(0, 2, 2))
+        width = heads["n"] * heads["heads"]
+        ring, chunks = self.ring(width)
+        rows, chunk = chunks["slots"] * chunks["chunk"], chunks["chunk"]
+        m, s = self.scale()
+        return MIX(
+            src=self.place(chunk * (heads["heads"] * rows + 2) << p16),
+            ring=ring,
+            dst=self.place(chunk * (width + 2) << out16),
+            params=self.block(MIX.block.pack(multiplier=m, shift=s, bits=self.bits(out16))),
+            p16=p16,
+            out16=out16,
+            **heads,
+            **chunks,
+        )
+
+    def DWC(self) -> Instruction | None:
+        rng = self.rng
+        n, out16 = 4 * int(rng.integers(1, self.c.lanes)), int(rng.integers(2))
+        ring, chunks = self.ring(n)
+        taps = chunks["slots"] * chunks["chunk"] - chunks["chunk"] + 1
+        taps = int(rng.choice([1, min(32, taps), int(rng.integers(1, min(32, taps) + 1))]))
+        scales = np.array([self.scale() for _ in range(n)])
+        head = RQ_HEAD.pack(zero_point=self.zero(), bits=self.bits(out16))
+        table = RQ_ROW.pack(
+            bias=rng.integers(-(1 << 16), 1 << 16, n), multiplier=scales[:, 0] & 0xFFFFFF, shift=scales[:, 1]
+        )
+        return DWC(
+            ring=ring,
+            dst=self.place(chunks["chunk"] * (n << out16)),
+            params=self.block(head + table + rng.bytes(taps * n)),
+            n=n,
+            taps=taps,
+            out16=out16,
+            **chunks,
+        )
+
     def CPY(self) -> Instruction:
         size, count = int(self.rng.integers(0, 3 * self.c.lanes)), int(self.rng.integers(1, 6))
         step = -(-size // 4) * 4 + 4 * int(self.rng.integers(0, 3))
@@ -546,6 +652,11 @@ ALL: dict[type[Instruction], float] = {
     LN: 0.5,
     SMAX: 0.5,
     LSM: 0.5,
+    GATE: 0.7,
+    KEEP: 0.3,
+    DOT: 0.4,
+    MIX: 0.4,
+    DWC: 0.4,
     CPY: 1,
     FIL: 0.5,
     TAB: 0.2,

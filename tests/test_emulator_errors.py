@@ -11,7 +11,26 @@ from attrs import evolve
 from nnac.emulator import AddressError, DataError, HazardError, Machine, MachineError
 from nnac.emulator.hazards import check_races
 from nnac.emulator.timing import Timing
-from nnac.isa import CPY, FIL, GTH, HALT, HOST, LDA, LDT, LDW, LN, LSTM, MVM, RQ, SMAX, STA, TAB, MachineConfig
+from nnac.isa import (
+    CPY,
+    DOT,
+    FIL,
+    GTH,
+    HALT,
+    HOST,
+    KEEP,
+    LDA,
+    LDT,
+    LDW,
+    LN,
+    LSTM,
+    MVM,
+    RQ,
+    SMAX,
+    STA,
+    TAB,
+    MachineConfig,
+)
 from nnac.isa.text import Assembly, assemble
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from tests import machine_by_hand as by_hand
@@ -93,6 +112,8 @@ def test_parameters_that_differ_between_utterances_are_an_error():
     (CPY(src=0, dst=0, bytes=16), "which it has still to read"),
     (CPY(src=0, dst=64, bytes=64, count=2, sstride=64, dstride=64), "still to read"),
     (SMAX(src=0, dst=8, params=512, n=4, groups=4), "vectors that are still to be read"),
+    (KEEP(src=24, ring=0, bytes=8, slots=4), "the rows to be kept lie in the ring"),
+    (DOT(src=0, ring=64, dst=0, params=256, n=8), "which it has still to read"),
     (LN(src=0, dst=4096, n=1291, a16=1), "may leave 62 bits"), (RQ(out=3), "out=3"),
                                          (RQ(columns=5), "the machine has 4")])
 def test_what_could_be_read_in_two_ways_is_refused(code, words):

@@ -19,8 +19,10 @@ if build.compiler() is None or shutil.which("verilator") is None:
 pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a minute of a processor of one's own
 
 from benchmarks.cosim import network  # noqa: E402
+from nnac.emulator.image import image  # noqa: E402
 from nnac.executors import Subject, executor  # noqa: E402
-from nnac.isa import MachineConfig  # noqa: E402
+from nnac.formats import Precision  # noqa: E402
+from nnac.isa import DOT, DWC, GATE, KEEP, MIX, SMAX, MachineConfig  # noqa: E402
 from nnac.rtl.machine import CoreFault  # noqa: E402
 from nnac.rtl.program import ProgramOnCore  # noqa: E402
 
@@ -37,6 +39,20 @@ def test_a_compiled_network_leaves_the_same_memories_in_every_entry(program, tmp
     figures = network("tiny", str(build.build(MachineConfig.of(TINY)).library), 3, str(tmp_path / "p.nnp"), None)
     assert figures["different"] == 0 and figures["entries"] == len(program.entries) - (INIT in program.entries)
     assert figures["bytes"] > 10**6
+
+
+def test_a_conformer_leaves_the_same_memories_in_every_entry(tmp_path):
+    """Two blocks of attention and convolution over rings that go round."""
+    graph = random_graph(
+        1, model="conformer", size="tiny", blocks=2, chunk=2, left=4, kernel=7, positions=24,
+        precision=lambda path: Precision(activations=16 if path.endswith(".sum") else 8),
+    )
+    program = compile_graph(graph, TINY, Settings())
+    program.save(tmp_path / "p.nnp")
+    used = {type(i) for entry in image(program).entries.values() for i in entry.code}
+    assert used > {DOT, DWC, GATE, KEEP, MIX, SMAX}
+    figures = network("tiny", str(build.build(MachineConfig.of(TINY)).library), 8, str(tmp_path / "p.nnp"), None)
+    assert figures["different"] == 0 and figures["bytes"] > 10**6
 
 
 def test_the_engine_rtl_gives_the_integers_and_states_of_the_emulator(program):

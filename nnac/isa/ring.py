@@ -37,6 +37,7 @@ class RingInstruction(VectorInstruction):
 
     __slots__ = ()
     rules: ClassVar[tuple[Rule, ...]] = (ROWS,)
+    in_place = False                                   # a row is read again for the next result
     ring: int
     dst: int
     chunk: int
@@ -78,6 +79,11 @@ def check_count(count: NDArray, slots: int) -> None:
         raise BadData(f"the count of a ring is {worst}, not in 0 … {2 * slots - 1}")
 
 
+def _keep_apart(i: KEEP, config: MachineConfig) -> str:
+    apart = i.src + i.chunk * i.width <= i.ring or i.ring + RING_HEAD + i.rows * i.width <= i.src
+    return "" if apart else "the rows to be kept lie in the ring"
+
+
 @instruction("VX", 0x2D)
 class KEEP(RingInstruction):
     """Write a chunk of rows into a ring, in the place of the oldest:
@@ -93,6 +99,8 @@ class KEEP(RingInstruction):
     bytes: int = operand(12, "length of a row", times=4, minus=1)
     chunk: int = operand(4, "rows of a chunk", minus=1)
     slots: int = operand(6, "chunks of the ring", minus=1)
+    in_place = True                                    # of the ring itself
+    rules = (ROWS, Rule("KEEP: the rows to be kept lie apart from the ring", _keep_apart))
 
     @property
     def width(self) -> int:

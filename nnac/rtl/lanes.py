@@ -107,6 +107,7 @@ class Lane(Elaboratable):
         self.gain, self.gain_bias = Signal(signed(16)), Signal(signed(32))
         # registers that the controller reads
         self.y, self.prod, self.sum16 = Signal(signed(18)), Signal(signed(PRODUCT)), Signal(signed(16))
+        self.small = Signal(signed(51))
         # results: of most instructions, and LSTM's new cell
         self.out, self.cell = Signal(signed(17)), Signal(signed(17))
         # look-up ports
@@ -121,9 +122,14 @@ class Lane(Elaboratable):
         m.submodules.round, m.submodules.round2 = rounds, rounds2 = Round(True), Round(False)
 
         # ---- the small multiplier
-        xa, xb, small, small_reg = Signal(signed(18)), Signal(signed(33)), Signal(signed(51)), Signal(signed(51))
+        xa, xb, small, small_reg = Signal(signed(18)), Signal(signed(33)), Signal(signed(51)), self.small
         m.d.comb += small.eq(xa * xb)
         m.d.sync += small_reg.eq(small)
+        # ---- sums of products, one after another
+        run, kept_run = Signal(signed(33)), Signal(signed(32))
+        m.d.comb += run.eq(Mux(s.fresh, 0, kept_run) + small_reg[:32].as_signed())
+        with m.If(s.runs):
+            m.d.sync += kept_run.eq(run)
         gate, forget, output, tanh_cell = Signal(signed(18)), Signal(signed(20)), Signal(signed(18)), Signal(signed(18))
         m.d.comb += [xa.eq(self.x), xb.eq(self.b)]
         with m.If(s.width_times_x):
@@ -170,6 +176,8 @@ class Lane(Elaboratable):
         m.d.sync += [held_b.eq(self.b), mult.eq(self.m_row), shift_v.eq(self.s_row), shift_p.eq(shift_v)]
         with m.If(s.v_takes_acc):
             m.d.sync += v.eq(self.acc + self.bias + Mux(s.plus_addend, 0, self.addend))
+        with m.Elif(s.v_takes_run):
+            m.d.sync += v.eq(run + Mux(s.plus_bias, self.bias, 0))
         with m.Elif(s.v_takes_x):
             m.d.sync += v.eq(self.x)
         with m.Elif(s.v_takes_b):
@@ -247,7 +255,9 @@ class Shared:
         self.table_takes_rounded, self.complement, self.keep_forget, self.keep_output = map(
             select, ("table_takes_rounded", "complement", "keep_forget", "keep_output")
         )
-        self.even = select("even")
+        self.even, self.runs, self.fresh, self.v_takes_run, self.plus_bias = map(
+            select, ("even", "runs", "fresh", "v_takes_run", "plus_bias")
+        )
         self.v_takes_acc, self.v_takes_x, self.v_takes_b, self.v_takes_small = map(
             select, ("v_takes_acc", "v_takes_x", "v_takes_b", "v_takes_small")
         )

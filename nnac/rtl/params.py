@@ -7,17 +7,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from amaranth.hdl import Const, Signal, Value
+from amaranth.hdl import Const, Mux, Signal, Value
 
 from nnac.errors import UserError
 from nnac.isa import (
     ADD,
     AMAX,
     CPY,
+    DOT,
+    DWC,
     FIL,
+    GATE,
     GTH,
     HALT,
     HOST,
+    KEEP,
     LDA,
     LDT,
     LDW,
@@ -25,6 +29,7 @@ from nnac.isa import (
     LSM,
     LSTM,
     LUT,
+    MIX,
     MUL,
     MVM,
     PROF,
@@ -118,7 +123,12 @@ def signal_mask(word: Value) -> Value:
 
 # what the units of the core carry out; an instruction of the registry that is not here is refused by its name
 BUILT: tuple[type[Instruction], ...] = (
-    *(LDW, LDT), *(LDA, STA, GTH), MVM, *(RQ, LSTM, ADD, MUL, LUT, LN, SMAX, LSM, CPY, FIL, TAB, AMAX),
+    *(LDW, LDT),
+    *(LDA, STA, GTH),
+    MVM,
+    *(RQ, LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM),
+    *(CPY, FIL, TAB, AMAX),
+    *(KEEP, DOT, MIX, DWC),
     *(PROF, HOST, HALT),
 )
 
@@ -132,15 +142,10 @@ def lacking() -> list[type[Instruction]]:
     return [cls for cls in registry.values() if cls not in BUILT]
 
 
-def lack(i: Instruction) -> str:
-    """What the core would need for an instruction and has not, or ""."""
-    return "" if isinstance(i, BUILT) else type(i).__name__
-
-
 def lacks(code: Iterable[Instruction]) -> str | None:
     """The first instruction that the core does not have, in one line; None: it has them all."""
-    found = next(((k, missing) for k, i in enumerate(code) if (missing := lack(i))), None)
-    return f"[{found[0]}]: the core has no {found[1]}; the emulator runs this program" if found else None
+    found = next(((k, i) for k, i in enumerate(code) if not isinstance(i, BUILT)), None)
+    return f"[{found[0]}]: the core has no {type(found[1]).__name__}; the emulator runs this program" if found else None
 
 
 def is_one(word: Value, classes: Iterable[type[Instruction]]) -> Value:
@@ -163,6 +168,14 @@ def sample(cls: type[T], **fields: int) -> T:
 def named(signal: Value, name: str) -> Signal:
     """A signal of the shape of an expression."""
     return Signal(signal.shape(), name=name)
+
+
+def cases(*pairs: tuple[Value, Value | int], otherwise: Value | int) -> Value:
+    """The value of the first condition that holds."""
+    out: Value = Const(otherwise) if isinstance(otherwise, int) else otherwise
+    for condition, value in reversed(pairs):
+        out = Mux(condition, value, out)
+    return out
 
 
 def ceil_div(value: Value, by: int) -> Value:

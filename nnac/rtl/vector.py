@@ -13,10 +13,14 @@ operands are there.  What happens at which stage:
           9 product · 10 out
     LN    pass 1: 1 sum      pass 2: 1 d · 2 d d · 3 sum
           pass 3: 1 d · 2 d q · 3 n · 4 n gain + bias · 5 product · 6 out
+    GATE  1 table · 2 the factor addressed · 3 their product · 4 product · 5 out
     SMAX  pass 1: 1 maximum      pass 2: 1 max - x · 2 product · 3 t · 4 table · 6 sum
           pass 3: as pass 2, then 6 e / sum · 8 product · 9 out      of several vectors one after another
     LSM   as SMAX, but x - max      pass 3: 3 t - logarithm, out
-    AMAX  1 maximum · at the end out      CPY, FIL, TAB  1 out
+    DOT   1 products · 2, 3 sums, bias addressed · 4 product · 5 out
+    MIX   1 products · 2 sums · 3 product · 4 out
+    DWC   so, but the last group of a sum holds parameters: 1 the sum · 2 product · 3 out
+    AMAX  1 maximum · at the end out      CPY, FIL, TAB, KEEP  1 out
 """
 
 from __future__ import annotations
@@ -25,20 +29,44 @@ from itertools import pairwise
 
 from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 
-from nnac.isa import ADD, AMAX, CPY, FIL, LN, LSM, LSTM, LUT, MUL, RQ, SMAX, TAB, MachineConfig, VectorInstruction
+from nnac.arith import SCORE_BITS
+from nnac.isa import (
+    ADD,
+    AMAX,
+    CPY,
+    DOT,
+    DWC,
+    FIL,
+    GATE,
+    KEEP,
+    LN,
+    LSM,
+    LSTM,
+    LUT,
+    MIX,
+    MUL,
+    RQ,
+    SMAX,
+    TAB,
+    MachineConfig,
+    VectorInstruction,
+)
 from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, SEMAPHORES
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.rtl.blocks import field
 from nnac.rtl.lanes import Lane, Shared
 from nnac.rtl.matrix import ACC_BITS
-from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, ceil_div, of_unit, opcode, power, sample, signal_mask
+from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, cases, ceil_div, of_unit, opcode, power, sample, signal_mask
+from nnac.rtl.rings import Rings, aligned, check_times
 from nnac.rtl.root import Root
 
 LUT_BITS = 13  # of the place of a table entry: slot, number
 SLOT = 10  # the number's bits
 # the field that counts elements
-LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", LN="n", SMAX="n", LSM="n", AMAX="n")
+LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", GATE="n", LN="n", SMAX="n", LSM="n", AMAX="n")
 STAGES = 11
+THREE: tuple[type[VectorInstruction], ...] = (LN, SMAX, LSM)  # passes over a vector
+RINGED: tuple[type[VectorInstruction], ...] = (DOT, MIX, DWC)  # of sums over a ring
 # cycles from a pass's last group to the next pass's first: its sum is known; its root is; another vector begins
 AFTER_SUM, AFTER_ROOT, AFTER_VECTOR = 2, 10, 15
 
@@ -53,7 +81,7 @@ def linear(cls: type[VectorInstruction], config: MachineConfig) -> tuple[int, in
 
 class Token:
     """A group on its way: number, elements in it, pass, the offset of its column or block, whether it is its pass's
-    last.
+    last.  Of a ring: whether it is the first and the last of a sum, the last of a vector, of a key that is not there.
     """
 
     def __init__(self, name: str, config: MachineConfig) -> None:
@@ -67,6 +95,7 @@ class Token:
             Signal(4, name=f"{name}_column"),
             Signal(A_BITS - 2, name=f"{name}_offset"),
         )
+        self.fresh, self.end, self.hidden = (Signal(name=f"{name}_{what}") for what in ("fresh", "end", "hidden"))
 
     @property
     def signals(self) -> list[Signal]:
@@ -81,7 +110,7 @@ class Vector(Elaboratable):
     def __init__(self, config: MachineConfig) -> None:
         self.config = c = config
         self.head, self.start, self.ready, self.idle = Signal(WORD), Signal(), Signal(), Signal()
-        self.done, self.signal = Signal(), Signal(SEMAPHORES)
+        self.done, self.signal, self.holds = Signal(), Signal(SEMAPHORES), Signal()
         self.raddr = [Signal(A_BITS - 2, name=f"raddr{k}") for k in range(3)]
         self.rdata = [Signal(8 * c.lanes, name=f"rdata{k}") for k in range(3)]
         self.waddr, self.mask, self.wdata = Signal(A_BITS - 2), Signal(c.lanes), Signal(8 * c.lanes)
@@ -133,9 +162,16 @@ class Vector(Elaboratable):
             ),
             ADD: dict(m0=multiplier, m1=multiplier2, s0=shift, s1=shift2, bits=bits),
             MUL: dict(multiplier=multiplier, shift=shift, bits=bits, zero_point=zero_point),
-            LUT: dict(
-                multiplier=multiplier, shift=shift, bits=bits, zero_point=zero_point, slot=slots[0], symmetry=symmetry
-            ),
+            **{
+                cls: dict(
+                    **dict(multiplier=multiplier, shift=shift, bits=bits, zero_point=zero_point),
+                    **dict(slot=slots[0], symmetry=symmetry),
+                )
+                for cls in (LUT, GATE)
+            },
+            DOT: dict(multiplier=multiplier, shift=shift),
+            MIX: dict(multiplier=multiplier, shift=shift, bits=bits),
+            DWC: dict(zero_point=zero_point, bits=bits),
             LN: dict(
                 epsilon=epsilon,
                 root_width=width,
@@ -166,57 +202,71 @@ class Vector(Elaboratable):
                             m.d.sync += register.eq(0)
         limit = Signal(signed(18))
         m.d.comb += limit.eq(1 << (bits[:5] - 1)[:4])
-        params = of("params", RQ, LSTM, ADD, MUL, LUT, LN, SMAX, LSM)
-        passes, softmax = Signal(), Signal()
-        m.d.comb += [passes.eq(op[LN] | op[SMAX] | op[LSM]), softmax.eq(op[SMAX] | op[LSM])]
+        params = of("params", RQ, LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM, DOT, MIX, DWC)
+        passes, softmax, ringed = Signal(), Signal(), Signal()
+        m.d.comb += [passes.eq(Cat(op[cls] for cls in THREE).any()), softmax.eq(op[SMAX] | op[LSM])]
+        m.d.comb += ringed.eq(Cat(op[cls] for cls in RINGED).any())
+        m.submodules.rings = rings = Rings(c)
+        check_times(c)
+        m.d.comb += [
+            rings.head.eq(self.head),
+            rings.word.eq(word),
+            rings.start.eq(self.start),
+            rings.first.eq(first),
+            rings.second.eq(second),
+            rings.count.eq(self.rdata[0][:7]),
+            self.holds.eq(rings.holds),
+        ]
 
         # ---- issue: groups of V elements (moving: of L bytes), in columns, blocks or passes
         elements, turns, every = Signal(17), Signal(9), Signal(3)
+        twice = op[ADD] | op[GATE] | (op[RQ] & (f[RQ].code("wide") | f[RQ].code("double")))
         m.d.comb += [
             elements.eq(
-                Mux(
-                    op[CPY],
-                    f[CPY].count("bytes"),
-                    Mux(
-                        op[FIL],
-                        f[FIL].bytes("bytes"),
-                        Mux(
-                            op[TAB],
-                            2 * LUT_ENTRIES,
-                            Mux(
-                                op[RQ],
-                                f[RQ].count("rows"),
-                                Mux(op[LSTM], f[LSTM].count("units"), of("n", ADD, MUL, LUT, LN, SMAX, LSM, AMAX)),
-                            ),
-                        ),
-                    ),
+                cases(
+                    (op[CPY], f[CPY].count("bytes")),
+                    (op[FIL], f[FIL].bytes("bytes")),
+                    (op[TAB], 2 * LUT_ENTRIES),
+                    (op[RQ], f[RQ].count("rows")),
+                    (op[LSTM], f[LSTM].count("units")),
+                    (op[KEEP], f[KEEP].bytes("bytes")),
+                    otherwise=of("n", ADD, MUL, LUT, GATE, LN, SMAX, LSM, AMAX),
                 )
             ),
             turns.eq(
-                Mux(
-                    passes,
-                    3 * of("groups", SMAX, otherwise=1),
-                    Mux(op[CPY], f[CPY].count("count"), of("columns", RQ, otherwise=1)),
+                cases(
+                    (passes, 3 * of("groups", SMAX, otherwise=1)),
+                    (op[CPY], f[CPY].count("count")),
+                    (op[KEEP], f[KEEP].count("chunk")),
+                    otherwise=of("columns", RQ, otherwise=1),
                 )
             ),
-            every.eq(Mux(op[LSTM], 5, Mux(op[ADD] | (op[RQ] & (f[RQ].code("wide") | f[RQ].code("double"))), 2, 1))),
+            every.eq(Mux(op[LSTM], 5, Mux(twice, 2, 1))),
         ]
-        moving = op[CPY] | op[FIL] | op[TAB]
+        moving = op[CPY] | op[FIL] | op[TAB] | op[KEEP]
         issuing, pause, rest, turns_left = Signal(), Signal(4), Signal(17), Signal(9)
         tokens = [Token(f"t{k}", c) for k in range(STAGES)]
         t = tokens[0]
         group, turn, column, offset, source = Signal(12), Signal(2), Signal(4), Signal(A_BITS - 2), Signal(A_BITS)
         size, ends = Signal(17), Signal()
+        step = cases(
+            (op[CPY], f[CPY].count("dstride")),
+            (op[KEEP], f[KEEP].count("bytes")),
+            otherwise=f[RQ].count("stride"),
+        )
         m.d.comb += [
-            t.valid.eq(issuing & (pause == 0)),
+            t.valid.eq(Mux(ringed, rings.valid, issuing & (pause == 0))),
             size.eq(Mux(moving, lanes, v)),
             ends.eq(rest <= size),
-            t.last.eq(ends & ((turns_left == 1) | passes)),
+            t.last.eq(Mux(ringed, rings.last, ends & ((turns_left == 1) | passes))),
             t.group.eq(group),
             t.turn.eq(turn),
             t.column.eq(column),
             t.offset.eq(offset),
-            t.elements.eq(Mux(ends, rest, size)),
+            t.elements.eq(Mux(ringed, rings.elements, Mux(ends, rest, size))),
+            t.fresh.eq(rings.fresh),
+            t.end.eq(rings.end),
+            t.hidden.eq(rings.hidden),
         ]
         for before, after in pairwise(tokens):
             m.d.sync += [a.eq(b) for b, a in zip(before.signals, after.signals, strict=True)]
@@ -227,7 +277,7 @@ class Vector(Elaboratable):
         with m.If(first):
             m.d.sync += [
                 issuing.eq(elements != 0),
-                pause.eq(0),
+                pause.eq(op[KEEP]),  # for the count
                 rest.eq(elements),
                 turns_left.eq(turns),
                 group.eq(0),
@@ -245,8 +295,8 @@ class Vector(Elaboratable):
                     turns_left.eq(turns_left - 1),
                     turn.eq(turn + 1),
                     column.eq(column + 1),
-                    offset.eq(offset + Mux(op[CPY], f[CPY].count("dstride"), f[RQ].count("stride"))),
-                    source.eq(source + f[CPY].bytes("sstride")),
+                    offset.eq(offset + step),
+                    source.eq(source + Mux(op[KEEP], f[KEEP].bytes("bytes"), f[CPY].bytes("sstride"))),
                 ]
                 with m.If(passes):
                     m.d.sync += [
@@ -263,8 +313,8 @@ class Vector(Elaboratable):
             return Mux(wide, token.group << power(v // 2), token.group << power(v // UNIT))
 
         a16 = Signal()
-        m.d.comb += a16.eq(op[LUT] | of("a16", ADD, MUL, LN, SMAX, LSM, AMAX))
-        b16 = of("b16", ADD, MUL)
+        m.d.comb += a16.eq(op[LUT] | op[GATE] | of("a16", ADD, MUL, LN, SMAX, LSM, AMAX))
+        b16 = Mux(op[GATE], f[GATE].code("a16"), of("b16", ADD, MUL))
         wide, add = op[RQ] & f[RQ].code("wide"), f[RQ].code("add")
         row_words = Mux(wide, RQ_WIDE_ROW.bytes // UNIT, RQ_ROW.bytes // UNIT)
         row_at = Signal(A_BITS - 2)
@@ -272,7 +322,7 @@ class Vector(Elaboratable):
         rest_of_row = Signal(A_BITS - 2)
         m.d.sync += rest_of_row.eq(row_at + 2 * v)
         # LSTM's blocks of pre-activations may begin in the middle of a word, vectors of softmax anywhere
-        half_words, skipped = Signal(A_BITS), Signal(2)
+        half_words, skipped, skipped_row = Signal(A_BITS), Signal(2), Signal(2)
         lstm_block = Mux(tokens[1].valid, 2, Mux(tokens[2].valid, 0, Mux(tokens[3].valid, 3, 1)))
         lstm_group = Mux(
             tokens[1].valid,
@@ -282,20 +332,26 @@ class Vector(Elaboratable):
         m.d.comb += half_words.eq(
             (f[LSTM].count("pre") << 1) + f[LSTM].count("units") * lstm_block + (lstm_group << power(v))
         )
-        m.d.sync += skipped.eq(Mux(op[LSTM], Cat(Const(0, 1), half_words[0]), Mux(op[SMAX], source[:2], 0)))
+        softly = Mux(op[SMAX], source[:2], Mux(ringed, rings.other[:2], 0))
+        m.d.sync += skipped.eq(Mux(op[LSTM], Cat(Const(0, 1), half_words[0]), softly))
+        m.d.sync += skipped_row.eq(Mux(ringed, rings.row[:2], 0))
         m.submodules.root = root = Root()
         root_step = Signal()
         m.d.sync += root_step.eq(root.go)
         table_at = Signal(A_BITS - 2)
         m.d.comb += table_at.eq(params + Mux(op[LN], LN.block.bytes // UNIT, SMAX.block.bytes // UNIT))
-        start = of("src", LUT, LN, SMAX, LSM, AMAX, otherwise=of("a", ADD, MUL))
+        start = of("src", LUT, LN, SMAX, LSM, AMAX, otherwise=Mux(op[GATE], f[GATE].count("b"), of("a", ADD, MUL)))
         m.d.comb += self.raddr[0].eq(start + Mux(op[SMAX], source[2:], 0) + scaled(t, a16))
-        with m.If(op[RQ]):
+        with m.If(first & (ringed | op[KEEP])):
+            m.d.comb += self.raddr[0].eq(rings.ring)
+        with m.Elif(ringed):
+            m.d.comb += self.raddr[0].eq(rings.other >> power(UNIT))
+        with m.Elif(op[RQ]):
             m.d.comb += self.raddr[0].eq(Mux(wide & ~t.valid, rest_of_row, row_at))
         with m.Elif(op[LSTM]):
             m.d.comb += self.raddr[0].eq(half_words >> 1)
         with m.Elif(moving):
-            m.d.comb += self.raddr[0].eq(of("src", CPY, TAB) + source[2:] + (t.group << power(lanes // UNIT)))
+            m.d.comb += self.raddr[0].eq(of("src", CPY, TAB, KEEP) + source[2:] + (t.group << power(lanes // UNIT)))
         with m.Elif(root_step):
             m.d.comb += self.raddr[0].eq(table_at + root.address)
         gain = Signal(A_BITS - 2)
@@ -324,6 +380,12 @@ class Vector(Elaboratable):
                 self.raddr[1].eq(gain + (tokens[3].group << power(v // 2))),
                 self.raddr[2].eq(gain + ((f[LN].count("n") + 1) >> 1) + (tokens[3].group << power(v))),
             ]
+        with m.Elif(ringed):
+            bias_at = [rings.bias, Signal(A_BITS - 2), Signal(A_BITS - 2)]
+            m.d.sync += [after.eq(before) for before, after in pairwise(bias_at)]
+            m.d.comb += [self.raddr[1].eq(rings.row >> power(UNIT)), self.raddr[2].eq(bias_at[2])]
+        with m.Elif(op[GATE]):
+            m.d.comb += self.raddr[1].eq(f[GATE].count("a") + scaled(tokens[2], b16))
         with m.Else():
             m.d.comb += self.raddr[1].eq(of("b", ADD, MUL) + scaled(t, b16))
 
@@ -346,6 +408,10 @@ class Vector(Elaboratable):
         s = Shared()
         x_data = Signal(16 * v)
         m.d.comb += x_data.eq(Array(self.rdata[0][8 * k : 8 * k + 16 * v] for k in range(UNIT))[skipped])
+        b_data = Signal(8 * v)
+        m.d.comb += b_data.eq(Array(self.rdata[1][8 * k : 8 * k + 8 * v] for k in range(UNIT))[skipped_row])
+        probability, dot = Signal(signed(16)), Signal(signed(25))
+        m.d.comb += probability.eq(Mux(f[MIX].code("p16"), x_data[:16].as_signed(), x_data[:8].as_signed()))
         made: list[Lane] = []
         reads_bytes = ~(a16 | op[LSTM])
         cell_or_b16 = b16 | op[LSTM]
@@ -356,13 +422,21 @@ class Vector(Elaboratable):
             narrow, row = narrow_rows[64 * k : 64 * k + 64], wide_rows[96 * k : 96 * k + 96]
             m.d.comb += [
                 lane.x.eq(
-                    Mux(reads_bytes, x_data[8 * k : 8 * k + 8].as_signed(), x_data[16 * k : 16 * k + 16].as_signed())
+                    Mux(
+                        op[MIX],
+                        probability,
+                        Mux(
+                            reads_bytes,
+                            x_data[8 * k : 8 * k + 8].as_signed(),
+                            x_data[16 * k : 16 * k + 16].as_signed(),
+                        ),
+                    )
                 ),
                 lane.b.eq(
                     Mux(
                         cell_or_b16,
                         self.rdata[1][16 * k : 16 * k + 16].as_signed(),
-                        self.rdata[1][8 * k : 8 * k + 8].as_signed(),
+                        b_data[8 * k : 8 * k + 8].as_signed(),
                     )
                 ),
                 lane.acc.eq(self.acc_data[ACC_BITS * k : ACC_BITS * k + ACC_BITS]),
@@ -372,6 +446,9 @@ class Vector(Elaboratable):
                 lane.gain.eq(self.rdata[1][16 * k : 16 * k + 16]),
                 lane.gain_bias.eq(self.rdata[2][32 * k : 32 * k + 32]),
             ]
+            if k == 0:
+                with m.If(op[DOT]):
+                    m.d.comb += [lane.acc.eq(dot), lane.bias.eq(self.rdata[2][:32].as_signed())]
             with m.If(add == 1):
                 m.d.comb += lane.addend.eq(self.rdata[2][32 * k : 32 * k + 32])
             with m.Elif(add == 2):
@@ -397,6 +474,8 @@ class Vector(Elaboratable):
             term = Signal(signed(64), name=f"term_{k}")
             with m.If(softmax):
                 m.d.comb += term.eq(Mux(t6.elements > k, lane.y, 0))
+            with m.Elif(op[DOT]):
+                m.d.comb += term.eq(Mux(t2.elements > k, lane.small, 0))
             with m.Elif(t1.valid & (pass_of[1] == 1)):
                 m.d.comb += term.eq(Mux(t1.elements > k, lane.x, 0))
             with m.Else():
@@ -404,6 +483,10 @@ class Vector(Elaboratable):
             terms.append(term)
         partial = Signal(signed(64))
         m.d.sync += partial.eq(sum(terms[1:], start=terms[0]))
+        kept_dot = Signal(signed(24))
+        m.d.comb += dot.eq(Mux(t3.fresh, 0, kept_dot) + partial[:24].as_signed())
+        with m.If(t3.valid):
+            m.d.sync += kept_dot.eq(dot)
         sums, squares = Signal(signed(33)), Signal(62)
         with m.If(first):
             m.d.sync += [sums.eq(0), squares.eq(0)]
@@ -458,27 +541,31 @@ class Vector(Elaboratable):
         m.d.comb += [
             s.width_times_x.eq(op[LN]),
             s.width.eq(f[LN].count("n")),
-            s.y_times_cell.eq(op[LSTM] & t3.valid),
+            s.y_times_cell.eq((op[LSTM] & t3.valid) | op[GATE]),
             s.y_times_gate.eq(op[LSTM] & tokens[5].valid),
             s.y_times_root.eq(op[SMAX]),
             s.table_takes_rounded.eq(softmax),
             s.even.eq(op[LSM]),
-            s.complement.eq(Mux(op[LUT], symmetry, op[LSTM] & ~t2.valid)),
+            s.runs.eq(t2.valid & ~(op[DWC] & t2.last)),
+            s.fresh.eq(t2.fresh),
+            s.v_takes_run.eq(op[MIX] | op[DWC]),
+            s.plus_bias.eq(op[DWC]),
+            s.complement.eq(Mux(op[LUT] | op[GATE], symmetry, op[LSTM] & ~t2.valid)),
             s.keep_forget.eq(tokens[4].valid),
             s.keep_output.eq(t6.valid),
             s.new_shift.eq(30 - fraction),
-            s.v_takes_acc.eq(op[RQ]),
+            s.v_takes_acc.eq(op[RQ] | op[DOT]),
             s.v_takes_x.eq(op[ADD] & t1.valid),
             s.v_takes_b.eq(op[ADD] & ~t1.valid),
-            s.v_takes_small.eq(op[MUL] | op[LN]),
+            s.v_takes_small.eq(op[MUL] | op[GATE] | op[LN]),
             s.v_takes_table.eq(op[LUT]),
             s.v_takes_below.eq(op[SMAX]),
             s.v_takes_above.eq(op[LSM]),
             s.total.eq(Mux(op[LN], sums, 0)),
             s.best.eq(best),
             s.root.eq(root.result),
-            s.times_row.eq(op[RQ] & ~out32),
-            s.times_row_p.eq(op[RQ]),
+            s.times_row.eq((op[RQ] & ~out32) | op[DWC]),
+            s.times_row_p.eq(op[RQ] | op[DWC]),
             s.times_one.eq(op[RQ] & out32),
             s.times_itself.eq(op[LN] & ~last_pass),
             s.times_root.eq(op[LN] & last_pass),
@@ -496,20 +583,23 @@ class Vector(Elaboratable):
             s.shift2.eq(shift2),
             s.zero_point.eq(Mux(passes, 0, zero_point)),
             s.zero_point2.eq(zero_point),
-            s.limit.eq(Mux(passes, 1 << 15, limit)),
+            s.limit.eq(Mux(passes, 1 << 15, Mux(op[DOT], 1 << SCORE_BITS - 1, limit))),
             s.limit2.eq(limit),
         ]
 
         # ---- results
-        out16 = op[LSM] | of("out16", LSTM, ADD, MUL, LUT, LN, SMAX, otherwise=Mux(op[RQ], f[RQ].code("out") == 1, 0))
+        out16 = of("out16", LSTM, ADD, MUL, LUT, GATE, LN, SMAX, MIX, DWC, otherwise=op[RQ] & (f[RQ].code("out") == 1))
+        out16 = out16 | op[LSM] | op[DOT]
         at: dict[type[VectorInstruction], int | None] = {
             RQ: None,
-            **dict.fromkeys((MUL, LSM), 3),
-            **dict.fromkeys((ADD, LUT), 4),
+            **dict.fromkeys((MUL, LSM, DWC), 3),
+            **dict.fromkeys((ADD, LUT, MIX), 4),
+            **dict.fromkeys((GATE, DOT), 5),
             LN: 6,
             SMAX: 9,
             LSTM: 10,
         }
+        vector_ends = Signal()
         writes, group_out, elements_out, offset_out = Signal(), Signal(12), Signal(range(lanes + 1)), Signal(A_BITS - 2)
         for cls, stage in at.items():
             with m.If(op[cls]):
@@ -525,17 +615,20 @@ class Vector(Elaboratable):
                             ]
                 for now in chosen:
                     m.d.comb += [
-                        writes.eq(now.valid & ((now.turn == 3) | (cls not in (LN, SMAX, LSM)))),
+                        writes.eq(now.valid & (now.turn == 3 if cls in THREE else now.last if cls in RINGED else 1)),
                         group_out.eq(now.group),
-                        elements_out.eq(now.elements),
+                        elements_out.eq(1 if cls is DOT else now.elements),
                         offset_out.eq(now.offset),
+                        vector_ends.eq(now.end),
                     ]
-        dst = of("dst", RQ, LSTM, ADD, MUL, LUT, LN, SMAX, LSM)
+        dst = of("dst", RQ, LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM, DOT, MIX, DWC)
         is32 = op[RQ] & out32
         ones = Signal(lanes)  # as many as there are bytes
         byte_count = Signal(range(4 * lanes))
         m.d.comb += ones.eq((1 << byte_count) - 1)
-        bytes8, bytes16 = Cat(lane.out[:8] for lane in made), Cat(lane.out[:16] for lane in made)
+        out = [lane.out for lane in made]
+        out[0] = Mux(op[DOT] & tokens[5].hidden, -1 << SCORE_BITS, out[0])
+        bytes8, bytes16 = Cat(value[:8] for value in out), Cat(value[:16] for value in out)
         bytes32, cells = Cat(lane.prod[:32] for lane in made), Cat(lane.cell[:16] for lane in made)
         m.d.comb += [
             self.waddr.eq(
@@ -552,11 +645,12 @@ class Vector(Elaboratable):
             m.d.comb += self.mask.eq(ones)
         # results that follow each other at any byte
         end_to_end, result_at = Signal(), Signal(A_BITS)
-        m.d.comb += end_to_end.eq(op[SMAX])
+        m.d.comb += end_to_end.eq(op[SMAX] | ringed)
         with m.If(first):
             m.d.sync += result_at.eq(dst << 2)
         with m.Elif(writes):
-            m.d.sync += result_at.eq(result_at + byte_count)
+            after_it = result_at + byte_count
+            m.d.sync += result_at.eq(Mux(ringed & vector_ends, aligned(after_it), after_it))
         with m.If(end_to_end):
             m.d.comb += [
                 self.waddr.eq(result_at[2:]),
@@ -571,11 +665,20 @@ class Vector(Elaboratable):
                 self.wdata.eq(cells),
                 self.mask.eq(ones),
             ]
-        with m.If((op[CPY] | op[FIL]) & t1.valid):
+        with m.If((op[CPY] | op[FIL] | op[KEEP]) & t1.valid):
             m.d.comb += [
-                self.waddr.eq(of("dst", CPY, FIL) + t1.offset + (t1.group << power(lanes // UNIT))),
+                self.waddr.eq(
+                    Mux(op[KEEP], rings.kept, of("dst", CPY, FIL)) + t1.offset + (t1.group << power(lanes // UNIT))
+                ),
                 byte_count.eq(t1.elements),
                 self.wdata.eq(Mux(op[FIL], Cat(f[FIL].code("value") for _ in range(lanes // UNIT)), self.rdata[0])),
+                self.mask.eq(ones),
+            ]
+        with m.If(op[KEEP] & rings.third):
+            m.d.comb += [
+                self.waddr.eq(rings.ring),
+                byte_count.eq(UNIT),
+                self.wdata.eq(rings.counted),
                 self.mask.eq(ones),
             ]
         with m.If(op[AMAX] & t3.valid & t3.last):
@@ -597,7 +700,7 @@ class Vector(Elaboratable):
         """How long each instruction takes; start and done."""
         c = self.config
         left, cycles = Signal(24), Signal(24)
-        for cls in (LSTM, ADD, MUL, LUT, LN, SMAX, LSM, AMAX):
+        for cls in (LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM, AMAX):
             one, more = linear(cls, c)
             fields = Fields(cls, self.head)
             vectors = fields.count("groups") if cls is SMAX else 1
@@ -614,10 +717,17 @@ class Vector(Elaboratable):
             m.d.comb += cycles.eq(c.vx_fill + copy.count("count") * ceil_div(copy.bytes("bytes"), c.lanes))
         with m.If(opcode(self.head) == FIL.opcode):
             m.d.comb += cycles.eq(c.vx_fill + ceil_div(fill.bytes("bytes"), c.lanes))
+        for ring in RINGED:
+            with m.If(opcode(self.head) == ring.opcode):
+                m.d.comb += cycles.eq(c.vx_fill)  # and its beats, during which nothing is counted
+        keep = Fields(KEEP, self.head)
+        with m.If(opcode(self.head) == KEEP.opcode):
+            groups = ceil_div(keep.bytes("bytes"), c.lanes)
+            m.d.comb += cycles.eq(c.vx_fill + 1 + keep.count("chunk") * groups)
         with m.If(opcode(self.head) == TAB.opcode):
             m.d.comb += cycles.eq(sample(TAB).cycles(c)[0])
         m.d.comb += [self.ready.eq(left == 0), self.idle.eq(left == 0), self.done.eq(left == 1)]
         with m.If(self.start):
             m.d.sync += [left.eq(cycles - 1), self.signal.eq(signal_mask(self.head)), word.eq(self.head)]
-        with m.Elif(left != 0):
+        with m.Elif((left != 0) & ~self.holds):
             m.d.sync += left.eq(left - 1)

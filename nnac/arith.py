@@ -229,6 +229,25 @@ def tanh_table(fraction: int = PRE_FRACTION) -> Table:
     return _table("tanh", math.tanh, fraction, "odd")
 
 
+def normal_table(approximate: bool = False) -> Table:
+    """The normal distribution's integral of Q3.12, in Q0.15: GELU weighs a value with it; ``approximate``: by tanh."""
+    def phi(v: float) -> float:
+        return (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)) if approximate
+                else 1 + math.erf(v / math.sqrt(2))) / 2
+
+    return _table("normal", phi, PRE_FRACTION, "complement")
+
+
+def hard_sigmoid_table() -> Table:
+    """``min(x / 6 + 1/2, 1)`` of Q3.12, in Q0.15: between entries, which 3 is one of, it is exact."""
+    return _table("hard sigmoid", lambda v: min(v / 6 + 0.5, 1.0), PRE_FRACTION, "complement")
+
+
+def hardtanh_table(cap: float) -> Table:
+    """``min(x, cap)`` of Q3.12 as a part of ``cap``, in Q0.15."""
+    return _table("hardtanh", lambda v: min(v / cap, 1.0), PRE_FRACTION, "odd")
+
+
 # ------------------------------------------------------------------------------------------------------------ LSTM, GRU
 
 def lstm_cell(pre: Array, cell: Array, sigmoid: Array, tanh: Array, tanh_cell: Array, fraction: int,

@@ -210,10 +210,11 @@ def lookup(table: arith.Table, out_scale: float) -> Constants:
     return dict(table=table.entries, multiplier=np.asarray(m), shift=np.asarray(s))
 
 
-def gate(out_scale: float) -> Constants:
-    """Constants of a swish or GLU node: Q3.12 times Q0.15 to the output's scale."""
+def gate(out_scale: float, table: arith.Table | None = None) -> Constants:
+    """Constants of a node that weighs by a table, the sigmoid if none is given: Q3.12 times Q0.15 to the output's
+    scale."""
     m, s = arith.multiplier_and_shift(np.float64(2.0**-(arith.PRE_FRACTION + arith.UNIT_FRACTION) / out_scale))
-    return dict(table=arith.sigmoid_table().entries, multiplier=np.asarray(m), shift=np.asarray(s))
+    return dict(table=(table or arith.sigmoid_table()).entries, multiplier=np.asarray(m), shift=np.asarray(s))
 
 
 def relu(in_scale: float, slope: float, out_scale: float) -> Constants:

@@ -134,7 +134,9 @@ RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     log_softmax=lambda r: bind.log_softmax(r.ins[0].scale), scores=random_scores, depthwise=random_depthwise,
     softmax=lambda r: bind.softmax(r.ins[0].scale, r.out.scale),
     weighted_sum=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),
-    swish=lambda r: bind.gate(r.out.scale),
+    swish=lambda r: bind.gate(r.out.scale), hard_sigmoid=random_table, hardtanh=random_table,
+    gelu=lambda r: bind.gate(r.out.scale, arith.normal_table(r.node.attributes["approximate"])),
+    hard_swish=lambda r: bind.gate(r.out.scale, arith.hard_sigmoid_table()),
     relu=lambda r: bind.relu(r.ins[0].scale, r.node.attributes["slope"], r.out.scale),
     glu=lambda r: bind.gate(r.out.scale))
 

@@ -344,18 +344,20 @@ class Table:
 
 
 def table(
-    constants: dict[str, Any], symmetry: str, x: Format, out: Format, device: torch.device
+    constants: dict[str, Any], symmetry: str, x: Format, out: Format, device: torch.device,
+    derivative: np.ndarray | None = None,
 ) -> Table | native.Lookup:
     """The lookup of `bind.lookup`'s constants, for `lookup`.
 
-    Slope: y (1 - y) or 1 - y^2 of the table's own output y, in real numbers; none where the output is cut.
+    derivative  real [65536], of what stands for x + 32768; else that of a sigmoid or a tanh, y (1 - y) or 1 - y^2 of
+                the table's own output y: none where the output is cut
     """
     full = torch.as_tensor(arith.Table("", constants["table"], symmetry).full().astype(np.int64))
     m, s = int(constants["multiplier"]), int(constants["shift"])
     free = arith.round_shift(full * m, s) + out.zero_point
     y = free.clamp(*out.limits)
     uncut, ratio = y == free, x.scale / out.scale
-    if device.type == "cpu" and native.library() is not None and bool(uncut.any()):
+    if derivative is None and device.type == "cpu" and native.library() is not None and bool(uncut.any()):
         kept = full[uncut]
         return native.Lookup(
             native.words(torch.as_tensor(constants["table"])),
@@ -369,7 +371,8 @@ def table(
             ratio,
         )
     t = full.double() / (1 << arith.UNIT_FRACTION)
-    slope = (1 - t * t if symmetry == "odd" else t * (1 - t)) * uncut * ratio
+    own = 1 - t * t if symmetry == "odd" else t * (1 - t)
+    slope = (own if derivative is None else torch.as_tensor(derivative)) * uncut * ratio
     return Table(y.float().to(device), slope.float().to(device))
 
 

@@ -13,6 +13,7 @@ from nnac.capture.readers.join import product_of_parts
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Joined, Parts, Sequence, Weights, Zeros
 from nnac.model.graph import Kernel
+from nnac.ops.hardtanh import Hardtanh
 
 
 def features_last(value: Sequence, what: str) -> None:
@@ -170,18 +171,18 @@ def div(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     return scaled(r, value, 1 / by)
 
 
-def table(r: Reading, kind: str, value: Any) -> Sequence:
+def table(r: Reading, kind: str, value: Any, **attributes: Any) -> Sequence:
     """A tabulated function.  It reads int16 in Q3.12: that of a value which something makes for it alone."""
     if not isinstance(value, Sequence):
         raise Refusal(f"`{kind}` of something that is no value of the model")
-    return r.layer(r.path(), kind, [value], value.sizes[value.axes.index((FEATURES,))])
+    return r.layer(r.path(), kind, [value], value.sizes[value.axes.index((FEATURES,))], **attributes)
 
 
 @reads("aten.relu.default", "aten.relu_.default", "aten.leaky_relu.default", "aten.leaky_relu_.default",
        "aten.relu6.default", "aten.relu6_.default", "aten.hardtanh.default", "aten.hardtanh_.default",
        "aten.clamp.default", "aten.clamp_.default", "aten.clamp_min.default")
 def relu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """ReLU, leaky or with a cap, under each of its names."""
+    """ReLU, leaky or with a cap, under each of its names; and what has two limits that are alike."""
     value, name = args[0], str(node.target).split(".")[1].rstrip("_")
     if not isinstance(value, Sequence):
         raise Refusal(f"`{name}` of something that is no value of the model")
@@ -194,19 +195,37 @@ def relu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
     elif name in ("clamp", "clamp_min"):
         low = args[1] if len(args) > 1 else kwargs.get("min")
         cap = (args[2] if len(args) > 2 else kwargs.get("max")) or 0.0
+    width, most = value.sizes[value.axes.index((FEATURES,))], Hardtanh.most
+    if low is not None and low == -cap and Hardtanh.least <= cap <= most:
+        return r.layer(r.path(), "hardtanh", [value], width, cap=float(cap))
     if low != 0.0 or cap < 0.0:
         raise Refusal(f"`{name}` from {low:g} to {cap:g}" if low is not None else f"`{name}` without a lower end",
-                      "limits begin at 0: `F.relu6`, `F.hardtanh(x, 0, 20)`")
+                      f"limits begin at 0, as of `F.relu6`, or are alike, up to {most:g}, as of `F.hardtanh`")
     if not 0.0 <= slope <= 1.0:
         raise Refusal(f"a leaky ReLU of slope {slope:g}", "slopes are from 0 to 1")
-    return r.layer(r.path(), "relu", [value], value.sizes[value.axes.index((FEATURES,))], slope=float(slope),
-                   cap=float(cap))
+    return r.layer(r.path(), "relu", [value], width, slope=float(slope), cap=float(cap))
 
 
 @reads("aten.silu.default", "aten.silu_.default")
 def silu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``x sigmoid(x)``, in one."""
     return table(r, "swish", args[0])
+
+
+@reads("aten.gelu.default", "aten.gelu_.default")
+def gelu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    made = kwargs.get("approximate", "none")
+    return table(r, "gelu", args[0], approximate=made == "tanh")
+
+
+@reads("aten.hardsigmoid.default", "aten.hardsigmoid_.default")
+def hardsigmoid(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return table(r, "hard_sigmoid", args[0])
+
+
+@reads("aten.hardswish.default", "aten.hardswish_.default")
+def hardswish(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return table(r, "hard_swish", args[0])
 
 
 @reads("aten.glu.default")

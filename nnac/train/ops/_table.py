@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,20 @@ class TableLayer(Layer):
 
     device = torch.device("cpu")
 
+    def table(self, out: Format) -> bind.Constants:
+        """The node's constants."""
+        return bind.lookup(table_operator(self.node.op).table(), out.scale)
+
+    def slope(self, real: np.ndarray) -> np.ndarray | None:
+        """The function's derivative at real numbers; None where it follows from the function's value, as a sigmoid's
+        and a tanh's does."""
+        return None
+
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        c = bind.lookup(table_operator(self.node.op).table(), out.scale)
-        return Constants(
-            c, {}, dict(table=exact.table(c, table_operator(self.node.op).symmetry, ins[0], out, self.device))
-        )
+        c, x = self.table(out), ins[0]
+        slope = self.slope(np.arange(-32768, 32768) * x.scale)
+        return Constants(c, {}, dict(table=exact.table(c, table_operator(self.node.op).symmetry, x, out, self.device,
+                                                       slope)))
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

@@ -21,7 +21,8 @@ from nnac.ops import kinds
 CODECS = ("raw", "packed", "codebook", "zero_run", "block_bitmap", "entropy")
 OPERATORS = kinds()
 # no machine has more; how much SRAM the instruction words reach is for `nnac.isa.MachineConfig` to say
-LARGEST = MOST | dict(sram=1 << 40, decoder=1 << 16, queue=1 << 16, stream_buffers=1 << 16, burst=1 << 20, clock=10**12)
+LARGEST = MOST | dict(sram=1 << 40, decoder=1 << 16, queue=1 << 16, stream_buffers=1 << 16, burst=1 << 20, clock=10**12,
+                      banks=1 << 10)
 
 
 @frozen
@@ -76,6 +77,8 @@ class Target:
     semaphores: int = MOST["semaphores"]
     codecs: tuple[str, ...] = CODECS
     operators: tuple[str, ...] = Factory(kinds)    # what runs here; anything else goes to the CPU, at a price
+    # of the activations' memory, which MV's columns share; 0: each column has a port of its own
+    banks: int = 0
     cpu: Cpu = Cpu(transfer=10**9, wake=Fraction(20, 10**6), macs=2 * 10**9)
     energy: Energy = derived(OLDEST)
 
@@ -101,6 +104,12 @@ class Target:
         if not 0 <= self.pinned <= self.sram:
             raise ValueError(f"`pinned` of target `{self.name}` is part of its SRAM: from 0 to {self.sram} bytes, not "
                              f"{self.pinned}")
+        if self.banks and (self.banks & self.banks - 1 or self.banks > LARGEST["banks"]):
+            raise ValueError(f"`banks` of target `{self.name}` is a power of two up to {LARGEST['banks']}, not "
+                             f"{self.banks}")
+        if self.banks and any(rate > 1 for rate in self.multiply.values()):
+            raise ValueError(f"target `{self.name}`: `banks` is for one weight word a cycle: several would meet in a "
+                             "bank by the inputs that they belong to, and time would depend on weights")
         if not self.multiply:
             raise ValueError(f"target `{self.name}` multiplies nothing: say at least `multiply int8(1)`")
 
@@ -138,6 +147,8 @@ class Target:
                 del out["dram"][name]
         if not self.energy.process:
             del out["energy"]["process"]
+        if not self.banks:
+            del out["banks"]
         return out
 
     @classmethod
@@ -169,7 +180,7 @@ class Word:
 class Field:
     """One field of a ``target`` declaration.
 
-    kind  integer | bytes | frequency: one value     words: a list of plain words
+    kind  integer | bytes | frequency: one value, beside it ``words`` if it has any     words: a list of plain words
     calls: ``word(value)`` for each word
     """
 
@@ -185,7 +196,8 @@ FIELDS: dict[str, Field] = {
     "clock": Field("frequency", "cycles per second"),
     "lanes": Field("integer", "outputs computed at a time"),
     "columns": Field("integer", "activation vectors that meet one weight word: frames, beam hypotheses, chunks"),
-    "sram": Field("bytes", "on-chip memory, pinned weights included"),
+    "sram": Field("bytes", "on-chip memory, pinned weights included", (
+        Word("banks", "integer", "that the activations of a product's columns share: those that meet wait"),)),
     "pinned": Field("bytes", "part of the SRAM for weights that are never read again from DRAM"),
     "dram": Field("calls", "the weight memory, DRAM or flash", (
         Word("bandwidth", "bandwidth", "bytes per second"), Word("latency", "cycles", "before the first byte"),
@@ -222,10 +234,12 @@ def from_values(name: str, values: dict[str, Any], base: Target | None = None) -
     values  ``{"clock": 500_000_000, "dram": {"bandwidth": …}, "codecs": ("raw", …)}``.  ValueError for a field missing
             or out of bounds.
     """
-    missing = [f for f, spec in FIELDS.items() if spec.required and f not in values and base is None]
+    built = dict(values)
+    for beside in [f for f, spec in FIELDS.items() if spec.kind != "calls" and isinstance(values.get(f), dict)]:
+        built |= built.pop(beside)           # a value with words of its own: fields of the target as well
+    missing = [f for f, spec in FIELDS.items() if spec.required and f not in built and base is None]
     if missing:
         raise ValueError(f"target `{name}` does not say its {', '.join(f'`{m}`' for m in missing)}")
-    built = dict(values)
     for group, cls in (("dram", Dram), ("cpu", Cpu), ("energy", Energy)):
         if group in built:
             known = asdict(getattr(base, group)) if base else asdict(_DEFAULTS[group]) if group in _DEFAULTS else {}

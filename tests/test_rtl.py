@@ -181,6 +181,8 @@ def test_a_core_that_cannot_be_built_is_refused_with_the_number_in_the_way():
         check(MachineConfig.of(find_target("rapid")))
     with pytest.raises(CoreError, match="decoder as wide as a word"):
         check(evolve(TINY, decode_factor=2))
+    with pytest.raises(CoreError, match="a port of A for each column"):
+        check(evolve(TINY, a_banks=16))
 
 
 def test_the_core_s_verilog_is_written_once_for_a_machine_and_again_when_it_or_its_makers_change(monkeypatch, tmp_path):

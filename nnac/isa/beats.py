@@ -6,6 +6,7 @@ Cycles of VX beyond the ``vx_fill`` that fill its pipeline, and cycles in which 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,7 +59,15 @@ def convolution(config: MachineConfig, chunk: int, taps: int, n: int) -> int:
     return chunk * (taps + 1) * -(-n // config.vector)
 
 
-def multiply(config: MachineConfig, words: int, weights: int, act16: bool) -> int:
-    """MVM over weight words of a format (its code)."""
+def multiply(config: MachineConfig, words: int, weights: int, act16: bool, meet: int = 1) -> int:
+    """MVM over weight words of a format (its code), of whose activations ``meet`` lie in one bank."""
     rate = config.rates[weights]
-    return max(1, -(-words * (config.act16_factor if act16 else 1) * rate.denominator // rate.numerator))
+    each = max(config.act16_factor if act16 else 1, meet)
+    return max(1, -(-words * each * rate.denominator // rate.numerator))
+
+
+def meeting(config: MachineConfig, columns: int, stride: int) -> int:
+    """Most of the columns, ``stride`` bytes apart, whose activations of one input lie in the same bank of A."""
+    if not config.a_banks or not stride:               # a port for each column; one activation for all
+        return 1
+    return -(-columns * math.gcd(stride // 4, config.a_banks) // config.a_banks)

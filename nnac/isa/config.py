@@ -53,6 +53,7 @@ class MachineConfig:
     decode_factor: int = number(1, "F: cycles of a decoder step, ceil(L / weights that the decoder takes in a cycle)",
                                 1)
     queue: int = number(8, "entries of each instruction queue", 1)
+    a_banks: int = number(0, "banks of A that MV's columns share, a word of 4 bytes each; 0: a port for each column", 0)
     semaphores: int = number(SEMAPHORES, "semaphores s0, s1, ...", 1)
     rates: tuple[Fraction, ...] = number((Fraction(1),) * 5, "words a cycle in MV, by MVM's ``weights``")
     act16_factor: int = number(2, "times as long an MVM takes with int16 activations", 1)
@@ -102,6 +103,7 @@ class MachineConfig:
             decode_factor=-(-lanes // target.decoder), queue=target.queue, rates=rates,
             turnaround=math.ceil(target.dram.turnaround / burst_cycles),
             act16_factor=-(-act16.denominator // act16.numerator) if act16 else 2, clock=target.clock,
+            a_banks=target.banks,
             # programs and plans of before say 16 or 32, of which the instruction words always had 12
             semaphores=min(target.semaphores, SEMAPHORES))
 

@@ -104,6 +104,8 @@ PORTS = """\
 Most that a unit reads and writes in A in one cycle (bytes; at addresses that need not follow each other):
 DA     a burst's bytes over its cycles.
 MV     C activations of 1 byte, or of 2 in each act16_factor cycles, at any byte address (also an int16 at an odd one).
+       With a_banks all of them from one memory of so many banks, as fast as its fullest allows (MVM); VX and DA read
+       copies of their own, so that units do not wait for each other, and no wait depends on data.
 VX     reads 12 V of parameters (RQ with wide), 4 V of addends and 4 V of operands; writes 4 V.  CPY, FIL and TAB move L
        bytes a cycle.
 W is read a word and its index in each cycle of MV (with a rate above 1: so many words, of so many inputs) and written a

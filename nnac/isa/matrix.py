@@ -28,8 +28,12 @@ class MVM(Instruction):
     ``weights`` says how words are read: 0 int8; 1 int16, two words a weight, the input being index >> 1: a word of even
     index holds the low bytes, unsigned, one of odd index the high bytes; 2 int4, 3 int2, 4 int1: the values must fit,
     and the multipliers take them at the machine's rate for that width.
-    Cycles: ceil(words * (act16_factor if act16 else 1) / rate), in which it is busy, with the rate of ``weights``; the
-    last accumulator is written mv_drain cycles after the last word was taken.  The next MVM follows without a gap.
+    Cycles: ceil(words * (act16_factor if act16 else 1) / rate), in which it is busy, with the rate of ``weights``.
+    With a_banks the columns share A: of an input's activations those of columns c and d lie in one bank if a_banks
+    divides (c - d) * stride / 4, whatever the input.  Columns that meet wait for each other: a word takes
+    max(act16_factor if act16 else 1, m) cycles, m = ceil(columns * gcd(stride / 4, a_banks) / a_banks), or 1 with
+    stride 0.
+    The last accumulator is written mv_drain cycles after the last word was taken.  The next MVM follows without a gap.
     """
 
     word: int = operand(14, "first word of W")
@@ -46,7 +50,8 @@ class MVM(Instruction):
                            if i.weights >= len(FORMATS) else ""))
 
     def cycles(self, config: MachineConfig) -> tuple[int, int]:
-        busy = beats.multiply(config, self.words, self.weights, bool(self.act16))
+        busy = beats.multiply(config, self.words, self.weights, bool(self.act16),
+                              beats.meeting(config, self.columns, self.stride))
         return busy, busy + config.mv_drain
 
     def inputs(self, config: MachineConfig) -> tuple[Operand, ...]:

@@ -72,10 +72,16 @@ def _field(name: str, spec: Field, setting: s.Setting, report: Report) -> Any:
         return _words(name, spec.choices, setting.words, report)
     if spec.kind == "calls":
         return _calls(name, spec, setting.words, report)
-    if len(setting.words) > 1:
-        report("too-many-words", setting.words[1], f"`{name}` takes one value")
+    beside = tuple(w for w in setting.words if isinstance(w, s.Call)) if spec.words else ()
+    plain = [w for w in setting.words if w not in beside]
+    if len(plain) > 1:
+        report("too-many-words", plain[1], f"`{name}` takes one value")
         return UNKNOWN
-    return _value(setting.words[0], spec.kind, f"`{name}`", report)
+    value = _value(plain[0], spec.kind, f"`{name}`", report) if plain else None
+    called = _calls(name, spec, beside, report)
+    if value is UNKNOWN or called is UNKNOWN:
+        return UNKNOWN
+    return called | ({} if value is None else {name: value}) if beside else value
 
 
 def _value(node: Any, kind: str, what: str, report: Report) -> Any:

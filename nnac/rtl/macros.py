@@ -52,7 +52,7 @@ def macros(c: MachineConfig) -> tuple[Macro, ...]:
             32,
             (f"MV {c.columns} x 16 at any byte", f"VX 3 x {vx}", f"DA {8 * c.burst}"),
             (f"VX {vx}", f"DA {8 * c.burst}"),
-            c.columns + 4,
+            (1 if c.a_banks else c.columns) + 4,
             a,
         ),
         Macro("W", c.words, 8 * c.lanes + INDEX_BITS, ("MV a word",), ("decoder a word",), 1, w),

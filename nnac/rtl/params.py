@@ -79,6 +79,7 @@ def check(config: MachineConfig) -> None:
         (c.vx_fill >= 8, f"8 cycles at least to fill VX, not {c.vx_fill}"),
         (c.decode_drain == 2, f"2 cycles to drain the decoder, not {c.decode_drain}"),
         (c.turnaround == 0, "a bus that turns round in no time (`turnaround` defines a time, not yet a structure)"),
+        (c.a_banks == 0, "a port of A for each column of MV (`banks` defines a time, not yet a structure)"),
         (c.burst_cycles >= 3, f"DRAM bursts of 3 cycles or more, not {float(c.burst_cycles):.2f}"),
         (c.ring_bytes >= 1024, f"a ring of 1024 bytes or more, not {c.ring_bytes}"),
     )

@@ -22,6 +22,7 @@ from nnac.isa import (
     DWC,
     FIL,
     GATE,
+    GRU,
     GTH,
     HALT,
     HOST,
@@ -348,6 +349,21 @@ class Draw:
             out16=out16,
         )
 
+    def GRU(self) -> Instruction:
+        units, out16 = self.number(600), int(self.rng.random() < 0.5)
+        m, s = self.scale()
+        params = self.block(
+            GRU.block.pack(multiplier=m, shift=s, bits=self.bits(out16), sigmoid=0, tanh=1)
+        )
+        return GRU(
+            pre=self.place(12 * units + 4),
+            state=self.place(2 * units),
+            dst=self.place(units << out16),
+            params=params,
+            units=units,
+            out16=out16,
+        )
+
     def binary(self, cls: type[ADD] | type[MUL], **more: int) -> Instruction:
         n, a16, b16, out16 = self.number(2000), *(int(v) for v in self.rng.integers(0, 2, 3))
         a = self.place(n << a16)
@@ -646,6 +662,7 @@ ALL: dict[type[Instruction], float] = {
     STA: 0.7,
     GTH: 0.5,
     LSTM: 1,
+    GRU: 0.7,
     ADD: 1,
     MUL: 1,
     LUT: 1,

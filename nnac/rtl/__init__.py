@@ -4,7 +4,7 @@ emulator.
     params    what the core takes from `MachineConfig` and from the instruction registry; what it cannot be built for
     control   fetch, queues, semaphores           bus      the DRAM bus, burst by burst
     stream    DW: requests, ring                   decoder  DW: weight streams to weight words
-    dma       DA                                   matrix   MV          vector, lanes, root  VX
+    dma       DA                                   matrix   MV          vector, lanes, root, rings  VX
     core      all of them, and the ports           build    Verilog, then a simulator (Verilator or CXXRTL) as a library
     machine   a program's bytes on the simulated core, instruction by instruction beside the emulator
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Elaboratable, Module, Mux, Signal, Value, signed
 
+from nnac.arith import UNIT_FRACTION
 from nnac.rtl.params import named
 
 PRODUCT = 64
@@ -138,12 +139,17 @@ class Lane(Elaboratable):
             m.d.comb += [xa.eq(self.y), xb.eq(self.b)]
         with m.Elif(s.y_times_gate):
             m.d.comb += [xa.eq(self.y), xb.eq(gate)]
+        with m.Elif(s.y_times_rest):
+            m.d.comb += [xa.eq(self.y), xb.eq((1 << UNIT_FRACTION) - output)]
         with m.Elif(s.y_times_root):
             m.d.comb += [xa.eq(self.y), xb.eq(s.root)]
 
-        # ---- look-up
+        # ---- look-up; of GRU's sums
+        new_half, new, pre = Signal(31), Signal(signed(37)), Signal(signed(38))
+        m.d.comb += pre.eq(self.x + Mux(s.plus_new, new, self.b))
+        rounded = Mux((self.sum16 < 0) & ~s.even, 0, self.sum16)
         m.d.comb += [
-            table.x.eq(Mux(s.table_takes_rounded, Mux((self.sum16 < 0) & ~s.even, 0, self.sum16), self.x)),
+            table.x.eq(Mux(s.table_takes_rounded, rounded, Mux(s.table_takes_sum, clipped(pre, 1 << 15), self.x))),
             table.complement.eq(s.complement),
             table.even.eq(s.even),
             self.segment.eq(table.segment),
@@ -152,7 +158,6 @@ class Lane(Elaboratable):
         m.d.sync += self.y.eq(table.y)
 
         # ---- LSTM: c' = sat16(rs(f c, 15) + rs(i g, 30 - fraction))
-        new_half, new = Signal(31), Signal(signed(37))
         m.d.comb += [
             new_half.eq((1 << s.new_shift) >> 1),
             new.eq((small_reg[:36].as_signed() + new_half) >> s.new_shift),
@@ -161,10 +166,11 @@ class Lane(Elaboratable):
             m.d.sync += [forget.eq((small_reg[:36].as_signed() + (1 << 14)) >> 15), gate.eq(self.y)]
         with m.If(s.keep_output):
             m.d.sync += output.eq(self.y)
-        total = named(forget + new, "total")
+        total, blend = named(forget + new, "total"), Signal(signed(19))
         m.d.comb += [
             total.eq(forget + new),
-            self.cell.eq(clipped(total, 1 << 15)),
+            blend.eq((run + (1 << UNIT_FRACTION - 1)) >> UNIT_FRACTION),  # GRU: rs(z s + (1 - z) n, 15)
+            self.cell.eq(clipped(Mux(s.blends, blend, total), 1 << 15)),
             cell_table.x.eq(self.cell),
             self.cell_segment.eq(cell_table.segment),
             cell_table.entries.eq(self.cell_entries),
@@ -178,6 +184,8 @@ class Lane(Elaboratable):
             m.d.sync += v.eq(self.acc + self.bias + Mux(s.plus_addend, 0, self.addend))
         with m.Elif(s.v_takes_run):
             m.d.sync += v.eq(run + Mux(s.plus_bias, self.bias, 0))
+        with m.Elif(s.blends):
+            m.d.sync += v.eq(self.cell)
         with m.Elif(s.v_takes_x):
             m.d.sync += v.eq(self.x)
         with m.Elif(s.v_takes_b):
@@ -251,6 +259,9 @@ class Shared:
 
         self.width_times_x, self.y_times_cell, self.y_times_gate, self.y_times_root = map(
             select, ("width_times_x", "y_times_cell", "y_times_gate", "y_times_root")
+        )
+        self.y_times_rest, self.plus_new, self.table_takes_sum, self.blends = map(
+            select, ("y_times_rest", "plus_new", "table_takes_sum", "blends")
         )
         self.table_takes_rounded, self.complement, self.keep_forget, self.keep_output = map(
             select, ("table_takes_rounded", "complement", "keep_forget", "keep_output")

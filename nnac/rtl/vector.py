@@ -11,6 +11,8 @@ operands are there.  What happens at which stage:
     LUT   1 table · 2 between two entries · 3 product · 4 out
     LSTM  0..3 f, g, i, o addressed, 1..4 table · 3 f c · 5 i g · 6 new cell out, table · 8 o tanh c'
           9 product · 10 out
+    GRU   0, 1 r, z addressed, 1, 2 table · 2 the hidden state's n · 3 r times it; n, the state addressed · 4 table, z s
+          6 (1 - z) n · 7 new state out · 9 product, out
     LN    pass 1: 1 sum      pass 2: 1 d · 2 d d · 3 sum
           pass 3: 1 d · 2 d q · 3 n · 4 n gain + bias · 5 product · 6 out
     GATE  1 table · 2 the factor addressed · 3 their product · 4 product · 5 out
@@ -29,7 +31,7 @@ from itertools import pairwise
 
 from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, Value, signed
 
-from nnac.arith import SCORE_BITS
+from nnac.arith import SCORE_BITS, UNIT_FRACTION
 from nnac.isa import (
     ADD,
     AMAX,
@@ -38,6 +40,7 @@ from nnac.isa import (
     DWC,
     FIL,
     GATE,
+    GRU,
     KEEP,
     LN,
     LSM,
@@ -63,7 +66,7 @@ from nnac.rtl.root import Root
 LUT_BITS = 13  # of the place of a table entry: slot, number
 SLOT = 10  # the number's bits
 # the field that counts elements
-LENGTH = dict(LSTM="units", ADD="n", MUL="n", LUT="n", GATE="n", LN="n", SMAX="n", LSM="n", AMAX="n")
+LENGTH = dict(LSTM="units", GRU="units", ADD="n", MUL="n", LUT="n", GATE="n", LN="n", SMAX="n", LSM="n", AMAX="n")
 STAGES = 11
 THREE: tuple[type[VectorInstruction], ...] = (LN, SMAX, LSM)  # passes over a vector
 RINGED: tuple[type[VectorInstruction], ...] = (DOT, MIX, DWC)  # of sums over a ring
@@ -160,6 +163,7 @@ class Vector(Elaboratable):
                 tanh=slots[1],
                 tanh_cell=slots[2],
             ),
+            GRU: dict(multiplier=multiplier, shift=shift, bits=bits, sigmoid=slots[0], tanh=slots[1]),
             ADD: dict(m0=multiplier, m1=multiplier2, s0=shift, s1=shift2, bits=bits),
             MUL: dict(multiplier=multiplier, shift=shift, bits=bits, zero_point=zero_point),
             **{
@@ -202,7 +206,7 @@ class Vector(Elaboratable):
                             m.d.sync += register.eq(0)
         limit = Signal(signed(18))
         m.d.comb += limit.eq(1 << (bits[:5] - 1)[:4])
-        params = of("params", RQ, LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM, DOT, MIX, DWC)
+        params = of("params", RQ, LSTM, GRU, ADD, MUL, LUT, GATE, LN, SMAX, LSM, DOT, MIX, DWC)
         passes, softmax, ringed = Signal(), Signal(), Signal()
         m.d.comb += [passes.eq(Cat(op[cls] for cls in THREE).any()), softmax.eq(op[SMAX] | op[LSM])]
         m.d.comb += ringed.eq(Cat(op[cls] for cls in RINGED).any())
@@ -228,7 +232,7 @@ class Vector(Elaboratable):
                     (op[FIL], f[FIL].bytes("bytes")),
                     (op[TAB], 2 * LUT_ENTRIES),
                     (op[RQ], f[RQ].count("rows")),
-                    (op[LSTM], f[LSTM].count("units")),
+                    (op[LSTM] | op[GRU], of("units", LSTM, GRU)),
                     (op[KEEP], f[KEEP].bytes("bytes")),
                     otherwise=of("n", ADD, MUL, LUT, GATE, LN, SMAX, LSM, AMAX),
                 )
@@ -241,7 +245,7 @@ class Vector(Elaboratable):
                     otherwise=of("columns", RQ, otherwise=1),
                 )
             ),
-            every.eq(Mux(op[LSTM], 5, Mux(twice, 2, 1))),
+            every.eq(Mux(op[LSTM] | op[GRU], 5, Mux(twice, 2, 1))),
         ]
         moving = op[CPY] | op[FIL] | op[TAB] | op[KEEP]
         issuing, pause, rest, turns_left = Signal(), Signal(4), Signal(17), Signal(9)
@@ -329,12 +333,21 @@ class Vector(Elaboratable):
             tokens[1].group,
             Mux(tokens[2].valid, tokens[2].group, Mux(tokens[3].valid, tokens[3].group, t.group)),
         )
+        gru_block = Mux(t.valid, 0, Mux(tokens[1].valid, 1, 2))
+        gru_group = Mux(t.valid, t.group, Mux(tokens[1].valid, tokens[1].group, tokens[3].group))
+        units, pre = of("units", LSTM, GRU), of("pre", LSTM, GRU) << 1
         m.d.comb += half_words.eq(
-            (f[LSTM].count("pre") << 1) + f[LSTM].count("units") * lstm_block + (lstm_group << power(v))
+            pre + units * Mux(op[GRU], gru_block, lstm_block) + (Mux(op[GRU], gru_group, lstm_group) << power(v))
+        )
+        # GRU's other blocks lie behind the first three; and in a cycle of its own, its state is addressed
+        behind, gru_other = Signal(A_BITS), Mux(tokens[2].valid, tokens[2].group, gru_group)
+        m.d.comb += behind.eq(
+            pre + (((3 * f[GRU].count("units") + 1) >> 1) << 1) + units * gru_block + (gru_other << power(v))
         )
         softly = Mux(op[SMAX], source[:2], Mux(ringed, rings.other[:2], 0))
-        m.d.sync += skipped.eq(Mux(op[LSTM], Cat(Const(0, 1), half_words[0]), softly))
-        m.d.sync += skipped_row.eq(Mux(ringed, rings.row[:2], 0))
+        m.d.sync += skipped.eq(Mux(op[LSTM] | op[GRU], Cat(Const(0, 1), half_words[0]), softly))
+        of_hidden = Mux(op[GRU] & ~tokens[3].valid, Cat(Const(0, 1), behind[0]), 0)
+        m.d.sync += skipped_row.eq(Mux(ringed, rings.row[:2], of_hidden))
         m.submodules.root = root = Root()
         root_step = Signal()
         m.d.sync += root_step.eq(root.go)
@@ -348,7 +361,7 @@ class Vector(Elaboratable):
             m.d.comb += self.raddr[0].eq(rings.other >> power(UNIT))
         with m.Elif(op[RQ]):
             m.d.comb += self.raddr[0].eq(Mux(wide & ~t.valid, rest_of_row, row_at))
-        with m.Elif(op[LSTM]):
+        with m.Elif(op[LSTM] | op[GRU]):
             m.d.comb += self.raddr[0].eq(half_words >> 1)
         with m.Elif(moving):
             m.d.comb += self.raddr[0].eq(of("src", CPY, TAB, KEEP) + source[2:] + (t.group << power(lanes // UNIT)))
@@ -375,6 +388,9 @@ class Vector(Elaboratable):
             m.d.comb += [self.raddr[1].eq(row_at + v), self.raddr[2].eq(addend)]
         with m.Elif(op[LSTM]):
             m.d.comb += self.raddr[1].eq(f[LSTM].count("cell") + (tokens[2].group << power(v // 2)))
+        with m.Elif(op[GRU]):
+            state = f[GRU].count("state") + (tokens[3].group << power(v // 2))
+            m.d.comb += self.raddr[1].eq(Mux(tokens[3].valid, state, behind >> 1))
         with m.Elif(op[LN]):
             m.d.comb += [
                 self.raddr[1].eq(gain + (tokens[3].group << power(v // 2))),
@@ -408,13 +424,13 @@ class Vector(Elaboratable):
         s = Shared()
         x_data = Signal(16 * v)
         m.d.comb += x_data.eq(Array(self.rdata[0][8 * k : 8 * k + 16 * v] for k in range(UNIT))[skipped])
-        b_data = Signal(8 * v)
-        m.d.comb += b_data.eq(Array(self.rdata[1][8 * k : 8 * k + 8 * v] for k in range(UNIT))[skipped_row])
+        b_data = Signal(16 * v)
+        m.d.comb += b_data.eq(Array(self.rdata[1][8 * k : 8 * k + 16 * v] for k in range(UNIT))[skipped_row])
         probability, dot = Signal(signed(16)), Signal(signed(25))
         m.d.comb += probability.eq(Mux(f[MIX].code("p16"), x_data[:16].as_signed(), x_data[:8].as_signed()))
         made: list[Lane] = []
-        reads_bytes = ~(a16 | op[LSTM])
-        cell_or_b16 = b16 | op[LSTM]
+        reads_bytes = ~(a16 | op[LSTM] | op[GRU])
+        cell_or_b16 = b16 | op[LSTM] | op[GRU]
         for k in range(v):
             m.submodules[f"lane_{k}"] = lane = Lane()
             made.append(lane)
@@ -435,7 +451,7 @@ class Vector(Elaboratable):
                 lane.b.eq(
                     Mux(
                         cell_or_b16,
-                        self.rdata[1][16 * k : 16 * k + 16].as_signed(),
+                        b_data[16 * k : 16 * k + 16].as_signed(),
                         b_data[8 * k : 8 * k + 8].as_signed(),
                     )
                 ),
@@ -459,7 +475,7 @@ class Vector(Elaboratable):
                 m.d.comb += lane.addend.eq(0)
             port, cell_port = slice(32 * k, 32 * k + 32), slice(32 * (v + k), 32 * (v + k) + 32)
             m.d.comb += [lane.entries.eq(self.lut_data[port]), lane.cell_entries.eq(self.lut_data[cell_port])]
-        slot = Mux(op[LSTM] & tokens[2].valid, slots[1], slots[0])
+        slot = Mux((op[LSTM] & tokens[2].valid) | (op[GRU] & tokens[4].valid), slots[1], slots[0])
         m.d.comb += self.lut_addr.eq(
             Cat(*(Cat(lane.segment, slot) for lane in made), *(Cat(lane.cell_segment, slots[2]) for lane in made))
         )
@@ -541,19 +557,23 @@ class Vector(Elaboratable):
         m.d.comb += [
             s.width_times_x.eq(op[LN]),
             s.width.eq(f[LN].count("n")),
-            s.y_times_cell.eq((op[LSTM] & t3.valid) | op[GATE]),
+            s.y_times_cell.eq((op[LSTM] & t3.valid) | (op[GRU] & ~t6.valid) | op[GATE]),
+            s.y_times_rest.eq(op[GRU] & t6.valid),
+            s.plus_new.eq(tokens[4].valid),
+            s.table_takes_sum.eq(op[GRU]),
+            s.blends.eq(op[GRU]),
             s.y_times_gate.eq(op[LSTM] & tokens[5].valid),
             s.y_times_root.eq(op[SMAX]),
             s.table_takes_rounded.eq(softmax),
             s.even.eq(op[LSM]),
-            s.runs.eq(t2.valid & ~(op[DWC] & t2.last)),
-            s.fresh.eq(t2.fresh),
+            s.runs.eq(Mux(op[GRU], tokens[5].valid, t2.valid & ~(op[DWC] & t2.last))),
+            s.fresh.eq(Mux(op[GRU], tokens[5].valid, t2.fresh)),
             s.v_takes_run.eq(op[MIX] | op[DWC]),
             s.plus_bias.eq(op[DWC]),
-            s.complement.eq(Mux(op[LUT] | op[GATE], symmetry, op[LSTM] & ~t2.valid)),
+            s.complement.eq(Mux(op[LUT] | op[GATE], symmetry, Mux(op[GRU], ~tokens[4].valid, op[LSTM] & ~t2.valid))),
             s.keep_forget.eq(tokens[4].valid),
-            s.keep_output.eq(t6.valid),
-            s.new_shift.eq(30 - fraction),
+            s.keep_output.eq(Mux(op[GRU], tokens[4].valid, t6.valid)),
+            s.new_shift.eq(Mux(op[GRU], UNIT_FRACTION, 2 * UNIT_FRACTION - fraction)),
             s.v_takes_acc.eq(op[RQ] | op[DOT]),
             s.v_takes_x.eq(op[ADD] & t1.valid),
             s.v_takes_b.eq(op[ADD] & ~t1.valid),
@@ -588,14 +608,15 @@ class Vector(Elaboratable):
         ]
 
         # ---- results
-        out16 = of("out16", LSTM, ADD, MUL, LUT, GATE, LN, SMAX, MIX, DWC, otherwise=op[RQ] & (f[RQ].code("out") == 1))
-        out16 = out16 | op[LSM] | op[DOT]
+        out16 = of("out16", LSTM, GRU, ADD, MUL, LUT, GATE, LN, SMAX, MIX, DWC)
+        out16 = out16 | (op[RQ] & (f[RQ].code("out") == 1)) | op[LSM] | op[DOT]
         at: dict[type[VectorInstruction], int | None] = {
             RQ: None,
             **dict.fromkeys((MUL, LSM, DWC), 3),
             **dict.fromkeys((ADD, LUT, MIX), 4),
             **dict.fromkeys((GATE, DOT), 5),
             LN: 6,
+            GRU: 9,
             SMAX: 9,
             LSTM: 10,
         }
@@ -621,7 +642,7 @@ class Vector(Elaboratable):
                         offset_out.eq(now.offset),
                         vector_ends.eq(now.end),
                     ]
-        dst = of("dst", RQ, LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM, DOT, MIX, DWC)
+        dst = of("dst", RQ, LSTM, GRU, ADD, MUL, LUT, GATE, LN, SMAX, LSM, DOT, MIX, DWC)
         is32 = op[RQ] & out32
         ones = Signal(lanes)  # as many as there are bytes
         byte_count = Signal(range(4 * lanes))
@@ -665,6 +686,13 @@ class Vector(Elaboratable):
                 self.wdata.eq(cells),
                 self.mask.eq(ones),
             ]
+        with m.If(op[GRU] & tokens[7].valid):
+            m.d.comb += [
+                self.waddr.eq(f[GRU].count("state") + (tokens[7].group << power(v // 2))),
+                byte_count.eq(tokens[7].elements << 1),
+                self.wdata.eq(cells),
+                self.mask.eq(ones),
+            ]
         with m.If((op[CPY] | op[FIL] | op[KEEP]) & t1.valid):
             m.d.comb += [
                 self.waddr.eq(
@@ -700,7 +728,7 @@ class Vector(Elaboratable):
         """How long each instruction takes; start and done."""
         c = self.config
         left, cycles = Signal(24), Signal(24)
-        for cls in (LSTM, ADD, MUL, LUT, GATE, LN, SMAX, LSM, AMAX):
+        for cls in (LSTM, GRU, ADD, MUL, LUT, GATE, LN, SMAX, LSM, AMAX):
             one, more = linear(cls, c)
             fields = Fields(cls, self.head)
             vectors = fields.count("groups") if cls is SMAX else 1

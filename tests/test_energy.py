@@ -54,3 +54,10 @@ def test_a_target_that_states_an_energy_is_no_longer_of_a_process_and_survives_j
     assert "process" not in stated.to_json()["energy"] and Target.from_json(stated.to_json()) == stated
     assert str(stated.energy).startswith("MAC 1 pJ, SRAM 1.799 pJ a byte")
     assert "stated by the target" in str(stated.energy)
+
+
+def test_reports_say_what_memory_a_chip_has_beside_the_budget(capsys):
+    assert main(["isa", "--target", "edge"]) == 0
+    line = capsys.readouterr().out.splitlines()[-2]
+    # of A's 304 KiB 7 copies more; 4 tables of 2 x 1024 states of 25 bits, 25 KiB, 32 times for 64 lanes
+    assert line.startswith("SRAM: 512 KiB as the target says; beside it, in KiB, for ports and decoder: A 2,128, TABLE")

@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from nnac.emulator.listing import find_target
     from nnac.isa import MachineConfig, registry, text
     from nnac.isa.manual import manual
+    from nnac.rtl.macros import silicon
     from nnac.words import doc
 
     if args.text:
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
                          f"{did_you_mean(name, registry)}\n")
         return 2
     target = find_target(args.target)
-    sys.stdout.write(manual(MachineConfig.of(target), name))
+    config = MachineConfig.of(target)
+    sys.stdout.write(manual(config, name))
     if not name:
-        print(f"\nEnergy of an event, an estimate beside the machine: {target.energy}")
+        print(f"\n{silicon(config, target.sram)}\nEnergy of an event, an estimate beside the machine: {target.energy}")
     return 0

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from nnac.emulator.image import image
     from nnac.emulator.listing import load
     from nnac.emulator.trace import write_trace
+    from nnac.rtl.macros import silicon
 
     made = image(load(args.program, args.target))
     runs = [analyse(made, name) for name in args.entry or made.entries]
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({r.entry.name: plain(r) for r in runs}))
     else:
         print("\n\n".join(map(str, runs)))
+        if (target := runs[0].target) is not None:
+            print(silicon(runs[0].config, target.sram))
     if args.trace:
         write_trace(args.trace, runs)
     if args.picture:

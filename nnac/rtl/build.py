@@ -24,9 +24,8 @@ from attrs import frozen
 import nnac
 from nnac.isa import MachineConfig
 from nnac.rtl.core import countable, ports, simulated
-from nnac.rtl.matrix import INDEX_BITS
 from nnac.rtl.params import CoreError, power
-from nnac.rtl.tile import window_bytes
+from nnac.rtl.tile import INDEX_BITS, window_bytes
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 FLAGS = ("-std=c++17", "-fPIC", "-w")

@@ -20,10 +20,10 @@ from nnac.rtl.bus import Bus
 from nnac.rtl.control import Control
 from nnac.rtl.decoder import Decoder
 from nnac.rtl.dma import Dma
-from nnac.rtl.matrix import ACC_BITS, INDEX_BITS, W_BITS, Matrix
+from nnac.rtl.matrix import ACC_BITS, W_BITS, Matrix
 from nnac.rtl.params import A_BITS, DRAM_BITS, GRANULE, UNIT, WORD, check, power
 from nnac.rtl.stream import Stream
-from nnac.rtl.tile import STATE_BITS, window_bytes
+from nnac.rtl.tile import INDEX_BITS, STATE_BITS, window_bytes
 from nnac.rtl.vector import LUT_BITS, Vector
 
 ERRORS = (

@@ -19,7 +19,7 @@ from nnac.codec.ans import INCREASING, LISTED, ZIGZAG
 from nnac.isa import LDT, LDW, MachineConfig
 from nnac.rtl.bitmap import Bitmap
 from nnac.rtl.header import TABLE, Entry, load
-from nnac.rtl.matrix import INDEX_BITS, W_BITS
+from nnac.rtl.matrix import W_BITS
 from nnac.rtl.params import GRANULE, WORD, Fields, opcode, power
 from nnac.rtl.runs import Runs
 from nnac.rtl.tile import (
@@ -29,6 +29,7 @@ from nnac.rtl.tile import (
     FIRST,
     GAP,
     IDLE,
+    INDEX_BITS,
     MASK,
     PACKED,
     RAW,

@@ -1,7 +1,7 @@
 """What memories the core asks for, and which of them the machine's SRAM budget counts; and what the core does that no
 chip would.
 
-Everything here is counted from `MachineConfig` and the core's ports.
+Everything here is counted from `MachineConfig`; nothing needs the extra ``rtl``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from attrs import frozen
 
 from nnac.isa import MachineConfig
 from nnac.isa.config import LUT_ENTRIES
-from nnac.rtl.core import ports
-from nnac.rtl.matrix import ACC_BITS, INDEX_BITS
-from nnac.rtl.tile import COLUMNS, STATE, window_bytes
+from nnac.isa.matrix import ACCUMULATOR_BITS
+from nnac.rtl.tile import COLUMNS, INDEX_BITS, STATE, window_bytes
 
 ENTRY_BITS = 25  # of a state: next state's base 10, bits 4, extra bits 3, rank 8
 
@@ -42,9 +41,8 @@ class Macro:
 
 def macros(c: MachineConfig) -> tuple[Macro, ...]:
     """The memories of the core, those inside it too."""
-    width = {name: bits for name, (_, bits) in ports(c).items()}
     a, w, ring = 8 * c.a_bytes, c.words * 8 * c.lanes, 8 * c.ring_bytes
-    vx = width["vx_wdata"]
+    vx = 8 * c.lanes
     return (
         Macro(
             "A",
@@ -84,9 +82,18 @@ def macros(c: MachineConfig) -> tuple[Macro, ...]:
             0,
         ),
         Macro("MASK", COLUMNS + 2, c.lanes, ("decoder 2 rows",), ("decoder 2 rows",), 1, 0),
-        Macro("ACC", c.banks * c.columns, ACC_BITS * c.lanes, ("MV, VX",), ("MV",), 1, 0),
+        Macro("ACC", c.banks * c.columns, ACCUMULATOR_BITS * c.lanes, ("MV, VX",), ("MV",), 1, 0),
         Macro("queues", 4 * c.queue + c.outstanding, 128, ("each its head",), ("fetch one",), 1, 0),
     )
+
+
+def silicon(c: MachineConfig, sram: int) -> str:
+    """In one line what memory a chip has beside the ``sram`` bytes that its target says and that programs address:
+    copies for so many reads at once, and what no instruction names."""
+    bits = {m.name: m.size * m.copies - m.budget for m in macros(c)}
+    parts = (f"{name} {n / 8192:,.0f}" for name, n in sorted(bits.items(), key=lambda x: -x[1]) if n >= 4096)
+    return (f"SRAM: {sram / 1024:,.0f} KiB as the target says; beside it, in KiB, for ports and decoder: "
+            f"{', '.join(parts)} (all {sum(bits.values()) / 8192:,.0f}; `nnac rtl --memories`)")
 
 
 # what the model and the core take for granted, and what it would cost: (what, in the core, on a chip)

@@ -12,9 +12,11 @@ from amaranth.lib.memory import Memory
 
 from nnac.isa import MVM, MachineConfig
 from nnac.isa.config import SEMAPHORES
+from nnac.isa.matrix import ACCUMULATOR_BITS
 from nnac.rtl.params import A_BITS, WORD, Fields, named, signal_mask
+from nnac.rtl.tile import INDEX_BITS
 
-ACC_BITS, INDEX_BITS, W_BITS = 48, 16, 14
+ACC_BITS, W_BITS = ACCUMULATOR_BITS, 14
 INT16_WEIGHTS = 1  # MVM's field ``weights``
 
 

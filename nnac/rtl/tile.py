@@ -6,6 +6,7 @@ from nnac.codec import codebook, entropy, packed, raw, zero_run
 from nnac.isa import MachineConfig
 
 COLUMNS = 1024  # of a tile, at most
+INDEX_BITS = 16  # of the input that stands beside a word of W
 STATE_BITS = 13  # of the place of a state: decoder table, machine (weights or blocks), state
 STATE = 10  # bits of a state, at most
 VALUES = 64  # of a codebook or a list

@@ -29,9 +29,10 @@ POLICY = """import "targets/edge.nnac"
 policy mine {{
   model  {model}
   target edge
-  layers ** {{ weights int8 per_channel; activations int8 percentile(99.99) }}
+  layers ** {{ {weights}activations int8 percentile(99.99) }}
 }}
 """
+WEIGHTS = "weights int8 per_channel; "
 
 
 @define
@@ -54,7 +55,7 @@ def module(name: str, folder: Path) -> Row:
     given, row, file = make(), Row(name), folder / "m.nnc"
     try:
         if how == "transducer":
-            made: Any = nnac.prepare_transducer(**given, policy=POLICY.format(model="transducer"))
+            made: Any = nnac.prepare_transducer(**given, policy=POLICY.format(model="transducer", weights=WEIGHTS))
             example = given["example"]
             x, y = (example["encoder"][0], example["prediction"][0]) if isinstance(example, dict) else example
             steps = x.shape[made.made.features.roles.index("time")]
@@ -63,7 +64,9 @@ def module(name: str, folder: Path) -> Row:
             arrays = dict(features=x.numpy())
         else:
             model, example = given
-            made = nnac.prepare(model, POLICY.format(model="module"), example)
+            graph = nnac.check(model, example).graph
+            weights = WEIGHTS if graph is None or any(x.kernels for x in graph) else ""         # a norm has none
+            made = nnac.prepare(model, POLICY.format(model="module", weights=weights), example)
             made.calibrate([example])
             made.save(file)
             arrays = {n: v.numpy() for n, v in arguments(made, example).items()}
@@ -96,7 +99,7 @@ def silent() -> tuple[int, list[str]]:
         model = make()
         model.eval()
         try:
-            made = nnac.prepare(model, POLICY.format(model="module"), example)
+            made = nnac.prepare(model, POLICY.format(model="module", weights=WEIGHTS), example)
         except PrepareError:
             continue
         other = tuple(v + 0.1 * torch.randn_like(v) if v.is_floating_point() else v for v in example)

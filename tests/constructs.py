@@ -107,6 +107,19 @@ class Ell(nn.Module):
         return y
 
 
+class Kept(nn.Module):
+    """Keeps what it heard last on itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.before = L(6, 8), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        y, self.before = (y if self.before is None else y + self.before), y
+        return y
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -334,8 +347,46 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "a number that is added": (lambda: Of(lambda s, x: s.a(x) + 0.5, a=L(6, 8)), (X,)),
         "batch norm": (lambda: Of(lambda s, x: s.n(s.a(x).transpose(1, 2)).transpose(1, 2), a=L(6, 8),
                                   n=seen(nn.BatchNorm1d(8))), (FIRST,)),
+        "state kept on the model": (Ell, (X,)),
+        "packed sequences, by lengths": (lambda: Of(_packed, rnn=nn.LSTM(6, 8)), (X, torch.tensor([12, 10, 4]))),
+        "packed sequences, both ways, in any order": (packed_both, (X, torch.tensor([10, 12, 4]))),
+        "the last step of packed sequences": (packed_last, (X, torch.tensor([12, 10, 4]))),
+        "layer norm written out": (lambda: Of(_normed, a=L(6, 8), g=nn.Parameter(torch.rand(8) + 0.5),
+                                              b=nn.Parameter(torch.randn(8))), (X,)),
+        "layer norm by a variance": (lambda: Of(lambda s, x: (lambda y: (y - y.mean(-1, keepdim=True)) * torch.rsqrt(
+            y.var(-1, keepdim=True, unbiased=False) + 1e-5) + 0.5)(s.a(x)), a=L(6, 8)), (X,)),
+        "less the mean of its features": (lambda: Of(lambda s, x: (lambda y: y - y.mean(-1, keepdim=True))(s.a(x)),
+                                                     a=L(6, 8)), (X,)),
+        "times the mean of its features": (lambda: Of(lambda s, x: s.a(x) * x.mean(-1, keepdim=True), a=L(6, 8)),
+                                           (X,)),
+        "a square": (lambda: Of(lambda s, x: s.b(s.a(x) ** 2), a=L(6, 8), b=L(8, 4)), (X,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
     }
+
+
+def packed_last() -> nn.Module:
+    """A spotter: the hidden state at each utterance's end."""
+    def body(s: Any, x: Tensor, lengths: Tensor) -> Tensor:
+        _, h = s.rnn(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return s.out(h[-1])
+
+    return Of(body, rnn=nn.GRU(6, 8), out=L(8, 4))
+
+
+def packed_both() -> nn.Module:
+    """Both directions, utterances in any order."""
+    def body(s: Any, x: Tensor, lengths: Tensor) -> Tensor:
+        made, _ = s.rnn(pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False))
+        return pad_packed_sequence(made)[0]
+
+    return Of(body, rnn=nn.LSTM(6, 8, bidirectional=True))
+
+
+def _normed(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    mean = y.mean(dim=-1, keepdim=True)
+    spread = torch.sqrt(torch.mean((y - mean) ** 2, -1, keepdim=True) + 1e-6)
+    return (y - mean) / spread * s.g + s.b
 
 
 def _states_in_one() -> nn.Module:
@@ -401,11 +452,17 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                    "another axis"),
         "log-softmax along the batch": (lambda: Of(lambda s, x: s.l(s.a(x)), a=L(6, 8), l=nn.LogSoftmax(1)), (X,),
                                         "another axis"),
-        "state kept on the model": (Ell, (X,), "keeps a state"),
+        "something else kept on the model": (Kept, (X,), "not the state"),
+        "packed by lengths that it computes": (lambda: Of(lambda s, x, n: _packed(s, x, n - 1), rnn=nn.LSTM(6, 8)),
+                                               (X, torch.tensor([12, 10, 4])), "no argument"),
+        "the final state of packed sequences": (
+            lambda: Of(lambda s, x, n: s.rnn(pack_padded_sequence(x, n))[1], rnn=nn.LSTM(6, 8)),
+            (X, torch.tensor([12, 10, 4])), "final state"),
         "a buffer that counts": (Counting, (X,), "keeps something between calls"),
         "a decision by values": (lambda: Of(lambda s, x: s.a(x) if x.sum() > 0 else -s.a(x), a=L(6, 8)), (X,),
                                  "decides by the values"),
-        "packed sequences": (lambda: Of(_packed, rnn=nn.LSTM(6, 8)), (X,), "packed"),
+        "packed sequences": (lambda: Of(lambda s, x: _packed(s, x, torch.tensor([12, 10, 4])), rnn=nn.LSTM(6, 8)), (X,),
+                             "packed"),
         "scripted": (lambda: torch.jit.trace(nn.Sequential(L(6, 8)), X), (X,), "torch.jit"),
         "a clamp from below zero": (lambda: Of(lambda s, x: s.a(x).clamp(-2, 3), a=L(6, 8)), (X,), "begin at 0"),
         "a convolution that hears what comes": (lambda: Of(lambda s, x: s.c(x.permute(1, 2, 0)),
@@ -424,6 +481,15 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                                "bidirectional"),
         "the first step": (lambda: Of(lambda s, x: s.out(s.r(x)[0][0]), r=nn.LSTM(6, 8), out=L(8, 4)), (X,),
                            "last step"),
+        "a variance with Bessel's correction": (
+            lambda: Of(lambda s, x: (lambda y: (y - y.mean(-1, keepdim=True)) / torch.sqrt(
+                y.var(-1, keepdim=True) + 1e-5))(s.a(x)), a=L(6, 8)), (X,), "Bessel"),
+        "a root": (lambda: Of(lambda s, x: torch.sqrt(torch.relu(s.a(x))), a=L(6, 8)), (X,), "norms"),
+        "a mean of squares alone": (lambda: Of(lambda s, x: s.a(x) * (x ** 2).mean(-1, keepdim=True), a=L(6, 8)),
+                                    (X,), "something else than a norm"),
+        "the mean of another value": (lambda: Of(lambda s, x: (lambda y, z: (y - z.mean(-1, keepdim=True)) / torch.sqrt(
+            ((y - y.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True) + 1e-5))(s.a(x), s.b(x)), a=L(6, 8),
+            b=L(6, 8)), (X,), "something else than a norm"),
         "a mean over time": (lambda: Of(lambda s, x: s.a(x).mean(0), a=L(6, 8)), (X,), "mean"),
         "one is batch first, one is not": (lambda: Of(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 6),
                                                       b=nn.LSTM(6, 6, batch_first=True)), (X,),
@@ -438,5 +504,5 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
     }
 
 
-def _packed(s: Any, x: Tensor) -> Tensor:
-    return pad_packed_sequence(s.rnn(pack_padded_sequence(x, torch.tensor([12, 10, 4])))[0])[0]
+def _packed(s: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    return pad_packed_sequence(s.rnn(pack_padded_sequence(x, lengths))[0])[0]

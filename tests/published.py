@@ -361,9 +361,62 @@ def subsampled(s: Any, x: Tensor) -> Tensor:
     return s.rnn(s.out(y.transpose(1, 2).contiguous().view(b, t, c * f)))[0]
 
 
-def packed(s: Any, x: Tensor) -> Tensor:
-    p = nn.utils.rnn.pack_padded_sequence(s.n(x.reshape(-1, W)).view(x.shape), torch.tensor([12, 10, 8]))
+def packed(s: Any, x: Tensor, output_lengths: Tensor) -> Tensor:
+    p = nn.utils.rnn.pack_padded_sequence(s.n(x.reshape(-1, W)).view(x.shape), output_lengths)
     return nn.utils.rnn.pad_packed_sequence(s.rnn(p)[0])[0]
+
+
+def emformer(s: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    """torchaudio's: segments of 4 frames with 2 that follow, copied in front; attention within what a segment hears."""
+    x = x.permute(1, 0, 2)
+    segment, right = 4, 2
+    body, ahead = x[:-right], [x[i + segment: i + segment + right] for i in range(0, len(x) - right, segment)]
+    whole = torch.cat([*ahead, body])
+    copies = sum(map(len, ahead))
+    of = torch.cat([torch.arange(len(ahead)).repeat_interleave(right)[:copies], torch.arange(len(body)) // segment])
+    mask = of[:, None] != of[None]
+    h = s.norm(whole)
+    y = whole + s.attention(h, h, h, attn_mask=mask, need_weights=False)[0]
+    y = y + s.second(torch.relu(s.first(s.norm_behind(y))))
+    return s.out(y[copies:]).permute(1, 0, 2)
+
+
+def conformer(s: Any, x: Tensor) -> Tensor:
+    """icefall's layer: half a feed-forward, attention over all of the utterance, a convolution that hears both sides,
+    another half."""
+    y = x + 0.5 * s.b(F.silu(s.a(s.norm1(x))))
+    h = s.norm2(y)
+    y = y + s.attention(h, h, h, need_weights=False)[0]
+    h = F.glu(s.point1(s.norm3(y).permute(1, 2, 0)), dim=1)
+    h = s.point2(F.silu(s.batch(s.depth(h)))).permute(2, 0, 1)
+    y = y + h
+    return s.norm5(y + 0.5 * s.d(F.silu(s.c(s.norm4(y)))))
+
+
+def dtln(s: Any, x: Tensor) -> Tensor:
+    """The whole: a mask of magnitudes, back to samples, a mask of a learned representation, overlapped and added."""
+    frames = x.unfold(-1, 16, 4)
+    spectrum = torch.fft.rfft(frames)
+    magnitude, phase = spectrum.abs(), spectrum.angle()
+    mask = torch.sigmoid(s.dense1(s.rnn1(magnitude)[0]))
+    again = torch.fft.irfft(torch.polar(magnitude * mask, phase), 16)
+    coded = s.encoder(again.permute(0, 2, 1)).permute(0, 2, 1)
+    coded = coded * torch.sigmoid(s.dense2(s.rnn2(dtln_norm(s, coded))[0]))
+    decoded = s.decoder(coded.permute(0, 2, 1))
+    return F.fold(decoded, (1, x.shape[-1]), (1, 16), stride=(1, 4)).flatten(1)
+
+
+def deep_speech(s: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    """The whole: convolutions over time and frequency that hear both sides, masked, then BatchRNN and a softmax."""
+    y = x
+    for m in s.conv:
+        y = m(y)
+        ends = torch.arange(y.shape[-1]) >= (lengths // 2)[:, None]
+        y = y.masked_fill(ends[:, None, None], 0)
+    y = y.view(y.shape[0], y.shape[1] * y.shape[2], y.shape[3]).transpose(1, 2).transpose(0, 1).contiguous()
+    y = nn.utils.rnn.pad_packed_sequence(s.rnn(nn.utils.rnn.pack_padded_sequence(y, lengths // 2))[0])[0]
+    y = s.fc(s.n(y.reshape(-1, H)).view(y.shape))
+    return F.softmax(y.transpose(0, 1), dim=-1)
 
 
 def lstm(batch_first: bool = False, **more: Any) -> nn.LSTM:
@@ -420,6 +473,24 @@ MODULES: dict[str, tuple[str, Callable[[], Any]]] = {
                                                   rnn=nn.LSTM(H, H), out=nn.Linear(H, V)), (X,))),
     "icefall transducer_lstm encoder": ("prepare", lambda: (Body(subsampled, c=nn.Conv2d(1, 4, 3, 2),
                                                                  out=nn.Linear(12, W), rnn=lstm(True)), (FIRST,))),
-    "DeepSpeech2 BatchRNN": ("prepare", lambda: (Body(packed, n=nn.BatchNorm1d(W), rnn=lstm()), (X,))),
+    "DeepSpeech2 BatchRNN": ("prepare", lambda: (Body(packed, n=nn.BatchNorm1d(W), rnn=lstm()),
+                                                 (X, torch.tensor([12, 10, 8])))),
+    "torchaudio Emformer": ("prepare", lambda: (Body(emformer, norm=nn.LayerNorm(W), norm_behind=nn.LayerNorm(W),
+                                                     attention=nn.MultiheadAttention(W, 2), first=nn.Linear(W, 16),
+                                                     second=nn.Linear(16, W), out=nn.Linear(W, H)),
+                                                (torch.randn(3, 14, W), torch.tensor([14, 12, 10])))),
+    "icefall Conformer layer": ("prepare", lambda: (Body(
+        conformer, a=nn.Linear(W, 16), b=nn.Linear(16, W), c=nn.Linear(W, 16), d=nn.Linear(16, W),
+        attention=nn.MultiheadAttention(W, 2), point1=nn.Conv1d(W, 2 * W, 1), point2=nn.Conv1d(W, W, 1),
+        depth=nn.Conv1d(W, W, 3, padding=1, groups=W), batch=nn.BatchNorm1d(W),
+        **{f"norm{i}": nn.LayerNorm(W) for i in range(1, 6)}), (X,))),
+    "DTLN, whole": ("prepare", lambda: (Body(
+        dtln, rnn1=nn.LSTM(9, H, batch_first=True), dense1=nn.Linear(H, 9), encoder=nn.Conv1d(16, W, 1, bias=False),
+        gamma=nn.Parameter(torch.ones(W)), beta=nn.Parameter(torch.zeros(W)), rnn2=lstm(True), dense2=nn.Linear(H, W),
+        decoder=nn.Conv1d(W, 16, 1, bias=False)), (torch.randn(3, 64),))),
+    "DeepSpeech2, whole": ("prepare", lambda: (Body(
+        deep_speech, conv=nn.ModuleList([nn.Conv2d(1, 2, (3, 3), (2, 2), (1, 1)), nn.BatchNorm2d(2),
+                                         nn.Hardtanh(0, 20)]), rnn=nn.LSTM(W, H), n=nn.BatchNorm1d(H),
+        fc=nn.Linear(H, V, bias=False)), (torch.randn(3, 1, 8, 24), torch.tensor([24, 20, 16])))),
     "attention encoder": ("prepare", lambda: (nn.TransformerEncoderLayer(W, 2, 16, batch_first=True), (FIRST,))),
 }

@@ -55,9 +55,13 @@ def test_a_construct_is_read_as_it_computes_to_the_integer(name):
         for ours, theirs in zip(_flat(real), _flat(y), strict=True):
             assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
             assert relative(ours, theirs) < (3e-2 if theirs.dtype == torch.bfloat16 else 1e-4)
+        if module.captured.lengths is not None:            # the machine hears each utterance by itself, whole
+            example = tuple(torch.full_like(v, 12) if v.ndim == 1 else v for v in example)
         seen: dict[str, Any] = {}
+        module.reset()                                     # what keeps its state on itself begins anew
         with module.watching(lambda n, v: seen.__setitem__(n, v.long().numpy())):
             module(*example)
+        module.reset()
     graph, expected = module.bind(), {}
     labels = {n: x.numpy() for n, x in module.sequences(*example).items() if graph.values[n].bits == 32}
     state = {n: v.detach().long().numpy() for n, v in module.given_states(*example).items()}
@@ -84,6 +88,34 @@ def test_a_construct_is_refused_with_its_reason(name):
     # what differs only when it is run is found by preparing alone
     if not report.supported:
         assert report.problems == error.value.problems
+
+
+def test_a_state_kept_on_the_model_goes_on_from_call_to_call():
+    """As the model's own does, until `reset`; the model given is left as it was."""
+    torch.manual_seed(0)
+    model = constructs.Ell().eval()
+    module = nnac.prepare(model, POLICY, X)
+    module.calibrate([X])
+    assert model.state is None
+    with torch.no_grad():
+        whole = module(X)
+        module.reset()
+        parts = [module(x) for x in X.split([5, 1, 6])]
+        assert torch.equal(torch.cat(parts), whole)
+        with module.real_numbers():
+            module.reset()
+            for _ in range(3):
+                assert relative(module(X), model(X)) < 1e-5
+
+
+def test_packed_sequences_end_where_their_lengths_say():
+    """At lengths other than the example's; with the last step of each, and backwards from its own end."""
+    torch.manual_seed(0)
+    for make in (constructs.packed_last, constructs.packed_both):
+        model, lengths = make().eval(), torch.tensor([5, 12, 9])
+        module = nnac.prepare(model, POLICY, (X, torch.tensor([12, 10, 4])))
+        with torch.no_grad(), module.real_numbers():
+            assert relative(module(X, lengths), model(X, lengths)) < 1e-5
 
 
 def test_a_reading_that_differs_is_refused_and_names_the_layer(monkeypatch):

@@ -14,10 +14,12 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac.capture.exported import exported, unwrapped
+from nnac.capture.exported import Exported, Padded, as_it_was, exported, unwrapped
+from nnac.capture.kept import Kept, exported_keeping, kept
 from nnac.capture.problems import PrepareError, Problem
 from nnac.capture.readers.join import joined
-from nnac.capture.reading import ENTRY, Own, Reading
+from nnac.capture.readers.moments import Moment
+from nnac.capture.reading import ENTRY, Own, Reading, Refusal
 from nnac.capture.states import Place, StateResult
 from nnac.capture.values import FEATURES, Axes, Joined, Lost, Sequence, StateIds
 from nnac.decode.tensors import Argument, Result, TensorEnd
@@ -48,6 +50,9 @@ class Captured:
     shapes    of the model's parameters
     tensors   the forward's tensor arguments, by name
     returned  what the forward returns, in order: results of ``end``, and states
+    kept      states that the model keeps on itself; their tensors in ``given`` come after the arguments'
+    leaves    how each of these tensors lies after a call
+    lengths   number of the argument that sequences were packed by, None where there were none
     """
 
     graph: ModelGraph
@@ -67,20 +72,22 @@ class Captured:
     spec: Any = None
     tensors: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(factory=dict)
+    kept: tuple[Kept, ...] = ()
+    leaves: tuple[StateResult, ...] = ()
+    lengths: int | None = None
 
     def __str__(self) -> str:
         lines = [f"{layer.path}: {layer.kind} of {', '.join(layer.inputs)}, {layer.width} wide" for layer in self.graph]
         return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
 
 
-def read(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, entry: str = ENTRY,
-         prefix: str = "", crossed: bool = False, first: bool = False) -> tuple[Reading, tuple[Result | StateResult,
-                                                                                               ...]]:
-    """(all that was read of a model, what it returns).  PrepareError with everything that is in the way.
+def read(calls: Exported, *, entry: str = ENTRY, prefix: str = "",
+         crossed: bool = False) -> tuple[Reading, tuple[Result | StateResult, ...]]:
+    """(all that was read of a model's calls, what it returns).  PrepareError with everything that is in the way.
 
-    entry, prefix, crossed   as `Reading` has them      first   only the first result is wanted
+    entry, prefix, crossed   as `Reading` has them
     """
-    reading = Reading(exported(model, args, kwargs or {}, first=first), entry=entry, prefix=prefix, crossed=crossed)
+    reading = Reading(calls, entry=entry, prefix=prefix, crossed=crossed)
     reading.read()
     found = list(reading.problems)
     outputs = _outputs(reading, found)
@@ -106,14 +113,73 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     args, kwargs   of its forward, an example: real sequences [T, B, C] or [B, T, C], labels [T, B] or [B, T]
     """
     model = unwrapped(model)
-    reading, outputs = read(model, args, kwargs)
+    try:
+        held = kept(model, args, kwargs or {})
+    except Exception:                                               # said below, by reading it, with its line
+        held = ()
+    if held:
+        calls, held = exported_keeping(model, held, args, kwargs or {})
+    else:
+        calls = exported(model, args, kwargs or {})
+    reading, outputs = read(calls)
+    leaves = _kept_leaves(reading, outputs, held)
+    outputs = outputs[: len(outputs) - len(leaves)]
     taken = {i for layer in reading.layers for i in layer.inputs}
     results = tuple(o for o in outputs if isinstance(o, Result))
     graph = ModelGraph(name, {}, tuple(reading.layers), {k: v for k, v in reading.inputs.items() if k in taken},
                        entries=(evolve(FORWARD, outputs=tuple(dict.fromkeys(o.name for o in results)),
                                        frames=not any(x.operator.remembers for x in reading.layers)),))
-    return captured(graph, [reading], [model],
-                    TensorEnd(_arguments(reading, taken), results, reading.exported.several), outputs)
+    arguments = _arguments(reading, taken)
+    count = len(arguments) - len(leaves)
+    whole = captured(graph, [reading], [model], TensorEnd(arguments[:count], results, reading.exported.several),
+                     outputs)
+    if calls.packed:
+        whole = evolve(whole, lengths=_lengths(model, calls, args, kwargs or {}, outputs),
+                       notes=(*whole.notes, "sequences are packed by their lengths: here they are padded, results "
+                              "behind an utterance's end are zero"))
+    for k in held:
+        whole = evolve(whole, notes=(*whole.notes, f"`{k.path}` is kept from call to call, here too: `module.reset()` "
+                                     "begins anew; on the machine it is resident, and begins anew at each utterance"))
+    return evolve(whole, tensors=whole.tensors[:count], kept=held, leaves=leaves)
+
+
+@torch.no_grad()
+def _lengths(model: nn.Module, calls: Exported, args: tuple[Any, ...], kwargs: Mapping[str, Any],
+             outputs: Many[Result | StateResult]) -> int:
+    """The number of the argument that sequences are packed by.  PrepareError: none is, or it cannot be followed."""
+    with as_it_was(model), Padded() as padded:
+        model(*args, **kwargs)
+    found = [i for i, (_, x) in enumerate(calls.inputs.values()) if x.ndim == 1 and not x.is_floating_point()
+             and all(torch.equal(x.long(), n.long()) for n in padded.lengths)]
+    if not found:
+        raise PrepareError([Problem("sequences are packed by lengths that are no argument of the model as they stand",
+                                    "take the lengths as an argument, or give the padded sequence to the layer",
+                                    *calls.begins)])
+    if any(isinstance(o, StateResult) for o in outputs):
+        raise PrepareError([Problem("the final state of packed sequences is returned: that of each utterance's own "
+                                    "end", "return the last step of the output, or give the padded sequence to the "
+                                    "layer", *calls.begins)])
+    return found[0]
+
+
+def _kept_leaves(reading: Reading, outputs: Many[Result | StateResult], held: Many[Kept]) -> tuple[StateResult, ...]:
+    """How the tensors that a model keeps lie.  PrepareError: they are something else than states of its layers."""
+    sizes = [len(k.shapes) for k in held]
+    count, found, leaves = len(reading.exported.inputs) - sum(sizes), [], []
+    at = len(outputs) - sum(sizes)
+    for i, k in enumerate(held):
+        for j in range(sum(sizes[:i]), sum(sizes[:i + 1])):
+            made = outputs[at + j]
+            begin = {(p.path, p.kind) for p in reading.given if p.tensor == count + j}
+            if isinstance(made, StateResult) and begin == {(p.path, p.kind) for p in made.places}:
+                leaves.append(made)
+            else:
+                found.append(Problem(f"the model keeps `{k.path}` from call to call, which is not the state that a "
+                                     f"recurrent layer begins with and ends with", "take it as an argument and return "
+                                     "it", *reading.exported.begins))
+    if found:
+        raise PrepareError(found)
+    return tuple(leaves)
 
 
 def captured(graph: ModelGraph, readings: Many[Reading], models: Many[nn.Module], end: TensorEnd,
@@ -206,6 +272,12 @@ def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result | StateResu
             value = reading.last_step(value)
         if isinstance(value, Joined):
             value = joined(reading, value)
+        if isinstance(value, Moment):
+            reading.node = value.node
+            try:
+                value = value.whole(reading)
+            except Refusal as refusal:
+                value = reading.refuse(refusal.what, refusal.instead)
         if isinstance(value, Sequence) and value.name in reading.made:
             named = tuple(tuple(a if a == FEATURES else str(reading.axes.role(a)) for a in axis) for axis in value.axes)
             out.append(Result(value.name, named, value.last))

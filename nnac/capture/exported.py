@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from nnac.capture.problems import PrepareError, Problem, place, problem
 from nnac.capture.states import CASTS, MOVES
@@ -41,6 +43,7 @@ class Exported:
     aliases    every name of every parameter -> the first of its names: shared ones have several
     spec       how the results are nested; None for one alone
     begins     (file, line, code) of the forward: where a call has no line of its own
+    packed     whether sequences were packed by their lengths
     """
 
     nodes: tuple[fx.Node, ...]
@@ -51,6 +54,7 @@ class Exported:
     aliases: Mapping[str, str]
     spec: Any
     begins: tuple[str, int, str]
+    packed: bool = False
 
     def wanted(self) -> set[fx.Node]:
         """The nodes that what is returned depends on, and those that change something in place."""
@@ -96,6 +100,57 @@ def unwrapped(model: nn.Module) -> nn.Module:
         return model
 
 
+class Padded(TorchFunctionMode):
+    """Within, packed sequences are the padded ones: what recurrent layers make of an utterance does not depend on what
+    follows its end, and in order of length or not.  ``lengths``: what was packed was told of them, call by call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths: list[Tensor] = []
+        self.told: list[Tensor] = []
+        self.shapes: list[tuple[int, int]] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(function, "__name__", ""), dict(kwargs or {})
+        if name == "_pack_padded_sequence":
+            x, lengths, batch_first = args
+            x = x.transpose(0, 1) if batch_first else x
+            self.lengths.append(lengths)
+            self.told.append(torch.tensor([x.shape[1]] * x.shape[0]))
+            self.shapes.append((x.shape[0], x.shape[1]))
+            return x.flatten(0, 1), self.told[-1]
+        if name == "_pad_packed_sequence":
+            x, told, batch_first = args[:3]
+            at = next(i for i, t in enumerate(self.told) if t is told)
+            x = x.unflatten(0, self.shapes[at])
+            return x.transpose(0, 1) if batch_first else x, self.lengths[at]
+        if name in ("lstm", "gru", "rnn_tanh", "rnn_relu") and len(args) > 2 and isinstance(args[3], (list, tuple)):
+            x, told, *rest = args                                 # (data, sizes, states, weights, …)
+            at = next(i for i, t in enumerate(self.told) if t is told)
+            y, *states = function(x.unflatten(0, self.shapes[at]), *rest, False, **kwargs)
+            return (y.flatten(0, 1), *states)
+        if name == "__getitem__" and any(t is args[0] for t in self.told) and args[1] == 0:
+            at = next(i for i, t in enumerate(self.told) if t is args[0])
+            return self.shapes[at][1]                             # utterances in the first step: all
+        if name in ORDERING and _called_from_packing():
+            return (args[0], torch.arange(args[0].shape[0])) if name == "sort" else args[0]
+        return function(*args, **kwargs)
+
+
+ORDERING = ("sort", "index_select", "empty_like", "scatter_")     # what torch orders utterances by length with
+
+
+def _called_from_packing() -> bool:
+    """Whether torch's own code of packed sequences, or of what reads them, makes the call."""
+    frame = sys._getframe(2)
+    while frame is not None and "torch" in frame.f_code.co_filename:
+        if frame.f_code.co_name in ("pack_padded_sequence", "pad_packed_sequence", "invert_permutation",
+                                    "_apply_permutation", "permute_hidden"):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
 @contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
     """Within, the model is in evaluation mode; afterwards every attribute, buffer and mode of every module in it is as
@@ -129,7 +184,7 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     named = list(model.named_parameters(remove_duplicate=False))
     names = {id(p): n for n, p in reversed(named)}                 # the first name of what is shared
     try:
-        with as_it_was(model), warnings.catch_warnings(), torch.no_grad():
+        with as_it_was(model), warnings.catch_warnings(), torch.no_grad(), Padded() as padded:
             warnings.simplefilter("ignore")
             program = torch.export.export(model, args, dict(kwargs), strict=False)
     except PrepareError:
@@ -165,7 +220,7 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     aliases = {n: names[id(p)] for n, p in named}
     several = spec is not None and not spec.is_leaf()
     return Exported(nodes, inputs, tensors, tuple(result)[: 1 if first else None], several,  # type: ignore[arg-type]
-                    aliases, spec if several else None, begins(model))
+                    aliases, spec if several else None, begins(model), bool(padded.lengths))
 
 
 def begins(model: nn.Module) -> tuple[str, int, str]:

@@ -262,6 +262,8 @@ class Reading:
         return Sequence(name, tuple(axes) if label else (*axes, (FEATURES,)), tuple(example.shape))
 
     def _call(self, node: fx.Node, known: Mapping[str, Reader]) -> Any:
+        from nnac.capture.readers.moments import Moment, waiting
+
         target = str(node.target)
         args = tuple(self.value(a) for a in node.args)
         kwargs = {k: self.value(v) for k, v in node.kwargs.items()}
@@ -272,16 +274,23 @@ class Reading:
             return self._instead(node, flat, self.refuse(f"{unread.what} is read", unread.instead))
         if node.target is operator.getitem:
             return args[0].values[args[1]]
-        if any(isinstance(v, Weights) for v in flat) and not any(isinstance(v, (Sequence, Zeros, Parts, StateIds,
-                                                                                   Joined)) for v in flat):
+        if any(isinstance(v, Weights) for v in flat) and not any(
+                isinstance(v, (Sequence, Zeros, Parts, StateIds, Joined, Moment)) for v in flat):
             return self._folded(node, args, kwargs)
         if any(isinstance(v, StateIds) for v in flat):
-            if not any(isinstance(v, (Sequence, Weights, Parts, Zeros, Joined)) for v in flat):
+            if not any(isinstance(v, (Sequence, Weights, Parts, Zeros, Joined, Moment)) for v in flat):
                 return self._moved(node, args, kwargs)
             if target not in RECURRENT:
                 args, kwargs = self._lasts(args), self._lasts(kwargs)
                 if any(isinstance(v, Lost) for v in _leaves((args, kwargs))):
                     return Lost()
+        try:
+            if any(isinstance(v, Moment) for v in flat):
+                if (made := waiting(self, node, args, kwargs)) is not None:
+                    return made
+                args, kwargs = self._valued(args), self._valued(kwargs)
+        except Refusal as refusal:
+            return self._instead(node, flat, self.refuse(refusal.what, refusal.instead))
         if target not in known:
             if not node.users:
                 return None                                       # an assertion, or something that nobody reads
@@ -319,6 +328,8 @@ class Reading:
         # whether it is trained follows from what it is made of
         with torch.enable_grad():
             made = target(*map(bare, args), **{k: bare(v) for k, v in kwargs.items()})
+        if not isinstance(made, (Tensor, tuple, list)):
+            return made                                               # `item`: a number
         if isinstance(made, (tuple, list)):
             return Parts(tuple(Weights(m, sources) for m in made))
         if made is inside[0].value or (str(node.target) in SAME and len(inside) == 1):
@@ -350,6 +361,16 @@ class Reading:
         if isinstance(value, (list, tuple)):
             return type(value)(self._whole(v) for v in value)
         return joined(self, value) if isinstance(value, Joined) else value
+
+    def _valued(self, value: Any) -> Any:
+        """A value with what waits to be a norm as a value of the graph.  Refusal: it cannot be one."""
+        from nnac.capture.readers.moments import Moment
+
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._valued, value))
+        if isinstance(value, dict):
+            return {k: self._valued(v) for k, v in value.items()}
+        return value.whole(self) if isinstance(value, Moment) else value
 
     def _lasts(self, value: Any) -> Any:
         """A value with hidden states that are one layer's in their place as its last step.  Refusal: they are not."""

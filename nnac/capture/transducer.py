@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from nnac.capture.captured import Captured, _arguments, captured, read
+from nnac.capture.exported import exported
 from nnac.capture.problems import PrepareError, Problem
 from nnac.capture.reading import Reading
 from nnac.decode.tensors import Argument, Result, TensorEnd
@@ -102,8 +103,8 @@ def capture_transducer(models: Mapping[str, nn.Module], examples: Mapping[str, t
     results: dict[str, Result] = {}
     for entry in (ENCODER.name, PREDICTION.name):
         try:
-            readings[entry], outputs = read(models[entry], *examples[entry], entry=entry, prefix=f"{entry}.",
-                                            first=True)
+            readings[entry], outputs = read(exported(models[entry], *examples[entry], first=True), entry=entry,
+                                            prefix=f"{entry}.")
             results[entry] = _sequence(entry, outputs)
         except PrepareError as error:
             problems += error.problems
@@ -177,8 +178,8 @@ def _joint(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]] | N
     tried: list[PrepareError] = []
     for args, kwargs in [example] if example is not None else _ways(widths):
         try:
-            reading, outputs = read(model, args, kwargs, entry=JOINT.name, prefix=f"{JOINT.name}.", crossed=True,
-                                    first=True)
+            reading, outputs = read(exported(model, args, kwargs, first=True), entry=JOINT.name,
+                                    prefix=f"{JOINT.name}.", crossed=True)
             return reading, (_sequence("joint", outputs),), (args, kwargs)
         except PrepareError as error:
             tried.append(error)

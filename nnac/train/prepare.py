@@ -26,7 +26,7 @@ import inspect
 import os
 import random
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -88,6 +88,7 @@ class PreparedModule(OfCaptured, Named):
     def __init__(self, captured: Captured, plan: Plan, signature: inspect.Signature) -> None:
         self.captured, self.signature = captured, signature
         self.untrainable: Problem | None = None            # what the model does in training alone
+        self.kept: list[Tensor] | None = None              # what the model keeps on itself; None: as at first
         super().__init__(lower_plan(plan), self.weights_of(captured), plan)
         self.keep_as_captured()
 
@@ -96,6 +97,20 @@ class PreparedModule(OfCaptured, Named):
         if mode and self.untrainable is not None:
             raise PrepareError([self.untrainable])
         return super().train(mode)
+
+    def reset(self) -> None:
+        """Begin anew, where the model keeps states on itself: what it kept is forgotten."""
+        self.kept = None
+
+    def calibrate(self, batches: Iterable[Any], run: Callable[[Any], Any] | None = None, *,
+                  alike: bool = False) -> None:
+        """As `GraphModule.calibrate`; every batch begins anew."""
+        def anew(batch: Any) -> Any:
+            self.reset()
+            return self(*((batch,) if isinstance(batch, Tensor) else batch)) if run is None else run(batch)
+
+        super().calibrate(batches, anew, alike=alike)
+        self.reset()
 
     def sequences(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The model's arguments as the graph's sequences.  TypeError: other arguments than the example's."""
@@ -116,17 +131,33 @@ class PreparedModule(OfCaptured, Named):
         labels = {n for n, v in self.graph.values.items() if v.bits == 32}
         integer = {n: n in labels for n in values}
         state = self.given_states(*args, **kwargs)
-        self.run(FORWARD.name, values, integer, state)
+        self.run(FORWARD.name, values, integer, state, self.lengths(*args, **kwargs))
         return values, integer, state
+
+    def lengths(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        """Of the utterances of a call [B], where the model packs them; None where it does not."""
+        if self.captured.lengths is None:
+            return None
+        return tensors(self.signature, args, kwargs)[self.captured.lengths].long().cpu()
 
     def given_states(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """What the layers begin with, as they hold it [B, width]: zero, and what the model's arguments say."""
         given = tensors(self.signature, args, kwargs)
         first = next(a.sequence(x) for a, x in zip(self.captured.end.arguments, given, strict=True) if a is not None)
         state = self._state(FORWARD.name, first.shape[1], self._like())
+        given += self._kept(first.shape[1])
         for place in self.captured.given:
             self.put_state(state, place.path, place.kind, place.view(given[place.tensor]).to(self._like()))
         return state
+
+    def _kept(self, batch: int) -> list[Tensor]:
+        """What the model keeps, of ``batch`` utterances."""
+        if self.kept is not None:
+            return self.kept
+        begins = [x for k in self.captured.kept for x in k.zeros()]
+        axes = [r.places[0].batch for r in self.captured.leaves]
+        return [x if k.begins is not None else x.narrow(axis, 0, 1).repeat_interleave(batch, axis)
+                for k, x, axis in zip((k for k in self.captured.kept for _ in k.shapes), begins, axes, strict=True)]
 
     def put_state(self, state: dict[str, Tensor], path: str, kind: str, x: Tensor) -> None:
         """Write real numbers [B, width] into the state of a layer, as it holds them."""
@@ -164,13 +195,17 @@ class PreparedModule(OfCaptured, Named):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's inputs -> its output, real, in the model's own type and layout."""
         values, integer, state = self._values(*args, **kwargs)
+        lengths, steps = self.lengths(*args, **kwargs), len(next(iter(values.values())))
         made = []
         for r in self.captured.returned:
             if isinstance(r, StateResult):
                 y = r.filled({(p.path, p.kind): self.state_of(state, p.path, p.kind) for p in r.places})
             else:
-                y = r.arranged(self.real(r.name, values, integer))
+                y = r.arranged(ended(self.real(r.name, values, integer), r.last, lengths, steps))
             made.append(y.to(self.captured.dtype))
+        if self.captured.kept:
+            self.kept = [r.filled({(p.path, p.kind): self.state_of(state, p.path, p.kind).detach() for p in r.places})
+                         for r in self.captured.leaves]
         return made[0] if self.captured.spec is None else _pytree.tree_unflatten(made, self.captured.spec)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -245,6 +280,17 @@ def results(y: Any) -> list[Tensor]:
     return [x for x in _pytree.tree_leaves(y) if isinstance(x, Tensor)]
 
 
+def ended(y: Tensor, last: bool, lengths: Tensor | None, steps: int) -> Tensor:
+    """A result [T, B, C] of utterances of so many of the ``steps`` of the input: zero behind their ends; or, of
+    ``last`` ones, [1, B, C] at their ends."""
+    if lengths is None:
+        return y
+    ends = (lengths * len(y) // steps).to(y.device)
+    if last:
+        return y[ends - 1, torch.arange(y.shape[1], device=y.device)][None]
+    return y * (torch.arange(len(y), device=y.device)[:, None] < ends)[..., None]
+
+
 @contextmanager
 def listening(model: nn.Module, heard: dict[str, Tensor]) -> Iterator[None]:
     """Within, the output of every submodule is kept under the path that a policy has for it: the last call's."""
@@ -269,12 +315,16 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
     """The same example one step shorter and one utterance fewer, where it has more than two steps; None where it has
     not."""
     of = {id(x): i for x, i in zip(given, captured.end.arguments, strict=True) if i is not None}
-    states = {id(given[p.tensor]): p for p in captured.given}
+    states = {id(given[p.tensor]): p for p in captured.given if p.tensor < len(given)}
     pace = next(iter(captured.graph)).rate * int(next(iter(captured.graph)).attributes.get("frames", 1))
     cut = False
+    steps = next(x.shape[a.roles.index("time")] if "time" in a.roles else 1
+                 for x, a in zip(given, captured.end.arguments, strict=True) if a is not None)
 
     def part(x: Any) -> Any:
         nonlocal cut
+        if captured.lengths is not None and x is given[captured.lengths]:
+            return (x[:-1] if len(x) > 1 else x).clamp_max(steps - pace if steps > pace + 1 else steps)
         i = of.get(id(x)) if isinstance(x, Tensor) else None
         if isinstance(x, Tensor) and id(x) in states:
             axis = states[id(x)].batch
@@ -290,6 +340,25 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
     bound = signature.bind(*args, **kwargs)
     made = _pytree.tree_map(part, (bound.args, bound.kwargs))
     return made if cut else None
+
+
+def within(module: PreparedModule, result: Any, theirs: Tensor, ours: Tensor, args: tuple[Any, ...],
+           kwargs: Mapping[str, Any]) -> Tensor:
+    """A result of a model that packs, zero behind the ends of its utterances, and as long as ours."""
+    if result.last:
+        return theirs
+    time = next(i for i, axis in enumerate(result.axes) if "time" in axis)
+    if theirs.shape[time] < ours.shape[time]:
+        more = list(theirs.shape)
+        more[time] = ours.shape[time] - theirs.shape[time]
+        theirs = torch.cat([theirs, theirs.new_zeros(more)], time)
+    lengths = module.lengths(*args, **kwargs)
+    assert lengths is not None
+    given = tensors(module.signature, args, kwargs)
+    first = next(a.sequence(x) for a, x in zip(module.captured.end.arguments, given, strict=True) if a is not None)
+    width = module.graph.values[result.name].width
+    whole = first.new_ones(ours.numel() // (len(lengths) * width), len(lengths), width)
+    return theirs * result.arranged(ended(whole, False, lengths, len(first)))
 
 
 @torch.no_grad()
@@ -314,13 +383,20 @@ def agree(model: nn.Module, module: PreparedModule, args: tuple[Any, ...], kwarg
                 raise PrepareError([Problem(f"the model does not run{where}: {said}",
                                             "no lengths built in, and an example that is not the shortest",
                                             *begins(model))]) from error
-        if any(relative(x, y) > room for x, y in zip(theirs, again, strict=True)):
+        if any(relative(x, y) > room for x, y in zip(theirs, again, strict=True)) and not module.captured.kept:
             raise PrepareError([Problem("a second call of the model with the same inputs gives another answer: it "
                                         "keeps a state, or draws at random",
                                         "take the state as an argument and return it; draw in training alone",
                                         *begins(model))])
         with module.real_numbers():
+            module.reset()
             ours = results(module(*a, **k))
+            if module.captured.lengths is not None:
+                theirs = [within(module, r, y, o, a, k) for r, y, o in zip(module.captured.end.results, theirs, ours,
+                                                                           strict=True)]
+            if module.captured.kept:                                           # and from where the first call ended
+                ours, theirs = ours + results(module(*a, **k)), theirs + again
+                module.reset()
             if len(ours) == len(theirs) and all(relative(x, y) <= room for x, y in zip(ours, theirs, strict=True)):
                 continue
             values, integer = module.values(*a, **k)
@@ -364,6 +440,7 @@ def in_training(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     try:
         with as_it_was(model):
             theirs = results(model(*args, **kwargs))
+        with as_it_was(model):
             for m, mode in here.items():
                 m.training = mode
             with _Undropped() as seen:
@@ -496,10 +573,11 @@ def prepare_streaming(model: nn.Module, policy: Any, example: Any, states: Mappi
     """
     model, captured, signature, args, kwargs = read(model, example)
     names = list(captured.tensors)
+    given = [p for p in captured.given if p.tensor < len(names)]             # the others the model keeps itself
     made = {i: r for i, r in enumerate(captured.returned) if isinstance(r, StateResult)}
     found: list[Problem] = []
     for name, result in states.items():
-        own = {(p.path, p.kind) for p in captured.given if names[p.tensor] == name}
+        own = {(p.path, p.kind) for p in given if names[p.tensor] == name}
         becomes = {(p.path, p.kind) for p in made[result].places} if result in made else set()
         if name not in names:
             found.append(Problem(f"no argument is called `{name}` (there are: {', '.join(names)})"))
@@ -508,7 +586,7 @@ def prepare_streaming(model: nn.Module, policy: Any, example: Any, states: Mappi
         elif own != becomes:
             found.append(Problem(f"result {result} is not the state that `{name}` begins with",
                                  "return the states of the same layers"))
-    if missing := sorted({names[p.tensor] for p in captured.given} - set(states)):
+    if missing := sorted({names[p.tensor] for p in given} - set(states)):
         found.append(Problem(f"{', '.join(f'`{n}`' for n in missing)}: a state that is not named in `states`"))
     if found:
         raise PrepareError(found)

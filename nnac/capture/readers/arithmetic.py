@@ -10,6 +10,7 @@ from torch import fx
 
 from nnac.capture.readers.fixed import affine, repeated
 from nnac.capture.readers.join import product_of_parts
+from nnac.capture.readers.moments import SQUARE, Moment
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Joined, Parts, Sequence, Weights, Zeros
 from nnac.model.graph import Kernel
@@ -146,6 +147,8 @@ def mul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     for x, y in (args, args[::-1]):
         if isinstance(y, (int, float)) and y == 1:
             return x
+    if isinstance(args[0], Sequence) and args[0] == args[1]:
+        return Moment(SQUARE, args[0], node)                        # a product, unless a norm takes the mean of it
     return times(r, *args)
 
 

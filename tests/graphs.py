@@ -13,6 +13,7 @@ from nnac.ir import Node, QGraph, Value
 from nnac.lower import lower
 from nnac.model import ModelGraph, build
 from nnac.ops import operator
+from nnac.ops._recurrent import DIRECTIONS
 from nnac.ops._table import table_operator
 from nnac.verify import verify
 
@@ -84,7 +85,9 @@ def random_products(r: Random, gates: int, *, recurrent_bias: bool = False) -> d
 
 def random_gru(r: Random) -> dict[str, np.ndarray]:
     tables = dict(sigmoid=arith.sigmoid_table().entries, tanh=arith.tanh_table().entries)
-    return random_products(r, 3, recurrent_bias=True) | bind.blend(r.out.scale) | tables
+    products = {d + k: v for d in DIRECTIONS[r.node.attributes["bidirectional"]]
+                for k, v in random_products(r, 3, recurrent_bias=True).items()}
+    return products | bind.blend(r.out.scale) | tables
 
 
 def random_coupled(r: Random, gates: int = 3) -> dict[str, np.ndarray]:

@@ -84,6 +84,20 @@ def test_recurrent_layers_of_any_size_step_by_step_several_frames_and_several_hy
         assert seed < 2 or f"e.steps[{min(seed, target.columns * 4)}]" in program.entries, (kind, seed)
 
 
+@pytest.mark.parametrize("target", [EDGE, TINY], ids=lambda t: t.name)
+def test_both_directions_of_a_gru_are_passes_of_their_own(target):
+    kernels = tuple(Kernel(k, f"rnn.{d}.{k}", 3 * 19, n) for d in ("forward", "backward")
+                    for k, n in (("input", 7), ("recurrent", 19)))
+    layers = (Layer("rnn", "gru", ("x",), 38, 1, "e", kernels, dict(cells=19, bidirectional=True)),
+              Layer("last", "linear", ("rnn",), 5, 1, "e", (Kernel("weight", "last.weight", 5, 38),)))
+    made = ModelGraph("m", {}, layers, dict(x=7), entries=(EntryPoint("e", frames=True),))
+    graph = bind_randomly(lower(made, lambda path: Precision()), np.random.default_rng(0))
+    program = compile_graph(graph, target, Settings(frames=3))
+    assert {"e.rnn.forward.step", "e.rnn.backward.steps", "e.end.step"} <= program.entries.keys() and not program.host
+    compared, different = compare(graph, program)
+    assert compared and different == 0
+
+
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_a_recurrent_layer_takes_the_vector_cycles_that_it_says(kind):
     for inputs, cells, frames in ((5, 8, 1), (20, 70, 1), (9, 130, 6)):

@@ -70,6 +70,33 @@ def test_streaming_step_by_step_equals_the_whole_sequence(kind):
     assert (np.concatenate(parts) == whole["net.scores"]).all() and all((state[k] == end[k]).all() for k in end)
 
 
+def test_a_bidirectional_gru_equals_evaluate_and_torchs_in_rows_of_their_own_lengths():
+    torch.manual_seed(0)
+    kernels = tuple(Kernel(k, f"rnn.{d}.{k}", 36, n) for d in ("forward", "backward")
+                    for k, n in (("input", 10), ("recurrent", 12)))
+    layers = (Layer("rnn", "gru", ("features",), 24, 1, "encoder", kernels, dict(cells=12, bidirectional=True)),)
+    made = ModelGraph("m", {}, layers, dict(features=10), entries=(EntryPoint("encoder"),))
+    module = GraphModule(lower(made, lambda path: Precision()))
+    x, lengths = torch.randn(9, 3, 10), torch.tensor([9, 4, 6])
+    module.calibrate([x], lambda x: run(module, x))
+    seen: dict[str, np.ndarray] = {}
+    with module.watching(lambda name, v: seen.setdefault(name, v.detach().long().numpy())):
+        loss = run(module, x)["rnn"].square().sum()
+    loss.backward()
+    assert all(float(p.grad.abs().max()) > 0 for p in module.layer("rnn").parameters())
+    graph = module.bind()
+    want, _ = evaluate(graph, "encoder", dict(features=seen["features"]))
+    assert (want["rnn"] == seen["rnn"]).all()
+    layer, reference = module.layer("rnn"), torch.nn.GRU(10, 12, bidirectional=True)
+    reference.load_state_dict({k: v for k, v in layer.state_dict().items() if k in reference.state_dict()})
+    state = {s.name: torch.zeros(3, s.width) for s in layer.node.states}
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    expected = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0])[0]
+    got = layer.reals([x], state, lengths)
+    for k, n in enumerate(lengths):
+        assert (got[:n, k] - expected[:n, k]).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_integers_track_the_real_network(kind):
     module = made(kind)

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnac.formats import unit_scale
 from nnac.limits import MOST_UNITS
-from nnac.ops import Operator, require
+from nnac.ops import Array, Operator, State, require
+from nnac.ops._carriers import join, reverse, stacked
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
-    from nnac.ir import Node, Value
+    from nnac.ir import Node, QGraph, Value
     from nnac.ir import State as StateVector
     from nnac.isa.config import MachineConfig
     from nnac.ops import LayerShape
-    from nnac.ops._work import Job, Work
+    from nnac.ops._work import Job, Product, Work
+
+
+DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 
 
 class RecurrentOperator(Operator):
@@ -41,9 +45,71 @@ class RecurrentOperator(Operator):
 
 
 class SeparateOperator(RecurrentOperator):
-    """One direction, whose two products are requantised to Q3.12 each by itself."""
+    """Two products, each requantised to Q3.12 by itself, then the cells.  Constants of a direction and states carry the
+    prefix ``forward.``/``backward.`` when bidirectional; the backward half has no streaming state: it starts at zero at
+    the end of the sequence it is given.
+
+    constants, of a direction  input int8 [G H, I]   recurrent int8 [G H, H]   bias int64 [G H]
+               input_multiplier, input_shift, recurrent_multiplier, recurrent_shift [G H]   and, where it has one,
+               recurrent_bias
+    """
 
     gates: ClassVar[int]
+    memory: ClassVar[str] = "cell"                     # the state of 16 bits
+    of_direction: ClassVar[tuple[str, ...]] = ("input", "recurrent", "bias", "input_multiplier", "input_shift",
+                                               "recurrent_multiplier", "recurrent_shift")
+
+    def constants_of(self, node: Node) -> tuple[str, ...]:
+        prefixes = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
+        return (*(d + n for d in prefixes for n in self.of_direction), *self.constants)
+
+    def step(self, from_input: Array, from_hidden: Array, memory: Array, c: Mapping[str, Array],
+             node: Node) -> tuple[Array, Array]:
+        """(hidden, memory) after one frame, from both products in Q3.12."""
+        raise NotImplementedError
+
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
+        (x,) = inputs
+        if not node.attributes.get("bidirectional"):
+            backwards = bool(node.attributes.get("reversed"))
+            made = self.direction(node, reverse(x) if backwards else x, "", state, constants)
+            return reverse(made) if backwards else made
+        forward = self.direction(node, x, "forward.", state, constants)
+        backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
+        return join(forward, reverse(backward))
+
+    def direction(self, node: Node, x: Array, prefix: str, state: State, constants: Mapping[str, Array]) -> Array:
+        """One direction over [T, B, I]; replaces ``state`` and returns the hidden sequence [T, B, H]."""
+        from nnac import arith
+
+        c = dict(constants) | {n: constants[prefix + n] for n in self.of_direction}
+        names = f"{node.path}.{prefix}hidden", f"{node.path}.{prefix}{self.memory}"
+        hidden, memory = (state[n] for n in names)
+        bias = c["recurrent_bias"] if "recurrent_bias" in self.of_direction else 0
+        from_input = arith.requantise(arith.matmul(x, c["input"]) + c["bias"], c["input_multiplier"], c["input_shift"],
+                                      0, 16)
+        outputs = []
+        for each in from_input:
+            product = arith.requantise(arith.matmul(hidden, c["recurrent"]) + bias, c["recurrent_multiplier"],
+                                       c["recurrent_shift"], 0, 16)
+            hidden, memory = self.step(each, product, memory, c, node)
+            outputs.append(hidden)
+        state[names[0]], state[names[1]] = hidden, memory
+        return stacked(outputs, x)
+
+    def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
+        a = node.attributes
+        prefixes = DIRECTIONS[bool(a.get("bidirectional"))]
+        width = a["cells"] * len(prefixes)
+        require(output.width == width and output.rate == inputs[0].rate, node, f"makes {width} values a frame")
+        if not node.constants:
+            return
+        bias = "recurrent_bias" if "recurrent_bias" in self.of_direction else None
+        for d in prefixes:
+            require(node.constants[f"{d}input"].shape[0] == self.gates * a["cells"], node, f"has {self.gates} gates")
+            require_sums(node, ((f"{d}input", inputs[0].bits, f"{d}bias"),
+                                (f"{d}recurrent", a["hidden_bits"], bias and d + bias)), 32)
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
         return lanes % 4 == 0 or attributes["cells"] <= MOST_UNITS
@@ -53,10 +119,17 @@ class SeparateOperator(RecurrentOperator):
         raise NotImplementedError
 
     def work(self, job: Job, m: MachineConfig) -> Work:
+        from nnac.ops._work import Work
+
+        parts = [self._direction_work(job, kernels, m) for kernels in job.products]
+        return Work(*(sum(part[k] for part in parts) for k in range(5)))
+
+    def _direction_work(self, job: Job, kernels: Mapping[str, Product], m: MachineConfig) -> Work:
+        """Of one direction."""
         from nnac.isa import beats
         from nnac.ops._work import Work, bands, groups, requantised, words
 
-        (kernels,), cells, vectors = job.products, job.attributes["cells"], job.vectors
+        cells, vectors = job.attributes["cells"], job.vectors
         rows, together = self.gates * cells, groups(vectors, m.columns)
         x, h = words(m, kernels["input"], job.in_bits), words(m, kernels["recurrent"], job.hidden_bits)
         update = sum(self.update(m, n) for n in self.pieces(cells, m.lanes))

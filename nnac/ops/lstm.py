@@ -13,7 +13,7 @@ from nnac.formats import PRE, unit_scale
 from nnac.limits import MOST_UNITS
 from nnac.ops import Array, State, require
 from nnac.ops._carriers import join, reverse, stacked
-from nnac.ops._recurrent import RecurrentOperator, cell_states, require_fraction, require_sums
+from nnac.ops._recurrent import DIRECTIONS, RecurrentOperator, cell_states, require_fraction, require_sums
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from nnac.ops._work import Job, Product, Work
 
 KERNEL_BITS = 31                       # of the sums of one kernel, bias included: two share an accumulator of 32
-DIRECTIONS = {False: ("",), True: ("forward.", "backward.")}
 
 
 def interleaved(lanes: int) -> bool:

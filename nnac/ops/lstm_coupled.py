@@ -9,9 +9,8 @@ from attrs import frozen
 
 from nnac.attributes import Attributes, record
 from nnac.formats import unit_scale
-from nnac.ops import Array, State, require
-from nnac.ops._carriers import stacked
-from nnac.ops._recurrent import SeparateOperator, cell_states, require_fraction, require_sums
+from nnac.ops import Array
+from nnac.ops._recurrent import SeparateOperator, cell_states, require_fraction
 
 if TYPE_CHECKING:
     from nnac.formats import Precision
@@ -33,17 +32,13 @@ class CoupledLstmAttributes(Attributes):
 class CoupledLstm(SeparateOperator):
     """CIFG: `arith.coupled_cell`; gates f, g, o.
 
-    constants  input int8 [3H, I]   recurrent int8 [3H, H]   bias int64 [3H]
-    input_multiplier, input_shift, recurrent_multiplier,
-               recurrent_shift [3H]   hidden_multiplier, hidden_shift   sigmoid, tanh, tanh_cell int16 [513]
+    constants  as of `SeparateOperator`, and hidden_multiplier, hidden_shift   sigmoid, tanh, tanh_cell int16 [513]
     attributes cells, fraction (of the cell), hidden_bits
     """
 
     attributes_type = CoupledLstmAttributes
     gates = 3
-    constants: ClassVar[tuple[str, ...]] = (
-        "input", "recurrent", "bias", "input_multiplier", "input_shift", "recurrent_multiplier", "recurrent_shift",
-        "hidden_multiplier", "hidden_shift", "sigmoid", "tanh", "tanh_cell")
+    constants: ClassVar[tuple[str, ...]] = ("hidden_multiplier", "hidden_shift", "sigmoid", "tanh", "tanh_cell")
 
     def attributes(self, layer: LayerShape, p: Precision) -> CoupledLstmAttributes:
         return CoupledLstmAttributes(cells=layer.attributes["cells"], fraction=p.cell_fraction, hidden_bits=p.hidden)
@@ -61,23 +56,12 @@ class CoupledLstm(SeparateOperator):
         return cell_states(layer.path, layer.attributes["cells"], layer.attributes["cells"], p,
                            unit_scale(p.hidden, p.hidden_clip))
 
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
-                 constants: Mapping[str, Array]) -> Array:
+    def step(self, from_input: Array, from_hidden: Array, memory: Array, c: Mapping[str, Array],
+             node: Node) -> tuple[Array, Array]:
         from nnac import arith
 
-        c, a = constants, record(node.attributes, CoupledLstmAttributes)
-        names = f"{node.path}.hidden", f"{node.path}.cell"
-        hidden, cell = (state[n] for n in names)
-        from_input = arith.requantise(arith.matmul(inputs[0], c["input"]) + c["bias"], c["input_multiplier"],
-                                      c["input_shift"], 0, 16)
-        outputs = []
-        for step in from_input:
-            product = arith.requantise(arith.matmul(hidden, c["recurrent"]), c["recurrent_multiplier"],
-                                       c["recurrent_shift"], 0, 16)
-            hidden, cell = self.cell(arith.saturate(step + product, 16), cell, c, a)
-            outputs.append(hidden)
-        state[names[0]], state[names[1]] = hidden, cell
-        return stacked(outputs, inputs[0])
+        return self.cell(arith.saturate(from_input + from_hidden, 16), memory, c,
+                         record(node.attributes, CoupledLstmAttributes))
 
     def cell(self, pre: Array, cell: Array, c: Mapping[str, Array], a: CoupledLstmAttributes) -> tuple[Array, Array]:
         """(hidden, cell) after one frame."""
@@ -88,9 +72,5 @@ class CoupledLstm(SeparateOperator):
                                   a.hidden_bits)
 
     def verify_more(self, node: Node, graph: QGraph, inputs: list[Value], output: Value) -> None:
-        a = record(node.attributes, CoupledLstmAttributes)
-        require_fraction(node, a.fraction)
-        require(output.width == a.cells and output.rate == inputs[0].rate, node, f"makes {a.cells} values a frame")
-        if node.constants:
-            require(node.constants["input"].shape[0] == self.gates * a.cells, node, f"has {self.gates} gates")
-            require_sums(node, (("input", inputs[0].bits, "bias"), ("recurrent", a.hidden_bits, None)), 32)
+        super().verify_more(node, graph, inputs, output)
+        require_fraction(node, record(node.attributes, CoupledLstmAttributes).fraction)

@@ -23,16 +23,15 @@ from collections.abc import Mapping
 
 from attrs import evolve, field, frozen
 
-from nnac.attributes import record
 from nnac.ir import Node, QGraph, Value, taken
 from nnac.ops import operator
-from nnac.ops.lstm import DIRECTIONS, LstmAttributes
+from nnac.ops._recurrent import DIRECTIONS
 from nnac.verify import verify
 
 
 @frozen(eq=False)
 class Passes:
-    """graph: entries are passes, every LSTM has one direction      joins: value -> (forward half, backward half)
+    """graph: entries are passes, every layer has one direction      joins: value -> (forward half, backward half)
     layers: path of a direction -> path of the layer that it belongs to
     """
 
@@ -75,13 +74,13 @@ def split(graph: QGraph) -> Passes:
 
 
 def one_direction(node: Node, direction: str, entry: str) -> Node:
-    """The forward or backward half of a bidirectional LSTM: its kernels and states keep their names."""
+    """The forward or backward half of a bidirectional layer: its kernels and states keep their names."""
     own = {k.removeprefix(direction): v for k, v in node.constants.items() if not k.startswith(DIRECTIONS[True])
            or k.startswith(direction)}
     states = tuple(s for s in node.states if s.name.startswith(f"{node.path}.{direction}"))
     return evolve(node, path=f"{node.path}.{direction[:-1]}", output=f"{node.output}.{direction[:-1]}", entry=entry,
                   constants=own, states=states,
-                  attributes=evolve(record(node.attributes, LstmAttributes), bidirectional=False,
+                  attributes=evolve(node.attributes, bidirectional=False,  # type: ignore[misc]
                                     reversed=direction == "backward."))
 
 

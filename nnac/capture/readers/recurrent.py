@@ -30,9 +30,7 @@ def gru(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     value, state, weights, biases, layers, keeps, _, bidirectional, batch_first = args
     if not isinstance(state, (Zeros, StateIds)):
         raise Refusal("a GRU is given an initial state that the model computes", COMPUTED)
-    if bidirectional:
-        raise Refusal("there is no bidirectional GRU", "a bidirectional LSTM, or a GRU that goes forward")
-    return Parts(stack(r, "gru", GRU_GATES, value, weights, biases, layers, 1 - keeps, False, batch_first,
+    return Parts(stack(r, "gru", GRU_GATES, value, weights, biases, layers, 1 - keeps, bidirectional, batch_first,
                        weights[1].value.shape[1], False, dict(hidden=state)))
 
 

@@ -56,6 +56,18 @@ def delayed(y: Tensor, first: Tensor) -> Tensor:
     return torch.cat([first[None], y[:-1]])
 
 
+def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """[T, B, C] backwards in time, each row within its own length (all of T without lengths).
+
+    What lies behind a row's end stays.
+    """
+    if lengths is None:
+        return x.flip(0)
+    t = torch.arange(x.shape[0], device=x.device)[:, None]
+    at = torch.where(t < lengths, lengths - 1 - t, t)
+    return x.gather(0, at[:, :, None].expand_as(x))
+
+
 @frozen(eq=False)
 class Constants:
     """What a layer computes with: NumPy constants for the graph, and what is ready for kernels on its device."""

@@ -15,7 +15,7 @@ from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, valid
+from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, real, reverse, valid
 from nnac.train.ops._numbers import PRE_UNIT, Number, Put
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
@@ -27,89 +27,88 @@ class Recurrent(Layer):
     gates: ClassVar[int]
     recurrent_bias: ClassVar[bool] = False
     weight_ih_l0: Tensor
-    weight_hh_l0: Tensor
-    bias_ih_l0: Tensor
-    bias_hh_l0: Tensor
 
     def __init__(self, node: Node, graph: QGraph) -> None:
         super().__init__(node, graph)
         self.cells = node.attributes["cells"]
+        self.directions = (("forward.", ""), ("backward.", "_reverse")) if node.attributes.get("bidirectional") else (
+            ("", ""),)
         rows, bound = self.gates * self.cells, self.cells**-0.5
-        for name, shape in (
-            ("weight_ih_l0", (rows, self.widths[0])),
-            ("weight_hh_l0", (rows, self.cells)),
-            ("bias_ih_l0", (rows,)),
-            ("bias_hh_l0", (rows,)),
-        ):
-            self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+        for _, suffix in self.directions:
+            for name, shape in (("weight_ih", (rows, self.widths[0])), ("weight_hh", (rows, self.cells)),
+                                ("bias_ih", (rows,)), ("bias_hh", (rows,))):
+                self.register_parameter(f"{name}_l0{suffix}",
+                                        nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+    def kernels(self) -> Iterator[tuple[str, str, Tensor]]:
+        """(path, torch's name without the first word, weight) of every kernel."""
+        for prefix, suffix in self.directions:
+            for kernel, name in (("input", "ih"), ("recurrent", "hh")):
+                yield (f"{self.node.path}.{prefix}{kernel}", f"{name}_l0{suffix}",
+                       getattr(self, f"weight_{name}_l0{suffix}"))
 
     def make_quantisers(self, make: MakeQuantiser) -> None:
-        self.quantisers: Any = nn.ModuleDict(
-            {
-                "ih_l0": make(f"{self.node.path}.input", self.weight_ih_l0.detach(), 8),
-                "hh_l0": make(f"{self.node.path}.recurrent", self.weight_hh_l0.detach(), 8),
-            }
-        )
+        self.quantisers: Any = nn.ModuleDict({name: make(path, weight.detach(), 8)
+                                              for path, name, weight in self.kernels()})
 
     def compressed_weights(self) -> Iterator[Slot]:
-        yield Slot.of_parameter(f"{self.node.path}.input", self.quantisers["ih_l0"], self.weight_ih_l0)
-        yield Slot.of_parameter(f"{self.node.path}.recurrent", self.quantisers["hh_l0"], self.weight_hh_l0)
+        for path, name, weight in self.kernels():
+            yield Slot.of_parameter(path, self.quantisers[name], weight)
+
+    def held(self) -> Iterator[tuple[str, Tensor]]:
+        for _, name, weight in self.kernels():
+            yield f"weight_{name}", real(self.quantisers[name](weight))
 
     def meets(
         self, xs: list[Tensor], y: Tensor, before: State, lengths: Tensor | None
     ) -> Iterator[tuple[str, Tensor]]:
-        yield f"{self.node.path}.input", valid(xs[0], lengths)
-        yield f"{self.node.path}.recurrent", valid(delayed(y, before[self.node.states[0].name]), lengths)
+        for (prefix, _), made in zip(self.directions, y.chunk(len(self.directions), -1), strict=True):
+            base, backwards = f"{self.node.path}.{prefix}", prefix == "backward."
+            x, made = (reverse(v, lengths) if backwards else v for v in (xs[0], made))
+            first = before[f"{base}hidden"]
+            yield f"{base}input", valid(x, lengths)
+            yield f"{base}recurrent", valid(delayed(made, torch.zeros_like(first) if backwards else first), lengths)
 
-    @property
-    def _biases(self) -> tuple[Tensor, Tensor | None]:
+    def _biases(self, suffix: str) -> tuple[Tensor, Tensor | None]:
         """What is added to the input product, and to the recurrent one."""
-        return (self.bias_ih_l0, self.bias_hh_l0) if self.recurrent_bias else (self.bias_ih_l0 + self.bias_hh_l0, None)
+        x, h = (getattr(self, f"bias_{name}_l0{suffix}") for name in ("ih", "hh"))
+        return (x, h) if self.recurrent_bias else (x + h, None)
 
     def after(self, out: Format) -> dict[str, Any]:
         """Constants of what follows the products."""
         raise NotImplementedError
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        x, rows, device = ins[0], self.gates * self.cells, self.weight_ih_l0.device
-        bias_x, bias_h = self._biases
-        (c_x, s_x), (c_h, s_h) = (
-            roomy(self.quantisers["ih_l0"], self.weight_ih_l0, [Sums(0, self.widths[0], x, bias_x)], 32),
-            roomy(self.quantisers["hh_l0"], self.weight_hh_l0, [Sums(0, self.cells, out, bias_h)], 32),
-        )
-        c = bind.separate_scales(
-            rows,
-            numbers(s_x),
-            numbers(s_h),
-            numbers(bias_x),
-            None if bias_h is None else numbers(bias_h),
-            x.scale,
-            x.zero_point,
-            out.scale,
-            numbers(c_x.sum(1)) if x.zero_point else 0,
-        )
-        first = Rescale.of(
-            c["input_multiplier"], c["input_shift"], c["bias"], self.widths[0] << (x.bits + 6), 0, 16, device
-        )
-        second = Rescale.of(
-            c["recurrent_multiplier"],
-            c["recurrent_shift"],
-            c.get("recurrent_bias", 0),
-            self.cells << (out.bits + 6),
-            0,
-            16,
-            device,
-        )
-        graph = c | self.after(out)
-        whole = self.quantisers["ih_l0"].exact and self.quantisers["hh_l0"].exact
-        ready = dict(
+        device, after = self.weight_ih_l0.device, self.after(out)
+        graph, codes = dict(after), dict[str, Tensor]()
+        ready: dict[str, Any] = dict(others={k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(device)
+                                             for k, v in after.items()})
+        for prefix, suffix in self.directions:
+            c, made, kernels = self._direction(suffix, ins[0], out)
+            graph |= {prefix + k: v for k, v in c.items()}
+            codes |= {prefix + k: v for k, v in made.items()}
+            ready |= {prefix + k: v for k, v in kernels.items()}
+        return Constants(graph, codes, ready)
+
+    def _direction(self, suffix: str, x: Format, out: Format) -> tuple[dict[str, Any], ...]:
+        """(constants, codes, what kernels compute with) of one direction."""
+        rows, device = self.gates * self.cells, self.weight_ih_l0.device
+        q_x, q_h = (self.quantisers[f"{name}_l0{suffix}"] for name in ("ih", "hh"))
+        w_x, w_h = (getattr(self, f"weight_{name}_l0{suffix}") for name in ("ih", "hh"))
+        bias_x, bias_h = self._biases(suffix)
+        (c_x, s_x), (c_h, s_h) = (roomy(q_x, w_x, [Sums(0, self.widths[0], x, bias_x)], 32),
+                                  roomy(q_h, w_h, [Sums(0, self.cells, out, bias_h)], 32))
+        c = bind.separate_scales(rows, numbers(s_x), numbers(s_h), numbers(bias_x),
+                                 None if bias_h is None else numbers(bias_h), x.scale, x.zero_point, out.scale,
+                                 numbers(c_x.sum(1)) if x.zero_point else 0)
+        first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], self.widths[0] << (x.bits + 6), 0, 16,
+                           device)
+        second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], c.get("recurrent_bias", 0),
+                            self.cells << (out.bits + 6), 0, 16, device)
+        whole = q_x.exact and q_h.exact
+        return c, dict(input=c_x, recurrent=c_h), dict(
             input=(exact.packed(c_x.detach(), x.bits, 8, whole), first, (s_x * x.scale).expand(rows).float()),
-            recurrent=(exact.packed(c_h.detach(), out.bits, 8, whole), second, (s_h * out.scale).expand(rows).float()),
-            others={
-                k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(device) for k, v in graph.items() if k not in c
-            },
-        )
-        return Constants(graph, dict(input=c_x, recurrent=c_h), ready)
+            recurrent=(exact.packed(c_h.detach(), out.bits, 8, whole), second, (s_h * out.scale).expand(rows).float()))
 
     def _product(self, x: Tensor, kernel: str, c: Constants, bias: Tensor | None, zero_point: int = 0) -> Number:
         """A product in Q3.12, saturated: x [..., cols] integers."""
@@ -122,21 +121,30 @@ class Recurrent(Layer):
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
-        c = self.kept_constants(ins, out)
-        biases = self._biases
-        names = [s.name for s in self.node.states]
-        hidden, kept = state[names[0]], state[names[1]]
-        memory = Number(kept.detach().long(), kept * self.unit, self.unit)
-        from_input, outputs = self._product(xs[0], "input", c, biases[0], ins[0].zero_point), []
-        for t in range(len(xs[0])):
-            from_hidden = self._product(hidden, "recurrent", c, biases[1])
-            y, memory = self.step(from_input[t], from_hidden, memory, c.ready["others"], out.bits)
-            assert y.before is not None, "a hidden state is saturated last"
-            z = y.before / out.scale
-            hidden = learned(Put.apply(z, y.integers, y.inside), out, z.detach)
-            outputs.append(hidden)
-        state[names[0]], state[names[1]] = hidden, memory.real / self.unit
-        return torch.stack(outputs)
+        c, made = self.kept_constants(ins, out), []
+        for prefix, suffix in self.directions:
+            (hidden, kept), names = self._start(prefix, state)
+            biases, memory, outputs = self._biases(suffix), Number(kept.detach().long(), kept * self.unit,
+                                                                   self.unit), []
+            x = reverse(xs[0], lengths) if prefix == "backward." else xs[0]
+            from_input = self._product(x, f"{prefix}input", c, biases[0], ins[0].zero_point)
+            for t in range(len(x)):
+                from_hidden = self._product(hidden, f"{prefix}recurrent", c, biases[1])
+                y, memory = self.step(from_input[t], from_hidden, memory, c.ready["others"], out.bits)
+                assert y.before is not None, "a hidden state is saturated last"
+                z = y.before / out.scale
+                hidden = learned(Put.apply(z, y.integers, y.inside), out, z.detach)
+                outputs.append(hidden)
+            state[names[0]], state[names[1]] = hidden, memory.real / self.unit
+            whole = torch.stack(outputs)
+            made.append(reverse(whole, lengths) if prefix == "backward." else whole)
+        return made[0] if len(made) == 1 else torch.cat(made, -1)
+
+    def _start(self, prefix: str, state: State) -> tuple[tuple[Tensor, ...], list[str]]:
+        """The states of a direction as it begins, and their names: hidden, then that of 16 bits."""
+        names = [s.name for s in self.node.states if s.name.startswith(f"{self.node.path}.{prefix}")]
+        given = tuple(state[n] for n in names)
+        return (tuple(map(torch.zeros_like, given)) if prefix == "backward." else given), names
 
     def look(self, cells: Tensor, live: Tensor | None = None) -> None:
         """Called with the memory [B, H] after each step on real numbers."""
@@ -157,12 +165,18 @@ class Recurrent(Layer):
         raise NotImplementedError
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:
-        names = [s.name for s in self.node.states]
-        hidden, memory = state[names[0]], state[names[1]]
-        from_input, outputs = nn.functional.linear(xs[0], self.weight_ih_l0, self.bias_ih_l0), []
-        for t, x in enumerate(from_input):
-            hidden, memory = self.real_step(x, nn.functional.linear(hidden, self.weight_hh_l0, self.bias_hh_l0), memory)
-            self.look(memory, None if lengths is None else t < lengths.to(x.device))
-            outputs.append(hidden)
-        state[names[0]], state[names[1]] = hidden, memory
-        return torch.stack(outputs)
+        made = []
+        for prefix, suffix in self.directions:
+            w_x, w_h, b_x, b_h = (getattr(self, f"{name}_l0{suffix}")
+                                  for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            (hidden, memory), names = self._start(prefix, state)
+            x = reverse(xs[0], lengths) if prefix == "backward." else xs[0]
+            outputs = []
+            for t, each in enumerate(nn.functional.linear(x, w_x, b_x)):
+                hidden, memory = self.real_step(each, nn.functional.linear(hidden, w_h, b_h), memory)
+                self.look(memory, None if lengths is None else t < lengths.to(x.device))
+                outputs.append(hidden)
+            state[names[0]], state[names[1]] = hidden, memory
+            y = torch.stack(outputs)
+            made.append(reverse(y, lengths) if prefix == "backward." else y)
+        return made[0] if len(made) == 1 else torch.cat(made, -1)

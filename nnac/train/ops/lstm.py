@@ -19,7 +19,7 @@ from nnac.train import kernels, lstm_parts
 from nnac.train.activation import UncalibratedError
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, MakeQuantiser, State, delayed, numbers, real, valid
+from nnac.train.ops import Constants, MakeQuantiser, State, delayed, numbers, real, reverse, valid
 from nnac.train.ops._cell import Celled
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
@@ -317,15 +317,3 @@ class Lstm(Celled):
                 self._look(reverse(x, lengths) if backwards else x, start, weights, lengths)
             state[hidden], state[cell] = h[0], cc[0]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-
-
-def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """[T, B, C] backwards in time, each row within its own length (all of T without lengths).
-
-    What lies behind a row's end stays.
-    """
-    if lengths is None:
-        return x.flip(0)
-    t = torch.arange(x.shape[0], device=x.device)[:, None]
-    at = torch.where(t < lengths, lengths - 1 - t, t)
-    return x.gather(0, at[:, :, None].expand_as(x))

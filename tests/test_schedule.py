@@ -193,6 +193,18 @@ def test_no_call_is_faster_than_the_chain_of_its_phases(target, shape):
             assert e.cycles >= bound.paced >= bound.cycles, e.name
 
 
+@pytest.mark.parametrize(("rows", "columns", "apart"), [(256, 128, 32), (256, 256, 64), (512, 256, 128)])
+def test_small_tiles_lie_side_by_side_in_w(rows, columns, apart):
+    """A found bug: tiles of 32 words lay 128 words apart, so the stream's 1,024 words held 8 of them, and a Conformer's
+    products waited for DRAM, which had waited for room while the vector unit worked."""
+    target = loads('import "targets/rapid.nnac"\npolicy p {\n  model rnnt(size="tiny")\n  target rapid\n'
+                   "  layers ** { weights int8 }\n}\n").plan.target
+    program = compile_graph(matrix_vector(rows, columns), target, Settings(pins={"y.weight": "never"}))
+    tiles = [i for i in decoded(program.entries["encoder.step"]) if isinstance(i, isa.LDW)]
+    assert [i.word for i in tiles] == [apart * k for k in range(len(tiles))] and len(tiles) == 8
+    assert all(apart // 2 < i.live <= apart for i in tiles)
+
+
 def test_a_tile_of_256_lanes_is_no_longer_than_an_instruction_can_say():
     """256 words of 256 bytes are one more than LDW's field holds: int8 on `rapid_chip` could not be encoded."""
     check(matrix_vector(512, 1024), chip(), Settings(codecs={"y.weight": "raw"}))

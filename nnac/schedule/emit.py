@@ -47,22 +47,21 @@ class Emitted:
 class Ring:
     """A stretch of memory used as a ring, remembering what still lies in it.
 
-    Things begin at multiples of ``granule``: without it, pieces of slightly different length drift and one piece waits
-    for two others.
+    Things may begin at multiples of a granule: without it, pieces of slightly different length drift and one piece
+    waits for two others.
     """
 
     base: int
     size: int
-    granule: int = 1
     head: int = 0
     lies: dict[Hashable, tuple[int, int]] = field(factory=dict)
 
-    def place(self, key: Hashable, length: int) -> tuple[int, bool]:
+    def place(self, key: Hashable, length: int, granule: int = 1) -> tuple[int, bool]:
         """(address, whether it must be loaded)."""
         if key in self.lies:
             return self.base + self.lies[key][0], False
         assert length <= self.size, f"{key} of {length} does not fit a ring of {self.size}"
-        start = align(self.head, self.granule)
+        start = align(self.head, granule)
         start = 0 if start + length > self.size else start
         self.head = start + length
         self.lies = {k: (s, e) for k, (s, e) in self.lies.items() if e <= start or s >= self.head}
@@ -94,8 +93,7 @@ class Emitter:
     next_table: int = 0
 
     def __attrs_post_init__(self) -> None:
-        words = self.config.stream_words
-        self.words = Ring(0, words - (self.layout.held.zero_word >= 0), max(1, words // self.config.outstanding))
+        self.words = Ring(0, self.config.stream_words - (self.layout.held.zero_word >= 0))
         self.pages = Ring(self.layout.residents.ring, self.layout.residents.ring_bytes)
         self.tables = dict(self.layout.held.tables)
 
@@ -138,7 +136,7 @@ class Emitter:
         if key in self.layout.held.pinned:
             return self.layout.held.pinned[key]
         tile = kernel.tiles[band][chunk]
-        word, missing = self.words.place(key, tile.live_words)
+        word, missing = self.words.place(key, tile.live_words, kernel.granule(self.config))
         if missing:
             self.load(kernel, band, chunk, word)
         return word

@@ -80,6 +80,15 @@ class Kernel:
         cycles = config.latency + 2 * words // len(moving) + TAIL
         return math.ceil(cycles * words * config.burst / (data * config.burst_cycles))
 
+    def granule(self, config: MachineConfig) -> int:
+        """Where its tiles may begin in W: at multiples of a part of the stream that holds any of them.  Parts are as
+        many as streams can be under way, or halves of those where tiles are small, so that W holds the more of them."""
+        largest = max((t.live_words for band in self.tiles for t in band), default=1)
+        part = max(1, config.stream_words // config.outstanding)
+        while part % 2 == 0 and part // 2 >= largest:
+            part //= 2
+        return part
+
     def stays(self, config: MachineConfig) -> int:
         """Words of it that are still in W when it is read again at once."""
         return max(0, config.stream_words - self.ahead(config))

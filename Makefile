@@ -151,7 +151,7 @@ $(RUNS)/demo/rnnt_int8.nnp: | setup
 cosim: setup $(if $(filter --short,$(COSIM)),,$(RUNS)/demo/rnnt_int8.nnp)   ## the RTL core beside the emulator: random programs, the demo's, planted faults, coverage (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cosim $(COSIM)
 
-area: setup                ## what the core is made of, module by module, and what it takes on an FPGA, placed and routed
+area: setup                ## what the core is made of, module by module, and what its units take on an FPGA, placed and routed
 	$(BIN)/pip install --quiet -e ".[area]"
 	$(BIN)/python -m benchmarks.area --place tiny $(AREA)
 

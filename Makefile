@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: conformer bench-conformer help setup demo demo-from-nothing network results results-aat results-decide results-fusion results-noise results-quick test test-slow types check clean bench bench-codec bench-nna bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: conformer bench-conformer help setup demo demo-from-nothing network results results-aat results-decide results-fusion results-noise results-quick test test-slow types check clean bench bench-codec bench-nna bench-bounds bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -85,6 +85,9 @@ check: setup               ## what CI runs: style, types, then the tests
 	$(BIN)/ruff check nnac tests benchmarks
 	$(MAKE) types
 	$(MAKE) test
+
+bench-bounds: setup        ## whole recognitions, search included, of every bundled policy: over the roofline, over the bound that says why not
+	$(BIN)/python -m benchmarks.bench_nna --bounds
 
 bench: bench-language bench-codec bench-nna bench-train   ## all benchmarks; each ends with one JSON line
 

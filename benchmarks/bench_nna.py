@@ -1,7 +1,7 @@
 """The accelerator side in one run: schedules against the roofline, compile time, emulator speed, frame batching, and
 the peers.
 
-    python -m benchmarks.bench_nna [--quick] [--json FILE]
+    python -m benchmarks.bench_nna [--quick] [--bounds [--only TEXT]] [--json FILE]
 
 Weights are random (Gaussian, quantised per row; ``cb4`` moved to 16 int8 values): bytes and cycles depend on shapes and
 on the spread of the values, not on what a model has learnt.  The roofline is computed from shapes and encoded bytes
@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 from attrs import evolve
-from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.bench_estimate import module
@@ -37,6 +37,8 @@ from nnac.ir import QGraph
 from nnac.language.check import check_file
 from nnac.policy import loads
 from nnac.program import INIT, Program
+from nnac.schedule import bounds
+from nnac.schedule.bounds import Bound
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.schedule.passes import split
 from nnac.schedule.proof import decoded, prove_program
@@ -55,7 +57,7 @@ ASKED: dict[str, dict[str, dict[int, float]]] = {
     "greedy": dict(prediction={1: 0.67}, joint={1: 1.6}),
     "beam 8": dict(prediction={1: 0.61, 2: 0.16, 3: 0.09, 4: 0.09, 5: 0.05, 6: 0.05, 7: 0.04, 8: 0.03},
                    joint={1: 0.98, 2: 0.32, 3: 0.15, 4: 0.10, 5: 0.10, 6: 0.09, 7: 0.05, 8: 0.87})}
-UNITS = ("DRAM", "DA", "MV", "VX")      # the bus; reads of single rows, with their latency; multipliers; vector unit
+HELD = 1.05                    # whole recognitions over their roofline, or over the bound that says why not
 MATVEC = (4096, 1024)          # outputs, inputs
 
 
@@ -113,13 +115,11 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
 
 
 def recognitions(programs: dict[Any, tuple[QGraph, Program]], console: Console,
-                 title: str = "") -> dict[str, dict[str, float]]:
-    """Whole recognitions, search included, over the sum of the rooflines of all their calls, of their chains, and of
-    the time for which the busiest unit of each call is busy: that one counts instructions, so it says what the model's
-    shapes do not, vector instructions and rows of embeddings that are fetched one after the other."""
+                 title: str = "") -> dict[str, dict[str, Any]]:
+    """Whole recognitions, search included, over the sum of the rooflines of all their calls, and over that of their
+    bounds (`nnac.schedule.bounds`), by name: the shares of the resources that decide them."""
     table = Table("model", "policy", "target", "frames a call", "search", "cycles a frame", "over roofline",
-                  "over chain", "over busiest unit", "which",
-                  title=f"whole recognitions{title}; what a search asks for is measured")
+                  "over bound", "bound by", title=f"whole recognitions{title}; what a search asks for is measured")
     found = {}
     for (model, policy, name), (graph, program) in programs.items():
         if "matvec" in model:
@@ -129,15 +129,11 @@ def recognitions(programs: dict[Any, tuple[QGraph, Program]], console: Console,
         for steps in sorted({e.steps for e in encoder}):
             passes = [e.name for e in encoder if e.steps == steps]
             for how, asked in searched.items():
-                cycles, least, chain, *units = price(graph, program, passes, asked)
-                busiest = sum(units)
-                which = ", ".join(f"{u} {v / busiest:.0%}" for u, v in zip(UNITS, units, strict=True)
-                                  if v > 0.01 * busiest)
-                table.add_row(model, policy, name, str(_frames(program, passes)), how, f"{cycles:,.0f}",
-                              f"{cycles / least:.4f}", f"{cycles / chain:.4f}", f"{cycles / busiest:.4f}", which)
+                cycles, least, bound = price(graph, program, passes, asked)
+                table.add_row(model, escape(policy), name, str(_frames(program, passes)), how, f"{cycles:,.0f}",
+                              f"{cycles / least:.4f}", f"{cycles / bound.cycles:.4f}", bound.by)
                 key = "/".join((model, policy, name, *(("frames",) if steps > 1 else ()), *((how,) if how else ())))
-                found[key] = dict(roofline=round(cycles / least, 4), chain=round(cycles / chain, 4),
-                                  busiest=round(cycles / busiest, 4), units=which)
+                found[key] = dict(roofline=round(cycles / least, 4), bound=round(cycles / bound.cycles, 4), by=bound.by)
     console.print(table)
     return found
 
@@ -147,9 +143,9 @@ def _frames(program: Program, passes: Sequence[str]) -> int:
     return program.entries[passes[-1]].outputs[-1].vectors
 
 
-def bundled(console: Console) -> dict[str, dict[str, float]]:
-    """Every policy of specs/ for a recogniser of the sizes that take seconds: quantised, pruned and annealed as it
-    says, on its own machine."""
+def bundled(console: Console, only: str = "") -> dict[str, dict[str, Any]]:
+    """Every policy of specs/ for a recogniser of the sizes that take seconds, or those whose name has ``only`` in it:
+    quantised, pruned and annealed as it says, on its own machine."""
     programs: dict[Any, tuple[QGraph, Program]] = {}
     seen = set()
     for path in sorted((HERE.parent / "specs").rglob("*.nnac")):
@@ -157,7 +153,7 @@ def bundled(console: Console) -> dict[str, dict[str, float]]:
             plan = checked.plan
             if plan is None or plan.model.builder not in ("rnnt", "conformer") or plan.graph.weights > 3_000_000:
                 continue
-            if plan.digest in seen:
+            if plan.digest in seen or only not in f"{path.stem}:{name}":
                 continue
             seen.add(plan.digest)
             graph = module(plan, 1).bind()
@@ -167,34 +163,29 @@ def bundled(console: Console) -> dict[str, dict[str, float]]:
     return recognitions(programs, console, " of every bundled policy")
 
 
-def price(graph: QGraph, program: Program, encoder: Sequence[str], asked: dict[str, dict[int, float]]) -> NDArray:
-    """[cycles, roofline, chain, busy cycles of each of `UNITS` in the calls in which it is the busiest] of one frame;
-    ``encoder``: the passes that make a call's frames."""
+def price(graph: QGraph, program: Program, encoder: Sequence[str],
+          asked: dict[str, dict[int, float]]) -> tuple[float, float, Bound]:
+    """(cycles, roofline, bound) of one frame; ``encoder``: the passes that make a call's frames."""
     passes = split(graph).graph
-
-    def call(name: str) -> NDArray:
-        e = program.entries[name]
-        bound = roofline(passes, program.target, program.report["layers"], e.part, e.steps, e.hypotheses)
-        return np.array([e.cycles, float(bound.cycles), float(bound.paced), *_busiest(program, name)])
-
-    total = sum((call(name) for name in encoder), np.zeros(3 + len(UNITS))) / _frames(program, encoder)
+    calls: dict[str, float] = dict.fromkeys(encoder, 1 / _frames(program, encoder))
     for entry, counts in asked.items():
         for n, often in counts.items():
-            fitting = [e.name for e in program.sizes(entry) if e.hypotheses >= n] if n > 1 else [f"{entry}.step"]
-            largest = program.sizes(entry)[-1].hypotheses if n > 1 else 1
-            total = total + often * (call(fitting[0]) if fitting else -(-n // largest) * call(program.sizes(
-                entry)[-1].name))
-    return total
-
-
-def _busiest(program: Program, name: str) -> list[float]:
-    """Busy cycles of the busiest of `UNITS` in one call, in its place; 0 for the others."""
-    code, config = decoded(program.entries[name]), isa.MachineConfig.of(program.target)
-    timing = simulate(code, config)
-    held = timing.free - timing.start
-    busy = [float(timing.bursts.sum() * config.burst_cycles), *(float(held[timing.unit == isa.UNITS.index(u)].sum())
-                                                                for u in UNITS[1:])]
-    return [b if i == int(np.argmax(busy)) else 0.0 for i, b in enumerate(busy)]
+            sizes = program.sizes(entry)
+            fitting = [e.name for e in sizes if e.hypotheses >= n] if n > 1 else [f"{entry}.step"]
+            name, times = (fitting[0], 1) if fitting else (sizes[-1].name, -(-n // sizes[-1].hypotheses))
+            calls[name] = calls.get(name, 0.0) + often * times
+    cycles = least = 0.0
+    shares: dict[str, float] = {}
+    for name, often in calls.items():
+        e = program.entries[name]
+        line = roofline(passes, program.target, program.report["layers"], e.part, e.steps, e.hypotheses)
+        own = bounds.bound(program, name)
+        if line.paced > own.cycles:                    # what W holds of words that are read again, only this one counts
+            own = Bound(float(line.paced), {"DRAM" if line.bound == "DRAM" else "multipliers": float(line.paced)})
+        cycles, least = cycles + often * e.cycles, least + often * float(line.cycles)
+        for unit, share in own.shares.items():
+            shares[unit] = shares.get(unit, 0.0) + often * share
+    return cycles, least, Bound(sum(shares.values()), shares)
 
 
 COMPILE = """
@@ -318,12 +309,18 @@ def _absent(found: dict[str, Any] | None, variable: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small model only, half a minute")
+    parser.add_argument("--bounds", action="store_true", help="whole recognitions against their bounds, and no more")
+    parser.add_argument("--only", metavar="TEXT", default="", help="of the bundled policies, those whose name has it")
     parser.add_argument("--json", metavar="FILE", help="write the result there too")
     args = parser.parse_args()
     console = Console(width=150)
-    cases = graphs(args.quick)
+    cases = graphs(args.quick or args.bounds)
     over, programs = schedules(cases, console)
-    whole = recognitions(programs, console) | bundled(console)
+    whole = recognitions(programs, console) | bundled(console, args.only)
+    beyond = {k: w for k, w in whole.items() if min(w["roofline"], w["bound"]) > HELD}
+    if args.bounds:
+        print(json.dumps(dict(recognition_over=whole, recognitions=len(whole), beyond=beyond)))
+        return
     model = "small" if args.quick else "streaming57m"
     graph, program = programs[model, "int8", "edge"]
     ran = emulator(graph, program, 5 if args.quick else 9)
@@ -348,7 +345,7 @@ def main() -> None:
         figures.add_row(name, value)
     console.print(figures)
     found = peers(programs, console)
-    result = dict(schedule_over_roofline=over, recognition_over=whole, emulator_rtf=round(ran["rtf"], 4),
+    result = dict(schedule_over_roofline=over, recognition_over=whole, beyond=beyond, emulator_rtf=round(ran["rtf"], 4),
                   timing_cycles_per_s=round(ran["cycles_per_s"]),
                   compile_s=round(cost[1]["wall"], 2), compile_peak_mib=round(cost[1]["peak"]),
                   frame_batch_traffic_ratio=round(square, 5),

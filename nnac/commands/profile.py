@@ -1,7 +1,8 @@
 """``nnac profile PROGRAM``: where the cycles and the energy of every entry go, and the timeline as a trace file.
 
-For each entry: cycles against the roofline, every unit's cycles by reason, every layer's cycles, bytes, operations and
-energy (each event's as the target states it, or derived for its process; the last line says from which figures).
+For each entry: cycles against the roofline, and against what no order of its instructions can beat; every unit's cycles
+by reason, every layer's cycles, bytes, operations and energy (each event's as the target states it, or derived for its
+process; the last line says from which figures).
 ``--trace FILE.json`` opens in ui.perfetto.dev or chrome://tracing.
 """
 
@@ -35,13 +36,18 @@ def run(args: argparse.Namespace) -> int:
     from nnac.emulator.listing import load
     from nnac.emulator.trace import write_trace
     from nnac.rtl.macros import silicon
+    from nnac.schedule.bounds import of_code
 
-    made = image(load(args.program, args.target))
+    loaded = load(args.program, args.target)
+    made = image(loaded)
     runs = [analyse(made, name) for name in args.entry or made.entries]
+    least = [of_code(r.entry.code, r.config, getattr(loaded, "host", ())) for r in runs]
     if args.json:
-        print(json.dumps({r.entry.name: plain(r) for r in runs}))
+        print(json.dumps({r.entry.name: plain(r) | dict(bound=b.cycles, bound_by=b.shares)
+                          for r, b in zip(runs, least, strict=True)}))
     else:
-        print("\n\n".join(map(str, runs)))
+        print("\n\n".join(f"{r}\nno order of these instructions takes less than {b}; this one: "
+                          f"{r.roofline.cycles / b.cycles:.4f} x" for r, b in zip(runs, least, strict=True)))
         if (target := runs[0].target) is not None:
             print(silicon(runs[0].config, target.sram))
     if args.trace:

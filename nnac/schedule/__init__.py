@@ -7,5 +7,6 @@ that the order is safe.
     emit        one layer after another: loads, products, vector work
     order       loads moved ahead, waits and signals put in
     verify      no race, no deadlock, no read of what was never written: shown on the instructions alone
-    roofline    what no schedule can beat
+    roofline    what no schedule can beat, from bytes and products
+    bounds      what no order of a program's instructions can beat, and the unit that says so
 """

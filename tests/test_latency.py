@@ -267,6 +267,7 @@ def test_a_manifest_that_does_not_say_where_speech_ends_is_refused_in_one_line(c
 
 
 def test_a_budget_of_what_a_user_waits_is_decided_on_utterances(compiled, tmp_path, capsys):
+    from nnac.commands.compile import undecided
     from nnac.policy import loads
     from nnac.program import Program
 
@@ -281,3 +282,6 @@ def test_a_budget_of_what_a_user_waits_is_decided_on_utterances(compiled, tmp_pa
     err = capsys.readouterr().err
     assert "budget `engine(p50) <= 90 us` is exceeded: 0.1 ms on 5 utterances" in err and "upl(p90)" not in err
     assert main(["latency", str(tmp_path / "p.nnp"), "--manifest", manifest, "--finish-us", "50"]) == 0
+    assert "budget" not in capsys.readouterr().err, "met"
+    assert undecided(Program.load(tmp_path / "p.nnp")) == [
+        f"budget `{b['text']}`: decided on utterances, by `nnac latency`" for b in budgets]

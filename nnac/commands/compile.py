@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
             out.print(table)
         print(latency(made))
         print(searched(made))
+        for line in undecided(made):
+            print(line)
     return 0
 
 
@@ -92,6 +94,14 @@ def searched(program: Any) -> str:
     parts = ", ".join(f"{entry} {cycles:,}" for entry, cycles in s["entries"].items())
     return (f"search: {s['search']}: about {s['cycles_per_frame']:,} cycles a frame ({parts}), real-time factor "
             f"{s['rtf']:.4f}: cycles are exact, how often each entry is asked is expected")
+
+
+def undecided(program: Any) -> list[str]:
+    """The policy's budgets that no program decides, a line each."""
+    from nnac.language.blocks import HEARD
+
+    return [f"budget `{b['text']}`: decided on utterances, by `nnac latency`" for b in program.plan.get("budgets", ())
+            if b["quantity"] in HEARD]
 
 
 def tables(program: Any) -> list[Any]:

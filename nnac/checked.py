@@ -2,7 +2,8 @@
 at once, with its place.
 
 Types are taken at their word: 1.5 is no whole number, ``true`` is no number, 3 is no text, a name that a class does not
-have is a mistake. A field's metadata may say ``key``: what it is called outside.  A class with ``OPEN`` may
+have is a mistake. A field's metadata may say ``key``: what it is called outside; `OPTION`: that it is left out there
+while it is off.  A class with ``OPEN`` may
 meet names that it does not have; one with ``READS_ITSELF`` is what its ``from_json`` makes.  Structuring is done by
 `cattrs`; the strictness and the words are ours.
 """
@@ -19,7 +20,7 @@ from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from attrs import fields, has, resolve_types
+from attrs import asdict, fields, has, resolve_types
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SHOWN = 8                      # problems in one message
 _OUTSIDE: dict[str, str] = {}  # field -> what it is called outside
+OPTION = {"option": True}      # metadata of a field that came later: files from before stay what they are known by
 LARGEST = 1 << 63              # whole numbers beyond it are no counts, sizes or addresses of anything
 
 
@@ -53,6 +55,11 @@ def checked(kind: type[T], data: Any, where: str = "") -> T:
         raise Wrong([f"{where}: {_words(error, kind)}" if where else _words(error, kind)]) from None
     except RecursionError:
         raise Wrong([f"{where or 'it'}: nested absurdly deep"]) from None
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """A configuration as JSON: what a checkpoint is known by.  Options that are off are left out."""
+    return asdict(config, filter=lambda a, value: not (a.metadata.get("option") and value == a.default))
 
 
 def _placed(line: str, where: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from attrs import evolve
 
 from nnac import checkpoint
+from nnac.checked import settings
 from nnac.cli import main
 from nnac.compiler import resolve
 from nnac.decode.recogniser import load_recogniser
@@ -25,7 +26,7 @@ from nnac.train import baseline, loop, policy
 from nnac.train.baseline import FloatTask, TrainConfig, train
 from nnac.train.distil import collapsed, divergence
 from nnac.train.journal import JournalError
-from nnac.train.pace import Pace, Run, one_cycle, settings
+from nnac.train.pace import Pace, Run, one_cycle
 from nnac.train.policy import PolicyConfig
 from nnac.train.processes import Stopped
 

@@ -19,12 +19,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from attrs import asdict, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, in_, le
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnac.checked import checked
+from nnac.checked import OPTION, checked, settings
 from nnac.model.conformer import AHEAD, CHUNKS, LEFTS, NORMS
 from nnac.model.rnnt_torch import Joint, Prediction, Rnnt, join_frames
 
@@ -52,8 +52,8 @@ class ConformerConfig:
     prediction: int = field(default=256, validator=[ge(1), le(65536)])
     joint: int = field(default=256, validator=[ge(1), le(65536)])
     vocabulary: int = field(default=64, validator=[ge(2), le(1048576)])
-    stateless: int = field(default=0, validator=[ge(0), le(8)])
-    norm: str = field(default="layer", validator=in_(NORMS))
+    stateless: int = field(default=0, validator=[ge(0), le(8)], metadata=OPTION)
+    norm: str = field(default="layer", validator=in_(NORMS), metadata=OPTION)
     dropout: float = field(default=0.1, validator=[ge(0.0), le(1.0)])
 
     def __attrs_post_init__(self) -> None:
@@ -66,7 +66,7 @@ class ConformerConfig:
         return self.width
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return settings(self)
 
     @classmethod
     def from_json(cls, data: dict) -> ConformerConfig:

@@ -19,7 +19,7 @@ from attrs.validators import ge, in_
 from torch import Tensor, nn
 
 from nnac import checkpoint
-from nnac.checked import checked
+from nnac.checked import checked, settings
 from nnac.decode.recogniser import Recogniser, save_recogniser
 from nnac.model.conformer_torch import ConformerConfig
 from nnac.model.networks import Config, config_from_json, network
@@ -31,7 +31,7 @@ from nnac.train.batches import Batch, Examples
 from nnac.train.evaluate import WORD_ERRORS, Heard
 from nnac.train.joint_loss import joint_loss
 from nnac.train.loop import TrainingError
-from nnac.train.pace import Pace, Run, settings
+from nnac.train.pace import Pace, Run
 
 DEV_UTTERANCES = 200          # of the dev split, for the word error rate on the way
 

@@ -20,7 +20,7 @@ from attrs.validators import ge
 from torch import Tensor
 
 from nnac import checkpoint
-from nnac.checked import checked
+from nnac.checked import checked, settings
 from nnac.decode import acoustic
 from nnac.decode.acoustic import Acoustic
 from nnac.files import check_source
@@ -38,7 +38,7 @@ from nnac.train.batches import grouped
 from nnac.train.families.hybrid import Hybrid
 from nnac.train.frames import AlignedExamples, FrameBatch
 from nnac.train.module import FloatWeightsError
-from nnac.train.pace import Pace, Run, settings
+from nnac.train.pace import Pace, Run
 from nnac.train.policy import ModuleLearner, PolicyConfig, save_module
 from nnac.train.processes import TrainingError
 

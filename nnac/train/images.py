@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnac import checkpoint
-from nnac.checked import checked
+from nnac.checked import checked, settings
 from nnac.decode.tensors import BATCH, FEATURES, Argument, Result, TensorEnd
 from nnac.images import Labelled, images
 from nnac.lower import lower_plan
@@ -29,7 +29,7 @@ from nnac.plan import Plan
 from nnac.train import loop
 from nnac.train.families import module_of
 from nnac.train.families.sparse_dnn import SparseDnn, initial
-from nnac.train.pace import Pace, Run, settings
+from nnac.train.pace import Pace, Run
 from nnac.train.policy import ModuleLearner, PolicyConfig, save_module
 from nnac.train.processes import TrainingError
 

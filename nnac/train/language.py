@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnac import checkpoint
-from nnac.checked import checked
+from nnac.checked import checked, settings
 from nnac.checkpoint import CheckpointError
 from nnac.decode.front_end import TextEnd
 from nnac.decode.fusion import real_rows
@@ -38,7 +38,7 @@ from nnac.train import loop
 from nnac.train.batches import grouped
 from nnac.train.families.lm import LanguageModel
 from nnac.train.module import FloatWeightsError
-from nnac.train.pace import Pace, Run, settings
+from nnac.train.pace import Pace, Run
 from nnac.train.policy import ModuleLearner, PolicyConfig, save_module
 from nnac.train.processes import TrainingError
 from nnac.train.sentences import SentenceBatch, Sentences, divided, read_sentences

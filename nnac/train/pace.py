@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, gt, in_, lt
 
-# a field that leaves no trace in a checkpoint while it is off
-OPTION = {"option": True}
+from nnac.checked import OPTION
 
 
 @frozen
@@ -55,12 +53,6 @@ def one_cycle(step: int, steps: int, rising: float = 0.3, start: float = 1 / 25,
     peak, last = max(0.0, rising * steps - 1), max(1.0, steps - 1)
     low, high, at = (start, 1.0, step / peak) if step < peak else (1.0, end, (step - peak) / max(1e-9, last - peak))
     return high + (low - high) / 2 * (1 + math.cos(math.pi * min(1.0, at)))
-
-
-def settings(config: Any) -> dict[str, Any]:
-    """A configuration as JSON: what a checkpoint is known by.  Options that are off are left out, so that older files
-    stay valid."""
-    return asdict(config, filter=lambda a, value: not (a.metadata.get("option") and value == a.default))
 
 
 @frozen

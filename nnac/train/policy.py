@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nnac import checkpoint
-from nnac.checked import checked
+from nnac.checked import OPTION, checked, settings
 from nnac.checkpoint import CheckpointError
 from nnac.decode.front_end import FrontEnd, TextEnd, end_from_json
 from nnac.decode.recogniser import Recogniser, load_recogniser
@@ -38,7 +38,7 @@ from nnac.train.families import module_of
 from nnac.train.families.rnnt import Transducer
 from nnac.train.loop import TrainingError
 from nnac.train.module import FloatWeightsError, GraphModule
-from nnac.train.pace import OPTION, Pace, Run, settings
+from nnac.train.pace import Pace, Run
 from nnac.train.saved import SavedModel
 from nnac.train.schedule import Compression
 

@@ -72,10 +72,14 @@ class MachineConfig:
         return self.stream_words + self.pinned_words
 
     @property
+    def page(self) -> int:
+        """Bytes of parameters that a program loads at once, at most (the compiler's choice)."""
+        return max(1024, self.a_bytes // 72)
+
+    @property
     def page_ring(self) -> int:
-        """Bytes of A that a program takes at the least for the parameters that do not stay there (the compiler's
-        choice)."""
-        return self.a_bytes // 16
+        """Bytes of A that a program takes for the parameters that do not stay there: a page in use, and the next."""
+        return 2 * self.page
 
     @classmethod
     def of(cls, target: Any) -> MachineConfig:

@@ -212,7 +212,6 @@ def views_of(graph: QGraph, s: Scratch) -> dict[str, View]:
 
 def paginate(parameter_sets: Iterable[Parameters], config: MachineConfig) -> Pages:
     """Cut every parameter set into pages."""
-    limit = max(1024, config.a_bytes // 64)
     sets: dict[str, tuple[Page, ...]] = {}
     places: dict[tuple[str, int], tuple[Page, int]] = {}
     for parameters in parameter_sets:
@@ -220,7 +219,7 @@ def paginate(parameter_sets: Iterable[Parameters], config: MachineConfig) -> Pag
         owners: list[tuple[int, int]] = []
         for block in parameters.blocks:
             assert len(block) % 4 == 0, parameters.key
-            if not pages or sum(map(len, pages[-1])) + len(block) > limit:
+            if not pages or sum(map(len, pages[-1])) + len(block) > config.page:
                 pages.append([])
             owners.append((len(pages) - 1, sum(map(len, pages[-1]))))
             pages[-1].append(block)
@@ -247,7 +246,7 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
     total = sum(align(len(p.data)) for p in big)
     ring = 0
     if total > free and big:
-        ring = max(2 * max(len(p.data) for p in big), config.page_ring)
+        ring = max(2 * max(len(p.data) for p in big), config.page_ring)      # of a block longer than a page
         free -= ring
     chosen = choose([Pinnable((p.key, p.index, 0), align(len(p.data)), len(p.data) * loads.get(p.key, 1.0))
                      for p in big], max(0, free))

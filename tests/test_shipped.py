@@ -1,6 +1,7 @@
-"""The float network that comes with nnac is the one that its description names, small, and understands speech."""
+"""The float networks that come with nnac are those that their descriptions name, small, and understand speech."""
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -17,33 +18,35 @@ from nnac.decode.recogniser import bfloat16, from_bfloat16, load_recogniser, sav
 from nnac.shipped import network, specification
 
 NETWORK = Path(__file__).parent.parent / "networks" / "demo.nnc"
+SHIPPED = sorted(NETWORK.parent.glob("*.nnc"))
 
 
-def test_the_demo_network_is_the_file_that_its_description_names():
-    told = json.loads(Path(f"{NETWORK}.json").read_text("utf-8"))
-    data = NETWORK.read_bytes()
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda p: p.stem)
+def test_a_network_is_the_file_that_its_description_names(file):
+    told = json.loads(Path(f"{file}.json").read_text("utf-8"))
+    data = file.read_bytes()
     assert hashlib.sha256(data).hexdigest() == told["sha256"]
     assert told["sha256"] in (NETWORK.parent / "README.md").read_text("utf-8")
-    assert len(data) == told["bytes"] <= 5_000_000 and checkpoint.digest_of(NETWORK) == told["checkpoint"]
-    recogniser = load_recogniser(NETWORK)
+    assert len(data) == told["bytes"] <= 5_000_000 and checkpoint.digest_of(file) == told["checkpoint"]
+    recogniser = load_recogniser(file)
     assert recogniser.tokens.to_json() == told["tokens"] and recogniser.training == told["training"]
     assert sum(p.numel() for p in recogniser.model.parameters()) == told["weights"]
 
 
-def test_the_demo_network_understands_sentences_and_voices_it_never_heard(tmp_path):
+def test_the_networks_understand_sentences_and_voices_they_never_heard(tmp_path):
     pytest.importorskip("espeakng_loader")
     from nnac.decode.front_end import recognise
     from nnac.speech.corpus import CorpusSpec, build, load_split
     from nnac.speech.wer import word_errors
 
     build(tmp_path, CorpusSpec(train=0, dev=0, sent=12, voice=12, wavs=0), quiet=True)
-    recogniser = load_recogniser(network("demo"))
-    for split in ("sent", "voice"):
+    for name, split in itertools.product([p.stem for p in SHIPPED], ("sent", "voice")):
+        recogniser = load_recogniser(network(name))
         heard = load_split(tmp_path, split)
         features = [recogniser.normalisation.apply(np.asarray(f, np.float32)) for f in heard.features]
         with torch.no_grad():
             texts = recognise(recogniser.model, recogniser.tokens.decode, features, carry=torch.from_numpy)
-        assert word_errors(heard.texts, texts).rate < 20, texts
+        assert word_errors(heard.texts, texts).rate < 20, (name, texts)
 
 
 def test_a_name_is_a_shipped_network_only_where_no_file_has_it(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 codec."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,3 +90,17 @@ def test_a_layer_alone_keeps_the_views_that_it_reads_through():
         part = contest.alone(graph, node)
         assert node in part.nodes and {n.entry for n in part.nodes} == {node.entry}
         assert set(part.inputs[node.entry]) | {n.output for n in part.nodes} == set(part.values)
+
+
+def test_a_layer_is_scheduled_once_with_each_choice():
+    """Two kernels of one layer, three encodings each: five schedules, and the second kernel is judged beside the
+    first's winner."""
+    encodings = {p: tuple(SimpleNamespace(layer="l", name=f"{p}{k}") for k in range(3)) for p in ("a", "b")}
+    asked = []
+
+    def price(part, own, pinned):
+        asked.append(tuple(k.name for k in own.values()))
+        return {"a0b0": 9, "a1b0": 7, "a2b0": 8, "a1b1": 6, "a1b2": 7}["".join(asked[-1])]
+
+    found = contest.settled(None, encodings, price)
+    assert [k.name for k in found.values()] == ["a1", "b1"] and len(asked) == len(set(asked)) == 5

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from attrs import evolve, frozen
 
-from nnac.schedule.order import dependences, hoist, synchronise
+from nnac.schedule.order import dependences, hoist, moved, synchronise
 from nnac.schedule.verify import HazardError, Operation, prove
 
 UNITS = ("DW", "DA", "MV", "VX")
@@ -100,6 +100,11 @@ def test_hoisting_keeps_every_dependence_and_each_units_order():
         for u in UNITS:
             own = [i for i in order if items[i].unit == u]
             assert own == sorted(own)
+        needed = dependences(items)
+        assert hoist(items, ("DW", "DA"), needed) == order
+        ordered = [items[i] for i in order]
+        assert moved(needed, order) == dependences(ordered), "they are found once for both orders"
+        assert synchronise(ordered, 16, needed=moved(needed, order)) == synchronise(ordered, 16)
     assert hoist(items, ("DW", "DA")) != list(range(len(items)))
 
 

@@ -33,7 +33,7 @@ from nnac.schedule.kernels import W8, Kernel, Parameters, variants
 from nnac.schedule.layout import EntryPlan, Layout, Residents, Scratch
 from nnac.schedule.memory import MemoryError_
 from nnac.schedule.ops import Made, emission, of_view
-from nnac.schedule.order import hoist, synchronise
+from nnac.schedule.order import dependences, hoist, moved, synchronise
 from nnac.schedule.passes import split
 from nnac.schedule.proof import FENCE, OVERLAPPING, prove_operations
 from nnac.schedule.verify import Operation
@@ -362,9 +362,11 @@ def scheduled(layout: Layout, items: Sequence[Emitted]) -> tuple[list[Emitted], 
     """An entry in its order, as instructions with their semaphores, and the cycles of each."""
     from nnac.emulator.timing import simulate
 
-    ordered = [items[i] for i in hoist(items, LOADS)]
+    needed = dependences(items)
+    order = hoist(items, LOADS, needed)
+    ordered = [items[i] for i in order]
     try:
-        sync = synchronise(ordered, layout.config.semaphores, OVERLAPPING, FENCE)
+        sync = synchronise(ordered, layout.config.semaphores, OVERLAPPING, FENCE, moved(needed, order))
     except ValueError as error:
         raise CompileError(f"target `{layout.config.name}` has too few semaphores: {error}") from None
     code = [evolve(i.instruction, wait=w, signal=s) if w or s else i.instruction

@@ -26,13 +26,17 @@ def settled(graph: QGraph, encodings: Mapping[str, tuple[Kernel, ...]], price: P
     """One encoding of each kernel."""
     out = {path: found[0] for path, found in encodings.items()}
     layers = dict.fromkeys(k.layer for k in out.values())
+    least: dict[str, int] = {}                           # of a layer, with what has been settled of it
     for path, found in encodings.items():
         if len(found) == 1:
             continue
-        part = graph if len(layers) == 1 else alone(graph, graph.by_path[found[0].layer])
-        own = {p: k for p, k in out.items() if k.layer == found[0].layer}
-        cycles = [price(part, own | {path: k}, len(layers) == 1) for k in found]
-        out[path] = found[cycles.index(min(cycles))]
+        layer = found[0].layer
+        part = graph if len(layers) == 1 else alone(graph, graph.by_path[layer])
+        own = {p: k for p, k in out.items() if k.layer == layer}
+        cycles = [least[layer] if layer in least and k is found[0] else price(part, own | {path: k}, len(layers) == 1)
+                  for k in found]
+        least[layer] = min(cycles)
+        out[path] = found[cycles.index(least[layer])]
     return out
 
 

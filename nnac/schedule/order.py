@@ -101,16 +101,20 @@ def dependences(items: Sequence[Item]) -> list[tuple[int, ...]]:
     return out
 
 
-def hoist(items: Sequence[Item], movable: Iterable[str]) -> list[int]:
+Needs = Sequence[tuple[int, ...]]          # what `dependences` found
+
+
+def hoist(items: Sequence[Item], movable: Iterable[str], needed: Needs | None = None) -> list[int]:
     """A new program order in which items of ``movable`` units stand as early as what they depend on allows.
 
+    needed   their dependences, where they are known
     returns  indices into ``items``.  Each unit keeps its own order; all dependences keep their direction.
     """
     move = set(movable)
     behind: dict[int, list[int]] = {}          # anchor -> items that follow it at once
     previous: dict[str, int] = {}              # unit -> anchor of its latest moved item
     anchor = list(range(len(items)))
-    for index, (item, needs) in enumerate(zip(items, dependences(items), strict=True)):
+    for index, (item, needs) in enumerate(zip(items, needed or dependences(items), strict=True)):
         if item.unit not in move:
             continue
         at = max([previous.get(item.unit, -1), *(anchor[n] for n in needs)])
@@ -124,6 +128,15 @@ def hoist(items: Sequence[Item], movable: Iterable[str]) -> list[int]:
     return order
 
 
+def moved(needed: Needs, order: Sequence[int]) -> list[tuple[int, ...]]:
+    """The dependences of items in a new order that keeps their direction and each unit's own order: the same ones, for
+    nobody has passed who touches the same."""
+    place = [0] * len(order)
+    for k, index in enumerate(order):
+        place[index] = k
+    return [tuple(sorted([place[n] for n in needed[index]])) for index in order]
+
+
 @frozen
 class Synchronised:
     """Waits and signals of each item, as bit masks over ``pairs``: bit k is the semaphore of (from unit, to unit)
@@ -135,9 +148,10 @@ class Synchronised:
 
 
 def synchronise(items: Sequence[Item], semaphores: int, overlapping: Iterable[str] = (),
-                fence: str = "") -> Synchronised:
+                fence: str = "", needed: Needs | None = None) -> Synchronised:
     """Semaphores for ``items`` in program order.
 
+    needed       their dependences, where they are known
     overlapping  units whose next item may start before the last has ended (they still end in order)
     fence        the unit that executes at fetch: nothing later starts before its items have ended
     ValueError if more pairs of units depend on each other than there are semaphores.
@@ -149,7 +163,7 @@ def synchronise(items: Sequence[Item], semaphores: int, overlapping: Iterable[st
     waits, signals = [0] * len(items), [0] * len(items)
     ended: list[tuple[int, ...]] = []                      # what is known to be over when item i is over, per unit
     now = {u: tuple([-1] * len(units)) for u in units}     # what a unit knows to be over
-    for index, (item, needs) in enumerate(zip(items, dependences(items), strict=True)):
+    for index, (item, needs) in enumerate(zip(items, needed or dependences(items), strict=True)):
         known = now[item.unit]
         for need in sorted(needs, reverse=True):
             source = items[need].unit

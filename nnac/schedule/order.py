@@ -110,7 +110,7 @@ def hoist(items: Sequence[Item], movable: Iterable[str], needed: Needs | None = 
 
     needed   their dependences, where they are known
     passing  they also pass items of their own unit that they do not depend on
-    returns  indices into ``items``.  All dependences keep their direction, and each unit its order (if not ``passing``).
+    returns  indices into ``items``.  All dependences keep their direction; each unit its order, if none is passed.
     """
     move = set(movable)
     behind: dict[int, list[int]] = {}          # anchor -> items that follow it at once

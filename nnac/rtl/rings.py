@@ -20,7 +20,7 @@ from nnac.isa.ring import RING_HEAD
 from nnac.isa.vector import RQ_HEAD, RQ_ROW
 from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, ceil_div, opcode, power, sample
 
-WIDTH = 14  # bits of a row's length
+WIDTH = 15  # bits of a row's length
 ROWS = 11  # of a number of rows: 64 chunks of 16
 KINDS: tuple[type[VectorInstruction], ...] = (KEEP, DOT, MIX, DWC)
 

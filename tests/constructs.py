@@ -107,6 +107,30 @@ class Ell(nn.Module):
         return y
 
 
+class Defaults(nn.Module):
+    """Arguments with defaults, by position and by keyword alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = L(6, 8)
+
+    def forward(self, x: Tensor, scale: float = 2.0, shift: Tensor | None = None, *, turn: bool = False) -> Tensor:
+        y = self.a(x) * scale
+        y = -y if turn else y
+        return y if shift is None else y + shift
+
+
+class Named(nn.Module):
+    """Submodules named as what a prepared module has and a training module has not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values, self.save, self.reset, self.kept, self.lengths = L(6, 8), L(8, 8), L(8, 8), L(8, 8), L(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lengths(self.kept(self.reset(self.save(self.values(x)))))
+
+
 class Kept(nn.Module):
     """Keeps what it heard last on itself."""
 
@@ -164,6 +188,18 @@ def large(layer: nn.Linear) -> nn.Linear:
     """Weights that make values far beyond 8, where a table's input saturates."""
     layer.weight.data *= 30
     return layer
+
+
+def whole_hooked() -> nn.Module:
+    model = nn.Sequential(L(6, 8), nn.Tanh())
+    model.register_forward_hook(lambda m, a, y: 2 * y)
+    return model
+
+
+def gradient_hooked() -> nn.Module:
+    model = nn.Sequential(L(6, 8), nn.Tanh())
+    model[0].weight.register_hook(lambda g: 2 * g)
+    return model
 
 
 def seen(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
@@ -362,6 +398,84 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "times the mean of its features": (lambda: Of(lambda s, x: s.a(x) * x.mean(-1, keepdim=True), a=L(6, 8)),
                                            (X,)),
         "a square": (lambda: Of(lambda s, x: s.b(s.a(x) ** 2), a=L(6, 8), b=L(8, 4)), (X,)),
+        "a branch by training mode": (
+            lambda: Of(lambda s, x: s.b(s.a(x)) if s.training else s.a(x), a=L(6, 8), b=L(8, 8)),
+            (X,),
+        ),
+        "defaults of the forward": (Defaults, (X,)),
+        "negative dimensions": (
+            lambda: Of(lambda s, x: s.a(x.transpose(-3, -2)).transpose(-2, -3).contiguous(), a=L(6, 8)),
+            (X,),
+        ),
+        "not contiguous": (
+            lambda: Of(lambda s, x: s.b(torch.tanh(s.a(x).transpose(0, 1))).transpose(0, 1), a=L(6, 8), b=L(8, 4)),
+            (X,),
+        ),
+        "a vector added to every frame": (
+            lambda: Of(lambda s, x: s.a(x) + s.p[None, None], a=L(6, 8), p=nn.Parameter(torch.randn(8))),
+            (X,),
+        ),
+        "masked by a buffer": (
+            lambda: Of(lambda s, x: s.a(x) * s.m, a=L(6, 8), m=nn.Buffer(torch.tensor([1.0, 0, 1, 1, 0, 1, 1, 1]))),
+            (X,),
+        ),
+        "chunks that are put back in another order": (
+            lambda: Of(lambda s, x: (lambda a, b: torch.cat([b, a], -1))(*s.a(x).chunk(2, -1)), a=L(6, 8)),
+            (X,),
+        ),
+        "split in unlike parts": (
+            lambda: Of(
+                lambda s, x: (lambda a, b: s.b(a) + s.c(b))(*s.a(x).split([3, 5], -1)), a=L(6, 8), b=L(3, 4), c=L(5, 4)
+            ),
+            (X,),
+        ),
+        "a cumulated sum of the features": (lambda: Of(lambda s, x: torch.cumsum(s.a(x), -1), a=L(6, 8)), (X,)),
+        "a sum of the features": (lambda: Of(lambda s, x: s.a(x) * x.sum(-1, keepdim=True), a=L(6, 8)), (X,)),
+        "features flipped": (lambda: Of(lambda s, x: s.b(s.a(x).flip(-1)), a=L(6, 8), b=L(8, 4)), (X,)),
+        "features rolled": (lambda: Of(lambda s, x: s.b(s.a(x).roll(1, -1)), a=L(6, 8), b=L(8, 4)), (X,)),
+        "a clamp from below alone": (lambda: Of(lambda s, x: s.a(x).clamp(min=0), a=L(6, 8)), (X,)),
+        "addmm": (
+            lambda: Of(
+                lambda s, x: torch.addmm(s.b, x.reshape(-1, 6), s.w).view(x.shape[0], x.shape[1], 8),
+                b=nn.Parameter(torch.randn(8)),
+                w=nn.Parameter(torch.randn(6, 8)),
+            ),
+            (X,),
+        ),
+        "a scaled tanh": (lambda: Of(lambda s, x: 1.7159 * torch.tanh(2 / 3 * s.a(x)), a=L(6, 8)), (X,)),
+        "a weight that is computed": (
+            lambda: Of(
+                lambda s, x: F.linear(x, s.a.weight * torch.sigmoid(s.g)[:, None] - s.a.weight.mean(), s.a.bias.exp()),
+                a=L(6, 8),
+                g=nn.Parameter(torch.randn(8)),
+            ),
+            (X,),
+        ),
+        "functional_call": (
+            lambda: Of(
+                lambda s, x: torch.func.functional_call(s.a, {"weight": s.w}, (x,)),
+                a=L(6, 8),
+                w=nn.Parameter(torch.randn(8, 6)),
+            ),
+            (X,),
+        ),
+        "a hook on the whole model": (whole_hooked, (X,)),
+        "a hook on the gradient": (gradient_hooked, (X,)),
+        "numbers of another type": (
+            lambda: Of(lambda s, x: s.a(x.double().float()).to(torch.float32) * torch.tensor(2), a=L(6, 8)),
+            (X,),
+        ),
+        "softmax with a temperature": (lambda: Of(lambda s, x: F.softmax(s.a(x) / 0.7, -1), a=L(6, 8)), (X,)),
+        "every second feature": (lambda: Of(lambda s, x: s.a(x[..., ::2]), a=L(3, 8)), (X,)),
+        "features by an index": (lambda: Of(lambda s, x: s.a(x[..., [5, 0, 2]]), a=L(3, 8)), (X,)),
+        "one feature": (lambda: Of(lambda s, x: s.a(x) * x[..., 2:3], a=L(6, 8)), (X,)),
+        "a list of inputs": (lambda: Of(lambda s, xs: s.a(xs[0]) + s.b(xs[1]), a=L(6, 8), b=L(6, 8)), ([X, Y],)),
+        "a dictionary of results": (
+            lambda: Of(lambda s, x: {"second": s.a(x), "first": s.b(x)}, a=L(6, 8), b=L(6, 4)),
+            (X,),
+        ),
+        "pi as a tensor": (lambda: Of(lambda s, x: s.a(x) * torch.tensor(3.14159), a=L(6, 8)), (X,)),
+        "a submodule called values": (Named, (X,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
     }
 
@@ -433,6 +547,34 @@ def _called_as(s: Any, a: Tensor) -> Tensor:
     return s.a(a)
 
 
+def _view_changed(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    y.view(-1, 8).mul_(2)
+    return y
+
+
+def _part_changed(s: Any, x: Tensor) -> Tensor:
+    y = s.a(x)
+    y[..., :4] += s.b(x)[..., :4]
+    return y
+
+
+def _cell_in_loop(s: Any, x: Tensor) -> Tensor:
+    h, c, out = torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 8), []
+    for frame in x:
+        h, c = s.c(frame, (h, c))
+        out.append(h)
+    return torch.stack(out)
+
+
+def _own_loop(s: Any, x: Tensor) -> Tensor:
+    h, out = torch.zeros(x.shape[1], 8), []
+    for w in s.a(x):
+        h = torch.tanh(w + s.u(h))
+        out.append(h)
+    return torch.stack(out)
+
+
 def _dead(s: Any, x: Tensor) -> Tensor:
     torch.tanh(s.b(x))
     return s.a(x)
@@ -490,6 +632,109 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "the mean of another value": (lambda: Of(lambda s, x: (lambda y, z: (y - z.mean(-1, keepdim=True)) / torch.sqrt(
             ((y - y.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True) + 1e-5))(s.a(x), s.b(x)), a=L(6, 8),
             b=L(6, 8)), (X,), "something else than a norm"),
+        "a view changed in place": (lambda: Of(_view_changed, a=L(6, 8)), (X,), "changed in place"),
+        "a part changed in place": (lambda: Of(_part_changed, a=L(6, 8), b=L(6, 8)), (X,), "changed in place"),
+        "a parameter for each step of the batch": (
+            lambda: Of(lambda s, x: s.a(x) + s.p, a=L(6, 8), p=nn.Parameter(torch.randn(3, 8))),
+            (X,),
+            "one for each feature",
+        ),
+        "a parameter of one column": (
+            lambda: Of(lambda s, x: s.a(x) * s.p, a=L(6, 8), p=nn.Parameter(torch.randn(3, 1))),
+            (X,),
+            "one for each feature",
+        ),
+        "where": (lambda: Of(lambda s, x: torch.where(s.a(x) > 0, s.a(x), s.b(x)), a=L(6, 8), b=L(6, 8)), (X,), "gt"),
+        "masked by values": (
+            lambda: Of(lambda s, x: (lambda y: y.masked_fill(y < 0, 0.0))(s.a(x)), a=L(6, 8)),
+            (X,),
+            "lt",
+        ),
+        "einsum with a parameter": (
+            lambda: Of(lambda s, x: torch.einsum("tbi,oi->tbo", x, s.w), w=nn.Parameter(torch.randn(8, 6))),
+            (X,),
+            "einsum",
+        ),
+        "unbind of the features": (
+            lambda: Of(lambda s, x: s.b(torch.stack(s.a(x).unbind(-1)[:4], -1)), a=L(6, 8), b=L(4, 4)),
+            (X,),
+            "unbind",
+        ),
+        "a sum along time": (lambda: Of(lambda s, x: torch.cumsum(s.a(x), 0), a=L(6, 8)), (X,), "another axis"),
+        "frames rolled": (lambda: Of(lambda s, x: s.b(s.a(x).roll(1, 0)), a=L(6, 8), b=L(8, 4)), (X,), "another axis"),
+        "a clamp from above alone": (
+            lambda: Of(lambda s, x: s.a(x).clamp(max=1.0), a=L(6, 8)),
+            (X,),
+            "without a lower end",
+        ),
+        "a clamp to an empty range": (lambda: Of(lambda s, x: s.a(x).clamp(0, 0), a=L(6, 8)), (X,), "up to 0"),
+        "addmm with factors": (
+            lambda: Of(
+                lambda s, x: torch.addmm(s.b, x.reshape(-1, 6), s.w, beta=0.5, alpha=2).view(x.shape[0], x.shape[1], 8),
+                b=nn.Parameter(torch.randn(8)),
+                w=nn.Parameter(torch.randn(6, 8)),
+            ),
+            (X,),
+            "matrices",
+        ),
+        "addcmul": (
+            lambda: Of(lambda s, x: torch.addcmul(s.a(x), s.b(x), s.b(x), value=0.5), a=L(6, 8), b=L(6, 8)),
+            (X,),
+            "addcmul",
+        ),
+        "lerp": (lambda: Of(lambda s, x: torch.lerp(s.a(x), s.b(x), 0.25), a=L(6, 8), b=L(6, 8)), (X,), "lerp"),
+        "a value in another precision between": (
+            lambda: Of(lambda s, x: s.b(s.a(x).half().float()), a=L(6, 8), b=L(8, 4)),
+            (X,),
+            "otherwise",
+        ),
+        "rounded": (lambda: Of(lambda s, x: torch.round(s.a(x)), a=L(6, 8)), (X,), "round"),
+        "an absolute value": (lambda: Of(lambda s, x: s.a(x).abs(), a=L(6, 8)), (X,), "abs"),
+        "the larger of two": (
+            lambda: Of(lambda s, x: torch.maximum(s.a(x), s.b(x)), a=L(6, 8), b=L(6, 8)),
+            (X,),
+            "maximum",
+        ),
+        "a parametric ReLU": (lambda: nn.Sequential(L(6, 8), nn.PReLU(), L(8, 4)), (X,), "prelu"),
+        "a threshold": (lambda: Of(lambda s, x: F.threshold(s.a(x), 0.5, 0.0), a=L(6, 8)), (X,), "threshold"),
+        "a leaky ReLU of a negative slope": (
+            lambda: Of(lambda s, x: F.leaky_relu(s.a(x), -0.1), a=L(6, 8)),
+            (X,),
+            "slopes",
+        ),
+        "group norm": (
+            lambda: Of(
+                lambda s, x: s.n(s.a(x).reshape(-1, 8)).view(x.shape[0], x.shape[1], 8), a=L(6, 8), n=nn.GroupNorm(2, 8)
+            ),
+            (X,),
+            "group_norm",
+        ),
+        "a batch norm that uses the batch": (
+            lambda: Of(
+                lambda s, x: s.n(s.a(x).transpose(1, 2)).transpose(1, 2),
+                a=L(6, 8),
+                n=nn.BatchNorm1d(8, track_running_stats=False),
+            ),
+            (FIRST,),
+            "without statistics",
+        ),
+        "layer norm over two axes": (
+            lambda: Of(lambda s, x: s.n(s.a(x)), a=L(6, 8), n=nn.LayerNorm([3, 8])),
+            (X,),
+            "2 axes",
+        ),
+        "labels counted from one": (lambda: Of(lambda s, i: s.e(i + 1), e=nn.Embedding(12, 6)), (LABELS,), "of labels"),
+        "labels one-hot": (lambda: Of(lambda s, i: s.a(F.one_hot(i, 11).float()), a=L(11, 6)), (LABELS,), "one_hot"),
+        "every second frame": (lambda: Of(lambda s, x: s.a(x[::2]), a=L(6, 8)), (X,), "part of an axis"),
+        "a difference of frames": (lambda: Of(lambda s, x: s.a(x[1:] - x[:-1]), a=L(6, 8)), (X,), "part of an axis"),
+        "the batch by an index": (lambda: Of(lambda s, x: s.a(x[:, [2, 0, 1]]), a=L(6, 8)), (X,), "by an index"),
+        "an input returned": (lambda: Of(lambda s, x: (s.a(x), x), a=L(6, 8)), (X,), "not what a layer makes"),
+        "a constant added": (lambda: Of(lambda s, x: s.a(x) + torch.arange(8.0), a=L(6, 8)), (X,), "arange"),
+        "ones added": (lambda: Of(lambda s, x: s.a(x) + torch.ones_like(s.a(x)), a=L(6, 8)), (X,), "ones_like"),
+        "a cell in a loop": (lambda: Of(_cell_in_loop, c=nn.LSTMCell(6, 8)), (X,), ""),
+        "a recurrence of its own": (lambda: Of(_own_loop, a=L(6, 8), u=L(8, 8)), (X,), ""),
+        "an embedding with a largest norm": (lambda: Of(lambda s, i: s.e(i), e=nn.Embedding(11, 6, max_norm=1.0)),
+                                             (LABELS,), "largest norm"),
         "a mean over time": (lambda: Of(lambda s, x: s.a(x).mean(0), a=L(6, 8)), (X,), "mean"),
         "one is batch first, one is not": (lambda: Of(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 6),
                                                       b=nn.LSTM(6, 6, batch_first=True)), (X,),

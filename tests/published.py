@@ -158,21 +158,24 @@ def speechbrain(joint: str) -> dict[str, Any]:
 
 
 class EspnetDecoder(nn.Module):
-    """A list of LSTMs, each with a state of its own, put into one tensor and cut out of it."""
+    """A list of LSTMs, each with a state of its own, cut out of one tensor and written into another one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.dropout = nn.Embedding(V, H, padding_idx=0), nn.Dropout(0.1)
-        self.rnn = nn.ModuleList([nn.LSTM(H, H, 1, batch_first=True) for _ in range(2)])
+        self.embed, self.dropout_embed = nn.Embedding(V, H, padding_idx=0), nn.Dropout(0.1)
+        self.decoder = nn.ModuleList([nn.LSTM(H, H, 1, batch_first=True) for _ in range(2)])
 
-    def forward(self, labels: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        x = self.dropout(self.embed(labels))
-        hs, cs = [], []
-        for i, rnn in enumerate(self.rnn):
-            x, (a, b) = rnn(x, hx=(h[i: i + 1], c[i: i + 1]))
-            hs.append(a)
-            cs.append(b)
-        return x, (torch.cat(hs), torch.cat(cs))
+    def init_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(2, batch, H), torch.zeros(2, batch, H)
+
+    def rnn_forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        (h, c), (a, b) = state, self.init_state(x.size(0))
+        for i, rnn in enumerate(self.decoder):
+            x, (a[i: i + 1], b[i: i + 1]) = rnn(x, hx=(h[i: i + 1], c[i: i + 1]))
+        return x, (a, b)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.rnn_forward(self.dropout_embed(self.embed(labels)), self.init_state(labels.size(0)))[0]
 
 
 class EspnetJoint(nn.Module):
@@ -186,9 +189,7 @@ class EspnetJoint(nn.Module):
 
 
 def espnet() -> dict[str, Any]:
-    zero = torch.zeros(2, 3, H)
-    return dict(encoder=Rnn(), prediction=EspnetDecoder(), joint=EspnetJoint(), blank=0,
-                example=dict(encoder=(FIRST,), prediction=(LABELS, zero, zero)))
+    return dict(encoder=Rnn(), prediction=EspnetDecoder(), joint=EspnetJoint(), blank=0, example=(FIRST, LABELS))
 
 
 class IcefallJoiner(nn.Module):

@@ -14,7 +14,8 @@ from torch import nn
 import nnac
 from nnac.capture import PrepareError
 from nnac.evaluate import evaluate
-from nnac.train.prepare import relative
+from nnac.train.families.module import Named
+from nnac.train.prepare import PreparedModule, relative, results
 from tests import constructs
 from tests.constructs import LABELS, L, Of, X
 
@@ -52,7 +53,7 @@ def test_a_construct_is_read_as_it_computes_to_the_integer(name):
         y = model(*example)
         with module.real_numbers():
             real = module(*example)
-        for ours, theirs in zip(_flat(real), _flat(y), strict=True):
+        for ours, theirs in zip(results(real), results(y), strict=True):
             assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
             assert relative(ours, theirs) < (3e-2 if theirs.dtype == torch.bfloat16 else 1e-4)
         if module.captured.lengths is not None:            # the machine hears each utterance by itself, whole
@@ -68,10 +69,6 @@ def test_a_construct_is_read_as_it_computes_to_the_integer(name):
     evaluate(graph, "encoder", {n: seen[n] if n in seen else labels[n] for n in graph.inputs["encoder"]}, state,
              watch=expected.__setitem__)
     assert expected and all((seen[n] == v).all() for n, v in expected.items())
-
-
-def _flat(y: Any) -> list[torch.Tensor]:
-    return [x for z in y for x in _flat(z)] if isinstance(y, tuple) else [y]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -116,6 +113,12 @@ def test_packed_sequences_end_where_their_lengths_say():
         module = nnac.prepare(model, POLICY, (X, torch.tensor([12, 10, 4])))
         with torch.no_grad(), module.real_numbers():
             assert relative(module(X, lengths), model(X, lengths)) < 1e-5
+
+
+def test_a_layer_may_be_called_as_anything_that_a_prepared_module_has():
+    mine = [n for n in vars(PreparedModule) if not n.startswith("__")]
+    mine += [n for c in PreparedModule.__mro__ if "prepare" in c.__module__ for n in vars(c) if not n.startswith("__")]
+    assert all(Named.names_of(None, n) == [f"{n}_"] for n in mine)
 
 
 def test_a_reading_that_differs_is_refused_and_names_the_layer(monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from nnac.capture.exported import Exported, Padded, as_it_was, exported, unwrapped
+from nnac.capture.exported import Exported, Padded, as_it_was, exported, unchanging, unwrapped
 from nnac.capture.kept import Kept, exported_keeping, kept
 from nnac.capture.problems import PrepareError, Problem
 from nnac.capture.readers.join import joined
@@ -113,6 +113,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     args, kwargs   of its forward, an example: real sequences [T, B, C] or [B, T, C], labels [T, B] or [B, T]
     """
     model = unwrapped(model)
+    unchanging(model)
     try:
         held = kept(model, args, kwargs or {})
     except Exception:                                               # said below, by reading it, with its line

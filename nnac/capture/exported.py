@@ -8,6 +8,7 @@ the model (DataParallel, DistributedDataParallel, torch.compile, averaged models
 from __future__ import annotations
 
 import inspect
+import logging
 import operator
 import sys
 import traceback
@@ -57,20 +58,40 @@ class Exported:
     packed: bool = False
 
     def wanted(self) -> set[fx.Node]:
-        """The nodes that what is returned depends on, and those that change something in place."""
+        """The nodes that what is returned depends on, and those that change something in place that outlives the call,
+        or is read again."""
         out: set[fx.Node] = set()
+        changes = [n for n in self.nodes if mutates(n)]
         todo = [n for n in self.outputs if isinstance(n, fx.Node)]
-        for node in self.nodes:
-            target: Any = node.target
-            if node.op == "placeholder" or (node.op == "call_function" and hasattr(target, "_schema")
-                                            and target._schema.is_mutable):
-                todo.append(node)
+        todo += [n for n in self.nodes if n.op == "placeholder"]
+        todo += [n for n in changes if root(n.args[0]).op == "placeholder"]
         while todo:
-            node = todo.pop()
-            if node not in out:
-                out.add(node)
-                todo += node.all_input_nodes
+            while todo:
+                node = todo.pop()
+                if node not in out:
+                    out.add(node)
+                    todo += node.all_input_nodes
+            todo = [n for n in changes if n not in out and self.read_again(n, out)]
         return out
+
+    def read_again(self, change: fx.Node, wanted: set[fx.Node]) -> bool:
+        """Whether what a call changes in place through a view is read later under another name, by one of ``wanted`` or
+        as a result."""
+        order = {n: i for i, n in enumerate(self.nodes)}
+        family, first = [root(change.args[0])], root(change.args[0])
+        later = order[change]
+        while family:
+            node = family.pop()
+            if node in self.outputs and (node is first or order[node] < later) and node is not change:
+                return True
+            for user in node.users:
+                if user is change or (mutates(user) and order[user] < later):
+                    continue
+                if views(user):
+                    family.append(user)
+                elif order[user] > later and user in wanted:
+                    return True
+        return False
 
     def states(self) -> set[fx.Node]:
         """What recurrent layers are given to begin with, as it is or moved about."""
@@ -85,6 +106,35 @@ class Exported:
                 out.add(node)
                 todo += node.all_input_nodes
         return out
+
+
+def mutates(node: fx.Node) -> bool:
+    """Whether a call changes one of its arguments in place."""
+    target: Any = node.target
+    return node.op == "call_function" and hasattr(target, "_schema") and target._schema.is_mutable
+
+
+# calls that may give back what they are given
+VIEWS = ("aten.reshape.default", "aten.contiguous.default", "aten.flatten.using_ints", "aten.to.dtype",
+         "aten.dropout.default", "aten.reshape_as.default", "aten.type_as.default")
+
+
+def views(node: fx.Node) -> bool:
+    """Whether what a call makes is a view of its first argument, or may be."""
+    target: Any = node.target
+    if node.target is operator.getitem or str(target) in VIEWS:
+        return True
+    if not hasattr(target, "_schema") or target._schema.is_mutable:
+        return False
+    return any(r.alias_info is not None for r in target._schema.returns)
+
+
+def root(node: Any) -> fx.Node:
+    """What a node is a view of, in the end."""
+    while views(node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    assert isinstance(node, fx.Node)
+    return node
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -151,6 +201,15 @@ def _called_from_packing() -> bool:
     return False
 
 
+def unchanging(model: nn.Module) -> None:
+    """PrepareError for a model whose layers change their weights when they are called."""
+    found = [n for n, m in model.named_modules() if getattr(m, "max_norm", None) is not None]
+    if found:
+        raise PrepareError([Problem(f"{', '.join(f'`{n}`' for n in found)}: an embedding of a largest norm changes its "
+                                    "weights whenever it is called", "shorten its rows once: `max_norm=None` then",
+                                    *begins(model))])
+
+
 @contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
     """Within, the model is in evaluation mode; afterwards every attribute, buffer and mode of every module in it is as
@@ -180,9 +239,12 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
 
     first   only the first of what it returns is wanted
     """
+    unchanging(model)
     args, kwargs = _apart((args, dict(kwargs)))
     named = list(model.named_parameters(remove_duplicate=False))
     names = {id(p): n for n, p in reversed(named)}                 # the first name of what is shared
+    log = logging.getLogger("torch._subclasses.fake_tensor")        # an error is said here, not there
+    spoke, log.disabled = log.disabled, True
     try:
         with as_it_was(model), warnings.catch_warnings(), torch.no_grad(), Padded() as padded:
             warnings.simplefilter("ignore")
@@ -191,6 +253,8 @@ def exported(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any],
         raise
     except Exception as error:
         raise PrepareError([_refused(error)]) from error
+    finally:
+        log.disabled = spoke
     signature = program.graph_signature
     if signature.buffers_to_mutate:
         changed = ", ".join(f"`{b}`" for b in signature.buffers_to_mutate.values())

@@ -15,7 +15,7 @@ import torch
 from attrs import define, evolve, field
 from torch import Tensor, fx
 
-from nnac.capture.exported import Exported
+from nnac.capture.exported import Exported, mutates
 from nnac.capture.problems import Problem, problem
 from nnac.capture.states import CASTS, GIVEN, MOVES, Numbering, Place, place
 from nnac.capture.values import FEATURES, Axes, Axis, Joined, Lost, Parts, Sequence, StateIds, Unread, Weights, Zeros
@@ -239,7 +239,7 @@ class Reading:
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
             elif node.op == "call_function":
-                self.values[node] = self._call(node, known)
+                self.values[node] = self._call(node, known, wanted)
         self.node = None
 
     def _placeholder(self, node: fx.Node) -> Any:
@@ -261,7 +261,7 @@ class Reading:
             self.inputs[name] = 1 if label else example.shape[-1]
         return Sequence(name, tuple(axes) if label else (*axes, (FEATURES,)), tuple(example.shape))
 
-    def _call(self, node: fx.Node, known: Mapping[str, Reader]) -> Any:
+    def _call(self, node: fx.Node, known: Mapping[str, Reader], wanted: set[fx.Node]) -> Any:
         from nnac.capture.readers.moments import Moment, waiting
 
         target = str(node.target)
@@ -296,6 +296,12 @@ class Reading:
                 return None                                       # an assertion, or something that nobody reads
             return self._instead(node, flat, self.refuse(f"`{_plain(target)}` has no integer operator", ""))
         try:
+            if mutates(node) and self.exported.read_again(node, wanted):
+                raise Refusal("a part or another view of a value is changed in place, and the value is read again",
+                              "make a new value: `y = torch.cat([…], -1)`, `y = y * 2`")
+            if known[target].__module__.endswith(NUMERIC) and target not in LABELLED and any(
+                    isinstance(v, Sequence) and (FEATURES,) not in v.axes for v in flat):
+                raise Refusal(f"`{_plain(target)}` of labels", "labels are read by `nn.Embedding`, as they are given")
             if target not in PADDED and any(isinstance(v, Sequence) and (v.before or v.behind) for v in flat):
                 raise Refusal("frames before the first one, or after the last one, are read by something else than a "
                               "causal convolution", "pad, convolve, and cut to the length of the input")
@@ -434,6 +440,9 @@ PADDED = ("aten.pad.default", "aten.constant_pad_nd.default", "aten.conv1d.defau
 PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default", "aten.cat.default",
             "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")  # take values side by side
 RECURRENT = ("aten.lstm.input", "aten.gru.input")
+NUMERIC = (".arithmetic", ".fixed", ".moments")                       # readers of what is done with real numbers
+LABELLED = ("aten.embedding.default", "aten.zeros.default", "aten.new_zeros.default", "aten.zeros_like.default",
+            "aten.full.default", "aten.full_like.default", "aten.new_full.default", "aten.dropout.default")
 
 def _bare_ids(x: Any) -> Any:
     return x.numbers if isinstance(x, StateIds) else [_bare_ids(y) for y in x] if isinstance(x, list) else x

@@ -155,6 +155,26 @@ class Builder:
     def _gru(self, root: Group, name: str, more: Mapping[str, Any], width: int) -> tuple[Run, int]:
         return self._recurrent(root, name, width, nn.GRU, 3)
 
+    def _rnn(self, root: Group, name: str, more: Mapping[str, Any], width: int) -> tuple[Run, int]:
+        rows, cells = self.tensor(f"{name}.weight_hh_l0", (None, None)).shape
+        is_gru = rows == 3 * cells and f"{name}.weight_hr_l0" not in self.tensors
+        return (self._gru if is_gru else self._lstm)(root, name, more, width)
+
+    def _gates(self, root: Group, name: str, more: Mapping[str, Any], width: int) -> tuple[Run, int]:
+        if f"{name}.g_norm.weight" in self.tensors:
+            self.wrong.append(f"{name}: an LSTM whose gates have layer norm in common has no integer operator")
+        first = self.tensor(f"{name}.x2g.weight", (None, width or None))
+        rows, size = first.shape
+        cells = max(1, rows // 4)
+        second = self.tensor(f"{name}.p2g.weight", (4 * cells, cells))
+        bias = self.tensor(f"{name}.x2g.bias", (rows,)) if f"{name}.x2g.bias" in self.tensors else None
+        made = nn.LSTM(size, cells, batch_first=True, bias=bias is not None)
+        values = dict(weight_ih_l0=first, weight_hh_l0=second)
+        if bias is not None:
+            values |= dict(bias_ih_l0=bias, bias_hh_l0=torch.zeros_like(bias))
+        self.put(root, name, made, values)
+        return (lambda x: made(x)[0]), cells
+
     def _plain(self, root: Group, name: str, made: nn.Module) -> Run:
         values = {n: self.tensor(f"{name}.{n}", tuple(p.shape)) for n, p in made.named_parameters()}
         return self.put(root, name, made, values)
@@ -257,7 +277,7 @@ def _named(steps: tuple[Step, ...], tensors: Mapping[str, Tensor]) -> list[str]:
 def _first_width(made: Builder, steps: tuple[Step, ...]) -> int:
     """What the first layer of the encoder takes; 0 where it says so itself."""
     for step in steps:
-        if step.word in ("lstm", "gru"):
+        if step.word in ("lstm", "gru", "rnn"):
             found = made.tensors.get(f"{step.value}.weight_ih_l0")
             return 0 if found is None else int(found.shape[1])
         if step.word == "linear" and f"{step.value}.weight" in made.tensors:

@@ -15,9 +15,10 @@ from attrs import define, evolve, field, frozen
 
 from nnac.diagnostics import near
 from nnac.language import syntax as s
-from nnac.model.graph import STEP, ModelGraph
+from nnac.model.graph import ModelGraph
 
 Key = tuple[str, int | None]
+STEP = re.compile(r"([^\[\]]+)(?:\[(\d+)\])?$")
 
 
 @define(eq=False)

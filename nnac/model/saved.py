@@ -33,7 +33,4 @@ def saved(file: str = "") -> ModelGraph:
         raise ModelError(f"{file}: not what `nnac import` wrote") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ModelError(f"{file}: not what `nnac import` wrote")
-    try:
-        return ModelGraph.from_json(content.get("graph", {}))
-    except ModelError as error:
-        raise ModelError(f"{file}: {error}") from None
+    return ModelGraph.from_json(content["graph"])

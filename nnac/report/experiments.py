@@ -42,6 +42,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -50,7 +51,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, le, optional
 
-from nnac.checked import Wrong, checked, parse_toml
+from nnac.checked import Wrong, checked
 from nnac.decode.tuning import BONUSES, FUSIONS, SHARES, WEIGHTS
 from nnac.errors import UserError
 from nnac.files import read_text
@@ -225,9 +226,12 @@ def load(path: str | Path) -> Experiments:
     path = Path(path)
     text = read_text(path)
     try:
-        data = parse_toml(text)
-    except Wrong as error:
-        raise ExperimentError(f"{path}: {error}") from None
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise ExperimentError(f"{path}: brackets are nested absurdly deep") from None
+    except ValueError as error:                            # TOMLDecodeError, and numbers of thousands of digits
+        words = "a number of thousands of digits" if "digits" in str(error) else str(error)
+        raise ExperimentError(f"{path}: {words}") from None
     try:
         file = checked(_File, data)
     except Wrong as error:

@@ -197,7 +197,10 @@ def relu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
         low, cap = (0.0, 6.0) if name == "relu6" else (args[1:3] if len(args) > 2 else (-1.0, 1.0))
     elif name in ("clamp", "clamp_min"):
         low = args[1] if len(args) > 1 else kwargs.get("min")
-        cap = (args[2] if len(args) > 2 else kwargs.get("max")) or 0.0
+        top = args[2] if len(args) > 2 else kwargs.get("max")
+        if top == 0:
+            raise Refusal(f"`{name}` up to 0", "`-F.relu(-x)`")
+        cap = top or 0.0
     width, most = value.sizes[value.axes.index((FEATURES,))], Hardtanh.most
     if low is not None and low == -cap and Hardtanh.least <= cap <= most:
         return r.layer(r.path(), "hardtanh", [value], width, cap=float(cap))

@@ -60,10 +60,10 @@ def affine(r: Reading, value: Any, weight: Weights | Tensor, bias: Weights | Ten
                    groups=width, bias=bias is not None)
 
 
-def part(r: Reading, value: Sequence, first: int, count: int) -> Sequence:
+def part(r: Reading, value: Sequence, first: int, count: int, step: int = 1) -> Sequence:
     """Some of the features."""
     width = value.sizes[value.axes.index((FEATURES,))]
-    return selected(r, value, torch.eye(width)[first: first + count], "a part is taken")
+    return selected(r, value, torch.eye(width)[first:: step][:count], "a part is taken")
 
 
 def repeated(r: Reading, value: Sequence, width: int) -> Sequence:
@@ -131,3 +131,36 @@ def split(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
         out.append(part(r, value, first, piece.shape[at]) if i in used else None)
         first += piece.shape[at]
     return Parts(tuple(out))
+
+
+@reads("aten.flip.default", "aten.roll.default", "aten.cumsum.default", "aten.sum.dim_IntList")
+def shuffled(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    """Features in another order, or summed: what the call makes of the unit matrix."""
+    value, name = args[0], str(node.target).split(".")[1]
+    dims = args[2] if name == "roll" and len(args) > 2 else args[1] if len(args) > 1 else kwargs.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims
+    if not isinstance(value, Sequence) or not value.features_last or [d % len(value.axes) for d in dims or ()] != [
+            len(value.axes) - 1]:
+        raise Refusal(f"`{name}` along another axis than the features", "along the features, which are last")
+    if name == "sum" and not (args[2] if len(args) > 2 else kwargs.get("keepdim", False)):
+        raise Refusal("a sum of the features leaves no features", "`sum(-1, keepdim=True)`")
+    target: Any = node.target
+    unit = torch.eye(value.sizes[-1])
+    made = target(unit, args[1], [1]) if name == "roll" else target(unit, 1 if name == "cumsum" else [1],
+                                                                    *([True] if name == "sum" else []))
+    return selected(r, value, made.T.contiguous(), f"`{name}` is done")
+
+
+@reads("aten.index_select.default", "aten.index.Tensor")
+def indexed(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    """Features by a list of their numbers."""
+    value = args[0]
+    if "select" in str(node.target):
+        at, index = args[1] % len(value.axes) if isinstance(value, Sequence) else 0, args[2]
+    else:
+        given = [(i, x) for i, x in enumerate(args[1]) if x is not None]
+        at, index = given[0] if len(given) == 1 else (-1, None)
+    if not isinstance(value, Sequence) or not value.features_last or at != len(value.axes) - 1 or not isinstance(
+            index, Weights) or index.value.ndim != 1 or index.value.dtype == torch.bool:
+        raise Refusal("elements are taken by an index", "features alone, by a list of numbers: `x[..., [2, 0]]`")
+    return selected(r, value, torch.eye(value.sizes[-1])[index.value], "features are taken by their numbers")

@@ -187,6 +187,6 @@ def cut(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     if isinstance(value, Sequence) and new == value.sizes:
         return value
     first = (args[2] if len(args) > 2 else 0) or 0
-    if isinstance(value, Sequence) and value.axes[at] == (FEATURES,) and (args[4] if len(args) > 4 else 1) == 1:
-        return part(r, value, first % value.sizes[at], new[at])
-    raise Refusal("a part of an axis is taken", "parts of the features alone, each next to each")
+    if isinstance(value, Sequence) and value.axes[at] == (FEATURES,):
+        return part(r, value, first % value.sizes[at], new[at], args[4] if len(args) > 4 else 1)
+    raise Refusal("a part of an axis is taken", "parts of the features alone")

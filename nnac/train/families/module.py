@@ -6,7 +6,11 @@ from __future__ import annotations
 from nnac.train.families import family
 from nnac.train.module import GraphModule, attribute_path
 
-RESERVED = ("graph", "plan", "inputs", "captured", "signature", "dropouts", "training")
+RESERVED = ("graph", "plan", "inputs", "captured", "signature", "dropouts", "training",
+            # of `nnac.train.prepare.PreparedModule`
+            "calibrate", "forward", "given_states", "keep_as_captured", "kept", "lengths", "load_float",
+            "original_names", "original_state_dict", "put_state", "real", "reset", "save", "sequences", "state_of",
+            "tie", "train", "untrainable", "values", "weights_of", "_kept", "_state_names", "_values")
 
 
 @family

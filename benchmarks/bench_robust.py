@@ -13,8 +13,10 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -399,6 +402,292 @@ def arrays(_: Any, r: random.Random, folder: Path, small: Small) -> None:
     assert sum(a.nbytes for a in (found.values() if isinstance(found, dict) else [found])) < 1 << 20
 
 
+# ------------------------------------------------------------------------------------------------ models from elsewhere
+
+def _plain(stack: int = 1) -> dict[str, Any]:
+    """The tensors of a transducer that the map `plain` reads: 8 features, 12 cells, 7 labels."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    parts = {"encoder.lstm": nn.LSTM(8 * stack, 12), "encoder.linear": nn.Linear(12, 10),
+             "prediction.embedding": nn.Embedding(7, 6), "prediction.lstm": nn.LSTM(6, 12),
+             "prediction.linear": nn.Linear(12, 10), "joint.output": nn.Linear(10, 7)}
+    return {f"{name}.{n}": p.detach().clone() for name, m in parts.items() for n, p in m.named_parameters()}
+
+
+def _archive(data: bytes, how: str, sparse: int = 0) -> bytes:
+    import tarfile
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=how) as archive:
+        member = tarfile.TarInfo("model_weights.ckpt")
+        member.size = len(data)
+        if sparse:                                         # so many zeros, of which the file has none
+            member.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": f"{sparse},0",
+                                  "GNU.sparse.size": str(sparse), "GNU.sparse.name": member.name}
+        archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+@kind(600)
+def import_files(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    """Checkpoints of other toolkits: damaged, or of tensors that are none, or that promise what they like."""
+    import torch
+    from safetensors.torch import save
+
+    from nnac.imports.files import tensors
+
+    if "made" not in cache:
+        weights, one = _plain(), torch.zeros(1)
+        odd: dict[str, Any] = {
+            "repeated": one.expand(10**r.choice([10, 11, 12])), "halves repeated": one.half().expand(10**10),
+            "meta": torch.empty(10**12, device="meta"), "nothing": torch.zeros(0), "complex": torch.zeros(2) * 1j,
+            "sparse": torch.sparse_coo_tensor(torch.tensor([[0], [1]]), torch.ones(1), (10**6, 10**6)),
+            "nan": one * math.nan, "large": torch.full((2,), 1e300, dtype=torch.float64), "scalar": torch.tensor(1.0),
+            "whole": torch.ones(3, dtype=torch.int64), "text": "x", "none": None, "deep": {"a": {"b": one}}}
+
+        def saved(what: Any, **how: Any) -> bytes:
+            out = io.BytesIO()
+            torch.save(what, out, **how)
+            return out.getvalue()
+
+        whole = saved(weights)
+        legacy = saved(weights, _use_new_zipfile_serialization=False)
+        good = [whole, legacy, save(weights), _archive(whole, "w"), _archive(whole, "w:gz"),
+                saved({"state_dict": weights, "epoch": 3})]
+        packed = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(whole)) as given, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
+            for name in given.namelist():
+                out.writestr(name, bytes(1 << 26) if name.endswith("data/0") else given.read(name))
+        bad = [saved(weights | {"x": v}) for v in odd.values()] + [saved(v) for v in odd.values()]
+        bad += [save({"x": torch.zeros(0)}), _archive(whole, "w", 1 << 44), _archive(bytes(1 << 26), "w:gz"),
+                packed.getvalue(), _archive(b"", "w"), b"", b"PK\3\4", b"\x80\2.", b"\x80", bytes(600),
+                struct.pack("<Q", 2**63) + b"{}"]
+        cache["made"] = good, bad
+    good, bad = cache["made"]
+    whole = r.choice(good)
+    data = r.choice(bad) if r.random() < 0.3 else flipped(whole, r)
+    (folder / "x.pt").write_bytes(data)
+    found = tensors(folder / "x.pt")
+    assert sum(v.numel() for v in found.values()) < 1 << 20
+
+
+@kind(60)
+def import_shapes(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    """A checkpoint whose tensors are not what its map says, and options that no model has."""
+    import torch
+
+    from nnac.imports import maps
+    from nnac.imports.model import captured
+
+    weights = dict(cache.setdefault("weights", _plain()))
+    name = r.choice(list(weights))
+    shape = list(weights[name].shape)
+    at = r.randrange(len(shape))
+    shape[at] = r.choice([0, 1, shape[at] - 1, shape[at] + 1, 3 * shape[at]])
+    how = r.randrange(6)
+    if how == 0:
+        del weights[name]
+    elif how == 1:
+        weights[r.choice([name + ".x", "x", "", ".", "encoder..x", "joint.encoder.weight", "encoder.lstm.weight_hr_l0",
+                          "encoder.lstm.weight_ih_l0_reverse", "encoder.lstm.weight_ih_l1"])] = torch.zeros(shape)
+    else:
+        weights[name] = torch.zeros(r.choice([shape, shape[:1], [], [*shape, 1], [1, *shape]]))
+    options = r.choice([{}, {}, {"stack": 2.0}, {"stack": 1000.0}, {"stak": 1.0}])
+    captured(maps.named("plain"), weights, options)
+
+
+@kind(400)
+def import_maps(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    """Maps of a user's own; what is no map is refused before a tensor is read."""
+    from nnac.imports import maps
+    from nnac.imports.model import captured
+
+    texts = cache.setdefault("texts", [maps.FOLDER.joinpath(f"{n}.toml").read_text("utf-8") for n in maps.names()])
+    words = ["3", "1.5", "true", "[]", "{}", '"x"', "[[]]", "-1", "0", "nan", "inf", "1979-05-27", "9" * 400,
+             "9" * 5000, "[" * 3000, '"\\u001b"', "", '""', '"."', '"{i}"', '"{i.x}"', '"encoder"', '["a", 1]',
+             '[{ each = "encoder", steps = [{ lstm = "encoder.lstm" }] }]', '[{ stack = 0 }]', '[{ stack = 1e9 }]',
+             '[{ each = "encoder{i}", by = 0, steps = [{ stack = 2 }] }]', '[{ lstm = "runs" }]', '[{ stack = "x" }]',
+             '[{ conv = "encoder.lstm", stride = -1 }]', '[{ norm = "encoder.lstm", epsilon = "x" }]',
+             '[{ residual = ' * 2000]
+    text = r.choice(texts)
+    lines = text.split("\n")
+    at = r.choice([i for i, line in enumerate(lines) if "=" in line and not line.startswith(("#", " "))])
+    lines[at] = f"{lines[at].partition('=')[0]}= {r.choice(words)}"
+    text = "\n".join(lines)
+    (folder / "m.toml").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
+    captured(maps.load(folder / "m.toml"), cache.setdefault("weights", _plain()))
+
+
+@kind(300)
+def saved_models(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    """What `nnac import` wrote, changed under a right checksum: in a policy, for `nnac new`, as a float network."""
+    import torch
+
+    from nnac.imports import maps
+    from nnac.imports.model import imported
+    from nnac.language.check import check_file
+    from nnac.train.saved import SavedModel
+
+    if "file" not in cache:
+        torch.save(_plain(), folder / "m.pt")
+        imported(folder / "m.pt", maps.named("plain")).save(folder / "m.nnc")
+        cache["file"] = checkpoint.load(folder / "m.nnc")
+        (folder / "p.nnac").write_text(f'import "{Path("specs/targets/edge.nnac").absolute()}"\npolicy p {{\n'
+                                       f'  model saved("{folder / "x.nnc"}")\n  target edge\n'
+                                       '  layers ** { weights int8 per_channel; activations int8 percentile(99.99) }'
+                                       '\n}\n', "utf-8")
+    file, tensors = cache["file"], dict(cache["file"].tensors)
+    if r.random() < 0.2:
+        name = r.choice(list(tensors))
+        tensors[name] = r.choice([tensors[name].reshape(-1), tensors[name][:1], np.zeros(0, np.float32)])
+    checkpoint.save(folder / "x.nnc", tensors, changed(file.metadata, r))
+    if r.random() < 0.2:
+        (folder / "x.nnc").write_bytes(flipped((folder / "x.nnc").read_bytes(), r))
+    checked = check_file(folder / "p.nnac")
+    assert checked.errors or checked.resolutions
+    assert cli(["new", str(folder / "x.nnc")]) in (0, 1)
+    SavedModel.load(folder / "x.nnc")
+
+
+# ---------------------------------------------------------------------------------------- language models and hybrids
+
+ARPA = """\\data\\
+ngram 1=4
+ngram 2=2
+
+\\1-grams:
+-0.5\t</s>
+-99\t<s>\t-0.3
+-0.7\ta\t-0.2
+-0.9\tb
+
+\\2-grams:
+-0.2\t<s> a
+-0.4\ta b
+
+\\end\\
+"""
+
+
+@kind(800)
+def arpa(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    from nnac.decode.ngram import automaton, read_arpa
+    from nnac.speech.tokens import LETTERS
+
+    words = ["ngram 9=1", "ngram 999999999=999999999", "\\3-grams:", "\\999999999999-grams:", "\\0-grams:", "nan",
+             "inf", "-1e400", "1e300", "-0.5", "<s>", "</s>", "<unk>", "a", "zz", "\\end\\", "\\data\\", "9" * 5000,
+             "\0", ""]
+    lines = ARPA.split("\n")
+    for _i in range(r.randint(1, 3)):
+        at = r.randrange(len(lines))
+        parts = lines[at].split("\t")
+        parts[r.randrange(len(parts))] = r.choice(words)
+        lines[at] = r.choice(["\t".join(parts), r.choice(words), lines[at] + "\n" + lines[at]])
+    data = "\n".join(lines).encode()
+    (folder / "x.arpa").write_bytes(data if r.random() < 0.7 else flipped(data, r))
+    made = automaton(read_arpa(folder / "x.arpa", LETTERS))
+    assert made.rows.shape == made.successors.shape
+    assert 0 <= made.successors.min() <= made.successors.max() < len(made.rows)
+
+
+@kind(300)
+def tuning_results(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    """What `nnac tune-fusion` goes on from: a file of something else stays as it is."""
+    from nnac.decode import tuning
+
+    rows: list[Any] = [{"of": "this"}] + [{"point": {"fusion": "shallow", "weight": w, "less": 0.0, "bonus": 0.2},
+                                           "errors": 3, "words": 9, "per_utterance": [1, 2]} for w in (0.1, 0.2)]
+    at = r.randrange(3)
+    rows[at] = r.choice([changed(rows[at], r), r.choice([v for v in VALUES if v is not ...])])
+    lines = [r.choice(["[" * 100_000, "9" * 5000, "\0", "notes of mine"]) if r.random() < 0.05 else json.dumps(row)
+             for row in rows[: r.randint(1, 3)]]
+    (folder / "t.jsonl").write_text("\n".join(lines) + r.choice(["", "\n"]), "utf-8")
+    for result in tuning.load(folder / "t.jsonl", "this").values():
+        assert result.errors >= 0 and result.point.fusion in tuning.FUSIONS and math.isfinite(result.point.weight)
+    assert json.loads(lines[0]) == {"of": "this"}, "a file of something else would be written over"
+
+
+@kind(300)
+def hybrid_files(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    """Decoding graphs and alignments, changed under a right checksum: what is taken can be searched."""
+    from types import SimpleNamespace
+
+    from nnac.hybrid import alignments, graph
+    from nnac.hybrid.decoder import Decoder
+    from nnac.hybrid.lexicon import Lexicon
+    from nnac.hybrid.states import Inventory
+
+    inventory = Inventory(Lexicon({"ab": (("A", "B"),), "b": (("B",),)}), [(1, 2, 0)])
+    at = np.random.default_rng(r.randrange(2**32))
+    if r.random() < 0.4:
+        labels = alignments.Labels("c", np.array([3, 2], np.int64), at.integers(-1, 3, 5).astype(np.int16))
+        alignments.Alignments(inventory, 2, {"train": labels}).save(folder / "x")
+    else:
+        arcs = np.array([[0, 1, 1, 1], [1, 2, 0, 0], [2, 2, 3, 0], [2, 3, 2, 2], [3, 0, 0, 0]], np.int32)
+        graph.Graph("d", ("a", "b"), arcs, at.normal(0, 2, 5).astype(np.float32), np.array([3], np.int32),
+                    np.zeros(1, np.float32)).save(folder / "x")
+    file = checkpoint.load(folder / "x")
+    tensors = dict(file.tensors)
+    name = r.choice(list(tensors))
+    value = tensors[name].copy()
+    if value.size and r.random() < 0.7:
+        value.flat[r.randrange(value.size)] = r.choice([-1, 0, 1, 2, 3, 100, 30_000])
+    tensors[name] = r.choice([value, value, value[:1], value.astype(np.float64), value.astype(np.int64), value[None]])
+    checkpoint.save(folder / "x", tensors, changed(file.metadata, r) if r.random() < 0.4 else file.metadata)
+    if "arcs" not in tensors:
+        made = alignments.load(folder / "x")
+        assert all(isinstance(each, np.ndarray) for s in made.splits.values() for each in s.each())
+        return
+    found = graph.load(folder / "x")
+    found.check(SimpleNamespace(digest="d", count=inventory.count))                  # type: ignore[arg-type]
+    with contextlib.suppress(ImportError):
+        import kaldi_decoder  # noqa: F401
+
+        for count in (1, 2):
+            Decoder(found)(at.normal(0, 1, (9, inventory.count)).astype(np.float32), count)
+
+
+@kind(300)
+def lists_of_words(_: Any, r: random.Random, folder: Path, small: Small) -> None:
+    """Lexicons, lists of tokens, images in .npz: read, or one line."""
+    from nnac.hybrid.lexicon import read_lexicon
+    from nnac.images import read_labelled
+    from nnac.imports.model import read_tokens
+
+    words = ["a 0", "b 1", "a", "", "\u2581the -3.5", "<blk> 0", "c 99999999999999", "d " + "9" * 5000, "\0", "\x1b[2J",
+             "e nan", "WORD PH ON E", ";;; x", "X SIL", "x" * 100_000, "\r", "f\t1"]
+    text = "\n".join(r.choice(words) for _ in range(r.randint(0, 5)))
+    (folder / "w").write_bytes(text.encode() if r.random() < 0.8 else flipped(text.encode(), r))
+    how = r.randrange(3)
+    if how == 0:
+        read_lexicon(folder / "w")
+    elif how == 1:
+        read_tokens(folder / "w", r.choice([0, -1, 3]))
+    else:
+        kinds = [np.int8, np.bool_, np.float32, np.uint64, "U3", np.complex64]
+        values = {n: np.ones(r.choice([(2, 64), (2, 63), (2,), (0, 64), ()]), r.choice(kinds)) for n in ("images",
+                                                                                                       "labels")}
+        values["labels"] = r.choice([values["labels"], np.zeros(2, np.int64), np.array([-1, 1]), np.array([0, 64])])
+        np.savez(folder / "i.npz", **values)
+        read_labelled(str(folder / "i.npz"), 64)
+
+
+@kind(60)
+def cores(cache: dict, r: random.Random, folder: Path, small: Small) -> None:
+    """`nnac rtl` of targets that say what they like."""
+    text = cache.setdefault("text", Path("specs/targets/edge.nnac").read_text("utf-8"))
+    words = ["0", "1", "3", "-1", "65536", "10000000000", "9" * 30, "0.5", "nan", "1e30", "64 KiB", "1 TiB", "1 MHz",
+             "x"]
+    lines = text.split("\n")
+    numbers = [i for i, line in enumerate(lines) if any(c.isdigit() for c in line) and not line.startswith("#")]
+    for i in r.sample(numbers, r.randint(1, 2)):
+        lines[i] = re.sub(r"\d[\d_.]*( ?[KMGT]i?B)?", r.choice(words), lines[i], count=1)
+    (folder / "t.nnac").write_text("\n".join(lines), "utf-8")
+    assert cli(["rtl", "--target", str(folder / "t.nnac"), r.choice(["--ports", "--memories"])]) in (0, 1)
+
+
 # ------------------------------------------------------------------------------------------------ outputs
 
 @kind(200)
@@ -484,7 +773,32 @@ COMMANDS = [line.split() for line in """
     corpus --out {} --train 0
     baseline --corpus {} --out OUT
     baseline --text {} --steps 1 --out OUT
-    tune-fusion PROGRAM --manifest {} --lm {} --out OUT
+    tune-fusion PROGRAM --corpus {} --lm {} --out OUT
+    import {} --as plain --out OUT
+    import {} --map {} --out OUT
+    import {} --as {} --tokens {} --out OUT --json
+    import NETWORK --as nemo --out {}
+    new {}
+    new {} --target {} --out OUT
+    new rnnt --name {}
+    export {} --to onnx --out {}
+    export CHECKPOINT --to safetensors --out {}
+    align --corpus {} --out OUT
+    align --corpus {} --network {} --lexicon {} --out {} --json
+    graph {} --lm {} --out OUT
+    graph NETWORK --lm {} --out {}
+    pack {} --out OUT
+    pack NETWORK --out {}
+    ngram --tokens {} --text {} --out OUT
+    ngram --tokens NETWORK --text {} --out {} --json
+    run PROGRAM --audio {} --search beam --lm {} --lm-scale 0.3
+    run PROGRAM --audio {} --graph {} --json
+    latency PROGRAM {} --manifest {} --json --plane {}
+    challenge --images {} --network {} --layers 1 --json
+    train POLICY --images {} --out OUT
+    train POLICY --float {} --tensors {} --steps 0 --out OUT --json
+    sweep {} --list --float {} --corpus {}
+    rtl --target {} --ports
 """.strip().split("\n")]
 
 

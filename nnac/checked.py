@@ -334,7 +334,7 @@ def fitting(value: T, where: str = "") -> T:
     return value
 
 
-# ------------------------------------------------------------------------------------------------ JSON
+# ------------------------------------------------------------------------------------------------ JSON and TOML
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.  Wrong: it is none, or nested absurdly deep; NaN and infinities are no JSON."""
@@ -352,6 +352,19 @@ def parse_json(text: str | bytes) -> Any:
     except ValueError as error:
         words = str(error)
         raise Wrong(["a number of thousands of digits" if "digits" in words else f"not JSON ({words})"]) from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text.  Wrong: it is none, or nested absurdly deep."""
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise Wrong(["brackets are nested absurdly deep"]) from None
+    except ValueError as error:                            # TOMLDecodeError, and numbers of thousands of digits
+        words = str(error)
+        raise Wrong(["a number of thousands of digits" if "digits" in words else words]) from None
 
 
 def counted(text: str) -> int | None:

@@ -721,3 +721,33 @@ def roots(config: MachineConfig, tries: int = 10) -> Case:
         draw.data = src + 2 * n
         draw.add(LN(src=src, dst=src, params=params, n=n, a16=1, out16=1))
     return draw.case()
+
+
+def extremes(config: MachineConfig) -> Case:
+    """Rings, and vectors of a softmax, as many and as long as their fields and `tiny`'s A allow."""
+    draw = Draw(2, config, {})
+    at, rng = draw.data, draw.rng
+
+    def ring(place: int, count: int) -> int:
+        draw.add(FIL(dst=place, bytes=4, value=count))
+        return place
+
+    def numbers(n: int, most: int = 1 << 20) -> bytes:
+        return rng.integers(-most, most, n).astype("<i4").tobytes()
+
+    draw.add(KEEP(src=at, ring=ring(at + (1 << 14), 1), bytes=1 << 14, chunk=1, slots=2))
+    for heads, n, chunk, slots in ((32, 8, 16, 2), (1, 256, 1, 64)):
+        rows, width = chunk * slots, heads * n
+        where = ring(at, slots + 1)
+        other = at + RING_HEAD + rows * width
+        params = draw.block(DOT.block.pack(multiplier=1 << 20, shift=30) + numbers(heads * (rows + chunk - 1)))
+        result = other + 2 * chunk * width
+        shape = dict(n=n, heads=heads, chunk=chunk, slots=slots)
+        draw.add(DOT(src=other, ring=where, dst=result, params=params, **shape))
+        params = draw.block(MIX.block.pack(multiplier=1 << 20, shift=34, bits=16))
+        draw.add(MIX(src=result, ring=where, dst=other, params=params, p16=1, out16=1, **shape))
+    n, taps = 384, 32
+    table = RQ_ROW.pack(bias=rng.integers(-(1 << 16), 1 << 16, n), multiplier=1 << 20, shift=31)
+    params = draw.block(RQ_HEAD.pack(zero_point=3, bits=8) + table + rng.bytes(taps * n))
+    draw.add(DWC(ring=ring(at, 63), dst=at + RING_HEAD + taps * n, params=params, n=n, taps=taps, slots=taps))
+    return draw.case()

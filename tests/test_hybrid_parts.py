@@ -358,10 +358,17 @@ def test_graphs_go_through_a_file_and_know_their_states(tmp_path):
     with pytest.raises(GraphError, match=r"FILE: of another inventory of states .*`nnac graph`"):
         again.check(Inventory(SMALL), "FILE")
     for change in (dict(arcs=made.arcs[:, :3]), dict(finals=made.finals + made.states), dict(words=("ab",)),
-                   dict(costs=made.costs[:-1]), dict(arcs=made.arcs - 1)):
+                   dict(costs=made.costs[:-1]), dict(arcs=made.arcs - 1),
+                   # a search went round in it without end
+                   dict(arcs=np.vstack([made.arcs, [[0, 0, 0, 0]]]).astype(np.int32),
+                        costs=np.append(made.costs, np.float32(-1)))):
         evolve(made, **change).save(tmp_path / "bad.graph")
         with pytest.raises(CheckpointError, match="does not describe a decoding graph"):
             graph.load(tmp_path / "bad.graph")
+    # the decoder's library read beyond the network's outputs
+    beyond = evolve(made, arcs=made.arcs + np.array([0, 0, 10**6, 0], np.int32) * (made.arcs[:, 2:3] > 0))
+    with pytest.raises(GraphError, match=r"its arcs read state 1,000,\d+, the network has \d+"):
+        beyond.check(hmm.inventory)
     with pytest.raises(GraphError, match="ends no sentence"):
         graph.build({(): ({1: -1.0}, 0.0)}, 1, hmm.inventory)
 

@@ -4,21 +4,28 @@ emulator."""
 from __future__ import annotations
 
 import io
+import json
 import tarfile
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnac import checkpoint as container
 from nnac import tensors as arrays_
 from nnac.cli import main
 from nnac.executors import Subject
 from nnac.imports import maps
 from nnac.imports.files import ImportError_, tensors
 from nnac.imports.model import captured, imported, read_tokens
+from nnac.language.check import check_file
 from nnac.train.saved import SavedModel
 
 V, W = 9, 8
@@ -358,11 +365,88 @@ def test_a_part_stays_outside_where_it_is_said():
 @pytest.mark.parametrize("text, words", [
     ("encoder = 1", "list of steps"), ("blonk = 2", "did you mean `blank`"),
     ('encoder = [{ lstm = "a", stack = 2 }]', "says one of"), ('encoder = [{ activation = "elu" }]', "leaky_relu"),
-    ('encoder = [{ lstm = "a", stride = 2 }]', "`stride`"), ("blank = true", "first, last or a number"), ("a = ", "")])
+    ('encoder = [{ lstm = "a", stride = 2 }]', "`stride`"), ("blank = true", "first, last or a number"),
+    ("blank = [1]", "first, last or a number, not a list"), ("a = ", "Invalid value"),
+    ("encoder = " + "[" * 3000, "nested absurdly deep"), ("blank = " + "9" * 5000, "thousands of digits"),
+    # it went round without end
+    ('encoder = [{ each = "encoder", steps = [{ lstm = "encoder.lstm" }] }]', "{i} in its name"),
+    ('encoder = [{ each = "a{i}", by = 0, steps = [{ lstm = "a{i}.b" }] }]', "`by` is a whole number from 1"),
+    ("encoder = [{ stack = 1e9 }]", "`stack` is a whole number from 1 to 1000"),
+    ('encoder = [{ stack = "x" }]', "or the name of an option, not 'x'"),
+    ('encoder = [{ conv = "a", stride = "x" }]', "`stride` is a whole number"),
+    ('encoder = [{ norm = "a", epsilon = "x" }]', "`epsilon` is a number"),
+    ('encoder = [{ lstm = "a..b" }]', "`lstm` names tensors"), ("[options]\nstack = nan", "options are whole numbers")])
 def test_a_map_that_is_wrong_says_where(text, words, tmp_path):
     (tmp_path / "m.toml").write_text(text)
     with pytest.raises(ImportError_, match=words):
         maps.load(tmp_path / "m.toml")
+
+
+def test_names_that_no_module_takes_and_steps_that_no_memory_holds_are_one_line(tmp_path):
+    text = maps.FOLDER.joinpath("plain.toml").read_text("utf-8")
+    (tmp_path / "m.toml").write_text(text.replace('"encoder.lstm"', '"runs"'), "utf-8")
+    state, _ = checkpoint("plain")
+    state = {n.replace("encoder.lstm", "runs"): v for n, v in state.items()}
+    with pytest.raises(ImportError_, match=r"these tensors make no model: .*attribute 'runs' already exists"):
+        captured(maps.load(tmp_path / "m.toml"), state)
+    plain = maps.named("plain")
+    with pytest.raises(ImportError_, match=r"steps of 1,000,000 frames of 8 features are more than any model takes"):
+        captured(evolve(plain, options={"stack": 1, "a": 1000, "b": 1000}), checkpoint("plain")[0])
+
+
+def packed(state, inside):
+    """A checkpoint whose archive is compressed, one of its members so many zeros."""
+    out, whole = io.BytesIO(), io.BytesIO()
+    torch.save(state, whole)
+    with zipfile.ZipFile(whole) as given, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in given.namelist():
+            archive.writestr(name, bytes(inside) if name.endswith("data/0") else given.read(name))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda s: pickled({"a": torch.zeros(1).expand(10**11)}), "400,000,000,000 bytes when unpacked"),
+    (lambda s: pickled({"a": torch.zeros(1).half().expand(10**10)}), "40,000,000,000 bytes when unpacked"),
+    (lambda s: pickled({"a": torch.empty(10**12, device="meta")}), "`a` is no plain tensor"),
+    (lambda s: pickled({"a": torch.ones(3).to_sparse()}), "`a` is no plain tensor"),
+    (lambda s: packed({"a": torch.zeros(3)}, 1 << 26), "bytes when unpacked"),
+    (lambda s: safetensors.torch.save(s)[:-1], "no checkpoint"),
+    (lambda s: pickled({"a": torch.ones(3, dtype=torch.int64)}), "holds no tensors of weights")],
+    ids=["repeated", "halves", "meta", "sparse", "packed", "safetensors cut short", "whole numbers"])
+def test_a_file_of_tensors_that_are_none_is_one_line(make, words, tmp_path):
+    """The first four took as much memory as they promised, or ended in a traceback, and so did the sixth."""
+    (tmp_path / "m.pt").write_bytes(make(checkpoint("plain")[0]))
+    with pytest.raises(ImportError_, match=words):
+        tensors(tmp_path / "m.pt")
+
+
+def pickled(state):
+    out = io.BytesIO()
+    torch.save(state, out)
+    return out.getvalue()
+
+
+def test_a_graph_in_a_file_that_is_none_is_a_line_of_the_policy(tmp_path):
+    """A path that was a number, a width that was none: tracebacks out of lint."""
+    state, _ = checkpoint("plain")
+    torch.save(state, tmp_path / "m.pt")
+    imported(tmp_path / "m.pt", maps.named("plain")).save(tmp_path / "good.nnc")
+    file = container.load(tmp_path / "good.nnc")
+    policy = tmp_path / "p.nnac"
+    policy.write_text(f'import "{Path("specs/targets/edge.nnac").absolute()}"\npolicy p {{\n'
+                      f'  model saved("{tmp_path / "m.nnc"}")\n  target edge\n'
+                      '  layers ** { weights int8 per_channel; activations int8 percentile(99.99) }\n}\n')
+    for change in (lambda g: g["layers"][1].update(path=7), lambda g: g["layers"][1].update(width=None),
+                   lambda g: g["layers"][1]["kernels"][0].update(rows=None), lambda g: g["layers"][1].update(kind="x"),
+                   lambda g: g["layers"][0].update(attributes={}), lambda g: g.update(layers=[]), lambda g: g.clear(),
+                   lambda g: g["layers"][1].update(inputs=[]), lambda g: g["entries"][0].update(outputs=["x"])):
+        meta = json.loads(json.dumps(file.metadata))
+        change(meta["graph"])
+        container.save(tmp_path / "m.nnc", file.tensors, meta)
+        found = [d.message for d in check_file(policy).diagnostics]
+        assert len(found) == 1 and "m.nnc: not a model graph" in found[0], found
+    container.save(tmp_path / "m.nnc", file.tensors, file.metadata)
+    assert not check_file(policy).errors
 
 
 def test_pieces_in_every_order_of_writing(tmp_path):

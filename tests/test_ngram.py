@@ -88,7 +88,7 @@ def test_an_arpa_file_of_others_is_read_by_its_own_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("", "no \\data\\ line: not an ARPA file"),
+    ("", "no \\data\\ line: not an ARPA file"), ("\\data\\\n\\end\\\n", "no n-grams between"),
     ("\\data\\\nngram 1=2\n\\1-grams:\n-1 a\n\\end\\", "1 1-grams where the head of the file announces 2"),
     ("\\data\\\nngram 1=1\n\\1-grams:\n-1 a\n", "cut short: no \\end\\"),
     ("\\data\\\nngram 1=1\n\\1-grams:\n-1 x\n\\end\\", ":4: `x` is none of the 3 tokens of the model"),

@@ -108,6 +108,20 @@ def test_hoisting_keeps_every_dependence_and_each_units_order():
     assert hoist(items, ("DW", "DA")) != list(range(len(items)))
 
 
+def test_items_that_pass_others_of_their_unit_pass_none_that_they_depend_on():
+    passed = 0
+    for seed in range(60):
+        items = random_items(np.random.default_rng(seed))
+        order = hoist(items, ("VX",), passing=True)
+        assert sorted(order) == list(range(len(items)))
+        place = {index: at for at, index in enumerate(order)}
+        assert all(place[n] < place[index] for index, needs in enumerate(dependences(items)) for n in needs)
+        others, own = ([i for i in order if (items[i].unit == "VX") is vx] for vx in (False, True))
+        assert others == sorted(others)
+        passed += own != sorted(own)
+    assert passed > 20
+
+
 def test_dependences_reach_every_conflicting_pair():
     """Directly, through other items, or through a later item of the same unit (units keep their order)."""
     for seed in range(20):

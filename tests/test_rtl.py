@@ -30,7 +30,7 @@ from nnac.rtl.cosim import differences, emulated, on_core  # noqa: E402
 from nnac.rtl.machine import CoreFault, CoreMachine  # noqa: E402
 from nnac.rtl.params import CoreError, check, lacking  # noqa: E402
 from tests.rtl_mutants import plant  # noqa: E402
-from tests.rtl_programs import ALL, CODECS, Draw, roots  # noqa: E402
+from tests.rtl_programs import ALL, CODECS, Draw, extremes, roots  # noqa: E402
 from tests.time_mutants import RULES, planted  # noqa: E402
 
 TINY = MachineConfig.of(find_target("tiny"))
@@ -125,6 +125,10 @@ def test_the_core_has_every_instruction_and_refuses_one_that_it_lacks_by_its_nam
 def test_the_last_bit_of_the_root_s_table_shows(tiny):
     case = roots(TINY)
     assert len(case.code) > 4 and same(tiny, case)
+
+
+def test_the_longest_rows_and_the_most_chunks_heads_and_taps_leave_the_same_memories(tiny):
+    assert same(tiny, extremes(TINY)) > 8
 
 
 @pytest.mark.parametrize("name", ["raw", "entropy", "block_bitmap[4x4]+entropy"])

@@ -77,6 +77,22 @@ def test_results_of_something_else_are_refused(stage, tmp_path):
         tuning.load(path, "of this")
 
 
+@pytest.mark.parametrize("text", ["notes of mine", "\n\nnotes", '{"of": 3}', "[]", "[" * 100_000,
+                                  '{"of": "this"}\n{"point": {"fusion": "shallow", "weight": "heavy"}, "errors": 1, '
+                                  '"words": 2, "per_utterance": []}\n',
+                                  '{"of": "this"}\n{"point": {"fusion": "x"}, "errors": 1, "words": 2, '
+                                  '"per_utterance": []}\n'], ids=range(7))
+def test_a_file_that_is_no_such_results_stays_as_it_is(text, stage, tmp_path):
+    """One line of a user's own was written over, and numbers that are none were believed."""
+    model, features, references, models = stage
+    path = tmp_path / "r.jsonl"
+    path.write_text(text)
+    with pytest.raises(TuningError, match="not a result of `nnac tune-fusion`"):
+        list(tune(model, Encoded.of(model, features), references, lambda ids: "", BEAM, [Point("none")], models, path,
+                  "this"))
+    assert path.read_text() == text
+
+
 def test_the_best_of_each_fusion_is_the_one_with_fewest_errors_then_least_weight():
     results = [tuning.Result(Point("shallow", w), e, 10, ()) for w, e in ((0.4, 3), (0.2, 3), (0.1, 4))]
     assert best(results)["shallow"].point.weight == 0.2

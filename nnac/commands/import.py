@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def _options(given: list[str]) -> dict[str, float]:
     """``NAME=NUMBER`` of each.  ImportError_: one is not that."""
     from nnac.imports.files import ImportError_
+    from nnac.imports.maps import MOST, whole
 
     out = {}
     for pair in given:
@@ -73,6 +74,6 @@ def _options(given: list[str]) -> dict[str, float]:
             out[name] = float(text)
         except ValueError:
             equals = ""
-        if not equals or not 0 < out[name] < 1e6:
-            raise ImportError_(f"--set takes NAME=NUMBER, the number above zero, not `{pair[:60]}`")
+        if not equals or not whole(out[name]):
+            raise ImportError_(f"--set takes NAME=NUMBER, a whole number from 1 to {MOST}, not `{pair[:60]}`")
     return out

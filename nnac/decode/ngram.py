@@ -250,6 +250,8 @@ def read_arpa(path: str | os.PathLike, tokens: Tokens) -> NGram:
                 weights[(*context, 0 if last == _START else ids[last])] = weight
     if not ended:
         raise LanguageModelError(f"{path}: cut short: no \\end\\")
+    if not order:
+        raise LanguageModelError(f"{path}: no n-grams between \\data\\ and \\end\\")
     for n, count in promised.items():
         if counted[n] != count:
             raise LanguageModelError(f"{path}: {counted[n]} {n}-grams where the head of the file announces {count}")

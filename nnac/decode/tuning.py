@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from attrs import asdict, evolve, field, frozen
+from attrs.validators import ge, in_
 from numpy.typing import NDArray
 
+from nnac.checked import Wrong, checked, parse_json
 from nnac.decode.front_end import by_length, pad
 from nnac.decode.fusion import Fusion, LanguageModel
 from nnac.decode.search import Found, Search
@@ -45,7 +47,7 @@ class Point:
     """One setting.  ``weight`` of the target's model, ``less`` of the source's or the internal one (positive: it is
     taken off)."""
 
-    fusion: str
+    fusion: str = field(validator=in_(FUSIONS))
     weight: float = 0.0
     less: float = 0.0
     bonus: float = 0.0
@@ -132,6 +134,23 @@ class Result:
         return 100.0 * self.errors / max(1, self.words)
 
 
+@frozen
+class _Head:
+    """The first line of a file of results."""
+
+    of: str
+
+
+@frozen
+class _Row:
+    """Any other line."""
+
+    point: Point
+    errors: int = field(validator=ge(0))
+    words: int = field(validator=ge(0))
+    per_utterance: tuple[int, ...]
+
+
 def identity(**parts: Any) -> str:
     """One name for what results belong to."""
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -148,17 +167,18 @@ def load(path: str | os.PathLike[str], belongs: str) -> dict[Point, Result]:
         if not line.strip():
             continue
         try:
-            row: Mapping[str, Any] = json.loads(line)
             if number == 1:
-                if row["of"] != belongs:
+                if checked(_Head, parse_json(line)).of != belongs:
                     raise TuningError(f"{path}: of another network, set, language model or beam: name another file")
                 continue
-            point = Point(**row["point"])
-            out[point] = Result(point, int(row["errors"]), int(row["words"]), tuple(row["per_utterance"]))
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):                       # stopped while it was written: that point is done again
+            row = checked(_Row, parse_json(line))
+            out[row.point] = Result(row.point, row.errors, row.words, row.per_utterance)
+        except Wrong:
+            if number == len(lines) > 1:                   # stopped while it was written: that point is done again
                 break
             raise TuningError(f"{path}:{number}: not a result of `nnac tune-fusion`") from None
+    if lines != [""] and not lines[0].strip():             # the first line is ours, or the file is not
+        raise TuningError(f"{path}:1: not a result of `nnac tune-fusion`")
     return out
 
 

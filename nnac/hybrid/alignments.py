@@ -114,8 +114,8 @@ def load(path: str | os.PathLike[str]) -> Alignments:
         splits = {}
         for name, corpus in file.metadata["corpus"].items():
             labels = Labels(str(corpus), file.tensors[f"{name}.frames"], file.tensors[f"{name}.states"])
-            if labels.frames.ndim != 1 or labels.states.ndim != 1 or labels.states.dtype != np.int16 or (
-                    labels.frames < 0).any() or labels.frames.sum() != len(labels.states):
+            if (labels.frames.ndim, labels.frames.dtype, labels.states.ndim, labels.states.dtype) != (
+                    1, np.int64, 1, np.int16) or (labels.frames < 0).any() or labels.frames.sum() != len(labels.states):
                 raise ValueError(f"`{name}`: labels and lengths do not fit each other")
             if len(labels.states) and not NONE <= labels.states.min() <= labels.states.max() < inventory.count:
                 raise ValueError(f"`{name}`: labels beyond the {inventory.count} states")

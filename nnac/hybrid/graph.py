@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
@@ -64,6 +65,9 @@ class Graph:
         if self.inventory != inventory.digest:
             raise GraphError(f"{called}: of another inventory of states ({self.inventory[:12]}) than the network's "
                              f"({inventory.digest[:12]}, {inventory}): make it for this network with `nnac graph`")
+        if (most := int(self.arcs[:, 2].max())) > inventory.count:
+            raise GraphError(f"{called}: its arcs read state {most:,}, the network has {inventory.count}: make it for "
+                             f"this network with `nnac graph`")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         checkpoint.save(path, dict(arcs=self.arcs, costs=self.costs, finals=self.finals, ends=self.ends),
@@ -89,10 +93,30 @@ def load(path: str | os.PathLike[str]) -> Graph:
         if made.arcs.min() < 0 or made.arcs[:, 3].max() > len(words) or not (
                 0 <= made.finals.min() <= made.finals.max() < made.states) or made.states > 4 * len(made.arcs) + 4:
             raise ValueError("arcs that lead nowhere, or words that are none")
+        if _turns(made.arcs[made.arcs[:, 2] == 0]):
+            raise ValueError("arcs that read nothing and lead back to where they begin: no search of it would end")
         return made
     except ABSURD as error:
         raise CheckpointError(f"{path}: does not describe a decoding graph: "
                               f"{' '.join(str(error).split())[:200]}") from None
+
+
+def _turns(arcs: NDArray) -> bool:
+    """Whether a path of these arcs comes back to a state that it left: what no order of the states rules out."""
+    after: dict[int, list[int]] = {}
+    incoming: Counter[int] = Counter()
+    for source, target in arcs[:, :2].tolist():
+        after.setdefault(source, []).append(target)
+        incoming[target] += 1
+    ready = [s for s in after if not incoming[s]]
+    done = 0
+    while ready:
+        for target in after.pop(ready.pop(), ()):
+            done += 1
+            incoming[target] -= 1
+            if not incoming[target]:
+                ready.append(target)
+    return done < len(arcs)
 
 
 @define

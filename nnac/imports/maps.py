@@ -21,13 +21,13 @@ A step with `if = "NAME"` is one only where that tensor is there, with `unless` 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from nnac.checked import Wrong, parse_toml, shown
 from nnac.diagnostics import did_you_mean
 from nnac.files import read_text
 from nnac.imports.files import ImportError_
@@ -38,6 +38,7 @@ KINDS = ("lstm", "gru", "rnn", "gates", "linear", "norm", "embedding", "conv", "
 MORE = {"conv": {"stride"}, "norm": {"epsilon"}, "each": {"steps", "by"}, "activation": {"slope"}}
 COMBINE = ("add", "multiply", "concatenate")
 ACTIVATIONS = ("tanh", "relu", "leaky_relu", "silu")
+MOST = 1000                    # of anything that a map counts: frames that are joined, a stride
 
 
 @frozen
@@ -84,8 +85,8 @@ def named(name: str) -> Map:
 def load(path: str | os.PathLike[str]) -> Map:
     """A map from its file.  ImportError_: everything that is wrong with it."""
     try:
-        data = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        data = parse_toml(read_text(path))
+    except Wrong as error:
         raise ImportError_(f"{path}: {error}") from None
     wrong: list[str] = []
     joint = data.get("joint", {})
@@ -95,20 +96,23 @@ def load(path: str | os.PathLike[str]) -> Map:
     known = {"title", "blank", "start", "options", "encoder", "prediction", "joint", "ignore", "inside"}
     wrong += [f"`{k}` is not known; {did_you_mean(k, known)}" for k in data if k not in known]
     wrong += [f"joint.{k} is not known" for k in joint if k not in ("encoder", "prediction", "combine", "after")]
-    parts = {n: _steps(data.get(n), n, wrong, needed=True) for n in ("encoder", "prediction")}
-    more = {n: _steps(joint.get(n), f"joint.{n}", wrong, needed=n == "after") for n in ("encoder", "prediction",
-                                                                                         "after")}
+    options = data.get("options", {})
+    if not isinstance(options, dict) or not all(whole(v) for v in options.values()):
+        wrong.append(f"options are whole numbers from 1 to {MOST} by name")
+        options = {}
+    parts = {n: _steps(data.get(n), n, wrong, options, needed=True) for n in ("encoder", "prediction")}
+    more = {n: _steps(joint.get(n), f"joint.{n}", wrong, options, needed=n == "after")
+            for n in ("encoder", "prediction", "after")}
     combine = joint.get("combine", "add")
     if combine not in COMBINE:
-        wrong.append(f"joint.combine is {', '.join(COMBINE)}, not {combine!r}")
-    blank = {"first": 0, "last": -1}.get(data.get("blank", "first"), data.get("blank"))
-    if not isinstance(blank, int) or isinstance(blank, bool):
-        wrong.append(f"blank is first, last or a number, not {blank!r}")
+        wrong.append(f"joint.combine is {', '.join(COMBINE)}, not {shown(combine)}")
+    blank = data.get("blank", "first")
+    if isinstance(blank, str):
+        blank = {"first": 0, "last": -1}.get(blank, blank)
+    if not isinstance(blank, int) or isinstance(blank, bool) or abs(blank) >= 1 << 31:
+        wrong.append(f"blank is first, last or a number, not {shown(blank)}")
     if (start := data.get("start", "blank")) not in ("blank", "zeros"):
-        wrong.append(f"start is blank or zeros, not {start!r}")
-    options = data.get("options", {})
-    if not isinstance(options, dict) or not all(isinstance(v, (int, float)) for v in options.values()):
-        wrong.append("options are numbers by name")
+        wrong.append(f"start is blank or zeros, not {shown(start)}")
     lists = {n: data.get(n, []) for n in ("ignore", "inside")}
     wrong += [f"{n} is a list of names" for n, v in lists.items() if not isinstance(v, list)
               or not all(isinstance(x, str) for x in v)]
@@ -119,7 +123,13 @@ def load(path: str | os.PathLike[str]) -> Map:
                tuple(lists["ignore"]), tuple(lists["inside"]))
 
 
-def _steps(data: Any, where: str, wrong: list[str], *, needed: bool = False) -> tuple[Step, ...]:
+def whole(value: Any) -> bool:
+    """Whether it is a number of frames, or of anything else that a map counts."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value in range(1, MOST + 1)
+
+
+def _steps(data: Any, where: str, wrong: list[str], options: Mapping[str, Any], *,
+           needed: bool = False) -> tuple[Step, ...]:
     if data is None and not needed:
         return ()
     if not isinstance(data, list) or not data:
@@ -135,13 +145,32 @@ def _steps(data: Any, where: str, wrong: list[str], *, needed: bool = False) -> 
         more = {k: v for k, v in entry.items() if k not in (word, "if", "unless")}
         if odd := set(more) - MORE.get(word, set()):
             wrong.append(f"{where}, step {i}: `{sorted(odd)[0]}` is not known of `{word}`")
+        if said := _amiss(word, value, more, options):
+            wrong.append(f"{where}, step {i}: {said}")
         if word == "residual":
-            value = _steps(value, f"{where}, step {i}", wrong, needed=True)
+            value = _steps(value, f"{where}, step {i}", wrong, options, needed=True)
         elif word == "each":
-            more["steps"] = _steps(more.get("steps"), f"{where}, step {i}", wrong, needed=True)
-        if word == "activation" and value not in ACTIVATIONS:
-            wrong.append(f"{where}, step {i}: activation is {', '.join(ACTIVATIONS)}, not {value!r}")
-        elif word not in ("residual", "stack") and not isinstance(value, str):
-            wrong.append(f"{where}, step {i}: `{word}` names tensors")
+            more["steps"] = _steps(more.get("steps"), f"{where}, step {i}", wrong, options, needed=True)
         out.append(Step(word, value, more, str(entry.get("if", "")), str(entry.get("unless", ""))))
     return tuple(out)
+
+
+def _amiss(word: str, value: Any, more: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """What is wrong with what one step says; "" where nothing is."""
+    counts = [k for k in ("stride", "by") if k in more and not whole(more[k])]
+    if counts:
+        return f"`{counts[0]}` is a whole number from 1 to {MOST}, not {shown(more[counts[0]])}"
+    epsilon = more.get("epsilon", 1e-5)
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon <= 1:
+        return f"`epsilon` is a number above 0 and at most 1, not {shown(epsilon)}"
+    if word == "activation":
+        return "" if value in ACTIVATIONS else f"activation is {', '.join(ACTIVATIONS)}, not {shown(value)}"
+    if word == "stack":
+        known = value in options if isinstance(value, str) else whole(value)
+        return "" if known else (f"`stack` is a whole number from 1 to {MOST} or the name of an option, not "
+                                 f"{shown(value)}")
+    if word == "residual":
+        return ""
+    if not isinstance(value, str) or not all(value.split(".")):
+        return f"`{word}` names tensors"
+    return f"`each` has {{i}} in its name, not {shown(value)}" if word == "each" and "{i}" not in value else ""

@@ -15,6 +15,7 @@ from nnac.capture.transducer import CapturedTransducer, capture_transducer
 from nnac.checked import counted
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.tensors import LabelEnd
+from nnac.errors import ABSURD
 from nnac.files import read_text
 from nnac.imports.files import ImportError_, tensors
 from nnac.imports.maps import Map
@@ -25,21 +26,28 @@ from nnac.train.families.transducer import own_names
 from nnac.train.saved import SavedModel
 
 STEPS = 6                      # of the encoder in the example that is read
+MOST_FEATURES = 1 << 24        # numbers of that example
 
 
 def captured(found: Map, weights: Mapping[str, Tensor], options: Mapping[str, float] | None = None,
              outside: tuple[str, ...] = ()) -> CapturedTransducer:
     """The graph of a checkpoint, with its weights.  ImportError_: what does not fit."""
-    parts = networks(found, weights, options, outside)
-    encoder = parts["encoder"]
-    assert isinstance(encoder, Chain)
-    pace = math.prod(max(1, int(v)) for v in {**found.options, **(options or {})}.values())
-    x, labels = torch.randn(2, STEPS * pace, encoder.takes), torch.zeros(2, 3, dtype=torch.long)
     try:
+        parts = networks(found, weights, options, outside)
+        encoder = parts["encoder"]
+        assert isinstance(encoder, Chain)
+        pace = math.prod(int(v) for v in {**found.options, **(options or {})}.values())
+        if STEPS * pace * encoder.takes > MOST_FEATURES:
+            raise ImportError_(f"{found.title}: steps of {pace:,} frames of {encoder.takes:,} features are more than "
+                               "any model takes")
+        x, labels = torch.randn(2, STEPS * pace, encoder.takes), torch.zeros(2, 3, dtype=torch.long)
         made, _ = capture_transducer(parts, dict(encoder=((x,), {}), prediction=((labels,), {})), found.blank,
                                      found.start)
     except PrepareError as error:
         raise ImportError_(f"{found.title}: {'; '.join(p.what for p in error.problems[:4])}") from None
+    except ABSURD as error:                                # shapes that no layer has, names that no module takes
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ImportError_(f"{found.title}: these tensors make no model: {words}") from None
     return made
 
 

@@ -15,10 +15,9 @@ from attrs import define, evolve, field, frozen
 
 from nnac.diagnostics import near
 from nnac.language import syntax as s
-from nnac.model.graph import ModelGraph
+from nnac.model.graph import STEP, ModelGraph
 
 Key = tuple[str, int | None]
-STEP = re.compile(r"([^\[\]]+)(?:\[(\d+)\])?$")
 
 
 @define(eq=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 GATES = ("i", "f", "g", "o")      # row blocks of an LSTM kernel, in the order of torch.nn.LSTM
 GRU_GATES = ("r", "z", "n")
+STEP = re.compile(r"([^\[\]]+)(?:\[(\d{1,9})\])?$")     # of a path: a name, and perhaps a number
+MOST = 1 << 31                    # of a layer's width, and of anything else of it
 
 
 class ModelError(ValueError):
@@ -97,6 +100,22 @@ class Layer:
     @property
     def sites(self) -> tuple[str, ...]:
         return (self.path, *(s for k in self.kernels for s in k.sites))
+
+    def check(self) -> None:
+        """ValueError, or whatever its operator raises, where it cannot be a layer of its kind."""
+        from nnac.formats import Precision
+
+        sizes = [self.width, self.rate, *(n for k in self.kernels for n in (k.rows, k.cols))]
+        if not all(0 < n <= MOST for n in sizes) or any(k.gates and k.rows % len(k.gates) for k in self.kernels):
+            raise ValueError(f"`{self.path}` is of impossible sizes")
+        if not all(STEP.match(step) for site in self.sites for step in site.split(".")):
+            raise ValueError(f"`{self.path}` has a name that no policy can say")
+        if len(self.inputs) != self.operator.inputs:
+            raise ValueError(f"`{self.path}` ({self.kind}) takes {self.operator.inputs} inputs, not {len(self.inputs)}")
+        if odd := [k.name for k in self.kernels if k.name not in self.operator.meets]:
+            raise ValueError(f"`{self.path}` ({self.kind}) has no kernel `{odd[0]}`")
+        self.operator.attributes(self, Precision())
+        self.operator.states(self, Precision())
 
 
 @frozen
@@ -174,18 +193,24 @@ class ModelGraph:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelGraph:
         """The graph that ``to_json`` described.  ModelError if it is not one."""
+        from nnac.checked import checked
+
         try:
-            layers = tuple(Layer(**{**x, "inputs": tuple(x["inputs"]), "kernels": tuple(
-                Kernel(**{**k, "gates": tuple(k["gates"])}) for k in x["kernels"])}) for x in data["layers"])
-            made = cls(data["name"], dict(data["arguments"]), layers, dict(data["inputs"]), data["frame_ms"],
-                       entries=tuple(map(EntryPoint.from_json, data["entries"])))
+            said = checked(_Written, data)
+            made = cls(said.name, said.arguments, said.layers, said.inputs, said.frame_ms,
+                       entries=tuple(map(EntryPoint.from_json, said.entries)))
+            if not made.layers or len(set(made.sites)) < len(made.sites) or set(made.inputs) & set(made.by_path):
+                raise ValueError("no layers, or two things of one name")
             known = set(made.inputs)
             for layer in made:
                 if missing := [i for i in layer.inputs if i not in known]:
                     raise ValueError(f"`{layer.path}` reads `{missing[0]}`, which nothing before it makes")
+                layer.check()
                 known.add(layer.path)
+            if lost := [o for e in made.entries for o in (*e.inputs, *e.outputs) if o not in known]:
+                raise ValueError(f"an entry takes or returns `{lost[0]}`, which is nowhere")
             return made
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError) as error:
             raise ModelError(f"not a model graph: {type(error).__name__}: {error}") from None
 
     @property
@@ -202,6 +227,18 @@ class ModelGraph:
                 g.add_edge(source, layer.path)
         assert networkx.is_directed_acyclic_graph(g), "recurrence lives inside layers, never between them"
         return g
+
+
+@frozen
+class _Written:
+    """What `ModelGraph.to_json` writes; ``entries`` are read by their own class."""
+
+    name: str
+    arguments: dict[str, Any]
+    layers: tuple[Layer, ...]
+    inputs: dict[str, int]
+    frame_ms: float | None
+    entries: tuple[dict[str, Any], ...]
 
 
 _BUILDERS: dict[str, str] = {name: f"nnac.model.{name}" for name in ("rnnt", "conformer", "lm", "sparse_dnn",

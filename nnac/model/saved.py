@@ -33,4 +33,7 @@ def saved(file: str = "") -> ModelGraph:
         raise ModelError(f"{file}: not what `nnac import` wrote") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ModelError(f"{file}: not what `nnac import` wrote")
-    return ModelGraph.from_json(content["graph"])
+    try:
+        return ModelGraph.from_json(content.get("graph", {}))
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from None

@@ -42,7 +42,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +50,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from attrs.validators import ge, gt, le, optional
 
-from nnac.checked import Wrong, checked
+from nnac.checked import Wrong, checked, parse_toml
 from nnac.decode.tuning import BONUSES, FUSIONS, SHARES, WEIGHTS
 from nnac.errors import UserError
 from nnac.files import read_text
@@ -226,12 +225,9 @@ def load(path: str | Path) -> Experiments:
     path = Path(path)
     text = read_text(path)
     try:
-        data = tomllib.loads(text)
-    except RecursionError:
-        raise ExperimentError(f"{path}: brackets are nested absurdly deep") from None
-    except ValueError as error:                            # TOMLDecodeError, and numbers of thousands of digits
-        words = "a number of thousands of digits" if "digits" in str(error) else str(error)
-        raise ExperimentError(f"{path}: {words}") from None
+        data = parse_toml(text)
+    except Wrong as error:
+        raise ExperimentError(f"{path}: {error}") from None
     try:
         file = checked(_File, data)
     except Wrong as error:

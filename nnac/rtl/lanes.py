@@ -127,8 +127,9 @@ class Lane(Elaboratable):
         m.d.comb += small.eq(xa * xb)
         m.d.sync += small_reg.eq(small)
         # ---- sums of products, one after another
-        run, kept_run = Signal(signed(33)), Signal(signed(32))
-        m.d.comb += run.eq(Mux(s.fresh, 0, kept_run) + small_reg[:32].as_signed())
+        run = Signal(signed(33))
+        kept_run = Signal(signed(32))
+        m.d.comb += run.eq(Mux(s.afresh, 0, kept_run) + small_reg[:32].as_signed())
         with m.If(s.runs):
             m.d.sync += kept_run.eq(run)
         gate, forget, output, tanh_cell = Signal(signed(18)), Signal(signed(20)), Signal(signed(18)), Signal(signed(18))
@@ -145,7 +146,8 @@ class Lane(Elaboratable):
             m.d.comb += [xa.eq(self.y), xb.eq(s.root)]
 
         # ---- look-up; of GRU's sums
-        new_half, new, pre = Signal(31), Signal(signed(37)), Signal(signed(38))
+        new_half, new = Signal(31), Signal(signed(37))
+        pre = Signal(signed(38))
         m.d.comb += pre.eq(self.x + Mux(s.plus_new, new, self.b))
         rounded = Mux((self.sum16 < 0) & ~s.even, 0, self.sum16)
         m.d.comb += [
@@ -166,7 +168,8 @@ class Lane(Elaboratable):
             m.d.sync += [forget.eq((small_reg[:36].as_signed() + (1 << 14)) >> 15), gate.eq(self.y)]
         with m.If(s.keep_output):
             m.d.sync += output.eq(self.y)
-        total, blend = named(forget + new, "total"), Signal(signed(19))
+        total = named(forget + new, "total")
+        blend = Signal(signed(19))
         m.d.comb += [
             total.eq(forget + new),
             blend.eq((run + (1 << UNIT_FRACTION - 1)) >> UNIT_FRACTION),  # GRU: rs(z s + (1 - z) n, 15)
@@ -266,8 +269,8 @@ class Shared:
         self.table_takes_rounded, self.complement, self.keep_forget, self.keep_output = map(
             select, ("table_takes_rounded", "complement", "keep_forget", "keep_output")
         )
-        self.even, self.runs, self.fresh, self.v_takes_run, self.plus_bias = map(
-            select, ("even", "runs", "fresh", "v_takes_run", "plus_bias")
+        self.even, self.runs, self.afresh, self.v_takes_run, self.plus_bias = map(
+            select, ("even", "runs", "afresh", "v_takes_run", "plus_bias")
         )
         self.v_takes_acc, self.v_takes_x, self.v_takes_b, self.v_takes_small = map(
             select, ("v_takes_acc", "v_takes_x", "v_takes_b", "v_takes_small")

@@ -20,7 +20,7 @@ from nnac.isa.ring import RING_HEAD
 from nnac.isa.vector import RQ_HEAD, RQ_ROW
 from nnac.rtl.params import A_BITS, UNIT, WORD, Fields, ceil_div, opcode, power, sample
 
-WIDTH = 14  # bits of a row's length
+WIDTH = 15  # bits of a row's length
 ROWS = 11  # of a number of rows: 64 chunks of 16
 KINDS: tuple[type[VectorInstruction], ...] = (KEEP, DOT, MIX, DWC)
 
@@ -46,10 +46,12 @@ class Rings(Elaboratable):
         self.head, self.word = Signal(WORD), Signal(WORD)
         self.start, self.first, self.second = Signal(), Signal(), Signal()
         self.count, self.ring, self.kept, self.counted = Signal(7), Signal(A_BITS - 2), Signal(A_BITS - 2), Signal(8)
-        self.valid, self.holds, self.third = Signal(), Signal(), Signal()
+        self.valid, self.holds, self.third = (Signal(name=name) for name in ("valid", "holds", "third"))
         self.other, self.row, self.bias = Signal(A_BITS), Signal(A_BITS), Signal(A_BITS - 2)
         self.elements = Signal(range(config.lanes + 1))
-        self.fresh, self.last, self.end, self.hidden = Signal(), Signal(), Signal(), Signal()
+        self.fresh, self.last, self.end, self.hidden = (
+            Signal(name=name) for name in ("fresh", "last", "end", "hidden")
+        )
 
     def elaborate(self, platform: object) -> Module:
         m, v = Module(), self.config.vector
@@ -78,7 +80,9 @@ class Rings(Elaboratable):
         with m.If(self.first):
             m.d.sync += [chunk_bytes.eq(width * chunk), rows.eq(slots * chunk)]
             m.d.sync += seen.eq(chunk + f[DWC].count("taps") - 1)
-        oldest, there, oldest_at = Signal(7), Signal(7), Signal(A_BITS)
+        oldest = Signal(7)
+        there = Signal(7)
+        oldest_at = Signal(A_BITS)
         m.d.comb += [
             self.ring.eq(of("ring", *KINDS)),
             oldest.eq(Mux(self.count >= slots, self.count - slots, self.count)),
@@ -101,7 +105,9 @@ class Rings(Elaboratable):
         n = Signal(13)
         groups, inner_size, middle_size = Signal(ROWS), Signal(ROWS), Signal(ROWS)
         inner, middle, head, query = Signal(ROWS), Signal(ROWS), Signal(6), Signal(5)
-        inner_ends, middle_ends, head_ends, query_ends = Signal(), Signal(), Signal(), Signal()
+        inner_ends, middle_ends, head_ends, query_ends = (
+            Signal(name=f"{name}_ends") for name in ("inner", "middle", "head", "query")
+        )
         m.d.comb += [
             n.eq(of("n", DOT, MIX, DWC)),
             groups.eq(ceil_div(n, v)),
@@ -126,7 +132,8 @@ class Rings(Elaboratable):
             return Mux(place + width == total, 0, place + width)
 
         params = of("params", DOT, MIX, DWC) << power(UNIT)
-        waits, first_tap = Signal(), Signal(A_BITS)
+        waits = Signal()
+        first_tap = Signal(A_BITS)
         m.d.comb += [waits.eq(self.third & is_dwc), first_tap.eq(begin - back + Mux(begin >= back, 0, total))]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)

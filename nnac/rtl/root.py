@@ -63,9 +63,11 @@ class Root(Elaboratable):
             m.d.comb += [a.eq(high - low), b.eq(z[:21])]
             m.d.sync += r.eq(low + ((product + (1 << 20)) >> 21))
         less = UNIT_FRACTION - LOG_FRACTION
+        logarithm = Signal(signed(16))
+        m.d.comb += logarithm.eq((product + r + (1 << less >> 1)) >> less)
         with m.If(steps[3] & self.log):
             m.d.comb += [a.eq(self.exponent + (30 - UNIT_FRACTION)), b.eq(LN2)]
-            m.d.sync += self.result.eq(-((product + r + (1 << less >> 1)) >> less))
+            m.d.sync += self.result.eq(-logarithm)
         with m.Elif(steps[3]):
             m.d.comb += [a.eq(r), b.eq(r)]
             m.d.sync += rr.eq(product)

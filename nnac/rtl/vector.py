@@ -113,7 +113,8 @@ class Vector(Elaboratable):
     def __init__(self, config: MachineConfig) -> None:
         self.config = c = config
         self.head, self.start, self.ready, self.idle = Signal(WORD), Signal(), Signal(), Signal()
-        self.done, self.signal, self.holds = Signal(), Signal(SEMAPHORES), Signal()
+        self.done, self.signal = Signal(), Signal(SEMAPHORES)
+        self.holds = Signal()
         self.raddr = [Signal(A_BITS - 2, name=f"raddr{k}") for k in range(3)]
         self.rdata = [Signal(8 * c.lanes, name=f"rdata{k}") for k in range(3)]
         self.waddr, self.mask, self.wdata = Signal(A_BITS - 2), Signal(c.lanes), Signal(8 * c.lanes)
@@ -426,7 +427,8 @@ class Vector(Elaboratable):
         m.d.comb += x_data.eq(Array(self.rdata[0][8 * k : 8 * k + 16 * v] for k in range(UNIT))[skipped])
         b_data = Signal(16 * v)
         m.d.comb += b_data.eq(Array(self.rdata[1][8 * k : 8 * k + 16 * v] for k in range(UNIT))[skipped_row])
-        probability, dot = Signal(signed(16)), Signal(signed(25))
+        probability = Signal(signed(16))
+        dot = Signal(signed(25))
         m.d.comb += probability.eq(Mux(f[MIX].code("p16"), x_data[:16].as_signed(), x_data[:8].as_signed()))
         made: list[Lane] = []
         reads_bytes = ~(a16 | op[LSTM] | op[GRU])
@@ -567,7 +569,7 @@ class Vector(Elaboratable):
             s.table_takes_rounded.eq(softmax),
             s.even.eq(op[LSM]),
             s.runs.eq(Mux(op[GRU], tokens[5].valid, t2.valid & ~(op[DWC] & t2.last))),
-            s.fresh.eq(Mux(op[GRU], tokens[5].valid, t2.fresh)),
+            s.afresh.eq(Mux(op[GRU], tokens[5].valid, t2.fresh)),
             s.v_takes_run.eq(op[MIX] | op[DWC]),
             s.plus_bias.eq(op[DWC]),
             s.complement.eq(Mux(op[LUT] | op[GATE], symmetry, Mux(op[GRU], ~tokens[4].valid, op[LSTM] & ~t2.valid))),

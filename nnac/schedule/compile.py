@@ -381,6 +381,11 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
     from nnac.emulator.timing import stream_bursts
 
     ordered, code, timing = scheduled(layout, items)
+    if plan is not None and plan.steps > 1:
+        # vectors of one layer under the recurrence of the one before it, where that is faster
+        other = scheduled(layout, [items[i] for i in hoist(items, ("VX",), passing=True)])
+        if other[2].cycles < timing.cycles:
+            ordered, code, timing = other
     operations = [Operation(i.unit, i.reads, i.writes, c.wait, c.signal) for i, c in zip(ordered, code, strict=True)]
     spare = unread(layout, plan) if plan else ()
     proof = prove_operations(operations, layout.config, len(layout.image.content), holds(layout, plan),

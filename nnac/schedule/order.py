@@ -104,11 +104,13 @@ def dependences(items: Sequence[Item]) -> list[tuple[int, ...]]:
 Needs = Sequence[tuple[int, ...]]          # what `dependences` found
 
 
-def hoist(items: Sequence[Item], movable: Iterable[str], needed: Needs | None = None) -> list[int]:
+def hoist(items: Sequence[Item], movable: Iterable[str], needed: Needs | None = None,
+          passing: bool = False) -> list[int]:
     """A new program order in which items of ``movable`` units stand as early as what they depend on allows.
 
     needed   their dependences, where they are known
-    returns  indices into ``items``.  Each unit keeps its own order; all dependences keep their direction.
+    passing  they also pass items of their own unit that they do not depend on
+    returns  indices into ``items``.  All dependences keep their direction; each unit its order, if none is passed.
     """
     move = set(movable)
     behind: dict[int, list[int]] = {}          # anchor -> items that follow it at once
@@ -117,7 +119,7 @@ def hoist(items: Sequence[Item], movable: Iterable[str], needed: Needs | None = 
     for index, (item, needs) in enumerate(zip(items, needed or dependences(items), strict=True)):
         if item.unit not in move:
             continue
-        at = max([previous.get(item.unit, -1), *(anchor[n] for n in needs)])
+        at = max([-1 if passing else previous.get(item.unit, -1), *(anchor[n] for n in needs)], default=-1)
         anchor[index] = previous[item.unit] = at
         behind.setdefault(at, []).append(index)
     order = list(behind.get(-1, ()))

@@ -1,6 +1,8 @@
 """The whole path end to end, on a tiny model: audio files in, transcripts out, the same integers everywhere."""
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from nnac.speech import home
 from nnac.speech.corpus import CorpusSpec, train_sentence
 from nnac.speech.tokens import LETTERS
 from nnac.train.baseline import TrainConfig
+from tests.test_interrupted import start
 
 pytest.importorskip("espeakng_loader")
 POLICY = str(Path(__file__).parent / "tiny.nnac")
@@ -343,6 +346,36 @@ def test_tuning_of_weights_takes_any_network_and_resumes(demo, arpa, tmp_path, c
     assert found["tiny_int8.nnc"] == found["tiny_int8.nnp"], "training module and emulator"
     assert main([*command[:2], *command[2:6], "--fusion", "shallow", "--out", str(tmp_path / "x")]) == 1
     assert "shallow needs --lm" in capsys.readouterr().err
+
+
+def test_tuning_that_is_interrupted_goes_on_where_it_was(demo, arpa, tmp_path, capsys, monkeypatch):
+    """Ctrl-C in the middle: what was found stays byte for byte, is not searched again, and the end is the same."""
+    from nnac.decode import tuning
+
+    out, _, _ = demo
+
+    def command(path):
+        return ["tune-fusion", str(out / "float.nnc"), "--corpus", str(out / "corpus"), "--split", "sent", "--lm",
+                arpa[1], "--source-lm", arpa[0], "--weights", "0.2,0.3,0.4", "--shares", "0.5,0.8", "--bonuses",
+                "0,0.1,0.2", "--beam", "2", "--json", "--out", str(path)]
+
+    whole, path = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    assert main(command(whole)) == 0
+    said = capsys.readouterr().out
+    process = start("-m", "nnac", *command(path))
+    while process.poll() is None and not (path.is_file() and len(path.read_text().splitlines()) > 5):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1]
+    rows = path.read_bytes()
+    assert process.returncode == 130 and error.split() == ["interrupted"]
+    count = len(whole.read_text().splitlines())
+    assert 5 < len(rows.splitlines()) < count
+    asked, found = [], tuning.Encoded.texts
+    monkeypatch.setattr(tuning.Encoded, "texts", lambda self, *args: asked.append(args) or found(self, *args))
+    assert main(command(path)) == 0 and capsys.readouterr().out == said
+    assert path.read_bytes().startswith(rows) and path.read_bytes() == whole.read_bytes()
+    assert len(asked) == count - len(rows.splitlines()), "nothing is searched again"
 
 
 @pytest.fixture(scope="module")

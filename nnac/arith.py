@@ -291,7 +291,7 @@ def gru_cell(from_input: Array, from_hidden: Array, state: Array, sigmoid: Array
 
     from_input, from_hidden  [..., 3H] int16 Q3.12, blocks r, z, n, each with its own bias
     state  [..., H] int16 Q0.15
-    ``n = tanh(sat16(x_n + rs(r h_n, 15)))`` (the reset gate after the product, as torch.nn.GRU), ``s' = sat16(rs(z s +
+    ``n = tanh(sat16(x_n + rs(r h_n, 15)))`` (the reset gate after the product, as in PyTorch), ``s' = sat16(rs(z s +
     (32768 - z) n, 15))``, one rounding.  The blend keeps 16 bits; the products read it requantised to the hidden
     format.  Source: Cho et al. 2014; our integers.
     """
@@ -409,17 +409,17 @@ def rsqrt(u: Array, table: Array) -> tuple[Array, Array]:
 
 def layer_norm(x: Array, gain: Array, bias: Array, epsilon: int | Array, root_width: int | Array, table: Array,
                multiplier: Any, shift: Any,
-               zero_point: int, bits: int) -> Array:
-    """Layer norm over the last axis, in integers.
+               zero_point: int, bits: int, rms: int = 0) -> Array:
+    """Layer norm over the last axis, in integers; ``rms``: by the root mean square in the place of the deviation.
 
     x  [..., C] ints      gain  int16 [C]      bias  int32 [C], in units of gain * 2^-12
     root_width = round(sqrt(C) * 2^8)
-    epsilon  integer added to ``sum d^2`` (that is eps * C^3 / scale^2, at least 1), d = C x - sum x
+    epsilon  integer added to ``sum d^2`` (that is eps * C^3 / scale^2, at least 1); d = C x - sum x, with ``rms`` C x
     ``n = sat16(d / sqrt(sum d^2 / C))`` in Q3.12, then ``requantise(n gain + bias)``.
     C^3 4^(bits-1) + epsilon < 2^62 must hold.
     """
     width = x.shape[-1]
-    d = width * x - x.sum(-1)[..., None]
+    d = width * x if rms else width * x - x.sum(-1)[..., None]
     u = (d * d).sum(-1) + epsilon
     r, e = rsqrt(u, table)
     q = round_shift(r * root_width, 16)                                           # sqrt(C)/sqrt(z), Q22

@@ -186,6 +186,13 @@ def layer_norm(gain: NDArray, bias: NDArray, epsilon: float, in_scale: float, ou
                 multiplier=np.asarray(m), shift=np.asarray(s))
 
 
+def rms_norm(gain: NDArray, epsilon: float, in_scale: float, out_scale: float) -> Constants:
+    """Constants of a norm by the root mean square; gain real [C]."""
+    made = layer_norm(gain, np.zeros(len(gain)), epsilon, in_scale, out_scale)
+    del made["bias"]
+    return made
+
+
 def add(scales: tuple[float, float], out_scale: float, factor: float = 1.0) -> Constants:
     """Constants of an add node, of a value and ``factor`` times another."""
     m, s = arith.multiplier_and_shift(np.asarray((scales[0], scales[1] * factor), np.float64) / out_scale)

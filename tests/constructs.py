@@ -28,6 +28,16 @@ class Of(nn.Module):
         return self.body(self, *args, **kwargs)
 
 
+def _basic(x: Tensor) -> Tensor:
+    """icefall's BasicNorm."""
+    return x * (x.pow(2).mean(-1, keepdim=True) + 0.25) ** -0.5
+
+
+def _varied(norm: nn.RMSNorm) -> nn.RMSNorm:
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return norm
+
+
 class Two(nn.Module):
     """Inputs that the body uses in another order than the signature has them."""
 
@@ -335,6 +345,9 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "a table's input that is returned too": (lambda: Of(lambda s, x: (lambda y: (y, torch.tanh(y)))(s.a(x)),
                                                             a=large(L(6, 8))),
                                                  (X,)),
+        "RMS norms, with a gain, without, and written out": (lambda: Of(
+            lambda s, x: s.b(_basic(F.rms_norm(s.n(s.a(x)), (8,), eps=1e-3))), a=L(6, 8), n=_varied(nn.RMSNorm(8)),
+            b=L(8, 4)), (X,)),
         "GELU, exact and by tanh": (lambda: nn.Sequential(large(L(6, 8)), nn.GELU(), large(L(8, 8)), nn.GELU("tanh"),
                                                           L(8, 4)), (X,)),
         "hard sigmoid and hard swish": (lambda: nn.Sequential(large(L(6, 8)), nn.Hardsigmoid(), large(L(8, 8)),

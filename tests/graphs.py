@@ -105,6 +105,10 @@ def random_layer_norm(r: Random) -> dict[str, np.ndarray]:
                            r.ins[0].scale, r.out.scale)
 
 
+def random_rms_norm(r: Random) -> dict[str, np.ndarray]:
+    return bind.rms_norm(r.rng.uniform(0.5, 1.5, r.out.width), 1e-5, r.ins[0].scale, r.out.scale)
+
+
 def random_embedding(r: Random) -> dict[str, np.ndarray]:
     low, high = -(1 << (r.out.bits - 1)), (1 << (r.out.bits - 1)) - 1
     return dict(weight=r.rng.integers(low, high + 1, (r.vocabulary, r.out.width)).astype(np.int8 if r.out.bits <= 8
@@ -130,7 +134,8 @@ RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, grouped=random_linear,
     window=lambda r: bind.scale(r.ins[0].scale, 1.0, r.out.scale), lstm=random_lstm, gru=random_gru,
     lstm_coupled=random_coupled, lstm_normed=random_normed,
-    layer_norm=random_layer_norm, embedding=random_embedding, tanh=random_table, sigmoid=random_table,
+    layer_norm=random_layer_norm, rms_norm=random_rms_norm, embedding=random_embedding, tanh=random_table,
+    sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale, r.node.attributes["factor"]),
     scale=lambda r: bind.scale(r.ins[0].scale, r.node.attributes["factor"], r.out.scale),
     multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),

@@ -1,4 +1,5 @@
-"""Functions of one value, by table: the integers that `nnac.ops` defines, near the real function, with its gradient."""
+"""Functions of one value, by table, and the RMS norm: the integers of `nnac.ops`, near the real function, with its
+gradient."""
 
 from __future__ import annotations
 
@@ -51,3 +52,24 @@ def test_a_curve_is_the_real_function_to_a_unit_and_the_training_layer_computes_
     difference = (x.grad * out.scale / PRE.scale - exact.grad).abs()
     smooth = (exact.detach().abs() - attributes.get("cap", 3)).abs() > 0.01
     assert difference[inside & smooth].max() < 0.02
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_rms_norm_is_the_real_one_to_a_unit_with_its_gradients(bits):
+    torch.manual_seed(bits)
+    graph = lower(model("rms_norm"), lambda path: Precision(activations=bits))
+    layer = layer_of("rms_norm")(graph.by_path["rms_norm"], graph)
+    with torch.no_grad():
+        layer.weight.uniform_(0.5, 1.5)
+    given, out = Format(0.02, 0, 8), Format(5.0 / (2 ** (bits - 1) - 1), 0, bits)
+    x = torch.randint(-128, 128, (20, 5, 8)).float().requires_grad_()
+    y = layer.integers([x], [given], out, {}, None)
+    exact = (x.detach() * given.scale).requires_grad_()
+    gain = layer.weight.detach().clone().requires_grad_()
+    made = F.rms_norm(exact, (8,), gain, layer.epsilon)
+    assert (y.detach() - made.detach() / out.scale).abs().max() < (0.7 if bits == 8 else 8)
+    weights = torch.randn_like(y)
+    (y * weights).sum().backward()
+    (made * weights).sum().backward()
+    assert torch.allclose(x.grad * out.scale / given.scale, exact.grad, atol=1e-3)
+    assert torch.allclose(layer.weight.grad * out.scale, gain.grad, atol=1e-3)

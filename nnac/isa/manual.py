@@ -162,7 +162,7 @@ just kept.  Which row that is depends on the count; time does not, and whoever l
 CONSTANTS = ("PRE_FRACTION", "UNIT_FRACTION", "SEGMENTS", "_STEP_BITS", "RSQRT_SEGMENTS", "LOG_FRACTION", "LN2",
              "SCORE_BITS")
 FUNCTIONS = ("limits", "saturate", "within", "round_shift", "requantise", "requantise_double", "add", "lookup",
-             "lstm_cell", "max_of", "bit_length", "rsqrt",
+             "lstm_cell", "gru_cell", "max_of", "bit_length", "rsqrt",
              "layer_norm", "softmax", "log_softmax", "gate", "inner", "attention_scores", "weighted_sum", "depthwise",
              "ring_order", "ring_counted")
 TABLES = ("sigmoid_table", "tanh_table", "exp_table", "log_table", "rsqrt_table")

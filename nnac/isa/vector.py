@@ -434,7 +434,7 @@ def _ln_domain(i: LN, config: MachineConfig) -> str:
 class LN(_Unary):
     """Layer norm of one vector:
 
-        y = layer_norm(x, gain, bias, epsilon, root_width, rsqrt, multiplier, shift, zero_point, bits)
+        y = layer_norm(x, gain, bias, epsilon, root_width, rsqrt, multiplier, shift, zero_point, bits, rms)
 
     Parameters: {block},
     then u16 rsqrt[385] and 2 bytes of nothing, i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
@@ -447,6 +447,7 @@ class LN(_Unary):
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
+    rms: int = operand(1, "the mean is not taken off")
     block = Record("i64 epsilon 1..2305843009213693951, u32 root_width 0..65535, u32 multiplier 0..2147483647, u8 "
                    "shift 0..62, u8 bits, "
                    "i16 zero_point, u32 0")
@@ -470,15 +471,14 @@ class LN(_Unary):
         check_width(p["bits"], self.out16)
         rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
         return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": array(m, gain, self.n, "<i2"),
-                "bias": array(m, bias, self.n, "<i4")}
+                "bias": array(m, bias, self.n, "<i4"), "rms": self.rms}
 
     @staticmethod
     def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:
         from nnac import arith
 
         return (arith.layer_norm(x, p["gain"], p["bias"], p["epsilon"], p["root_width"], p["rsqrt"], p["multiplier"],
-                                 p["shift"], p["zero_point"],
-                                 p["bits"]),)
+                                 p["shift"], p["zero_point"], p["bits"], p["rms"]),)
 
 
 def _smax_place(i: SMAX, config: MachineConfig) -> str:

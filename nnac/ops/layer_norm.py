@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import frozen
 
@@ -31,7 +31,7 @@ class LayerNorm(Operator):
     rsqrt [385]."""
 
     attributes_type = LayerNormAttributes
-    constants = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
+    constants: ClassVar[tuple[str, ...]] = ("gain", "bias", "epsilon", "root_width", "multiplier", "shift", "rsqrt")
     in_one_piece = True
     folds_zero_point = True                            # a shift of all inputs changes nothing
     makes_zero_point = True

@@ -93,6 +93,18 @@ def layer_norm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[st
     return r.layer(path, "layer_norm", [value], width, epsilon=epsilon)
 
 
+@reads("aten.rms_norm.default")
+def rms_norm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
+    value, shape, gain, epsilon = (*args, None, None)[:4]
+    features_last(value, "a norm")
+    if len(shape) != 1:
+        raise Refusal(f"a norm over {len(shape)} axes", "normalise the features alone")
+    width, path = value.sizes[-1], r.path()
+    r.give(path, {"weight": torch.ones(width) if gain is None else gain})
+    return r.layer(path, "rms_norm", [value], width,
+                   epsilon=torch.finfo(torch.float32).eps if epsilon is None else epsilon)
+
+
 @reads("aten.native_layer_norm.default")
 def native_layer_norm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
     return Parts((layer_norm(r, node, args, kwargs), None, None))

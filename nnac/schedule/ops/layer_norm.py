@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -18,6 +18,8 @@ from nnac.vectors import align
 class LayerNormEmission(OneBlock):
     """LN."""
 
+    rms: ClassVar[int] = 0
+
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
         return parameters(c["gain"], c["bias"], c["rsqrt"], epsilon=c["epsilon"], root_width=c["root_width"],
@@ -27,7 +29,7 @@ class LayerNormEmission(OneBlock):
         x, y = e.views(node)
         for t in range(y.vectors):
             e.put(isa.LN(src=x.at(t), dst=y.at(t), params=e.parameters(f"{node.path}.parameters"), n=y.form.width,
-                         a16=int(x.form.size == 2), out16=int(y.form.size == 2)), "normalise")
+                         a16=int(x.form.size == 2), out16=int(y.form.size == 2), rms=self.rms), "normalise")
 
 
 def parameters(gain: NDArray, bias: NDArray, rsqrt: NDArray, **numbers: Any) -> bytes:

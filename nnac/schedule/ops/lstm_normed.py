@@ -33,6 +33,6 @@ class NormedLstmEmission(CellEmission):
     def cells(self, node: Node, e: Emitter, group: Group, pre: int, memory: int, dst: int) -> None:
         for k in range(4):
             at = pre + 2 * k * group.units
-            e.put(isa.LN(src=at, dst=at, params=e.parameters(key_of(node, f"norm.{k}")), n=group.units, a16=1, out16=1),
-                  "normalise")
+            e.put(isa.LN(src=at, dst=at, params=e.parameters(key_of(node, f"norm.{k}")), n=group.units, a16=1, out16=1,
+                         rms=0), "normalise")
         super().cells(node, e, group, pre, memory, dst)

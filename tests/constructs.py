@@ -348,6 +348,10 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "RMS norms, with a gain, without, and written out": (lambda: Of(
             lambda s, x: s.b(_basic(F.rms_norm(s.n(s.a(x)), (8,), eps=1e-3))), a=L(6, 8), n=_varied(nn.RMSNorm(8)),
             b=L(8, 4)), (X,)),
+        "dilated causal convolutions, one of them in groups and one depthwise": (lambda: Of(
+            lambda s, x: s.out(s.c(F.pad(s.b(F.pad(s.a(F.pad(x.permute(1, 2, 0), (4, 0))), (3, 0))), (8, 0))).permute(
+                2, 0, 1)), a=nn.Conv1d(6, 8, 3, dilation=2), b=nn.Conv1d(8, 8, 2, dilation=3, groups=2),
+            c=nn.Conv1d(8, 8, 3, dilation=4, groups=8), out=L(8, 4)), (X,)),
         "GELU, exact and by tanh": (lambda: nn.Sequential(large(L(6, 8)), nn.GELU(), large(L(8, 8)), nn.GELU("tanh"),
                                                           L(8, 4)), (X,)),
         "hard sigmoid and hard swish": (lambda: nn.Sequential(large(L(6, 8)), nn.Hardsigmoid(), large(L(8, 8)),
@@ -624,8 +628,6 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "a clamp from below zero": (lambda: Of(lambda s, x: s.a(x).clamp(-2, 3), a=L(6, 8)), (X,), "begin at 0"),
         "a convolution that hears what comes": (lambda: Of(lambda s, x: s.c(x.permute(1, 2, 0)),
                                                            c=nn.Conv1d(6, 8, 3, padding=1)), (X,), "before the first"),
-        "a dilated convolution": (lambda: Of(lambda s, x: s.c(F.pad(x.permute(1, 2, 0), (4, 0))),
-                                             c=nn.Conv1d(6, 8, 3, dilation=2)), (X,), "dilated"),
         "zeros around frames": (lambda: Of(lambda s, x: s.a(F.pad(x, (0, 0, 0, 0, 1, 0))), a=L(6, 8)), (X,),
                                 "causal convolution"),
         "a plain recurrent layer": (lambda: Of(lambda s, x: s.r(x)[0], r=nn.RNN(6, 8)), (X,), "plain recurrent"),

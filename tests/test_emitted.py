@@ -10,6 +10,7 @@ import pytest
 from attrs import evolve
 
 from nnac import isa, ops
+from nnac.evaluate import evaluate
 from nnac.formats import Precision
 from nnac.ir import QGraph
 from nnac.isa import MachineConfig
@@ -96,6 +97,33 @@ def test_both_directions_of_a_gru_are_passes_of_their_own(target):
     assert {"e.rnn.forward.step", "e.rnn.backward.steps", "e.end.step"} <= program.entries.keys() and not program.host
     compared, different = compare(graph, program)
     assert compared and different == 0
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("taps, dilation", [(3, 4), (2, 1), (4, 2)])
+def test_taps_that_lie_apart_are_taken_from_all_that_was_heard(taps, dilation, frames):
+    layers = (Layer("window", "window", ("x",), 8 * taps, 1, "e", (), dict(taps=taps, dilation=dilation)),
+              Layer("last", "linear", ("window",), 5, 1, "e", (Kernel("weight", "last.weight", 5, 8 * taps),)))
+    made = ModelGraph("m", {}, layers, dict(x=8), entries=(EntryPoint("e", frames=True),))
+    graph = bind_randomly(lower(made, lambda path: Precision()), np.random.default_rng(dilation))
+    program = compile_graph(graph, EDGE, Settings(frames=frames))
+    compared, different = compare(graph, program, calls=4)
+    assert compared and different == 0 and not program.host
+    x = np.arange(-20, 20).repeat(8).reshape(40, 1, 8)
+    seen: dict[str, np.ndarray] = {}
+    evaluate(graph, "e", dict(x=x), watch=seen.__setitem__)
+    scale = graph.values["x"].scale / graph.values["window"].scale
+    now = np.floor(x * scale + 0.5)
+    for k in range(taps):
+        behind = (taps - 1 - k) * dilation
+        assert abs(seen["window"][behind:, :, 8 * k:8 * k + 8] - now[:40 - behind]).max() <= 1
+        assert not seen["window"][:behind, :, 8 * k:8 * k + 8].any()
+    entry, config = program.entries["e.step" if frames == 1 else "e.steps"], MachineConfig.of(EDGE)
+    spent = sum(i.cycles(config)[0] for i, line in zip(decode_all(entry.words.astype("<u8").tobytes()), entry.lines,
+                                                       strict=True)
+                if program.debug[line][0] == "window" and i.unit == "VX")
+    job = Job(frames, 8 * taps, attributes=dict(taps=taps, dilation=dilation))
+    assert spent == ops.operator("window").work(job, machine(EDGE)).vector
 
 
 @pytest.mark.parametrize("kind", RECURRENT)

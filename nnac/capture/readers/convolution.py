@@ -14,6 +14,7 @@ from torch import fx
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Sequence, Weights, Zeros
 from nnac.model.graph import Kernel
+from nnac.ops.window import reach
 
 
 @reads("aten.pad.default", "aten.constant_pad_nd.default")
@@ -57,16 +58,19 @@ def conv1d(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
                       "zeros before the first frame: `F.pad(x, (k - 1, 0))`")
     behind = 0 if isinstance(padding, str) else int(padding[0])
     before = behind or value.before
-    if (dilation or [1])[0] != 1:
-        raise Refusal("a dilated convolution", "one without dilation")
-    if step > taps or before != taps - step:
+    apart = (dilation or [1])[0]
+    if apart > 1 and step > 1:
+        raise Refusal("a convolution with dilation and stride", "one of them")
+    if step > taps or before != reach(taps, apart) - step:
         raise Refusal(f"a convolution of {taps} frames every {step} has {before} zeros before the first frame: the "
-                      f"machine's begins with {taps - step}", f"`F.pad(x, ({taps - step}, 0))` along time")
+                      f"machine's begins with {reach(taps, apart) - step}",
+                      f"`F.pad(x, ({reach(taps, apart) - step}, 0))` along time")
     name = weight.name.rpartition(".")[0]
     path = r.fresh(site_path(name)) if name else r.path()
     plain = evolve(value, before=0, sizes=(*value.sizes[:2], value.sizes[2] - value.before))
-    made = depthwise(r, path, plain, weight, bias) if step == 1 and groups == weight.value.shape[0] == (
-        value.sizes[1]) else windowed(r, path, plain, weight, bias, step, groups)
+    alone = step == apart == 1 and groups == weight.value.shape[0] == value.sizes[1]
+    made = depthwise(r, path, plain, weight, bias) if alone else windowed(r, path, plain, weight, bias, step, groups,
+                                                                          apart)
     time, = made.axes[2]
     if step > 1:
         time = f"{time}/{step}"
@@ -85,11 +89,12 @@ def depthwise(r: Reading, path: str, value: Sequence, weight: Weights, bias: Wei
 
 
 def windowed(r: Reading, path: str, value: Sequence, weight: Weights, bias: Weights | None, step: int,
-             groups: int) -> Sequence:
+             groups: int, dilation: int) -> Sequence:
     """The frames side by side, then a matrix of as many blocks as there are groups."""
     rows, own, taps = weight.value.shape
     channels = own * groups
-    seen = r.layer(f"{path}.window", "window", [value], channels * taps, taps=taps, frames=step)
+    seen = r.layer(f"{path}.window", "window", [value], channels * taps, taps=taps, frames=step,
+                   dilation=dilation)
     index = torch.full((rows, taps, groups, own), -1)
     at = torch.arange(weight.value.numel()).reshape(rows, own, taps).transpose(1, 2)
     for g in range(groups):

@@ -32,7 +32,7 @@ class Window(Scale):
     def joined(self, x: Tensor, state: State) -> Tensor:
         """All windows; replaces the past."""
         a, name = record(self.node.attributes, WindowAttributes), f"{self.node.path}.past"
-        made, past = windows(x, state.get(name), a.taps, a.frames)
+        made, past = windows(x, state.get(name), a)
         if past is not None:
             state[name] = past
         return made

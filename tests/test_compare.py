@@ -7,6 +7,7 @@ import torch
 from attrs import evolve
 
 from benchmarks.small import make
+from nnac.cli import main
 from nnac.compare import CompareError, compare, plant, with_fault
 from nnac.decode.front_end import FrontEnd
 from nnac.decode.fusion import Fusion
@@ -21,6 +22,7 @@ from nnac.model import build
 from nnac.program import Program
 from nnac.runtime import recognise
 from nnac.schedule.compile import compile_graph
+from nnac.speech.audio import write_wav
 from nnac.speech.features import FeatureSpec, Normalisation
 from nnac.speech.tokens import LETTERS
 from nnac.train.families.rnnt import Transducer
@@ -122,6 +124,17 @@ def test_a_program_whose_encoder_makes_nothing_is_refused_by_whoever_runs_it(sma
                                 features)):
         with pytest.raises(ProtocolError, match="`encoder` takes 1 values from outside and makes 0"):
             run()
+
+
+def test_a_search_that_no_machine_holds_is_one_line(small, tmp_path, capsys):
+    """It ended in a traceback, or went on without end."""
+    run = ["run", str(small.program), "--audio", str(tmp_path / "a.wav"), "--search", "beam"]
+    write_wav(tmp_path / "a.wav", np.zeros(8000, np.int16), 16000)
+    assert main([*run, "--beam", "1000000"]) == 1
+    assert "--beam 1,000,000: a search keeps 1,024 hypotheses at most" in capsys.readouterr().err
+    for option in ("--max-symbols", "--nbest"):
+        with pytest.raises(SystemExit):
+            main([*run, option, "1000000"])
 
 
 FUSED = Fusion((Sentences(1, 29), Sentences(2, 29)), (0.4, -0.3), internal=-0.2, bonus=0.1)

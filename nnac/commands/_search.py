@@ -39,6 +39,15 @@ def real(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def within(setting: str) -> Callable[[str], int]:
+    """An argument's type: a whole number that a policy's `decode` block takes as ``setting``."""
+    from nnac.cli import whole
+    from nnac.language.decoding import LIMITS
+
+    low, high, _ = LIMITS[setting]
+    return whole(low, high)
+
+
 _ACOUSTIC, _PRIOR = 0.5, 0.8   # as `nnac.decode.search.graph` and `nnac.hybrid.scores` have them, said without them
 
 
@@ -57,10 +66,10 @@ def add_search_arguments(parser: argparse.ArgumentParser) -> None:
     put("--acoustic-scale", **nats(1e-3, 16, "W"), help="weight of a hybrid's likelihoods beside its graph's costs "
         f"({_ACOUSTIC:g})")
     put("--prior-scale", **nats(0, 4, "W"), help=f"how much of the states' priors is taken off them ({_PRIOR:g})")
-    put("--max-symbols", type=whole(1), metavar="N", help="labels that one frame may emit (6)")
+    put("--max-symbols", type=within("max_symbols"), metavar="N", help="labels that one frame may emit (6)")
     put("--beam", type=whole(1), metavar="K", help="hypotheses kept (8; on a graph 3000)")
     put("--delta", **nats(0, 1e6), help="how far a hypothesis may lie behind the best (5; on a graph 12)")
-    put("--nbest", type=whole(1), metavar="N", help="show the N best hypotheses (1)")
+    put("--nbest", type=within("beam"), metavar="N", help="show the N best hypotheses (1)")
     put("--blank-penalty", **nats(-16, 16), help="taken from the blank at every frame (0)")
     put("--length-bonus", **nats(-16, 16), help="given for every label (0)")
     put("--lm", **file, help="language model of the target's domain, on the model's own tokens: ARPA, or what "
@@ -184,6 +193,8 @@ def graph_search(args: argparse.Namespace, hmm: Hmm, called: str) -> Search:
     if args.graph is None:
         raise SearchOptionError(f"{called}: a hybrid's words are found on a decoding graph: give --graph FILE, "
                                 "which `nnac graph` makes of its states and an n-gram")
+    if args.delta == 0:
+        raise SearchOptionError("--delta 0: on a graph no path would be left")
     graph = load(args.graph)
     graph.check(hmm.inventory, args.graph)
     given = dict(beam=args.delta, active=args.beam, nbest=args.nbest, acoustic=args.acoustic_scale,
@@ -212,6 +223,7 @@ def search_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str]
     SearchOptionError, LanguageModelError, FusionError: one line.
     """
     from nnac.decode.search import MAX_SYMBOLS, search
+    from nnac.language.decoding import LIMITS
 
     cap = args.max_symbols or MAX_SYMBOLS
     if args.search != "beam":
@@ -219,6 +231,8 @@ def search_of(args: argparse.Namespace, tokens: Tokens, entries: Collection[str]
             raise SearchOptionError(f"{_dashed(idle[0])} is an option of --search beam")
         made: Any = search("greedy")
         return made(cap)
+    if args.beam is not None and args.beam > (most := LIMITS["beam"][1]):
+        raise SearchOptionError(f"--beam {args.beam:,}: a search keeps {most:,} hypotheses at most")
     beam: Any = search("beam")
     given = {o: getattr(args, o) for o in ("beam", "delta", "blank_penalty", "nbest") if getattr(args, o) is not None}
     made = beam(max_symbols=cap, fusion=fusion_of(args, tokens, entries), **given)

@@ -40,7 +40,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def register(subparsers: Any) -> None:
     from nnac.cli import corpus, sink, source, whole
-    from nnac.commands._search import real
+    from nnac.commands._search import real, within
 
     p = subparsers.add_parser("tune-fusion", help="weights of language models, on a development set",
                               description=__doc__,
@@ -59,8 +59,9 @@ def register(subparsers: Any) -> None:
     p.add_argument("--shares", type=numbers(0, 4), metavar="S,…",
                    help="of that, taken off for the other model (0.5,0.75,1)")
     p.add_argument("--bonuses", type=numbers(-16, 16), metavar="B,…", help="nats a label (0,0.2,0.4,0.6)")
-    p.add_argument("--beam", type=whole(1), default=4, metavar="K", help="hypotheses kept (4)")
-    p.add_argument("--max-symbols", type=whole(1), default=6, metavar="N", help="labels that one frame may emit (6)")
+    p.add_argument("--beam", type=within("beam"), default=4, metavar="K", help="hypotheses kept (4)")
+    p.add_argument("--max-symbols", type=within("max_symbols"), default=6, metavar="N",
+                   help="labels that one frame may emit (6)")
     p.add_argument("--delta", type=real(0, 1e6), default=5.0, metavar="NATS", help="how far behind the best (5)")
     p.add_argument("--out", type=sink(), required=True, metavar="FILE", help="results, one a line")
     p.add_argument("--json", action="store_true", help="one JSON object with the best of each fusion")

@@ -31,6 +31,9 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 FLAGS = ("-std=c++17", "-fPIC", "-w")
 NOTE = "cpu_s"  # beside the library: what it took to build
 LINK = ("-shared", "-static-libstdc++", "-static-libgcc")  # the library runs where there is no C++ compiler
+# Verilator writes its counts as text, and two C++ libraries in a process share what knows how numbers are written: the
+# second writes none
+COUNTING = ("-shared",)
 
 
 @frozen
@@ -155,7 +158,7 @@ def build(
     begun = _cpu_s()
     if source is None:
         source = written(countable if coverage else simulated, config)
-    flags = " ".join(FLAGS + LINK)
+    flags = " ".join(FLAGS + (COUNTING if coverage else LINK))
     parts = [source, header(config, mutants), HARNESS.read_text(), "verilator", optimise, str(coverage), flags]
     folder = cache() / hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     library = folder / "core.so"
@@ -241,10 +244,11 @@ def _verilated(work: Path, source: str, optimise: str, coverage: bool) -> None:
             "-DVM_SC=0",
             f"-DVM_COVERAGE={int(coverage)}",
         ],
+        COUNTING if coverage else LINK,
     )
 
 
-def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
+def _compile(work: Path, sources: list[Path], flags: list[str], link: tuple[str, ...]) -> None:
     """Compile, two at a time, and link."""
     tool = compiler()
     assert tool
@@ -280,7 +284,7 @@ def _compile(work: Path, sources: list[Path], flags: list[str]) -> None:
             finish(running.pop(0))
     for job in running:
         finish(job)
-    _run([tool, *LINK, "-o", "made.so", *objects, "-lpthread"], work)
+    _run([tool, *link, "-o", "made.so", *objects, "-lpthread"], work)
 
 
 _Host = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint32)

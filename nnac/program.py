@@ -34,7 +34,7 @@ from nnac.ir import Value
 from nnac.ops import kinds, operator
 from nnac.target import Target
 
-FORMAT, VERSION = "nnac-program", 3
+FORMAT, VERSION = "nnac-program", 4
 DRAM_BYTES = 1 << 29           # that an address can name: 25 bits in units of 16
 INIT = "init"                  # the entry that runs once, before any other: pinned weights and tables
 

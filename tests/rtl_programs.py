@@ -418,13 +418,13 @@ class Draw:
             bits=self.bits(out16),
             zero_point=self.zero(),
         )
-        table = arith.rsqrt_table().astype("<u2").tobytes() + b"\0\0"
         gain = rng.integers(-32768, 32768, n).astype("<i2").tobytes()
         bias = rng.integers(-(1 << 26), 1 << 26, n).astype("<i4").tobytes()
         return LN(
             src=self.place(n << a16),
             dst=self.place(n << out16),
-            params=self.block(head + table + gain + bytes(-len(gain) % 4) + bias),
+            params=self.block(head + gain + bytes(-len(gain) % 4) + bias),
+            roots=self.roots(),
             n=n,
             a16=a16,
             out16=out16,
@@ -444,10 +444,10 @@ class Draw:
             slot=3,
             zero_point=self.zero(),
         )
-        params = self.block(head + arith.rsqrt_table().astype("<u2").tobytes() + b"\0\0")
+        params, roots = self.block(head), self.roots()
         src = self.place(groups * n << a16)
         dst = src if rng.random() < 0.2 and out16 <= a16 else self.place(groups * n << out16)
-        return SMAX(src=src, dst=dst, params=params, n=n, a16=a16, out16=out16, groups=groups)
+        return SMAX(src=src, dst=dst, params=params, roots=roots, n=n, a16=a16, out16=out16, groups=groups)
 
     def LSM(self) -> Instruction:
         a16, n, (m, s) = int(self.rng.integers(2)), self.number(600), self.scale()
@@ -557,6 +557,10 @@ class Draw:
             out16=out16,
             **chunks,
         )
+
+    def roots(self) -> int:
+        """Address of a table of 1/sqrt."""
+        return self.block(arith.rsqrt_table().astype("<u2").tobytes() + b"\0\0")
 
     def CPY(self) -> Instruction:
         size, count = int(self.rng.integers(0, 3 * self.c.lanes)), int(self.rng.integers(1, 6))
@@ -714,12 +718,12 @@ def roots(config: MachineConfig, tries: int = 10) -> Case:
         params = draw.block(
             LN.block.pack(epsilon=int(epsilon[shows[0]]), root_width=width, multiplier=1 << 16, shift=30, bits=16,
                           zero_point=0)
-            + table.astype("<u2").tobytes() + b"\0\0" + gain.astype("<i2").tobytes() + bias.astype("<i4").tobytes()
+            + gain.astype("<i2").tobytes() + bias.astype("<i4").tobytes()
         )
         src = draw.data
         draw.a[src : src + 2 * n] = np.frombuffer(x.astype("<i2").tobytes(), np.uint8)
         draw.data = src + 2 * n
-        draw.add(LN(src=src, dst=src, params=params, n=n, a16=1, out16=1))
+        draw.add(LN(src=src, dst=src, params=params, roots=draw.roots(), n=n, a16=1, out16=1))
     return draw.case()
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nnac import arith, bind
 from nnac.evaluate import evaluate, initial_state
 from nnac.formats import SCORE, Precision
+from nnac.isa import LN, SMAX, decode_all
 from nnac.lower import lower
 from nnac.model import build
 from nnac.ops._ring import windows
@@ -234,6 +235,14 @@ def test_the_core_refuses_instructions_that_it_has_not(monkeypatch):
     program = Assembly({"main": (KEEP(src=512, ring=0, bytes=8, chunk=2, slots=3), HALT())})
     with pytest.raises(CoreFault, match=r"main \[0\]: the core has no KEEP; the emulator runs this program"):
         ProgramOnCore(program)
+
+
+def test_a_program_has_one_table_of_1_over_sqrt_whatever_norms_and_softmaxes_there_are():
+    program = compile_graph(random_graph(0, model="conformer", size="tiny"), EDGE, Settings())
+    code = [i for e in program.entries.values() for i in decode_all(e.words.tobytes())]
+    readers = [i for i in code if isinstance(i, (LN, SMAX))]
+    assert {type(i) for i in readers} == {LN, SMAX} and len({i.roots for i in readers}) == 1 < len(readers)
+    assert program.dram.tobytes().count(RSQRT.astype("<u2").tobytes()) == 1
 
 
 @pytest.mark.parametrize("labels", [1, 2, 3])

@@ -77,11 +77,10 @@ def blocks(rng):
                                              symmetry=symmetry))
     put("ln", LN.block.pack(epsilon=50, root_width=round(np.sqrt(24) * 256), multiplier=1 << 20, shift=44, bits=8,
                             zero_point=0),
-        arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"), rng.integers(-32768, 32768, 24).astype("<i2"),
-        rng.integers(-9, 9, 24).astype("<i4"))
+        rng.integers(-32768, 32768, 24).astype("<i2"), rng.integers(-9, 9, 24).astype("<i4"))
     put("smax", SMAX.block.pack(multiplier=30000, shift=15, out_multiplier=255, out_shift=15, bits=8, slot=3,
-                                zero_point=-128),
-        arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
+                                zero_point=-128))
+    put("roots", arith.rsqrt_table().astype("<u2"), np.zeros(1, "<u2"))
     put("gate", GATE.block.pack(multiplier=9000, shift=30, bits=8, zero_point=0, slot=0, symmetry=1))
     put("dot", DOT.block.pack(multiplier=30000, shift=12), rng.integers(-9000, 9000, 2 * (6 + 2 - 1)).astype("<i4"))
     put("mix", MIX.block.pack(multiplier=30000, shift=19, bits=8))
@@ -124,11 +123,12 @@ def random_code(rng, where):
             code.append(LUT(src=a(2 * n), dst=a(2 * n), params=where[f"lut{rng.integers(2)}"][0], n=n,
                             out16=int(rng.integers(2))))
         elif kind == 5:
-            code.append(LN(src=a(48), dst=a(48), params=where["ln"][0], n=24, a16=0, out16=int(rng.integers(2))))
+            code.append(LN(src=a(48), dst=a(48), params=where["ln"][0], roots=where["roots"][0], n=24, a16=0,
+                           out16=int(rng.integers(2))))
         # exp of a table that is 0 is refused
         elif kind == 6 and rng.random() < 0.5 and isinstance(code[0], TAB):
-            code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], n=n, a16=int(rng.integers(2)),
-                             out16=int(rng.integers(2))))
+            code.append(SMAX(src=a(2 * n), dst=a(2 * n), params=where["smax"][0], roots=where["roots"][0], n=n,
+                             a16=int(rng.integers(2)), out16=int(rng.integers(2))))
             code.append(LSM(src=a(2 * n), dst=a(2 * n), params=where["lsm"][0], n=n, a16=int(rng.integers(2))))
         elif kind == 6:
             code.append(AMAX(src=a(2 * n), dst=a(8), n=n, a16=int(rng.integers(2))))

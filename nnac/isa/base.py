@@ -230,7 +230,8 @@ class Instruction:
 
 __all__ = ["BadData", "Constants", "EncodingError", "Field", "Instruction", "Memory", "Range", "Rule", "decode",
            "decode_all", "encode_all"]
-ADDRESSES = frozenset(("dram", "act", "src", "dst", "pre", "cell", "params", "addend", "index", "a", "b", "value"))
+ADDRESSES = frozenset(("dram", "act", "src", "dst", "pre", "cell", "params", "roots", "addend", "index", "a", "b",
+                       "value"))
 T = TypeVar("T")
 
 

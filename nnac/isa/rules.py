@@ -107,7 +107,7 @@ DATA = (
     "LUT slots that parameters name exist.  A table of symmetry complement has no entry below 0; exp of SMAX and LSM "
         "neither, and its first is 1 "
     "at least.",
-    "Entries of a parameter block's rsqrt are 32768 at least.",
+    "Entries of rsqrt are 32768 at least.",
     "Weights of an MVM fit its format; the input numbers of its words are below its span (with int16 weights, half of "
         "them are).",
     "Accumulators fit 48 bits, and v of RQ the width that its page says.",

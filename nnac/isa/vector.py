@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LUT_BYTES = 2 * LUT_ENTRIES
-RSQRT_BYTES = 4 * -(-2 * RSQRT_ENTRIES // 4)           # in a parameter block: filled up to a multiple of 4
+RSQRT_BYTES = 4 * -(-2 * RSQRT_ENTRIES // 4)           # of the table in A: filled up to a multiple of 4
 RQ_HEAD = Record("i16 zero_point, u8 bits, u8 0, u32 0")
 RQ_ROW = Record("i32 bias, u24 multiplier, u8 shift 0..62")
 RQ_WIDE_ROW = Record("i48 bias, u32 multiplier 0..2147483647, u8 shift 0..62, u8 0")
@@ -75,7 +75,7 @@ def array(m: Memory, address: int, n: int, kind: str) -> NDArray:
 
 
 def _rsqrt(m: Memory, address: int) -> NDArray:
-    """The table of 1/sqrt in a parameter block.  BadData: an entry below 1.0, which no mantissa below 1 has."""
+    """The table of 1/sqrt in A.  BadData: an entry below 1.0, which no mantissa below 1 has."""
     entries = array(m, address, RSQRT_ENTRIES, "<u2")
     if (least := int(entries.min())) < 32768:
         raise BadData(f"an entry of rsqrt is {least}, not in 32768 … 65535")
@@ -437,13 +437,15 @@ class LN(_Unary):
         y = layer_norm(x, gain, bias, epsilon, root_width, rsqrt, multiplier, shift, zero_point, bits, rms)
 
     Parameters: {block},
-    then u16 rsqrt[385] and 2 bytes of nothing, i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
+    then i16 gain[n] filled up to a multiple of 4 bytes, i32 bias[n].
+    rsqrt: u16 [385] at A[roots], then 2 bytes of nothing; parameters of many instructions share it.
     Cycles: vx_fill + 24 + 3 * ceil(n / V), for three passes over the vector and 24 for the square root.
     """
 
     src: int = operand(18, "A address", times=4)
     dst: int = operand(18, "A address", times=4)
     params: int = operand(18, "A address of the parameters", times=4)
+    roots: int = operand(18, "A address of the table of 1/sqrt", times=4)
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
@@ -457,20 +459,21 @@ class LN(_Unary):
     def beats(self, config: MachineConfig) -> int:
         return beats.normalise(config, self.n)
 
-    def layout(self) -> tuple[int, int, int, int]:
-        """Offsets of rsqrt, gain, bias in the parameters, and their length."""
-        gain = self.block.bytes + RSQRT_BYTES
+    def layout(self) -> tuple[int, int, int]:
+        """Offsets of gain and bias in the parameters, and their length."""
+        gain = self.block.bytes
         bias = gain + 4 * -(-self.n // 2)
-        return self.block.bytes, gain, bias, bias + 4 * self.n
+        return gain, bias, bias + 4 * self.n
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        yield self.params, self.layout()[3]
+        yield self.params, self.layout()[2]
+        yield self.roots, RSQRT_BYTES
 
     def constants(self, m: Memory) -> Constants:
         p = self.block.read(m.parameters(self.params, self.block.bytes))
         check_width(p["bits"], self.out16)
-        rsqrt, gain, bias, _ = (self.params + at for at in self.layout())
-        return {**p, "rsqrt": _rsqrt(m, rsqrt), "gain": array(m, gain, self.n, "<i2"),
+        gain, bias, _ = (self.params + at for at in self.layout())
+        return {**p, "rsqrt": _rsqrt(m, self.roots), "gain": array(m, gain, self.n, "<i2"),
                 "bias": array(m, bias, self.n, "<i4"), "rms": self.rms}
 
     @staticmethod
@@ -493,8 +496,8 @@ class SMAX(_Unary):
 
         y = softmax(x, LUT[slot], rsqrt, multiplier, shift, out_multiplier, out_shift, zero_point, bits)
 
-    Parameters: {block},
-    then u16 rsqrt[385] and 2 bytes of nothing.  slot: a LUT with exp, odd, without an entry below 0.
+    Parameters: {block}.  slot: a LUT with exp, odd, without an entry below 0.
+    rsqrt: u16 [385] at A[roots], then 2 bytes of nothing, as LN has it.
     Cycles: vx_fill + groups * (24 + 3 * ceil(n / V)), for three passes (maximum; exponentials and sum; quotients) and
     24 for the reciprocal.
     """
@@ -502,6 +505,7 @@ class SMAX(_Unary):
     src: int = operand(18, "A address", times=4)
     dst: int = operand(18, "A address", times=4)
     params: int = operand(18, "A address of the parameters", times=4)
+    roots: int = operand(18, "A address of the table of 1/sqrt", times=4)
     n: int = operand(12, "elements", minus=1)
     a16: int = operand(1, "elements are int16")
     out16: int = operand(1, "the result is int16")
@@ -522,7 +526,8 @@ class SMAX(_Unary):
         return (Integers(self.dst, self.n, 1 << self.out16, self.groups, self.n << self.out16),)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        yield self.params, self.block.bytes + RSQRT_BYTES
+        yield self.params, self.block.bytes
+        yield self.roots, RSQRT_BYTES
 
     def may_read(self, config: MachineConfig) -> Iterator[Range]:
         yield "LUT", 0, config.luts
@@ -530,7 +535,7 @@ class SMAX(_Unary):
     def constants(self, m: Memory) -> Constants:
         p = self.block.read(m.parameters(self.params, self.block.bytes))
         check_width(p["bits"], self.out16)
-        return {**p, "rsqrt": _rsqrt(m, self.params + self.block.bytes), "exp": m.lut(p["slot"], "exp")}
+        return {**p, "rsqrt": _rsqrt(m, self.roots), "exp": m.lut(p["slot"], "exp")}
 
     @staticmethod
     def compute(p: Constants, x: NDArray) -> tuple[NDArray, ...]:

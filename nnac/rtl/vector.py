@@ -54,7 +54,7 @@ from nnac.isa import (
     MachineConfig,
     VectorInstruction,
 )
-from nnac.isa.config import LUT_ENTRIES, RSQRT_ENTRIES, SEMAPHORES
+from nnac.isa.config import LUT_ENTRIES, SEMAPHORES
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.rtl.blocks import field
 from nnac.rtl.lanes import Lane, Shared
@@ -257,7 +257,7 @@ class Vector(Elaboratable):
         step = cases(
             (op[CPY], f[CPY].count("dstride")),
             (op[KEEP], f[KEEP].count("bytes")),
-            otherwise=f[RQ].count("stride"),
+            otherwise=of("stride", RQ),
         )
         m.d.comb += [
             t.valid.eq(Mux(ringed, rings.valid, issuing & (pause == 0))),
@@ -352,8 +352,6 @@ class Vector(Elaboratable):
         m.submodules.root = root = Root()
         root_step = Signal()
         m.d.sync += root_step.eq(root.go)
-        table_at = Signal(A_BITS - 2)
-        m.d.comb += table_at.eq(params + Mux(op[LN], LN.block.bytes // UNIT, SMAX.block.bytes // UNIT))
         start = of("src", LUT, LN, SMAX, LSM, AMAX, otherwise=Mux(op[GATE], f[GATE].count("b"), of("a", ADD, MUL)))
         m.d.comb += self.raddr[0].eq(start + Mux(op[SMAX], source[2:], 0) + scaled(t, a16))
         with m.If(first & (ringed | op[KEEP])):
@@ -367,10 +365,9 @@ class Vector(Elaboratable):
         with m.Elif(moving):
             m.d.comb += self.raddr[0].eq(of("src", CPY, TAB, KEEP) + source[2:] + (t.group << power(lanes // UNIT)))
         with m.Elif(root_step):
-            m.d.comb += self.raddr[0].eq(table_at + root.address)
+            m.d.comb += self.raddr[0].eq(of("roots", LN, SMAX) + root.address)
         gain = Signal(A_BITS - 2)
-        rsqrt_words = -(-2 * RSQRT_ENTRIES // UNIT)
-        m.d.comb += gain.eq(params + LN.block.bytes // UNIT + rsqrt_words)
+        m.d.comb += gain.eq(params + LN.block.bytes // UNIT)
         addend = Signal(A_BITS - 2)
 
         def at_addend(token: Token, shift: int) -> Value:

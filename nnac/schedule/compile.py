@@ -291,8 +291,11 @@ def parameter_sets(graph: QGraph, made: Made, host: frozenset[str]) -> list[Para
     """Every block of constants that vector instructions read."""
     nodes = machine_nodes(graph, host)
     nothing = any(emission(n.op).zero_block for n in nodes)
-    out = [Parameters(place.ZERO, (bytes(8 + 8 * made.lanes),), "")] if nothing else []
-    return out + [p for node in nodes for p in emission(node.op).parameters(node, graph, made)]
+    found = [Parameters(place.ZERO, (bytes(8 + 8 * made.lanes),), "")] if nothing else []
+    found += [p for node in nodes for p in emission(node.op).parameters(node, graph, made)]
+    out = {p.key: p for p in found}
+    assert all(out[p.key].blocks == p.blocks for p in found), "parameters of one key are the same for all who read them"
+    return list(out.values())
 
 
 def pinnable(graph: QGraph, kernels: Mapping[str, Kernel], settings: Settings, rates: Mapping[str, float],

@@ -28,6 +28,8 @@ SMALL = 64                     # bytes: parameter sets up to this size always st
 LUT_IMAGE = 1028
 RAW = b"\0"                    # stream header of the raw codec
 ZERO = "zero"                  # key of the parameters that change nothing
+ROOTS = "roots"                # … of the table of 1/sqrt
+SHARED = (ZERO, ROOTS)         # of no layer, and read by many: they always stay
 
 TileKey = tuple[str, int, int]         # kernel path, band, chunk
 
@@ -237,7 +239,7 @@ def settle(graph: QGraph, pages: Pages, scratch_bytes: int, loads: Mapping[str, 
     """
     states = [s for n in graph.nodes for s in _slots(n, places.get(n.entry, 1))]
     must = [Buffer(f"state {s.name}", align(s.bytes, 16)) for s in states]
-    small = [p for own in pages.sets.values() for p in own if sum(len(q.data) for q in own) <= SMALL or p.key == ZERO]
+    small = [p for own in pages.sets.values() for p in own if sum(len(q.data) for q in own) <= SMALL or p.key in SHARED]
     small_keys = {p.key for p in small}
     must += [Buffer(_name(p), align(len(p.data), 4), align=4) for p in small]
     big = [p for p in pages if p.key not in small_keys]

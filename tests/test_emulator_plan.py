@@ -142,9 +142,11 @@ def random_code(rng, where):
             code.append(GATE(a=a(2 * n), b=a(2 * n), dst=a(2 * n), params=where["gate"][0], n=n,
                              a16=int(rng.integers(2)), out16=int(rng.integers(2))))
         elif kind in (12, 13):                         # rings of 3 chunks of 2 rows of 2 heads of 4
-            ring, size = a(64), dict(chunk=2, slots=3)
+            ring, kept, size = a(64), a(16), dict(chunk=2, slots=3)
+            while kept + 16 > ring and ring + 64 > kept:   # what is kept may not lie in the ring
+                kept = a(16)
             code.append(FIL(dst=ring, bytes=4, value=int(rng.integers(6))))
-            code.append(KEEP(src=a(16), ring=ring, bytes=8, **size))
+            code.append(KEEP(src=kept, ring=ring, bytes=8, **size))
             code.append(DOT(src=a(16), ring=ring, dst=a(48), params=where["dot"][0], n=4, heads=2, **size))
             code.append(MIX(src=a(48), ring=ring, dst=a(32), params=where["mix"][0], n=4, heads=2,
                             p16=int(rng.integers(2)), out16=int(rng.integers(2)), **size))

@@ -18,6 +18,6 @@ class RmsNormEmission(LayerNormEmission):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
-        return parameters(c["gain"], np.zeros(len(c["gain"]), np.int32), c["rsqrt"], epsilon=c["epsilon"],
+        return parameters(c["gain"], np.zeros(len(c["gain"]), np.int32), epsilon=c["epsilon"],
                           root_width=c["root_width"], multiplier=c["multiplier"], shift=c["shift"], bits=out.bits,
                           zero_point=out.zero_point)

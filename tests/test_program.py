@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from nnac.ir import Value
-from nnac.program import Entry, Port, Program, ProgramError, Slot, Symbol, Tap
+from nnac.program import VERSION, Entry, Port, Program, ProgramError, Slot, Symbol, Tap
 from nnac.target import Dram, Target
 
 EDGE = Target("edge", 500_000_000, 64, 4, 1 << 19, 1 << 17, Dram(3_750_000_000, 250, 128), dict(int8=Fraction(1)))
@@ -58,7 +58,7 @@ def test_another_version_another_kind_and_another_machine_are_named(tmp_path):
     from safetensors.numpy import save
 
     header = dict(format="nnac-program", version=99, sha256="", content="{}")
-    with pytest.raises(ProgramError, match="program version 99; this nnac reads version 3"):
+    with pytest.raises(ProgramError, match=f"program version 99; this nnac reads version {VERSION}"):
         Program.from_bytes(save({"dram": np.zeros(1, np.uint8)}, {"nnac": json.dumps(header)}))
     with pytest.raises(ProgramError, match="not an nnac program"):
         Program.from_bytes(save({"dram": np.zeros(1, np.uint8)}, {"nnac": json.dumps(header | dict(format="song"))}))

@@ -428,6 +428,7 @@ class Draw:
             n=n,
             a16=a16,
             out16=out16,
+            rms=int(rng.integers(2)),
         )
 
     def SMAX(self) -> Instruction:

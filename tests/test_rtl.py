@@ -122,13 +122,6 @@ def test_the_core_has_every_instruction_and_refuses_one_that_it_lacks_by_its_nam
         tiny.run([PROF(), FIL(), HALT()], limit=1000)
 
 
-def test_a_norm_by_the_root_mean_square_is_refused():
-    norm = params.LN(src=0, dst=0, params=64, n=4, a16=0, out16=0, rms=1)
-    assert params.lacks([FIL(), norm]) == ("[1]: the core has no LN by the root mean square; the emulator runs this "
-                                           "program")
-    assert params.lacks([FIL(), evolve(norm, rms=0)]) is None
-
-
 def test_the_last_bit_of_the_root_s_table_shows(tiny):
     case = roots(TINY)
     assert len(case.code) > 4 and same(tiny, case)

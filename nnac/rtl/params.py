@@ -144,17 +144,10 @@ def lacking() -> list[type[Instruction]]:
     return [cls for cls in registry.values() if cls not in BUILT]
 
 
-def lack(i: Instruction) -> str:
-    """What the core would need for an instruction and has not, or ""."""
-    if not isinstance(i, BUILT):
-        return type(i).__name__
-    return "LN by the root mean square" if isinstance(i, LN) and i.rms else ""
-
-
 def lacks(code: Iterable[Instruction]) -> str | None:
     """The first instruction that the core does not have, in one line; None: it has them all."""
-    found = next(((k, missing) for k, i in enumerate(code) if (missing := lack(i))), None)
-    return f"[{found[0]}]: the core has no {found[1]}; the emulator runs this program" if found else None
+    found = next(((k, i) for k, i in enumerate(code) if not isinstance(i, BUILT)), None)
+    return f"[{found[0]}]: the core has no {type(found[1]).__name__}; the emulator runs this program" if found else None
 
 
 def is_one(word: Value, classes: Iterable[type[Instruction]]) -> Value:

@@ -580,7 +580,7 @@ class Vector(Elaboratable):
             s.v_takes_table.eq(op[LUT]),
             s.v_takes_below.eq(op[SMAX]),
             s.v_takes_above.eq(op[LSM]),
-            s.total.eq(Mux(op[LN], sums, 0)),
+            s.total.eq(Mux(op[LN] & ~f[LN].code("rms"), sums, 0)),
             s.best.eq(best),
             s.root.eq(root.result),
             s.times_row.eq((op[RQ] & ~out32) | op[DWC]),

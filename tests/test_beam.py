@@ -114,6 +114,7 @@ def test_what_is_known_of_a_prefix_is_asked_for_once_and_rounds_count_as_if_alon
        lengths=st.lists(st.integers(0, 12), min_size=1, max_size=3))
 @example(seed=1, beam=1, fused=True, age=1, lengths=[0, 5])         # one that ended with nothing said
 @example(seed=1, beam=1, fused=False, age=1, lengths=[0, 7])
+@example(seed=860, beam=2, fused=False, age=1, lengths=[0, 4, 10])  # … what another had said
 def test_prefixes_that_are_forgotten_are_missed_by_nobody(seed, beam, fused, age, lengths):
     """Pruned after every frame, a search finds the same, and asks the same of the model unless it remembers for a frame
     only; what it counts as asked depends on neither pruning nor the batch."""

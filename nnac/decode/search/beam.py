@@ -329,8 +329,10 @@ class _Prefixes:
         self._known = {key: last for key, last in self._known.items() if last >= time - AGE and again[key[1]]}
         held = np.zeros(count, bool)
         held[[node for _, node in self._known]] = True
-        # the empty prefix has none before it: of an utterance that has ended, it is not asked for again
-        held[[self._parent[n] for n in alive.tolist() if n and not held[n]]] = True
+        # the empty prefix has none before it.  Of an utterance that has ended no prefix is asked for again, and what
+        # comes before it may have been forgotten already: there is nothing to hold
+        before = np.array([self._parent[n] for n in alive.tolist() if n and not held[n]], np.int64)
+        held[before[self._ready[before]]] = True
         kept = _above(np.concatenate([np.flatnonzero(held), alive]), self._parent)
         to, self._parent, self._token = _renumbered(kept, self._parent, self._token)
         self._child = {(to[p], token): to[n] for (p, token), n in self._child.items() if kept[n] and again[p]}

@@ -549,7 +549,7 @@ def faults_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, 
 
 def coverage_part(work: Pieces, cores: dict[str, Path], args: argparse.Namespace, figures: dict[str, Any]) -> None:
     if "coverage" not in cores or not (
-        done := work.figures(coverage, "tiny", "coverage", cores["coverage"], {"100": (100,)})
+        done := work.figures(coverage, "tiny", "coverage", cores["coverage"], {"300": (300,)})
     ):
         return
     for line in done["never"]:

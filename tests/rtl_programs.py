@@ -8,11 +8,15 @@ wait. A's first part holds parameter blocks that nobody writes.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from unittest.mock import patch
+
 import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
 from nnac import arith, codec
+from nnac.codec import ans
 from nnac.emulator.hazards import overlap, ranges
 from nnac.isa import (
     ADD,
@@ -64,6 +68,16 @@ CODECS = (
 QUEUED = UNITS[:4]
 PAIRS = {(a, b): k for k, (a, b) in enumerate((a, b) for a in QUEUED for b in QUEUED if a != b)}
 IMAGE, SCRATCH = 1 << 20, 1 << 16  # bytes of DRAM that are read, and after them those that are written
+
+
+fewest = ans.split
+
+
+def a_token_each(count: NDArray, state_bits: int, token_bits: float = 4) -> list[tuple[int, int]]:
+    """In the place of `ans.split`, which makes few tokens: as many as a table may have, for the core has room for
+    them."""
+    each = count.size <= min(ans.MAX_TOKENS, 1 << state_bits)
+    return [(k, 0) for k in range(count.size)] if each else fewest(count, state_bits, token_bits)
 
 
 class Draw:
@@ -190,7 +204,8 @@ class Draw:
             )
             name = name.replace("block_bitmap", f"block_bitmap[{shape}]")
         try:
-            encoded = codec.encode(matrix, name, c.lanes)
+            with patch.object(ans, "split", a_token_each) if rng.random() < 0.2 else nullcontext():
+                encoded = codec.encode(matrix, name, c.lanes)
         except codec.CodecError:
             return None
         (tile,) = encoded.tiles

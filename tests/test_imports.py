@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -461,6 +462,18 @@ def test_pieces_in_every_order_of_writing(tmp_path):
         (tmp_path / "t.txt").write_text(text)
         with pytest.raises(ImportError_, match=words):
             read_tokens(tmp_path / "t.txt", -3)
+
+
+def test_a_storage_that_is_missing_is_one_line(tmp_path):
+    """PyTorch's older layout names its storages twice; torch asserts that both say the same."""
+    torch.save({"weight": torch.ones(4)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    data = (tmp_path / "old.pt").read_bytes()
+    key = re.findall(rb"\d{8,}", data)[-1]
+    at = data.rindex(key)
+    other = key[:-1] + (b"7" if key[-1:] != b"7" else b"8")
+    (tmp_path / "old.pt").write_bytes(data[:at] + other + data[at + len(key):])
+    with pytest.raises(ImportError_, match=r"old\.pt: no checkpoint .*storage key"):
+        tensors(tmp_path / "old.pt")
 
 
 def test_from_a_checkpoint_to_text_on_the_emulator(tmp_path, monkeypatch, capsys):

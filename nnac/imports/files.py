@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nnac.errors import UserError
+from nnac.errors import ABSURD, UserError
 from nnac.files import read
 
 LIMIT = 1 << 36                # bytes of a checkpoint
@@ -53,9 +53,8 @@ def tensors(path: str | os.PathLike[str], inside: Sequence[str] = ()) -> dict[st
     except pickle.UnpicklingError:
         raise ImportError_(f"{path}: holds more than tensors, and nothing of it was run; save its `state_dict()` "
                            "alone, or as safetensors") from None
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, AttributeError, TypeError, IndexError,
-            NotImplementedError, MemoryError, SafetensorError, struct.error, zlib.error, tarfile.TarError,
-            zipfile.BadZipFile) as error:
+    except (OSError, EOFError, SafetensorError, struct.error, zlib.error, tarfile.TarError, zipfile.BadZipFile,
+            *ABSURD) as error:
         said = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImportError_(f"{path}: no checkpoint (.pt, .pth, .ckpt, .nemo, .safetensors): {said}") from None
 

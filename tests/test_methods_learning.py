@@ -109,6 +109,23 @@ def test_one_bit_starts_at_its_optimum(granularity, outlier):
     assert torch.allclose(q.size.detach(), best, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tail", ["normal", "laplace"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+def test_centroids_start_where_lloyd_and_max_would_have_them(bits, tail):
+    """As near as the mu-law space lets them; without places of their own they are farther off."""
+    random = np.random.default_rng(0)
+    x = (random.standard_normal(20_000) if tail == "normal" else random.laplace(size=20_000)) * 0.1
+    w, best = torch.from_numpy(x).float().reshape(100, 200), squared_error(x, lloyd_max(x, 1 << bits))
+
+    def error(space):
+        q = WeightQuantiser(Settings(make("gq", bits=bits, space=space, snap="int16"), bits, "tensor"), w).eval()
+        codes, scale = q(w)
+        return float((codes * scale[:, None] - w).detach().double().square().sum())
+
+    assert error(MuLaw()) < {2: 1.001, 3: 1.005, 4: 1.02, 5: 1.15}[bits] * best
+    assert error(MuLaw()) < error(MuLaw(learned=False))
+
+
 def test_centroids_adjust_themselves_to_what_is_asked():
     """A target with gaps that no curvature has: each centroid finds its own place."""
     table = torch.tensor([-0.9, -0.62, -0.2, -0.11, 0.07, 0.3, 0.5, 0.9])

@@ -32,6 +32,10 @@ class MuLaw(Form):
         """``F^-1(g) = sgn(g) ((1 + mu)^|g| - 1) / mu``: from companded space, g in [-1, 1], to the weights' own."""
         return g.sign() * ((1 + mu) ** g.abs() - 1) / mu
 
+    def compress(self, x: Tensor, mu: Tensor) -> Tensor:
+        """``F(x)``, the inverse of `expand`."""
+        return x.sign() * (1 + mu * x.abs()).log() / (1 + mu).log()
+
     def rise(self, g: Tensor, mu: Tensor) -> Tensor:
         """``d F^-1(g) / dg``."""
         return (1 + mu) ** g.abs() * (1 + mu).log() / mu

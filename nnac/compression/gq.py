@@ -98,9 +98,10 @@ class Gq(WeightRule, Method):
         return (self.centroids(curvature, offsets)[0] * self.top).round().float()[None]
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
-        """Size of each group and one curvature for all, by least squared error over a search, then each size by least
-        squares for what is nearest to its centroids, until nothing changes (our choice).  At one bit that is ``E|w|``,
-        the optimum."""
+        """Size of each group and one curvature for all, by least squared error over a search; then each size by least
+        squares for what is nearest to its centroids and, where they are learned, each centroid to the mean of what is
+        nearest to it, as far as its play goes, until nothing changes (our choice).  At one bit that is ``E|w|``, the
+        optimum."""
         import math
 
         import torch
@@ -129,15 +130,31 @@ class Gq(WeightRule, Method):
         errors = [search(sample[keep], top[keep], c)[1].sum()
                   for c in choices] if len(choices) > 1 else [torch.zeros(())]
         curvature = choices[min(range(len(choices)), key=lambda i: float(errors[i]))]
-        size, codes = search(sample, top, curvature)[0], self.table(curvature, offsets)
-        for _ in range(8):
+        size = search(sample, top, curvature)[0]
+        for _ in range(24 if self.space.learned else 8):  # type: ignore[attr-defined]
+            codes = self.table(curvature, offsets)
             q = Codebook(size / self.top, codes).nearest(x)
             power = q.square().sum(1, keepdim=True)
             better = torch.where(power > 0, self.top * (x * q).sum(1, keepdim=True) / power.clamp_min(1), size)
-            if torch.equal(better, size):
+            better = better.clamp_min(least)
+            moved = offsets
+            if self.space.learned and len(offsets) > 2:    # type: ignore[attr-defined]  # of two, the size says it all
+                moved = self.towards(centres(x, q, better / self.top, codes[0]) / self.top, curvature, offsets)
+            if torch.equal(better, size) and torch.equal(moved, offsets):
                 break
-            size = better.clamp_min(least)
+            size, offsets = better, moved
         return {"size": size[:, 0], "curvature": curvature, "offsets": offsets}
+
+    def towards(self, centroids: Tensor, curvature: Tensor, offsets: Tensor) -> Tensor:
+        """The offsets [K] at which the centroids stand at ``centroids`` [K], in units of the size, NaN: where they are;
+        or as near as nine tenths of their play goes, so that training can still move them."""
+        import torch
+
+        k, mu = len(offsets), curvature.double().exp()
+        g = torch.linspace(-1, 1, k, dtype=torch.float64, device=offsets.device)
+        at = self.space.compress(centroids.double().clamp(-1, 1), mu)  # type: ignore[attr-defined]
+        bend = ((at - g) / (PLAY * 2 / (k - 1))).clamp(-0.9, 0.9)
+        return torch.where(bend.isnan(), offsets.double(), bend.atanh() / GAIN).to(offsets.dtype)
 
     def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
         from nnac.compression._grids import SMALLEST_UNIT, Codebook
@@ -173,6 +190,17 @@ class Gq(WeightRule, Method):
             return ((by_level * curve).sum().reshape(1).float() * self.top, (by_level * own).float() * self.top)
 
         return exact(x, codes, grid.unit, slope, state["size"], factor, (state["curvature"], state["offsets"]), back)
+
+
+def centres(x: Tensor, q: Tensor, unit: Tensor, codes: Tensor) -> Tensor:
+    """For each of ``codes`` [K] the value, in units [G, 1], of least squared error for the weights x [G, n] whose code
+    q [G, n] is that: float64 [K], NaN where there are none."""
+    import torch
+
+    at = torch.searchsorted(codes.contiguous(), q).reshape(-1)
+    square = unit.double().square().expand_as(x)
+    total = torch.bincount(at, (x * unit).double().reshape(-1), len(codes))
+    return total / torch.bincount(at, square.reshape(-1), len(codes))
 
 
 def moved_by(g: Tensor, u: Tensor, codes: Tensor, slope: Tensor | None, grid: Any) -> Tensor:

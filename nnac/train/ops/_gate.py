@@ -1,8 +1,8 @@
-"""What layers that weigh a value with a sigmoid have in common."""
+"""What layers that weigh a value with a table, mostly of the sigmoid, have in common."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,28 +19,33 @@ from nnac.train.ops import Constants, Layer, State
 
 
 class GateLayer(Layer):
-    """Base: a times the sigmoid of b, halves of the input or both the whole of it."""
+    """Base: a times a table of b, halves of the input or both the whole of it."""
 
     device = torch.device("cpu")
+    by_sigmoid: ClassVar[bool] = True                  # so is the slope, and the native kernel knows it
+
+    def table(self) -> arith.Table:
+        """What b is looked up in."""
+        return arith.sigmoid_table()
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b)."""
         return x[..., : self.width], x[..., x.shape[-1] - self.width:]
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        c = bind.gate(out.scale)
+        c = bind.gate(out.scale, self.table())
         return Constants(c, {}, self.ready(c, ins[0], out))
 
     def ready(self, c: dict[str, np.ndarray], x: Format, out: Format) -> dict[str, object]:
         """What its integers are computed with, on the layer's device."""
-        if self.device.type == "cpu" and native.library() is not None:
+        if self.by_sigmoid and self.device.type == "cpu" and native.library() is not None:
             gate = Gate(native.words(torch.as_tensor(c["table"])), int(c["multiplier"]), int(c["shift"]),
                         out.zero_point, out.bits, self.width, x.scale / out.scale, x.scale)
             return dict(gate=gate)
         return self.ready_in_torch(c, x, out)
 
     def ready_in_torch(self, c: dict[str, np.ndarray], x: Format, out: Format) -> dict[str, object]:
-        """The same without the native library."""
+        """The same without the native kernel."""
         full = torch.as_tensor(arith.Table("", c["table"], "complement").full().astype(np.int32)).to(self.device)
         rescale = Rescale.of(c["multiplier"], c["shift"], 0, 1 << (x.bits - 1 + arith.UNIT_FRACTION), out.zero_point,
                              out.bits, self.device)
@@ -55,7 +60,7 @@ class GateLayer(Layer):
         return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def in_torch(self, x: Tensor, ready: dict[str, Any], form: Format, out: Format) -> Tensor:
-        """The integers without the native library."""
+        """The integers without the native kernel."""
         return _Gate.apply(*self.parts(x), ready, form.scale / out.scale)
 
 

@@ -17,11 +17,13 @@ from nnac.train.ops._curve import CurveLayer
 class Relu(CurveLayer):
     """See `nnac.ops.relu`."""
 
+    by_sigmoid = False
+
     def constants(self, ins: list[Format], out: Format) -> Constants:
         c = bind.relu(ins[0].scale, record(self.node.attributes, ReluAttributes).slope, out.scale)
         return Constants(c, {}, self.ready(c, ins[0], out))
 
-    def slope(self, real: np.ndarray) -> np.ndarray:
+    def slope(self, real: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return np.where(real > 0, 1.0, record(self.node.attributes, ReluAttributes).slope)
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:

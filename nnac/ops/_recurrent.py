@@ -37,6 +37,21 @@ class RecurrentOperator(Operator):
         """Bytes of `states`: an int16 for each cell, and the hidden state."""
         return 2 * attributes["cells"] * (2 if attributes.get("bidirectional") else 1) + width * -(-hidden_bits // 8)
 
+    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
+                 constants: Mapping[str, Array]) -> Array:
+        (x,) = inputs
+        if not node.attributes.get("bidirectional"):
+            backwards = bool(node.attributes.get("reversed"))
+            made = self.direction(node, reverse(x) if backwards else x, "", state, constants)
+            return reverse(made) if backwards else made
+        forward = self.direction(node, x, "forward.", state, constants)
+        backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
+        return join(forward, reverse(backward))
+
+    def direction(self, node: Node, x: Array, prefix: str, state: State, constants: Mapping[str, Array]) -> Array:
+        """One direction over [T, B, I]; replaces ``state`` and returns the hidden sequence [T, B, H]."""
+        raise NotImplementedError
+
     def output(self, layer: LayerShape, p: Precision, source: Value) -> Value:
         from nnac.ir import Value
 
@@ -67,17 +82,6 @@ class SeparateOperator(RecurrentOperator):
              node: Node) -> tuple[Array, Array]:
         """(hidden, memory) after one frame, from both products in Q3.12."""
         raise NotImplementedError
-
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
-                 constants: Mapping[str, Array]) -> Array:
-        (x,) = inputs
-        if not node.attributes.get("bidirectional"):
-            backwards = bool(node.attributes.get("reversed"))
-            made = self.direction(node, reverse(x) if backwards else x, "", state, constants)
-            return reverse(made) if backwards else made
-        forward = self.direction(node, x, "forward.", state, constants)
-        backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
-        return join(forward, reverse(backward))
 
     def direction(self, node: Node, x: Array, prefix: str, state: State, constants: Mapping[str, Array]) -> Array:
         """One direction over [T, B, I]; replaces ``state`` and returns the hidden sequence [T, B, H]."""

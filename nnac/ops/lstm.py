@@ -12,7 +12,7 @@ from nnac.attributes import Attributes, record
 from nnac.formats import PRE, unit_scale
 from nnac.limits import MOST_UNITS
 from nnac.ops import Array, State, require
-from nnac.ops._carriers import join, reverse, stacked
+from nnac.ops._carriers import stacked
 from nnac.ops._recurrent import DIRECTIONS, RecurrentOperator, cell_states, require_fraction, require_sums
 
 if TYPE_CHECKING:
@@ -129,17 +129,6 @@ class Lstm(RecurrentOperator):
         bound = max(n * x[0], park) + vectors * (max(each, step) + drain) if parked else max(matrix,
             vector) + vectors * drain
         return vector, matrix, n * x[1] + vectors * (h[1] + project[1]), bound - max(matrix, vector)
-
-    def integers(self, node: Node, graph: QGraph, inputs: list[Array], state: State,
-                 constants: Mapping[str, Array]) -> Array:
-        (x,) = inputs
-        if not record(node.attributes, LstmAttributes).bidirectional:
-            backwards = bool(record(node.attributes, LstmAttributes).reversed)
-            made = self.direction(node, reverse(x) if backwards else x, "", state, constants)
-            return reverse(made) if backwards else made
-        forward = self.direction(node, x, "forward.", state, constants)
-        backward = self.direction(node, reverse(x), "backward.", {k: v * 0 for k, v in state.items()}, constants)
-        return join(forward, reverse(backward))
 
     def direction(self, node: Node, x: Array, prefix: str, state: State, constants: Mapping[str, Array]) -> Array:
         """One direction over [T, B, I]; replaces ``state`` and returns the hidden sequence [T, B, R]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nnac import isa
@@ -23,7 +24,8 @@ class LayerNormEmission(WithRoots, OneBlock):
 
     def block(self, node: Node, out: Value, made: Made) -> bytes:
         c = node.constants
-        return parameters(c["gain"], c["bias"], epsilon=c["epsilon"], root_width=c["root_width"],
+        bias = c["bias"] if "bias" in c else np.zeros(len(c["gain"]), np.int32)
+        return parameters(c["gain"], bias, epsilon=c["epsilon"], root_width=c["root_width"],
                           multiplier=c["multiplier"], shift=c["shift"], bits=out.bits, zero_point=out.zero_point)
 
     def emit(self, node: Node, e: Emitter) -> None:

@@ -179,7 +179,7 @@ def least(tasks: Tasks, config: MachineConfig) -> Bound:
     of_unit = {u: np.flatnonzero(units == u) for u in dict.fromkeys(tasks.unit) if u}
     start, why = np.zeros(len(busy), np.int64), list[tuple[int, str]]()     # the task before, and what lies between
     number = {t: g for g, t in enumerate(joins)}
-    tiles = _tiles(tasks, behind)
+    tiles = _tiles(tasks, behind, busy)
     for t in range(len(busy)):
         best = (tasks.earliest[t], -1, "")
         for need, way in tasks.needs[t]:
@@ -187,7 +187,7 @@ def least(tasks: Tasks, config: MachineConfig) -> Bound:
                 best = (int(start[need]) + way, need, tasks.unit[need])
         if (g := number.get(t)) is not None:
             found = [_one_by_one(u, own, busy, start, ways[:, g]) for u, own in of_unit.items()]
-            best = max(best, *found, _held(*tiles, busy, start, ways[:, g], joins, config), key=lambda b: b[0])
+            best = max(best, *found, _held(tiles, busy, start, ways[:, g], joins[:g], config), key=lambda b: b[0])
         start[t] = best[0]
         why.append(best[1:])
     return Bound(int(start[end]), _shares(start, why, end))
@@ -210,33 +210,60 @@ def _one_by_one(unit: str, own: NDArray, busy: NDArray, start: NDArray, way: NDA
     return int(ends[best]), int(own[best]), unit
 
 
-def _tiles(tasks: Tasks, behind: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """(tasks on the bus; words of W; which of these tiles only tasks behind each join use, [tiles, joins])."""
+@frozen(eq=False)
+class Tiles:
+    """The tiles that products use.
+
+    bus     tasks on the bus      words  of W
+    later   which of them only tasks behind each join use, bool [joins, tiles]; ``counted``: as 0.0 and 1.0
+    slow    their numbers, those of the most cycles of the bus a word first
+    """
+
+    bus: NDArray
+    words: NDArray
+    later: NDArray
+    counted: NDArray
+    slow: NDArray
+
+
+def _tiles(tasks: Tasks, behind: NDArray, busy: NDArray) -> Tiles:
     users: dict[int, list[int]] = defaultdict(list)
     for t, needs in enumerate(tasks.needs):
         for need, _ in needs:
             if tasks.unit[t] == "MV" and tasks.unit[need] == "DECODER":
                 users[need].append(t)
     used = [(bus, words, users[decoder]) for bus, decoder, words in tasks.tiles if words and users[decoder]]
+    bus, words = (np.array([u[k] for u in used], int) for k in range(2))
     later = np.array([behind[own].all(0) for _, _, own in used], bool).reshape(len(used), behind.shape[1])
-    return np.array([b for b, _, _ in used], int), np.array([words for _, words, _ in used], int), later
+    later = np.ascontiguousarray(later.T)
+    return Tiles(bus, words, later, later.astype(np.float64), np.argsort(-busy[bus] / words, kind="stable"))
 
 
-def _held(bus: NDArray, words: NDArray, later: NDArray, busy: NDArray, start: NDArray, way: NDArray,
-          joins: Sequence[int], config: MachineConfig) -> Reason:
-    """When the tiles that lead to a join can be there: of those that are used behind another one, W held at that point
-    no more than fits, and the others are asked for after it."""
+def _held(tiles: Tiles, busy: NDArray, start: NDArray, way: NDArray, joins: Sequence[int],
+          config: MachineConfig) -> Reason:
+    """When the tiles that lead to a join can be there: of those that are used behind another one of ``joins``, W held
+    at that point no more than fits, and the others are asked for after it."""
+    bus, words = tiles.bus, tiles.words
     leads = way[bus] > NEVER
-    if not leads.any():
+    if not leads.any() or not joins:
         return 0, -1, ""
-    bus, words, later = bus[leads], words[leads], later[leads]
-    more = words @ later > config.stream_words
-    tails = np.where(later, (way[bus] - busy[bus])[:, None], 1 << 60).min(0)
-    held = np.ceil(config.stream_words * np.where(later, (busy[bus] / words)[:, None], 0).max(0)).astype(np.int64)
-    begun = start[joins] + 2 + config.latency
-    ends = np.where(more, begun + busy[bus] @ later - held + np.where(more, tails, 0), 0)
+    counted = tiles.counted[: len(joins)]                  # by the processor's own products, and exactly
+    in_w, on_bus = (counted @ (np.stack([words, busy[bus]], 1) * leads[:, None])).T.astype(np.int64)
+    more = np.flatnonzero(in_w > config.stream_words)
+    if not len(more):
+        return 0, -1, ""
+
+    def first(order: NDArray) -> NDArray:
+        """Of the tiles that are used behind each join, the first in this order."""
+        order = order[leads[order]]
+        return order[tiles.later[np.ix_(more, order)].argmax(1)]
+
+    tail = way[bus] - busy[bus]
+    soon, slow = first(np.argsort(tail, kind="stable")), first(tiles.slow)
+    held = np.ceil(config.stream_words * (busy[bus[slow]] / words[slow])).astype(np.int64)
+    ends = start[np.array(joins)[more]] + 2 + config.latency + on_bus[more] - held + tail[soon]
     best = int(np.argmax(ends))
-    return int(ends[best]), joins[best], "BUS"
+    return int(ends[best]), joins[more[best]], "BUS"
 
 
 def _ways(tasks: Tasks, joins: Sequence[int]) -> NDArray:

@@ -33,7 +33,7 @@ from nnac.schedule.kernels import W8, Kernel, Parameters, variants
 from nnac.schedule.layout import EntryPlan, Layout, Residents, Scratch
 from nnac.schedule.memory import MemoryError_
 from nnac.schedule.ops import Made, emission, of_view
-from nnac.schedule.order import dependences, hoist, moved, synchronise
+from nnac.schedule.order import Needs, dependences, hoist, moved, synchronise
 from nnac.schedule.passes import split
 from nnac.schedule.proof import FENCE, OVERLAPPING, prove_operations
 from nnac.schedule.verify import Operation
@@ -361,11 +361,13 @@ def initialise(layout: Layout) -> list[Emitted]:
     return emitter.halt()
 
 
-def scheduled(layout: Layout, items: Sequence[Emitted]) -> tuple[list[Emitted], list[isa.Instruction], Timing]:
-    """An entry in its order, as instructions with their semaphores, and the cycles of each."""
+def scheduled(layout: Layout, items: Sequence[Emitted], needed: Needs | None = None) -> tuple[list[Emitted],
+        list[isa.Instruction], Timing]:
+    """An entry in its order, as instructions with their semaphores, and the cycles of each.  ``needed``: their
+    dependences, where they are known."""
     from nnac.emulator.timing import simulate
 
-    needed = dependences(items)
+    needed = needed or dependences(items)
     order = hoist(items, LOADS, needed)
     ordered = [items[i] for i in order]
     try:
@@ -383,10 +385,11 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
     report."""
     from nnac.emulator.timing import stream_bursts
 
-    ordered, code, timing = scheduled(layout, items)
+    needed = dependences(items)
+    ordered, code, timing = scheduled(layout, items, needed)
     if plan is not None and plan.steps > 1:
         # vectors of one layer under the recurrence of the one before it, where that is faster
-        other = scheduled(layout, [items[i] for i in hoist(items, ("VX",), passing=True)])
+        other = scheduled(layout, [items[i] for i in hoist(items, ("VX",), needed, passing=True)])
         if other[2].cycles < timing.cycles:
             ordered, code, timing = other
     operations = [Operation(i.unit, i.reads, i.writes, c.wait, c.signal) for i, c in zip(ordered, code, strict=True)]

@@ -125,8 +125,8 @@ class Result:
     """A point and its word errors."""
 
     point: Point
-    errors: int
-    words: int
+    errors: int = field(validator=ge(0))
+    words: int = field(validator=ge(0))
     per_utterance: tuple[int, ...] = field(repr=False)
 
     @property
@@ -136,19 +136,9 @@ class Result:
 
 @frozen
 class _Head:
-    """The first line of a file of results."""
+    """The first line of a file of results; any other is a `Result`."""
 
     of: str
-
-
-@frozen
-class _Row:
-    """Any other line."""
-
-    point: Point
-    errors: int = field(validator=ge(0))
-    words: int = field(validator=ge(0))
-    per_utterance: tuple[int, ...]
 
 
 def identity(**parts: Any) -> str:
@@ -171,8 +161,8 @@ def load(path: str | os.PathLike[str], belongs: str) -> dict[Point, Result]:
                 if checked(_Head, parse_json(line)).of != belongs:
                     raise TuningError(f"{path}: of another network, set, language model or beam: name another file")
                 continue
-            row = checked(_Row, parse_json(line))
-            out[row.point] = Result(row.point, row.errors, row.words, row.per_utterance)
+            row = checked(Result, parse_json(line))
+            out[row.point] = row
         except Wrong:
             if number == len(lines) > 1:                   # stopped while it was written: that point is done again
                 break

@@ -152,10 +152,9 @@ def run(tool: list[str], arguments: list[str], folder: Path, log: str) -> float:
     return os.times().children_user - before
 
 
-def placed(config: MachineConfig, name: str, folder: Path) -> dict[str, Any]:
-    """A module of the core, or ``core``, on the FPGA.  ToolError: it does not fit."""
+def placed(netlist: str, name: str, folder: Path) -> dict[str, Any]:
+    """A module of the core's netlist, or ``core``, on the FPGA.  ToolError: it does not fit."""
     folder.mkdir(parents=True, exist_ok=True)
-    netlist = rtlil.convert(Core(config), name="core", emit_src=False)
     (folder / "core.il").write_text(netlist)
     ports = ports_of(netlist, name)
     (folder / "top.v").write_text(scan(name, ports))
@@ -186,9 +185,10 @@ def units_placed(config: MachineConfig, names: Sequence[str], folder: Path) -> d
         memories={m.name: m.copies * block_rams(m.words, m.bits) for m in macros(config) if m.name in OUTSIDE},
     )
     print(f"{'placed':<20}" + "".join(f"{c:>12}" for c in (*KINDS, "mhz")) + "   of which its ports: registers, luts")
+    netlist = rtlil.convert(Core(config), name="core", emit_src=False)
     for name in names:
         try:
-            out[name] = found = placed(config, name, folder / name)
+            out[name] = found = placed(netlist, name, folder / name)
         except ToolError as error:
             out[name] = dict(error=str(error).strip().splitlines()[-1])
             print(f"{name:<20}  {out[name]['error']}", flush=True)

@@ -255,7 +255,7 @@ def function(f: Callable[..., Any]) -> list[str]:
             continue
         skip = indent if line.rstrip().endswith("# the same") else -1
         if skip < 0 and not line.lstrip().startswith("#"):
-            kept.append(line.split("  # ")[0].rstrip().replace("_STEP_BITS", "STEP_BITS").replace("LN2", "LN2"))
+            kept.append(line.split("  # ")[0].rstrip().replace("_STEP_BITS", "STEP_BITS"))
     text = plain(ast.get_docstring(node) or "")
     return [f"{f.__name__}({', '.join(a.arg for a in node.args.args)})",
             *(f"    {line}".rstrip() for line in text.splitlines()), "    exactly:",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, evolve, field, frozen
 
 from nnac.entry import EntryPoint
+from nnac.errors import ABSURD
 from nnac.ops import Operator, operator
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class ModelGraph:
             if lost := [o for e in made.entries for o in (*e.inputs, *e.outputs) if o not in known]:
                 raise ValueError(f"an entry takes or returns `{lost[0]}`, which is nowhere")
             return made
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError) as error:
+        except ABSURD as error:
             raise ModelError(f"not a model graph: {type(error).__name__}: {error}") from None
 
     @property

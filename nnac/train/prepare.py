@@ -143,7 +143,7 @@ class PreparedModule(OfCaptured, Named):
     def given_states(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """What the layers begin with, as they hold it [B, width]: zero, and what the model's arguments say."""
         given = tensors(self.signature, args, kwargs)
-        first = next(a.sequence(x) for a, x in zip(self.captured.end.arguments, given, strict=True) if a is not None)
+        first = first_sequence(self.captured, given)
         state = self._state(FORWARD.name, first.shape[1], self._like())
         given += self._kept(first.shape[1])
         for place in self.captured.given:
@@ -280,6 +280,11 @@ def results(y: Any) -> list[Tensor]:
     return [x for x in _pytree.tree_leaves(y) if isinstance(x, Tensor)]
 
 
+def first_sequence(captured: Captured, given: list[Tensor]) -> Tensor:
+    """The first sequence [T, B, C] among a call's tensors."""
+    return next(a.sequence(x) for a, x in zip(captured.end.arguments, given, strict=True) if a is not None)
+
+
 def ended(y: Tensor, last: bool, lengths: Tensor | None, steps: int) -> Tensor:
     """A result [T, B, C] of utterances of so many of the ``steps`` of the input: zero behind their ends; or, of
     ``last`` ones, [1, B, C] at their ends."""
@@ -354,8 +359,7 @@ def within(module: PreparedModule, result: Any, theirs: Tensor, ours: Tensor, ar
         theirs = torch.cat([theirs, theirs.new_zeros(more)], time)
     lengths = module.lengths(*args, **kwargs)
     assert lengths is not None
-    given = tensors(module.signature, args, kwargs)
-    first = next(a.sequence(x) for a, x in zip(module.captured.end.arguments, given, strict=True) if a is not None)
+    first = first_sequence(module.captured, tensors(module.signature, args, kwargs))
     width = module.graph.values[result.name].width
     whole = first.new_ones(ours.numel() // (len(lengths) * width), len(lengths), width)
     return theirs * result.arranged(ended(whole, False, lengths, len(first)))

@@ -16,7 +16,6 @@ from torch import fx
 from nnac.capture.readers.fixed import selected
 from nnac.capture.reading import Reading, Refusal, bare, reads
 from nnac.capture.values import Sequence, Weights
-from nnac.ops import find
 
 MEAN, CENTRED, SQUARE, POWER, ROOT, INVERSE, NORMED = ("mean", "centred", "square", "power", "root", "inverse",
                                                        "normed")
@@ -74,14 +73,11 @@ class Moment:
             ones, zeros = torch.ones(width), torch.zeros(width)
             path = r.path(own=False)
             kind = "layer_norm" if self.centred else "rms_norm"
-            if find(kind) is None:
-                raise Refusal("an RMS norm has no integer operator", "`nn.LayerNorm`")
             given: dict[str, Any] = {"weight": ones if self.gain is None else self.gain}
             if self.centred:
                 given["bias"] = zeros if self.bias is None else self.bias
             r.give(path, given)
-            return r.layer(path, kind, [self.value], width,
-                           epsilon=self.epsilon)
+            return r.layer(path, kind, [self.value], width, epsilon=self.epsilon)
         raise Refusal("a mean of squares, or the root of one, is read by something else than a norm",
                       "`(x - mean) / sqrt(var + eps)`, `nn.LayerNorm`, or `x / sqrt((x ** 2).mean(-1) + eps)`")
 

@@ -14,6 +14,8 @@ from nnac.units import Change
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nnac.compression._grids import Codebook
+
 PLAY = 0.45                    # how far a centroid may leave its place in companded space, of the distance to the next
 GAIN = 4.0                     # of the parameter that moves it: its whole way is a few hundred steps of a usual rate
 
@@ -98,52 +100,72 @@ class Gq(WeightRule, Method):
         return (self.centroids(curvature, offsets)[0] * self.top).round().float()[None]
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
-        """Size of each group and one curvature for all, by least squared error over a search; then each size by least
-        squares for what is nearest to its centroids and, where they are learned, each centroid to the mean of what is
-        nearest to it, as far as its play goes, until nothing changes (our choice).  At one bit that is ``E|w|``, the
-        optimum."""
+        """Size of each group and one curvature for all, by least squared error over a search of sizes after which what
+        is left free is fitted (our choice).  At one bit that is ``E|w|``, the optimum."""
         import math
 
         import torch
 
-        from nnac.compression._grids import SMALLEST_UNIT, Codebook
+        from nnac.compression._grids import SMALLEST_UNIT
 
-        least = SMALLEST_UNIT * 127
-        top = x.abs().amax(1, keepdim=True).clamp_min(least)
+        top = x.abs().amax(1, keepdim=True).clamp_min(SMALLEST_UNIT * 127)
         sample = x if x.shape[1] <= 8192 else x[:, :: x.shape[1] // 8192]
         # rows that vote for the curvature
         keep = slice(None) if x.shape[0] <= 64 else slice(0, None, x.shape[0] // 64)
         offsets = x.new_zeros(self.levels(live is not None))
-
-        def search(rows: Tensor, top: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
-            codes = self.table(curvature, offsets)
-            best, error = top.clone(), torch.full_like(top, math.inf)
-            for k in range(24, 2, -1):
-                size = top * (k / 24)
-                grid = Codebook(size / self.top, codes)
-                e = (grid.nearest(rows) * grid.unit - rows).square().sum(1, keepdim=True)
-                best, error = torch.where(e < error, size, best), torch.minimum(e, error)
-            return best, error
-
         choices = [torch.tensor([math.log(mu)] if mu else [0.0], device=x.device)
                    for mu in self.space.candidates]  # type: ignore[attr-defined]
-        errors = [search(sample[keep], top[keep], c)[1].sum()
-                  for c in choices] if len(choices) > 1 else [torch.zeros(())]
-        curvature = choices[min(range(len(choices)), key=lambda i: float(errors[i]))]
-        size = search(sample, top, curvature)[0]
-        for _ in range(24 if self.space.learned else 8):  # type: ignore[attr-defined]
+
+        def error(curvature: Tensor) -> float:
+            rows = sample[keep]
+            size, bent = self.fitted(rows, self.searched(rows, top[keep], curvature, offsets), curvature, offsets, 6)
+            grid = self.on(size, curvature, bent)
+            return float((grid.nearest(rows) * grid.unit - rows).square().sum())
+
+        curvature = min(choices, key=error) if len(choices) > 1 else choices[0]
+        size = self.searched(sample, top, curvature, offsets)
+        size, offsets = self.fitted(x, size, curvature, offsets, 24)
+        return {"size": size[:, 0], "curvature": curvature, "offsets": offsets}
+
+    def on(self, size: Tensor, curvature: Tensor, offsets: Tensor) -> Codebook:
+        """The grid of rows of ``size`` [G, 1]."""
+        from nnac.compression._grids import SMALLEST_UNIT, Codebook
+
+        return Codebook((size / self.top).clamp_min(SMALLEST_UNIT), self.table(curvature, offsets))
+
+    def searched(self, x: Tensor, top: Tensor, curvature: Tensor, offsets: Tensor) -> Tensor:
+        """The size of least squared error of each row of x [G, n], of 22 parts of ``top``: [G, 1]."""
+        import torch
+
+        best, least = top, torch.full_like(top, torch.inf)
+        for k in range(24, 2, -1):
+            size = top * (k / 24)
+            grid = self.on(size, curvature, offsets)
+            error = (grid.nearest(x) * grid.unit - x).square().sum(1, keepdim=True)
+            best, least = torch.where(error < least, size, best), torch.minimum(error, least)
+        return best
+
+    def fitted(self, x: Tensor, size: Tensor, curvature: Tensor, offsets: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+        """(size [G, 1], offsets [K]) of smaller squared error for x [G, n]: each size by least squares for what is
+        nearest to its centroids and, where they are learned, each centroid to the mean of what is nearest to it, as far
+        as its play goes; ``rounds`` times, or until nothing changes."""
+        import torch
+
+        from nnac.compression._grids import SMALLEST_UNIT
+
+        for _ in range(rounds):
             codes = self.table(curvature, offsets)
-            q = Codebook(size / self.top, codes).nearest(x)
+            q = self.on(size, curvature, offsets).nearest(x)
             power = q.square().sum(1, keepdim=True)
             better = torch.where(power > 0, self.top * (x * q).sum(1, keepdim=True) / power.clamp_min(1), size)
-            better = better.clamp_min(least)
+            better = better.clamp_min(SMALLEST_UNIT * 127)
             moved = offsets
             if self.space.learned and len(offsets) > 2:    # type: ignore[attr-defined]  # of two, the size says it all
                 moved = self.towards(centres(x, q, better / self.top, codes[0]) / self.top, curvature, offsets)
             if torch.equal(better, size) and torch.equal(moved, offsets):
                 break
             size, offsets = better, moved
-        return {"size": size[:, 0], "curvature": curvature, "offsets": offsets}
+        return size, offsets
 
     def towards(self, centroids: Tensor, curvature: Tensor, offsets: Tensor) -> Tensor:
         """The offsets [K] at which the centroids stand at ``centroids`` [K], in units of the size, NaN: where they are;
@@ -157,10 +179,7 @@ class Gq(WeightRule, Method):
         return torch.where(bend.isnan(), offsets.double(), bend.atanh() / GAIN).to(offsets.dtype)
 
     def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
-        from nnac.compression._grids import SMALLEST_UNIT, Codebook
-
-        codes = self.table(state["curvature"], state["offsets"])
-        return Codebook((state["size"].detach().abs()[:, None] / self.top).clamp_min(SMALLEST_UNIT), codes)
+        return self.on(state["size"].detach().abs()[:, None], state["curvature"], state["offsets"])
 
     def exact_at(self, clock: Any) -> bool:
         return self.anneal.value(clock) is None  # type: ignore[attr-defined]

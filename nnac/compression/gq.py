@@ -109,7 +109,7 @@ class Gq(WeightRule, Method):
         from nnac.compression._grids import SMALLEST_UNIT
 
         top = x.abs().amax(1, keepdim=True).clamp_min(SMALLEST_UNIT * 127)
-        sample = x if x.shape[1] <= 8192 else x[:, :: x.shape[1] // 8192]
+        sample = x if x.shape[1] <= 1 << 15 else x[:, :: x.shape[1] >> 15]
         # rows that vote for the curvature
         keep = slice(None) if x.shape[0] <= 64 else slice(0, None, x.shape[0] // 64)
         offsets = x.new_zeros(self.levels(live is not None))
@@ -118,13 +118,13 @@ class Gq(WeightRule, Method):
 
         def error(curvature: Tensor) -> float:
             rows = sample[keep]
-            size, bent = self.fitted(rows, self.searched(rows, top[keep], curvature, offsets), curvature, offsets, 6)
+            size, bent = self.fitted(rows, self.searched(rows, top[keep], curvature, offsets), curvature, offsets)
             grid = self.on(size, curvature, bent)
             return float((grid.nearest(rows) * grid.unit - rows).square().sum())
 
         curvature = min(choices, key=error) if len(choices) > 1 else choices[0]
         size = self.searched(sample, top, curvature, offsets)
-        size, offsets = self.fitted(x, size, curvature, offsets, 24)
+        size, offsets = self.fitted(x, size, curvature, offsets)
         return {"size": size[:, 0], "curvature": curvature, "offsets": offsets}
 
     def on(self, size: Tensor, curvature: Tensor, offsets: Tensor) -> Codebook:
@@ -145,15 +145,15 @@ class Gq(WeightRule, Method):
             best, least = torch.where(error < least, size, best), torch.minimum(error, least)
         return best
 
-    def fitted(self, x: Tensor, size: Tensor, curvature: Tensor, offsets: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    def fitted(self, x: Tensor, size: Tensor, curvature: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """(size [G, 1], offsets [K]) of smaller squared error for x [G, n]: each size by least squares for what is
         nearest to its centroids and, where they are learned, each centroid to the mean of what is nearest to it, as far
-        as its play goes; ``rounds`` times, or until nothing changes."""
+        as its play goes, until nothing changes, or 24 times."""
         import torch
 
         from nnac.compression._grids import SMALLEST_UNIT
 
-        for _ in range(rounds):
+        for _ in range(24):
             codes = self.table(curvature, offsets)
             q = self.on(size, curvature, offsets).nearest(x)
             power = q.square().sum(1, keepdim=True)

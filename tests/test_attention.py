@@ -20,8 +20,9 @@ from nnac.lower import lower
 from nnac.model import build
 from nnac.ops._ring import windows
 from nnac.schedule.compile import Settings, compile_graph
-from nnac.train import native
+from nnac.train import native, native_layers
 from nnac.train.families import module_of
+from nnac.train.integers import Rescale
 from tests.graphs import bind_randomly, random_graph, random_inputs
 from tests.schedules import EDGE, LARGE, TINY, compare
 
@@ -400,7 +401,8 @@ def test_native_functions_are_those_of_the_arithmetic(seed):
                           arith.softmax(x, *(c[k].numpy() for k in names), 1, 8))
     other = rng.permutation(x.ravel()).reshape(x.shape)
     m, s = [3 << 20, 5 << 20], [22, 24]
-    y, a, b = native.add(*(torch.as_tensor(v).float() for v in (x, other)), m, s, 8)
+    by = [Rescale.of(k, n, 0, 1 << 15, 0, 8, torch.device("cpu")) for k, n in zip(m, s, strict=True)]
+    y, a, b = native.add(*(torch.as_tensor(v).float() for v in (x, other)), by)
     assert np.array_equal(y.numpy(), arith.add(x, other, m, s, 8))
     terms = [arith.round_shift(v * k, n) for v, k, n in zip((x, other), m, s, strict=True)]
     whole = abs(sum(t.clip(-128, 127) for t in terms) + 0.5) < 128
@@ -411,6 +413,42 @@ def test_native_functions_are_those_of_the_arithmetic(seed):
     at = torch.as_tensor(x).float()
     assert torch.equal(native.gather(at, table), table[torch.as_tensor(x) + 32768])
     assert torch.equal(native.gather(at, table, 2 * at), table[torch.as_tensor(x) + 32768] * (2 * at))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", native.KINDS)
+def test_scores_and_convolutions_are_those_of_the_arithmetic_whether_doubles_hold_their_products_or_not(name, wide,
+                                                                                                        monkeypatch):
+    if name not in native.kinds():
+        pytest.skip(f"this processor has no {name}")
+    monkeypatch.setenv("NNAC_NATIVE", name)
+    if native.library() is None:
+        pytest.skip("no C compiler, so no native functions")
+    rng, cpu = np.random.default_rng(0), torch.device("cpu")
+    heads, head, chunk, rows, steps, batch = 2, 20, 3, 18, 4, 2
+    q = rng.integers(-128, 128, (steps * chunk, batch, heads * head))
+    k = rng.integers(-128, 128, (rows + (steps - 1) * chunk, batch, heads * head))
+    bias = rng.integers(-(1 << 29), 1 << 29, (heads, chunk, rows)) >> (0 if wide else 14)
+    by = Rescale.of((1 << 24) - 1, 38 if wide else 25, 0, (head << 14) + int(abs(bias).max()), 0, 15, cpu)
+    assert by.wide == wide
+    y, inside = native_layers.Attention(heads, head, chunk, rows).scores(
+        *(torch.as_tensor(v).float() for v in (q, k)), torch.as_tensor(bias, dtype=torch.int32),
+        torch.zeros(steps, batch, dtype=torch.int64), by)
+    heard = np.stack([k[t * chunk: t * chunk + rows] for t in range(steps)]).reshape(steps, rows, batch, heads, head)
+    sums = np.einsum("tcbhd,tjbhd->tcbhj", q.reshape(steps, chunk, batch, heads, head), heard)
+    free = arith.requantise(sums + bias.transpose(1, 0, 2)[None, :, None], (1 << 24) - 1, 38 if wide else 25, 0, 40)
+    assert (free.min() < -(1 << 14)) and (free.max() >= 1 << 14)
+    assert np.array_equal(y.numpy().ravel(), free.clip(-(1 << 14), (1 << 14) - 1).ravel())
+    assert np.array_equal(inside.numpy().ravel(), (free == free.clip(-(1 << 14), (1 << 14) - 1)).ravel())
+    past, taps = rng.integers(-128, 128, (9, 2, 21)), rng.integers(-127, 128, (4, 21))
+    m, s = arith.multiplier_and_shift(np.exp(rng.uniform(-7, -4, 21)) * (1e-4 if wide else 1.0))
+    b = rng.integers(-(1 << 29), 1 << 29, 21) >> (0 if wide else 16)
+    by = Rescale.of(m, s, b, 4 << 14, -5, 8, cpu)
+    assert by.wide == wide
+    y, inside = native_layers.depthwise(*(torch.as_tensor(v).float() for v in (past, taps)), by)
+    free = arith.requantise(sum(past[i: i + 6] * taps[i] for i in range(4)) + b, m, s, -5, 40)
+    assert np.array_equal(y.numpy(), free.clip(-128, 127)) and inside is not None
+    assert np.array_equal(inside.numpy(), free == free.clip(-128, 127))
 
 
 @pytest.mark.parametrize("sizes", [dict(chunk=4, left=8), dict(chunk=3, left=6, width=36, heads=3, feed=20)], ids=str)

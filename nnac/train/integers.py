@@ -108,23 +108,13 @@ def product(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 @frozen(eq=False)
-class Rescale:
+class Rescale(native.Scaling):
     """Requantisation of an accumulator, one multiplier and shift a row, with the bias inside: the constants of
-    `arith.requantise`.
+    `arith.requantise`, those in float64 both exact; ``wide`` takes the int64 spelling.
 
-    factor, offset   float64: m 2^-s, and bias m 2^-s + 1/2, both exact
-    wide             the int64 spelling, where a product may pass 2^52
     narrow           accumulators fit an int32, whatever carries them
     """
 
-    factor: Tensor
-    offset: Tensor
-    bias: Tensor
-    multiplier: Tensor
-    shift: Tensor
-    zero_point: int
-    bits: int
-    wide: bool
     narrow: bool = False
 
     @classmethod
@@ -152,8 +142,7 @@ class Rescale:
     def __call__(self, acc: Tensor) -> tuple[Tensor, Tensor | None]:
         """(integers float32, which of them did not saturate, or None if none did)."""
         if (self.narrow or acc.dtype == torch.int32) and native.usable(acc):
-            return native.requantise(acc.to(torch.int32), self.bias, self.multiplier, self.shift, self.zero_point,
-                                     self.bits)
+            return native.requantise(acc.to(torch.int32), self)
         y, inside = limited(self.unlimited(acc), self.bits)
         return y.float(), inside
 
@@ -260,9 +249,8 @@ class _Add(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, slopes: tuple[float, float],
                 rescales: tuple[Rescale, Rescale]) -> Tensor:
         ctx.shapes, ctx.slopes = (a.shape, b.shape), slopes
-        if a.shape == b.shape and all(r.narrow for r in rescales) and native.usable(a, b):
-            y, inside_a, inside_b = native.add(a, b, [int(r.multiplier) for r in rescales],
-                                               [int(r.shift) for r in rescales], rescales[0].bits)
+        if a.shape == b.shape and not any(r.wide for r in rescales) and native.usable(a, b):
+            y, inside_a, inside_b = native.add(a, b, rescales)
             ctx.save_for_backward(None, inside_a, inside_b)
             return y
         (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
@@ -311,13 +299,14 @@ def multiply(a: Tensor, b: Tensor, scales: tuple[float, float], rescale: Rescale
 class _Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Table | native.Lookup | native_layers.Gate) -> Tensor:
-        ctx.save_for_backward(x)
+        y, kept = table.forward(x, ctx.needs_input_grad[0])
+        ctx.save_for_backward(x, kept)
         ctx.table = table
-        return table.forward(x)
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.table.backward(ctx.saved_tensors[0], g), None
+        return ctx.table.backward(*ctx.saved_tensors, g), None
 
 
 @frozen(eq=False)
@@ -332,12 +321,13 @@ class Table:
     def _at(self, x: Tensor) -> Tensor:
         return (x.contiguous() + 32768).to(torch.int32).view(-1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, None]:
+        """The integers; the gradient wants nothing besides ``x``."""
         if native.usable(x):
-            return native.gather(x, self.outputs)
-        return torch.index_select(self.outputs, 0, self._at(x)).view(x.shape)
+            return native.gather(x, self.outputs), None
+        return torch.index_select(self.outputs, 0, self._at(x)).view(x.shape), None
 
-    def backward(self, x: Tensor, g: Tensor) -> Tensor:
+    def backward(self, x: Tensor, kept: None, g: Tensor) -> Tensor:
         if native.usable(x, g):
             return native.gather(x, self.slopes, g)
         return g * torch.index_select(self.slopes, 0, self._at(x)).view(x.shape)

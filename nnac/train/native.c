@@ -177,11 +177,21 @@ INLINE Ints narrowed(Wide x) {
 }
 #endif
 
+/* x >> s, arithmetic. */
+#if defined(__AVX2__) && !defined(VNNI)
+INLINE Longs down(Longs x, Longs s) { /* there is no such instruction for 64 bits: the sign is put back */
+    Longs sign = (Longs)_mm256_srlv_epi64(_mm256_set1_epi64x(INT64_MIN), (__m256i)s);
+    return ((Longs)_mm256_srlv_epi64((__m256i)x, (__m256i)s) ^ sign) - sign;
+}
+#else
+INLINE Longs down(Longs x, Longs s) { return x >> s; }
+#endif
+
 INLINE Ints limited(Ints x, int32_t low, int32_t high) { return most(least(x, ints(high)), ints(low)); }
 INLINE Longs limited64(Longs x, int64_t low, int64_t high) { return most64(least64(x, longs(high)), longs(low)); }
 
 /* arith.round_shift */
-INLINE Longs round_shift(Longs x, Longs s) { return (x + (longs(1) << (s - 1))) >> s; }
+INLINE Longs round_shift(Longs x, Longs s) { return down(x + (longs(1) << (s - 1)), s); }
 
 /* arith.requantise, before saturation: (x + bias) * m, rounded once. */
 INLINE Wide requantised(Ints x, const int64_t *bias, const int64_t *m, const int64_t *s) {
@@ -194,6 +204,106 @@ INLINE Wide requantised(Ints x, const int64_t *bias, const int64_t *m, const int
 /* int64 to int32 with saturation at `low` and `high`. */
 INLINE Ints narrow(Wide x, int64_t low, int64_t high) {
     return narrowed((Wide){limited64(x.low, low, high), limited64(x.high, low, high)});
+}
+
+/* The same with what is added after all; ``same``: where nothing was cut. */
+INLINE Ints cut_off(Wide x, int64_t zero_point, int64_t low, int64_t high, Ints *same) {
+    x = (Wide){x.low + zero_point, x.high + zero_point};
+    Wide y = {limited64(x.low, low, high), limited64(x.high, low, high)};
+    *same = narrowed((Wide){x.low == y.low, x.high == y.high});
+    return narrowed(y);
+}
+
+/* ------------------------------------------------------------------------------------------- requantisation in doubles
+
+   Where (x + bias) m stays below 2^52 (`Rescale.wide` says no), x m 2^-s + (bias m 2^-s + 1/2) is exact in doubles, and
+   its floor is arith.requantise before the zero point and saturation. */
+
+typedef VECTOR(double, LANES / 2) Doubles;
+typedef struct {
+    Doubles low, high;
+} Pair;
+
+/* factor and offset of LANES numbers, and between what is kept: [least, most), less the zero point. */
+typedef struct {
+    Pair factor, offset;
+    double least, most;
+    int32_t zero_point;
+} Scaling;
+
+INLINE Doubles doubles(double x) { return x - (Doubles){0}; }
+INLINE Pair pair(double x) { return (Pair){doubles(x), doubles(x)}; }
+INLINE Doubles doubles_at(const double *p) {
+    Doubles v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+INLINE Pair pair_at(const double *p) { return (Pair){doubles_at(p), doubles_at(p + LANES / 2)}; }
+
+/* Of one factor and offset for all; ``low`` and ``high`` are the format's. */
+INLINE Scaling scaling(double factor, double offset, int64_t zero_point, int64_t low, int64_t high) {
+    double beyond = (double)(high - zero_point + 1);
+    /* the largest double below it: floor(v) <= high says v < high + 1 */
+    return (Scaling){pair(factor), pair(offset), (double)(low - zero_point), beyond * (1.0 - 0x1p-53),
+                     (int32_t)zero_point};
+}
+
+#if defined(VNNI)
+INLINE Pair doubled(Ints x) {
+    return (Pair){(Doubles)_mm512_cvtepi32_pd(_mm512_castsi512_si256((__m512i)x)),
+                  (Doubles)_mm512_cvtepi32_pd(_mm512_extracti64x4_epi64((__m512i)x, 1))};
+}
+/* The floor of v, limited; ``same``: where nothing was cut. */
+INLINE Ints floored(Pair v, double least, double most, Ints *same) {
+    __m512d low = _mm512_max_pd(_mm512_min_pd((__m512d)v.low, _mm512_set1_pd(most)), _mm512_set1_pd(least));
+    __m512d high = _mm512_max_pd(_mm512_min_pd((__m512d)v.high, _mm512_set1_pd(most)), _mm512_set1_pd(least));
+    __mmask16 uncut = (__mmask16)(_mm512_cmp_pd_mask(low, (__m512d)v.low, _CMP_EQ_OQ) |
+                                  _mm512_cmp_pd_mask(high, (__m512d)v.high, _CMP_EQ_OQ) << 8);
+    *same = (Ints)_mm512_movm_epi32(uncut);
+    return (Ints)_mm512_inserti64x4(
+        _mm512_castsi256_si512(_mm512_cvt_roundpd_epi32(low, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)),
+        _mm512_cvt_roundpd_epi32(high, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), 1);
+}
+#elif defined(__AVX2__)
+INLINE Pair doubled(Ints x) {
+    return (Pair){(Doubles)_mm256_cvtepi32_pd(_mm256_castsi256_si128((__m256i)x)),
+                  (Doubles)_mm256_cvtepi32_pd(_mm256_extracti128_si256((__m256i)x, 1))};
+}
+INLINE Ints floored(Pair v, double least, double most, Ints *same) {
+    __m256d low = _mm256_max_pd(_mm256_min_pd((__m256d)v.low, _mm256_set1_pd(most)), _mm256_set1_pd(least));
+    __m256d high = _mm256_max_pd(_mm256_min_pd((__m256d)v.high, _mm256_set1_pd(most)), _mm256_set1_pd(least));
+    *same = narrowed((Wide){(Longs)_mm256_cmp_pd(low, (__m256d)v.low, _CMP_EQ_OQ),
+                            (Longs)_mm256_cmp_pd(high, (__m256d)v.high, _CMP_EQ_OQ)});
+    return (Ints)_mm256_inserti128_si256(_mm256_castsi128_si256(_mm256_cvttpd_epi32(_mm256_floor_pd(low))),
+                                         _mm256_cvttpd_epi32(_mm256_floor_pd(high)), 1);
+}
+#else
+INLINE Pair doubled(Ints x) {
+    Half part[2];
+    memcpy(part, &x, sizeof part);
+    return (Pair){__builtin_convertvector(part[0], Doubles), __builtin_convertvector(part[1], Doubles)};
+}
+INLINE Longs floor_of(Doubles v, double least, double most, Longs *same) {
+    Longs under = v < doubles(least), above = v > doubles(most);
+    Doubles kept = (Doubles)(((Longs)v & ~(under | above)) | ((Longs)doubles(least) & under) |
+                             ((Longs)doubles(most) & above));
+    Longs whole = __builtin_convertvector(kept, Longs);                       /* towards zero */
+    *same = kept == v;
+    return whole + (__builtin_convertvector(whole, Doubles) > kept);
+}
+INLINE Ints floored(Pair v, double least, double most, Ints *same) {
+    Wide y, uncut;
+    y.low = floor_of(v.low, least, most, &uncut.low), y.high = floor_of(v.high, least, most, &uncut.high);
+    *same = narrowed(uncut);
+    return narrowed(y);
+}
+#endif
+
+/* arith.requantise of x; ``same``: where nothing was cut. */
+INLINE Ints rescaled(Ints x, const Scaling *by, Ints *same) {
+    Pair v = doubled(x);
+    v = (Pair){v.low * by->factor.low + by->offset.low, v.high * by->factor.high + by->offset.high};
+    return floored(v, by->least, by->most, same) + by->zero_point;
 }
 
 /* arith.lookup.  A table is 512 words: value at the segment's left end in the low half, rise over the segment in the
@@ -469,62 +579,92 @@ void nnac_backward(int64_t batch, int64_t cells, float inverse, float unit, cons
         }
 }
 
-/* n columns of nnac_requantise. */
-INLINE int64_t some_rows(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias,
-                         const int64_t *multiplier, const int64_t *shift, int64_t zero_point, int64_t low, int64_t high,
-                         float *out, uint8_t *inside, const int n) {
-    int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES], cut = 0;
-    for (int k = 0; k < LANES; k++) s[k] = 1;
-    memcpy(b, bias, (size_t)n * 8), memcpy(m, multiplier, (size_t)n * 8), memcpy(s, shift, (size_t)n * 8);
-    Ints cuts = {0};
+enum { BLOCK = 16 }; /* rows that are gone through together, so that neither they nor the constants leave the cache */
+
+/* n columns of some rows of nnac_requantise: by ``exact``, or where there is none in int64. */
+INLINE Ints some_rows(int64_t count, int64_t rows, const int32_t *acc, const Scaling *exact, const int64_t *bias,
+                      const int64_t *multiplier, const int64_t *shift, int64_t zero_point, int64_t low, int64_t high,
+                      float *out, uint8_t *inside, const int n) {
+    Ints cuts = {0}, same;
     for (int64_t i = 0; i < count; i++) {
-        Wide v = requantised(ints_at(acc + i * rows, n), b, m, s);
-        v = (Wide){v.low + zero_point, v.high + zero_point};
-        Wide y = {limited64(v.low, low, high), limited64(v.high, low, high)};
-        Ints same = narrowed((Wide){v.low == y.low, v.high == y.high});
+        Ints x = ints_at(acc + i * rows, n);
+        Ints y = exact ? rescaled(x, exact, &same)
+                       : cut_off(requantised(x, bias, multiplier, shift), zero_point, low, high, &same);
         cuts += same + 1;
-        store_floats(out + i * rows, __builtin_convertvector(narrowed(y), Floats), n);
+        store_floats(out + i * rows, __builtin_convertvector(y, Floats), n);
         store_flags(inside + i * rows, same, n);
     }
-    for (int k = 0; k < n; k++) cut += cuts[k];
+    return cuts;
+}
+
+/* The first n lanes, counted together. */
+INLINE int64_t count_of(Ints lanes, int n) {
+    int64_t count = 0;
+    for (int k = 0; k < n; k++) count += lanes[k];
+    return count;
+}
+
+/* Requantise accumulators [count, rows] with factors and offsets [rows] to floats that hold the integers.  inside
+   [count, rows] is 1 where nothing was cut.  Returns how many were cut. */
+int64_t nnac_requantise(int64_t count, int64_t rows, const int32_t *acc, const double *factor, const double *offset,
+                        int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
+    int64_t cut = 0;
+    Scaling by = scaling(0.0, 0.0, zero_point, low, high);
+    for (int64_t i = 0; i < count; i += BLOCK) {
+        int64_t some = count - i < BLOCK ? count - i : BLOCK, at = i * rows, j = 0;
+        for (; j + LANES <= rows; j += LANES) {
+            by.factor = pair_at(factor + j), by.offset = pair_at(offset + j);
+            cut += count_of(some_rows(some, rows, acc + at + j, &by, 0, 0, 0, 0, 0, 0, out + at + j, inside + at + j,
+                                      LANES), LANES);
+        }
+        if (j < rows) {
+            double f[LANES] = {0}, o[LANES] = {0};
+            memcpy(f, factor + j, (size_t)(rows - j) * 8), memcpy(o, offset + j, (size_t)(rows - j) * 8);
+            by.factor = pair_at(f), by.offset = pair_at(o);
+            cut += count_of(some_rows(some, rows, acc + at + j, &by, 0, 0, 0, 0, 0, 0, out + at + j, inside + at + j,
+                                      (int)(rows - j)), (int)(rows - j));
+        }
+    }
     return cut;
 }
 
-/* Requantise accumulators [count, rows] with constants [rows] to floats that hold the integers.  inside [count, rows]
-   is 1 where nothing was cut.  Returns how many were cut. */
-int64_t nnac_requantise(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias, const int64_t *multiplier,
-                        const int64_t *shift, int64_t zero_point, int64_t low, int64_t high, float *out,
-                        uint8_t *inside) {
-    int64_t cut = 0, j = 0;
-#define ROWS(n)                                                                                                        \
-    some_rows(count, rows, acc + j, bias + j, multiplier + j, shift + j, zero_point, low, high, out + j, inside + j, n)
-    for (; j + LANES <= rows; j += LANES) cut += ROWS(LANES);
-    if (j < rows) cut += ROWS((int)(rows - j));
+/* The same with bias, multiplier and shift [rows], for products that no double holds. */
+int64_t nnac_requantise_wide(int64_t count, int64_t rows, const int32_t *acc, const int64_t *bias,
+                             const int64_t *multiplier, const int64_t *shift, int64_t zero_point, int64_t low,
+                             int64_t high, float *out, uint8_t *inside) {
+    int64_t cut = 0;
+    for (int64_t j = 0; j < rows; j += LANES) {
+        int n = rows - j >= LANES ? LANES : (int)(rows - j);
+        int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES];
+        for (int k = 0; k < LANES; k++) s[k] = 1;
+        memcpy(b, bias + j, (size_t)n * 8), memcpy(m, multiplier + j, (size_t)n * 8), memcpy(s, shift + j, (size_t)n * 8);
+        cut += count_of(some_rows(count, rows, acc + j, 0, b, m, s, zero_point, low, high, out + j, inside + j, n), n);
+    }
     return cut;
 }
 
-INLINE void some_lookups(const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift,
-                         int64_t zero_point, int64_t low, int64_t high, float *out, const int n) {
-    Longs m = longs(multiplier), s = longs(shift);
-    Ints at = __builtin_convertvector(floats_at(x, n), Ints);
-    Wide y = widened(odd ? look(table, at, 1) : look(table, at, 0));
-    y = (Wide){round_shift(times(y.low, m), s) + zero_point, round_shift(times(y.high, m), s) + zero_point};
-    store_floats(out, __builtin_convertvector(narrow(y, low, high), Floats), n);
+INLINE void some_lookups(const float *x, const int32_t *table, int64_t odd, const Scaling *by, float *out, int16_t *kept,
+                         const int n) {
+    Ints at = __builtin_convertvector(floats_at(x, n), Ints), y = odd ? look(table, at, 1) : look(table, at, 0), same;
+    if (kept) store_shorts_of(kept, y, n);
+    store_floats(out, __builtin_convertvector(rescaled(y, by, &same), Floats), n);
 }
 
-/* A table of x (floats that hold 16-bit integers), requantised to [low, high]; odd: f(-x) = -f(x), else 1 - f(x). */
-void nnac_lookup(int64_t count, const float *x, const int32_t *table, int64_t odd, int64_t multiplier, int64_t shift,
-                 int64_t zero_point, int64_t low, int64_t high, float *out) {
+/* A table of x (floats that hold 16-bit integers), requantised to [low, high]; odd: f(-x) = -f(x), else 1 - f(x).
+   kept  the table's own outputs in Q0.15, for the gradient, or null */
+void nnac_lookup(int64_t count, const float *x, const int32_t *table, int64_t odd, double factor, double offset,
+                 int64_t zero_point, int64_t low, int64_t high, float *out, int16_t *kept) {
+    Scaling by = scaling(factor, offset, zero_point, low, high);
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, LANES);
-    if (i < count) some_lookups(x + i, table, odd, multiplier, shift, zero_point, low, high, out + i, (int)(count - i));
+#define LOOKUPS(n) some_lookups(x + i, table, odd, &by, out + i, kept ? kept + i : 0, n)
+    for (; i + LANES <= count; i += LANES) LOOKUPS(LANES);
+    if (i < count) LOOKUPS((int)(count - i));
 }
 
-INLINE void some_lookup_slopes(const float *x, const float *g, const int32_t *table, int64_t odd, float ratio,
-                               int64_t smallest, int64_t largest, float *out, const int n) {
+INLINE void some_lookup_slopes(const int16_t *kept, const float *g, int64_t odd, float ratio, int64_t smallest,
+                               int64_t largest, float *out, const int n) {
     const Floats one = floats(1.0f);
-    Ints at = __builtin_convertvector(floats_at(x, n), Ints), y = odd ? look(table, at, 1) : look(table, at, 0);
+    Ints y = shorts(kept, n);
     Floats t = real(y), slope = odd ? one - t * t : t * (one - t);
     Ints inside = (y >= (int32_t)smallest) & (y <= (int32_t)largest);
     store_floats(out, where(inside, floats_at(g, n) * slope * ratio), n);
@@ -533,12 +673,12 @@ INLINE void some_lookup_slopes(const float *x, const float *g, const int32_t *ta
 /* Its gradient: g * ratio * slope, slope 1 - t^2 (odd: tanh) or t (1 - t) (sigmoid) of the table's own output t, none
    where the output is cut: where |multiplier t + ...| leaves [low, high], that is t outside [smallest, largest] (in
    Q0.15). */
-void nnac_lookup_backward(int64_t count, const float *x, const float *g, const int32_t *table, int64_t odd, float ratio,
+void nnac_lookup_backward(int64_t count, const int16_t *kept, const float *g, int64_t odd, float ratio,
                           int64_t smallest, int64_t largest, float *out) {
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, LANES);
-    if (i < count) some_lookup_slopes(x + i, g + i, table, odd, ratio, smallest, largest, out + i, (int)(count - i));
+#define LOOKUP_SLOPES(n) some_lookup_slopes(kept + i, g + i, odd, ratio, smallest, largest, out + i, n)
+    for (; i + LANES <= count; i += LANES) LOOKUP_SLOPES(LANES);
+    if (i < count) LOOKUP_SLOPES((int)(count - i));
 }
 
 /* (x + 2^(n-1)) >> n of one number; n = 0 changes nothing. */
@@ -558,35 +698,49 @@ INLINE int64_t reciprocal_root(int64_t u, const int64_t *table, int64_t *exponen
     return (r * correction) >> 16;
 }
 
-/* What makes layer norm of one vector x of integers: its sum, and the sum of the squares of width x - sum. */
+/* What makes layer norm of one vector x of integers: its sum S, and the sum of the squares of width x - S, which is
+   width (width sum x^2 - S^2). */
 INLINE void moments(const float *x, int64_t width, int64_t *sum, int64_t *squares) {
-    Longs total = {0}, square = {0};
-    for (int64_t j = 0; j < width; j += LANES) {
-        Wide v = widened(__builtin_convertvector(floats_at(x + j, width - j >= LANES ? LANES : (int)(width - j)), Ints));
-        total += v.low + v.high;
-    }
-    *sum = *squares = 0;
-    for (int k = 0; k < LANES / 2; k++) *sum += total[k];
-    for (int64_t j = 0; j < width; j += LANES) {
-        int n = width - j >= LANES ? LANES : (int)(width - j);
-        Ints v = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)*sum;
-        Wide d = widened(n == LANES ? v : v & (count_of_lanes() < n));
-        square += product32(d.low, d.low) + product32(d.high, d.high);
-    }
-    for (int k = 0; k < LANES / 2; k++) *squares += square[k];
+    Ints total = {0}, low = {0}, high = {0}; /* x^2 in halves: 32 bits hold the sums of 2^14 vectors */
+#define MOMENTS(n)                                                                                                     \
+    do {                                                                                                               \
+        Ints v = __builtin_convertvector(floats_at(x + j, n), Ints), square = v * v;                                   \
+        total += v, low += square & 0xffff, high += square >> 16;                                                      \
+    } while (0)
+    int64_t j = 0, square = 0;
+    for (; j + LANES <= width; j += LANES) MOMENTS(LANES);
+    if (j < width) MOMENTS((int)(width - j));
+    *sum = 0;
+    for (int k = 0; k < LANES; k++) *sum += total[k], square += low[k] + ((int64_t)high[k] << 16);
+    *squares = width * (width * square - *sum * *sum);
 }
 
-/* The root of moments' squares that n = (width x - sum) q >> s wants: q and s. */
+/* The root of moments' squares that n = (width x - sum) q >> s wants: q, below 2^31, and s. */
 INLINE int64_t normaliser(int64_t squares, int64_t root_width, const int64_t *table, int64_t *s) {
     int64_t exponent, r = reciprocal_root(squares, table, &exponent);
     *s = 25 + (exponent >> 1);
     return shifted(r * root_width, 16);
 }
 
-INLINE Longs normed(Longs d, int64_t q, int64_t s, const int64_t *gain, const int64_t *bias, Longs multiplier,
-                    Longs shift, int64_t zero_point) {
-    Longs n = limited64((d * q + ((int64_t)1 << s >> 1)) >> s, -32768, 32767);
-    return round_shift(times(product32(n, longs_at(gain)) + longs_at(bias), multiplier), shift) + zero_point;
+typedef struct {
+    int64_t width, sum, zero_point, low, high;
+    Longs q, s, half, multiplier, shift; /* half: of what q's products are shifted by */
+} Norm;
+
+/* All operands of products fit 32 bits: d width 2^16 at most, n gain + bias 2^31. */
+INLINE Longs normed(Longs d, const Norm *by, const int64_t *gain, const int64_t *bias) {
+    Longs n = limited64(down(product32(d, by->q) + by->half, by->s), -32768, 32767);
+    return round_shift(product32(product32(n, longs_at(gain)) + longs_at(bias), by->multiplier), by->shift);
+}
+
+INLINE Ints some_normed(const float *x, const Norm *by, const int64_t *gain, const int64_t *bias, float *out,
+                        uint8_t *inside, const int n) {
+    Wide d = widened(__builtin_convertvector(floats_at(x, n), Ints) * (int32_t)by->width - (int32_t)by->sum);
+    Wide y = {normed(d.low, by, gain, bias), normed(d.high, by, gain + LANES / 2, bias + LANES / 2)};
+    Ints same, kept = cut_off(y, by->zero_point, by->low, by->high, &same);
+    store_floats(out, __builtin_convertvector(kept, Floats), n);
+    store_flags(inside, same, n);
+    return same + 1;
 }
 
 /* Layer norm of each of ``count`` vectors of ``width`` floats that hold 16-bit integers, to floats that hold the
@@ -595,36 +749,55 @@ INLINE Longs normed(Longs d, int64_t q, int64_t s, const int64_t *gain, const in
 int64_t nnac_layer_norm(int64_t count, int64_t width, const float *x, const int64_t *gain, const int64_t *bias,
                         int64_t epsilon, int64_t root_width, const int64_t *table, int64_t multiplier, int64_t shift,
                         int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside) {
-    int64_t cut = 0;
-    Ints cuts = {0};
-    Longs m = longs(multiplier), by = longs(shift);
+    Ints cuts = {0}, last = {0};
+    Norm by = {.width = width, .zero_point = zero_point, .low = low, .high = high, .multiplier = longs(multiplier),
+               .shift = longs(shift)};
     for (int64_t i = 0; i < count; i++, x += width, out += width, inside += width) {
-        int64_t sum, squares, s;
-        moments(x, width, &sum, &squares);
-        int64_t q = normaliser(squares + epsilon, root_width, table, &s);
-        for (int64_t j = 0; j < width; j += LANES) {
-            int n = width - j >= LANES ? LANES : (int)(width - j);
-            Wide d = widened(__builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)sum);
-            Wide y = {normed(d.low, q, s, gain + j, bias + j, m, by, zero_point),
-                      normed(d.high, q, s, gain + j + LANES / 2, bias + j + LANES / 2, m, by, zero_point)};
-            Wide kept = {limited64(y.low, low, high), limited64(y.high, low, high)};
-            Ints same = narrowed((Wide){y.low == kept.low, y.high == kept.high});
-            cuts += n == LANES ? same + 1 : (same + 1) & (count_of_lanes() < n);
-            store_floats(out + j, __builtin_convertvector(narrowed(kept), Floats), n);
-            store_flags(inside + j, same, n);
-        }
+        int64_t squares, s, j = 0;
+        moments(x, width, &by.sum, &squares);
+        by.q = longs(normaliser(squares + epsilon, root_width, table, &s));
+        by.s = longs(s), by.half = longs((int64_t)1 << s >> 1);
+        for (; j + LANES <= width; j += LANES) cuts += some_normed(x + j, &by, gain + j, bias + j, out + j, inside + j, LANES);
+        if (j < width) last += some_normed(x + j, &by, gain + j, bias + j, out + j, inside + j, (int)(width - j));
     }
-    for (int k = 0; k < LANES; k++) cut += cuts[k];
-    return cut;
+    return count_of(cuts, LANES) + count_of(last, (int)(width % LANES));
 }
 
-/* The sum of 16 numbers a lane, in one order on every processor. */
+/* The sum of 16 numbers a lane, in one order on every processor: halves on each other. */
 INLINE float total_of(const Floats *lanes) {
-    float all[TILE];
-    memcpy(all, lanes, sizeof all);
-    for (int w = TILE / 2; w; w /= 2)
-        for (int k = 0; k < w; k++) all[k] += all[k + w];
-    return all[0];
+    VECTOR(float, 8) eight, upper;
+    VECTOR(float, 4) four, upper4;
+    memcpy(&eight, lanes, sizeof eight), memcpy(&upper, (const char *)lanes + sizeof eight, sizeof upper);
+    eight += upper;
+    memcpy(&four, &eight, sizeof four), memcpy(&upper4, (const char *)&eight + sizeof four, sizeof upper4);
+    four += upper4;
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+typedef struct {
+    int32_t width, sum;
+    float unit, inverse, mean, slope, deviation;
+} Slopes;
+
+/* (x - mean) / deviation of some integers. */
+INLINE Floats hats(const float *x, const Slopes *by, const int n) {
+    Ints d = __builtin_convertvector(floats_at(x, n), Ints) * by->width - by->sum;
+    return __builtin_convertvector(d, Floats) * by->unit;
+}
+
+INLINE void some_norm_sums(const float *x, const float *g, const uint8_t *inside, const Slopes *by, const float *gain,
+                           float *to_gain, float *to_bias, float *out, Floats *plain, Floats *weighed, const int n) {
+    Floats hat = hats(x, by, n), d = floats_at(g, n) * by->inverse;
+    if (inside) d = where(__builtin_convertvector(bytes_at(inside, n), Ints) != 0, d);
+    store_floats(to_gain, floats_at(to_gain, n) + d * hat, n);
+    store_floats(to_bias, floats_at(to_bias, n) + d, n);
+    Floats own = d * floats_at(gain, n);
+    *plain += own, *weighed += own * hat;
+    store_floats(out, own, n);
+}
+
+INLINE void some_norm_slopes(const float *x, const Slopes *by, float *out, const int n) {
+    store_floats(out, (floats_at(out, n) - by->mean - hats(x, by, n) * by->slope) * by->deviation, n);
 }
 
 /* Gradients of the real layer norm of the integers x [count, width]: g where nothing was cut (``inside``, or null),
@@ -633,29 +806,23 @@ void nnac_layer_norm_backward(int64_t count, int64_t width, const float *x, cons
                               float inverse, const float *gain, double epsilon, float *out, float *to_gain,
                               float *to_bias) {
     for (int64_t i = 0; i < count; i++, x += width, g += width, out += width) {
-        int64_t sum, squares;
+        int64_t sum, squares, j = 0;
         moments(x, width, &sum, &squares);
         double w = (double)width, root = 1.0 / __builtin_sqrt((double)squares / (w * w * w) + epsilon);
-        float deviation = (float)root, unit = (float)(root / w);
+        Slopes by = {(int32_t)width, (int32_t)sum, (float)(root / w), inverse, 0.0f, 0.0f, (float)root};
         Floats plain[TILE / LANES] = {{0}}, weighed[TILE / LANES] = {{0}};
-        for (int64_t j = 0; j < width; j += LANES) {
-            int n = width - j >= LANES ? LANES : (int)(width - j), part = (int)(j / LANES % (TILE / LANES));
-            Ints d = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)sum;
-            Floats hat = __builtin_convertvector(d, Floats) * unit, by = floats_at(g + j, n) * inverse;
-            if (inside) by = where(__builtin_convertvector(bytes_at(inside + i * width + j, n), Ints) != 0, by);
-            store_floats(to_gain + j, floats_at(to_gain + j, n) + by * hat, n);
-            store_floats(to_bias + j, floats_at(to_bias + j, n) + by, n);
-            Floats own = by * floats_at(gain + j, n);
-            plain[part] += own, weighed[part] += own * hat;
-            store_floats(out + j, own, n);
-        }
-        float mean = total_of(plain) / (float)width, slope = total_of(weighed) / (float)width;
-        for (int64_t j = 0; j < width; j += LANES) {
-            int n = width - j >= LANES ? LANES : (int)(width - j);
-            Ints d = __builtin_convertvector(floats_at(x + j, n), Ints) * (int32_t)width - (int32_t)sum;
-            Floats hat = __builtin_convertvector(d, Floats) * unit;
-            store_floats(out + j, (floats_at(out + j, n) - mean - hat * slope) * deviation, n);
-        }
+        const uint8_t *uncut = inside ? inside + i * width : 0;
+#define NORM_SUMS(part, n)                                                                                             \
+    some_norm_sums(x + j, g + j, uncut ? uncut + j : 0, &by, gain + j, to_gain + j, to_bias + j, out + j, plain + part,  \
+                   weighed + part, n)
+        for (; j + TILE <= width;)
+            for (int part = 0; part < TILE / LANES; part++, j += LANES) NORM_SUMS(part, LANES);
+        for (int part = 0; j < width; part++, j += LANES)
+            if (width - j >= LANES) NORM_SUMS(part, LANES);
+            else NORM_SUMS(part, (int)(width - j));
+        by.mean = total_of(plain) / (float)width, by.slope = total_of(weighed) / (float)width;
+        for (j = 0; j + LANES <= width; j += LANES) some_norm_slopes(x + j, &by, out + j, LANES);
+        if (j < width) some_norm_slopes(x + j, &by, out + j, (int)(width - j));
     }
 }
 
@@ -690,37 +857,29 @@ void nnac_gather(int64_t count, const float *x, const float *g, const float *tab
         for (int64_t i = 0; i < count; i++) out[i] = table[(int32_t)x[i] + 32768];
 }
 
-INLINE Ints some_sums(const float *a, const float *b, const int64_t *m, const int64_t *s, int64_t low, int64_t high,
-                      float *out, uint8_t *pass_a, uint8_t *pass_b, const int n) {
-    Wide v[2], kept[2];
-    const float *from[2] = {a, b};
-    for (int k = 0; k < 2; k++) {
-        Wide x = widened(__builtin_convertvector(floats_at(from[k], n), Ints));
-        v[k] = (Wide){round_shift(times(x.low, longs(m[k])), longs(s[k])),
-                      round_shift(times(x.high, longs(m[k])), longs(s[k]))};
-        kept[k] = (Wide){limited64(v[k].low, low, high), limited64(v[k].high, low, high)};
-    }
-    Ints z = narrowed(kept[0]) + narrowed(kept[1]), sum = limited(z, (int32_t)low, (int32_t)high), whole = z == sum;
-    Ints passes[2];
-    for (int k = 0; k < 2; k++)
-        passes[k] = whole & narrowed((Wide){v[k].low == kept[k].low, v[k].high == kept[k].high});
+INLINE Ints some_sums(const float *a, const float *b, const Scaling *by, int64_t low, int64_t high, float *out,
+                      uint8_t *pass_a, uint8_t *pass_b, const int n) {
+    Ints same_a, same_b, z = rescaled(__builtin_convertvector(floats_at(a, n), Ints), by, &same_a);
+    z += rescaled(__builtin_convertvector(floats_at(b, n), Ints), by + 1, &same_b);
+    Ints sum = limited(z, (int32_t)low, (int32_t)high), whole = z == sum;
     store_floats(out, __builtin_convertvector(sum, Floats), n);
-    store_flags(pass_a, passes[0], n);
-    store_flags(pass_b, passes[1], n);
-    return (passes[0] & passes[1]) + 1;
+    store_flags(pass_a, whole & same_a, n);
+    store_flags(pass_b, whole & same_b, n);
+    return (whole & same_a & same_b) + 1;
 }
 
-/* sat(requantise(a) + requantise(b)) of floats that hold integers; multipliers m, shifts s.  pass_a, pass_b: where
-   their gradients pass.  Returns how often one does not. */
-int64_t nnac_add(int64_t count, const float *a, const float *b, const int64_t *m, const int64_t *s, int64_t low,
+/* sat(requantise(a) + requantise(b)) of floats that hold integers.  pass_a, pass_b: where their gradients pass.  Returns
+   how often one does not. */
+int64_t nnac_add(int64_t count, const float *a, const float *b, const double *factor, const double *offset, int64_t low,
                  int64_t high, float *out, uint8_t *pass_a, uint8_t *pass_b) {
-    Ints cuts = {0};
-    int64_t cut = 0, i = 0;
-#define SUMS(n) some_sums(a + i, b + i, m, s, low, high, out + i, pass_a + i, pass_b + i, n)
+    Ints cuts = {0}, last = {0};
+    int64_t i = 0;
+    Scaling by[2];
+    for (int k = 0; k < 2; k++) by[k] = scaling(factor[k], offset[k], 0, low, high);
+#define SUMS(n) some_sums(a + i, b + i, by, low, high, out + i, pass_a + i, pass_b + i, n)
     for (; i + LANES <= count; i += LANES) cuts += SUMS(LANES);
-    if (i < count) cuts += SUMS((int)(count - i));
-    for (int k = 0; k < LANES; k++) cut += cuts[k];
-    return cut;
+    if (i < count) last += SUMS((int)(count - i));
+    return count_of(cuts, LANES) + count_of(last, (int)(count - i));
 }
 
 #include "native_layers.c"

@@ -142,7 +142,8 @@ def _loaded(kind: str) -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     if found is not None:
-        for name in ("nnac_packed", "nnac_scratch", "nnac_requantise", "nnac_layer_norm", "nnac_add"):
+        for name in ("nnac_packed", "nnac_scratch", "nnac_requantise", "nnac_requantise_wide", "nnac_layer_norm",
+                     "nnac_add", "nnac_depthwise", "nnac_attention_scratch", "nnac_weighted_sum"):
             getattr(found, name).restype = ctypes.c_int64
     return found
 
@@ -179,26 +180,47 @@ def usable(*tensors: Tensor) -> bool:
     return all(t.device.type == "cpu" for t in tensors) and library() is not None
 
 
-def requantise(
-    acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor, zero_point: int, bits: int
-) -> tuple[Tensor, Tensor | None]:
-    """`arith.requantise` of int32 accumulators [..., rows] plus bias; constants int64 [rows] or one number.
+@frozen(eq=False)
+class Scaling:
+    """A requantisation as the native functions take it: one number a row, or one for all.
+
+    factor, offset  float64: m 2^-s, and bias m 2^-s + 1/2      bias, multiplier, shift  int64, the same
+    wide            products may pass 2^52, where no float64 holds them
+    """
+
+    factor: Tensor
+    offset: Tensor
+    bias: Tensor
+    multiplier: Tensor
+    shift: Tensor
+    zero_point: int
+    bits: int
+    wide: bool
+
+    @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """What is computed with."""
+        return (self.bias, self.multiplier, self.shift) if self.wide else (self.factor, self.offset)
+
+
+def requantise(acc: Tensor, by: Scaling) -> tuple[Tensor, Tensor | None]:
+    """`arith.requantise` of int32 accumulators [..., rows] plus bias.
 
     returns  (integers float32, which of them were not cut, or None if none was)
     """
     acc = acc.contiguous()
     rows = acc.shape[-1]
     out, inside = torch.empty(acc.shape), torch.empty(acc.shape, dtype=torch.bool)
-    low, high = arith.limits(bits)
-    constants = [v.expand(rows).contiguous() for v in (bias, multiplier, shift)]
+    low, high = arith.limits(by.bits)
+    constants = [v if v.shape == (rows,) and v.is_contiguous() else v.expand(rows).contiguous() for v in by.constants]
     i, p = ctypes.c_int64, ctypes.c_void_p
-    cut = loaded().nnac_requantise
-    n = cut(
+    function = loaded().nnac_requantise_wide if by.wide else loaded().nnac_requantise
+    n = function(
         i(acc.numel() // max(rows, 1)),
         i(rows),
         p(acc.data_ptr()),
         *(p(v.data_ptr()) for v in constants),
-        i(zero_point),
+        i(by.zero_point),
         i(low),
         i(high),
         p(out.data_ptr()),
@@ -253,16 +275,16 @@ def gather(x: Tensor, table: Tensor, by: Tensor | None = None) -> Tensor:
     return out
 
 
-def add(a: Tensor, b: Tensor, multipliers: Sequence[int], shifts: Sequence[int],
-        bits: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """`arith.add` of floats of one shape that hold integers: (integers float32, where a's and b's gradients pass, or
-    None for both where all do)."""
+def add(a: Tensor, b: Tensor, by: Sequence[Scaling]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """`arith.add` of floats of one shape that hold integers, neither scaling wide: (integers float32, where a's and b's
+    gradients pass, or None for both where all do)."""
     a, b = a.contiguous(), b.contiguous()
     out, pass_a, pass_b = torch.empty_like(a), *(torch.empty(a.shape, dtype=torch.bool) for _ in range(2))
-    i, p = ctypes.c_int64, ctypes.c_void_p
-    low, high = arith.limits(bits)
-    n = loaded().nnac_add(i(a.numel()), p(a.data_ptr()), p(b.data_ptr()), (i * 2)(*multipliers), (i * 2)(*shifts),
-                          i(low), i(high), p(out.data_ptr()), p(pass_a.data_ptr()), p(pass_b.data_ptr()))
+    i, p, d = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double * 2
+    low, high = arith.limits(by[0].bits)
+    n = loaded().nnac_add(i(a.numel()), p(a.data_ptr()), p(b.data_ptr()), d(*(float(r.factor) for r in by)),
+                          d(*(float(r.offset) for r in by)), i(low), i(high), p(out.data_ptr()), p(pass_a.data_ptr()),
+                          p(pass_b.data_ptr()))
     return (out, pass_a, pass_b) if n else (out, None, None)
 
 
@@ -285,35 +307,35 @@ class Lookup:
     most: int
     ratio: float
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Integers of x [...], floats that hold 16-bit integers."""
+    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """(integers of x [...], floats that hold 16-bit integers; for the gradient the table's own outputs, int16)."""
         x = x.contiguous()
-        out = torch.empty_like(x)
-        i, p = ctypes.c_int64, ctypes.c_void_p
+        out, kept = torch.empty_like(x), torch.empty(x.shape, dtype=torch.int16) if keep else None
+        i, p, d = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
         loaded().nnac_lookup(
             i(x.numel()),
             p(x.data_ptr()),
             p(self.words.data_ptr()),
             i(self.odd),
-            i(self.multiplier),
-            i(self.shift),
+            d(float(arith.scale_of(self.multiplier, self.shift))),
+            d(0.5),
             i(self.zero_point),
             i(self.low),
             i(self.high),
             p(out.data_ptr()),
+            p(None if kept is None else kept.data_ptr()),
         )
-        return out
+        return out, kept
 
-    def backward(self, x: Tensor, g: Tensor) -> Tensor:
+    def backward(self, x: Tensor, kept: Tensor, g: Tensor) -> Tensor:
         """d loss / d x."""
-        x, g = x.contiguous(), g.contiguous()
-        out = torch.empty_like(x)
+        g = g.contiguous()
+        out = torch.empty_like(g)
         i, p = ctypes.c_int64, ctypes.c_void_p
         loaded().nnac_lookup_backward(
-            i(x.numel()),
-            p(x.data_ptr()),
+            i(g.numel()),
+            p(kept.data_ptr()),
             p(g.data_ptr()),
-            p(self.words.data_ptr()),
             i(self.odd),
             ctypes.c_float(self.ratio),
             i(self.least),

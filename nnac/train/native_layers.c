@@ -7,39 +7,33 @@
 
 /* ----------------------------------------------------------------------------------------------------------- gates */
 
-/* a f(b), requantised but not yet cut; and f(b) in Q0.15. */
-INLINE Wide gated(const float *a, const float *b, const int32_t *table, int64_t multiplier, int64_t shift,
-                  int64_t zero_point, Ints *weight, const int n) {
-    *weight = look(table, __builtin_convertvector(floats_at(b, n), Ints), 0);
-    Wide y = widened(__builtin_convertvector(floats_at(a, n), Ints) * *weight);         /* at most 2^30 */
-    Longs m = longs(multiplier), s = longs(shift);
-    return (Wide){round_shift(times(y.low, m), s) + zero_point, round_shift(times(y.high, m), s) + zero_point};
+/* Some of nnac_gate's outputs: a f(b) is at most 2^30, so its product with the multiplier is one of 32 bits each. */
+INLINE void some_gates(const float *a, const float *b, const int32_t *table, Longs multiplier, Longs shift,
+                       int64_t zero_point, int64_t low, int64_t high, float *out, int16_t *kept, const int n) {
+    Ints weight = look(table, __builtin_convertvector(floats_at(b, n), Ints), 0), same;
+    Wide y = widened(__builtin_convertvector(floats_at(a, n), Ints) * weight);
+    y = (Wide){round_shift(product32(y.low, multiplier), shift), round_shift(product32(y.high, multiplier), shift)};
+    store_floats(out, __builtin_convertvector(cut_off(y, zero_point, low, high, &same), Floats), n);
+    if (kept) store_shorts_of(kept, weight & same, n);
 }
 
-/* Rows of ``width`` outputs a f(b): a and b begin their rows ``pitch`` apart. */
+/* Rows of ``width`` outputs a f(b): a and b begin their rows ``pitch`` apart.  kept  f(b) in Q0.15, 0 where the output
+   was cut, for the gradient, or null */
 void nnac_gate(int64_t count, int64_t width, int64_t pitch, const float *a, const float *b, const int32_t *table,
-               int64_t multiplier, int64_t shift, int64_t zero_point, int64_t low, int64_t high, float *out) {
-    for (int64_t i = 0; i < count; i++, a += pitch, b += pitch, out += width)
-        for (int64_t j = 0; j < width; j += LANES) {
-            Ints weight;
-#define GATE(n)                                                                                                        \
-    store_floats(out + j,                                                                                              \
-                 __builtin_convertvector(                                                                              \
-                     narrow(gated(a + j, b + j, table, multiplier, shift, zero_point, &weight, n), low, high),         \
-                     Floats),                                                                                          \
-                 n)
-            if (width - j >= LANES) GATE(LANES);
-            else GATE((int)(width - j));
-        }
+               int64_t multiplier, int64_t shift, int64_t zero_point, int64_t low, int64_t high, float *out,
+               int16_t *kept) {
+    Longs m = longs(multiplier), s = longs(shift);
+    for (int64_t i = 0; i < count; i++, a += pitch, b += pitch, out += width, kept += kept ? width : 0) {
+        int64_t j = 0;
+#define GATES(n) some_gates(a + j, b + j, table, m, s, zero_point, low, high, out + j, kept ? kept + j : 0, n)
+        for (; j + LANES <= width; j += LANES) GATES(LANES);
+        if (j < width) GATES((int)(width - j));
+    }
 }
 
-INLINE void some_gate_slopes(const float *a, const float *b, const float *g, const int32_t *table, int64_t multiplier,
-                             int64_t shift, int64_t zero_point, int64_t low, int64_t high, float slope, float unit,
-                             float *to, float *other, const int n) {
-    Ints weight;
-    Wide y = gated(a, b, table, multiplier, shift, zero_point, &weight, n);
-    Ints uncut = narrowed((Wide){y.low == limited64(y.low, low, high), y.high == limited64(y.high, low, high)});
-    Floats f = real(weight), by_a = where(uncut, floats_at(g, n)) * f * slope;
+INLINE void some_gate_slopes(const float *a, const int16_t *kept, const float *g, float slope, float unit, float *to,
+                             float *other, const int n) {
+    Floats f = real(shorts(kept, n)), by_a = floats_at(g, n) * f * slope;
     Floats by_b = by_a * (1.0f - f) * floats_at(a, n) * unit;
     if (other) store_floats(to, by_a, n), store_floats(other, by_b, n);
     else store_floats(to, by_a + by_b, n);
@@ -47,24 +41,22 @@ INLINE void some_gate_slopes(const float *a, const float *b, const float *g, con
 
 /* Gradients g of nnac_gate's outputs, to rows of ``pitch``: those of a and of b side by side, or where both are one
    value (``pitch`` is ``width``) their sum.  slope  a's scale over the output's      unit  b's scale */
-void nnac_gate_backward(int64_t count, int64_t width, int64_t pitch, const float *a, const float *b, const float *g,
-                        const int32_t *table, int64_t multiplier, int64_t shift, int64_t zero_point, int64_t low,
-                        int64_t high, float slope, float unit, float *out) {
-    for (int64_t i = 0; i < count; i++, a += pitch, b += pitch, g += width, out += pitch)
-        for (int64_t j = 0; j < width; j += LANES) {
+void nnac_gate_backward(int64_t count, int64_t width, int64_t pitch, const float *a, const int16_t *kept, const float *g,
+                        float slope, float unit, float *out) {
+    for (int64_t i = 0; i < count; i++, a += pitch, kept += width, g += width, out += pitch) {
+        int64_t j = 0;
 #define GATE_SLOPES(n)                                                                                                 \
-    some_gate_slopes(a + j, b + j, g + j, table, multiplier, shift, zero_point, low, high, slope, unit, out + j,       \
-                     pitch == width ? 0 : out + width + j, n)
-            if (width - j >= LANES) GATE_SLOPES(LANES);
-            else GATE_SLOPES((int)(width - j));
-        }
+    some_gate_slopes(a + j, kept + j, g + j, slope, unit, out + j, pitch == width ? 0 : out + width + j, n)
+        for (; j + LANES <= width; j += LANES) GATE_SLOPES(LANES);
+        if (j < width) GATE_SLOPES((int)(width - j));
+    }
 }
 
 /* ---------------------------------------------------------------------------------------------- gradients of products */
 
 INLINE void some_scaled(int64_t count, int64_t cols, const float *g, const uint8_t *inside, float inverse,
                         const float *factor, float *out, float *total, const int n) {
-    Floats sum = {0}, by = factor ? floats_at(factor, n) : floats(1.0f);
+    Floats sum = floats_at(total, n), by = factor ? floats_at(factor, n) : floats(1.0f);
     for (int64_t i = 0; i < count; i++) {
         Floats d = floats_at(g + i * cols, n) * inverse;
         if (inside) d = where(__builtin_convertvector(bytes_at(inside + i * cols, n), Ints) != 0, d);
@@ -74,15 +66,18 @@ INLINE void some_scaled(int64_t count, int64_t cols, const float *g, const uint8
     store_floats(total, sum, n);
 }
 
-/* g [count, cols] where nothing was cut (``inside``, or null), times ``inverse``: summed into ``total`` [cols], and
-   times ``factor`` [cols] (null: 1) into ``out``. */
+/* g [count, cols] where nothing was cut (``inside``, or null), times ``inverse``: added row by row to ``total`` [cols],
+   and times ``factor`` [cols] (null: 1) into ``out``. */
 void nnac_scaled(int64_t count, int64_t cols, const float *g, const uint8_t *inside, float inverse, const float *factor,
                  float *out, float *total) {
-    int64_t j = 0;
 #define SCALED(n)                                                                                                      \
-    some_scaled(count, cols, g + j, inside ? inside + j : 0, inverse, factor ? factor + j : 0, out + j, total + j, n)
-    for (; j + LANES <= cols; j += LANES) SCALED(LANES);
-    if (j < cols) SCALED((int)(cols - j));
+    some_scaled(some, cols, g + at + j, inside ? inside + at + j : 0, inverse, factor ? factor + j : 0, out + at + j,  \
+                total + j, n)
+    for (int64_t i = 0; i < count; i += BLOCK) {
+        int64_t some = count - i < BLOCK ? count - i : BLOCK, at = i * cols, j = 0;
+        for (; j + LANES <= cols; j += LANES) SCALED(LANES);
+        if (j < cols) SCALED((int)(cols - j));
+    }
 }
 
 INLINE void some_passed(const float *g, const uint8_t *pass_a, const uint8_t *pass_b, float slope_a, float slope_b,
@@ -104,39 +99,51 @@ void nnac_passed(int64_t count, const float *g, const uint8_t *pass_a, const uin
 /* ------------------------------------------------------------------------------------------------------ convolution */
 
 INLINE int64_t some_channels(int64_t count, int64_t step, int64_t channels, int64_t taps, const float *past,
-                             const float *w, const int64_t *bias, const int64_t *multiplier, const int64_t *shift,
-                             int64_t zero_point, int64_t low, int64_t high, float *out, uint8_t *inside, const int n) {
-    int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES], cut = 0;
-    for (int k = 0; k < LANES; k++) s[k] = 1;
-    memcpy(b, bias, (size_t)n * 8), memcpy(m, multiplier, (size_t)n * 8), memcpy(s, shift, (size_t)n * 8);
-    Ints cuts = {0};
+                             const float *w, const Scaling *exact, const int64_t *bias, const int64_t *multiplier,
+                             const int64_t *shift, int64_t zero_point, int64_t low, int64_t high, float *out,
+                             uint8_t *inside, const int n) {
+    Ints cuts = {0}, same;
     for (int64_t i = 0; i < count; i++) {
         Floats sum = {0};
         for (int64_t k = 0; k < taps; k++)
             sum += floats_at(w + k * channels, n) * floats_at(past + i * channels + k * step, n);
-        Wide v = requantised(__builtin_convertvector(sum, Ints), b, m, s);
-        v = (Wide){v.low + zero_point, v.high + zero_point};
-        Wide y = {limited64(v.low, low, high), limited64(v.high, low, high)};
-        Ints same = narrowed((Wide){v.low == y.low, v.high == y.high});
+        Ints x = __builtin_convertvector(sum, Ints);
+        Ints y = exact ? rescaled(x, exact, &same)
+                       : cut_off(requantised(x, bias, multiplier, shift), zero_point, low, high, &same);
         cuts += same + 1;
-        store_floats(out + i * channels, __builtin_convertvector(narrowed(y), Floats), n);
+        store_floats(out + i * channels, __builtin_convertvector(y, Floats), n);
         store_flags(inside + i * channels, same, n);
     }
-    for (int k = 0; k < n; k++) cut += cuts[k];
-    return cut;
+    return count_of(cuts, n);
 }
 
 /* Depthwise convolution of past [taps - 1 + frames, batch, channels] with w [taps, channels], requantised, into out and
-   inside (1 where nothing was cut) [frames, batch, channels].  Returns how many were cut. */
+   inside (1 where nothing was cut) [frames, batch, channels]: by factors and offsets, or where those are null by bias,
+   multiplier and shift.  Returns how many were cut. */
 int64_t nnac_depthwise(int64_t frames, int64_t batch, int64_t channels, int64_t taps, const float *past, const float *w,
-                       const int64_t *bias, const int64_t *multiplier, const int64_t *shift, int64_t zero_point,
-                       int64_t low, int64_t high, float *out, uint8_t *inside) {
-    int64_t cut = 0, c = 0;
-#define CHANNELS(n)                                                                                                    \
-    some_channels(frames *batch, batch *channels, channels, taps, past + c, w + c, bias + c, multiplier + c, shift + c, \
-                  zero_point, low, high, out + c, inside + c, n)
-    for (; c + LANES <= channels; c += LANES) cut += CHANNELS(LANES);
-    if (c < channels) cut += CHANNELS((int)(channels - c));
+                       const double *factor, const double *offset, const int64_t *bias, const int64_t *multiplier,
+                       const int64_t *shift, int64_t zero_point, int64_t low, int64_t high, float *out,
+                       uint8_t *inside) {
+    int64_t cut = 0;
+    Scaling by = scaling(0.0, 0.0, zero_point, low, high);
+#define CHANNELS(exact, n)                                                                                             \
+    some_channels(frames *batch, batch *channels, channels, taps, past + c, w + c, exact, b, m, s, zero_point, low,    \
+                  high, out + c, inside + c, n)
+    for (int64_t c = 0; c < channels; c += LANES) {
+        int n = channels - c >= LANES ? LANES : (int)(channels - c);
+        int64_t b[LANES] = {0}, m[LANES] = {0}, s[LANES];
+        for (int k = 0; k < LANES; k++) s[k] = 1;
+        if (factor) {
+            double f[LANES] = {0}, o[LANES] = {0};
+            memcpy(f, factor + c, (size_t)n * 8), memcpy(o, offset + c, (size_t)n * 8);
+            by.factor = pair_at(f), by.offset = pair_at(o);
+            cut += n == LANES ? CHANNELS(&by, LANES) : CHANNELS(&by, n);
+        } else {
+            memcpy(b, bias + c, (size_t)n * 8), memcpy(m, multiplier + c, (size_t)n * 8);
+            memcpy(s, shift + c, (size_t)n * 8);
+            cut += CHANNELS(0, n);
+        }
+    }
     return cut;
 }
 
@@ -171,22 +178,25 @@ typedef struct {
 
 INLINE int64_t padded(int64_t n) { return (n + TILE - 1) / TILE * TILE; }
 
-/* Floats of scratch that the functions below need. */
-int64_t nnac_attention_scratch(const Attention *a) { return (a->head + 3) * padded(a->rows); }
+/* Rows of keys or values that there are. */
+INLINE int64_t all_rows(const Attention *a) { return a->rows + (a->steps - 1) * a->chunk; }
 
-/* rows [n, pitch] of which ``head`` columns are turned into to [head, padded(n)], with zeros at the end. */
-INLINE void turn(const float *rows, int64_t n, int64_t pitch, int64_t head, float *to) {
-    int64_t next = padded(n);
+/* Floats of scratch that the functions below need: one head's rows turned, and what a vector reads beyond them. */
+int64_t nnac_attention_scratch(const Attention *a) {
+    return (a->head + 1) * (all_rows(a) + padded(a->rows));
+}
+
+/* rows [n, pitch] of which ``head`` columns are turned into to [head, next], with zeros at the end. */
+INLINE void turn(const float *rows, int64_t n, int64_t pitch, int64_t head, int64_t next, float *to) {
     for (int64_t d = 0; d < head; d++) {
         for (int64_t j = 0; j < n; j++) to[d * next + j] = rows[j * pitch + d];
         for (int64_t j = n; j < next; j++) to[d * next + j] = 0.0f;
     }
 }
 
-/* sums [padded(n)] = x [head] times turned rows [head, padded(n)]. */
-INLINE void inner(const float *x, const float *turned, int64_t n, int64_t head, float *sums) {
-    int64_t next = padded(n);
-    for (int64_t j = 0; j < next; j += TILE) {
+/* sums [padded(n)] = x [head] times turned rows [head, next]. */
+INLINE void inner(const float *x, const float *turned, int64_t n, int64_t head, int64_t next, float *sums) {
+    for (int64_t j = 0; j < n; j += TILE) {
         Floats sum[TILE / LANES];
         for (int k = 0; k < TILE / LANES; k++) sum[k] = floats(0.0f);
         for (int64_t d = 0; d < head; d++)
@@ -203,39 +213,58 @@ INLINE void more(float *to, float by, const float *x, int64_t n) {
     for (; j < n; j++) to[j] += by * x[j];
 }
 
-/* What one head of one step of one utterance works on. */
+/* What one head of one utterance works on, and each step of it. */
+#define SIZES int64_t width = a->heads * a->head, every = a->heads * a->rows, stride = a->batch * width
 #define EACH_HEAD                                                                                                      \
-    int64_t width = a->heads * a->head, every = a->heads * a->rows, stride = a->batch * width;                            \
-    for (int64_t t = 0; t < a->steps; t++)                                                                             \
-        for (int64_t b = 0; b < a->batch; b++)                                                                         \
-            for (int64_t h = 0; h < a->heads; h++)
+    for (int64_t b = 0; b < a->batch; b++)                                                                             \
+        for (int64_t h = 0; h < a->heads; h++)
+#define EACH_STEP for (int64_t t = 0; t < a->steps; t++)
 #define RING(x) ((x) + (t * a->chunk * a->batch + b) * width + h * a->head)  /* the oldest row that is heard */
 #define FRAME(c) ((t * a->chunk + (c)) * a->batch + b)
 
+/* Some scores from sums of products. */
+INLINE void some_scores(const float *sums, const int32_t *bias, const Scaling *exact, Longs m, Longs s, int64_t low,
+                        int64_t high, float *y, uint8_t *inside, const int n) {
+    Ints x = __builtin_convertvector(floats_at(sums, LANES), Ints) + ints_at(bias, n), same, kept;
+    if (exact) kept = rescaled(x, exact, &same);
+    else {
+        Wide v = widened(x);
+        v = (Wide){round_shift(times(v.low, m), s), round_shift(times(v.high, m), s)};
+        kept = cut_off(v, 0, low, high, &same);
+    }
+    store_floats(y, __builtin_convertvector(kept, Floats), n);
+    store_flags(inside, same, n);
+}
+
 /* Scores of queries q [steps * chunk, batch, width] and keys k [rows + (steps - 1) * chunk, batch, width] into y and
    inside [steps * chunk, batch, heads * rows].  bias [heads, chunk, rows]; first [steps, batch]: the oldest row that
-   was ever written; ``absent`` for those before it. */
+   was ever written; ``absent`` for those before it.  factor: exact in doubles, or 0 and multiplier and shift say it. */
 void nnac_scores(const Attention *a, const float *q, const float *k, const int32_t *bias, const int64_t *first,
-                 int64_t multiplier, int64_t shift, int64_t low, int64_t high, float absent, float *scratch, float *y,
-                 uint8_t *inside) {
-    float *sums = scratch + a->head * padded(a->rows);
+                 double factor, int64_t multiplier, int64_t shift, int64_t low, int64_t high, float absent,
+                 float *scratch, float *y, uint8_t *inside) {
+    SIZES;
+    int64_t next = all_rows(a) + padded(a->rows) - a->rows;
+    float *sums = scratch + a->head * next;
     Longs m = longs(multiplier), s = longs(shift);
+    Scaling by = scaling(factor, 0.5, 0, low, high);
     EACH_HEAD {
-        int64_t there = first[t * a->batch + b];
-        turn(RING(k), a->rows, stride, a->head, scratch);
-        for (int64_t c = 0; c < a->chunk; c++) {
-            int64_t to = FRAME(c) * every + h * a->rows;
-            inner(q + FRAME(c) * width + h * a->head, scratch, a->rows, a->head, sums);
-            for (int64_t j = 0; j < a->rows; j += LANES) {
-                int n = a->rows - j >= LANES ? LANES : (int)(a->rows - j);
-                Wide v = widened(__builtin_convertvector(floats_at(sums + j, LANES), Ints) +
-                                 ints_at(bias + (h * a->chunk + c) * a->rows + j, n));
-                v = (Wide){round_shift(times(v.low, m), s), round_shift(times(v.high, m), s)};
-                Wide kept = {limited64(v.low, low, high), limited64(v.high, low, high)};
-                store_floats(y + to + j, __builtin_convertvector(narrowed(kept), Floats), n);
-                store_flags(inside + to + j, narrowed((Wide){v.low == kept.low, v.high == kept.high}), n);
+        turn(k + b * width + h * a->head, all_rows(a), stride, a->head, next, scratch);
+        EACH_STEP {
+            int64_t there = first[t * a->batch + b];
+            for (int64_t c = 0; c < a->chunk; c++) {
+                int64_t to = FRAME(c) * every + h * a->rows, j = 0;
+                const int32_t *own = bias + (h * a->chunk + c) * a->rows;
+                inner(q + FRAME(c) * width + h * a->head, scratch + t * a->chunk, a->rows, a->head, next, sums);
+#define SCORES(exact, n) some_scores(sums + j, own + j, exact, m, s, low, high, y + to + j, inside + to + j, n)
+                if (factor != 0.0)
+                    for (; j + LANES <= a->rows; j += LANES) SCORES(&by, LANES);
+                for (; j < a->rows; j += LANES) {
+                    int n = a->rows - j >= LANES ? LANES : (int)(a->rows - j);
+                    if (factor != 0.0) SCORES(&by, n);
+                    else SCORES(0, n);
+                }
+                for (j = 0; j < there; j++) y[to + j] = absent, inside[to + j] = 0;
             }
-            for (int64_t j = 0; j < there; j++) y[to + j] = absent, inside[to + j] = 0;
         }
     }
 }
@@ -244,7 +273,8 @@ void nnac_scores(const Attention *a, const float *q, const float *k, const int32
    unit  of a product over that of an output */
 void nnac_scores_backward(const Attention *a, const float *q, const float *k, const float *g, const uint8_t *inside,
                           float unit, float *to_q, float *to_k, float *to_bias) {
-    EACH_HEAD {
+    SIZES;
+    EACH_STEP EACH_HEAD {
         for (int64_t c = 0; c < a->chunk; c++) {
             int64_t from = FRAME(c) * every + h * a->rows;
             const float *query = q + FRAME(c) * width + h * a->head;
@@ -261,46 +291,52 @@ void nnac_scores_backward(const Attention *a, const float *q, const float *k, co
     }
 }
 
+INLINE Ints some_weighted(const float *weights, int64_t rows, const float *v, int64_t stride, const Scaling *by, float *y,
+                          uint8_t *inside, const int n) {
+    Floats sum = {0};
+    for (int64_t j = 0; j < rows; j++) sum += weights[j] * floats_at(v + j * stride, n);
+    Ints same, kept = rescaled(__builtin_convertvector(sum, Ints), by, &same);
+    store_floats(y, __builtin_convertvector(kept, Floats), n);
+    store_flags(inside, same, n);
+    return same + 1;
+}
+
 /* Sums of values v [rows + (steps - 1) * chunk, batch, width] weighed by p [steps * chunk, batch, heads * rows],
    requantised, into y and inside [steps * chunk, batch, width].  Returns how many were cut. */
-int64_t nnac_weighted_sum(const Attention *a, const float *p, const float *v, int64_t multiplier, int64_t shift,
-                          int64_t low, int64_t high, float *y, uint8_t *inside) {
-    Longs m = longs(multiplier), s = longs(shift);
-    int64_t cut = 0;
-    EACH_HEAD {
+int64_t nnac_weighted_sum(const Attention *a, const float *p, const float *v, double factor, int64_t low, int64_t high,
+                          float *y, uint8_t *inside) {
+    SIZES;
+    Ints cuts = {0}, last = {0};
+    Scaling by = scaling(factor, 0.5, 0, low, high);
+    EACH_STEP EACH_HEAD {
         for (int64_t c = 0; c < a->chunk; c++) {
             const float *weights = p + FRAME(c) * every + h * a->rows;
-            int64_t to = FRAME(c) * width + h * a->head;
-            for (int64_t d = 0; d < a->head; d += LANES) {
-                int n = a->head - d >= LANES ? LANES : (int)(a->head - d);
-                Floats sum = {0};
-                for (int64_t j = 0; j < a->rows; j++) sum += weights[j] * floats_at(RING(v) + j * stride + d, n);
-                Wide x = widened(__builtin_convertvector(sum, Ints));
-                x = (Wide){round_shift(times(x.low, m), s), round_shift(times(x.high, m), s)};
-                Wide kept = {limited64(x.low, low, high), limited64(x.high, low, high)};
-                Ints same = narrowed((Wide){x.low == kept.low, x.high == kept.high});
-                for (int k = 0; k < n; k++) cut += same[k] + 1;
-                store_floats(y + to + d, __builtin_convertvector(narrowed(kept), Floats), n);
-                store_flags(inside + to + d, same, n);
-            }
+            int64_t to = FRAME(c) * width + h * a->head, d = 0;
+#define WEIGHTED(n) some_weighted(weights, a->rows, RING(v) + d, stride, &by, y + to + d, inside + to + d, n)
+            for (; d + LANES <= a->head; d += LANES) cuts += WEIGHTED(LANES);
+            if (d < a->head) last += WEIGHTED((int)(a->head - d));
         }
     }
-    return cut;
+    return count_of(cuts, LANES) + count_of(last, (int)(a->head % LANES));
 }
 
 /* Gradients g of the sums of nnac_weighted_sum: of p (set), and added to those of v. */
 void nnac_weighted_sum_backward(const Attention *a, const float *p, const float *v, const float *g, float *scratch,
                                 float *to_p, float *to_v) {
-    float *sums = scratch + a->head * padded(a->rows);
+    SIZES;
+    int64_t next = all_rows(a) + padded(a->rows) - a->rows;
+    float *sums = scratch + a->head * next;
     EACH_HEAD {
-        turn(RING(v), a->rows, stride, a->head, scratch);
-        for (int64_t c = 0; c < a->chunk; c++) {
-            const float *d = g + FRAME(c) * width + h * a->head;
-            int64_t at = FRAME(c) * every + h * a->rows;
-            inner(d, scratch, a->rows, a->head, sums);
-            memcpy(to_p + at, sums, (size_t)a->rows * 4);
-            for (int64_t j = 0; j < a->rows; j++)
-                if (p[at + j] != 0.0f) more(RING(to_v) + j * stride, p[at + j], d, a->head);
+        turn(v + b * width + h * a->head, all_rows(a), stride, a->head, next, scratch);
+        EACH_STEP {
+            for (int64_t c = 0; c < a->chunk; c++) {
+                const float *d = g + FRAME(c) * width + h * a->head;
+                int64_t at = FRAME(c) * every + h * a->rows;
+                inner(d, scratch + t * a->chunk, a->rows, a->head, next, sums);
+                memcpy(to_p + at, sums, (size_t)a->rows * 4);
+                for (int64_t j = 0; j < a->rows; j++)
+                    if (p[at + j] != 0.0f) more(RING(to_v) + j * stride, p[at + j], d, a->head);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ from attrs import frozen
 from torch import Tensor
 
 from nnac import arith
-from nnac.train.native import loaded
+from nnac.train.native import Scaling, loaded
 
 
 def _whole(n: int) -> ctypes.c_int64:
@@ -32,7 +32,7 @@ def scaled(g: Tensor, inside: Tensor | None, inverse: float, factor: Tensor | No
     sum [cols])."""
     g = g.contiguous()
     cols = g.shape[-1]
-    out, total = torch.empty(g.numel() // max(cols, 1), cols), torch.empty(cols)
+    out, total = torch.empty(g.numel() // max(cols, 1), cols), torch.zeros(cols)
     loaded().nnac_scaled(_whole(len(out)), _whole(cols), _at(g), _at(inside), ctypes.c_float(inverse),
                          _at(None if factor is None else factor.contiguous()), _at(out), _at(total))
     return out, total
@@ -80,39 +80,36 @@ class Gate:
         second = ctypes.c_void_p(x.data_ptr() + 4 * (pitch - self.width))
         return [_whole(x.numel() // pitch), _whole(self.width), _whole(pitch), _at(x), second]
 
-    def _numbers(self) -> list[Any]:
-        low, high = arith.limits(self.bits)
-        return [_at(self.words), *map(_whole, (self.multiplier, self.shift, self.zero_point, low, high))]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., width or twice the width]: integers of 16 bits -> [..., width]."""
+    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """x [..., width or twice the width]: integers of 16 bits -> (integers [..., width]; for the gradient f(b) in
+        Q0.15, int16, 0 where the output was cut)."""
         x = x.contiguous()
-        out = torch.empty(*x.shape[:-1], self.width)
-        loaded().nnac_gate(*self._start(x), *self._numbers(), _at(out))
-        return out
+        shape = (*x.shape[:-1], self.width)
+        out, kept = torch.empty(shape), torch.empty(shape, dtype=torch.int16) if keep else None
+        numbers = (self.multiplier, self.shift, self.zero_point, *arith.limits(self.bits))
+        loaded().nnac_gate(*self._start(x), _at(self.words), *map(_whole, numbers), _at(out), _at(kept))
+        return out, kept
 
-    def backward(self, x: Tensor, g: Tensor) -> Tensor:
+    def backward(self, x: Tensor, kept: Tensor, g: Tensor) -> Tensor:
         """d loss / d x."""
         x, g = x.contiguous(), g.contiguous()
         out = torch.empty_like(x)
-        loaded().nnac_gate_backward(*self._start(x), _at(g), *self._numbers(), ctypes.c_float(self.slope),
+        loaded().nnac_gate_backward(*self._start(x)[:4], _at(kept), _at(g), ctypes.c_float(self.slope),
                                     ctypes.c_float(self.unit), _at(out))
         return out
 
 
-def depthwise(past: Tensor, weight: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor, zero_point: int,
-              bits: int) -> tuple[Tensor, Tensor | None]:
-    """past [taps - 1 + T, B, channels], weight [taps, channels], constants int64 [channels] -> integers [T, B,
-    channels], and which of them were not cut (None if none was)."""
+def depthwise(past: Tensor, weight: Tensor, by: Scaling) -> tuple[Tensor, Tensor | None]:
+    """past [taps - 1 + T, B, channels], weight [taps, channels], constants [channels] -> integers [T, B, channels], and
+    which of them were not cut (None if none was)."""
     past, weight = past.contiguous(), weight.contiguous()
     taps, channels = weight.shape
     shape = (len(past) - taps + 1, past.shape[1], channels)
     out, inside = torch.empty(shape), torch.empty(shape, dtype=torch.bool)
-    constants = [v.expand(channels).contiguous() for v in (bias, multiplier, shift)]
-    function = loaded().nnac_depthwise
-    function.restype = ctypes.c_int64
-    n = function(*map(_whole, (*shape, taps)), _at(past), _at(weight), *map(_at, constants),
-                 *map(_whole, (zero_point, *arith.limits(bits))), _at(out), _at(inside))
+    constants = [v.expand(channels).contiguous() for v in by.constants]
+    n = loaded().nnac_depthwise(*map(_whole, (*shape, taps)), _at(past), _at(weight),
+                                *map(_at, (None, None, *constants) if by.wide else (*constants, None, None, None)),
+                                *map(_whole, (by.zero_point, *arith.limits(by.bits))), _at(out), _at(inside))
     return out, inside if n else None
 
 
@@ -142,12 +139,9 @@ class Attention:
     def _shape(self, x: Tensor) -> tuple[_Shape, Tensor]:
         """Of x [steps * chunk, B, ·], and the scratch that is needed."""
         shape = _Shape(len(x) // self.chunk, x.shape[1], self.heads, self.head, self.chunk, self.rows)
-        size = loaded().nnac_attention_scratch
-        size.restype = ctypes.c_int64
-        return shape, torch.empty(size(ctypes.byref(shape)))
+        return shape, torch.empty(loaded().nnac_attention_scratch(ctypes.byref(shape)))
 
-    def scores(self, q: Tensor, k: Tensor, bias: Tensor, first: Tensor, multiplier: int,
-               shift: int) -> tuple[Tensor, Tensor]:
+    def scores(self, q: Tensor, k: Tensor, bias: Tensor, first: Tensor, by: Scaling) -> tuple[Tensor, Tensor]:
         """bias int32 [heads, chunk, rows], first int64 [steps, B]: the oldest row that was written -> scores [T, B,
         heads * rows], and where their gradient passes."""
         q, k = q.contiguous(), k.contiguous()
@@ -156,7 +150,8 @@ class Attention:
         y, inside = torch.empty(size), torch.empty(size, dtype=torch.bool)
         absent = -float(1 << arith.SCORE_BITS)
         loaded().nnac_scores(ctypes.byref(shape), _at(q), _at(k), _at(bias.contiguous()), _at(first.contiguous()),
-                             *map(_whole, (multiplier, shift, *arith.limits(arith.SCORE_BITS))),
+                             ctypes.c_double(0.0 if by.wide else float(by.factor)),
+                             *map(_whole, (int(by.multiplier), int(by.shift), *arith.limits(arith.SCORE_BITS))),
                              ctypes.c_float(absent), _at(scratch), _at(y), _at(inside))
         return y, inside
 
@@ -171,18 +166,15 @@ class Attention:
                                       _at(to_q), _at(to_k), _at(to_bias))
         return to_q, to_k, to_bias
 
-    def weighted_sum(self, p: Tensor, v: Tensor, multiplier: int, shift: int,
-                     bits: int) -> tuple[Tensor, Tensor | None]:
-        """p [T, B, heads * rows] -> integers [T, B, heads * head], and which of them were not cut (None if none
-        was)."""
+    def weighted_sum(self, p: Tensor, v: Tensor, by: Scaling) -> tuple[Tensor, Tensor | None]:
+        """p [T, B, heads * rows] -> integers [T, B, heads * head], and which of them were not cut (None if none was);
+        sums stay below 2^24, so no scaling is wide."""
         p, v = p.contiguous(), v.contiguous()
         shape, _ = self._shape(p)
         size = (*p.shape[:2], self.heads * self.head)
         y, inside = torch.empty(size), torch.empty(size, dtype=torch.bool)
-        function = loaded().nnac_weighted_sum
-        function.restype = ctypes.c_int64
-        n = function(ctypes.byref(shape), _at(p), _at(v), *map(_whole, (multiplier, shift, *arith.limits(bits))),
-                     _at(y), _at(inside))
+        n = loaded().nnac_weighted_sum(ctypes.byref(shape), _at(p), _at(v), ctypes.c_double(float(by.factor)),
+                                       *map(_whole, arith.limits(by.bits)), _at(y), _at(inside))
         return y, inside if n else None
 
     def weighted_sum_backward(self, p: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:

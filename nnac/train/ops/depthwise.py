@@ -102,8 +102,7 @@ class _Depthwise(torch.autograd.Function):
     def forward(ctx: Any, past: Tensor, codes: Tensor, bias: Tensor | None, factor: Tensor, inverse: float,
                 rescale: Rescale) -> Tensor:
         weight = codes.t().contiguous()
-        y, inside = native_layers.depthwise(past, weight, rescale.bias, rescale.multiplier, rescale.shift,
-                                            rescale.zero_point, rescale.bits)
+        y, inside = native_layers.depthwise(past, weight, rescale)
         ctx.save_for_backward(past, weight, factor, inside)
         ctx.inverse, ctx.biased = inverse, bias is not None
         return y

@@ -91,7 +91,7 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, keys: Tensor, real: Tensor, bias: Tensor, first: Tensor, rescale: Rescale,
                 shape: native_layers.Attention, unit: float, inverse: float) -> Tensor:
-        y, inside = shape.scores(q, keys, bias, first, int(rescale.multiplier), int(rescale.shift))
+        y, inside = shape.scores(q, keys, bias, first, rescale)
         ctx.save_for_backward(q, keys, inside)
         ctx.shape, ctx.unit, ctx.inverse = shape, unit, inverse
         return y

@@ -71,7 +71,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, p: Tensor, values: Tensor, rescale: Rescale, shape: native_layers.Attention,
                 ratio: float) -> Tensor:
-        y, inside = shape.weighted_sum(p, values, int(rescale.multiplier), int(rescale.shift), rescale.bits)
+        y, inside = shape.weighted_sum(p, values, rescale)
         ctx.save_for_backward(p, values, inside)
         ctx.shape, ctx.ratio = shape, ratio
         return y

@@ -7,15 +7,21 @@ import pytest
 import torch
 
 from nnac import arith, bind
+from nnac.compression.minmax import MinMax
+from nnac.compression.percentile import Percentile
 from nnac.errors import UserError
 from nnac.evaluate import evaluate
 from nnac.formats import unit_scale
 from nnac.ir import Node, QGraph, State, Value
+from nnac.ops.linear import LinearAttributes
 from nnac.ops.lstm import LstmAttributes
 from nnac.train import integers as exact
 from nnac.train import kernels, lstm_parts, native, native_lstm
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
+from nnac.train.native_weights import weights
+from nnac.train.ops.linear import Linear
+from nnac.train.quantiser import Settings, WeightQuantiser
 
 
 def force(monkeypatch, kind):
@@ -391,3 +397,72 @@ def test_products_with_a_dimension_of_one_are_right_whatever_their_strides(route
     w = torch.randint(-128, 128, (outputs, cols), generator=generator).float()
     x = wide[:, 1].as_strided((rows, cols), (0, 1)) if rows == 1 else wide[:, 1]
     assert torch.equal(exact.product(x, exact.packed(w, 8, 8)).double(), x.double() @ w.double().t())
+
+
+def linear_layer(rows, cols, bits=8, bias=True):
+    """A trained layer by itself, its weights of rows of all sizes."""
+    values = {"x": Value("x", cols, 8), "l": Value("l", rows, 8)}
+    node = Node("l", "linear", ("x",), "l", "encoder", LinearAttributes(bias=bias, weight_bits=8))
+    layer = Linear(node, QGraph("one", values, (node,), {"encoder": ("x",)}, {"encoder": ("l",)}))
+    generator = torch.Generator().manual_seed(rows)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(rows, cols, generator=generator) *
+                           torch.logspace(-9, 1, rows).view(-1, 1)[torch.randperm(rows, generator=generator)])
+        layer.weight[0] = 0.0
+        layer.weight[1, :3] = torch.tensor([127.0, 0.5, -2.5])               # half to even, on a unit of one
+        if bias:
+            layer.bias.copy_(torch.randn(rows, generator=generator) * 1e-3)
+    layer.make_quantisers(lambda kernel, w, kept: WeightQuantiser(Settings(MinMax(), bits), w, name=kernel))
+    layer.quantiser.restart(layer.weight)
+    return layer
+
+
+@pytest.mark.parametrize("zero_point", [0, -17])
+@pytest.mark.parametrize("bits, bias", [(8, True), (8, False), (4, True), (2, True)])
+@pytest.mark.parametrize("rows, cols", [(2, 3), (33, 7), (16, 64), (70, 129)])
+def test_weights_of_a_step_are_those_that_are_bound(kind, rows, cols, bits, bias, zero_point):
+    layer, x, out = linear_layer(rows, cols, bits, bias), Format(0.02, zero_point, 8), Format(30.0, 3, 8)
+    quick, slow = layer.constants_of_a_step([x], out), layer.constants([x], out)
+    assert not quick.graph and slow.graph, "the native function was left aside"
+    assert torch.equal(quick.codes["weight"], slow.codes["weight"])
+    assert torch.equal(quick.ready["matrix"], slow.ready["matrix"]) and quick.ready["matrix"].dtype == torch.int8
+    assert torch.equal(quick.ready["acc_scale"], slow.ready["acc_scale"])
+    a, b = quick.ready["rescale"], slow.ready["rescale"]
+    for name in ("factor", "offset", "bias", "multiplier", "shift"):
+        expected = getattr(b, name)
+        assert torch.equal(getattr(a, name), expected) and getattr(a, name).dtype == expected.dtype, name
+    assert (a.zero_point, a.bits, a.wide, a.narrow) == (b.zero_point, b.bits, b.wide, b.narrow)
+    g = torch.randn(rows, cols, generator=torch.Generator().manual_seed(0))
+    one, other = (torch.autograd.grad(c.codes["weight"], layer.weight, g)[0] for c in (quick, slow))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("what", ["no number", "infinite", "bias is none", "bias has no room", "scale too large"])
+def test_weights_that_do_not_fit_go_the_long_way_which_says_why(kind, what):
+    layer, out = linear_layer(8, 6), Format(1e-9 if what == "scale too large" else 30.0, 0, 8)
+    with torch.no_grad():
+        if what in ("no number", "infinite"):
+            layer.weight[5, 2] = float("nan" if what == "no number" else "inf")
+        elif what != "scale too large":
+            layer.bias[3] = float("nan") if what == "bias is none" else 1e4
+    x = Format(0.02, 0, 8)
+    assert weights(layer.quantiser, layer.weight, layer.bias, x, out) is None
+    if what == "bias has no room":
+        assert layer.constants_of_a_step([x], out).graph                       # a coarser unit for that row
+    else:
+        with pytest.raises(ValueError):
+            layer.constants_of_a_step([x], out)
+
+
+@pytest.mark.parametrize("settings", [Settings(MinMax(), 1), Settings(MinMax(), 8, "tensor"), Settings(Percentile(), 8),
+                                      Settings(MinMax(), 8, "group", 4)], ids=str)
+def test_other_ways_of_rounding_weights_are_not_the_native_functions(settings):
+    layer = linear_layer(8, 8)
+    quantiser = WeightQuantiser(settings, layer.weight)
+    quantiser.restart(layer.weight)
+    assert quantiser.outermost is None
+    masked = WeightQuantiser(Settings(MinMax(), 8), layer.weight)
+    assert masked.outermost is None                                            # not started: the first pass starts it
+    masked.restart(layer.weight)
+    masked.mask = torch.ones(8, 8, dtype=torch.bool)
+    assert masked.outermost is None

@@ -23,6 +23,7 @@ class WeightRule:
     __slots__ = ()
     learned: ClassVar[tuple[str, ...]] = ()
     steady: ClassVar[bool] = False         # the grid depends on the state alone, not on the weights of the moment
+    by_largest: ClassVar[bool] = False     # a uniform grid up to the largest magnitude, and nothing else
 
     def start(self, x: Tensor, live: Tensor | None, bits: int) -> State:
         """State at the start, from the float weights."""

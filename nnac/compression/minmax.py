@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
@@ -21,6 +21,8 @@ class MinMax(WeightRule, ActivationRule, Method):
 
     Source: background; FMS-MO's MAX quantiser is the same rule (docs/methods.md §6).
     """
+
+    by_largest: ClassVar[bool] = True
 
     def reach(self, x: Tensor, live: Tensor | None, bits: int) -> Tensor:
         return x.abs().amax(1)

@@ -50,8 +50,10 @@ def _exact_in_torch() -> bool:
     if not hasattr(torch, "_int_mm") or not (capable and capable()):
         return False
     extremes = torch.tensor([-128, -127, 127], dtype=torch.int8)
-    x, w = extremes[:, None].expand(3, 64).contiguous(), extremes[None].expand(64, 3).contiguous()
-    return torch.equal(torch._int_mm(x, w).double(), x.double() @ w.double())
+    x = extremes[:, None].expand(3, 64).contiguous()
+    # whichever way the matrix lies
+    return all(torch.equal(torch._int_mm(x, w).double(), x.double() @ w.double())
+               for w in (extremes[None].expand(64, 3).contiguous(), x.t()))
 
 
 def int8_product(x: Tensor, matrix: Tensor, out: Tensor | None = None) -> Tensor:
@@ -107,6 +109,12 @@ def product(x: Tensor, matrix: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------- requantisation
 
 
+def is_wide(reach: int, bias: int, multiplier: int) -> bool:
+    """Whether accumulators up to ``reach`` with biases and multipliers up to these make products that no float64
+    holds."""
+    return (reach + bias) * multiplier >= EXACT_FLOAT64
+
+
 @frozen(eq=False)
 class Rescale(native.Scaling):
     """Requantisation of an accumulator, one multiplier and shift a row, with the bias inside: the constants of
@@ -123,7 +131,7 @@ class Rescale(native.Scaling):
     ) -> Rescale:
         """From NumPy constants; ``reach`` is a bound of |accumulator| without the bias."""
         m, s, b = (np.asarray(v, np.int64) for v in (multiplier, shift, bias))
-        wide = bool((reach + int(np.abs(b).max(initial=0))) * int(m.max()) >= EXACT_FLOAT64)
+        wide = is_wide(reach, int(np.abs(b).max(initial=0)), int(m.max()))
         factor = arith.scale_of(m, s)
 
         def to(v: Any) -> Tensor:

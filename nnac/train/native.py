@@ -143,7 +143,7 @@ def _loaded(kind: str) -> ctypes.CDLL | None:
         return None
     if found is not None:
         for name in ("nnac_packed", "nnac_scratch", "nnac_requantise", "nnac_requantise_wide", "nnac_layer_norm",
-                     "nnac_add", "nnac_depthwise", "nnac_attention_scratch", "nnac_weighted_sum"):
+                     "nnac_add", "nnac_depthwise", "nnac_attention_scratch", "nnac_weighted_sum", "nnac_weights"):
             getattr(found, name).restype = ctypes.c_int64
     return found
 

@@ -340,3 +340,105 @@ void nnac_weighted_sum_backward(const Attention *a, const float *p, const float 
         }
     }
 }
+
+/* ---------------------------------------------------------------------------------------------------------- weights */
+
+/* The largest magnitude of n floats as its bits, which order magnitudes; what is no number is the largest. */
+INLINE int32_t largest_bits(const float *x, int64_t n) {
+    Ints found = {0};
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) found = most(found, ints_at((const int32_t *)(x + j), LANES) & INT32_MAX);
+    if (j < n) found = most(found, ints_at((const int32_t *)(x + j), (int)(n - j)) & INT32_MAX);
+    int32_t largest = 0;
+    for (int k = 0; k < LANES; k++) largest = found[k] > largest ? found[k] : largest;
+    return largest;
+}
+
+/* Codes of some weights, rounded half to even; returns them. */
+INLINE Ints some_codes(const float *w, float over_unit, int32_t top, float *codes, int8_t *bytes, const int n) {
+    const Floats whole = floats(12582912.0f); /* 3 2^22: next to it floats are integers */
+    Floats q = floats_at(w, n) * over_unit + whole - whole;
+    Ints code = limited(__builtin_convertvector(q, Ints), -top, top);
+    store_floats(codes, __builtin_convertvector(code, Floats), n);
+    store_bytes_of(bytes, code, n);
+    return code;
+}
+
+/* arith.multiplier_and_shift of a positive number; 0 where the shift is none. */
+INLINE int multiplier_of(double scale, int64_t bits, int64_t *multiplier, int64_t *shift) {
+    uint64_t word;
+    memcpy(&word, &scale, 8);
+    int64_t exponent = (int64_t)(word >> 52) - 1022;
+    if (exponent == -1022 || exponent > 1023) return 0;
+    word = (word & (((uint64_t)1 << 52) - 1)) | (uint64_t)1022 << 52;
+    double fraction;
+    memcpy(&fraction, &word, 8);
+    int64_t m = (int64_t)(fraction * (double)((int64_t)1 << bits) + 0.5), over = m == (int64_t)1 << bits;
+    *multiplier = m >> over, *shift = bits - exponent - over;
+    return *shift >= 1 && *shift <= 62;
+}
+
+typedef struct {
+    int64_t rows, cols, top, multiplier_bits, in_zero;
+    double in_scale, out_scale, products, most, most_bias; /* what products and biases may come to */
+    const float *w, *bias;                                 /* [rows, cols]; [rows] or null */
+    float *codes, *unit, *acc_scale;
+    int8_t *bytes, *turned;                /* [rows, cols]; [cols, rows], or null */
+    double *factor, *offset;
+    int64_t *multiplier, *shift, *biases;  /* [rows], as what is above */
+    int64_t largest_bias, largest_multiplier;
+} Weights;
+
+/* A matrix on grids of its rows' largest magnitudes, with what `bind.linear_scales` and `Rescale.of` say of it.
+   Returns 0 where a number does not fit: then they say which, or what becomes of it. */
+int64_t nnac_weights(Weights *p) {
+    double least_unit = 0.0, bias_magnitude = 0.0;
+    for (int64_t r = 0; r < p->rows; r++) {
+        int32_t bits = largest_bits(p->w + r * p->cols, p->cols);
+        if (bits >= 0x7f800000) return 0;
+        float reach;
+        memcpy(&reach, &bits, 4);
+        float unit = reach / (float)p->top;
+        p->unit[r] = unit = unit < 0x1p-18f ? 0x1p-18f : unit;
+        if (!r || unit < least_unit) least_unit = unit;
+        if (p->bias) {
+            double b = p->bias[r] < 0 ? -(double)p->bias[r] : (double)p->bias[r];
+            if (!(b <= 3.5e38)) return 0;
+            if (b > bias_magnitude) bias_magnitude = b;
+        }
+    }
+    double least = least_unit * p->in_scale;
+    if (!(bias_magnitude / least + p->products < p->most && bias_magnitude / least < p->most_bias)) return 0;
+    p->largest_bias = p->largest_multiplier = 0;
+    for (int64_t r = 0; r < p->rows; r++) {
+        float unit = p->unit[r], over_unit = 1.0f / unit;
+        Ints sums = {0};
+        int64_t at = r * p->cols, j = 0, sum = 0;
+        for (; j + LANES <= p->cols; j += LANES)
+            sums += some_codes(p->w + at + j, over_unit, (int32_t)p->top, p->codes + at + j, p->bytes + at + j, LANES);
+        if (j < p->cols)
+            sums += some_codes(p->w + at + j, over_unit, (int32_t)p->top, p->codes + at + j, p->bytes + at + j,
+                               (int)(p->cols - j));
+        for (int k = 0; k < LANES; k++) sum += sums[k];
+        p->acc_scale[r] = unit * (float)p->in_scale;
+        double acc = (double)unit * p->in_scale, b = p->bias ? (double)p->bias[r] / acc + 0.5 : 0.5;
+        int64_t m, s, whole = (int64_t)b;
+        if (!multiplier_of(acc / p->out_scale, p->multiplier_bits, &m, &s)) return 0;
+        whole -= (double)whole > b;
+        whole -= p->in_zero * sum;
+        uint64_t power = (uint64_t)(1023 - s) << 52;
+        double scale;
+        memcpy(&scale, &power, 8);
+        p->multiplier[r] = m, p->shift[r] = s, p->biases[r] = whole;
+        p->factor[r] = (double)m * scale, p->offset[r] = p->factor[r] * (double)whole + 0.5;
+        whole = whole < 0 ? -whole : whole;
+        if (whole > p->largest_bias) p->largest_bias = whole;
+        if (m > p->largest_multiplier) p->largest_multiplier = m;
+    }
+    if (p->turned)
+        for (int64_t r = 0; r < p->rows; r += TILE)
+            for (int64_t k = 0; k < p->cols; k++)
+                for (int64_t i = r; i < r + TILE && i < p->rows; i++)
+                    p->turned[k * p->rows + i] = p->bytes[i * p->cols + k];
+    return 1;
+}

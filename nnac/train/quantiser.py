@@ -217,6 +217,16 @@ class WeightQuantiser(_Scheduled):
             return False
         return not self.training or self.frozen or self.settings.method.exact_at(self.clock)
 
+    @property
+    def outermost(self) -> int | None:
+        """The outermost code, where `forward` gives each row a uniform grid up to its largest magnitude and does
+        nothing else: a native function knows that (`nnac.train.native_weights`).  None: it does more."""
+        s = self.settings
+        if s.method is None or not s.method.by_largest or s.granularity != "channel" or not 2 <= s.bits <= 8 or (
+                self.mask is not None or self.frozen or not self.started or s.round is not None):
+            return None
+        return largest(s.bits)
+
     def forward(self, w: Tensor, unit: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(codes, scale) of a float weight [rows, cols].
 

@@ -152,11 +152,15 @@ class Layer(nn.Module):
         to another device."""
         if self.training or torch.is_grad_enabled():
             self._kept = None
-            return self.constants(ins, out)
+            return self.constants_of_a_step(ins, out)
         key = ([(id(t), t._version, t.device) for t in (*self.parameters(), *self.buffers())], ins, out)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self.constants(ins, out)
         return self._kept[1]
+
+    def constants_of_a_step(self, ins: list[Format], out: Format) -> Constants:
+        """`constants` as training wants them at every step: what a graph alone reads may be missing."""
+        return self.constants(ins, out)
 
     def constants_of_formats(self, ins: list[Format], out: Format, device: torch.device) -> Constants:
         """`constants` of a layer without parameters: kept until a format changes, or the device."""

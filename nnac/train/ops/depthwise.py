@@ -17,6 +17,7 @@ from nnac.train import native, native_layers
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
+from nnac.train.native_weights import weights
 from nnac.train.ops import Constants, MakeQuantiser, Quantiser, State, numbers, valid
 from nnac.train.ops._numbers import Put
 from nnac.train.ops._ring import RingLayer
@@ -59,6 +60,12 @@ class Depthwise(RingLayer):
         rescale = Rescale.of(c["multiplier"], c["shift"], c["bias"], self.taps << (ins[0].bits + 6), out.zero_point,
                              out.bits, codes.device)
         return Constants(c, dict(weight=codes), dict(acc_scale=acc_scale, rescale=rescale))
+
+    def constants_of_a_step(self, ins: list[Format], out: Format) -> Constants:
+        made = weights(self.quantiser, self.weight, self.bias, ins[0], out)
+        if made is None:
+            return self.constants(ins, out)
+        return Constants({}, dict(weight=made.codes), dict(acc_scale=made.acc_scale, rescale=made.rescale))
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

@@ -14,6 +14,7 @@ from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
+from nnac.train.native_weights import weights
 from nnac.train.ops import Constants, Layer, MakeQuantiser, Quantiser, State, numbers, real, valid
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
@@ -68,6 +69,13 @@ class Linear(Layer):
             rescale=Rescale.of(c["multiplier"], c["shift"], c["bias"], reach, out.zero_point, out.bits, codes.device),
         )
         return Constants(c, dict(weight=codes), ready)
+
+    def constants_of_a_step(self, ins: list[Format], out: Format) -> Constants:
+        made = weights(self.quantiser, self.weight, self.bias, ins[0], out, self.weight_bits)
+        if made is None:
+            return self.constants(ins, out)
+        return Constants({}, dict(weight=made.codes), dict(matrix=made.matrix, acc_scale=made.acc_scale,
+                                                           rescale=made.rescale))
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

@@ -26,8 +26,8 @@ HOUSE = ROOT / "nnac"
 OWN_ROOMS = ("ops", "train/ops", "schedule/ops")
 # every kind that a layer of a model graph, a node of a graph of integers or a target's list has ever had
 KINDS = frozenset(
-    "stack linear lstm lstm_coupled lstm_normed gru layer_norm embedding add multiply tanh sigmoid log_softmax lookup "
-                  "relu linear_relu concat softmax "
+    "stack linear lstm lstm_coupled lstm_normed recurrence gru layer_norm embedding add multiply tanh sigmoid "
+    "log_softmax lookup relu linear_relu concat softmax "
     "convolution attention gelu swish glu".split())
 
 

@@ -125,18 +125,19 @@ def lstm_sum16(input_codes: NDArray, input_scale: NDArray, recurrent_codes: NDAr
         _sums(input_codes))
 
 
-def separate_scales(rows: int, input_scale: Any, recurrent_scale: Any, bias: NDArray, recurrent_bias: NDArray | None,
-                    in_scale: float,
-                    in_zero: int, hidden_scale: float, sums: NDArray | int = 0) -> Constants:
-    """Two products, each requantised to Q3.12 by itself, the recurrent one with a bias of its own or none: GRU,
-    variants of the LSTM."""
-    x = np.broadcast_to(np.asarray(input_scale, np.float64) * in_scale, (rows,))
-    h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * hidden_scale, (rows,))
-    mx, sx = arith.multiplier_and_shift(x * (1 << arith.PRE_FRACTION))
-    mh, sh = arith.multiplier_and_shift(h * (1 << arith.PRE_FRACTION))
-    out = dict(bias=_bias(bias, x, rows) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx,
+def separate_scales(rows: tuple[int, int], input_scale: Any, recurrent_scale: Any, bias: NDArray,
+                    recurrent_bias: NDArray | None, in_scale: float, in_zero: int, hidden_scale: float,
+                    sums: NDArray | int = 0,
+                    fractions: tuple[int, int] = (arith.PRE_FRACTION, arith.PRE_FRACTION)) -> Constants:
+    """Two products, of so many rows, each requantised by itself to so many fraction bits, the recurrent one with a bias
+    of its own or none: GRU, variants of the LSTM."""
+    x = np.broadcast_to(np.asarray(input_scale, np.float64) * in_scale, (rows[0],))
+    h = np.broadcast_to(np.asarray(recurrent_scale, np.float64) * hidden_scale, (rows[1],))
+    mx, sx = arith.multiplier_and_shift(x * (1 << fractions[0]))
+    mh, sh = arith.multiplier_and_shift(h * (1 << fractions[1]))
+    out = dict(bias=_bias(bias, x, rows[0]) - _folded(in_zero, sums), input_multiplier=mx, input_shift=sx,
                recurrent_multiplier=mh, recurrent_shift=sh)
-    return out if recurrent_bias is None else out | dict(recurrent_bias=_bias(recurrent_bias, h, rows))
+    return out if recurrent_bias is None else out | dict(recurrent_bias=_bias(recurrent_bias, h, rows[1]))
 
 
 def blend(hidden_scale: float) -> Constants:

@@ -12,20 +12,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tests import loops
+from tests.loops import Of
+
 L = nn.Linear
-
-
-class Of(nn.Module):
-    """A model of submodules and a forward."""
-
-    def __init__(self, body: Callable[..., Any], **modules: Any) -> None:
-        super().__init__()
-        self.body = body
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.body(self, *args, **kwargs)
 
 
 def _basic(x: Tensor) -> Tensor:
@@ -494,6 +484,7 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "pi as a tensor": (lambda: Of(lambda s, x: s.a(x) * torch.tensor(3.14159), a=L(6, 8)), (X,)),
         "a submodule called values": (Named, (X,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
+        **loops.right(),
     }
 
 
@@ -576,22 +567,6 @@ def _part_changed(s: Any, x: Tensor) -> Tensor:
     return y
 
 
-def _cell_in_loop(s: Any, x: Tensor) -> Tensor:
-    h, c, out = torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 8), []
-    for frame in x:
-        h, c = s.c(frame, (h, c))
-        out.append(h)
-    return torch.stack(out)
-
-
-def _own_loop(s: Any, x: Tensor) -> Tensor:
-    h, out = torch.zeros(x.shape[1], 8), []
-    for w in s.a(x):
-        h = torch.tanh(w + s.u(h))
-        out.append(h)
-    return torch.stack(out)
-
-
 def _dead(s: Any, x: Tensor) -> Tensor:
     torch.tanh(s.b(x))
     return s.a(x)
@@ -630,7 +605,6 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                                                            c=nn.Conv1d(6, 8, 3, padding=1)), (X,), "before the first"),
         "zeros around frames": (lambda: Of(lambda s, x: s.a(F.pad(x, (0, 0, 0, 0, 1, 0))), a=L(6, 8)), (X,),
                                 "causal convolution"),
-        "a plain recurrent layer": (lambda: Of(lambda s, x: s.r(x)[0], r=nn.RNN(6, 8)), (X,), "plain recurrent"),
         "the cell state": (lambda: Of(lambda s, x: s.out(s.r(x)[1][1][-1]), r=nn.LSTM(6, 8), out=L(8, 4)), (X,),
                            "cell state"),
         "the final state of both directions": (lambda: Of(lambda s, x: s.out(s.r(x)[1][0][0]),
@@ -746,8 +720,6 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "an input returned": (lambda: Of(lambda s, x: (s.a(x), x), a=L(6, 8)), (X,), "not what a layer makes"),
         "a constant added": (lambda: Of(lambda s, x: s.a(x) + torch.arange(8.0), a=L(6, 8)), (X,), "arange"),
         "ones added": (lambda: Of(lambda s, x: s.a(x) + torch.ones_like(s.a(x)), a=L(6, 8)), (X,), "ones_like"),
-        "a cell in a loop": (lambda: Of(_cell_in_loop, c=nn.LSTMCell(6, 8)), (X,), ""),
-        "a recurrence of its own": (lambda: Of(_own_loop, a=L(6, 8), u=L(8, 8)), (X,), ""),
         "an embedding with a largest norm": (lambda: Of(lambda s, i: s.e(i), e=nn.Embedding(11, 6, max_norm=1.0)),
                                              (LABELS,), "largest norm"),
         "a mean over time": (lambda: Of(lambda s, x: s.a(x).mean(0), a=L(6, 8)), (X,), "mean"),
@@ -761,6 +733,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "nothing at all": (lambda: nn.Identity(), (X,), ""),
         "a length built in": (lambda: Of(lambda s, x: s.a(x.reshape(12, 3, 6)), a=L(6, 8)), (X,), "length"),
         "the whole sequence and its last step": (lambda: Of(lambda s, x: s.a(x) + s.a(x)[-1], a=L(6, 8)), (X,), ""),
+        **loops.refused(),
     }
 
 

@@ -14,7 +14,9 @@ from nnac.lower import lower
 from nnac.model import ModelGraph, build
 from nnac.ops import operator
 from nnac.ops._recurrent import DIRECTIONS
+from nnac.ops._steps import NORM, TABLES, steps_of, table_name
 from nnac.ops._table import table_operator
+from nnac.ops.recurrence import sizes
 from nnac.verify import verify
 
 
@@ -77,9 +79,8 @@ def random_products(r: Random, gates: int, *, recurrent_bias: bool = False) -> d
     """Two products, each requantised by itself."""
     rows, x_in = gates * r.node.attributes["cells"], r.ins[0]
     (x, xs), (h, hs) = r.weights(rows, x_in.width), r.weights(rows, r.node.attributes["cells"])
-    scales = bind.separate_scales(rows, xs, hs, r.bias(rows), r.bias(rows) if recurrent_bias else None, x_in.scale,
-                                  x_in.zero_point,
-                                  r.out.scale, x.sum(1))
+    scales = bind.separate_scales((rows, rows), xs, hs, r.bias(rows), r.bias(rows) if recurrent_bias else None,
+                                  x_in.scale, x_in.zero_point, r.out.scale, x.sum(1))
     return scales | dict(input=bind.storage(x), recurrent=bind.storage(h))
 
 
@@ -98,6 +99,32 @@ def random_normed(r: Random) -> dict[str, np.ndarray]:
     shape = 4, r.node.attributes["cells"]
     return random_coupled(r, 4) | bind.gate_norm(r.rng.uniform(0.5, 1.5, shape), r.rng.standard_normal(shape) * 0.2,
                                                  1e-5)
+
+
+def normed_steps(cells: int) -> str:
+    """A cell with layer norm over all gates, and of what is kept; its last sum has a format that data choose."""
+    parts = "; ".join(f"part 4 {k * cells} {(k + 1) * cells}; {'tanh' if k == 2 else 'sigmoid'} {5 + 2 * k}"
+                      for k in range(4))
+    return f"sum 0 1; norm 3 1e-05; {parts}; mul 8 2; mul 6 10; sum 13 14; norm 15 1e-05; tanh 16; mul 12 17; " \
+        "hidden 18; keep 16"
+
+
+def random_recurrence(r: Random) -> dict[str, np.ndarray]:
+    a = r.node.attributes
+    steps, fractions = steps_of(a["steps"]), tuple(map(int, a["fractions"].split()))
+    c = random_products(r, 4, recurrent_bias=True)
+    last = bind.scale(2.0 ** -fractions[steps.hidden], 1.0, r.out.scale)
+    c |= dict(hidden_multiplier=last["multiplier"], hidden_shift=last["shift"])
+    for v, s in steps.numbered():
+        if s.op in TABLES:
+            make = arith.tanh_table if s.op == "tanh" else arith.sigmoid_table
+            c[table_name(s, fractions)] = make(fractions[s.of[0]]).entries
+        if s.op == "norm":
+            n = sizes(a)[v]
+            norm = bind.layer_norm(r.rng.uniform(0.5, 1.5, n), r.rng.standard_normal(n) * 0.2, s.numbers[0],
+                                   2.0 ** -fractions[s.of[0]], 2.0 ** -fractions[v])
+            c |= {f"norm{steps.norms[v]}_{k}": norm[k] for k in NORM} | dict(rsqrt=norm["rsqrt"])
+    return c
 
 
 def random_layer_norm(r: Random) -> dict[str, np.ndarray]:
@@ -133,7 +160,7 @@ def random_depthwise(r: Random) -> dict[str, np.ndarray]:
 RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     stack=lambda r: {}, linear=random_linear, linear_relu=random_linear, grouped=random_linear,
     window=lambda r: bind.scale(r.ins[0].scale, 1.0, r.out.scale), lstm=random_lstm, gru=random_gru,
-    lstm_coupled=random_coupled, lstm_normed=random_normed,
+    lstm_coupled=random_coupled, lstm_normed=random_normed, recurrence=random_recurrence,
     layer_norm=random_layer_norm, rms_norm=random_rms_norm, embedding=random_embedding, tanh=random_table,
     sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale, r.node.attributes["factor"]),
@@ -159,6 +186,10 @@ def bind_randomly(graph: QGraph, rng: np.random.Generator, *, bits: int = 8, spa
     for node in graph.nodes:
         out = values[node.output]
         ins = [values[n] for n in node.inputs]
+        if "fractions" in node.attributes:             # those that data choose
+            chosen = node.attributes["fractions"].split()
+            node = evolve(node, attributes=evolve(node.attributes, fractions=" ".join(
+                "11" if f == "0" else f for f in chosen)))
         if out.scale is None:
             out = values[node.output] = evolve(out, scale=ins[0].scale if operator(node.op).view
                                                else unit_scale(out.bits, 4.0))

@@ -217,7 +217,7 @@ def test_the_training_module_computes_what_graphblas_computes(arguments):
     assert same_integers(Torch(module), executor("graphblas", Subject(bound=graph)), graph) > 2_000
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm_coupled", "lstm_normed"])
+@pytest.mark.parametrize("kind", ["gru", "lstm_coupled", "lstm_normed", "recurrence"])
 def test_other_recurrent_layers_as_well(kind):
     torch.manual_seed(0)
     module = GraphModule(lower(recurrent_model(kind), lambda p: Precision(activations=16 if p == "net.output" else 8)))

@@ -138,7 +138,7 @@ def test_sixteen_bit_activations_and_both_sums_of_an_lstm(variant):
     assert same_integers(Reference(graph), Onnx(graph), graph, steps=3) > 2_000
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm_coupled", "lstm_normed"])
+@pytest.mark.parametrize("kind", ["gru", "lstm_coupled", "lstm_normed", "recurrence"])
 def test_other_recurrent_layers_as_well(kind):
     torch.manual_seed(0)
     module = GraphModule(lower(recurrent_model(kind), lambda p: Precision(activations=16 if p == "net.output" else 8)))
@@ -168,7 +168,8 @@ def test_rows_of_different_length_under_a_bidirectional_encoder():
 def test_every_operator_was_among_them():
     """... an operator that is added has to be tried here (or to be said why not)."""
     tried = {n.op for g in (random_graph(0, size="tiny"), random_graph(0, size="tiny", combine="multiply"),
-                            conformer(blocks=1)) for n in g.nodes} | {"gru", "lstm_coupled", "lstm_normed"}
+                            conformer(blocks=1)) for n in g.nodes} | {"gru", "lstm_coupled", "lstm_normed",
+                                                                                      "recurrence"}
     alone = set(ops.kinds()) - tried
     assert alone <= set(RANDOM)
     for kind in sorted(alone):

@@ -15,9 +15,10 @@ from nnac.language.check import check_text
 from nnac.lower import lower
 from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
 from nnac.model.graph import GATES, GRU_GATES
+from tests.graphs import normed_steps
 
 FILES = sorted(f.stem for f in Path(ops.__file__).parent.glob("*.py") if not f.stem.startswith("_"))
-GATE_NAMES = dict(lstm=GATES, lstm_normed=GATES, lstm_coupled=("f", "g", "o"), gru=GRU_GATES)
+GATE_NAMES = dict(lstm=GATES, lstm_normed=GATES, recurrence=GATES, lstm_coupled=("f", "g", "o"), gru=GRU_GATES)
 
 
 def layer(kind: str, source: str, width: int) -> Layer:
@@ -26,7 +27,8 @@ def layer(kind: str, source: str, width: int) -> Layer:
     if kind in GATE_NAMES:
         gates = GATE_NAMES[kind]
         kernels = tuple(Kernel(k, f"{kind}.{k}", len(gates) * 8, width, gates) for k in ("input", "recurrent"))
-        return Layer(kind, kind, (source,), 8, 1, "e", kernels, dict(cells=8, bidirectional=False, project=0))
+        made = dict(cells=8, bidirectional=False, project=0, rows=32, again=32, steps=normed_steps(8))
+        return Layer(kind, kind, (source,), 8, 1, "e", kernels, made)
     if fact.remembers:
         taps = (Kernel("weight", f"{kind}.weight", width, 3),) if fact.parametric else ()
         wide = dict(scores=8, window=3 * width).get(kind, width)          # two heads, four rows; three taps

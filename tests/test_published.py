@@ -7,10 +7,10 @@ import pytest
 
 from tests import published
 
-REFUSED = {"torchaudio predictor", "SpeechBrain LiGRU", "icefall TdnnLstm",
-           "icefall transducer_lstm encoder", "attention encoder", "torchaudio Emformer",
+REFUSED = {"icefall TdnnLstm", "icefall transducer_lstm encoder", "attention encoder", "torchaudio Emformer",
            "icefall Conformer layer", "DTLN, whole", "DeepSpeech2, whole"}
-QUICK = {"MLPerf RNN-T, whole", "DTLN stateful block", "MS ELL", "DeepSpeech2 BatchRNN", "DTLN, whole"}
+QUICK = {"MLPerf RNN-T, whole", "torchaudio predictor", "SpeechBrain LiGRU",
+         "DTLN stateful block", "MS ELL", "DeepSpeech2 BatchRNN", "DTLN, whole"}
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow)

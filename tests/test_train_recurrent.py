@@ -10,9 +10,10 @@ from nnac.formats import Precision
 from nnac.lower import lower
 from nnac.model import EntryPoint, Kernel, Layer, ModelGraph
 from nnac.train.module import GraphModule
+from tests.graphs import normed_steps
 
-KINDS = ["gru", "lstm_coupled", "lstm_normed"]
-GATES = dict(gru=3, lstm=4, lstm_coupled=3, lstm_normed=4)
+KINDS = ["gru", "lstm_coupled", "lstm_normed", "recurrence"]
+GATES = dict(gru=3, lstm=4, lstm_coupled=3, lstm_normed=4, recurrence=4)
 
 
 def model(kind, inputs=10, cells=12, outputs=7):
@@ -21,7 +22,8 @@ def model(kind, inputs=10, cells=12, outputs=7):
                Kernel("recurrent", "net.rnn.recurrent", GATES[kind] * cells, cells))
     return ModelGraph("net", {}, (
         Layer("net.rnn", kind, ("features",), cells, 1, "encoder", kernels,
-              dict(cells=cells, bidirectional=False, project=0)),
+              dict(cells=cells, bidirectional=False, project=0, rows=4 * cells, again=4 * cells,
+                   steps=normed_steps(cells))),
         Layer("net.output", "linear", ("net.rnn",), outputs, 1, "encoder",
               (Kernel("weight", "net.output.weight", outputs, cells),), dict(bias=True)),
         Layer("net.scores", "log_softmax", ("net.output",), outputs, 1, "encoder")), dict(features=inputs),

@@ -349,6 +349,6 @@ def _needed(reading: Reading, outputs: tuple[Result | StateResult, ...]) -> list
     for layer in reversed(reading.layers):
         if layer.path in wanted:
             wanted |= set(layer.inputs)
-    unused = [layer.path for layer in reading.layers if layer.path not in wanted]
+    unused = [layer.path for layer in reading.layers if layer.path not in wanted | reading.absorbed]
     reading.notes += [f"`{path}` is computed and not returned: left out" for path in unused]
     return [layer for layer in reading.layers if layer.path in wanted]

@@ -13,7 +13,7 @@ import operator
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,11 +93,11 @@ class Exported:
                     return True
         return False
 
-    def states(self) -> set[fx.Node]:
-        """What recurrent layers are given to begin with, as it is or moved about."""
+    def states(self, more: Iterable[fx.Node] = ()) -> set[fx.Node]:
+        """What recurrent layers are given to begin with, as it is or moved about; ``more``: what else is."""
         out: set[fx.Node] = set()
-        todo = [a for n in self.nodes if str(n.target) in ("aten.lstm.input", "aten.gru.input")
-                for a in _nodes(n.args[1])]
+        todo = [a for n in self.nodes if str(n.target) in BEGUN for a in _nodes(n.args[1])]
+        todo += more
         while todo:
             node = todo.pop()
             call = str(node.target)
@@ -106,6 +106,10 @@ class Exported:
                 out.add(node)
                 todo += node.all_input_nodes
         return out
+
+
+# calls whose second argument is the state that they begin with
+BEGUN = ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
 
 
 def mutates(node: fx.Node) -> bool:

@@ -15,7 +15,8 @@ import torch
 from attrs import define, evolve, field
 from torch import Tensor, fx
 
-from nnac.capture.exported import Exported, mutates
+from nnac.capture.exported import BEGUN, Exported, mutates
+from nnac.capture.loops import Loop, loops
 from nnac.capture.problems import Problem, problem
 from nnac.capture.states import CASTS, GIVEN, MOVES, Numbering, Place, place
 from nnac.capture.values import FEATURES, Axes, Axis, Joined, Lost, Parts, Sequence, StateIds, Unread, Weights, Zeros
@@ -86,6 +87,7 @@ class Reading:
     places    (layer path, parameter) -> which element of the user's each of its own is, -1 for none, where it lies
               otherwise
     lasts     (path, kind) -> the value of a hidden state after the last step
+    absorbed  layers whose weights another one has
     """
 
     exported: Exported
@@ -109,6 +111,7 @@ class Reading:
     given: list[Place] = field(factory=list)
     places: dict[Own, Tensor] = field(factory=dict)
     lasts: dict[tuple[str, str], Sequence] = field(factory=dict)
+    absorbed: set[str] = field(factory=set)
 
     # ------------------------------------------------------------------------------------------------------------ names
 
@@ -226,11 +229,17 @@ class Reading:
 
     def read(self) -> None:
         """All calls, in order."""
-        known = readers()
-        wanted, states = self.exported.wanted(), self.exported.states()
+        known, wanted = readers(), self.exported.wanted()
+        found = [x for x in loops(self.exported.nodes) if any(j in wanted for j in x.joins)]
+        inside = {n: x for x in found for n in (*x.members, *x.joins)}
+        states = self.exported.states(b for x in found for b in x.begins.values())
         for node in self.exported.nodes:
             self.node = node
-            if node not in wanted:
+            if (loop := inside.get(node)) is not None:
+                if node is loop.first:
+                    self._loop(loop, lambda n: self._call(n, known, wanted))
+                continue
+            if node not in wanted or self._only_for_loops(node, inside):
                 continue
             if node in states and node.name in self.exported.inputs:
                 name, example = self.exported.inputs[node.name]
@@ -241,6 +250,22 @@ class Reading:
             elif node.op == "call_function":
                 self.values[node] = self._call(node, known, wanted)
         self.node = None
+
+    def _loop(self, loop: Loop, call: Callable[[fx.Node], Any]) -> None:
+        """A loop over time, all of it."""
+        from nnac.capture.cells import read_loop
+
+        try:
+            read_loop(self, loop, call)
+            return
+        except Refusal as refusal:
+            lost = self.refuse(refusal.what, refusal.instead)
+        for node in (*loop.members, *loop.joins):
+            self.values[node] = lost
+
+    def _only_for_loops(self, node: fx.Node, inside: Mapping[fx.Node, Loop]) -> bool:
+        """Whether a call takes a sequence apart for a loop alone."""
+        return str(node.target) == "aten.unbind.int" and bool(node.users) and all(u in inside for u in node.users)
 
     def _placeholder(self, node: fx.Node) -> Any:
         if node.name in self.exported.tensors:
@@ -439,7 +464,7 @@ PADDED = ("aten.pad.default", "aten.constant_pad_nd.default", "aten.conv1d.defau
           "aten.clone.default")                                       # take sequences with frames around them
 PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default", "aten.cat.default",
             "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")  # take values side by side
-RECURRENT = ("aten.lstm.input", "aten.gru.input")
+RECURRENT = BEGUN
 NUMERIC = (".arithmetic", ".fixed", ".moments")                       # readers of what is done with real numbers
 LABELLED = ("aten.embedding.default", "aten.zeros.default", "aten.new_zeros.default", "aten.zeros_like.default",
             "aten.full.default", "aten.full_like.default", "aten.new_full.default", "aten.dropout.default")

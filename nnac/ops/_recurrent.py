@@ -74,6 +74,10 @@ class SeparateOperator(RecurrentOperator):
     of_direction: ClassVar[tuple[str, ...]] = ("input", "recurrent", "bias", "input_multiplier", "input_shift",
                                                "recurrent_multiplier", "recurrent_shift")
 
+    def rows(self, attributes: Mapping[str, Any], kernel: str) -> int:
+        """Of a kernel."""
+        return self.gates * int(attributes["cells"])
+
     def constants_of(self, node: Node) -> tuple[str, ...]:
         prefixes = DIRECTIONS[bool(node.attributes.get("bidirectional"))]
         return (*(d + n for d in prefixes for n in self.of_direction), *self.constants)
@@ -111,15 +115,17 @@ class SeparateOperator(RecurrentOperator):
             return
         bias = "recurrent_bias" if "recurrent_bias" in self.of_direction else None
         for d in prefixes:
-            require(node.constants[f"{d}input"].shape[0] == self.gates * a["cells"], node, f"has {self.gates} gates")
+            for kernel in self.meets:
+                rows = self.rows(a, kernel)
+                require(node.constants[f"{d}{kernel}"].shape[0] == rows, node, f"`{kernel}` has {rows} rows")
             require_sums(node, ((f"{d}input", inputs[0].bits, f"{d}bias"),
                                 (f"{d}recurrent", a["hidden_bits"], bias and d + bias)), 32)
 
     def fits(self, attributes: Mapping[str, Any], width: int, lanes: int) -> bool:
         return lanes % 4 == 0 or attributes["cells"] <= MOST_UNITS
 
-    def update(self, m: MachineConfig, cells: int) -> int:
-        """Cycles of VX for ``cells`` cells, once their pre-activations are there."""
+    def update(self, m: MachineConfig, attributes: Mapping[str, Any], cells: int) -> int:
+        """Cycles of VX for ``cells`` cells of a layer with these attributes, once their pre-activations are there."""
         raise NotImplementedError
 
     def work(self, job: Job, m: MachineConfig) -> Work:
@@ -134,18 +140,20 @@ class SeparateOperator(RecurrentOperator):
         from nnac.ops._work import Work, bands, groups, requantised, words
 
         cells, vectors = job.attributes["cells"], job.vectors
-        rows, together = self.gates * cells, groups(vectors, m.columns)
+        rows, again = (self.rows(job.attributes, kernel) for kernel in self.meets)
+        together = groups(vectors, m.columns)
         x, h = words(m, kernels["input"], job.in_bits), words(m, kernels["recurrent"], job.hidden_bits)
-        update = sum(self.update(m, n) for n in self.pieces(cells, m.lanes))
-        step, park = requantised(m, rows, [1]), requantised(m, rows, together)
+        update = sum(self.update(m, job.attributes, n) for n in self.pieces(cells, m.lanes))
+        step, park = requantised(m, again, [1]), requantised(m, rows, together)
         matrix, vector = len(together) * x[0] + vectors * h[0], park + vectors * (step + update)
-        last = bands(rows, m.lanes)[-1]
-        drain = m.mv_drain + m.vx_fill + beats.requantise(m, last) + self.update(m, self.pieces(cells, m.lanes)[-1])
+        last = bands(again, m.lanes)[-1]
+        drain = m.mv_drain + m.vx_fill + beats.requantise(m, last) + self.update(m, job.attributes,
+                                                                                  self.pieces(cells, m.lanes)[-1])
         # frames follow each other: each waits for the hidden state of the one before
         each = max(h[0], step + update) + drain
         bound = max(len(together) * x[0], park) + vectors * each if vectors > 1 else max(matrix, vector) + drain
         return Work(vector, matrix, len(together) * x[1] + vectors * h[1], bound - max(matrix, vector),
-                    4 * rows * vectors)
+                    2 * (rows + again) * vectors)
 
     def pieces(self, cells: int, lanes: int) -> list[int]:
         """Cells of each instruction that computes them."""

@@ -4,7 +4,7 @@ update gate keeps)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -46,7 +46,7 @@ class Gru(SeparateOperator):
         return GruAttributes(cells=layer.attributes["cells"], hidden_bits=p.hidden,
                              bidirectional=layer.attributes.get("bidirectional", False))
 
-    def update(self, m: MachineConfig, cells: int) -> int:
+    def update(self, m: MachineConfig, attributes: Mapping[str, Any], cells: int) -> int:
         from nnac.isa import beats
 
         return m.vx_fill + beats.gru(m, cells)

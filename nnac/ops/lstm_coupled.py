@@ -47,7 +47,7 @@ class CoupledLstm(SeparateOperator):
         # gate after gate begins at a multiple of 4 bytes
         return attributes["cells"] % 2 == 0 and super().fits(attributes, width, lanes)
 
-    def update(self, m: MachineConfig, cells: int) -> int:
+    def update(self, m: MachineConfig, attributes: Mapping[str, Any], cells: int) -> int:
         from nnac.isa import beats
 
         return 2 * m.vx_fill + beats.elementwise(m, cells) + beats.lstm(m, cells)

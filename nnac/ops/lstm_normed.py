@@ -35,7 +35,7 @@ class NormedLstm(CoupledLstm):
     def pieces(self, cells: int, lanes: int) -> list[int]:
         return [cells]
 
-    def update(self, m: MachineConfig, cells: int) -> int:
+    def update(self, m: MachineConfig, attributes: Mapping[str, Any], cells: int) -> int:
         from nnac.isa import beats
 
         return 5 * m.vx_fill + 4 * beats.normalise(m, cells) + beats.lstm(m, cells)

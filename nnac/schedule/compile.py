@@ -255,7 +255,7 @@ def table_slots(graph: QGraph, config: MachineConfig, host: frozenset[str]) -> d
     """LUT slot of every table in use.  ValueError if there are more than the machine has."""
     out: dict[bytes, int] = {}
     for node in machine_nodes(graph, host):
-        for name in emission(node.op).tables:
+        for name in emission(node.op).tables_of(node):
             out.setdefault(node.constants[name].astype("<i2").tobytes(), len(out))
     if len(out) > config.luts:
         raise ValueError(f"{len(out)} different tables are in use, the machine holds {config.luts}")

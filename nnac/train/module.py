@@ -37,7 +37,7 @@ from nnac.train.activation import ActivationQuantiser, learned
 from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.ops import Formatted, Layer, layer_of, valid
-from nnac.train.ops._cell import Celled, Cells
+from nnac.train.ops._cell import Cells, Looking
 from nnac.train.quantiser import KernelQuantiser, Settings, WeightQuantiser, quantiser_for
 from nnac.train.schedule import Slot
 from nnac.units import UnitError
@@ -434,7 +434,7 @@ class GraphModule(nn.Module):
         a format that the policy or an operator fixed, or there was nothing but zeros.
         """
         self._observe, self._beyond, self._met = True, {}, {}
-        celled = [layer for layer in self.layers() if isinstance(layer, Celled)]
+        celled = [layer for layer in self.layers() if isinstance(layer, Looking)]
         for layer in celled:
             layer.looked = Cells()
         try:

@@ -51,6 +51,7 @@ from nnac.train.format import Format
 from nnac.train.integers import dequantise, quantise
 from nnac.train.module import GraphModule
 from nnac.train.ops._cell import Celled
+from nnac.train.ops.recurrence import Recurrence
 
 BUILDER = "module"             # what a policy for a user's own model calls it
 # relative difference that rounding explains; 1e-4 for others (our choice)
@@ -176,16 +177,17 @@ class PreparedModule(OfCaptured, Named):
         most exact one last."""
         node, layer = self.graph.by_path[path], self.layer(path)
         own = {s.name.rpartition(".")[2]: s for s in node.states}
-        if kind == "cell":
-            cell = own["cell"]
-            assert isinstance(layer, Celled)
-            return {cell.name: Format(2.0**-layer.fraction, 0, cell.bits)}
+        if kind.startswith("cell"):
+            cell = own[kind]
+            assert isinstance(layer, (Celled, Recurrence))
+            return {cell.name: Format(layer.state_scale(cell.name) if layer.quantised else 1.0, 0, cell.bits)}
         quantised = layer.quantised
         out = {own["hidden"].name: self.formats()[node.output] if quantised else Format(1.0, 0, 16)}
         if "blend" in own:                             # a GRU's own, of which its hidden state is the rounding
-            scale = own["blend"].scale
-            assert scale is not None
-            out[own["blend"].name] = Format(scale, 0, own["blend"].bits)
+            blend = own["blend"]
+            scale = layer.state_scale(blend.name) if isinstance(layer, Recurrence) and quantised else blend.scale
+            scale = 1.0 if scale is None else scale
+            out[blend.name] = Format(scale, 0, blend.bits)
         return out
 
     def real(self, name: str, values: Mapping[str, Tensor], integer: Mapping[str, bool]) -> Tensor:

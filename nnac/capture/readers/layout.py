@@ -190,3 +190,10 @@ def cut(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     if isinstance(value, Sequence) and value.axes[at] == (FEATURES,):
         return part(r, value, first % value.sizes[at], new[at], args[4] if len(args) > 4 else 1)
     raise Refusal("a part of an axis is taken", "parts of the features alone")
+
+
+@reads("aten.unbind.int")
+def unbind(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """For a loop alone (`nnac.capture.loops`)."""
+    raise Refusal("a value is taken apart frame by frame, otherwise than by a loop that does the same with each",
+                  "`for frame in x`, a step that reads its own frame and what the one before left, `torch.stack(out)`")

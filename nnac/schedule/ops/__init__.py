@@ -74,6 +74,10 @@ class Emission:
             _EMISSIONS[cls.kind] = cls()
             declare_emitted(cls.kind)
 
+    def tables_of(self, node: Node) -> Sequence[str]:
+        """The constants of a node that are look-up tables."""
+        return self.tables
+
     def matrices(self, node: Node, graph: QGraph, forms: Mapping[str, Form], lanes: int) -> Sequence[Matrix]:
         """The weight matrices that the machine multiplies."""
         return ()

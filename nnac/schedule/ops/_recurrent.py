@@ -28,7 +28,7 @@ class RecurrentEmission(Emission):
 
     side_by_side = True
     # the hidden state is there before the input is: its products go under whatever makes the input
-    streamed_together = ("recurrent", "input")
+    streamed_together: ClassVar[tuple[str, ...]] = ("recurrent", "input")
 
     def read_at(self, node: Node, kernel: str, plan: EntryPlan) -> Sequence[int]:
         if kernel != "recurrent":
@@ -83,12 +83,13 @@ class SeparateEmission(RecurrentEmission):
     tables: ClassVar[tuple[str, ...]] = ("sigmoid", "tanh")
     in_groups: ClassVar[bool] = True                   # cells may be computed before all pre-activations are there
     joined: ClassVar[bool] = True                      # the products of both kernels are added
+    paired: ClassVar[bool] = True                      # both kernels have as many rows
 
-    def group_bytes(self, units: int) -> int:
+    def group_bytes(self, node: Node, units: int) -> int:
         """Bytes of the pre-activations of so many cells, a multiple of 4."""
         raise NotImplementedError
 
-    def offset(self, units: int, kernel: str) -> int:
+    def offset(self, node: Node, units: int, kernel: str) -> int:
         """Where in them the rows of a kernel begin, a multiple of 4."""
         raise NotImplementedError
 
@@ -96,42 +97,55 @@ class SeparateEmission(RecurrentEmission):
         """Parameters of what follows the products: name -> a block."""
         raise NotImplementedError
 
-    def cells(self, node: Node, e: Emitter, group: Group, pre: int, memory: int, dst: int) -> None:
-        """The step of a group of cells: pre-activations, state of 16 bits and hidden state at these addresses."""
+    def cells(self, node: Node, e: Emitter, group: Group, pre: int, hypothesis: int, dst: int) -> None:
+        """The step of a group of cells, of a hypothesis: pre-activations and hidden state at these addresses."""
         raise NotImplementedError
+
+    def memory(self, node: Node, e: Emitter, group: Group, hypothesis: int, number: int = 0) -> int:
+        """Where a state of 16 bits of a group lies, one of those after the hidden state."""
+        slot = e.plan.slots[node.states[1 + number].name]
+        return slot.address + hypothesis * slot.stride + 2 * group.first
 
     def groups(self, node: Node, lanes: int) -> Iterator[Group]:
         """All cells.  A group of as many as there are lanes begins with a band."""
-        cells, gates = node.attributes["cells"], separate(node).gates
+        cells, rows = node.attributes["cells"], separate(node).rows(node.attributes, "recurrent")
         most = lanes if self.in_groups and lanes % 4 == 0 else cells
         row = at = 0
         for first in range(0, cells, most):
             units = min(most, cells - first)
-            yield Group(first, units, row, gates * units, at)
-            row, at = row + gates * units, at + self.group_bytes(units)
+            own = rows * units // cells
+            yield Group(first, units, row, own, at)
+            row, at = row + own, at + self.group_bytes(node, units)
 
-    def order(self, node: Node, lanes: int) -> NDArray:
-        """Order of the rows of the kernels."""
+    def group_of(self, node: Node, band: Band, lanes: int) -> Group:
+        """Whose rows a band has."""
+        return next(g for g in self.groups(node, lanes) if band.first in g.span)
+
+    def order(self, node: Node, kernel: str, lanes: int) -> NDArray:
+        """Order of the rows of a kernel."""
         cells, gates = node.attributes["cells"], separate(node).gates
         return np.concatenate([gate * cells + group.first + np.arange(group.units)
                                for group in self.groups(node, lanes) for gate in range(gates)])
 
     def frame_bytes(self, node: Node, lanes: int) -> int:
         """Bytes of the pre-activations of a frame."""
-        return sum(self.group_bytes(group.units) for group in self.groups(node, lanes))
+        return sum(self.group_bytes(node, group.units) for group in self.groups(node, lanes))
 
     def matrices(self, node: Node, graph: QGraph, forms: Mapping[str, Form], lanes: int) -> Sequence[Matrix]:
-        c, source, order = node.constants, node.inputs[0], self.order(node, lanes)
-        return (Matrix("input", c["input"], forms[source].segments, graph.values[source].bits, order),
+        c, source = node.constants, node.inputs[0]
+        return (Matrix("input", c["input"], forms[source].segments, graph.values[source].bits,
+                       self.order(node, "input", lanes)),
                 Matrix("recurrent", c["recurrent"], ((0, node.attributes["cells"]),), node.attributes["hidden_bits"],
-                       order))
+                       self.order(node, "recurrent", lanes)))
 
     def parameters(self, node: Node, graph: QGraph, made: Made) -> Sequence[Parameters]:
-        c, order = node.constants, self.order(node, made.lanes)
-        bands = bands_of(len(order), made.lanes)
-        biases = dict(input=c["bias"], recurrent=c.get("recurrent_bias", np.zeros(len(c["bias"]), np.int64)))
-        sets = {name: requantise_blocks(bands, bias[order], c[f"{name}_multiplier"][order], c[f"{name}_shift"][order],
-                                        0, 16, False) for name, bias in biases.items()}
+        c, sets = node.constants, dict[str, tuple[bytes, ...]]()
+        biases = dict(input=c["bias"], recurrent=c.get("recurrent_bias", np.zeros(len(c["recurrent"]), np.int64)))
+        for name, bias in biases.items():
+            order = self.order(node, name, made.lanes)
+            sets[name] = tuple(requantise_blocks(bands_of(len(order), made.lanes), bias[order],
+                                                 c[f"{name}_multiplier"][order], c[f"{name}_shift"][order], 0, 16,
+                                                 False))
         sets |= {name: (block,) for name, block in self.cell_parameters(node, made).items()}
         return [Parameters(key_of(node, name), blocks, node.path) for name, blocks in sets.items()]
 
@@ -143,21 +157,23 @@ class SeparateEmission(RecurrentEmission):
         whose states lie in their places."""
         x, y = e.views(node)
         from_x, from_h = e.kernel(node, "input"), e.kernel(node, "recurrent")
-        hidden, memory = (e.plan.slots[s.name] for s in node.states)
+        hidden = e.plan.slots[node.states[0].name]
         pre, pitch = e.plan.buffers[f"{node.path}.pre"], self.frame_bytes(node, e.config.lanes)
         done: list[Band] = []
         if e.plan.hypotheses > 1:
+            if not self.paired:
+                self.ahead(node, e, Source(from_x, x.address, x.form.stride), y.vectors, pre)
             for band in from_h.bands:
                 self.product(node, e, band, Source(from_h, hidden.address, hidden.stride), y.vectors, pre, False)
-                self.product(node, e, band, Source(from_x, x.address, x.form.stride), y.vectors, pre, self.joined)
+                if self.paired:
+                    self.product(node, e, band, Source(from_x, x.address, x.form.stride), y.vectors, pre, self.joined)
                 done.append(band)
                 for k in range(y.vectors):
-                    self.finish(node, e, done, pre + k * pitch, memory.address + k * memory.stride, y.at(k))
+                    self.finish(node, e, done, pre + k * pitch, k, y.at(k))
             self.keep(node, e, y, 0)
             return
-        if ahead := y.vectors > 1:
-            for band in from_x.bands:
-                self.product(node, e, band, Source(from_x, x.address, x.form.stride), y.vectors, pre, False)
+        if ahead := y.vectors > 1 or not self.paired:
+            self.ahead(node, e, Source(from_x, x.address, x.form.stride), y.vectors, pre)
         frames = range(y.vectors)[::-1] if node.attributes.get("reversed") else range(y.vectors)
         previous = hidden.address
         for t in frames:
@@ -167,15 +183,20 @@ class SeparateEmission(RecurrentEmission):
                 if not ahead:
                     self.product(node, e, band, Source(from_x, x.at(t)), 1, at, self.joined)
                 done.append(band)
-                self.finish(node, e, done, at, memory.address, y.at(t))
+                self.finish(node, e, done, at, 0, y.at(t))
             previous = y.at(t)
         self.keep(node, e, y, frames[-1])
+
+    def ahead(self, node: Node, e: Emitter, source: Source, vectors: int, pre: int) -> None:
+        """All bands of a kernel with all vectors, before the recurrence begins."""
+        for band in source.kernel.bands:
+            self.product(node, e, band, source, vectors, pre, False)
 
     def product(self, node: Node, e: Emitter, band: Band, source: Source, vectors: int, pre: int, add: bool) -> None:
         """A band of a kernel with so many vectors, to their pre-activations; ``add``: to what is there."""
         name, pitch = source.kernel.name, self.frame_bytes(node, e.config.lanes)
-        group = next(g for g in self.groups(node, e.config.lanes) if band.first in g.span)
-        dst = pre + group.at + self.offset(group.units, name) + 2 * (band.first - group.row)
+        group = self.group_of(node, band, e.config.lanes)
+        dst = pre + group.at + self.offset(node, group.units, name) + 2 * (band.first - group.row)
         for together in e.passes(e.groups(vectors, (source.stride, pitch))):
             banks = e.sums(band, [source], together)
             params = e.parameters(key_of(node, name), band.index)
@@ -183,12 +204,12 @@ class SeparateEmission(RecurrentEmission):
                 at = dst + first * pitch
                 e.requantise(band, bank, count, at, pitch, params, 1, add=2 if add else 0, addend=at if add else 0)
 
-    def finish(self, node: Node, e: Emitter, done: Sequence[Band], pre: int, memory: int, y: int) -> None:
+    def finish(self, node: Node, e: Emitter, done: Sequence[Band], pre: int, hypothesis: int, y: int) -> None:
         """The cells whose rows are all there with the last of the bands that are done."""
         size = element_bytes(node.attributes["hidden_bits"])
-        group = next(g for g in self.groups(node, e.config.lanes) if done[-1].first in g.span)
+        group = self.group_of(node, done[-1], e.config.lanes)
         if sum(b.count for b in done if b.first in group.span) == group.rows:
-            self.cells(node, e, group, pre + group.at, memory + 2 * group.first, y + size * group.first)
+            self.cells(node, e, group, pre + group.at, hypothesis, y + size * group.first)
 
 
 def separate(node: Node) -> SeparateOperator:

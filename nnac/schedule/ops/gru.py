@@ -19,10 +19,10 @@ class GruEmission(SeparateEmission):
 
     joined = False
 
-    def group_bytes(self, units: int) -> int:
+    def group_bytes(self, node: Node, units: int) -> int:
         return 2 * even(3 * units)
 
-    def offset(self, units: int, kernel: str) -> int:
+    def offset(self, node: Node, units: int, kernel: str) -> int:
         return 0 if kernel == "input" else even(3 * units)
 
     def cell_parameters(self, node: Node, made: Made) -> Mapping[str, bytes]:
@@ -31,7 +31,8 @@ class GruEmission(SeparateEmission):
                                             bits=record(node.attributes, GruAttributes).hidden_bits,
                                             **{t: made.slot(c[t]) for t in self.tables}))
 
-    def cells(self, node: Node, e: Emitter, group: Group, pre: int, memory: int, dst: int) -> None:
+    def cells(self, node: Node, e: Emitter, group: Group, pre: int, hypothesis: int, dst: int) -> None:
         wide = element_bytes(record(node.attributes, GruAttributes).hidden_bits) == 2
+        memory = self.memory(node, e, group, hypothesis)
         e.put(isa.GRU(pre=pre, state=memory, dst=dst, params=e.parameters(key_of(node, "cell")), units=group.units,
                       out16=int(wide)), "cells")

@@ -21,7 +21,7 @@ class CellEmission(SeparateEmission):
 
     tables = ("sigmoid", "tanh", "tanh_cell")
 
-    def group_bytes(self, units: int) -> int:
+    def group_bytes(self, node: Node, units: int) -> int:
         return 8 * units
 
     def cell_parameters(self, node: Node, made: Made) -> Mapping[str, bytes]:
@@ -30,8 +30,9 @@ class CellEmission(SeparateEmission):
                                              bits=a.hidden_bits, fraction=a.fraction,
                                              **{t: made.slot(c[t]) for t in self.tables}))
 
-    def cells(self, node: Node, e: Emitter, group: Group, pre: int, memory: int, dst: int) -> None:
+    def cells(self, node: Node, e: Emitter, group: Group, pre: int, hypothesis: int, dst: int) -> None:
         wide = element_bytes(record(node.attributes, CoupledLstmAttributes).hidden_bits) == 2
+        memory = self.memory(node, e, group, hypothesis)
         e.put(isa.LSTM(pre=pre, cell=memory, dst=dst, params=e.parameters(key_of(node, "cell")), units=group.units,
                        out16=int(wide)), "cells")
 
@@ -39,7 +40,7 @@ class CellEmission(SeparateEmission):
 class CoupledLstmEmission(CellEmission):
     """MVM and RQ for gates f, g, o; MUL by -1 for i, whose sigmoid is what f's lacks to one, exactly; LSTM."""
 
-    def offset(self, units: int, kernel: str) -> int:
+    def offset(self, node: Node, units: int, kernel: str) -> int:
         return 2 * units
 
     def cell_parameters(self, node: Node, made: Made) -> Mapping[str, bytes]:
@@ -47,7 +48,7 @@ class CoupledLstmEmission(CellEmission):
         return {**super().cell_parameters(node, made), "minus": np.full(align(most), -1, np.int8).tobytes(),
                 "negate": isa.MUL.block.pack(multiplier=1, shift=0, bits=16, zero_point=0)}
 
-    def cells(self, node: Node, e: Emitter, group: Group, pre: int, memory: int, dst: int) -> None:
+    def cells(self, node: Node, e: Emitter, group: Group, pre: int, hypothesis: int, dst: int) -> None:
         e.put(isa.MUL(a=pre + 2 * group.units, b=e.parameters(key_of(node, "minus")), dst=pre,
                       params=e.parameters(key_of(node, "negate")), n=group.units, a16=1, b16=0, out16=1), "couple")
-        super().cells(node, e, group, pre, memory, dst)
+        super().cells(node, e, group, pre, hypothesis, dst)

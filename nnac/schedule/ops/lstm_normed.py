@@ -20,7 +20,7 @@ class NormedLstmEmission(WithRoots, CellEmission):
 
     in_groups = False                                  # a norm looks at all cells
 
-    def offset(self, units: int, kernel: str) -> int:
+    def offset(self, node: Node, units: int, kernel: str) -> int:
         return 0
 
     def cell_parameters(self, node: Node, made: Made) -> Mapping[str, bytes]:
@@ -32,9 +32,9 @@ class NormedLstmEmission(WithRoots, CellEmission):
                                          zero_point=0) for k in range(4)}
         return {**super().cell_parameters(node, made), **norms}
 
-    def cells(self, node: Node, e: Emitter, group: Group, pre: int, memory: int, dst: int) -> None:
+    def cells(self, node: Node, e: Emitter, group: Group, pre: int, hypothesis: int, dst: int) -> None:
         for k in range(4):
             at = pre + 2 * k * group.units
             e.put(isa.LN(src=at, dst=at, params=e.parameters(key_of(node, f"norm.{k}")), roots=e.parameters(ROOTS),
                          n=group.units, a16=1, out16=1, rms=0), "normalise")
-        super().cells(node, e, group, pre, memory, dst)
+        super().cells(node, e, group, pre, hypothesis, dst)

@@ -59,7 +59,22 @@ def holding(largest: float) -> int:
     return min(max(BITS - 1 - math.ceil(math.log2(max(largest, 2.0**-BITS))), LEAST), MOST)
 
 
-class Celled(Layer):
+class Looking(Layer):
+    """A layer that chooses formats of its own while calibration looks: ``looked`` is what is seen, None while nobody
+    looks."""
+
+    looked: Cells | None = None
+
+    def settle_cell(self, alike: bool) -> Cells | None:
+        """The end of looking, which chooses what is to be chosen; what was seen, None if nothing."""
+        raise NotImplementedError
+
+    def saturation(self, seen: Cells) -> str:
+        """What saturates and what would hold it, in words; "" where nothing does."""
+        raise NotImplementedError
+
+
+class Celled(Looking):
     """A layer with a cell.  ``looked`` is what is seen of it while calibration looks; None: it does not."""
 
     cell_fraction: Tensor
@@ -85,6 +100,10 @@ class Celled(Layer):
             raise UncalibratedError(f"the cell of `{self.node.path}` has no fraction yet (`cell int16 auto`): run "
                                     f"calibrate() on real data, or load a checkpoint that has one")
         return said
+
+    def state_scale(self, name: str) -> float:
+        """The real value of one in the cell."""
+        return 2.0**-self.fraction
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
                               strict: bool, missing: list[str], unexpected: list[str], errors: list[str]) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnac import bind
+from nnac import arith, bind
 from nnac.ir import Node, QGraph
 from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
 from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, real, reverse, valid
-from nnac.train.ops._numbers import PRE_UNIT, Number, Put
+from nnac.train.ops._numbers import Number, Put
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
 
@@ -33,12 +33,22 @@ class Recurrent(Layer):
         self.cells = node.attributes["cells"]
         self.directions = (("forward.", ""), ("backward.", "_reverse")) if node.attributes.get("bidirectional") else (
             ("", ""),)
-        rows, bound = self.gates * self.cells, self.cells**-0.5
+        (rows, again), bound = self.rows, self.cells**-0.5
         for _, suffix in self.directions:
-            for name, shape in (("weight_ih", (rows, self.widths[0])), ("weight_hh", (rows, self.cells)),
-                                ("bias_ih", (rows,)), ("bias_hh", (rows,))):
+            for name, shape in (("weight_ih", (rows, self.widths[0])), ("weight_hh", (again, self.cells)),
+                                ("bias_ih", (rows,)), ("bias_hh", (again,))):
                 self.register_parameter(f"{name}_l0{suffix}",
                                         nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Of both kernels."""
+        return self.gates * self.cells, self.gates * self.cells
+
+    @property
+    def fractions(self) -> tuple[int, int]:
+        """Fraction bits of the products with the input and with the hidden state."""
+        return arith.PRE_FRACTION, arith.PRE_FRACTION
 
     def kernels(self) -> Iterator[tuple[str, str, Tensor]]:
         """(path, torch's name without the first word, weight) of every kernel."""
@@ -92,15 +102,15 @@ class Recurrent(Layer):
 
     def _direction(self, suffix: str, x: Format, out: Format) -> tuple[dict[str, Any], ...]:
         """(constants, codes, what kernels compute with) of one direction."""
-        rows, device = self.gates * self.cells, self.weight_ih_l0.device
+        (rows, again), device = self.rows, self.weight_ih_l0.device
         q_x, q_h = (self.quantisers[f"{name}_l0{suffix}"] for name in ("ih", "hh"))
         w_x, w_h = (getattr(self, f"weight_{name}_l0{suffix}") for name in ("ih", "hh"))
         bias_x, bias_h = self._biases(suffix)
         (c_x, s_x), (c_h, s_h) = (roomy(q_x, w_x, [Sums(0, self.widths[0], x, bias_x)], 32),
                                   roomy(q_h, w_h, [Sums(0, self.cells, out, bias_h)], 32))
-        c = bind.separate_scales(rows, numbers(s_x), numbers(s_h), numbers(bias_x),
+        c = bind.separate_scales((rows, again), numbers(s_x), numbers(s_h), numbers(bias_x),
                                  None if bias_h is None else numbers(bias_h), x.scale, x.zero_point, out.scale,
-                                 numbers(c_x.sum(1)) if x.zero_point else 0)
+                                 numbers(c_x.sum(1)) if x.zero_point else 0, self.fractions)
         first = Rescale.of(c["input_multiplier"], c["input_shift"], c["bias"], self.widths[0] << (x.bits + 6), 0, 16,
                            device)
         second = Rescale.of(c["recurrent_multiplier"], c["recurrent_shift"], c.get("recurrent_bias", 0),
@@ -108,14 +118,15 @@ class Recurrent(Layer):
         whole = q_x.exact and q_h.exact
         return c, dict(input=c_x, recurrent=c_h), dict(
             input=(exact.packed(c_x.detach(), x.bits, 8, whole), first, (s_x * x.scale).expand(rows).float()),
-            recurrent=(exact.packed(c_h.detach(), out.bits, 8, whole), second, (s_h * out.scale).expand(rows).float()))
+            recurrent=(exact.packed(c_h.detach(), out.bits, 8, whole), second, (s_h * out.scale).expand(again).float()))
 
     def _product(self, x: Tensor, kernel: str, c: Constants, bias: Tensor | None, zero_point: int = 0) -> Number:
-        """A product in Q3.12, saturated: x [..., cols] integers."""
+        """A product in its `fractions`, saturated: x [..., cols] integers."""
         matrix, rescale, scale = c.ready[kernel]
         y, inside = rescale(exact.product(x.detach(), matrix))
+        unit = 2.0 ** -self.fractions[kernel.endswith("recurrent")]
         return Number.put(
-            nn.functional.linear(x - zero_point, c.codes[kernel] * scale[:, None], bias), y.long(), PRE_UNIT, inside
+            nn.functional.linear(x - zero_point, c.codes[kernel] * scale[:, None], bias), y.long(), unit, inside
         )
 
     def integers(

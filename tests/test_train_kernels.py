@@ -216,7 +216,7 @@ def test_tables_and_their_slopes_are_the_same_bits_on_all_instruction_sets(monke
             entries = torch.as_tensor(t.entries)
             by = native.Lookup(native.words(entries), odd, 1 << 30, 38, -3, -100, 90, -20000, 25000, 0.7)
             y, kept = by.forward(x, True)
-            made = (y.numpy().tobytes(), by.backward(x, kept, g).numpy().tobytes())
+            made = (y.numpy().tobytes(), by.backward(*kept, g).numpy().tobytes())
             assert seen.setdefault(name, made) == made
             expected = arith.requantise(t.full().astype(np.int64), 1 << 30, 38, -3, 32).clip(-100, 90)
             assert (y.numpy() == expected).all() and (by.forward(x, False)[0].numpy() == expected).all()
@@ -466,3 +466,26 @@ def test_other_ways_of_rounding_weights_are_not_the_native_functions(settings):
     masked.restart(layer.weight)
     masked.mask = torch.ones(8, 8, dtype=torch.bool)
     assert masked.outermost is None
+
+
+@pytest.mark.parametrize("shapes", [((3, 4, 1, 33), (3, 1, 5, 33)), ((2, 1, 7), (6, 7)), ((4, 16), (1, 16)),
+                                    ((5,), (3, 5)), ((2, 3, 1, 4), (2, 3, 6, 4)), ((0, 2, 4), (1, 2, 4))], ids=str)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_sums_that_broadcast_are_those_of_the_arithmetic_and_so_are_their_slopes(kind, shapes, bits):
+    rng = np.random.default_rng(bits)
+    values = [rng.integers(-30000, 30000, s) for s in shapes]
+    scales = (0.9, 0.7) if bits == 16 else (0.003, 0.0025)
+    m, s = arith.multiplier_and_shift(np.asarray(scales))
+    by = tuple(Rescale.of(m[k], s[k], 0, 1 << 15, 0, bits, torch.device("cpu")) for k in range(2))
+    a, b = (torch.as_tensor(v).float().requires_grad_() for v in values)
+    y = exact.add(a, b, scales, by, Format(1.0, 0, bits))
+    assert np.array_equal(y.detach().numpy(), arith.add(*values, m, s, bits))
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+    terms = [arith.round_shift(v * m[k], s[k]) for k, v in enumerate(values)]
+    low, high = arith.limits(bits)
+    whole = sum(t.clip(low, high) for t in terms)
+    assert y.numel() < 50 or not (whole == whole.clip(low, high)).all()
+    passes = g.double() * torch.as_tensor(whole == whole.clip(low, high))
+    for v, t, scale, got in zip((a, b), terms, scales, torch.autograd.grad(y, (a, b), g), strict=True):
+        expected = passes.sum_to_size(v.shape) * torch.as_tensor(t == t.clip(low, high)) * scale
+        assert got.shape == v.shape and torch.allclose(got.double(), expected, 1e-5, 1e-5)

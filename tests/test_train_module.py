@@ -189,6 +189,14 @@ def test_an_ordinary_module():
     assert torch.equal(torch.load(file, weights_only=False)(*batch)[0], logits)
 
 
+def test_a_part_that_is_in_another_mode_is_brought_into_the_one_that_is_asked_for():
+    module = made()
+    module.layer("joint.output").quantiser.eval()
+    assert all(m.training for m in module.train().modules())
+    module.layer("encoder.lstm[0]").train(module.eval().training).train()
+    assert not any(m.training for m in module.eval().modules())
+
+
 def test_a_float_checkpoint_loads_by_its_own_names():
     from nnac.model.rnnt_torch import Rnnt, RnntConfig
     torch.manual_seed(0)

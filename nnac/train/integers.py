@@ -262,6 +262,10 @@ class _Add(torch.autograd.Function):
             ctx.save_for_backward(None, inside_a, inside_b)
             return y
         (a, inside_a), (b, inside_b) = (r(v) for r, v in zip(rescales, (a, b), strict=True))
+        if native_layers.broadcasts(a.shape, b.shape) and native.usable(a, b):
+            y, inside = native_layers.broadcast_sum(a, b, rescales[0].bits)
+            ctx.save_for_backward(inside, inside_a, inside_b)
+            return y
         shape = torch.broadcast_shapes(a.shape, b.shape)
         total = torch.empty(shape, dtype=a.dtype, device=a.device)                   # contiguous, whatever a and b are
         y, inside = limited(torch.add(a, b, out=total), rescales[0].bits)
@@ -274,9 +278,14 @@ class _Add(torch.autograd.Function):
         if ctx.shapes == (g.shape, g.shape) and inside is None and inside_a is not None and inside_b is not None and (
                 native.usable(g)):
             return *native_layers.passed(g, inside_a, inside_b, ctx.slopes), None, None
-        g = masked(g, inside)
-        return (*(masked(g.sum_to_size(shape), mask) * slope
-                  for shape, slope, mask in zip(ctx.shapes, ctx.slopes, (inside_a, inside_b), strict=True)), None, None)
+        to_a, to_b = ctx.shapes
+        if to_a != to_b and native_layers.broadcasts(to_a, to_b) and native.usable(g):
+            each = native_layers.broadcast_backward(g, inside, to_a, to_b)
+        else:
+            g = masked(g, inside)
+            each = g.sum_to_size(to_a), g.sum_to_size(to_b)
+        return (*(masked(own, mask) * slope for own, slope, mask in zip(each, ctx.slopes, (inside_a, inside_b),
+                                                                        strict=True)), None, None)
 
 
 def add(a: Tensor, b: Tensor, scales: tuple[float, float], rescales: tuple[Rescale, Rescale], out: Format) -> Tensor:
@@ -308,7 +317,7 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Table | native.Lookup | native_layers.Gate) -> Tensor:
         y, kept = table.forward(x, ctx.needs_input_grad[0])
-        ctx.save_for_backward(x, kept)
+        ctx.save_for_backward(*kept)
         ctx.table = table
         return y
 
@@ -329,13 +338,13 @@ class Table:
     def _at(self, x: Tensor) -> Tensor:
         return (x.contiguous() + 32768).to(torch.int32).view(-1)
 
-    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, None]:
-        """The integers; the gradient wants nothing besides ``x``."""
+    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, tuple[Tensor]]:
+        """(the integers; for the gradient x)."""
         if native.usable(x):
-            return native.gather(x, self.outputs), None
-        return torch.index_select(self.outputs, 0, self._at(x)).view(x.shape), None
+            return native.gather(x, self.outputs), (x,)
+        return torch.index_select(self.outputs, 0, self._at(x)).view(x.shape), (x,)
 
-    def backward(self, x: Tensor, kept: None, g: Tensor) -> Tensor:
+    def backward(self, x: Tensor, g: Tensor) -> Tensor:
         if native.usable(x, g):
             return native.gather(x, self.slopes, g)
         return g * torch.index_select(self.slopes, 0, self._at(x)).view(x.shape)

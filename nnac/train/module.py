@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from attrs import evolve
@@ -184,6 +184,10 @@ class GraphModule(nn.Module):
             return WeightQuantiser(Settings(MinMax(), bits), weight, name=kernel)
         return quantiser_for(self.plan, kernel, weight)
 
+    def train(self, mode: bool = True) -> Self:
+        """As every module; nothing is done where all of it is in this mode already, as at every step of training."""
+        return self if _all_in(self, mode) else super().train(mode)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GraphModule:
         kind = fn(torch.zeros(1)).dtype
         if kind != torch.float32:
@@ -250,7 +254,11 @@ class GraphModule(nn.Module):
         """The format of every value now.  UncalibratedError names the first that has none."""
         made = self.graph.producers
         names = [*(n for names in self.graph.inputs.values() for n in names if n not in made), *made]
-        return {name: self._formatted(name).format(name) for name in names}
+        return {name: self.format_of(name) for name in names}
+
+    def format_of(self, name: str) -> Format:
+        """The format of a value now.  UncalibratedError if it has none."""
+        return self._formatted(name).format(name)
 
     def _formatted(self, name: str) -> Formatted:
         """Who knows the format of a value."""
@@ -295,14 +303,13 @@ class GraphModule(nn.Module):
 
     def _run(self, entry: str, values: dict[str, Tensor], integer: dict[str, bool], state: dict[str, Tensor],
              lengths: Tensor | None) -> dict[str, Tensor]:
-        forms = None
+        forms = Formats(self)
         for name in self.graph.inputs[entry]:
             if integer[name]:
                 continue
             if self._observe and (quantiser := self._activation(name)) is not None:
                 self._see(name, quantiser, valid(values[name], lengths))
             if self._wants_integers(name):
-                forms = forms or self.formats()
                 self._make_integers(name, values, integer, forms[name])
         for node in self.graph.entry(entry):
             layer = self.layer(node.path)
@@ -314,7 +321,6 @@ class GraphModule(nn.Module):
                     self._watch(node.output, values[node.output])
                 continue
             if layer.quantised:
-                forms = forms or self.formats()
                 for name in node.inputs:
                     if not integer[name]:
                         self._make_integers(name, values, integer, forms[name])
@@ -323,7 +329,7 @@ class GraphModule(nn.Module):
             else:
                 before = dict(state)
                 xs = [values[n] if not integer[n] or self.graph.values[n].bits == 32
-                      else dequantise(values[n], (forms or self.formats())[n])
+                      else dequantise(values[n], forms[n])
                       for n in node.inputs]
                 y = layer.reals([self._dropped(node, i, x) for i, x in enumerate(xs)], state, lengths)
                 if self._observe:
@@ -541,6 +547,23 @@ class GraphModule(nn.Module):
         head = ("layer", "operator", "parameters", "output", "scale", "quantised")
         widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows])
+
+
+def _all_in(module: nn.Module, mode: bool) -> bool:
+    """Whether a module and all within it are in one mode."""
+    return module.training == mode and all(_all_in(m, mode) for m in module._modules.values() if m is not None)
+
+
+class Formats(dict[str, Format]):
+    """The formats of a module's values, each looked up when it is first asked for: what a run of one entry wants."""
+
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def __missing__(self, name: str) -> Format:
+        found = self[name] = self.module.format_of(name)
+        return found
 
 
 class Met:

@@ -143,7 +143,8 @@ def _loaded(kind: str) -> ctypes.CDLL | None:
         return None
     if found is not None:
         for name in ("nnac_packed", "nnac_scratch", "nnac_requantise", "nnac_requantise_wide", "nnac_layer_norm",
-                     "nnac_add", "nnac_depthwise", "nnac_attention_scratch", "nnac_weighted_sum", "nnac_weights"):
+                     "nnac_add", "nnac_depthwise", "nnac_attention_scratch", "nnac_weighted_sum", "nnac_weights",
+                     "nnac_broadcast"):
             getattr(found, name).restype = ctypes.c_int64
     return found
 
@@ -307,7 +308,7 @@ class Lookup:
     most: int
     ratio: float
 
-    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, tuple[Tensor | None]]:
         """(integers of x [...], floats that hold 16-bit integers; for the gradient the table's own outputs, int16)."""
         x = x.contiguous()
         out, kept = torch.empty_like(x), torch.empty(x.shape, dtype=torch.int16) if keep else None
@@ -325,9 +326,9 @@ class Lookup:
             p(out.data_ptr()),
             p(None if kept is None else kept.data_ptr()),
         )
-        return out, kept
+        return out, (kept,)
 
-    def backward(self, x: Tensor, kept: Tensor, g: Tensor) -> Tensor:
+    def backward(self, kept: Tensor, g: Tensor) -> Tensor:
         """d loss / d x."""
         g = g.contiguous()
         out = torch.empty_like(g)

@@ -96,6 +96,63 @@ void nnac_passed(int64_t count, const float *g, const uint8_t *pass_a, const uin
     if (i < count) PASSED((int)(count - i));
 }
 
+/* ------------------------------------------------------------------------------------------- sums that are broadcast */
+
+/* Rows of ``width`` numbers [sizes], each at its own strides of a and of b, 0 where all share a row. */
+typedef struct {
+    int64_t sizes[3], of_a[3], of_b[3], width;
+} Broadcast;
+
+#define EACH_ROW(p)                                                                                                    \
+    int64_t row = 0;                                                                                                   \
+    for (int64_t i = 0; i < (p)->sizes[0]; i++)                                                                        \
+        for (int64_t j = 0; j < (p)->sizes[1]; j++)                                                                    \
+            for (int64_t k = 0; k < (p)->sizes[2]; k++, row += (p)->width)
+#define PLACE(of) (i * (of)[0] + j * (of)[1] + k * (of)[2])
+
+INLINE Ints some_broadcast(const float *a, const float *b, float low, float high, float *out, uint8_t *inside,
+                           const int n) {
+    Floats sum = floats_at(a, n) + floats_at(b, n);
+    Ints y = limited(__builtin_convertvector(sum, Ints), (int32_t)low, (int32_t)high);
+    Floats kept = __builtin_convertvector(y, Floats);
+    Ints same = kept == sum;
+    store_floats(out, kept, n);
+    store_flags(inside, same, n);
+    return same + 1;
+}
+
+/* sat(a + b) of floats that hold integers, with ``inside``: where nothing was cut.  Returns how often something was. */
+int64_t nnac_broadcast(const Broadcast *p, const float *a, const float *b, int64_t low, int64_t high, float *out,
+                       uint8_t *inside) {
+    Ints cuts = {0}, last = {0};
+    EACH_ROW(p) {
+        const float *from_a = a + PLACE(p->of_a), *from_b = b + PLACE(p->of_b);
+        int64_t d = 0;
+#define SUM(n) some_broadcast(from_a + d, from_b + d, (float)low, (float)high, out + row + d, inside + row + d, n)
+        for (; d + LANES <= p->width; d += LANES) cuts += SUM(LANES);
+        if (d < p->width) last += SUM((int)(p->width - d));
+    }
+    return count_of(cuts, LANES) + count_of(last, (int)(p->width % LANES));
+}
+
+INLINE void some_gathered(const float *g, const uint8_t *inside, float *to_a, float *to_b, const int n) {
+    Floats d = floats_at(g, n);
+    if (inside) d = where(__builtin_convertvector(bytes_at(inside, n), Ints) != 0, d);
+    store_floats(to_a, floats_at(to_a, n) + d, n);
+    store_floats(to_b, floats_at(to_b, n) + d, n);
+}
+
+/* Gradients g of such sums where nothing was cut (``inside``, or null), added to those of a and b. */
+void nnac_broadcast_backward(const Broadcast *p, const float *g, const uint8_t *inside, float *to_a, float *to_b) {
+    EACH_ROW(p) {
+        float *own_a = to_a + PLACE(p->of_a), *own_b = to_b + PLACE(p->of_b);
+        int64_t d = 0;
+#define GATHERED(n) some_gathered(g + row + d, inside ? inside + row + d : 0, own_a + d, own_b + d, n)
+        for (; d + LANES <= p->width; d += LANES) GATHERED(LANES);
+        if (d < p->width) GATHERED((int)(p->width - d));
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------ convolution */
 
 INLINE int64_t some_channels(int64_t count, int64_t step, int64_t channels, int64_t taps, const float *past,
@@ -181,36 +238,43 @@ INLINE int64_t padded(int64_t n) { return (n + TILE - 1) / TILE * TILE; }
 /* Rows of keys or values that there are. */
 INLINE int64_t all_rows(const Attention *a) { return a->rows + (a->steps - 1) * a->chunk; }
 
-/* Floats of scratch that the functions below need: one head's rows turned, and what a vector reads beyond them. */
+/* Floats of scratch that the functions below need: one head's rows turned, what a vector reads beyond them, and numbers
+   of every query and row. */
 int64_t nnac_attention_scratch(const Attention *a) {
-    return (a->head + 1) * (all_rows(a) + padded(a->rows));
+    return a->head * (all_rows(a) + padded(a->rows)) + a->chunk * padded(a->rows);
 }
 
-/* rows [n, pitch] of which ``head`` columns are turned into to [head, next], with zeros at the end. */
+/* rows [n, pitch] of which ``head`` columns are turned into to [head, next], with zeros at the end.  Row by row: where
+   the pitch is a power of two, all rows share a few places of the cache. */
 INLINE void turn(const float *rows, int64_t n, int64_t pitch, int64_t head, int64_t next, float *to) {
-    for (int64_t d = 0; d < head; d++) {
-        for (int64_t j = 0; j < n; j++) to[d * next + j] = rows[j * pitch + d];
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t d = 0; d < head; d++) to[d * next + j] = rows[j * pitch + d];
+    for (int64_t d = 0; d < head; d++)
         for (int64_t j = n; j < next; j++) to[d * next + j] = 0.0f;
+}
+
+enum { TOGETHER = 4 }; /* queries that share what is read of a row */
+
+/* sums [queries, padded(n)] = x [queries, head], each ``step`` apart, times turned rows [head, next]. */
+INLINE void some_inner(const float *x, int64_t step, const float *turned, int64_t n, int64_t head, int64_t next,
+                       float *sums, const int queries) {
+    for (int64_t j = 0; j < n; j += LANES) {
+        Floats sum[TOGETHER];
+        for (int c = 0; c < queries; c++) sum[c] = floats(0.0f);
+        for (int64_t d = 0; d < head; d++) {
+            Floats row = floats_at(turned + d * next + j, LANES);
+            for (int c = 0; c < queries; c++) sum[c] += x[c * step + d] * row;
+        }
+        for (int c = 0; c < queries; c++) store_floats(sums + c * padded(n) + j, sum[c], LANES);
     }
 }
 
-/* sums [padded(n)] = x [head] times turned rows [head, next]. */
-INLINE void inner(const float *x, const float *turned, int64_t n, int64_t head, int64_t next, float *sums) {
-    for (int64_t j = 0; j < n; j += TILE) {
-        Floats sum[TILE / LANES];
-        for (int k = 0; k < TILE / LANES; k++) sum[k] = floats(0.0f);
-        for (int64_t d = 0; d < head; d++)
-            for (int k = 0; k < TILE / LANES; k++)
-                sum[k] += x[d] * floats_at(turned + d * next + j + k * LANES, LANES);
-        for (int k = 0; k < TILE / LANES; k++) store_floats(sums + j + k * LANES, sum[k], LANES);
-    }
-}
-
-/* to [n] += by * x [n] */
-INLINE void more(float *to, float by, const float *x, int64_t n) {
-    int64_t j = 0;
-    for (; j + LANES <= n; j += LANES) store_floats(to + j, floats_at(to + j, LANES) + by * floats_at(x + j, LANES), LANES);
-    for (; j < n; j++) to[j] += by * x[j];
+INLINE void inner(const float *x, int64_t step, const float *turned, int64_t n, int64_t head, int64_t next, float *sums,
+                  int64_t queries) {
+    int64_t c = 0;
+    for (; c + TOGETHER <= queries; c += TOGETHER)
+        some_inner(x + c * step, step, turned, n, head, next, sums + c * padded(n), TOGETHER);
+    for (; c < queries; c++) some_inner(x + c * step, step, turned, n, head, next, sums + c * padded(n), 1);
 }
 
 /* What one head of one utterance works on, and each step of it. */
@@ -221,6 +285,13 @@ INLINE void more(float *to, float by, const float *x, int64_t n) {
 #define EACH_STEP for (int64_t t = 0; t < a->steps; t++)
 #define RING(x) ((x) + (t * a->chunk * a->batch + b) * width + h * a->head)  /* the oldest row that is heard */
 #define FRAME(c) ((t * a->chunk + (c)) * a->batch + b)
+/* F(from, number): all queries of a chunk, some together. */
+#define EACH_QUERY(F)                                                                                                  \
+    do {                                                                                                               \
+        int64_t c = 0;                                                                                                 \
+        for (; c + TOGETHER <= a->chunk; c += TOGETHER) F(c, TOGETHER);                                                \
+        for (; c < a->chunk; c++) F(c, 1);                                                                             \
+    } while (0)
 
 /* Some scores from sums of products. */
 INLINE void some_scores(const float *sums, const int32_t *bias, const Scaling *exact, Longs m, Longs s, int64_t low,
@@ -251,11 +322,13 @@ void nnac_scores(const Attention *a, const float *q, const float *k, const int32
         turn(k + b * width + h * a->head, all_rows(a), stride, a->head, next, scratch);
         EACH_STEP {
             int64_t there = first[t * a->batch + b];
+            inner(q + FRAME(0) * width + h * a->head, stride, scratch + t * a->chunk, a->rows, a->head, next, sums,
+                  a->chunk);
             for (int64_t c = 0; c < a->chunk; c++) {
                 int64_t to = FRAME(c) * every + h * a->rows, j = 0;
                 const int32_t *own = bias + (h * a->chunk + c) * a->rows;
-                inner(q + FRAME(c) * width + h * a->head, scratch + t * a->chunk, a->rows, a->head, next, sums);
-#define SCORES(exact, n) some_scores(sums + j, own + j, exact, m, s, low, high, y + to + j, inside + to + j, n)
+                const float *sum = sums + c * padded(a->rows);
+#define SCORES(exact, n) some_scores(sum + j, own + j, exact, m, s, low, high, y + to + j, inside + to + j, n)
                 if (factor != 0.0)
                     for (; j + LANES <= a->rows; j += LANES) SCORES(&by, LANES);
                 for (; j < a->rows; j += LANES) {
@@ -269,36 +342,68 @@ void nnac_scores(const Attention *a, const float *q, const float *k, const int32
     }
 }
 
+/* Slopes d [queries, rows], each ``pitch`` apart, of products of queries and rows: what some columns of queries and rows
+   [.., stride apart] get of them. */
+INLINE void some_product_slopes(const float *d, int64_t pitch, int64_t rows, int64_t stride, const float *queries,
+                                const float *keys, float *to_queries, float *to_keys, const int count, const int n) {
+    Floats query[TOGETHER], sum[TOGETHER];
+    for (int c = 0; c < count; c++) query[c] = floats_at(queries + c * stride, n), sum[c] = floats(0.0f);
+    for (int64_t j = 0; j < rows; j++) {
+        Floats key = floats_at(keys + j * stride, n), to = floats_at(to_keys + j * stride, n);
+        for (int c = 0; c < count; c++) {
+            to += d[c * pitch + j] * query[c];
+            sum[c] += d[c * pitch + j] * key;
+        }
+        store_floats(to_keys + j * stride, to, n);
+    }
+    for (int c = 0; c < count; c++) store_floats(to_queries + c * stride, sum[c], n);
+}
+
 /* Gradients g of nnac_scores' outputs: of q (set), added to those of k and, for the sums, of bias [heads, chunk, rows].
    unit  of a product over that of an output */
 void nnac_scores_backward(const Attention *a, const float *q, const float *k, const float *g, const uint8_t *inside,
-                          float unit, float *to_q, float *to_k, float *to_bias) {
+                          float unit, float *scratch, float *to_q, float *to_k, float *to_bias) {
     SIZES;
     EACH_STEP EACH_HEAD {
         for (int64_t c = 0; c < a->chunk; c++) {
             int64_t from = FRAME(c) * every + h * a->rows;
-            const float *query = q + FRAME(c) * width + h * a->head;
-            float *by_query = to_q + FRAME(c) * width + h * a->head, *by_bias = to_bias + (h * a->chunk + c) * a->rows;
-            memset(by_query, 0, (size_t)a->head * 4);
+            float *by_bias = to_bias + (h * a->chunk + c) * a->rows;
             for (int64_t j = 0; j < a->rows; j++) {
-                if (!inside[from + j]) continue;
-                float d = g[from + j] * unit;
-                by_bias[j] += g[from + j];
-                more(by_query, d, RING(k) + j * stride, a->head);
-                more(RING(to_k) + j * stride, d, query, a->head);
+                float d = inside[from + j] ? g[from + j] : 0.0f;
+                by_bias[j] += d, scratch[c * a->rows + j] = d * unit;
             }
         }
+#define PRODUCT_SLOPES(c, count)                                                                                       \
+    do {                                                                                                               \
+        int64_t at = FRAME(c) * width + h * a->head, d = 0;                                                            \
+        const float *slopes = scratch + c * a->rows;                                                                   \
+        for (; d + LANES <= a->head; d += LANES)                                                                       \
+            some_product_slopes(slopes, a->rows, a->rows, stride, q + at + d, RING(k) + d, to_q + at + d,              \
+                                RING(to_k) + d, count, LANES);                                                         \
+        if (d < a->head)                                                                                               \
+            some_product_slopes(slopes, a->rows, a->rows, stride, q + at + d, RING(k) + d, to_q + at + d,              \
+                                RING(to_k) + d, count, (int)(a->head - d));                                            \
+    } while (0)
+        EACH_QUERY(PRODUCT_SLOPES);
     }
 }
 
-INLINE Ints some_weighted(const float *weights, int64_t rows, const float *v, int64_t stride, const Scaling *by, float *y,
-                          uint8_t *inside, const int n) {
-    Floats sum = {0};
-    for (int64_t j = 0; j < rows; j++) sum += weights[j] * floats_at(v + j * stride, n);
-    Ints same, kept = rescaled(__builtin_convertvector(sum, Ints), by, &same);
-    store_floats(y, __builtin_convertvector(kept, Floats), n);
-    store_flags(inside, same, n);
-    return same + 1;
+INLINE Ints some_weighted(const float *weights, int64_t every, int64_t rows, const float *v, int64_t stride,
+                          const Scaling *by, float *y, uint8_t *inside, const int count, const int n) {
+    Floats sum[TOGETHER];
+    Ints cuts = {0}, same;
+    for (int c = 0; c < count; c++) sum[c] = floats(0.0f);
+    for (int64_t j = 0; j < rows; j++) {
+        Floats row = floats_at(v + j * stride, n);
+        for (int c = 0; c < count; c++) sum[c] += weights[c * every + j] * row;
+    }
+    for (int c = 0; c < count; c++) {
+        Ints kept = rescaled(__builtin_convertvector(sum[c], Ints), by, &same);
+        store_floats(y + c * stride, __builtin_convertvector(kept, Floats), n);
+        store_flags(inside + c * stride, same, n);
+        cuts += same + 1;
+    }
+    return cuts;
 }
 
 /* Sums of values v [rows + (steps - 1) * chunk, batch, width] weighed by p [steps * chunk, batch, heads * rows],
@@ -309,15 +414,30 @@ int64_t nnac_weighted_sum(const Attention *a, const float *p, const float *v, do
     Ints cuts = {0}, last = {0};
     Scaling by = scaling(factor, 0.5, 0, low, high);
     EACH_STEP EACH_HEAD {
-        for (int64_t c = 0; c < a->chunk; c++) {
-            const float *weights = p + FRAME(c) * every + h * a->rows;
-            int64_t to = FRAME(c) * width + h * a->head, d = 0;
-#define WEIGHTED(n) some_weighted(weights, a->rows, RING(v) + d, stride, &by, y + to + d, inside + to + d, n)
-            for (; d + LANES <= a->head; d += LANES) cuts += WEIGHTED(LANES);
-            if (d < a->head) last += WEIGHTED((int)(a->head - d));
-        }
+#define WEIGHTED(count, n)                                                                                             \
+    some_weighted(weights, a->batch * every, a->rows, RING(v) + d, stride, &by, y + to + d, inside + to + d, count, n)
+#define WEIGHTED_SUMS(c, count)                                                                                        \
+    do {                                                                                                               \
+        const float *weights = p + FRAME(c) * every + h * a->rows;                                                     \
+        int64_t to = FRAME(c) * width + h * a->head, d = 0;                                                            \
+        for (; d + LANES <= a->head; d += LANES) cuts += WEIGHTED(count, LANES);                                       \
+        if (d < a->head) last += WEIGHTED(count, (int)(a->head - d));                                                  \
+    } while (0)
+        EACH_QUERY(WEIGHTED_SUMS);
     }
     return count_of(cuts, LANES) + count_of(last, (int)(a->head % LANES));
+}
+
+/* What some columns of rows get of gradients g [queries, stride apart], weighed by p [queries, every apart]. */
+INLINE void some_spread(const float *p, int64_t every, int64_t rows, int64_t stride, const float *g, float *to,
+                        const int count, const int n) {
+    Floats by[TOGETHER];
+    for (int c = 0; c < count; c++) by[c] = floats_at(g + c * stride, n);
+    for (int64_t j = 0; j < rows; j++) {
+        Floats sum = floats_at(to + j * stride, n);
+        for (int c = 0; c < count; c++) sum += p[c * every + j] * by[c];
+        store_floats(to + j * stride, sum, n);
+    }
 }
 
 /* Gradients g of the sums of nnac_weighted_sum: of p (set), and added to those of v. */
@@ -329,14 +449,19 @@ void nnac_weighted_sum_backward(const Attention *a, const float *p, const float 
     EACH_HEAD {
         turn(v + b * width + h * a->head, all_rows(a), stride, a->head, next, scratch);
         EACH_STEP {
-            for (int64_t c = 0; c < a->chunk; c++) {
-                const float *d = g + FRAME(c) * width + h * a->head;
-                int64_t at = FRAME(c) * every + h * a->rows;
-                inner(d, scratch + t * a->chunk, a->rows, a->head, next, sums);
-                memcpy(to_p + at, sums, (size_t)a->rows * 4);
-                for (int64_t j = 0; j < a->rows; j++)
-                    if (p[at + j] != 0.0f) more(RING(to_v) + j * stride, p[at + j], d, a->head);
-            }
+            inner(g + FRAME(0) * width + h * a->head, stride, scratch + t * a->chunk, a->rows, a->head, next, sums,
+                  a->chunk);
+            for (int64_t c = 0; c < a->chunk; c++)
+                memcpy(to_p + FRAME(c) * every + h * a->rows, sums + c * padded(a->rows), (size_t)a->rows * 4);
+#define SPREAD(count, n) some_spread(weights, a->batch * every, a->rows, stride, g + at + d, RING(to_v) + d, count, n)
+#define SPREADS(c, count)                                                                                              \
+    do {                                                                                                               \
+        const float *weights = p + FRAME(c) * every + h * a->rows;                                                     \
+        int64_t at = FRAME(c) * width + h * a->head, d = 0;                                                            \
+        for (; d + LANES <= a->head; d += LANES) SPREAD(count, LANES);                                                 \
+        if (d < a->head) SPREAD(count, (int)(a->head - d));                                                            \
+    } while (0)
+            EACH_QUERY(SPREADS);
         }
     }
 }

@@ -47,6 +47,44 @@ def passed(g: Tensor, pass_a: Tensor, pass_b: Tensor, slopes: tuple[float, float
     return out_a, out_b
 
 
+class _Broadcast(ctypes.Structure):
+    _fields_ = [*((n, ctypes.c_int64 * 3) for n in ("sizes", "of_a", "of_b")), ("width", ctypes.c_int64)]
+
+    @classmethod
+    def of(cls, a: torch.Size, b: torch.Size) -> _Broadcast:
+        """Of two contiguous tensors of these shapes, of at most four dimensions and one width."""
+        def strides(shape: torch.Size) -> tuple[int, ...]:
+            of, step = [0, 0, 0], shape[-1]
+            for i, n in enumerate(reversed(shape[:-1])):
+                of[2 - i], step = step if n > 1 else 0, step * n
+            return tuple(of)
+
+        whole, each = torch.broadcast_shapes(a, b), ctypes.c_int64 * 3
+        return cls(each(*(1,) * (4 - len(whole)), *whole[:-1]), each(*strides(a)), each(*strides(b)), whole[-1])
+
+
+def broadcasts(a: torch.Size, b: torch.Size) -> bool:
+    """Whether `broadcast_sum` takes tensors of these shapes."""
+    return 1 <= min(len(a), len(b)) <= max(len(a), len(b)) <= 4 and a[-1] == b[-1]
+
+
+def broadcast_sum(a: Tensor, b: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+    """``sat(a + b)`` of floats that hold integers, below 2^23 each: (integers float32, where nothing was cut, or None
+    if nothing was)."""
+    a, b, shape = a.contiguous(), b.contiguous(), torch.broadcast_shapes(a.shape, b.shape)
+    out, inside = torch.empty(shape), torch.empty(shape, dtype=torch.bool)
+    n = loaded().nnac_broadcast(ctypes.byref(_Broadcast.of(a.shape, b.shape)), _at(a), _at(b),
+                                *map(_whole, arith.limits(bits)), _at(out), _at(inside))
+    return out, inside if n else None
+
+
+def broadcast_backward(g: Tensor, inside: Tensor | None, a: torch.Size, b: torch.Size) -> tuple[Tensor, Tensor]:
+    """A gradient of `broadcast_sum` -> those of a and b, of these shapes."""
+    g, to_a, to_b = g.contiguous(), torch.zeros(a), torch.zeros(b)
+    loaded().nnac_broadcast_backward(ctypes.byref(_Broadcast.of(a, b)), _at(g), _at(inside), _at(to_a), _at(to_b))
+    return to_a, to_b
+
+
 def layer_norm_backward(x: Tensor, g: Tensor, inside: Tensor | None, inverse: float, gain: Tensor,
                         epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the real layer norm of the integers x [..., width]: of x, gain and bias."""
@@ -80,15 +118,15 @@ class Gate:
         second = ctypes.c_void_p(x.data_ptr() + 4 * (pitch - self.width))
         return [_whole(x.numel() // pitch), _whole(self.width), _whole(pitch), _at(x), second]
 
-    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
-        """x [..., width or twice the width]: integers of 16 bits -> (integers [..., width]; for the gradient f(b) in
-        Q0.15, int16, 0 where the output was cut)."""
+    def forward(self, x: Tensor, keep: bool) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
+        """x [..., width or twice the width]: integers of 16 bits -> (integers [..., width]; for the gradient x, and
+        f(b) in Q0.15, int16, 0 where the output was cut)."""
         x = x.contiguous()
         shape = (*x.shape[:-1], self.width)
         out, kept = torch.empty(shape), torch.empty(shape, dtype=torch.int16) if keep else None
         numbers = (self.multiplier, self.shift, self.zero_point, *arith.limits(self.bits))
         loaded().nnac_gate(*self._start(x), _at(self.words), *map(_whole, numbers), _at(out), _at(kept))
-        return out, kept
+        return out, (x, kept)
 
     def backward(self, x: Tensor, kept: Tensor, g: Tensor) -> Tensor:
         """d loss / d x."""
@@ -160,10 +198,10 @@ class Attention:
         """Gradients g of the scores -> of queries, of keys, and of the sums' bias [heads, chunk, rows]; ``unit``: of a
         product over that of a score."""
         q, k, g = q.contiguous(), k.contiguous(), g.contiguous()
-        shape, _ = self._shape(q)
+        shape, scratch = self._shape(q)
         to_q, to_k, to_bias = torch.empty_like(q), torch.zeros_like(k), torch.zeros(self.heads, self.chunk, self.rows)
         loaded().nnac_scores_backward(ctypes.byref(shape), _at(q), _at(k), _at(g), _at(inside), ctypes.c_float(unit),
-                                      _at(to_q), _at(to_k), _at(to_bias))
+                                      _at(scratch), _at(to_q), _at(to_k), _at(to_bias))
         return to_q, to_k, to_bias
 
     def weighted_sum(self, p: Tensor, v: Tensor, by: Scaling) -> tuple[Tensor, Tensor | None]:

@@ -182,7 +182,7 @@ class PreparedModule(OfCaptured, Named):
             assert isinstance(layer, (Celled, Recurrence))
             return {cell.name: Format(layer.state_scale(cell.name) if layer.quantised else 1.0, 0, cell.bits)}
         quantised = layer.quantised
-        out = {own["hidden"].name: self.formats()[node.output] if quantised else Format(1.0, 0, 16)}
+        out = {own["hidden"].name: self.format_of(node.output) if quantised else Format(1.0, 0, 16)}
         if "blend" in own:                             # a GRU's own, of which its hidden state is the rounding
             blend = own["blend"]
             scale = layer.state_scale(blend.name) if isinstance(layer, Recurrence) and quantised else blend.scale
@@ -192,7 +192,7 @@ class PreparedModule(OfCaptured, Named):
 
     def real(self, name: str, values: Mapping[str, Tensor], integer: Mapping[str, bool]) -> Tensor:
         """A value in real numbers."""
-        return dequantise(values[name], self.formats()[name]).float() if integer[name] else values[name]
+        return dequantise(values[name], self.format_of(name)).float() if integer[name] else values[name]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's inputs -> its output, real, in the model's own type and layout."""

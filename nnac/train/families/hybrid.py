@@ -63,7 +63,7 @@ class Hybrid(GraphModule):
         made, lengths = self.encode(features, lengths)
         out, = self.graph.outputs[ENCODER.name]
         if self.layer(self.graph.producers[out].path).quantised:
-            made = dequantise(made, self.formats()[out]).float()
+            made = dequantise(made, self.format_of(out)).float()
         return made, lengths
 
     def scorer(self) -> Hearing:

@@ -63,7 +63,7 @@ class LanguageModel(GraphModule):
         made = values[out]
         if not self.layer(self.graph.producers[out].path).quantised:
             return made
-        return dequantise(made, self.formats()[out]).float()
+        return dequantise(made, self.format_of(out)).float()
 
     def forward(self, labels: Tensor) -> Tensor:
         """labels [U, B] of sentences -> log-probabilities [U + 1, B, vocabulary] of each label and of the edge that

@@ -83,7 +83,7 @@ class ModuleScorer:
 
     def internal(self, prediction: Tensor) -> NDArray:
         encoder = self.module.graph.inputs[JOINT.name][0]
-        nothing = self.module.formats()[encoder].zero_point if self._integer(encoder) else 0
+        nothing = self.module.format_of(encoder).zero_point if self._integer(encoder) else 0
         logits, rows = self._logits(torch.full_like(prediction, nothing), prediction)
         return labels_alone(logits, rows)
 
@@ -97,7 +97,7 @@ class ModuleScorer:
         with torch.no_grad():
             values = self.module.run(JOINT.name, dict(zip(names, (frames, prediction), strict=True)), flags, {})
         logits = values[out].double().cpu().numpy()
-        return logits, IntegerRows.of(self.module.formats()[out].scale) if flags[out] else None
+        return logits, IntegerRows.of(self.module.format_of(out).scale) if flags[out] else None
 
 
 @family
@@ -170,7 +170,7 @@ class Transducer(GraphModule):
         name, = self.graph.outputs[JOINT.name]
         if not flags[name]:
             return values[name]
-        return dequantise(values[name], self.formats()[name]).to(torch.float32)
+        return dequantise(values[name], self.format_of(name)).to(torch.float32)
 
     def scorer(self) -> ModuleScorer:
         """This module as beam search wants it."""

@@ -48,7 +48,7 @@ class SparseDnn(GraphModule):
         values = made[out][0]
         if not self.layer(self.graph.producers[out].path).quantised:
             return values
-        return dequantise(values, self.formats()[out]).float()
+        return dequantise(values, self.format_of(out)).float()
 
     def scores(self, images: Tensor, classes: int) -> Tensor:
         """images [B, neurons] -> [B, classes]: class c is the mean of neurons c, c + classes, …"""

@@ -1,6 +1,6 @@
 """What lint expects of a policy beside what the compiler makes of it.  ``python -m benchmarks.bench_estimate``
 
-Every policy of specs/ for the small model: normally distributed weights, its schedule run to the end (pruned,
+Every policy of specs/ for a small recogniser: normally distributed weights, its schedule run to the end (pruned,
 annealed), calibrated on noise, compiled.  A row each: cycles, bytes of weights and SRAM as compiled, and by how much
 the estimate differs; and the least that lint would refuse. Ends with one line of JSON: the mean and the largest
 magnitude of the relative errors in cycles, and whether the least was ever above the program.
@@ -13,8 +13,16 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def heard(plan: Any) -> bool:
+    """Whether it is a recogniser's: of what is spoken, or of its alignments."""
+    from nnac.train.families import module_of
+
+    return module_of(plan.model.builder).learns_from in ("corpus", "alignments")
 
 
 def module(plan, moments: int = 20):
@@ -23,11 +31,11 @@ def module(plan, moments: int = 20):
     import torch
 
     from nnac.lower import lower_plan
-    from nnac.train.families.rnnt import Transducer
+    from nnac.train.families import module_of
     from nnac.train.schedule import Compression
 
     torch.manual_seed(0)
-    made = Transducer(lower_plan(plan), None, plan)
+    made = module_of(plan.model.builder)(lower_plan(plan), None, plan)
     with torch.no_grad():
         for p in made.parameters():
             if p.ndim == 2:
@@ -36,7 +44,8 @@ def module(plan, moments: int = 20):
     compression = Compression(made, total, 100)
     noise = torch.Generator().manual_seed(1)
     frames = torch.randn(24, 2, made.graph.values["features"].width, generator=noise)
-    made.calibrate([(frames, torch.full((2,), 24), torch.randint(1, 40, (6, 2), generator=noise))])
+    labels = (torch.randint(1, 40, (6, 2), generator=noise),) if made.learns_from == "corpus" else ()
+    made.calibrate([(frames, torch.full((2,), 24), *labels)])
     for step in range(0, total + 1, max(1, total // moments)):
         compression.on_step(step)
     return made.eval()
@@ -66,7 +75,7 @@ def main() -> None:
     rows, seen = {}, set()
     for path in [Path(p) for p in args.policies] or sorted((ROOT / "specs").rglob("*.nnac")):
         for name, r in check_file(path).variants.items():
-            if r.plan is None or r.plan.graph.weights > 3_000_000 or r.plan.digest in seen:
+            if r.plan is None or not heard(r.plan) or r.plan.graph.weights > 3_000_000 or r.plan.digest in seen:
                 continue
             seen.add(r.plan.digest)
             row = rows[f"{path.stem}:{name}"] = compared(r.plan)

@@ -1,7 +1,7 @@
 """The accelerator side in one run: schedules against the roofline, compile time, emulator speed, frame batching, and
 the peers.
 
-    python -m benchmarks.bench_nna [--quick] [--bounds [--only TEXT]] [--json FILE]
+    python -m benchmarks.bench_nna [--quick] [--bounds] [--only TEXT] [--json FILE]
 
 Weights are random (Gaussian, quantised per row; ``cb4`` moved to 16 int8 values): bytes and cycles depend on shapes and
 on the spread of the values, not on what a model has learnt.  The roofline is computed from shapes and encoded bytes
@@ -12,6 +12,7 @@ alone (`nnac.schedule.roofline`). Peers run if NNAC_VELA_PYTHON and NNAC_SCALESI
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.bench_estimate import module
+from benchmarks.bench_estimate import heard, module
 from nnac import isa
 from nnac.emulator.machine import Machine
 from nnac.emulator.timing import simulate
@@ -39,7 +41,7 @@ from nnac.policy import loads
 from nnac.program import INIT, Program
 from nnac.schedule import bounds
 from nnac.schedule.bounds import Bound
-from nnac.schedule.compile import Settings, compile_graph
+from nnac.schedule.compile import CompileError, Settings, compile_graph
 from nnac.schedule.passes import split
 from nnac.schedule.proof import decoded, prove_program
 from nnac.schedule.roofline import roofline
@@ -59,29 +61,39 @@ ASKED: dict[str, dict[str, dict[int, float]]] = {
                    joint={1: 0.98, 2: 0.32, 3: 0.15, 4: 0.10, 5: 0.10, 6: 0.09, 7: 0.05, 8: 0.87})}
 HELD = 1.05                    # whole recognitions over their roofline, or over the bound that says why not
 MATVEC = (4096, 1024)          # outputs, inputs
+POLICIES = ("int8", "cb4")
+TARGETS = (EDGE, LARGE, TINY, *RAPIDS)
+# recognisers of every size, but `tiny` of tests; frames of a call besides one, where a call can have several
+SIZES = dict(rnnt=("small", "medium", "streaming57m", "saon57m"), conformer=("small", "medium", "large"))
+FRAMES = dict(small=4, medium=4, large=4, streaming57m=4, saon57m=8)
+
+
+Compiled = tuple[tuple[str, str, str], QGraph, Program]         # (model, policy, target), and what was made of them
 
 
 def graphs(quick: bool) -> dict[tuple[str, str], tuple[QGraph, int]]:
     """(model, policy) -> graph and frames computed together."""
-    out: dict[tuple[str, str], tuple[QGraph, int]] = {}
     sizes = ["small"] if quick else ["small", "medium", "streaming57m"]
-    for size in sizes:
-        out[size, "int8"] = (random_graph(0, size=size), 4)
-        out[size, "cb4"] = (with_codebook(random_graph(0, size=size), 4), 4)
+    out = {(size, policy): (_graph("rnnt", size, policy), FRAMES[size]) for size in sizes for policy in POLICIES}
     if not quick:
-        out["saon57m", "int8"] = (random_graph(0, size="saon57m"), 8)
+        out["saon57m", "int8"] = (_graph("rnnt", "saon57m", "int8"), FRAMES["saon57m"])
     return out
 
 
+def _graph(model: str, size: str, policy: str) -> QGraph:
+    graph = random_graph(0, model=model, size=size)
+    return graph if policy == "int8" else with_codebook(graph, 4)
+
+
 def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console) -> tuple[dict[str, float],
-        dict[Any, Program]]:
+        dict[Any, tuple[QGraph, Program]]]:
     """Cycles of every entry against the roofline; and the programs."""
     table = Table("model", "policy", "target", "entry", "cycles", "ms", "roofline", "bound", "over", "over chain",
                   "DRAM bytes", title="schedule over roofline, and over the chain of its phases")
     found: dict[str, float] = {}
     programs = {}
     jobs = [(m, p, g, f, t)
-            for (m, p), (g, f) in cases.items() for t in ((EDGE, LARGE, TINY, *RAPIDS) if m == "small" else (EDGE,))]
+            for (m, p), (g, f) in cases.items() for t in (TARGETS if m == "small" else (EDGE,))]
     for model, policy, graph, frames, target in jobs:
         program = compile_graph(graph, target, Settings(frames=frames, hypotheses=8))
         programs[model, policy, target.name] = (graph, program)
@@ -114,28 +126,34 @@ def schedules(cases: dict[tuple[str, str], tuple[QGraph, int]], console: Console
     return found, programs
 
 
-def recognitions(programs: dict[Any, tuple[QGraph, Program]], console: Console,
-                 title: str = "") -> dict[str, dict[str, Any]]:
+def recognitions(programs: Iterable[Compiled], console: Console, title: str = "") -> dict[str, dict[str, Any]]:
     """Whole recognitions, search included, over the sum of the rooflines of all their calls, and over that of their
-    bounds (`nnac.schedule.bounds`), by name: the shares of the resources that decide them."""
+    bounds (`nnac.schedule.bounds`), by name: the shares of the resources that decide them.  The table comes at the end,
+    a line of each in passing."""
     table = Table("model", "policy", "target", "frames a call", "search", "cycles a frame", "over roofline",
                   "over bound", "bound by", title=f"whole recognitions{title}; what a search asks for is measured")
     found = {}
-    for (model, policy, name), (graph, program) in programs.items():
-        if "matvec" in model:
-            continue
+    for (model, policy, name), graph, program in programs:
+        part = cache(partial(limits, split(graph).graph, program))
         encoder = [e for e in program.entries.values() if e.model_entry == "encoder" and e.hypotheses == 1]
         searched = {s: a for s, a in ASKED.items() if "joint.step" in program.entries} or {"": {}}
         for steps in sorted({e.steps for e in encoder}):
             passes = [e.name for e in encoder if e.steps == steps]
             for how, asked in searched.items():
-                cycles, least, bound = price(graph, program, passes, asked)
-                table.add_row(model, escape(policy), name, str(_frames(program, passes)), how, f"{cycles:,.0f}",
-                              f"{cycles / least:.4f}", f"{cycles / bound.cycles:.4f}", bound.by)
+                cycles, least, bound = price(program, passes, asked, part)
                 key = "/".join((model, policy, name, *(("frames",) if steps > 1 else ()), *((how,) if how else ())))
                 found[key] = dict(roofline=round(cycles / least, 4), bound=round(cycles / bound.cycles, 4), by=bound.by)
-    console.print(table)
+                table.add_row(model, escape(policy), name, str(_frames(program, passes)), how, f"{cycles:,.0f}",
+                              f"{cycles / least:.4f}", f"{cycles / bound.cycles:.4f}", bound.by)
+                print(f"{key}: {cycles / bound.cycles:.4f}", file=sys.stderr, flush=True)
+    if found:
+        console.print(table)
     return found
+
+
+def beyond(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Recognitions that are over `HELD` times both."""
+    return {k: w for k, w in found.items() if min(w["roofline"], w["bound"]) > HELD}
 
 
 def _frames(program: Program, passes: Sequence[str]) -> int:
@@ -143,30 +161,57 @@ def _frames(program: Program, passes: Sequence[str]) -> int:
     return program.entries[passes[-1]].outputs[-1].vectors
 
 
-def bundled(console: Console, only: str = "") -> dict[str, dict[str, Any]]:
-    """Every policy of specs/ for a recogniser of the sizes that take seconds, or those whose name has ``only`` in it:
-    quantised, pruned and annealed as it says, on its own machine."""
-    programs: dict[Any, tuple[QGraph, Program]] = {}
+def sized(only: str = "") -> Iterator[Compiled]:
+    """Recognisers of every size, at int8 and with codebooks, on every target that holds them; or those whose name has
+    ``only`` in it."""
+    for model, sizes in SIZES.items():
+        for size, policy in itertools.product(sizes, POLICIES):
+            label = f"{model} {size}"
+            wanted = [t for t in TARGETS if only in f"{label}/{policy}/{t.name}"]
+            if not wanted:
+                continue
+            graph = _graph(model, size, policy)
+            for target in wanted:
+                try:
+                    program = compile_graph(graph, target, Settings(frames=FRAMES[size], hypotheses=8))
+                except CompileError as error:
+                    print(f"{label}/{policy}/{target.name}: {error}", file=sys.stderr, flush=True)
+                    continue
+                yield (label, policy, target.name), graph, program
+
+
+def bundled(only: str = "") -> Iterator[Compiled]:
+    """Every policy of specs/ for a recogniser, or those whose name has ``only`` in it: quantised, pruned and annealed
+    as it says, on its own machine."""
     seen = set()
-    for path in sorted((HERE.parent / "specs").rglob("*.nnac")):
+    specs = HERE.parent / "specs"
+    for path in sorted(specs.rglob("*.nnac")):
         for name, checked in check_file(path).variants.items():
             plan = checked.plan
-            if plan is None or plan.model.builder not in ("rnnt", "conformer") or plan.graph.weights > 3_000_000:
+            if plan is None or not heard(plan) or plan.digest in seen:
                 continue
-            if plan.digest in seen or only not in f"{path.stem}:{name}":
+            if only not in (label := f"{path.relative_to(specs).with_suffix('')}:{name}"):
                 continue
             seen.add(plan.digest)
             graph = module(plan, 1).bind()
             settings = evolve(Settings.of(plan), budgets=(), hypotheses=8)
-            programs[plan.model.builder, f"{path.stem}:{name}", plan.target.name] = (
-                graph, compile_graph(graph, plan.target, settings))
-    return recognitions(programs, console, " of every bundled policy")
+            yield (plan.model.builder, label, plan.target.name), graph, compile_graph(graph, plan.target, settings)
 
 
-def price(graph: QGraph, program: Program, encoder: Sequence[str],
-          asked: dict[str, dict[int, float]]) -> tuple[float, float, Bound]:
-    """(cycles, roofline, bound) of one frame; ``encoder``: the passes that make a call's frames."""
-    passes = split(graph).graph
+def limits(passes: QGraph, program: Program, name: str) -> tuple[float, Bound]:
+    """Roofline and bound of one call."""
+    e = program.entries[name]
+    line = roofline(passes, program.target, program.report["layers"], e.part, e.steps, e.hypotheses)
+    own = bounds.bound(program, name)
+    if line.paced > own.cycles:                        # what W holds of words that are read again, only this one counts
+        own = Bound(float(line.paced), {"DRAM" if line.bound == "DRAM" else "multipliers": float(line.paced)})
+    return float(line.cycles), own
+
+
+def price(program: Program, encoder: Sequence[str], asked: dict[str, dict[int, float]],
+          part: Callable[[str], tuple[float, Bound]]) -> tuple[float, float, Bound]:
+    """(cycles, roofline, bound) of one frame; ``encoder``: the passes that make a call's frames; ``part``: `limits` of
+    a call."""
     calls: dict[str, float] = dict.fromkeys(encoder, 1 / _frames(program, encoder))
     for entry, counts in asked.items():
         for n, often in counts.items():
@@ -177,12 +222,8 @@ def price(graph: QGraph, program: Program, encoder: Sequence[str],
     cycles = least = 0.0
     shares: dict[str, float] = {}
     for name, often in calls.items():
-        e = program.entries[name]
-        line = roofline(passes, program.target, program.report["layers"], e.part, e.steps, e.hypotheses)
-        own = bounds.bound(program, name)
-        if line.paced > own.cycles:                    # what W holds of words that are read again, only this one counts
-            own = Bound(float(line.paced), {"DRAM" if line.bound == "DRAM" else "multipliers": float(line.paced)})
-        cycles, least = cycles + often * e.cycles, least + often * float(line.cycles)
+        line, own = part(name)
+        cycles, least = cycles + often * program.entries[name].cycles, least + often * line
         for unit, share in own.shares.items():
             shares[unit] = shares.get(unit, 0.0) + often * share
     return cycles, least, Bound(sum(shares.values()), shares)
@@ -310,17 +351,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small model only, half a minute")
     parser.add_argument("--bounds", action="store_true", help="whole recognitions against their bounds, and no more")
-    parser.add_argument("--only", metavar="TEXT", default="", help="of the bundled policies, those whose name has it")
+    parser.add_argument("--only", metavar="TEXT", default="",
+                        help="with --bounds: sizes and policies whose name has it, as `rnnt medium/int8`, `gq:`")
     parser.add_argument("--json", metavar="FILE", help="write the result there too")
     args = parser.parse_args()
     console = Console(width=150)
-    cases = graphs(args.quick or args.bounds)
-    over, programs = schedules(cases, console)
-    whole = recognitions(programs, console) | bundled(console, args.only)
-    beyond = {k: w for k, w in whole.items() if min(w["roofline"], w["bound"]) > HELD}
     if args.bounds:
-        print(json.dumps(dict(recognition_over=whole, recognitions=len(whole), beyond=beyond)))
+        whole = recognitions(sized(args.only), console, " of every size")
+        whole |= recognitions(bundled(args.only), console, " of every bundled policy")
+        print(json.dumps(dict(recognition_over=whole, recognitions=len(whole), beyond=beyond(whole))))
         return
+    over, programs = schedules(graphs(args.quick), console)
+    whole = recognitions(((k, *made) for k, made in programs.items() if "matvec" not in k), console)
     model = "small" if args.quick else "streaming57m"
     graph, program = programs[model, "int8", "edge"]
     ran = emulator(graph, program, 5 if args.quick else 9)
@@ -345,8 +387,8 @@ def main() -> None:
         figures.add_row(name, value)
     console.print(figures)
     found = peers(programs, console)
-    result = dict(schedule_over_roofline=over, recognition_over=whole, beyond=beyond, emulator_rtf=round(ran["rtf"], 4),
-                  timing_cycles_per_s=round(ran["cycles_per_s"]),
+    result = dict(schedule_over_roofline=over, recognition_over=whole, beyond=beyond(whole),
+                  emulator_rtf=round(ran["rtf"], 4), timing_cycles_per_s=round(ran["cycles_per_s"]),
                   compile_s=round(cost[1]["wall"], 2), compile_peak_mib=round(cost[1]["peak"]),
                   frame_batch_traffic_ratio=round(square, 5),
                   frame_batch_traffic_ratio_all_layers=round(every, 5), model=model,

@@ -237,7 +237,7 @@ def with_codebook(graph: QGraph, bits: int) -> QGraph:
     for node in graph.nodes:
         constants = dict(node.constants)
         for name, v in constants.items():
-            if v.ndim == 2 and not operator(node.op).by_index:
+            if v.ndim == 2 and v.dtype == np.int8 and not operator(node.op).by_index:
                 at = (np.arange(1 << bits) + 0.5) / (1 << bits)
                 levels = np.unique(np.round(np.quantile(v[:256].ravel(), at))).astype(np.int64)
                 nearest = levels[np.abs(np.arange(-128, 128)[:, None] - levels[None]).argmin(1)].astype(np.int8)

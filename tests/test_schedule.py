@@ -17,6 +17,7 @@ from nnac.emulator.machine import Machine
 from nnac.emulator.timing import simulate
 from nnac.evaluate import evaluate
 from nnac.executors.reference import Reference
+from nnac.formats import Precision
 from nnac.ir import Node, QGraph, Value
 from nnac.ops.linear import LinearAttributes
 from nnac.plan import Budget
@@ -390,6 +391,20 @@ def test_the_tap_of_an_embedding_waits_for_its_row_whatever_else_is_loaded_first
     code = decoded(program.entries["encoder.step"])
     assert [type(code[t.after]) for t in program.entries["encoder.step"].taps] == [isa.GTH, isa.GTH, isa.ADD]
     assert compare(graph, program) == (2 * 2 * 3 * 24, 0)
+
+
+@pytest.mark.parametrize(("variant", "ahead"), [("acc32", 4), ("sum16", 2)])
+def test_products_with_the_hidden_state_go_while_the_row_of_an_embedding_is_fetched(variant, ahead):
+    """Of five bands as many as the four banks hold: `sum16` has one for each of its two products."""
+    graph = random_graph(0, size="tiny", prediction_cells=80, embedding=16,
+                         precision=lambda path: Precision(activations=8, variant=variant))
+    program = check(graph, EDGE, Settings(hypotheses=2))
+    for name in ("prediction.step", "prediction.steps[2]"):
+        code = decoded(program.entries[name])
+        timing = simulate(code, isa.MachineConfig.of(EDGE))
+        row = max(end for end, i in zip(timing.done, code, strict=True) if isinstance(i, isa.GTH))
+        under = {i.bank for start, i in zip(timing.start, code, strict=True) if isinstance(i, isa.MVM) and start < row}
+        assert len(under) == ahead, name
 
 
 def test_a_machine_with_too_few_semaphores_is_said_in_one_line():

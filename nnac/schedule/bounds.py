@@ -8,8 +8,8 @@ its terms is a duration of one of them.  Of each instruction, and of the end, it
 - it starts after what it needs has ended, with the latency of that;
 - of all that it needs, directly or not, what runs on one unit runs there one after the other.  Of any part of it: not
   before the earliest start in that part, and from the end of the last a way leads on, at least the part's shortest;
-- of the tiles that only instructions after some point use, W holds no more at that point than fits; DRAM is asked for
-  the others later.
+- of the tiles that instructions after some point use, W holds no more at that point than fits, and those among them
+  that were used before it too; DRAM is asked for the others later.
 
 So a recurrence, whose next vector needs all of the last, adds up, layer after layer, by whichever unit is the slower in
 each (`Bound.shares`).  Resources besides the units: the DRAM bus and the decoder, through which a tile passes in turn.
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from nnac.emulator.hazards import ranges
 from nnac.emulator.timing import stream_bursts
-from nnac.isa import HOST, LDW, DmaInstruction, Instruction, MachineConfig, StreamInstruction
+from nnac.isa import HOST, LDW, MVM, DmaInstruction, Instruction, MachineConfig, StreamInstruction
 from nnac.isa.operands import Range
 from nnac.program import HostCall, Port, Program
 from nnac.schedule.order import Memory
@@ -72,6 +72,7 @@ class Tasks:
     needs        (task, cycles from its start to the start of this one, at least)
     joins        by what they join
     tiles        (task on the bus, in the decoder, words of W)
+    parts        tasks in the decoder of whose tiles products use a part
     """
 
     unit: list[str] = field(factory=list)
@@ -81,6 +82,7 @@ class Tasks:
     needs: list[list[tuple[int, int]]] = field(factory=list)
     joins: dict[tuple[int, ...], int] = field(factory=dict)
     tiles: list[tuple[int, int, int]] = field(factory=list)
+    parts: set[int] = field(factory=set)
 
     def add(self, unit: str, busy: int, after: int, earliest: int, needs: Iterable[tuple[int, int]]) -> int:
         self.unit.append(unit)
@@ -127,6 +129,9 @@ def tasks_of(code: Sequence[Instruction], config: MachineConfig,
             needs = tasks.ways(values, i.unit)
         needs += tasks.ways(others, i.unit)
         made.append(_added(tasks, i, config, needs, data[at], fill))
+        if isinstance(i, MVM):                         # a part of a tile says nothing of the whole one's place in W
+            loads = [(n, load) for n in writers[False] if isinstance(load := code[n], LDW)]
+            tasks.parts.update(made[n][0] for n, load in loads if (load.word, load.live) != (i.word, i.words))
     return tasks
 
 
@@ -179,7 +184,7 @@ def least(tasks: Tasks, config: MachineConfig) -> Bound:
     of_unit = {u: np.flatnonzero(units == u) for u in dict.fromkeys(tasks.unit) if u}
     start, why = np.zeros(len(busy), np.int64), list[tuple[int, str]]()     # the task before, and what lies between
     number = {t: g for g, t in enumerate(joins)}
-    tiles = _tiles(tasks, behind, busy)
+    tiles = _tiles(tasks, behind, ways > NEVER, busy, config)
     for t in range(len(busy)):
         best = (tasks.earliest[t], -1, "")
         for need, way in tasks.needs[t]:
@@ -215,7 +220,9 @@ class Tiles:
     """The tiles that products use.
 
     bus     tasks on the bus      words  of W
-    later   which of them only tasks behind each join use, bool [joins, tiles]; ``counted``: as 0.0 and 1.0
+    later   which of them tasks behind each join use and none that leads to it, bool [joins, tiles]; ``counted``: as
+            0.0 and 1.0
+    room    words of W that those can have at each join: the others have what is used behind it and leads to it too
     slow    their numbers, those of the most cycles of the bus a word first
     """
 
@@ -223,33 +230,39 @@ class Tiles:
     words: NDArray
     later: NDArray
     counted: NDArray
+    room: NDArray
     slow: NDArray
 
 
-def _tiles(tasks: Tasks, behind: NDArray, busy: NDArray) -> Tiles:
+def _tiles(tasks: Tasks, behind: NDArray, leads: NDArray, busy: NDArray, config: MachineConfig) -> Tiles:
+    """behind, leads  which tasks cannot start before each join, and cannot end after it, bool [tasks, joins]"""
     users: dict[int, list[int]] = defaultdict(list)
     for t, needs in enumerate(tasks.needs):
         for need, _ in needs:
             if tasks.unit[t] == "MV" and tasks.unit[need] == "DECODER":
                 users[need].append(t)
-    used = [(bus, words, users[decoder]) for bus, decoder, words in tasks.tiles if words and users[decoder]]
+    used = [(bus, words, users[decoder]) for bus, decoder, words in tasks.tiles
+            if words and users[decoder] and decoder not in tasks.parts]
     bus, words = (np.array([u[k] for u in used], int) for k in range(2))
-    later = np.array([behind[own].all(0) for _, _, own in used], bool).reshape(len(used), behind.shape[1])
-    later = np.ascontiguousarray(later.T)
-    return Tiles(bus, words, later, later.astype(np.float64), np.argsort(-busy[bus] / words, kind="stable"))
+    shape = len(used), behind.shape[1]
+    after = np.array([behind[own].any(0) for _, _, own in used], bool).reshape(shape)
+    across = after & np.array([leads[own].any(0) for _, _, own in used], bool).reshape(shape)
+    later = np.ascontiguousarray((after & ~across).T)
+    room = config.stream_words - words @ across
+    return Tiles(bus, words, later, later.astype(np.float64), room, np.argsort(-busy[bus] / words, kind="stable"))
 
 
 def _held(tiles: Tiles, busy: NDArray, start: NDArray, way: NDArray, joins: Sequence[int],
           config: MachineConfig) -> Reason:
     """When the tiles that lead to a join can be there: of those that are used behind another one of ``joins``, W held
-    at that point no more than fits, and the others are asked for after it."""
+    at that point no more than it has room for, and the others are asked for after it."""
     bus, words = tiles.bus, tiles.words
     leads = way[bus] > NEVER
     if not leads.any() or not joins:
         return 0, -1, ""
     counted = tiles.counted[: len(joins)]                  # by the processor's own products, and exactly
     in_w, on_bus = (counted @ (np.stack([words, busy[bus]], 1) * leads[:, None])).T.astype(np.int64)
-    more = np.flatnonzero(in_w > config.stream_words)
+    more = np.flatnonzero(in_w > (room := tiles.room[: len(joins)]))
     if not len(more):
         return 0, -1, ""
 
@@ -260,7 +273,7 @@ def _held(tiles: Tiles, busy: NDArray, start: NDArray, way: NDArray, joins: Sequ
 
     tail = way[bus] - busy[bus]
     soon, slow = first(np.argsort(tail, kind="stable")), first(tiles.slow)
-    held = np.ceil(config.stream_words * (busy[bus[slow]] / words[slow])).astype(np.int64)
+    held = np.ceil(room[more] * (busy[bus[slow]] / words[slow])).astype(np.int64)
     ends = start[np.array(joins)[more]] + 2 + config.latency + on_bus[more] - held + tail[soon]
     best = int(np.argmax(ends))
     return int(ends[best]), joins[more[best]], "BUS"

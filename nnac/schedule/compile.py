@@ -387,9 +387,8 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
 
     needed = dependences(items)
     ordered, code, timing = scheduled(layout, items, needed)
-    if plan is not None and plan.steps > 1:
-        # vectors of one layer under the recurrence of the one before it, where that is faster
-        other = scheduled(layout, [items[i] for i in hoist(items, ("VX",), needed, passing=True)])
+    for unit in passing(layout.graph, plan) if plan else ():
+        other = scheduled(layout, [items[i] for i in hoist(items, (unit,), needed, passing=True)])
         if other[2].cycles < timing.cycles:
             ordered, code, timing = other
     operations = [Operation(i.unit, i.reads, i.writes, c.wait, c.signal) for i, c in zip(ordered, code, strict=True)]
@@ -413,6 +412,16 @@ def finish(layout: Layout, items: Sequence[Emitted], plan: EntryPlan | None, set
     return Entry(name, words, np.zeros(len(code), np.uint32), tuple(ports[v] for v in graph.inputs[plan.entry]),
                  tuple(ports[v] for v in graph.outputs[plan.entry]), taps, plan.steps, cycles, spare,
                  any(n.attributes.get("reversed") for n in graph.entry(plan.entry)), plan.hypotheses), lines, facts
+
+
+def passing(graph: QGraph, plan: EntryPlan) -> Iterator[str]:
+    """Units whose instructions may pass each other in an entry, each by itself, where that is faster: vectors of one
+    layer under the recurrence of the one before it; products with a hidden state while rows of an embedding are read,
+    for as many bands as there are banks."""
+    if plan.steps > 1:
+        yield "VX"
+    if operator(graph.entry(plan.entry)[0].op).by_index:
+        yield "MV"
 
 
 def holds(layout: Layout, plan: EntryPlan | None) -> list[tuple[str, int, int]]:

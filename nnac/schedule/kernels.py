@@ -168,10 +168,11 @@ def chunk_words(weight: NDArray, config: MachineConfig) -> int:
     bits = max(0.5, float(-(share * np.log2(share)).sum()))
     cycles = config.lanes * bits / 8 / config.burst * float(config.burst_cycles)
     total = len(bands_of(len(weight), config.lanes)) * weight.shape[1]
-    few = min(max(SMALLEST, -(-total // PIECES)), MOST_BYTES // config.lanes)
+    most = MOST_BYTES // config.lanes
+    few = min(max(SMALLEST, -(-total // PIECES)), most)
     for n in (4, 8):
         c = config.stream_words // n
-        if (n - 1) * c * cycles >= 1.25 * (2 * c + config.latency + 16):
+        if c <= most and (n - 1) * c * cycles >= 1.25 * (2 * c + config.latency + 16):
             return min(c, few)
     return max(1, min(config.stream_words // 8, few))
 

@@ -60,8 +60,8 @@ def run(subject: Subject, arrays: Mapping[str, NDArray], engine: str = "emulator
         return recognised(chosen, end, arrays)
     entry, = chosen.inputs                                       # a user's model is one call
     inputs = end.integers(arrays, chosen.values)
-    batch = next(iter(inputs.values())).shape[1]
-    steps = next(iter(inputs.values())).shape[0]
+    name, x = next(iter(inputs.items()))
+    steps, batch = x.shape[0] // chosen.values[name].rate, x.shape[1]
     made, _ = chosen.run(entry, inputs, chosen.initial_state(entry, batch))
     priced = getattr(chosen, "cycles", None)
     cycles = None if priced is None else steps * batch * priced(entry)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests import loops
+from tests import loops, patches
 from tests.loops import Of
 
 L = nn.Linear
@@ -485,6 +485,7 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "a submodule called values": (Named, (X,)),
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
         **loops.right(),
+        **patches.right(),
     }
 
 
@@ -601,8 +602,6 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
                              "packed"),
         "scripted": (lambda: torch.jit.trace(nn.Sequential(L(6, 8)), X), (X,), "torch.jit"),
         "a clamp from below zero": (lambda: Of(lambda s, x: s.a(x).clamp(-2, 3), a=L(6, 8)), (X,), "begin at 0"),
-        "a convolution that hears what comes": (lambda: Of(lambda s, x: s.c(x.permute(1, 2, 0)),
-                                                           c=nn.Conv1d(6, 8, 3, padding=1)), (X,), "before the first"),
         "zeros around frames": (lambda: Of(lambda s, x: s.a(F.pad(x, (0, 0, 0, 0, 1, 0))), a=L(6, 8)), (X,),
                                 "causal convolution"),
         "the cell state": (lambda: Of(lambda s, x: s.out(s.r(x)[1][1][-1]), r=nn.LSTM(6, 8), out=L(8, 4)), (X,),
@@ -734,6 +733,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "a length built in": (lambda: Of(lambda s, x: s.a(x.reshape(12, 3, 6)), a=L(6, 8)), (X,), "length"),
         "the whole sequence and its last step": (lambda: Of(lambda s, x: s.a(x) + s.a(x)[-1], a=L(6, 8)), (X,), ""),
         **loops.refused(),
+        **patches.refused(),
     }
 
 

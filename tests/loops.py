@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 L = nn.Linear
-X = torch.randn(12, 3, 6)
+DRAW = torch.Generator().manual_seed(0)
+X = torch.randn(12, 3, 6, generator=DRAW)
 FIRST = X.transpose(0, 1).contiguous()
-H, STATE = 8, 0.5 * torch.randn(3, 8)
+H, STATE = 8, 0.5 * torch.randn(3, 8, generator=DRAW)
 Made = Callable[[], nn.Module]
 
 
@@ -406,8 +407,17 @@ def refused() -> dict[str, tuple[Made, tuple[Any, ...], str]]:
             lambda s, x, h: (torch.tanh(s.a(x) + s.u(h) + 0.5),)), **cells(8)), (X,), "neither of the frame"),
         "two less a state": (lambda: Of(looped(lambda s, x, h: (2 - torch.tanh(s.a(x) + s.u(h)),)), **cells(8)), (X,),
                              "with a number"),
+        "a frame of a loop that is read elsewhere": (lambda: Of(elsewhere, **cells(8)), (X,), whole),
         "everything begins with ones": (lambda: Of(lambda s, x: _ones(s, x), **cells(8)), (X,), "ones"),
     }
+
+
+def elsewhere(s: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    h, out, frames = zero(x), [], x.unbind(0)
+    for frame in frames:
+        h, = elman(s, frame, h)
+        out.append(h)
+    return torch.stack(out), s.a(frames[3])
 
 
 def _ones(s: Any, x: Tensor) -> Tensor:

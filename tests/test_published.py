@@ -7,7 +7,7 @@ import pytest
 
 from tests import published
 
-REFUSED = {"icefall TdnnLstm", "icefall transducer_lstm encoder", "attention encoder", "torchaudio Emformer",
+REFUSED = {"attention encoder", "torchaudio Emformer",
            "icefall Conformer layer", "DTLN, whole", "DeepSpeech2, whole"}
 QUICK = {"MLPerf RNN-T, whole", "torchaudio predictor", "SpeechBrain LiGRU",
          "DTLN stateful block", "MS ELL", "DeepSpeech2 BatchRNN", "DTLN, whole"}

@@ -19,9 +19,10 @@ from nnac.capture.kept import Kept, exported_keeping, kept
 from nnac.capture.problems import PrepareError, Problem
 from nnac.capture.readers.join import joined
 from nnac.capture.readers.moments import Moment
+from nnac.capture.readers.patches import complete, in_order
 from nnac.capture.reading import ENTRY, Own, Reading, Refusal
 from nnac.capture.states import Place, StateResult
-from nnac.capture.values import FEATURES, Axes, Joined, Lost, Sequence, StateIds
+from nnac.capture.values import FEATURES, Axes, Joined, Lost, Ordered, Sequence, StateIds
 from nnac.decode.tensors import Argument, Result, TensorEnd
 from nnac.entry import EntryPoint
 from nnac.model.graph import Layer, ModelGraph
@@ -95,6 +96,10 @@ def read(calls: Exported, *, entry: str = ENTRY, prefix: str = "",
     # what stands for a lost value has readers of its own
     if not found:
         reading.returned = {o.name for o in outputs if isinstance(o, Result)}
+        try:
+            complete(reading)
+        except Refusal as refusal:
+            found.append(Problem(refusal.what, refusal.instead, *calls.begins))
         _tables(reading)
     if not reading.layers and not found:
         found.append(Problem("the model has no layers"))
@@ -134,6 +139,10 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
     count = len(arguments) - len(leaves)
     whole = captured(graph, [reading], [model], TensorEnd(arguments[:count], results, reading.exported.several),
                      outputs)
+    if calls.packed and reading.hears:
+        raise PrepareError([Problem("sequences are packed, and the model begins with a convolution that hears what "
+                                    "comes or leaves frames out", "give the padded sequence to the layer",
+                                    *calls.begins)])
     if calls.packed:
         whole = evolve(whole, lengths=_lengths(model, calls, args, kwargs or {}, outputs),
                        notes=(*whole.notes, "sequences are packed by their lengths: here they are padded, results "
@@ -239,7 +248,8 @@ def _arguments(reading: Reading, read: set[str]) -> tuple[Argument | None, ...]:
         outer = example.ndim - (0 if label else 1)
         found = roles(reading.axes, tuple(f"{argument}.{i}" for i in range(outer)))
         assert found is not None, argument
-        out.append(Argument(argument, label, found, 1 if label else example.shape[-1]))
+        out.append(Argument(argument, label, found, 1 if label else example.shape[-1],
+                            tuple(reading.hears.get(argument, ()))))
     return tuple(out)
 
 
@@ -273,6 +283,8 @@ def _outputs(reading: Reading, found: list[Problem]) -> tuple[Result | StateResu
             value = reading.last_step(value)
         if isinstance(value, Joined):
             value = joined(reading, value)
+        if isinstance(value, Ordered):
+            value = in_order(reading, value)
         if isinstance(value, Moment):
             reading.node = value.node
             try:

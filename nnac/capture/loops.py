@@ -143,12 +143,16 @@ def _alike(steps: tuple[tuple[fx.Node, ...], ...], taken: Mapping[fx.Node, tuple
         number = at[0].get(outs[0])
         if number is not None and list(outs) == [step[number] for step in steps]:
             joins[join] = number
-    for node in _outside(steps[:-1], inside):
-        if node not in joins:
-            return None                                        # something in the midst of it is read elsewhere
+    # something in the midst of it, or an element, is read elsewhere
+    if any(node not in joins for node in _outside(steps[:-1], inside)) or any(_outside([tuple(items)], inside)):
+        return None
     return Loop(steps, items, begins, joins) if items and begins else None
 
 
 def _outside(steps: Sequence[tuple[fx.Node, ...]], inside: set[fx.Node]) -> Iterator[fx.Node]:
-    """Calls outside of a loop that read what is within these steps."""
-    return (u for step in steps for n in step for u in n.users if u not in inside)
+    """Calls outside of a loop that read what is within these steps, under any name."""
+    for step in steps:
+        for n in step:
+            for u in n.users:
+                if u not in inside:
+                    yield from _outside([(u,)], inside) if all_taken(u) else (u,)

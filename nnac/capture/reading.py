@@ -19,7 +19,22 @@ from nnac.capture.exported import BEGUN, Exported, mutates
 from nnac.capture.loops import Loop, loops
 from nnac.capture.problems import Problem, problem
 from nnac.capture.states import CASTS, GIVEN, MOVES, Numbering, Place, place
-from nnac.capture.values import FEATURES, Axes, Axis, Joined, Lost, Parts, Sequence, StateIds, Unread, Weights, Zeros
+from nnac.capture.values import (
+    FEATURES,
+    Axes,
+    Axis,
+    Image,
+    Joined,
+    Lost,
+    Ordered,
+    Parts,
+    Sequence,
+    StateIds,
+    Unread,
+    Weights,
+    Zeros,
+)
+from nnac.decode.tensors import Patches
 from nnac.model.graph import Kernel, Layer
 
 Own = tuple[str, str]          # a parameter of ours: layer path, its name in the layer
@@ -88,6 +103,7 @@ class Reading:
               otherwise
     lasts     (path, kind) -> the value of a hidden state after the last step
     absorbed  layers whose weights another one has
+    hears     input -> the convolutions that read patches of it      ends  layer that one ends with -> (input, how many)
     """
 
     exported: Exported
@@ -112,6 +128,8 @@ class Reading:
     places: dict[Own, Tensor] = field(factory=dict)
     lasts: dict[tuple[str, str], Sequence] = field(factory=dict)
     absorbed: set[str] = field(factory=set)
+    hears: dict[str, list[Patches]] = field(factory=dict)
+    ends: dict[str, tuple[str, int]] = field(factory=dict)
 
     # ------------------------------------------------------------------------------------------------------------ names
 
@@ -152,14 +170,15 @@ class Reading:
               **attributes: Any) -> Sequence:
         """A layer that reads values of one layout; returns its value in the same layout."""
         first = self.aligned(sources)
-        for i, s in enumerate(sources):
-            if s.keeps < 1:
-                self.dropouts[path, i] = s.keeps
         made = Layer(path, kind, tuple(s.name for s in sources), width, 1, self.entry, kernels, attributes)
+        seen = made.operator.view                          # nothing is done with a value: what reads it drops
+        for i, s in enumerate(sources):
+            if s.keeps < 1 and not seen:
+                self.dropouts[path, i] = s.keeps
         self.layers.append(made)
         self.made[path] = made
         sizes = tuple(width if a == (FEATURES,) else n for a, n in zip(first.axes, first.sizes, strict=True))
-        return evolve(first, name=path, sizes=sizes, keeps=1.0)
+        return evolve(first, name=path, sizes=sizes, keeps=first.keeps if seen else 1.0)
 
     def aligned(self, sources: Many[Sequence]) -> Sequence:
         """The layout that values have in common.  Refusal: they have not."""
@@ -288,6 +307,7 @@ class Reading:
 
     def _call(self, node: fx.Node, known: Mapping[str, Reader], wanted: set[fx.Node]) -> Any:
         from nnac.capture.readers.moments import Moment, waiting
+        from nnac.capture.readers.patches import planes
 
         target = str(node.target)
         args = tuple(self.value(a) for a in node.args)
@@ -300,7 +320,7 @@ class Reading:
         if node.target is operator.getitem:
             return args[0].values[args[1]]
         if any(isinstance(v, Weights) for v in flat) and not any(
-                isinstance(v, (Sequence, Zeros, Parts, StateIds, Joined, Moment)) for v in flat):
+                isinstance(v, (Sequence, Zeros, Parts, StateIds, Joined, Moment, Image, Ordered)) for v in flat):
             return self._folded(node, args, kwargs)
         if any(isinstance(v, StateIds) for v in flat):
             if not any(isinstance(v, (Sequence, Weights, Parts, Zeros, Joined, Moment)) for v in flat):
@@ -316,6 +336,13 @@ class Reading:
                 args, kwargs = self._valued(args), self._valued(kwargs)
         except Refusal as refusal:
             return self._instead(node, flat, self.refuse(refusal.what, refusal.instead))
+        if (image := next((v for v in flat if isinstance(v, Image)), None)) is not None:
+            try:
+                if not args or args[0] is not image:
+                    raise Refusal("something is combined with channels over time and frequency", "of them, one by one")
+                return planes(self, node, image, args, kwargs, known)
+            except Refusal as refusal:
+                return self._instead(node, flat, self.refuse(refusal.what, refusal.instead))
         if target not in known:
             if not node.users:
                 return None                                       # an assertion, or something that nobody reads
@@ -330,6 +357,8 @@ class Reading:
             if target not in PADDED and any(isinstance(v, Sequence) and (v.before or v.behind) for v in flat):
                 raise Refusal("frames before the first one, or after the last one, are read by something else than a "
                               "causal convolution", "pad, convolve, and cut to the length of the input")
+            if target not in MATRICES:
+                args, kwargs = self._in_order(args), {k: self._in_order(v) for k, v in kwargs.items()}
             if target not in PRODUCTS:
                 args, kwargs = self._whole(args), self._whole(kwargs)
                 if any(isinstance(v, Lost) for v in _leaves((args, kwargs))):
@@ -392,6 +421,14 @@ class Reading:
         if isinstance(value, (list, tuple)):
             return type(value)(self._whole(v) for v in value)
         return joined(self, value) if isinstance(value, Joined) else value
+
+    def _in_order(self, value: Any) -> Any:
+        """A value with those in another order as the user has them."""
+        from nnac.capture.readers.patches import in_order
+
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._in_order(v) for v in value)
+        return in_order(self, value) if isinstance(value, Ordered) else value
 
     def _valued(self, value: Any) -> Any:
         """A value with what waits to be a norm as a value of the graph.  Refusal: it cannot be one."""
@@ -464,6 +501,7 @@ PADDED = ("aten.pad.default", "aten.constant_pad_nd.default", "aten.conv1d.defau
           "aten.clone.default")                                       # take sequences with frames around them
 PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default", "aten.cat.default",
             "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")  # take values side by side
+MATRICES = PRODUCTS[:4]                                               # and values in another order
 RECURRENT = BEGUN
 NUMERIC = (".arithmetic", ".fixed", ".moments")                       # readers of what is done with real numbers
 LABELLED = ("aten.embedding.default", "aten.zeros.default", "aten.new_zeros.default", "aten.zeros_like.default",

@@ -115,7 +115,10 @@ def capture_transducer(models: Mapping[str, nn.Module], examples: Mapping[str, t
     result = outputs[0]
     assert isinstance(result, Result)
     features, labels = (_argument(readings[e], e == PREDICTION.name) for e in (ENCODER.name, PREDICTION.name))
-    graph, made, after = _merged(readings, results, joint, result, features.width)
+    encoder = readings[ENCODER.name]
+    width, = (encoder.inputs[i] for i in dict.fromkeys(i for x in encoder.layers for i in x.inputs)
+              if i in encoder.inputs)
+    graph, made, after = _merged(readings, results, joint, result, width)
     vocabulary = graph.by_path[made].width
     blank = blank % vocabulary if -vocabulary <= blank < vocabulary else vocabulary
     if blank == vocabulary:

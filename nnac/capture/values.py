@@ -14,6 +14,7 @@ from attrs import define, evolve, field, frozen
 from torch import Tensor
 
 FEATURES = "features"
+TIME, BATCH, CHANNEL, BAND = "time", "batch", "channel", "band"            # axes of an `Image`
 Axis = tuple[str, ...]
 
 
@@ -100,6 +101,31 @@ class Unread:
     instead: str
 
 
+@frozen(eq=False)
+class Image:
+    """Planes of channels over time and bands of frequency, as a convolution over both makes them: a value of the graph
+    that has a vector of channels for each band, one after the other, and then those of the next frame.
+
+    flat   the vectors, [T, B, C] without the bands      labels  of the user's axes: TIME, BATCH, CHANNEL, BAND
+    """
+
+    flat: Sequence
+    labels: tuple[str, ...]
+    bands: int
+
+    def size(self, label: str) -> int:
+        time, batch, channels = self.flat.sizes
+        return {TIME: time, BATCH: batch, CHANNEL: channels, BAND: self.bands}[label]
+
+
+@frozen(eq=False)
+class Ordered:
+    """A value whose elements stand in another order than the user's: his element i is ours ``order[i]``."""
+
+    source: Sequence
+    order: Tensor
+
+
 @frozen
 class Lost:
     """Stands for a value that could not be made, so that what reads it is not reported as well."""
@@ -111,6 +137,13 @@ class Axes:
 
     parents: dict[str, str] = field(factory=dict)
     roles: dict[str, str] = field(factory=dict)
+    sizes: dict[str, int] = field(factory=dict)            # in the example, of those that the model makes of time
+
+    def shorter(self, axis: str, size: int) -> str:
+        """A new axis of time, of so many steps."""
+        self.mark(axis, TIME)
+        self.sizes[axis] = size
+        return axis
 
     def root(self, axis: str) -> str:
         while (up := self.parents.get(axis, axis)) != axis:

@@ -323,7 +323,8 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
     not."""
     of = {id(x): i for x, i in zip(given, captured.end.arguments, strict=True) if i is not None}
     states = {id(given[p.tensor]): p for p in captured.given if p.tensor < len(given)}
-    pace = next(iter(captured.graph)).rate * int(next(iter(captured.graph)).attributes.get("frames", 1))
+    first = next(iter(captured.graph))
+    pace = first.rate * int(first.attributes.get("frames", 1))
     cut = False
     steps = next(x.shape[a.roles.index("time")] if "time" in a.roles else 1
                  for x, a in zip(given, captured.end.arguments, strict=True) if a is not None)
@@ -339,7 +340,7 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
         if i is None:
             return x
         for axis, role in enumerate(i.roles):
-            less = pace if role == "time" else 1
+            less = i.frames(pace) if role == "time" else 1
             if x.shape[axis] > (less + 1 if role == "time" else 1):
                 x, cut = x.narrow(axis, 0, x.shape[axis] - less), True
         return x.contiguous()

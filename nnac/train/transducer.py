@@ -48,7 +48,8 @@ class PreparedTransducer(OfCaptured, OwnTransducer):
         """features and targets as the encoder and the prediction network take them (batch or time first) -> real logits
         [B, T', U + 1, V], columns as the user numbers labels; lengths [B]."""
         x, y = self.made.features.sequence(features), self.made.labels.sequence(targets)[..., 0]
-        logits, lengths = super().forward(x, lengths, self.ours(y))
+        heard = torch.tensor([self.made.features.vectors(int(n)) for n in lengths], device=lengths.device)
+        logits, lengths = super().forward(x, heard, self.ours(y))
         out = torch.empty_like(logits)
         out[..., torch.tensor(self.order, device=out.device)] = logits
         return out, lengths
@@ -62,10 +63,15 @@ class PreparedTransducer(OfCaptured, OwnTransducer):
         """One checkpoint that `nnac compile`, `run`, `compare` and `export` take.
 
         front  features, normalisation and tokens (blank first) of a model that is to hear audio; without it the saved
-        model takes arrays of features and gives labels
+        model takes arrays of features and gives labels.  PrepareError: the encoder begins with convolutions that are
+        given frames as often as they read them, which a front end of audio does not do
         """
         from nnac.train.policy import save_module
 
+        if front is not None and self.made.features.hears:
+            raise PrepareError([Problem("the encoder begins with a convolution that hears what comes or leaves frames "
+                                        "out: it hears no audio yet", "save it without a front end, and give arrays of "
+                                        "features")])
         end = front or LabelEnd(self.made.features, self.order[0], len(self.order))
         save_module(path, self, self.plan, end, {})
 
@@ -195,7 +201,9 @@ def _same(ours: Tensor, theirs: Tensor, room: float, what: str) -> None:
 def _shorter(x: Tensor, argument: Argument, pace: int) -> Tensor | None:
     """The example a step shorter; None where it has no more than that."""
     axis = argument.roles.index("time")
-    return x.narrow(axis, 0, x.shape[axis] - pace).contiguous() if x.shape[axis] > 2 * pace else None
+    less = argument.frames(pace)
+    shorter = x.shape[axis] - less
+    return x.narrow(axis, 0, shorter).contiguous() if shorter > less and argument.vectors(shorter) else None
 
 
 def _replaced(args: tuple[Any, ...], old: Tensor, new: Tensor) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from nnac.capture.readers.fixed import affine, repeated
 from nnac.capture.readers.join import product_of_parts
 from nnac.capture.readers.moments import SQUARE, Moment
 from nnac.capture.reading import Reading, Refusal, reads, site_path
-from nnac.capture.values import FEATURES, Joined, Parts, Sequence, Weights, Zeros
+from nnac.capture.values import FEATURES, Joined, Ordered, Parts, Sequence, Weights, Zeros
 from nnac.model.graph import Kernel
 from nnac.ops.hardtanh import Hardtanh
 
@@ -33,7 +33,7 @@ def linear(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
 @reads("aten.matmul.default", "aten.mm.default", "aten.bmm.default")
 def matmul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
     value, weight = args
-    if not isinstance(value, (Sequence, Joined)) or not isinstance(weight, Weights) or weight.value.ndim != 2:
+    if not isinstance(value, (Sequence, Joined, Ordered)) or not isinstance(weight, Weights) or weight.value.ndim != 2:
         raise Refusal("two values of the model are multiplied as matrices",
                       "matrix products are with weights: `nn.Linear`")
     return product(r, value, Weights(weight.value.t(), weight.sources), None)
@@ -42,7 +42,7 @@ def matmul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
 @reads("aten.addmm.default")
 def addmm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
     bias, value, weight = args
-    if not isinstance(value, (Sequence, Joined)) or not isinstance(weight, Weights) or not isinstance(
+    if not isinstance(value, (Sequence, Joined, Ordered)) or not isinstance(weight, Weights) or not isinstance(
             bias, Weights) or kwargs:
         raise Refusal("two values of the model are multiplied as matrices",
                       "matrix products are with weights: `nn.Linear`")
@@ -50,10 +50,15 @@ def addmm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def product(r: Reading, value: Any, weight: Any, bias: Any) -> Sequence:
-    if not isinstance(value, (Sequence, Joined)) or not isinstance(weight, Weights) or not (
+    if not isinstance(value, (Sequence, Joined, Ordered)) or not isinstance(weight, Weights) or not (
             bias is None or isinstance(bias, Weights)):
         raise Refusal("the weights of a product are values of the model",
                       "matrix products are with weights: `nn.Linear`")
+    if isinstance(value, Ordered):                     # the columns in the order of its elements
+        at = torch.arange(weight.value.numel()).reshape(weight.value.shape) if weight.index is None else weight.index
+        columns = value.order.argsort()
+        value, weight = value.source, Weights(weight.value[:, columns], weight.sources, weight.name,
+                                              at[:, columns] if weight.name else None)
     for v in value.parts if isinstance(value, Joined) else (value,):
         features_last(v, "a linear layer")
     rows, cols = weight.value.shape

@@ -11,10 +11,14 @@ import torch
 from attrs import evolve
 from torch import fx
 
+from nnac.capture.readers.patches import one_axis, starts
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Sequence, Weights, Zeros
+from nnac.decode.tensors import Patches
 from nnac.model.graph import Kernel
 from nnac.ops.window import reach
+
+MOVED = ("aten.transpose.int", "aten.permute.default", "aten.contiguous.default")
 
 
 @reads("aten.pad.default", "aten.constant_pad_nd.default")
@@ -38,6 +42,11 @@ def pad(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
                   before=value.before + before)
 
 
+def cut_off(node: fx.Node) -> bool:
+    """Whether a part is taken of what a call makes, as it is or with its axes moved."""
+    return any(str(u.target) == "aten.slice.Tensor" or (str(u.target) in MOVED and cut_off(u)) for u in node.users)
+
+
 def along_time(r: Reading, value: Sequence, axis: int) -> bool:
     """Whether an axis is one of the user's own, which is time from now on."""
     name = value.axes[axis]
@@ -52,16 +61,17 @@ def conv1d(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
         raise Refusal("a convolution of other than one axis, or of weights that the model computes", "`nn.Conv1d`")
     if len(value.axes) != 3 or value.axes[1] != (FEATURES,) or not along_time(r, value, 2) or value.last:
         raise Refusal("a convolution goes along another axis than time", "`nn.Conv1d` over [B, C, T]")
-    taps, step = weight.value.shape[2], stride[0]
-    if isinstance(padding, str) and padding != "valid":
-        raise Refusal("a convolution pads on both sides: it hears what comes later",
-                      "zeros before the first frame: `F.pad(x, (k - 1, 0))`")
-    behind = 0 if isinstance(padding, str) else int(padding[0])
-    before = behind or value.before
-    apart = (dilation or [1])[0]
+    taps, step, apart = weight.value.shape[2], stride[0], (dilation or [1])[0]
+    same = reach(taps, apart) - 1 if padding == "same" else 0
+    behind = same - same // 2 if isinstance(padding, str) else int(padding[0])
+    before = (same // 2 if isinstance(padding, str) else behind) or value.before
+    causal = step <= taps and before == reach(taps, apart) - step and (apart == 1 or step == 1) and not same
+    if (not causal or (behind and not cut_off(node))) and starts(r, value):
+        flat = evolve(value, before=0, sizes=(*value.sizes[:2], value.sizes[2] - value.before))
+        return one_axis(r, flat, weight, bias, Patches(taps, step, apart, before, behind, 1, 1, 1, 0, 0), groups)
     if apart > 1 and step > 1:
         raise Refusal("a convolution with dilation and stride", "one of them")
-    if step > taps or before != reach(taps, apart) - step:
+    if not causal:
         raise Refusal(f"a convolution of {taps} frames every {step} has {before} zeros before the first frame: the "
                       f"machine's begins with {reach(taps, apart) - step}",
                       f"`F.pad(x, ({reach(taps, apart) - step}, 0))` along time")
@@ -73,8 +83,7 @@ def conv1d(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
                                                                           apart)
     time, = made.axes[2]
     if step > 1:
-        time = f"{time}/{step}"
-        r.axes.mark(time, "time")
+        time = r.axes.shorter(f"{time}/{step}", node.meta["val"].shape[2])
         r.notes.append(f"`{path}` takes {step} frames a step: a rest shorter than that is dropped")
     return evolve(made, axes=(*made.axes[:2], (time,)), sizes=tuple(node.meta["val"].shape), behind=behind)
 

@@ -118,7 +118,7 @@ def _sizes(r: Reading, value: Sequence) -> list[tuple[str, int]]:
     for axis, size in zip(value.axes, value.sizes, strict=True):
         if len(axis) == 1:
             out.append((axis[0], size))
-    known = dict(out)
+    known = dict(out) | {a: n for a, n in r.axes.sizes.items() if a not in dict(out)}
     for name, example in r.exported.inputs.values():
         known |= {f"{name}.{i}": n for i, n in enumerate(example.shape) if f"{name}.{i}" not in known}
     return list(known.items())
@@ -136,10 +136,9 @@ def stacked(r: Reading, value: Sequence, new: tuple[int, ...]) -> Sequence:
         raise Refusal("features of several sequences are joined", "frames are stacked along time")
     width, path = k * value.sizes[-1], r.path(own=False)
     r.layer(path, "stack", [value], width, frames=k)
-    joint = f"{axis}/{k}"
-    r.axes.mark(joint, "time")
+    joint = r.axes.shorter(f"{axis}/{k}", new[-2])
     r.notes.append(f"`{path}` joins {k} frames: a step takes so many, a rest shorter than that is dropped")
-    return evolve(value, name=path, axes=(*value.axes[:-2], (joint,), (FEATURES,)), sizes=tuple(new), keeps=1.0)
+    return evolve(value, name=path, axes=(*value.axes[:-2], (joint,), (FEATURES,)), sizes=tuple(new))
 
 
 @reads("aten.expand.default")
@@ -195,5 +194,5 @@ def cut(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
 @reads("aten.unbind.int")
 def unbind(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """For a loop alone (`nnac.capture.loops`)."""
-    raise Refusal("a value is taken apart frame by frame, otherwise than by a loop that does the same with each",
+    raise Refusal("`unbind` takes a value apart frame by frame, otherwise than for a loop that does the same with each",
                   "`for frame in x`, a step that reads its own frame and what the one before left, `torch.stack(out)`")

@@ -181,10 +181,20 @@ def layer_norm(gain: NDArray, bias: NDArray, epsilon: float, in_scale: float, ou
     unit = gain_scale * 2.0**-arith.PRE_FRACTION
     m, s = arith.multiplier_and_shift(np.float64(unit / out_scale), arith.MULTIPLIER_BITS)
     return dict(gain=np.floor(gain / gain_scale + 0.5).astype(np.int16), bias=_bias(bias, np.float64(unit), width),
-                epsilon=np.asarray(max(1, math.floor(epsilon * width**3 / in_scale**2 + 0.5)), np.int64),
-                root_width=np.asarray(round(math.sqrt(width) * 256), np.int64),
+                epsilon=np.asarray(norm_epsilon(epsilon, width, in_scale), np.int64),
+                root_width=np.asarray(norm_root(width), np.int64),
                 rsqrt=arith.rsqrt_table().astype(np.int32),
                 multiplier=np.asarray(m), shift=np.asarray(s))
+
+
+def norm_epsilon(epsilon: float, width: int, in_scale: float) -> int:
+    """What a layer norm adds to the sum of squares."""
+    return max(1, math.floor(epsilon * width**3 / in_scale**2 + 0.5))
+
+
+def norm_root(width: int) -> int:
+    """The root of a layer norm's width, in 1/256."""
+    return round(math.sqrt(width) * 256)
 
 
 def rms_norm(gain: NDArray, epsilon: float, in_scale: float, out_scale: float) -> Constants:

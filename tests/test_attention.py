@@ -392,7 +392,7 @@ def test_native_functions_are_those_of_the_arithmetic(seed):
          for k, v in bind.layer_norm(rng.standard_normal(33), rng.standard_normal(33), 1e-5, 0.01, 0.02).items()}
     expected = arith.layer_norm(x, *(c[k].numpy() for k in ("gain", "bias", "epsilon", "root_width", "rsqrt",
                                                             "multiplier", "shift")), -3, 32)
-    y, inside = native.layer_norm(torch.as_tensor(x).float(), c, -3, 8)
+    y, inside = native.layer_norm(torch.as_tensor(x).float(), native.Norm.of(c), -3, 8)
     assert np.array_equal(y.numpy(), expected.clip(-128, 127))
     assert inside is not None and np.array_equal(inside.numpy(), abs(expected + 0.5) < 128)
     c = {k: torch.as_tensor(np.asarray(v).astype(np.int64)) for k, v in bind.softmax(0.002, 1 / 127).items()}

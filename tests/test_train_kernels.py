@@ -489,3 +489,19 @@ def test_sums_that_broadcast_are_those_of_the_arithmetic_and_so_are_their_slopes
     for v, t, scale, got in zip((a, b), terms, scales, torch.autograd.grad(y, (a, b), g), strict=True):
         expected = passes.sum_to_size(v.shape) * torch.as_tensor(t == t.clip(low, high)) * scale
         assert got.shape == v.shape and torch.allclose(got.double(), expected, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 16, 33, 128])
+@pytest.mark.parametrize("gain, bias", [(1.0, 0.1), (1e-3, 1e-3), (1e-4, 50.0), (30.0, 0.0), (0.0, 1.0)])
+def test_a_norms_constants_of_a_step_are_those_that_are_bound(kind, width, gain, bias):
+    generator = torch.Generator().manual_seed(width)
+    g, b = gain * torch.randn(width, generator=generator), bias * torch.randn(width, generator=generator)
+    bound = bind.layer_norm(g.double().numpy(), b.double().numpy(), 1e-5, 0.003, 0.02)
+    expected = native.Norm.of({k: torch.as_tensor(np.asarray(v).astype(np.int64)) for k, v in bound.items()})
+    made = native.Norm.of_a_step(g, b, 1e-5, 0.003, 0.02)
+    assert made is not None and torch.equal(made.gain, expected.gain) and torch.equal(made.bias, expected.bias)
+    assert (made.epsilon, made.root_width, made.multiplier, made.shift) == (
+        expected.epsilon, expected.root_width, expected.multiplier, expected.shift)
+    assert native.Norm.of_a_step(g, b.index_fill(0, torch.tensor(0), float("nan")), 1e-5, 0.003, 0.02) is None
+    for other in (g + 1e30, g * 1e-12):                                     # no such shift: to the left, and beyond 62
+        assert native.Norm.of_a_step(other, 0 * b, 1e-5, 0.003, 0.02) is None

@@ -391,10 +391,10 @@ def lookup(x: Tensor, by: Table | native.Lookup | native_layers.Gate) -> Tensor:
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, form: Format
+        ctx: Any, x: Tensor, gain: Tensor, bias: Tensor, c: dict[str, Tensor] | native.Norm, epsilon: float,
+        form: Format,
     ) -> Tensor:
-        c = constants
-        if native.usable(x):
+        if isinstance(c, native.Norm):
             y, inside = native.layer_norm(x, c, form.zero_point, form.bits)
         else:
             free = arith.layer_norm(
@@ -430,9 +430,9 @@ class _LayerNorm(torch.autograd.Function):
 
 
 def layer_norm(
-    x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor], epsilon: float, out: Format
+    x: Tensor, gain: Tensor, bias: Tensor, constants: dict[str, Tensor] | native.Norm, epsilon: float, out: Format
 ) -> Tensor:
     """`arith.layer_norm` forward; backward that of the real layer norm of the integers.  ``epsilon`` in units of x
-    squared.
+    squared; constants int64, or as the native function takes them.
     """
     return _LayerNorm.apply(x, gain, bias, constants, epsilon, out)

@@ -29,7 +29,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from nnac import arith
+from nnac import arith, bind
 from nnac.errors import UserError
 
 KINDS = {                                       # best first: how each is compiled
@@ -144,7 +144,7 @@ def _loaded(kind: str) -> ctypes.CDLL | None:
     if found is not None:
         for name in ("nnac_packed", "nnac_scratch", "nnac_requantise", "nnac_requantise_wide", "nnac_layer_norm",
                      "nnac_add", "nnac_depthwise", "nnac_attention_scratch", "nnac_weighted_sum", "nnac_weights",
-                     "nnac_broadcast"):
+                     "nnac_broadcast", "nnac_norm_constants"):
             getattr(found, name).restype = ctypes.c_int64
     return found
 
@@ -230,9 +230,51 @@ def requantise(acc: Tensor, by: Scaling) -> tuple[Tensor, Tensor | None]:
     return out, inside if n else None
 
 
-def layer_norm(x: Tensor, c: Mapping[str, Tensor], zero_point: int, bits: int) -> tuple[Tensor, Tensor | None]:
-    """`arith.layer_norm` of floats that hold integers [..., width]; ``c``: the constants of `nnac.bind.layer_norm`,
-    int64.
+@frozen(eq=False)
+class Norm:
+    """The constants of `nnac.bind.layer_norm` as the native function takes them.
+
+    gain, bias  int64, of whole vectors, zeros at the end
+    """
+
+    gain: Tensor
+    bias: Tensor
+    epsilon: int
+    root_width: int
+    multiplier: int
+    shift: int
+
+    @classmethod
+    def of(cls, c: Mapping[str, Tensor]) -> Norm:
+        """From those constants, int64."""
+        spare = -c["gain"].shape[-1] % 16
+        gain, bias = (torch.nn.functional.pad(c[k], (0, spare)) if spare else c[k].contiguous()
+                      for k in ("gain", "bias"))
+        return cls(gain, bias, *(int(c[k]) for k in ("epsilon", "root_width", "multiplier", "shift")))
+
+    @classmethod
+    def of_a_step(cls, gain: Tensor, bias: Tensor, epsilon: float, in_scale: float, out_scale: float) -> Norm | None:
+        """What `bind.layer_norm` says of real gain and bias, float32 [width].  None where a number does not fit."""
+        gain, bias, width = gain.detach().contiguous(), bias.detach().contiguous(), len(gain)
+        ints, found = torch.empty(2, width + -width % 16, dtype=torch.int64), (ctypes.c_int64 * 2)()
+        i, p, d = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+        at, second = ints.data_ptr(), ctypes.addressof(found) + 8
+        if not loaded().nnac_norm_constants(
+                i(width), p(gain.data_ptr()), p(bias.data_ptr()), d(out_scale), i(arith.MULTIPLIER_BITS),
+                d(bind.bias_limit(False) - 1), p(at), p(at + 8 * ints.shape[1]), found, p(second)):
+            return None
+        return cls(ints[0], ints[1], bind.norm_epsilon(epsilon, width, in_scale), bind.norm_root(width), found[0],
+                   found[1])
+
+
+@cache
+def _roots() -> Tensor:
+    """The table of 1/sqrt, int64."""
+    return torch.as_tensor(arith.rsqrt_table().astype("int64"))
+
+
+def layer_norm(x: Tensor, c: Norm, zero_point: int, bits: int) -> tuple[Tensor, Tensor | None]:
+    """`arith.layer_norm` of floats that hold integers [..., width].
 
     returns  (integers float32, which of them were not cut, or None if none was)
     """
@@ -240,14 +282,11 @@ def layer_norm(x: Tensor, c: Mapping[str, Tensor], zero_point: int, bits: int) -
     out, inside = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.bool)
     width = x.shape[-1]
     i, p = ctypes.c_int64, ctypes.c_void_p
-    spare = -width % 16                                    # vectors of constants are whole
-    gain, bias = (torch.nn.functional.pad(c[k], (0, spare)) if spare else c[k].contiguous() for k in ("gain", "bias"))
-    table = c["rsqrt"].contiguous()
     low, high = arith.limits(bits)
     n = loaded().nnac_layer_norm(
-        i(x.numel() // width), i(width), p(x.data_ptr()), p(gain.data_ptr()), p(bias.data_ptr()),
-        i(int(c["epsilon"])), i(int(c["root_width"])), p(table.data_ptr()), i(int(c["multiplier"])),
-        i(int(c["shift"])), i(zero_point), i(low), i(high), p(out.data_ptr()), p(inside.data_ptr()))
+        i(x.numel() // width), i(width), p(x.data_ptr()), p(c.gain.data_ptr()), p(c.bias.data_ptr()), i(c.epsilon),
+        i(c.root_width), p(_roots().data_ptr()), i(c.multiplier), i(c.shift), i(zero_point), i(low), i(high),
+        p(out.data_ptr()), p(inside.data_ptr()))
     return out, inside if n else None
 
 

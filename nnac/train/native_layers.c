@@ -567,3 +567,27 @@ int64_t nnac_weights(Weights *p) {
                     p->turned[k * p->rows + i] = p->bytes[i * p->cols + k];
     return 1;
 }
+
+/* What `bind.layer_norm` says of gain and bias [width]: integers, as many as are a multiple of TILE, zeros at the end,
+   multiplier and shift.  most_bias: the greatest bias.  Returns 0 where a number does not fit: then it says which. */
+int64_t nnac_norm_constants(int64_t width, const float *gain, const float *bias, double out_scale,
+                            int64_t multiplier_bits, double most_bias, int64_t *gains, int64_t *biases,
+                            int64_t *multiplier, int64_t *shift) {
+    int32_t bits = largest_bits(gain, width), bias_bits = largest_bits(bias, width);
+    if (bits >= 0x7f800000 || bias_bits >= 0x7f800000) return 0;
+    float largest, largest_bias;
+    memcpy(&largest, &bits, 4), memcpy(&largest_bias, &bias_bits, 4);
+    double gain_scale = (double)largest / 32767, by_bias = (double)largest_bias * 4096.0 / most_bias;
+    if (gain_scale < 1e-6 / 32767) gain_scale = 1e-6 / 32767;
+    if (gain_scale < by_bias) gain_scale = by_bias;
+    double unit = gain_scale * 0x1p-12;
+    if (!multiplier_of(unit / out_scale, multiplier_bits, multiplier, shift)) return 0;
+    for (int64_t j = 0; j < width; j++) {
+        double g = (double)gain[j] / gain_scale + 0.5, b = (double)bias[j] / unit + 0.5;
+        if (!(b >= -most_bias && b < most_bias + 1.0)) return 0;
+        gains[j] = (int64_t)g, biases[j] = (int64_t)b;
+        gains[j] -= (double)gains[j] > g, biases[j] -= (double)biases[j] > b;
+    }
+    for (int64_t j = width; j % TILE; j++) gains[j] = biases[j] = 0;
+    return 1;
+}

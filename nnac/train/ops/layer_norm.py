@@ -13,6 +13,7 @@ from nnac.attributes import record
 from nnac.ir import Node, QGraph
 from nnac.ops.layer_norm import LayerNormAttributes
 from nnac.train import integers as exact
+from nnac.train import native
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.ops import Constants, Layer, State, numbers
@@ -29,14 +30,21 @@ class LayerNorm(Layer):
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
         c = bind.layer_norm(numbers(self.weight), numbers(self.bias), self.epsilon, ins[0].scale, out.scale)
-        return Constants(c, {}, {k: _roots(self.weight.device) if k == "rsqrt" else
-                                 torch.as_tensor(v.astype(np.int64)).to(self.weight.device) for k, v in c.items()})
+        ready = {k: _roots(self.weight.device) if k == "rsqrt" else
+                 torch.as_tensor(v.astype(np.int64)).to(self.weight.device) for k, v in c.items()}
+        return Constants(c, {}, dict(norm=native.Norm.of(ready) if native.usable(self.weight) else ready))
+
+    def constants_of_a_step(self, ins: list[Format], out: Format) -> Constants:
+        if native.usable(self.weight) and (made := native.Norm.of_a_step(
+                self.weight, self.bias, self.epsilon, ins[0].scale, out.scale)) is not None:
+            return Constants({}, {}, dict(norm=made))
+        return self.constants(ins, out)
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
     ) -> Tensor:
         c = self.kept_constants(ins, out)
-        y = exact.layer_norm(xs[0], self.weight, self.bias, c.ready, self.epsilon / ins[0].scale ** 2, out)
+        y = exact.layer_norm(xs[0], self.weight, self.bias, c.ready["norm"], self.epsilon / ins[0].scale ** 2, out)
         return learned(y, out, lambda: self.reals([exact.dequantise(xs[0], ins[0])], state, lengths) / out.scale)
 
     def reals(self, xs: list[Tensor], state: State, lengths: Tensor | None) -> Tensor:

@@ -432,9 +432,15 @@ def test_weights_of_a_step_are_those_that_are_bound(kind, rows, cols, bits, bias
         expected = getattr(b, name)
         assert torch.equal(getattr(a, name), expected) and getattr(a, name).dtype == expected.dtype, name
     assert (a.zero_point, a.bits, a.wide, a.narrow) == (b.zero_point, b.bits, b.wide, b.narrow)
-    g = torch.randn(rows, cols, generator=torch.Generator().manual_seed(0))
-    one, other = (torch.autograd.grad(c.codes["weight"], layer.weight, g)[0] for c in (quick, slow))
-    assert torch.equal(one, other)
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-128, 128, (3, 5, cols), generator=generator)
+    g = torch.randn(3, 5, rows, generator=generator)
+    made = []
+    for c in (quick, slow):
+        layer.kept_constants, given = (lambda ins, out, c=c: c), values.float().requires_grad_()
+        y = layer.integers([given], [x], out, {}, None)
+        made.append((y, *torch.autograd.grad(y, (given, layer.weight, *([layer.bias] if bias else [])), g)))
+    assert all(map(torch.equal, *made)) and made[0][2].any()
 
 
 @pytest.mark.parametrize("what", ["no number", "infinite", "bias is none", "bias has no room", "scale too large"])

@@ -211,26 +211,29 @@ class _Linear(torch.autograd.Function):
         rescale: Rescale,
         zero_point: int,
         scale: float,
+        weight: Tensor | None,
+        unit: Tensor | None,
     ) -> Tensor:
         y, inside = rescale(product(x, matrix))
-        ctx.save_for_backward(x, codes, acc_scale, inside)
+        ctx.save_for_backward(x, codes, acc_scale, inside, unit)
         ctx.biased, ctx.zero_point, ctx.scale = bias is not None, zero_point, scale
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, codes, acc_scale, inside = ctx.saved_tensors
+        x, codes, acc_scale, inside, unit = ctx.saved_tensors
+        flat = x.flatten(0, -2)
         if native.usable(g, x, codes):
-            flat = x.flatten(0, -2)
             scaled, total = native_layers.scaled(g, inside, 1.0 / ctx.scale, acc_scale)
             gx = (scaled @ codes).view_as(x) if ctx.needs_input_grad[0] else None
             slope = scaled.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
-            return gx, slope, total if ctx.biased else None, None, None, None, None, None
-        g = (masked(g, inside) * (1.0 / ctx.scale)).flatten(0, -2)               # d loss / d real pre-activation
-        flat = x.flatten(0, -2)
-        gx = (g @ (codes * acc_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
-        slope = g.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)
-        return gx, slope.mul_(acc_scale[:, None]), g.sum(0) if ctx.biased else None, None, None, None, None, None
+        else:
+            g = (masked(g, inside) * (1.0 / ctx.scale)).flatten(0, -2)           # d loss / d real pre-activation
+            gx = (g @ (codes * acc_scale[:, None])).view_as(x) if ctx.needs_input_grad[0] else None
+            slope = (g.t() @ (flat - ctx.zero_point if ctx.zero_point else flat)).mul_(acc_scale[:, None])
+            total = g.sum(0)
+        by = (slope, None) if unit is None else (None, slope.div_(unit[:, None]))
+        return gx, by[0], total if ctx.biased else None, None, None, None, None, None, by[1], None
 
 
 def linear(
@@ -242,14 +245,18 @@ def linear(
     rescale: Rescale,
     zero_point: int,
     out: Format,
+    weight: Tensor | None = None,
+    unit: Tensor | None = None,
 ) -> Tensor:
     """``y = requantise(codes x + b)``, integers in and out.
 
     x [..., cols]    codes [rows, cols]    bias real [rows]    acc_scale [rows] real value of one accumulator unit
     matrix  `packed` codes       rescale   multipliers, shifts and the bias in integers
     zero_point  of x             out       the output's format
+    weight, unit [rows]  where the codes are ``weight / unit`` rounded and have no gradient of their own: it is the
+    weight's
     """
-    return _Linear.apply(x, codes, bias, acc_scale, matrix, rescale, zero_point, out.scale)
+    return _Linear.apply(x, codes, bias, acc_scale, matrix, rescale, zero_point, out.scale, weight, unit)
 
 
 class _Add(torch.autograd.Function):

@@ -11,7 +11,7 @@ from attrs import frozen
 from torch import Tensor
 
 from nnac import arith, bind
-from nnac.compression._grids import exact, largest
+from nnac.compression._grids import largest
 from nnac.train import native
 from nnac.train.format import Format
 from nnac.train.integers import Rescale, int8_products, is_wide
@@ -34,10 +34,12 @@ class _Weights(ctypes.Structure):
 
 @frozen(eq=False)
 class Weights:
-    """codes [rows, cols], with the gradient of the weights      matrix  `integers.packed`
-    acc_scale  float32 [rows]: real value of one unit of the accumulator      rescale  to the output"""
+    """codes [rows, cols], without a gradient: that of the weights is theirs over ``unit`` [rows]
+    matrix  `integers.packed`      acc_scale  float32 [rows]: real value of one unit of the accumulator
+    rescale  to the output"""
 
     codes: Tensor
+    unit: Tensor
     matrix: Tensor
     acc_scale: Tensor
     rescale: Rescale
@@ -69,4 +71,4 @@ def weights(quantiser: Quantiser, weight: Tensor, bias: Tensor | None, x: Format
     reach = cols << (x.bits + bits - 2)
     rescale = Rescale(factor, offset, biases, multiplier, shift, out.zero_point, out.bits,
                       is_wide(reach, p.largest_bias, p.largest_multiplier), reach < 1 << 31)
-    return Weights(exact(weight, codes, unit[:, None]), bytes_.t() if turned is None else turned, acc_scale, rescale)
+    return Weights(codes, unit, bytes_.t() if turned is None else turned, acc_scale, rescale)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nnac import bind
 from nnac.attributes import record
+from nnac.compression._grids import exact as graded
 from nnac.ir import Node, QGraph
 from nnac.ops.depthwise import DepthwiseAttributes
 from nnac.train import native, native_layers
@@ -65,7 +66,8 @@ class Depthwise(RingLayer):
         made = weights(self.quantiser, self.weight, self.bias, ins[0], out)
         if made is None:
             return self.constants(ins, out)
-        return Constants({}, dict(weight=made.codes), dict(acc_scale=made.acc_scale, rescale=made.rescale))
+        codes = graded(self.weight, made.codes, made.unit[:, None])
+        return Constants({}, dict(weight=codes), dict(acc_scale=made.acc_scale, rescale=made.rescale))
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

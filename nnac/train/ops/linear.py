@@ -75,7 +75,7 @@ class Linear(Layer):
         if made is None:
             return self.constants(ins, out)
         return Constants({}, dict(weight=made.codes), dict(matrix=made.matrix, acc_scale=made.acc_scale,
-                                                           rescale=made.rescale))
+                                                           rescale=made.rescale, unit=made.unit))
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None
@@ -90,6 +90,7 @@ class Linear(Layer):
             c.ready["rescale"],
             ins[0].zero_point,
             out,
+            *((self.weight, c.ready["unit"]) if "unit" in c.ready else ()),
         )
 
         def unrounded() -> Tensor:

@@ -449,6 +449,8 @@ class Cell:
                                 "drop what goes in or comes out: nn.Dropout before or behind the loop")
 
     def _sum(self, node: fx.Node, a: Any, b: Any) -> int:
+        if isinstance(b, float) and b == 0 and isinstance(a, _Value):
+            return int(a)
         if node.kwargs.get("alpha", 1) != 1 or not isinstance(a, _Value) or not isinstance(b, _Value):
             raise Refusal("a sum in a loop of something that is neither of the frame nor a state", "a product's bias "
                           "adds a parameter")

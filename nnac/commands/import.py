@@ -30,7 +30,8 @@ def register(subparsers: Any) -> None:
     p.add_argument("--outside", action="append", default=[], metavar="NAME",
                    help="tensors under this name stay on the host: the model begins behind them")
     p.add_argument("--tokens", type=source, metavar="FILE",
-                   help="pieces, one a line, in the toolkit's order: then the model hears audio (else: arrays)")
+                   help="pieces, one a line, in the toolkit's order, with one for the blank: then the model "
+                        "hears audio (else: arrays)")
     p.add_argument("--corpus", type=corpus, metavar="DIR", help="whose features and normalisation it hears with")
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=run)

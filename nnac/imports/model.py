@@ -67,8 +67,10 @@ def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, flo
         bins = graph.inputs["features"]
         spec, norm = features or (FeatureSpec(bins=bins), Normalisation(np.zeros(bins), np.ones(bins)))
         if spec.bins != bins or tokens.count != len(made.order):
+            blank = f": the file has a line for the blank as well, its {made.order[0] + 1}th" * (
+                tokens.count == len(made.order) - 1)
             raise ImportError_(f"the model hears {bins} features and chooses from {len(made.order)} labels; here are "
-                               f"{spec.bins} features and {tokens.count} tokens, the blank among them")
+                               f"{spec.bins} features and {tokens.count} tokens, the blank among them{blank}")
         end = FrontEnd(spec, norm, tokens)
     return SavedModel(graph, weights, end, dict(imported=found.title))
 

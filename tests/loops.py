@@ -282,6 +282,57 @@ def two_layers(s: Any, x: Tensor) -> Tensor:
     return torch.stack(out)
 
 
+def crossed(s: Any, x: Tensor) -> Tensor:
+    """Each layer reads the other's state."""
+    h, k, out = zero(x), zero(x), []
+    for frame in x:
+        h, k = torch.tanh(s.a(frame) + s.u(h) + s.v(k)), torch.tanh(s.b(h) + s.v(k))
+        out.append(k)
+    return torch.stack(out)
+
+
+def late(s: Any, x: Tensor) -> Tensor:
+    """The second layer reads the first one's state before the frame."""
+    h, k, out = zero(x), zero(x), []
+    for frame in x:
+        h, k = torch.tanh(s.a(frame) + s.u(h)), torch.tanh(s.b(h) + s.v(k))
+        out.append(k)
+    return torch.stack(out)
+
+
+def layers(s: Any, x: Tensor) -> Tensor:
+    """A stack of PyTorch's cells, layer after layer within a step, with what goes around them."""
+    states, out = [(zero(x), zero(x))] * len(s.c), []
+    for frame in x:
+        y, new = frame, []
+        for cell, state in zip(s.c, states, strict=True):
+            h, c = cell(y, state)
+            y = s.d(h) + y if y.shape == h.shape else h
+            new.append((h, c))
+        states = new
+        out.append(s.out(y))
+    return torch.stack(out)
+
+
+def mixed(s: Any, x: Tensor) -> Tensor:
+    h, k, out = zero(x), zero(x), []
+    for frame in x:
+        h = s.c(frame, h)
+        k = torch.tanh(s.b(torch.relu(h)) + s.u(k))
+        out.append(k + h)
+    return torch.stack(out)
+
+
+def averaged(s: Any, x: Tensor) -> Tensor:
+    """A state without a matrix of its own beside one with."""
+    h, m, out = zero(x), zero(x), []
+    for frame in x:
+        m = 0.75 * m + 0.25 * torch.tanh(s.b(frame))
+        h = torch.tanh(s.a(frame) + s.u(h) + m)
+        out.append(h)
+    return torch.stack(out)
+
+
 def over_batch(s: Any, x: Tensor) -> Tensor:
     """A loop over utterances of an LSTM's output."""
     h, out = torch.zeros(x.shape[0], H), []
@@ -365,6 +416,12 @@ def right() -> dict[str, tuple[Made, tuple[Any, ...]]]:
             lambda s, x, h: (torch.tanh(s.a(x) + s.u(h.contiguous()).view(h.shape)),)), **cells(8)), (X,)),
         "a frame that is read twice": (lambda: Of(looped(
             lambda s, x, h: (torch.sigmoid(s.b(x)) * torch.tanh(s.a(x) + s.u(h)),)), **cells(8), b=L(6, 8)), (X,)),
+        "two layers in one loop": (lambda: Of(two_layers, **cells(8), b=L(8, 8), v=L(8, 8)), (X,)),
+        "three layers of cells in one loop": (lambda: Of(layers, c=nn.ModuleList([
+            nn.LSTMCell(6, 8), nn.LSTMCell(8, 8), nn.LSTMCell(8, 8)]), d=nn.Dropout(0.1), out=L(8, 4)), (X,)),
+        "a cell of PyTorch's and one of one's own": (lambda: Of(mixed, c=nn.GRUCell(6, 8), **cells(8), b=L(8, 8)),
+                                                     (X,)),
+        "an average beside a state": (lambda: Of(averaged, **cells(8), b=L(6, 8)), (X,)),
         "a matrix that two loops share": (lambda: Of(lambda s, x: looped(elman)(s, x) + looped(elman)(s, 2 * x),
                                                      **cells(8)), (X,)),
     }
@@ -383,7 +440,10 @@ def refused() -> dict[str, tuple[Made, tuple[Any, ...], str]]:
         "a loop that gives its cells": (lambda: Of(cells_out, **cells(32)), (X,), "its hidden state"),
         "a loop that begins with a parameter": (lambda: Of(begun, **cells(8), h=nn.Parameter(torch.randn(8))), (X,),
                                                 "begins with a state"),
-        "two layers in one loop": (lambda: Of(two_layers, **cells(8), b=L(8, 8), v=L(8, 8)), (X,), "one hidden state"),
+        "two layers in one loop, one of which reads the other's state": (
+            lambda: Of(crossed, **cells(8), b=L(8, 8), v=L(8, 8)), (X,), "one hidden state"),
+        "a layer in a loop that reads the state before": (lambda: Of(late, **cells(8), b=L(8, 8), v=L(8, 8)), (X,),
+                                                          "otherwise than as a state"),
         "a loop over the batch": (lambda: Of(over_batch, rnn=nn.LSTM(6, 8), a=L(8, 8), u=L(8, 8)), (X,),
                                   "over the batch"),
         "a loop without a matrix": (lambda: Of(no_product, a=L(6, 8)), (X,), "without a product"),

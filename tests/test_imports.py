@@ -28,6 +28,7 @@ from nnac.imports.files import ImportError_, tensors
 from nnac.imports.model import captured, imported, read_tokens
 from nnac.language.check import check_file
 from nnac.train.saved import SavedModel
+from tests import published
 
 V, W = 9, 8
 Forward = Callable[[dict[str, Tensor], Tensor, Tensor], Tensor]      # weights, [B, T, W], [B, U] -> [B, T', U + 1, V]
@@ -462,6 +463,22 @@ def test_pieces_in_every_order_of_writing(tmp_path):
         (tmp_path / "t.txt").write_text(text)
         with pytest.raises(ImportError_, match=words):
             read_tokens(tmp_path / "t.txt", -3)
+
+
+def test_a_token_file_without_the_blank_is_told_which_line_it_lacks(tmp_path):
+    from nnac.imports.maps import named
+
+    torch.manual_seed(0)
+    torch.save(published.MLPerf().state_dict(), tmp_path / "m.pt")
+    pieces = "abcdefgh"                                            # eight, and the blank behind them
+    for text, fits in ((pieces, False), (pieces + "_", True)):
+        (tmp_path / "t.txt").write_text("\n".join(text) + "\n")
+        tokens = read_tokens(tmp_path / "t.txt", -1)
+        if fits:
+            assert imported(tmp_path / "m.pt", named("mlperf"), tokens=tokens).tokens.pieces == tuple(pieces)
+        else:
+            with pytest.raises(ImportError_, match="a line for the blank as well, its 9th"):
+                imported(tmp_path / "m.pt", named("mlperf"), tokens=tokens)
 
 
 def test_a_storage_that_is_missing_is_one_line(tmp_path):

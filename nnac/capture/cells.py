@@ -1,16 +1,18 @@
 """What a loop over time computes, as a layer: PyTorch's own cells as LSTM and GRU, any other whose products read frames
 and one hidden state as `recurrence`.
 
-A step's calls are divided in three.  What reads frames alone is read as if it stood before the loop, over all of the
-sequence; what nothing but the loop's results read, as if it stood behind it.  What remains is the cell.
+A step's calls are divided.  Those whose results come back to them in the next step are a cell, or several, one behind
+the other: layers in one loop.  All others are read as if they stood before, between or behind them, over all of the
+sequence.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import networkx
 import torch
 from attrs import define, evolve, field
 from torch import Tensor, fx
@@ -43,23 +45,91 @@ STEPS = (*MADE, *KEPT, *DROPPED, *SUMS, *DIFFERENCES, *MULTIPLES, *APART, NORM, 
 
 def read_loop(r: Reading, loop: Loop, call: Any) -> None:
     """Read a loop: the values of its joins, and of what its last step leaves.  ``call`` reads one call.  Refusal: it
-    is no cell."""
-    Cell(r, loop, call).read()
+    is no cell, nor several."""
+    found, body = turning(loop), loop.steps[1]
+    every: frozenset[fx.Node] = frozenset().union(*found)
+    ground = Cell(r, loop, call, frozenset(), every)
+    ground.read_items()
+    cells = [Cell(r, loop, call, own, every, time=ground.time, length=ground.length) for own in found]
+    inner = {n: cell for cell in cells for n in cell.own}
+    drawn: dict[fx.Node, list[Cell]] = {}
+    for cell in cells:
+        for n in cell.inside:
+            drawn.setdefault(n, []).append(cell)
+    joined = {body[number] for number in loop.joins.values()}
+    done: list[Cell] = []
+    for node in in_order(loop, cells):
+        if (own := inner.get(node)) is not None:
+            if own not in done:
+                done.append(own)
+                r.values.update(own.read())
+        elif node in joined or node not in drawn or any(u not in c.inside for u in node.users for c in drawn[node]):
+            ground.read_outside(node)
+    for join, number in loop.joins.items():
+        r.node = join
+        r.values[join] = ground.joined(join, body[number])
+
+
+def flows(loop: Loop) -> networkx.DiGraph:
+    """The calls of a step, each from what it reads of the step, or of the step before."""
+    body, out = loop.steps[1], networkx.DiGraph()
+    before = {n: body[i] for i, n in enumerate(loop.steps[0]) if i in loop.begins}
+    out.add_nodes_from(body)
+    out.add_edges_from((before.get(a, a), n) for n in body for a in map(same, n.all_input_nodes)
+                       if a in out or a in before)
+    return out
+
+
+def turning(loop: Loop) -> list[frozenset[fx.Node]]:
+    """The cells of a loop: calls whose results come back to them.  Where one of them has no product, all are one."""
+    graph = flows(loop)
+    found = [frozenset(c) for c in networkx.strongly_connected_components(graph)
+             if len(c) > 1 or any(graph.has_edge(n, n) for n in c)]
+    multiplies = (*PRODUCTS, *OWN_CELLS, *PLAIN_CELLS)
+    if all(any(str(n.target) in multiplies for n in cell) for cell in found):
+        return found
+    every = frozenset().union(*found)
+    between = {n for n in graph if n not in every and networkx.ancestors(graph, n) & every
+               and networkx.descendants(graph, n) & every}
+    return [every | between]
+
+
+def in_order(loop: Loop, cells: list[Cell]) -> Iterator[fx.Node]:
+    """The calls of a step, those of a cell one after the other, each behind what it reads; as they are written where
+    that leaves a choice."""
+    graph, at = flows(loop), {n: i for i, n in enumerate(loop.steps[1])}
+    alone = [{n} for n in graph if not any(n in cell.own for cell in cells)]
+    whole = networkx.quotient_graph(graph, [*(set(c.own) for c in cells), *alone])
+    for part in networkx.lexicographical_topological_sort(whole, key=lambda p: min(at[n] for n in p)):
+        yield from sorted(part, key=at.__getitem__)
 
 
 @define(eq=False)
 class Cell:
-    """A loop on its way to a layer.  A step stands for all of them: its values are those of every frame, without the
-    axis of time."""
+    """A cell of a loop on its way to a layer.  A step stands for all of them: its values are those of every frame,
+    without the axis of time.
+
+    own      calls whose results come back to them in the next step      every   those of all cells of the loop
+    """
 
     r: Reading
     loop: Loop
     call: Any
+    own: frozenset[fx.Node]
+    every: frozenset[fx.Node]
     steps: list[Step] = field(factory=list)
     numbers: dict[fx.Node, Any] = field(factory=dict)       # calls of the cell -> the number of their value, or several
     keep: list[int] = field(factory=list)                  # calls whose results the next step reads, element by element
     time: Axis = ()
     length: int = 0
+    inside: frozenset[fx.Node] = field(init=False)         # with what is done to frames on their way into it
+    before: dict[fx.Node, int] = field(init=False)         # what its own calls made in the step before -> their number
+
+    def __attrs_post_init__(self) -> None:
+        self.before = {n: i for i, n in enumerate(self.loop.steps[0])
+                       if i in self.loop.begins and self.body[i] in self.own}
+        ready = any(str(n.target) in (*OWN_CELLS, *PLAIN_CELLS) for n in self.own)
+        self.inside = self.own if ready else self._with_frames()
 
     @property
     def body(self) -> tuple[fx.Node, ...]:
@@ -69,63 +139,31 @@ class Cell:
     # ----------------------------------------------------------------------------------------------------- what is what
 
     def carried(self, node: Any) -> int | None:
-        """The number of the call whose result a step reads from the step before; None for anything else."""
-        return self._before.get(same(node))
+        """The number of the cell's own call whose result a step reads from the step before; None for anything else."""
+        return self.before.get(same(node))
 
-    @property
-    def _before(self) -> dict[fx.Node, int]:
-        return {n: i for i, n in enumerate(self.loop.steps[0]) if i in self.loop.begins}
-
-    def read(self) -> None:
-        r, body = self.r, self.body
-        self._items()
-        depends: set[fx.Node] = set()                      # on what the step before made
-        for node in body:
-            if any(a in depends or self.carried(a) is not None for a in map(same, node.all_input_nodes)):
-                depends.add(node)
-        core: set[fx.Node] = set()
-        todo = [body[j] for j in self.loop.begins]
-        while todo:
-            node = same(todo.pop())
-            if node in depends and node not in core:
-                core.add(node)
-                todo += node.all_input_nodes
-        for j in self.loop.begins:
-            if body[j] not in depends:
-                raise self._refused(body[j], "a loop over time reads the frame before its own", "a convolution does")
-        before = self._before_cell(depends)
-        todo = list(core)
-        while todo:                                        # with what is done to frames on their way into it
-            for a in map(same, todo.pop().all_input_nodes):
-                if a in body and a not in depends and a not in before and a not in core:
-                    core.add(a)
-                    todo.append(a)
-        inner = [n for n in body if n in core]
-        for node in body:
-            if node not in depends and node not in core:
-                self._read_outside(node)
-        own = next((n for n in inner if str(n.target) in (*OWN_CELLS, *PLAIN_CELLS)), None)
-        made = self._own_cell(own, inner) if own is not None else self._recurrence(inner)
-        for node, value in made.items():
-            r.values[node] = value
-        for node in body:
-            if node in depends and node not in core:
-                self._read_outside(node)
-        for join, number in self.loop.joins.items():
-            r.node = join
-            r.values[join] = self._joined(join, body[number])
-
-    def _before_cell(self, depends: set[fx.Node]) -> set[fx.Node]:
-        """Calls of a step that stand before the cell: products of frames, what no cell computes, and all that these
-        read."""
-        out: set[fx.Node] = set()
+    def _with_frames(self) -> frozenset[fx.Node]:
+        """The cell with what goes element by element into it, behind products of frames and what no cell computes."""
+        outside: set[fx.Node] = set()
         for node in reversed(self.body):
-            inside = node.target is operator.getitem or str(node.target) in STEPS
-            if node not in depends and (not inside or any(u in out for u in node.users)):
-                out.add(node)
-        return out
+            able = node.target is operator.getitem or str(node.target) in STEPS
+            if node not in self.own and (not able or node in self.every or any(u in outside for u in node.users)):
+                outside.add(node)
+        out, todo = set(self.own), list(self.own)
+        while todo:
+            for a in map(same, todo.pop().all_input_nodes):
+                if a in self.body and a not in outside and a not in out:
+                    out.add(a)
+                    todo.append(a)
+        return frozenset(out)
 
-    def _items(self) -> None:
+    def read(self) -> dict[fx.Node, Any]:
+        """The layer: its calls that others read -> their values."""
+        inner = [n for n in self.body if n in self.inside]
+        ready = next((n for n in inner if str(n.target) in (*OWN_CELLS, *PLAIN_CELLS)), None)
+        return self._own_cell(ready, inner) if ready is not None else self._recurrence(inner)
+
+    def read_items(self) -> None:
         """The elements of each step, as what stands for all of them."""
         r = self.r
         for node, (source, at) in self.loop.items.items():
@@ -146,8 +184,11 @@ class Cell:
         self.r.node = node
         return Refusal(what, instead)
 
-    def _read_outside(self, node: fx.Node) -> None:
-        """A call that is no part of the cell."""
+    def read_outside(self, node: fx.Node) -> None:
+        """A call that is no part of a cell."""
+        if any(same(a) in self.loop.steps[0] and same(a) not in self.r.values for a in node.all_input_nodes):
+            raise self._refused(node, "a loop over time reads what the step before made otherwise than as a state",
+                                "a convolution reads frames that follow each other; a cell its own states")
         if any(same(a) in self.body and same(a) not in self.r.values for a in node.all_input_nodes):
             raise self._refused(node, "a loop gives something else out than its hidden state",
                                 "`out.append(h)`; of a cell, its hidden state is what others read")
@@ -157,7 +198,7 @@ class Cell:
                 self.r.values[a] = self.r.values[same(a)]
         self.r.values[node] = self.call(node)
 
-    def _joined(self, join: fx.Node, node: fx.Node) -> Any:
+    def joined(self, join: fx.Node, node: fx.Node) -> Any:
         """What all steps made, along the axis of time again."""
         value = self.r.values.get(node)
         if isinstance(value, Lost):

@@ -143,15 +143,16 @@ class SeparateOperator(RecurrentOperator):
         rows, again = (self.rows(job.attributes, kernel) for kernel in self.meets)
         together = groups(vectors, m.columns)
         x, h = words(m, kernels["input"], job.in_bits), words(m, kernels["recurrent"], job.hidden_bits)
-        update = sum(self.update(m, job.attributes, n) for n in self.pieces(cells, m.lanes))
+        updates = [self.update(m, job.attributes, n) for n in self.pieces(cells, m.lanes)]
         step, park = requantised(m, again, [1]), requantised(m, rows, together)
-        matrix, vector = len(together) * x[0] + vectors * h[0], park + vectors * (step + update)
+        matrix, vector = len(together) * x[0] + vectors * h[0], park + vectors * (step + sum(updates))
         last = bands(again, m.lanes)[-1]
-        drain = m.mv_drain + m.vx_fill + beats.requantise(m, last) + self.update(m, job.attributes,
-                                                                                  self.pieces(cells, m.lanes)[-1])
+        # the last cells wait for the last product, and nothing is multiplied meanwhile
+        drain = m.mv_drain + m.vx_fill + beats.requantise(m, last) + updates[-1]
         # frames follow each other: each waits for the hidden state of the one before
-        each = max(h[0], step + update) + drain
-        bound = max(len(together) * x[0], park) + vectors * each if vectors > 1 else max(matrix, vector) + drain
+        each = max(h[0], step + sum(updates[:-1])) + drain
+        bound = (max(len(together) * x[0], park) + vectors * each if vectors > 1
+                 else max(matrix, vector - updates[-1]) + drain)
         return Work(vector, matrix, len(together) * x[1] + vectors * h[1], bound - max(matrix, vector),
                     2 * (rows + again) * vectors)
 

@@ -45,6 +45,7 @@ from nnac.ir import Node, QGraph, Value
 from nnac.lower import lower
 from nnac.model import build
 from nnac.model.rnnt_torch import Rnnt, RnntConfig
+from nnac.ops.lstm import LstmAttributes
 from nnac.train import kernels, native
 from nnac.train.families.rnnt import Transducer
 from nnac.train.format import Format
@@ -69,9 +70,9 @@ class ExactLstm(torch.nn.Module):
         for i in range(depth):
             name = f"lstm[{i}]"
             values = {"x": Value("x", inputs if i == 0 else cells, 8), name: Value(name, cells, 8, scale=HIDDEN.scale)}
-            node = Node(name, "lstm", ("x",), name, "encoder",
-                        dict(cells=cells, variant=variant, fraction=11, hidden_bits=8,
-                                                                    bidirectional=False, project=0, cell_output_bits=8))
+            attributes = LstmAttributes(cells=cells, variant=variant, fraction=11, hidden_bits=8, bidirectional=False,
+                                        project=0, cell_output_bits=8)
+            node = Node(name, "lstm", ("x",), name, "encoder", attributes)
             layer = Lstm(node, QGraph("stack", values, (node,), {"encoder": ("x",)}, {"encoder": (name,)}))
             layer.make_quantisers(lambda kernel, w, bits: WeightQuantiser(Settings(MinMax(), bits), w, name=kernel))
             self.layers.append(layer)

@@ -1,9 +1,9 @@
 """The native library: `native.c`, compiled at first use for the processor that is found, where there is a C compiler;
 else nothing.
 
-Here: the library itself, int8 products, requantisation and tables; the LSTM's time loop is in `native_lstm`, what a
-Conformer has besides in `native_layers`.  All
-give the same integers as their PyTorch spelling (tests compare them bit for bit), in a third of the time.
+Here: the library itself, int8 products, requantisation, norms and tables; the LSTM's time loop is in `native_lstm`,
+what a Conformer has besides in `native_layers`, a matrix of weights in `native_weights`.  All give the same integers as
+their PyTorch spelling (tests compare them bit for bit), in a third of the time.
 
 One source, compiled in one of the ways of `KINDS`; all give the same bits.  The environment variable NNAC_NATIVE
 forces one (so that a machine that can do several tests them all), and 0 switches the library off.  A compiled library

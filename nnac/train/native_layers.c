@@ -1,5 +1,6 @@
-/* What a Conformer is made of besides products and its norms: gates, depthwise convolution over a ring, scores and
-   weighted sums of attention, and how their gradients come back.  Part of native.c, which includes it.
+/* What a Conformer is made of besides products and its norms: gates, sums that broadcast, depthwise convolution over a
+   ring, scores and weighted sums of attention, and how their gradients come back; the constants of weights and norms,
+   which training makes at every step.  Part of native.c, which includes it.
 
    Values are floats that hold integers; every sum of their products stays below 2^24, so float32 adds them exactly in
    any order.  Gradients are added lane by lane in one order, so they are the same bits on every processor.

@@ -1,5 +1,5 @@
-"""What a Conformer has besides products, by the native library: gates, gradients behind products and norms, depthwise
-convolution, scores and weighted sums of attention (`native_layers.c`).
+"""What a Conformer has besides products, by the native library: gates, gradients behind products and norms, sums that
+broadcast, depthwise convolution, scores and weighted sums of attention (`native_layers.c`).
 
 Everything here is a float32 tensor that holds integers, or a gradient.  The integers are those of `nnac.arith`; the
 gradients those of the PyTorch spelling, added in one order: the same bits on every processor.

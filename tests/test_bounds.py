@@ -80,6 +80,23 @@ def test_a_tile_that_is_used_again_has_its_place_in_w_until_then():
     assert least(*part, *other).cycles == 252 + 18 + 1707 + 218
 
 
+def test_multipliers_wait_for_a_long_vector_instruction_when_every_bank_is_full():
+    """Ten sums of 100 products, each read by RQ, beside moves of 8 + n / 64 cycles."""
+    long = [line for k in range(10) for line in (PRODUCT.format(512 + 10 * k, k % 4).replace("words=10", "words=100"),
+                                                 SUMS.format(0x10000 + 256 * k, k % 4))]
+    move = "CPY src=0x3000 dst=0x20000 bytes=12800 count={} sstride=0 dstride=12800"
+    assert least(*long).cycles == 1 + 1000 + 4 + 12
+    # of 1,000 cycles four sums, 400, can be made while it runs
+    assert least(*long, move.format(3)).cycles == 1 + 1000 + 608 - 400
+    assert least(*long, move.format(1)).cycles == 1 + 1000 + 4 + 12, "208 cycles: no more than two sums take"
+    # three of the ten need what is moved, and do not run beside it: four others can, and the last product's end is left
+    after = [line.replace("act=0 ", "act=0x20000 ") if k >= 14 else line for k, line in enumerate(long)]
+    assert least(move.format(3), *after).cycles == 1 + 1000 + 608 - 400 + 4 + 12
+    # with all ten behind it nothing does
+    after = [line.replace("act=0 ", "act=0x20000 ") for line in long]
+    assert least(move.format(3), *after).cycles == 1 + 608 + 1000 + 4 + 12
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_no_program_as_compilers_order_them_is_faster_than_its_bound(seed):
     code, config = machine_programs.compiled(seed)

@@ -8,6 +8,8 @@ its terms is a duration of one of them.  Of each instruction, and of the end, it
 - it starts after what it needs has ended, with the latency of that;
 - of all that it needs, directly or not, what runs on one unit runs there one after the other.  Of any part of it: not
   before the earliest start in that part, and from the end of the last a way leads on, at least the part's shortest;
+- while a vector instruction runs no sums leave the accumulators, so the multipliers work on no more than the banks
+  hold, of what neither needs the other;
 - of the tiles that instructions after some point use, W holds no more at that point than fits, and those among them
   that were used before it too; DRAM is asked for the others later.
 
@@ -73,6 +75,9 @@ class Tasks:
     joins        by what they join
     tiles        (task on the bus, in the decoder, words of W)
     parts        tasks in the decoder of whose tiles products use a part
+    vectors      of vector instructions
+    sums         of the multipliers' tasks: whose products are added up in one bank, by the first of them
+    unread       of those, by the same name, what no vector instruction reads
     """
 
     unit: list[str] = field(factory=list)
@@ -83,6 +88,9 @@ class Tasks:
     joins: dict[tuple[int, ...], int] = field(factory=dict)
     tiles: list[tuple[int, int, int]] = field(factory=list)
     parts: set[int] = field(factory=set)
+    vectors: list[int] = field(factory=list)
+    sums: dict[int, int] = field(factory=dict)
+    unread: set[int] = field(factory=set)
 
     def add(self, unit: str, busy: int, after: int, earliest: int, needs: Iterable[tuple[int, int]]) -> int:
         self.unit.append(unit)
@@ -113,6 +121,7 @@ def tasks_of(code: Sequence[Instruction], config: MachineConfig,
     full = max((d / i.live for i, d in zip(code, data, strict=True) if isinstance(i, LDW) and i.live), default=0.0)
     fill = int(full * config.stream_words) + 1          # cycles of the bus that W has room for, at most
     tasks, made = Tasks(), list[list[int]]()            # tasks whose end is the end of an instruction
+    banks: dict[int, int] = {}                          # the first product of what each holds
     for at, i in enumerate(code):
         reads, writes = host[i.id] if isinstance(i, HOST) and i.id < len(host) else ranges(i, config)
         writers: defaultdict[bool, set[int]] = defaultdict(set)       # of activations, of the rest
@@ -132,6 +141,13 @@ def tasks_of(code: Sequence[Instruction], config: MachineConfig,
         if isinstance(i, MVM):                         # a part of a tile says nothing of the whole one's place in W
             loads = [(n, load) for n in writers[False] if isinstance(load := code[n], LDW)]
             tasks.parts.update(made[n][0] for n, load in loads if (load.word, load.live) != (i.word, i.words))
+            if i.clear or i.bank not in banks:
+                banks[i.bank] = made[at][0]
+                tasks.unread.add(made[at][0])
+            tasks.sums[made[at][0]] = banks[i.bank]
+        elif i.unit == "VX":
+            tasks.vectors.append(made[at][0])
+            tasks.unread.difference_update(tasks.sums[made[n][0]] for n in writers[False] if isinstance(code[n], MVM))
     return tasks
 
 
@@ -185,13 +201,17 @@ def least(tasks: Tasks, config: MachineConfig) -> Bound:
     start, why = np.zeros(len(busy), np.int64), list[tuple[int, str]]()     # the task before, and what lies between
     number = {t: g for g, t in enumerate(joins)}
     tiles = _tiles(tasks, behind, ways > NEVER, busy, config)
+    waits = _waits(tasks, busy, config)
+    both = np.flatnonzero((units == "MV") | (waits > 0)) if waits.any() else np.array([], int)
+    taken = np.where(units == "MV", busy, waits)
     for t in range(len(busy)):
         best = (tasks.earliest[t], -1, "")
         for need, way in tasks.needs[t]:
             if start[need] + way > best[0]:
                 best = (int(start[need]) + way, need, tasks.unit[need])
         if (g := number.get(t)) is not None:
-            found = [_one_by_one(u, own, busy, start, ways[:, g]) for u, own in of_unit.items()]
+            found = [_one_by_one(u, own, busy, busy, start, ways[:, g]) for u, own in of_unit.items()]
+            found.append(_one_by_one("MV", both, taken, busy, start, ways[:, g]))
             best = max(best, *found, _held(tiles, busy, start, ways[:, g], joins[:g], config), key=lambda b: b[0])
         start[t] = best[0]
         why.append(best[1:])
@@ -201,18 +221,41 @@ def least(tasks: Tasks, config: MachineConfig) -> Bound:
 Reason = tuple[int, int, str]              # (cycle before which a point cannot be, a task that decides it, unit)
 
 
-def _one_by_one(unit: str, own: NDArray, busy: NDArray, start: NDArray, way: NDArray) -> Reason:
+def _one_by_one(unit: str, own: NDArray, taken: NDArray, busy: NDArray, start: NDArray, way: NDArray) -> Reason:
     """When all of a unit's tasks that lead to a join can be over.
 
-    way  from the start of each task to the join; NEVER: it does not lead there
+    taken  cycles of the unit that pass while each of them runs, for ``busy`` cycles
+    way    from the start of each task to the join; NEVER: it does not lead there
     """
     own = own[way[own] > NEVER]
     if not len(own):
         return 0, -1, ""
     own = own[np.argsort(-start[own], kind="stable")]
-    ends = start[own] + np.cumsum(busy[own]) + np.minimum.accumulate(way[own] - busy[own])
+    ends = start[own] + np.cumsum(taken[own]) + np.minimum.accumulate(way[own] - busy[own])
     best = int(np.argmax(ends))
     return int(ends[best]), int(own[best]), unit
+
+
+def _waits(tasks: Tasks, busy: NDArray, config: MachineConfig) -> NDArray:
+    """Cycles that the multipliers wait while each task of the vector unit runs, at least; int64 [tasks].
+
+    No sums leave the accumulators meanwhile.  So the products of that time belong to as many sums as there are banks,
+    of those that it neither needs nor makes possible.
+    """
+    out = np.zeros(len(busy), np.int64)
+    if not tasks.sums or tasks.unread:
+        return out
+    products = np.array(list(tasks.sums))
+    sums = np.unique(list(tasks.sums.values()), return_inverse=True)[1]
+    least = np.sort(np.bincount(sums, busy[products]))[: config.banks].sum()
+    long = [t for t in tasks.vectors if busy[t] > least]
+    if not long:
+        return out
+    beside = ~(_behind(tasks, long) | _leading(tasks, long))[products]
+    work = np.zeros((sums.max() + 1, len(long)), np.int64)
+    np.add.at(work, sums, busy[products][:, None] * beside)
+    out[long] = np.maximum(0, busy[long] - np.sort(work, 0)[-config.banks:].sum(0))
+    return out
 
 
 @frozen(eq=False)
@@ -291,14 +334,23 @@ def _ways(tasks: Tasks, joins: Sequence[int]) -> NDArray:
     return out
 
 
-def _behind(tasks: Tasks, joins: Sequence[int]) -> NDArray:
-    """Which tasks cannot start before each join, bool [tasks, joins]."""
-    out = np.zeros((len(tasks.unit), len(joins)), bool)
-    for g, t in enumerate(joins):
-        out[t, g] = True
+def _behind(tasks: Tasks, points: Sequence[int]) -> NDArray:
+    """Which tasks cannot start before each of ``points``, bool [tasks, points]."""
+    out = np.zeros((len(tasks.unit), len(points)), bool)
+    out[points, range(len(points))] = True
     for t, needs in enumerate(tasks.needs):
         for need, _ in needs:
             out[t] |= out[need]
+    return out
+
+
+def _leading(tasks: Tasks, points: Sequence[int]) -> NDArray:
+    """Which tasks each of ``points`` cannot start before, bool [tasks, points]."""
+    out = np.zeros((len(tasks.unit), len(points)), bool)
+    out[points, range(len(points))] = True
+    for t in reversed(range(len(tasks.unit))):
+        for need, _ in tasks.needs[t]:
+            out[need] |= out[t]
     return out
 
 

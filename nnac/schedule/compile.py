@@ -505,10 +505,11 @@ def kernel_report(layout: Layout) -> dict[str, dict[str, Any]]:
                            pinned=sum(t.live_words for t in kept) * layout.config.lanes,
                            pinned_words=sum(t.live_words for t in kept), cycles=k.cycles(layout.config))
     for node in machine_nodes(layout.graph, layout.on_host):
+        stays = any(page.startswith(f"{node.path}.") for page, _ in layout.residents.pages)
         for name, count in emission(node.op).weights(node).items():
             out[f"{node.path}.{name}"] = dict(layer=node.path, weights=count, live_weights=count, live_words=0,
-                                              bytes=count, codec="parameters", bits=8.0, pinned_bytes=0, pinned=0,
-                                              pinned_words=0, cycles=0)
+                                              bytes=count, codec="parameters", bits=8.0,
+                                              pinned_bytes=count if stays else 0, pinned=0, pinned_words=0, cycles=0)
     for path, pitch in layout.image.pitch.items():
         table = layout.graph.by_path[path].constants["weight"]
         size = pitch * len(table)

@@ -17,6 +17,7 @@ from nnac import codec
 from nnac.isa import LDW, MachineConfig, beats
 from nnac.isa.vector import RQ_HEAD, RQ_ROW, RQ_WIDE_ROW
 from nnac.schedule.tiling import Band, chunks_of
+from nnac.vectors import align
 
 W8, W16, W4, W2, W1 = range(5)         # codes of MVM's field ``weights``
 TAIL = 64                      # cycles from a step's last product to the next one's first: RQ, LSTM, semaphores
@@ -82,12 +83,16 @@ class Kernel:
 
     def granule(self, config: MachineConfig) -> int:
         """Where its tiles may begin in W: at multiples of a part of the stream that holds any of them.  Parts are as
-        many as streams can be under way, or halves of those where tiles are small, so that W holds the more of them."""
+        many as streams can be under way, or halves of those where tiles are small, so that W holds the more of them; or
+        where tiles are of one length, and cannot drift, of whatever size W holds the most with."""
         largest = max((t.live_words for band in self.tiles for t in band), default=1)
         part = max(1, config.stream_words // config.outstanding)
         while part % 2 == 0 and part // 2 >= largest:
             part //= 2
-        return part
+        if len({t.live_words for band in self.tiles for t in band}) > 1:
+            return part
+        halves = [part >> k for k in range(5) if part % (1 << k) == 0]
+        return max(halves, key=lambda p: (config.stream_words // align(largest, p), p))
 
     def stays(self, config: MachineConfig) -> int:
         """Words of it that are still in W when it is read again at once."""

@@ -22,7 +22,7 @@ from nnac.ops._recurrent import SeparateOperator
 from nnac.ops._work import Job, Product
 from nnac.schedule.compile import Settings, compile_graph
 from nnac.schedule.passes import split
-from tests.graphs import bind_randomly
+from tests.graphs import bind_randomly, normed_steps
 from tests.schedules import EDGE, LARGE, TINY, compare
 from tests.test_ops import FILES, model
 
@@ -58,13 +58,18 @@ RECURRENT = [k for k in EMITTED if isinstance(ops.operator(k), SeparateOperator)
 
 def recurrent(kind: str, inputs: int, cells: int, rng: np.random.Generator, hidden: int = 8) -> QGraph:
     """A recurrent layer of so many cells, then a linear one, in an entry that every hypothesis runs for itself."""
-    gates = operator_of(kind).gates
-    kernels = (Kernel("input", f"{kind}.input", gates * cells, inputs),
-               Kernel("recurrent", f"{kind}.recurrent", gates * cells, cells))
-    layers = (Layer(kind, kind, ("x",), cells, 1, "e", kernels, dict(cells=cells)),
+    said = attributes_of(cells)
+    kernels = tuple(Kernel(k, f"{kind}.{k}", operator_of(kind).rows(said, k), n)
+                    for k, n in (("input", inputs), ("recurrent", cells)))
+    layers = (Layer(kind, kind, ("x",), cells, 1, "e", kernels, said),
               Layer("last", "linear", (kind,), 5, 1, "e", (Kernel("weight", "last.weight", 5, cells),)))
     made = ModelGraph("m", {}, layers, dict(x=inputs), entries=(EntryPoint("e", frames=True, each_hypothesis=True),))
     return bind_randomly(lower(made, lambda path: Precision(hidden=hidden)), rng)
+
+
+def attributes_of(cells: int) -> dict[str, object]:
+    """What a recurrent operator of one direction reads of its layer."""
+    return dict(cells=cells, rows=4 * cells, again=4 * cells, steps=normed_steps(cells))
 
 
 def operator_of(kind: str) -> SeparateOperator:
@@ -75,7 +80,7 @@ def operator_of(kind: str) -> SeparateOperator:
 def test_recurrent_layers_of_any_size_step_by_step_several_frames_and_several_hypotheses_at_a_time(kind):
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        target, odd = (EDGE, TINY, LARGE)[seed % 3], int(operator_of(kind).fits(dict(cells=3), 3, 16))
+        target, odd = (EDGE, TINY, LARGE)[seed % 3], int(operator_of(kind).fits(attributes_of(3), 3, 16))
         cells = 2 * int(rng.integers(1, 80)) + odd * int(rng.integers(2))
         graph = recurrent(kind, int(rng.integers(1, 40)), cells, rng, (8, 16, 4)[seed % 3])
         program = compile_graph(graph, target, Settings(frames=int(rng.integers(1, 7)), hypotheses=seed))
@@ -131,9 +136,10 @@ def test_a_recurrent_layer_takes_the_vector_cycles_that_it_says(kind):
     for inputs, cells, frames in ((5, 8, 1), (20, 70, 1), (9, 130, 6)):
         graph = recurrent(kind, inputs, cells, np.random.default_rng(cells))
         program = compile_graph(graph, EDGE, Settings(frames=frames))
-        rows = operator_of(kind).gates * cells
-        job = Job(frames, cells, products=(dict(input=Product(rows, inputs), recurrent=Product(rows, cells)),),
-                  attributes=dict(cells=cells))
+        said = attributes_of(cells)
+        products = {k: Product(operator_of(kind).rows(said, k), n) for k, n in (("input", inputs),
+                                                                                ("recurrent", cells))}
+        job = Job(frames, cells, products=(products,), attributes=said)
         work, config = ops.operator(kind).work(job, machine(EDGE)), MachineConfig.of(EDGE)
         entry = program.entries["e.step" if frames == 1 else "e.steps"]
         spent = dict.fromkeys(("VX", "MV"), 0)

@@ -82,6 +82,25 @@ def test_every_derivative_of_gq_is_that_of_the_soft_assignment(alpha, pruned):
         assert float(v.grad[live][i]) == pytest.approx(expected, rel=0.02, abs=2e-3)
 
 
+def test_beyond_the_outermost_centroid_a_hard_weight_still_learns():
+    """Soft, what lies there changes nothing; hard, the gradient passes straight through, and the size's stays exact:
+    twice the weights and twice the size would be twice the result."""
+    w = torch.randn(64, 64, generator=generator(0)) * 0.1
+    q = WeightQuantiser(settings("gq", "tensor"), w)
+    q.set_length(400)
+    q.restart(w)
+    for step, beyond in ((1, 0.0), (399, 1.0)):
+        q.on_step(step, w.clone())
+        v = w.clone().requires_grad_()
+        q.size.grad = None
+        codes, scale = q(v)
+        (codes * scale[:, None]).sum().backward()
+        inside = q.grid(w).inside(w)
+        assert (~inside).any() and (v.grad[~inside] == beyond).all()
+    alone = (codes * scale[:, None]).detach() - w * inside
+    assert float(q.size.grad) == pytest.approx(float(alone.sum() / q.size) * (w.numel() * 16) ** -0.5, rel=1e-4)
+
+
 def test_gq_never_freezes():
     """At a quarter, half and three quarters of training every weight within the centroids moves with its gradient, and
     none by more than 2.1 times."""

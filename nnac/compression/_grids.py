@@ -234,14 +234,14 @@ class _Exact(torch.autograd.Function):
     ``w_hat(x, size)`` is homogeneous of degree one (twice the weights and twice the size give twice the result), so its
     slopes obey ``x dw_hat/dx + size dw_hat/dsize = w_hat``: with ``slope = dw_hat/dx`` chosen, the gradient of the size
     follows. With slope 1 inside the clip and 0 outside this is LSQ's and PACT+'s formula; with the softmax's slope, the
-    derivative of GQ's soft assignment.
+    derivative of GQ's soft assignment. ``through``: the weights' own gradient passes as if the slope were 1.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None, size: Tensor | None,
-                factor: float, back: Any, *shapes: Tensor) -> Tensor:
+                factor: float, back: Any, through: bool, *shapes: Tensor) -> Tensor:
         learns = size is not None and size.requires_grad
-        ctx.factor, ctx.back = factor, back
+        ctx.factor, ctx.back, ctx.through = factor, back, through
         ctx.save_for_backward(unit, slope, *((x, codes, size) if learns else (None, None, None)))
         return codes.view_as(codes)
 
@@ -249,25 +249,26 @@ class _Exact(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         unit, slope, x, codes, size = ctx.saved_tensors
         gx = g / unit
-        if slope is not None:
+        if slope is not None and not ctx.through:
             gx = gx * slope
         g_size = None
         if size is not None and ctx.needs_input_grad[4]:
             u = x / unit if slope is None else (x / unit) * slope
             g_size = (g * (codes - u)).sum(1) / size * ctx.factor
-        g_shapes = ctx.back(g) if any(ctx.needs_input_grad[7:]) else (None,) * (len(ctx.needs_input_grad) - 7)
-        return gx, None, None, None, g_size, None, None, *g_shapes
+        g_shapes = ctx.back(g) if any(ctx.needs_input_grad[8:]) else (None,) * (len(ctx.needs_input_grad) - 8)
+        return gx, None, None, None, g_size, None, None, None, *g_shapes
 
 
 def exact(x: Tensor, codes: Tensor, unit: Tensor, slope: Tensor | None = None, size: Tensor | None = None,
           factor: float = 1.0, shapes: tuple[Tensor, ...] = (),
-          back: Callable[[Tensor], tuple[Tensor, ...]] | None = None) -> Tensor:
+          back: Callable[[Tensor], tuple[Tensor, ...]] | None = None, through: bool = False) -> Tensor:
     """``codes``, exactly, with the gradient of ``w_hat / unit`` to the weights and to what is learned.
 
     x [G, n] weights      codes [G, n]      unit [G, 1]
     slope  d w_hat / d x, [G, n], bool or real; None: 1 everywhere
     size [G] the learned size (its gradient times ``factor``)
     shapes  what else is learned; back(gradient of the codes [G, n]) gives theirs
+    through  the weights' gradient takes no notice of the slope, which then is only the learned size's
     The codes carry the whole gradient: a unit is a constant to whoever multiplies with it.
     """
-    return _Exact.apply(x, codes, unit, slope, size, factor, back, *shapes)
+    return _Exact.apply(x, codes, unit, slope, size, factor, back, through, *shapes)

@@ -27,8 +27,9 @@ class Gq(WeightRule, Method):
     annealed to hard.
 
     The inverse temperature ends where every weight between the outermost centroids still has a slope of 0.147 or more
-    (4 per distance between centroids); then the assignment is hard, and its gradient passes straight through.  Colder,
-    weights freeze where they are (measured: at 10 half of them).
+    (4 per distance between centroids); then the assignment is hard, and its gradient passes straight through, also
+    beyond the outermost, where the largest weights would stand still (4 bits, 200 steps, one seed: 6.20 % of words
+    wrong with them still, 6.04 without).  Colder, weights freeze where they are (measured: at 10 half of them).
     Source: Zhen et al., SLT 2022, arXiv 2210.09188.  Seen: softmax annealing, mu-law-constrained centroids, no
     regulariser, bit depth per kernel, quantisation frequency.  Reconstruction: the formulas (docs/methods.md §2); mu,
     schedule and frequency defaults are our choice.
@@ -199,7 +200,7 @@ class Gq(WeightRule, Method):
         # as LSQ's: what one parameter gathers from thousands of weights would take the whole of a clipped gradient
         factor = (x.shape[1] * grid.codes.shape[1]) ** -0.5
         if not self.space.learned:  # type: ignore[attr-defined]
-            return exact(x, codes, grid.unit, slope, state["size"], factor)
+            return exact(x, codes, grid.unit, slope, state["size"], factor, through=alpha is None)
 
         def back(g: Tensor) -> tuple[Tensor, Tensor]:
             own_unit = state["size"].detach().abs()[:, None] / self.top
@@ -208,7 +209,8 @@ class Gq(WeightRule, Method):
             _, curve, own = self.centroids(state["curvature"], state["offsets"])
             return ((by_level * curve).sum().reshape(1).float() * self.top, (by_level * own).float() * self.top)
 
-        return exact(x, codes, grid.unit, slope, state["size"], factor, (state["curvature"], state["offsets"]), back)
+        return exact(x, codes, grid.unit, slope, state["size"], factor, (state["curvature"], state["offsets"]), back,
+                     through=alpha is None)
 
 
 def centres(x: Tensor, q: Tensor, unit: Tensor, codes: Tensor) -> Tensor:

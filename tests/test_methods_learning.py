@@ -13,7 +13,7 @@ from nnac.compression._forms import Exponential, Flat, MuLaw
 from nnac.compression._grids import fitted_integers, snapped
 from nnac.compression.gq import GAIN, PLAY, Gq
 from nnac.train.quantiser import WEIGHED, ScheduleWarning, Settings, WeightQuantiser
-from nnac.train.schedule import Compression
+from nnac.train.schedule import Compression, Slot
 from nnac.units import Change, Moment, UnitError
 from tests.methods import make, settings, trained, weights
 
@@ -251,6 +251,15 @@ def test_a_period_in_spacings_needs_a_learning_rate():
     q = WeightQuantiser(settings("lloyd_max", "tensor", harden=make("every", spacings=1.0)), weights())
     with pytest.raises(UnitError, match="needs the learning rate"):
         q.on_step(1, weights())
+
+
+def test_a_period_in_spacings_without_a_learning_rate_is_refused_before_the_first_step():
+    module, kernel = torch.nn.Module(), weights()
+    quantiser = WeightQuantiser(settings("lloyd_max", "tensor", harden=make("every", spacings=1.0)), kernel)
+    module.compressed_weights = lambda: [Slot.of_parameter("encoder.input", quantiser, kernel)]
+    with pytest.raises(UnitError, match=r"of `encoder[.]input` needs the learning rate"):
+        Compression(module)
+    Compression(module, learning_rate=1e-3)
 
 
 @pytest.mark.parametrize("period,undone", [(2.0, True), (500.0, False)])

@@ -68,7 +68,8 @@ def test_what_a_policy_of_language_models_trains_is_what_its_program_computes(fi
     module = LanguageModel(lower_plan(plan), None, plan)
     labels, counts = torch.randint(1, 29, (9, 5)), torch.full((5,), 9)
     module.calibrate([(labels,)])
-    compression, optimiser = Compression(module, plan.training.total), torch.optim.Adam(module.parameters(), 1e-3)
+    compression = Compression(module, plan.training.total, learning_rate=1e-3)
+    optimiser = torch.optim.Adam(module.parameters(), 1e-3)
     for step in range(1, 4):
         compression.on_step(step)
         optimiser.zero_grad()

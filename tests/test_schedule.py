@@ -74,6 +74,7 @@ def test_random_graphs_targets_and_options_equal_the_reference(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 10**6))
 def test_many_random_graphs_targets_and_options_equal_the_reference(seed):

@@ -365,6 +365,12 @@ class WeightQuantiser(_Scheduled):
         return changed or self.hardens
 
     @property
+    def lacks_rate(self) -> bool:
+        """Whether the hard compressor's period is said in spacings of the levels, and nobody says the learning rate."""
+        how: Any = self.settings.harden
+        return self.settings.method is not None and how is not None and how.spacings is not None and self.rate is None
+
+    @property
     def hardens(self) -> bool:
         """Whether the hard compressor is due now."""
         s = self.settings
@@ -380,7 +386,7 @@ class WeightQuantiser(_Scheduled):
         """
         how: Any = self.settings.harden
         if self.rate is None:
-            if how.spacings is not None:
+            if self.lacks_rate:
                 raise UnitError("`every(spacings=…)` needs the learning rate: say `learning_rate` in the `training` "
                                 "block, or Compression(model, learning_rate=…)")
             return
@@ -521,6 +527,10 @@ class KernelQuantiser(_Scheduled):
     @property
     def regularises(self) -> bool:
         return any(q.regularises for _, q in self.pairs)
+
+    @property
+    def lacks_rate(self) -> bool:
+        return any(q.lacks_rate for _, q in self.pairs)
 
     def set_length(self, total: int | None, per_epoch: int | None = None, rate: float | None = None) -> None:
         super().set_length(total, per_epoch, rate)

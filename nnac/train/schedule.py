@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from nnac.units import UnitError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -56,6 +58,7 @@ class Compression:
     steps, steps_per_epoch
     the length of training, for moments given as percentages or epochs; None keeps what the quantisers know
     learning_rate  what the optimiser moves a weight by in a step, for periods that are said in spacings of the levels
+    UnitError: a period is, and nobody says the learning rate.
     """
 
     def __init__(self, module: nn.Module, steps: int | None = None, steps_per_epoch: int | None = None,
@@ -63,6 +66,10 @@ class Compression:
         self.module = module
         for slot in self.slots:
             slot.quantiser.set_length(steps, steps_per_epoch, learning_rate)
+        lacking = [s.name for s in self.slots if s.quantiser.lacks_rate]
+        if lacking:
+            raise UnitError(f"`every(spacings=…)` of `{'`, `'.join(lacking)}` needs the learning rate: say "
+                            "`learning_rate` in the `training` block, or Compression(model, learning_rate=…)")
 
     @property
     def slots(self) -> list[Slot]:

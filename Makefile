@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml
 	echo $$(( $$(date +%s) - begun + 1 )) > $@
 
 $(VENV)/.ready: $(VENV)/.demo
-	$(BIN)/pip install --quiet -e ".[speech,audio,lsp,plot,fast,log,graphblas,rtl,hybrid,onnx,dev]"
+	$(BIN)/pip install --quiet -e ".[speech,audio,lsp,plot,fast,log,graphblas,rtl,hybrid,onnx,sherpa,dev]"
 	touch $@
 
 setup: $(VENV)/.ready      ## virtual environment with nnac and all it needs

@@ -23,7 +23,7 @@ class ExportError(UserError):
 
 def write(trained: Trained, to: str, folder: str, steps: int = 1) -> dict[str, int]:
     """Write the files; name -> bytes.  OnnxError: a layer has no such form; nothing is written then."""
-    contents = tensors(trained) if to == "safetensors" else onnx_files(trained, exact=to == "onnx", steps=steps)
+    contents = tensors(trained) if to == "safetensors" else onnx_files(trained, to, steps)
     made = {}
     for name, data in contents.items():
         path = Path(folder) / name
@@ -33,20 +33,26 @@ def write(trained: Trained, to: str, folder: str, steps: int = 1) -> dict[str, i
     return made
 
 
-def onnx_files(trained: Trained, exact: bool, steps: int) -> dict[str, bytes]:
+def onnx_files(trained: Trained, to: str, steps: int) -> dict[str, bytes]:
     """A file for each entry, and the tokens where there are some."""
     try:
-        from nnac.onnx import files, real
+        from nnac.onnx import files, real, sherpa
     except ImportError as error:
         raise ExportError(f"ONNX is not installed ({error}): pip install 'nnac[onnx]'") from None
     front = trained.end if isinstance(trained.end, FrontEnd) else None
     graph = trained.module.bind()
     made: dict[str, bytes] = {}
-    for entry, name in files.file_names(graph).items():
-        count = steps if files.Ports.of(graph, entry).sequence else 1
-        model = (files.exact(graph, entry, front, count) if exact
-                 else real.quantised(trained.module, entry, front, count))
-        made[f"{name}.onnx"] = model.SerializeToString()
+    if to == "sherpa-onnx":
+        if front is None:
+            raise ExportError("sherpa-onnx needs features, normalisation and tokens, and this model has none: save it "
+                              "with its front end (docs/models.md)")
+        made = {f"{name}.onnx": m.SerializeToString() for name, m in sherpa.recogniser(graph, front, steps).items()}
+    else:
+        for entry, name in files.file_names(graph).items():
+            count = steps if files.Ports.of(graph, entry).sequence else 1
+            model = (files.exact(graph, entry, front, count) if to == "onnx"
+                     else real.quantised(trained.module, entry, front, count))
+            made[f"{name}.onnx"] = model.SerializeToString()
     if front is not None:
         made["tokens.txt"] = files.tokens_text(front).encode()
     return made

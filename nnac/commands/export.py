@@ -1,7 +1,8 @@
-"""``nnac export CHECKPOINT --to onnx --out DIR``: a model in files that other runtimes take.
+"""``nnac export CHECKPOINT --to FORMAT --out DIR``: a model in files that other runtimes take.
 
 ``--to onnx``         integer operators alone: under onnxruntime its outputs are the machine's integers, every one
 ``--to onnx-qdq``     real numbers between QuantizeLinear and DequantizeLinear: near the machine's, not equal
+``--to sherpa-onnx``  the same integers in the files of sherpa-onnx's own transducers, for phones and servers
 ``--to safetensors``  codes, scales and tables of every layer, in one file (docs/export.md says how they lie)
 
 A recogniser becomes encoder.onnx, decoder.onnx, joiner.onnx and tokens.txt, in the layout of sherpa-onnx; another model
@@ -21,7 +22,7 @@ def register(subparsers: Any) -> None:
     p = subparsers.add_parser("export", help="a model as ONNX or safetensors", description=__doc__,
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("checkpoint", type=source, metavar="CHECKPOINT", help="what `nnac train` wrote")
-    p.add_argument("--to", required=True, choices=("onnx", "onnx-qdq", "safetensors"))
+    p.add_argument("--to", required=True, choices=("onnx", "onnx-qdq", "sherpa-onnx", "safetensors"))
     p.add_argument("--out", type=folder, required=True, metavar="DIR")
     p.add_argument("--steps", type=whole(1, 1000), default=1, metavar="N",
                    help="steps of the encoder in one call of its file (1)")

@@ -81,7 +81,7 @@ def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int =
     ports, step = Ports.of(graph, entry), trace(graph, entry, steps, inside="inside.")
     tape, taken, made = step.tape, [], []
     for value, symbol in step.inputs.items():
-        taken.append(_enter(tape, graph.values[value], symbol, ports, front))
+        taken.append(entered(tape, graph.values[value], symbol, ports, front))
     for name, symbol in step.states.items():
         taken.append(info(name, symbol))
     for value, symbol in step.outputs.items():
@@ -90,7 +90,7 @@ def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int =
         if value in ports.between:
             made.append(named(tape, arranged, name))
         else:
-            made += [_real(tape, arranged, graph.values[value], name), named(tape, arranged, f"{name}_integers")]
+            made += [as_real(tape, arranged, graph.values[value], name), named(tape, arranged, f"{name}_integers")]
     made += [named(tape, symbol, name + AFTER) for name, symbol in step.after.items()]
     facts = metadata(graph, entry, front, steps) | {"arithmetic": "exact"}
     return model(tape, f"{graph.name}.{entry}", taken, made, texts(facts))
@@ -122,25 +122,24 @@ def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int) -> d
     return facts
 
 
-def _enter(tape: Tape, value: Value, symbol: Symbol, ports: Ports, front: FrontEnd | None) -> Any:
+def entered(tape: Tape, value: Value, symbol: Symbol, ports: Ports, front: FrontEnd | None) -> Any:
     """An input of the file whose integers become ``symbol``; what ONNX says of it.
 
     The traced nodes read the symbol by its name, so what leads to it is written before them.
     """
     name, outside = ports.inputs[value.name], value.name in ports.outer
-    at = len(tape.nodes)
     shape: tuple[int, ...] = (ANY, *((symbol.shape[0],) if ports.sequence else ()), symbol.shape[2])
-    if outside and value.bits == INDEX_BITS:
-        shape, type = shape[:-1] if ports.sequence else shape, INT64
-        raw = tape.write("Cast", [name], to=INT32)
-    elif outside:
-        type = TensorProto.FLOAT
-        raw = _quantised(tape, name, value, front)
-    else:
-        type, raw = INT32, tape.write("Identity", [name])
-    raw = _time_first(tape, raw, ports.sequence, value.bits == INDEX_BITS and ports.sequence)
-    tape.write("Identity", [raw], symbol.name)
-    tape.nodes[:] = tape.nodes[at:] + tape.nodes[:at]
+    with tape.before():
+        if outside and value.bits == INDEX_BITS:
+            shape, type = shape[:-1] if ports.sequence else shape, INT64
+            raw = tape.write("Cast", [name], to=INT32)
+        elif outside:
+            type = TensorProto.FLOAT
+            raw = _quantised(tape, name, value, front)
+        else:
+            type, raw = INT32, tape.write("Identity", [name])
+        raw = _time_first(tape, raw, ports.sequence, value.bits == INDEX_BITS and ports.sequence)
+        tape.write("Identity", [raw], symbol.name)
     return info(name, evolve(symbol, shape=shape), type)
 
 
@@ -172,7 +171,7 @@ def _quantised(tape: Tape, name: str, value: Value, front: FrontEnd | None) -> s
     return tape.write("Cast", [tape.write("Clip", [moved, *ends])], to=INT32)
 
 
-def _real(tape: Tape, symbol: Symbol, value: Value, name: str) -> Any:
+def as_real(tape: Tape, symbol: Symbol, value: Value, name: str) -> Any:
     """The real numbers that integers stand for, as an output."""
     assert value.scale is not None
     real = tape.write("Cast", [(symbol - value.zero_point).as_type(INT32)], to=TensorProto.FLOAT)

@@ -51,15 +51,24 @@ def trace(graph: QGraph, entry: str, steps: int = 1, inside: str = "") -> Step:
               for v in map(graph.values.__getitem__, graph.inputs[entry])}
     states = {s.name: tape.input(s.name, (ANY, s.width), *arith.limits(s.bits))
               for n in graph.entry(entry) for s in n.states}
-    values, state, made = dict(inputs), dict(states), {}
+    state = dict(states)
+    values = compute(graph, entry, inputs, state, tape)
+    return Step(tape, inputs, states, {n: values[n] for n in graph.outputs[entry]}, state,
+                {n.output: values[n.output] for n in graph.entry(entry)})
+
+
+def compute(graph: QGraph, entry: str, inputs: Mapping[str, Symbol], state: dict[str, Symbol],
+            tape: Tape) -> dict[str, Symbol]:
+    """All values of ``entry`` by name, of these inputs; ``state`` is read and replaced.  OnnxError names the layer that
+    has no form in ONNX."""
+    values = dict(inputs)
     for node in graph.entry(entry):
         try:
             values[node.output] = operator(node.op).integers(node, graph, [values[n] for n in node.inputs], state,
                                                              constants(tape, node))
         except (NotTraceable, TypeError) as error:
             raise OnnxError(f"{node.path}: `{node.op}` has no form in ONNX's integers: {error}") from None
-        made[node.output] = values[node.output]
-    return Step(tape, inputs, states, {n: values[n] for n in graph.outputs[entry]}, state, made)
+    return values
 
 
 def _ends(v: Value) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,13 @@ class Tape:
         self.nodes.append(helper.make_node(op, list(inputs), names, name=out, **attributes))
         self._written[key] = out
         return out
+
+    @contextmanager
+    def before(self) -> Iterator[None]:
+        """What is written within stands before all that was written: it makes what was read by its name."""
+        at = len(self.nodes)
+        yield
+        self.nodes[:] = self.nodes[at:] + self.nodes[:at]
 
     def constant(self, value: NDArray) -> str:
         """The name of an initializer."""

@@ -131,6 +131,10 @@ class Operator:
         scale = unit_scale(p.activations) if self.bounded(layer.attributes) else None
         return Value(layer.path, layer.width, p.activations, layer.rate, scale)
 
+    def heard(self, attributes: Mapping[str, Any]) -> int | None:
+        """Frames before its own that a step's output depends on; None: all there were, or this is not known."""
+        return None if self.recurrent or self.remembers else 0
+
     def least_bits(self, attributes: Mapping[str, Any], width: int) -> int:
         """The fewest bits in which an output of ``width`` elements says enough (a warning where it has fewer)."""
         return 0

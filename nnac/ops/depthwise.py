@@ -48,6 +48,9 @@ class Depthwise(RingOperator):
         a = layer.attributes
         return DepthwiseAttributes(self.slots(a), a["chunk"], a["taps"], a.get("bias", True))
 
+    def heard(self, attributes: Mapping[str, Any]) -> int | None:
+        return int(attributes["taps"]) - 1
+
     def work(self, job: Job, m: MachineConfig) -> Work:
         from nnac.isa import beats
         from nnac.ops._work import Work

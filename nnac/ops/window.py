@@ -64,6 +64,9 @@ class Window(Operator):
         kept = layer.width // a.taps * a.kept
         return (StateVector(f"{layer.path}.past", kept, p.activations),) if kept else ()
 
+    def heard(self, attributes: Mapping[str, Any]) -> int | None:
+        return reach(attributes["taps"], attributes.get("dilation", 1)) - 1
+
     def state_bytes(self, attributes: Mapping[str, Any], width: int, hidden_bits: int) -> int:
         return width // attributes["taps"] * reach(attributes["taps"], attributes.get("dilation", 1))  # of int8
 

@@ -96,3 +96,43 @@ def test_normalisation_survives_json_exactly():
 def test_normalisation_refuses_a_deviation_of_zero():
     with pytest.raises(ValueError, match="positive"):
         Normalisation([0.0], [0.0])
+
+
+def kaldis(x: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """kaldi-native-fbank's, of frames that begin with the audio."""
+    fbank = pytest.importorskip("kaldi_native_fbank", reason="the extra `sherpa` is not installed")
+    options = fbank.FbankOptions()
+    options.frame_opts.samp_freq, options.frame_opts.dither, options.frame_opts.snip_edges = spec.rate, 0.0, True
+    options.mel_opts.num_bins, options.mel_opts.high_freq = spec.bins, -400
+    made = fbank.OnlineFbank(options)
+    made.accept_waveform(spec.rate, x.tolist())
+    made.input_finished()
+    return np.stack([made.get_frame(i) for i in range(made.num_frames_ready)])
+
+
+@pytest.mark.parametrize("rate,bins", [(16000, 80), (16000, 40), (8000, 23)])
+@pytest.mark.parametrize("loudness", [1.0, 1e-4])
+def test_kaldis_filter_banks_are_those_of_kaldi(rate, bins, loudness):
+    spec = FeatureSpec.kaldi(bins, rate)
+    x = (speech_like(2 * rate) + np.float32(0.05)) * np.float32(loudness)          # with a constant, which is taken off
+    ours, theirs = log_mel(x, spec), kaldis(x, spec)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() < 2e-3 and np.abs(ours - theirs).mean() < 5e-5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 4000), st.lists(st.integers(0, 900), max_size=12), st.integers(0, 1000))
+def test_kaldis_frames_do_not_depend_on_chunks(samples, sizes, seed):
+    x, spec = speech_like(samples, seed), FeatureSpec.kaldi(40)
+    stream, parts, at = StreamingLogMel(spec), [], 0
+    for size in [*sizes, samples]:
+        parts.append(stream.feed(x[at: at + size]))
+        at += size
+    assert np.array_equal(np.concatenate(parts), log_mel(x, spec))
+
+
+def test_a_specification_says_its_kind_and_older_files_are_log_mel():
+    assert "kind" not in FeatureSpec().to_json()
+    assert FeatureSpec.from_json(FeatureSpec.kaldi(80).to_json()) == FeatureSpec.kaldi(80) != FeatureSpec(bins=80)
+    with pytest.raises(ValueError, match="kind"):
+        FeatureSpec(kind="mfcc")

@@ -30,6 +30,9 @@ def register(subparsers: Any) -> None:
                    help="utterances of a held-out split in harder noise, 0 to 15 dB (none)")
     p.add_argument("--text", type=whole(0), default=20000, metavar="N",
                    help="sentences of its text and of the training's, for language models (20000)")
+    p.add_argument("--features", choices=("log_mel", "kaldi"), default="log_mel",
+                   help="log_mel: nnac's own (the default); kaldi: Kaldi's filter banks, as icefall and "
+                   "sherpa-onnx hear")
     p.add_argument("--seed", type=SEED, default=1)
     p.add_argument("--processes", type=whole(1, 256), metavar="N")
     p.add_argument("--json", action="store_true", help="the summary as JSON")
@@ -38,8 +41,10 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnac.speech.corpus import CorpusSpec, Recipe, build
+    from nnac.speech.features import KALDI, FeatureSpec
 
-    spec = CorpusSpec(Recipe(seed=args.seed), args.train, args.dev, args.test, args.test, args.wavs,
+    features = FeatureSpec.kaldi(FeatureSpec().bins) if args.features == KALDI else FeatureSpec()
+    spec = CorpusSpec(Recipe(features=features, seed=args.seed), args.train, args.dev, args.test, args.test, args.wavs,
                       args.home_dev, args.home, args.noise, args.text)
     made = build(args.out, spec, args.processes, quiet=args.json)
     if args.json:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 
@@ -39,7 +40,7 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from nnac.imports import maps
-    from nnac.imports.model import imported, read_tokens
+    from nnac.imports.model import hears_otherwise, imported, read_tokens
 
     found = maps.load(args.map) if args.map else maps.named(args.toolkit)
     options = _options(args.set)
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     made.save(args.out)
     facts = dict(model=args.out, toolkit=found.title, layers=len(made.graph.layers), weights=made.graph.weights,
                  entries=[e.name for e in made.graph.entries], hears=tokens is not None)
+    if tokens is not None and features is None and (warning := hears_otherwise(found)):
+        print(f"warning: {warning}", file=sys.stderr)
     if args.json:
         print(json.dumps(facts))
         return 0

@@ -1,6 +1,7 @@
 """Maps: which tensors of a toolkit are which layers.  Data, one TOML file a toolkit, or one of the user's own.
 
     title = "…"      blank = "first" | "last" | a number      start = "blank" | "zeros"
+    features = "kaldi" | "log_mel"      what it was trained on, where that is known (`nnac.speech.features`)
     [options]        numbers that no shape says; `--set NAME=VALUE` gives others
     encoder = [ … ]  prediction = [ … ]      steps, in order
     [joint]          encoder = [ … ]  prediction = [ … ]  combine = "add" | "multiply" | "concatenate"  after = [ … ]
@@ -31,6 +32,7 @@ from nnac.checked import Wrong, parse_toml, shown
 from nnac.diagnostics import did_you_mean
 from nnac.files import read_text
 from nnac.imports.files import ImportError_
+from nnac.speech.features import KINDS as FEATURES
 
 FOLDER = Path(__file__).parent / "toolkits"
 KINDS = ("lstm", "gru", "rnn", "gates", "linear", "norm", "embedding", "conv", "stack", "activation", "residual",
@@ -68,6 +70,7 @@ class Map:
     options: Mapping[str, float]
     ignore: tuple[str, ...]
     inside: tuple[str, ...]
+    features: str | None = None
 
 
 def names() -> list[str]:
@@ -93,7 +96,8 @@ def load(path: str | os.PathLike[str]) -> Map:
     if not isinstance(joint, dict):
         wrong.append("`joint` is a table")
         joint = {}
-    known = {"title", "blank", "start", "options", "encoder", "prediction", "joint", "ignore", "inside"}
+    known = {"title", "blank", "start", "options", "encoder", "prediction", "joint", "ignore", "inside",
+             "features"}
     wrong += [f"`{k}` is not known; {did_you_mean(k, known)}" for k in data if k not in known]
     wrong += [f"joint.{k} is not known" for k in joint if k not in ("encoder", "prediction", "combine", "after")]
     options = data.get("options", {})
@@ -116,11 +120,13 @@ def load(path: str | os.PathLike[str]) -> Map:
     lists = {n: data.get(n, []) for n in ("ignore", "inside")}
     wrong += [f"{n} is a list of names" for n, v in lists.items() if not isinstance(v, list)
               or not all(isinstance(x, str) for x in v)]
+    if (features := data.get("features")) not in (None, *FEATURES):
+        wrong.append(f"features is {' or '.join(FEATURES)}, not {shown(features)}")
     if wrong:
         raise ImportError_(f"{path}: {'; '.join(wrong[:8])}")
     return Map(str(data.get("title", Path(path).stem)), parts["encoder"], parts["prediction"], more["encoder"],
                more["prediction"], combine, more["after"], int(blank), str(start), options,  # type: ignore[arg-type]
-               tuple(lists["ignore"]), tuple(lists["inside"]))
+               tuple(lists["ignore"]), tuple(lists["inside"]), features)  # type: ignore[arg-type]
 
 
 def whole(value: Any) -> bool:

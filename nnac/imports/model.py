@@ -20,7 +20,7 @@ from nnac.files import read_text
 from nnac.imports.files import ImportError_, tensors
 from nnac.imports.maps import Map
 from nnac.imports.network import Chain, networks
-from nnac.speech.features import FeatureSpec, Normalisation
+from nnac.speech.features import KALDI, FeatureSpec, Normalisation
 from nnac.speech.tokens import TokenError, Tokens
 from nnac.train.families.transducer import own_names
 from nnac.train.saved import SavedModel
@@ -56,8 +56,8 @@ def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, flo
              features: tuple[FeatureSpec, Normalisation] | None = None) -> SavedModel:
     """The model in a checkpoint.
 
-    tokens    pieces, the blank left out: then the model hears      features  of a corpus; default: log-mel as nnac
-    makes them, as they are
+    tokens    pieces, the blank left out: then the model hears      features  of a corpus; default: what the toolkit
+    trains on, as its map says, with no normalisation; else log-mel as nnac makes them (`hears_otherwise`)
     """
     made = captured(found, tensors(path, found.inside), options, outside)
     graph = made.captured.graph
@@ -65,7 +65,7 @@ def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, flo
     end: FrontEnd | LabelEnd = LabelEnd(made.features, made.order[0], len(made.order))
     if tokens is not None:
         bins = graph.inputs["features"]
-        spec, norm = features or (FeatureSpec(bins=bins), Normalisation(np.zeros(bins), np.ones(bins)))
+        spec, norm = features or (_usual(found, bins), Normalisation(np.zeros(bins), np.ones(bins)))
         if spec.bins != bins or tokens.count != len(made.order):
             blank = f": the file has a line for the blank as well, its {made.order[0] + 1}th" * (
                 tokens.count == len(made.order) - 1)
@@ -73,6 +73,19 @@ def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, flo
                                f"{spec.bins} features and {tokens.count} tokens, the blank among them{blank}")
         end = FrontEnd(spec, norm, tokens)
     return SavedModel(graph, weights, end, dict(imported=found.title))
+
+
+def _usual(found: Map, bins: int) -> FeatureSpec:
+    return FeatureSpec.kaldi(bins) if found.features == KALDI else FeatureSpec(bins=bins)
+
+
+def hears_otherwise(found: Map) -> str | None:
+    """What to say of a model that is to hear audio without a corpus' features: None where its toolkit's are known."""
+    if found.features is not None:
+        return None
+    return (f"{found.title}: its own features are not known, and it hears nnac's log-mel without normalisation: give "
+            "features of a corpus that it is trained on (--corpus), or `features` in a map of your own, or leave "
+            "--tokens out and give it arrays")
 
 
 def read_tokens(path: str | os.PathLike[str], blank: int) -> Tokens:

@@ -73,7 +73,7 @@ class Recipe:
     features: FeatureSpec = field(factory=FeatureSpec)
 
     def to_json(self) -> dict:
-        return asdict(self)
+        return asdict(self) | {"features": self.features.to_json()}
 
     @classmethod
     def from_json(cls, data: dict) -> Recipe:

@@ -6,7 +6,8 @@ Every frame is computed from its own samples alone, in float64 and in a fixed or
 out bit for bit whether it is computed alone, in a chunk or in a whole utterance (a matrix product would not promise
 that).
 
-Source: our choice (the usual 25/10 ms Hann log-mel of speech recognition, HTK mel scale).
+Source: our choice (the usual 25/10 ms Hann log-mel of speech recognition, HTK mel scale); ``kaldi``: Kaldi's
+compute-fbank-feats, tested against kaldi-native-fbank.
 """
 from __future__ import annotations
 
@@ -14,10 +15,14 @@ from functools import lru_cache
 
 import numpy as np
 from attrs import asdict, field, frozen
-from attrs.validators import ge, gt, le
+from attrs.validators import ge, gt, in_, le
 from numpy.typing import ArrayLike, NDArray
 
 from nnac.checked import checked
+
+# log_mel: pre-emphasis over the audio, a Hann window, ``log(energy + floor)``.  kaldi: each frame without its mean and
+# emphasised by itself, Povey's window (Hann's to the power of 0.85), ``log(max(energy, floor))``
+LOG_MEL, KALDI = KINDS = ("log_mel", "kaldi")
 
 
 @frozen
@@ -33,6 +38,7 @@ class FeatureSpec:
     high: float = field(default=7600.0, validator=gt(0.0))     # Hz
     preemphasis: float = field(default=0.97, validator=ge(0.0))
     floor: float = field(default=1e-7, validator=gt(0.0))      # added to the energy before the logarithm
+    kind: str = field(default=LOG_MEL, validator=in_(KINDS))
 
     def __attrs_post_init__(self) -> None:
         if self.window > self.fft:
@@ -44,8 +50,20 @@ class FeatureSpec:
         """Number of whole frames in ``samples`` samples."""
         return 0 if samples < self.window else 1 + (samples - self.window) // self.hop
 
+    @classmethod
+    def kaldi(cls, bins: int = 80, rate: int = 16000) -> FeatureSpec:
+        """What icefall trains on and sherpa-onnx hears: Kaldi's filter banks of 25 ms every 10, samples in [-1, 1), no
+        dither, 20 Hz to 400 below half the rate.  Frames begin with the audio (`snip_edges`), theirs 7.5 ms before
+        it."""
+        window = rate // 40
+        return cls(rate, bins, window, rate // 100, 1 << (window - 1).bit_length(), 20.0, rate / 2 - 400, 0.97,
+                   float(np.finfo(np.float32).eps), KALDI)
+
     def to_json(self) -> dict:
-        return asdict(self)
+        out = asdict(self)
+        if self.kind == LOG_MEL:                           # as files say that are older than kinds
+            del out["kind"]
+        return out
 
     @classmethod
     def from_json(cls, data: dict) -> FeatureSpec:
@@ -94,7 +112,7 @@ class Normalisation:
 
 @lru_cache(maxsize=8)
 def _tables(spec: FeatureSpec) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """(window, bins, weights, starts): the Hann window, and the triangles of all filters end to end.
+    """(window, bins, weights, starts): the window, and the triangles of all filters end to end.
 
     A filter is a run ``starts[m] : starts[m+1]`` of (bin, weight) pairs.
     """
@@ -115,7 +133,8 @@ def _tables(spec: FeatureSpec) -> tuple[NDArray, NDArray, NDArray, NDArray]:
         starts.append(sum(len(b) for b in bins))
         bins.append(k)
         weights.append(triangles[k, m])
-    return np.hanning(spec.window), np.concatenate(bins), np.concatenate(weights), np.array(starts)
+    shape = np.hanning(spec.window) ** (1.0 if spec.kind == LOG_MEL else 0.85)
+    return shape, np.concatenate(bins), np.concatenate(weights), np.array(starts)
 
 
 def _frames(emphasised: NDArray, spec: FeatureSpec) -> NDArray:
@@ -123,15 +142,22 @@ def _frames(emphasised: NDArray, spec: FeatureSpec) -> NDArray:
     window, bins, weights, starts = _tables(spec)
     if len(emphasised) < spec.window:
         return np.zeros((0, spec.bins), np.float32)
-    framed = np.lib.stride_tricks.sliding_window_view(emphasised, spec.window)[::spec.hop] * window
+    framed = np.lib.stride_tricks.sliding_window_view(emphasised, spec.window)[::spec.hop]
+    if spec.kind == KALDI:
+        framed = framed - framed.mean(1, keepdims=True)
+        framed = framed - spec.preemphasis * np.concatenate([framed[:, :1], framed[:, :-1]], 1)
+    framed = framed * window
     spectrum = np.fft.rfft(framed, spec.fft)
     power = spectrum.real ** 2 + spectrum.imag ** 2
     energy = np.add.reduceat(power[:, bins] * weights, starts, axis=1)
-    return np.log(energy + spec.floor).astype(np.float32)
+    loud = energy + spec.floor if spec.kind == LOG_MEL else np.maximum(energy, spec.floor)
+    return np.log(loud).astype(np.float32)
 
 
 def _emphasise(samples: NDArray, before: float, spec: FeatureSpec) -> NDArray:
     x = np.asarray(samples, np.float64)
+    if spec.kind == KALDI:                                 # frame by frame
+        return x
     return x - spec.preemphasis * np.concatenate([[before], x[:-1]])
 
 

@@ -12,8 +12,10 @@ from nnac.schedule.ops import Emission, Made
 
 
 class WithRoots(Emission):
-    """An operator whose instructions read it, beside parameters of their own."""
+    """An operator whose instructions read it, beside parameters of their own; a node without the table reads none."""
 
     def parameters(self, node: Node, graph: QGraph, made: Made) -> Sequence[Parameters]:
+        if "rsqrt" not in node.constants:
+            return super().parameters(node, graph, made)
         table = node.constants["rsqrt"].astype("<u2").tobytes().ljust(RSQRT_BYTES, b"\0")
         return *super().parameters(node, graph, made), Parameters(ROOTS, (table,), "")

@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 
 from nnac import isa
 from nnac.attributes import record
-from nnac.ir import Node, QGraph
+from nnac.ir import Node
 from nnac.isa import Instruction
-from nnac.isa.vector import RSQRT_BYTES
 from nnac.ops._steps import BITS, FIRST, INPUT, NORM, RECURRENT, TABLES, Step, Steps, scales, steps_of, table_name
 from nnac.ops.recurrence import RecurrenceAttributes, sizes
 from nnac.schedule.emit import Emitter
-from nnac.schedule.kernels import Parameters
 from nnac.schedule.layout import ROOTS
 from nnac.schedule.ops import Made
 from nnac.schedule.ops._recurrent import Group, SeparateEmission, even, key_of, separate
+from nnac.schedule.ops._roots import WithRoots
 from nnac.schedule.ops.layer_norm import parameters
 from nnac.schedule.tiling import Band
 from nnac.vectors import align, element_bytes
@@ -26,7 +25,7 @@ from nnac.vectors import align, element_bytes
 LAST = "last"                  # parameters of what brings the hidden state to its format
 
 
-class RecurrenceEmission(SeparateEmission):
+class RecurrenceEmission(WithRoots, SeparateEmission):
     """Values lie side by side in a buffer; one that is kept is made where it is kept, if nothing reads the old one
     behind it, and copied there otherwise."""
 
@@ -57,13 +56,6 @@ class RecurrenceEmission(SeparateEmission):
         steps = steps_of(a.steps)
         inner = sum(map(even, sizes(a)[steps.made:]))
         return {**super().buffers(node, vectors, hypotheses, lanes), "values": max(4, inner)}
-
-    def parameters(self, node: Node, graph: QGraph, made: Made) -> Sequence[Parameters]:
-        own = list(super().parameters(node, graph, made))
-        if "rsqrt" in node.constants:
-            table = node.constants["rsqrt"].astype("<u2").tobytes().ljust(RSQRT_BYTES, b"\0")
-            own.append(Parameters(ROOTS, (table,), ""))
-        return own
 
     def cell_parameters(self, node: Node, made: Made) -> Mapping[str, bytes]:
         a, c = record(node.attributes, RecurrenceAttributes), node.constants

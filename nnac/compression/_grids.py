@@ -185,6 +185,11 @@ class Codebook:
 Grid = Uniform | Codebook
 
 
+def missed(x: Tensor, grid: Grid) -> Tensor:
+    """The squared distance of each weight of x [G, n] to the nearest level: [G, n]."""
+    return grid.nearest(x).mul_(grid.unit).sub_(x).square_()          # in place: what `nearest` makes is nobody else's
+
+
 def snapped(centroids: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     """Centroids [..., K] as integers, the largest magnitude 127 (``bits`` 8): (codes float32, unit [..., 1])."""
     top = largest(bits)

@@ -35,14 +35,13 @@ def least_squares_clip(x: Tensor, bits: int, candidates: int = 100) -> Tensor:
 
     x [G, n] -> [G].
     """
-    from nnac.compression._grids import Uniform
+    from nnac.compression._grids import Uniform, missed
 
     top = x.abs().amax(1)
     best, error = top.clone(), torch.full_like(top, float("inf"))
     for k in range(candidates, 0, -1):
         clip = top * (k / candidates)
-        grid = Uniform.of_clip(clip, bits)
-        e = grid.nearest(x).mul_(grid.unit).sub_(x).square_().sum(1)
+        e = missed(x, Uniform.of_clip(clip, bits)).sum(1)
         best, error = torch.where(e < error, clip, best), torch.minimum(e, error)
         if (e > 4 * error).all():                          # clipping error only grows from here
             break

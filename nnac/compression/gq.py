@@ -107,7 +107,7 @@ class Gq(WeightRule, Method):
 
         import torch
 
-        from nnac.compression._grids import SMALLEST_UNIT
+        from nnac.compression._grids import SMALLEST_UNIT, missed
 
         top = x.abs().amax(1, keepdim=True).clamp_min(SMALLEST_UNIT * 127)
         sample = x if x.shape[1] <= 1 << 15 else x[:, :: x.shape[1] >> 15]
@@ -119,30 +119,31 @@ class Gq(WeightRule, Method):
 
         def error(curvature: Tensor) -> float:
             rows = sample[keep]
-            size, bent = self.fitted(rows, self.searched(rows, top[keep], curvature, offsets), curvature, offsets)
-            grid = self.on(size, curvature, bent)
-            return float((grid.nearest(rows) * grid.unit - rows).square().sum())
+            size = self.searched(rows, top[keep], self.table(curvature, offsets))
+            size, bent = self.fitted(rows, size, curvature, offsets)
+            return float(missed(rows, self.on(size, self.table(curvature, bent))).sum())
 
         curvature = min(choices, key=error) if len(choices) > 1 else choices[0]
-        size = self.searched(sample, top, curvature, offsets)
+        size = self.searched(sample, top, self.table(curvature, offsets))
         size, offsets = self.fitted(x, size, curvature, offsets)
         return {"size": size[:, 0], "curvature": curvature, "offsets": offsets}
 
-    def on(self, size: Tensor, curvature: Tensor, offsets: Tensor) -> Codebook:
-        """The grid of rows of ``size`` [G, 1]."""
+    def on(self, size: Tensor, table: Tensor) -> Codebook:
+        """A table at the ``size`` [G, 1] of each row."""
         from nnac.compression._grids import SMALLEST_UNIT, Codebook
 
-        return Codebook((size / self.top).clamp_min(SMALLEST_UNIT), self.table(curvature, offsets))
+        return Codebook((size / self.top).clamp_min(SMALLEST_UNIT), table)
 
-    def searched(self, x: Tensor, top: Tensor, curvature: Tensor, offsets: Tensor) -> Tensor:
+    def searched(self, x: Tensor, top: Tensor, table: Tensor) -> Tensor:
         """The size of least squared error of each row of x [G, n], of 22 parts of ``top``: [G, 1]."""
         import torch
+
+        from nnac.compression._grids import missed
 
         best, least = top, torch.full_like(top, torch.inf)
         for k in range(24, 2, -1):
             size = top * (k / 24)
-            grid = self.on(size, curvature, offsets)
-            error = (grid.nearest(x) * grid.unit - x).square().sum(1, keepdim=True)
+            error = missed(x, self.on(size, table)).sum(1, keepdim=True)
             best, least = torch.where(error < least, size, best), torch.minimum(error, least)
         return best
 
@@ -155,14 +156,14 @@ class Gq(WeightRule, Method):
         from nnac.compression._grids import SMALLEST_UNIT
 
         for _ in range(24):
-            codes = self.table(curvature, offsets)
-            q = self.on(size, curvature, offsets).nearest(x)
+            table = self.table(curvature, offsets)
+            q = self.on(size, table).nearest(x)
             power = q.square().sum(1, keepdim=True)
             better = torch.where(power > 0, self.top * (x * q).sum(1, keepdim=True) / power.clamp_min(1), size)
             better = better.clamp_min(SMALLEST_UNIT * 127)
             moved = offsets
             if self.space.learned and len(offsets) > 2:    # type: ignore[attr-defined]  # of two, the size says it all
-                moved = self.towards(centres(x, q, better / self.top, codes[0]) / self.top, curvature, offsets)
+                moved = self.towards(centres(x, q, better / self.top, table[0]) / self.top, curvature, offsets)
             if torch.equal(better, size) and torch.equal(moved, offsets):
                 break
             size, offsets = better, moved
@@ -180,7 +181,7 @@ class Gq(WeightRule, Method):
         return torch.where(bend.isnan(), offsets.double(), bend.atanh() / GAIN).to(offsets.dtype)
 
     def grid(self, state: State, x: Tensor, live: Tensor | None, bits: int, training: bool) -> Any:
-        return self.on(state["size"].detach().abs()[:, None], state["curvature"], state["offsets"])
+        return self.on(state["size"].detach().abs()[:, None], self.table(state["curvature"], state["offsets"]))
 
     def exact_at(self, clock: Any) -> bool:
         return self.anneal.value(clock) is None  # type: ignore[attr-defined]

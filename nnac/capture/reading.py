@@ -224,7 +224,7 @@ class Reading:
             key = path, name
             if isinstance(value, Weights):
                 self.weights[key], self.sources[key] = value.value.detach(), value.name
-                if value.index is not None:
+                if value.name and value.index is not None:
                     self.places[key] = value.index
                 if not value.name and value.sources:
                     self.notes.append(f"`{path}`: `{name}` is computed from "

@@ -9,7 +9,9 @@ user's axes is time is found out by what reads it: recurrent layers and convolut
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import torch
 from attrs import define, evolve, field, frozen
 from torch import Tensor
 
@@ -53,14 +55,24 @@ class Sequence:
 class Weights:
     """Parameters, or what the forward computes from parameters alone: its value, and the names of the parameters in it.
 
-    name   of the parameter if it is one as it stands, else ""      index    where
-    it is not the whole, or lies otherwise: which element of the parameter each of its own is, -1 for one that is zero
+    name   of the parameter if it is one, else ""
+    index  where it is not the whole, or lies otherwise: which element of that each of its own is, -1 for one that is
+           zero
     """
 
     value: Tensor
     sources: tuple[str, ...]
     name: str = ""
     index: Tensor | None = None
+
+    @property
+    def numbers(self) -> Tensor:
+        """Which element of the whole each of its own is: int64 of its shape."""
+        return torch.arange(self.value.numel()).reshape(self.value.shape) if self.index is None else self.index
+
+    def __getitem__(self, at: Any) -> Weights:
+        """Some of its elements, in any order, as a tensor is indexed."""
+        return evolve(self, value=self.value[at], index=self.numbers[at])
 
 
 @frozen

@@ -55,10 +55,7 @@ def product(r: Reading, value: Any, weight: Any, bias: Any) -> Sequence:
         raise Refusal("the weights of a product are values of the model",
                       "matrix products are with weights: `nn.Linear`")
     if isinstance(value, Ordered):                     # the columns in the order of its elements
-        at = torch.arange(weight.value.numel()).reshape(weight.value.shape) if weight.index is None else weight.index
-        columns = value.order.argsort()
-        value, weight = value.source, Weights(weight.value[:, columns], weight.sources, weight.name,
-                                              at[:, columns] if weight.name else None)
+        value, weight = value.source, weight[:, value.order.argsort()]
     for v in value.parts if isinstance(value, Joined) else (value,):
         features_last(v, "a linear layer")
     rows, cols = weight.value.shape

@@ -38,14 +38,11 @@ def affine(r: Reading, value: Any, weight: Weights | Tensor, bias: Weights | Ten
     if w.numel() not in (1, width) or (w.ndim > 1 and w.shape[-1] != w.numel()):
         raise Refusal(f"{why} a parameter of {list(w.shape)}", f"one number, or {width}: one for each feature")
     index = torch.full((width, width), -1)
-    index.fill_diagonal_(0)
-    if w.numel() == width:
-        index[torch.arange(width), torch.arange(width)] = torch.arange(width)
+    index.diagonal().copy_(torch.arange(width))
     dense = torch.diag(w.flatten().expand(width))
     given: dict[str, Weights | Tensor | None] = {"weight": dense.detach(), "bias": None}
     if isinstance(weight, Weights):
-        whole = weight.name if w.numel() == width else ""
-        given["weight"] = Weights(dense, weight.sources, whole, index if whole else None)
+        given["weight"] = Weights(dense, weight.sources, weight.name if w.numel() == width else "", index)
     if bias is not None:
         b = bias.value if isinstance(bias, Weights) else bias
         if b.numel() not in (1, width) or (b.ndim > 1 and b.shape[-1] != b.numel()):

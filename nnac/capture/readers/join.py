@@ -42,18 +42,12 @@ def joined(r: Reading, value: Joined) -> Any:
 def product_of_parts(r: Reading, value: Joined, path: str, weight: Weights | torch.Tensor,
                      bias: Weights | None) -> Sequence:
     """A matrix, the model's or a fixed one, times values side by side: the sum of its columns' products."""
-    whole = weight.value if isinstance(weight, Weights) else weight
-    rows, at = whole.shape[0], 0
-    index = getattr(weight, "index", None)
-    index = torch.arange(whole.numel()).reshape(whole.shape) if index is None else index
+    rows, at = len(weight.value if isinstance(weight, Weights) else weight), 0
     out: Sequence | None = None
     for i, part in enumerate(value.parts):
         width = part.sizes[part.axes.index((FEATURES,))]
         own = f"{path}.part[{i}]"
-        columns = slice(at, at + width)
-        cut = whole[:, columns] if not isinstance(weight, Weights) else Weights(
-            whole[:, columns], weight.sources, weight.name, index[:, columns] if weight.name else None)
-        r.give(own, {"weight": cut, "bias": None if i else bias})
+        r.give(own, {"weight": weight[:, at: at + width], "bias": None if i else bias})
         y = r.layer(own, "linear", [part], rows, (Kernel("weight", f"{own}.weight", rows, width),),
                     bias=i == 0 and bias is not None)
         out = y if out is None else r.layer(f"{path}.sum[{i - 1}]", "add", [out, y], rows)

@@ -20,17 +20,15 @@ from torch import Tensor, fx
 from nnac.capture.exported import mutates
 from nnac.capture.loops import Loop, same
 from nnac.capture.readers.recurrent import COMPUTED, plain_layer, stack
-from nnac.capture.reading import Reading, Refusal, site_path
+from nnac.capture.reading import MATRICES, SAME, Reading, Refusal, site_path
 from nnac.capture.values import FEATURES, Axis, Lost, Sequence, StateIds, Weights, Zeros
 from nnac.model.graph import GATES, GRU_GATES, Kernel
 from nnac.ops._steps import FIRST, INPUT, RECURRENT, TABLES, Step, Steps
 from nnac.ops.recurrence import state_name
 
-PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.mm.default", "aten.addmm.default")
 OWN_CELLS = {"aten.lstm_cell.default": ("lstm", GATES), "aten.gru_cell.default": ("gru", GRU_GATES)}
 PLAIN_CELLS = {"aten.rnn_tanh_cell.default": "tanh", "aten.rnn_relu_cell.default": "relu"}
-KEPT = ("aten.contiguous.default", "aten.clone.default", "aten.detach.default", "aten.alias.default",
-        "aten.view.default", "aten.reshape.default")
+KEPT = (*SAME, "aten.view.default", "aten.reshape.default")
 MADE = {"aten.sigmoid.default": "sigmoid", "aten.sigmoid_.default": "sigmoid", "aten.tanh.default": "tanh",
         "aten.tanh_.default": "tanh", "aten.relu.default": "relu", "aten.relu_.default": "relu",
         "aten.neg.default": "neg"}
@@ -85,7 +83,7 @@ def turning(loop: Loop) -> list[frozenset[fx.Node]]:
     graph = flows(loop)
     found = [frozenset(c) for c in networkx.strongly_connected_components(graph)
              if len(c) > 1 or any(graph.has_edge(n, n) for n in c)]
-    multiplies = (*PRODUCTS, *OWN_CELLS, *PLAIN_CELLS)
+    multiplies = (*MATRICES, *OWN_CELLS, *PLAIN_CELLS)
     if all(any(str(n.target) in multiplies for n in cell) for cell in found):
         return found
     every = frozenset().union(*found)
@@ -278,7 +276,7 @@ class Cell:
     def _recurrence(self, inner: list[fx.Node]) -> dict[fx.Node, Any]:
         """The cell's own equations."""
         r = self.r
-        products = [n for n in inner if str(n.target) in PRODUCTS]
+        products = [n for n in inner if str(n.target) in MATRICES]
         hidden = {self.carried(self._through(self._vector(n))) for n in products}
         if not products:
             raise self._refused(inner[0], "a loop over time without a product of its hidden state",

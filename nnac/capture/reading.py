@@ -325,7 +325,7 @@ class Reading:
         if any(isinstance(v, StateIds) for v in flat):
             if not any(isinstance(v, (Sequence, Weights, Parts, Zeros, Joined, Moment)) for v in flat):
                 return self._moved(node, args, kwargs)
-            if target not in RECURRENT:
+            if target not in BEGUN:
                 args, kwargs = self._lasts(args), self._lasts(kwargs)
                 if any(isinstance(v, Lost) for v in _leaves((args, kwargs))):
                     return Lost()
@@ -499,10 +499,9 @@ class Reading:
 PADDED = ("aten.pad.default", "aten.constant_pad_nd.default", "aten.conv1d.default", "aten.convolution.default",
           "aten.transpose.int", "aten.permute.default", "aten.slice.Tensor", "aten.contiguous.default",
           "aten.clone.default")                                       # take sequences with frames around them
-PRODUCTS = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default", "aten.cat.default",
-            "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")  # take values side by side
-MATRICES = PRODUCTS[:4]                                               # and values in another order
-RECURRENT = BEGUN
+MATRICES = ("aten.linear.default", "aten.matmul.default", "aten.addmm.default", "aten.mm.default")
+# take values side by side; matrices, values in another order as well
+PRODUCTS = (*MATRICES, "aten.cat.default", "aten.dropout.default", "aten.contiguous.default", "aten.clone.default")
 NUMERIC = (".arithmetic", ".fixed", ".moments")                       # readers of what is done with real numbers
 LABELLED = ("aten.embedding.default", "aten.zeros.default", "aten.new_zeros.default", "aten.zeros_like.default",
             "aten.full.default", "aten.full_like.default", "aten.new_full.default", "aten.dropout.default")

@@ -13,7 +13,7 @@ from attrs import evolve
 from torch import Tensor, fx
 
 from nnac.capture.readers.fixed import selected
-from nnac.capture.reading import Reading, Refusal, reads, site_path
+from nnac.capture.reading import SAME, Reading, Refusal, reads, site_path
 from nnac.capture.values import BAND, BATCH, CHANNEL, FEATURES, TIME, Image, Ordered, Sequence, Weights
 from nnac.decode.tensors import Patches
 from nnac.model.graph import Kernel
@@ -26,7 +26,6 @@ POINTWISE = ("aten.relu.default", "aten.relu_.default", "aten.leaky_relu.default
              "aten.hardswish_.default", "aten.hardsigmoid.default", "aten.clamp.default", "aten.clamp_min.default",
              "aten.mul.Tensor", "aten.div.Tensor", "aten.dropout.default", "aten.dropout_.default",
              "aten.feature_dropout.default")
-SAME = ("aten.contiguous.default", "aten.clone.default", "aten.detach.default", "aten.alias.default")
 NORMS = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
 VIEWS = ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints")
 FEW = "convolutions at the model's input, one behind the other, with what goes element by element between"

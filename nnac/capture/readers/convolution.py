@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from attrs import evolve
 from torch import fx
 
-from nnac.capture.readers.patches import one_axis, starts
+from nnac.capture.readers.patches import blocks, one_axis, starts
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Sequence, Weights, Zeros
 from nnac.decode.tensors import Patches
@@ -91,8 +90,7 @@ def conv1d(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
 def depthwise(r: Reading, path: str, value: Sequence, weight: Weights, bias: Weights | None) -> Sequence:
     """Each channel by itself."""
     channels, _, taps = weight.value.shape
-    index = torch.arange(weight.value.numel()).reshape(channels, taps)
-    r.give(path, {"weight": Weights(weight.value[:, 0], weight.sources, weight.name, index), "bias": bias})
+    r.give(path, {"weight": weight[:, 0], "bias": bias})
     return r.layer(path, "depthwise", [value], channels, (Kernel("weight", f"{path}.weight", channels, taps),), chunk=1,
                    taps=taps, bias=bias is not None)
 
@@ -100,19 +98,6 @@ def depthwise(r: Reading, path: str, value: Sequence, weight: Weights, bias: Wei
 def windowed(r: Reading, path: str, value: Sequence, weight: Weights, bias: Weights | None, step: int,
              groups: int, dilation: int) -> Sequence:
     """The frames side by side, then a matrix of as many blocks as there are groups."""
-    rows, own, taps = weight.value.shape
-    channels = own * groups
-    seen = r.layer(f"{path}.window", "window", [value], channels * taps, taps=taps, frames=step,
-                   dilation=dilation)
-    index = torch.full((rows, taps, groups, own), -1)
-    at = torch.arange(weight.value.numel()).reshape(rows, own, taps).transpose(1, 2)
-    for g in range(groups):
-        part = slice(g * (rows // groups), (g + 1) * (rows // groups))
-        index[part, :, g] = at[part]
-    index = index.reshape(rows, taps * channels)
-    dense = weight.value.flatten()[index.clamp_min(0)] * (index >= 0)
-    at_path = f"{path}.matrix"
-    r.give(at_path, {"weight": Weights(dense, weight.sources, weight.name, index), "bias": bias})
-    return r.layer(at_path, "grouped" if groups > 1 else "linear", [seen], rows,
-                   (Kernel("weight", f"{at_path}.weight", rows, taps * channels),), bias=bias is not None, taps=taps,
-                   groups=groups)
+    _, own, taps = weight.value.shape
+    seen = r.layer(f"{path}.window", "window", [value], own * groups * taps, taps=taps, frames=step, dilation=dilation)
+    return blocks(r, f"{path}.matrix", seen, weight, weight.numbers, bias, groups)

@@ -44,6 +44,26 @@ def begun(r: Reading, value: Sequence) -> tuple[str, int]:
     return r.ends.get(name, (name, 0))
 
 
+def blocks(r: Reading, path: str, value: Sequence, weight: Weights, index: Tensor, bias: Weights | None,
+           groups: int) -> Sequence:
+    """A convolution as a matrix of as many blocks as there are groups, of vectors that are side by side, [taps,
+    channels].
+
+    index  [rows, channels / groups, taps]: which element of the weights each is
+    """
+    rows, own, taps = index.shape
+    columns = taps * groups * own
+    whole = torch.full((rows, taps, groups, own), -1)
+    each = torch.arange(rows)
+    whole[each, :, each // (rows // groups)] = index.transpose(1, 2)
+    at = whole.reshape(rows, columns)
+    dense = weight.value.flatten()[at.clamp_min(0)] * (at >= 0)
+    r.give(path, {"weight": evolve(weight, value=dense, index=at), "bias": bias})
+    return r.layer(path, "grouped" if groups > 1 else "linear", [value], rows,
+                   (Kernel("weight", f"{path}.weight", rows, columns),), bias=bias is not None, taps=taps,
+                   groups=groups)
+
+
 def convolved(r: Reading, value: Sequence, weight: Weights, index: Tensor, bias: Weights | None, patches: Patches,
               groups: int) -> Sequence:
     """A convolution, as vectors of channels [T', B, rows], a vector for each band.
@@ -62,27 +82,18 @@ def convolved(r: Reading, value: Sequence, weight: Weights, index: Tensor, bias:
     if len(time) != 1 or not r.axes.mark(time[0], TIME):
         raise Refusal("a convolution goes along another axis than time", "`nn.Conv1d` over [B, C, T]")
     rows, own, taps, bands = index.shape
-    name, patch, channels = weight.name.rpartition(".")[0], taps * bands, own * groups if depth else 1
+    name, patch = weight.name.rpartition(".")[0], taps * bands
     steps = (value.sizes[0] + patches.before + patches.behind - (taps - 1) * patches.apart - 1) // patches.hop + 1
     path = r.fresh(site_path(name)) if name else r.path()
     chain.append(patches)
     if value.keeps < 1:
         r.notes.append(f"`{path}`: what is dropped before it is drawn anew for each frame as often as it is given")
     if depth:
-        value = r.layer(f"{path}.stack", "stack", [value], patch * channels, frames=patch)
+        value = r.layer(f"{path}.stack", "stack", [value], patch * own * groups, frames=patch)
         r.ends[value.name], path = (source, depth + 1), f"{path}.matrix"
     else:
         r.inputs[source] = patch
-    whole = torch.full((rows, patch, groups, channels // groups), -1)
-    for g in range(groups):                            # of a first convolution, what it reads is bands alone
-        part = slice(g * (rows // groups), (g + 1) * (rows // groups))
-        whole[part, :, g] = index[part].flatten(2).transpose(1, 2)[..., : channels // groups]
-    at = whole.reshape(rows, patch * channels)
-    dense = weight.value.flatten()[at.clamp_min(0)] * (at >= 0)
-    r.give(path, {"weight": Weights(dense, weight.sources, weight.name, at if weight.name else None), "bias": bias})
-    made = r.layer(path, "grouped" if groups > 1 else "linear", [value], rows,
-                   (Kernel("weight", f"{path}.weight", rows, patch * channels),), bias=bias is not None, taps=patch,
-                   groups=groups)
+    made = blocks(r, path, value, weight, index.flatten(2), bias, groups)
     r.ends[path] = source, depth + 1
     step, hop = r.axes.shorter(f"{source}~{depth + 1}", steps), math.prod(p.hop for p in chain)
     r.notes.append(f"`{path}` reads {taps} frames every {patches.hop}: the model is given frames as often as they are "
@@ -101,14 +112,13 @@ def starts(r: Reading, value: Sequence) -> bool:
 def one_axis(r: Reading, value: Sequence, weight: Weights, bias: Weights | None, patches: Patches,
              groups: int) -> Sequence:
     """A convolution over time [B, C, T], laid out so: of a model's own frames, all bands at once."""
-    rows, own, taps = weight.value.shape
-    at = torch.arange(weight.value.numel()).reshape(rows, own, taps)
+    at = weight.numbers
     flat = value.arranged([value.axes[i] for i in (2, 0, 1)], [value.sizes[i] for i in (2, 0, 1)])
     first = begun(r, flat)[1] == 0
     if first and groups > 1:
         raise Refusal("a convolution in groups hears what comes", "a causal one, `F.pad(x, (k - 1, 0))`, or one group")
     index = at.transpose(1, 2)[:, None] if first else at[..., None]
-    bands = own if first else 1
+    bands = at.shape[1] if first else 1
     made = convolved(r, flat, weight, index, bias, evolve(patches, bands=bands, band_hop=bands), groups)
     return made.arranged([made.axes[i] for i in (1, 2, 0)], [made.sizes[i] for i in (1, 2, 0)])
 
@@ -131,7 +141,7 @@ def conv2d(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
         flat, over = frames(r, value)
     else:
         raise Refusal("a convolution of something that is no value of the model")
-    at = torch.arange(weight.value.numel()).reshape(weight.value.shape)
+    at = weight.numbers
     turn = over == (BAND, TIME)
     index = at.transpose(2, 3) if turn else at
     (hop, band_hop), (pad, band_pad), (apart, band_apart) = (x[::-1] if turn else x for x in both)

@@ -14,6 +14,7 @@ from nnac.executors import Subject
 from nnac.ops._steps import narrowed, steps_of
 from nnac.train.prepare import results
 from tests import loops
+from tests.agreement import agree, prepared
 from tests.graphs import normed_steps
 from tests.loops import L, Of, looped
 from tests.test_capture import POLICY
@@ -24,41 +25,23 @@ QUICK = ("layer norm over all gates, and of the cell", "a light GRU", "a frame t
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in loops.right() if n not in GIVEN]
 
 
-def prepared(model, example):
-    model.eval()
-    module = nnac.prepare(model, POLICY, example)
-    module.calibrate([example])
-    return module
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loop_is_the_same_integers_on_the_machine_and_as_onnx(name, tmp_path):
-    pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     make, example = loops.right()[name]
-    prepared(make(), example).save(tmp_path / "m.nnc")
-    subject = Subject.load(tmp_path / "m.nnc")
-    arrays = {a.name: x.numpy() for a, x in zip(subject.tensors.read, example, strict=True)}
-    for engine in ("emulator", "onnx"):
-        found = tensors.compare(subject, subject, arrays, ("torch", engine))
-        assert found.compared and not found.different, engine
+    agree(prepared(make(), example), example, tmp_path)
 
 
 @pytest.mark.parametrize("cells", [9, 30, pytest.param(322, marks=pytest.mark.slow),
                                    pytest.param(400, marks=pytest.mark.slow)])
 def test_cells_of_any_number_some_of_which_the_machine_leaves_to_the_cpu(cells, tmp_path, monkeypatch):
     """9: gates at odd places; 400: more than a norm of the machine takes."""
-    pytest.importorskip("onnxruntime")
     monkeypatch.setattr(loops, "H", cells)
     torch.manual_seed(0)
     model = Of(looped(loops.normed_gates, 2), a=L(40, 4 * cells), u=L(cells, 4 * cells),
                n=loops.varied(nn.LayerNorm(4 * cells)), m=loops.varied(nn.LayerNorm(cells)))
     x = torch.randn(7, 2, 40)
-    prepared(model, (x,)).save(tmp_path / "m.nnc")
-    subject = Subject.load(tmp_path / "m.nnc")
-    for engine in ("emulator", "onnx"):
-        found = tensors.compare(subject, subject, {a.name: x.numpy() for a in subject.tensors.read}, ("torch", engine))
-        assert found.compared and not found.different, engine
+    agree(prepared(model, (x,)), (x,), tmp_path)
 
 
 @pytest.mark.parametrize("name, states", [("a loop that is given its states", dict(h=1, c=2)),

@@ -18,18 +18,12 @@ from nnac.decode.tensors import Argument, Patches, TensorEnd, TensorError
 from nnac.executors import Subject
 from nnac.train.prepare import results
 from tests import patches, published
+from tests.agreement import agree, prepared
 from tests.test_capture import POLICY
 
 QUICK = ("subsampling by four", "a convolution that hears what comes", "bands that a norm reads")
 NAMES = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in patches.right()]
 ONE = Patches(3, 2, 1, 1, 0, 2, 2, 1, 0, 0)        # three frames every two, two bands every two; a zero before
-
-
-def prepared(model, example):
-    model.eval()
-    module = nnac.prepare(model, POLICY, example)
-    module.calibrate([example])
-    return module
 
 
 def test_a_patch_is_what_the_convolution_reads():
@@ -75,15 +69,9 @@ def test_an_argument_travels_as_plain_data_and_says_when_frames_are_too_few():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_convolution_is_the_same_integers_on_the_machine_and_as_onnx(name, tmp_path):
-    pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     make, example = patches.right()[name]
-    prepared(make(), example).save(tmp_path / "m.nnc")
-    subject = Subject.load(tmp_path / "m.nnc")
-    arrays = {a.name: x.numpy() for a, x in zip(subject.tensors.read, example, strict=True)}
-    for engine in ("emulator", "onnx"):
-        found = tensors.compare(subject, subject, arrays, ("torch", engine))
-        assert found.compared and not found.different, engine
+    agree(prepared(make(), example), example, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)

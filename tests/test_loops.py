@@ -76,13 +76,15 @@ def test_the_gradient_is_the_models_own_but_for_rounding(name):
     torch.manual_seed(0)
     make, example = loops.right()[name]
     model = make().eval()
-    module = prepared(model, example)
+    # a little beyond: what a format's end cuts off has no gradient
+    module = prepared(model, tuple(1.1 * x for x in example))
     for m in (model, module):
         sum(y.square().mean() for y in results(m(*example))).backward()
     own, theirs = dict(module.named_parameters()), dict(model.named_parameters())
-    pairs = [(theirs[t].grad, own[o].grad) for t, o in module.original_names.items()]
-    assert all(a is not None and b is not None for a, b in pairs)
-    assert all(float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0)) > 0.99 for a, b in pairs)
+    for of, ours in module.original_names.items():
+        real, rounded = theirs[of].grad.flatten(), own[ours].grad.flatten()
+        assert float(F.cosine_similarity(real, rounded, dim=0)) > 0.995, of
+        assert abs(float(rounded @ real / (real @ real)) - 1) < 0.03, of
 
 
 def test_steps_are_read_as_they_are_written_and_their_formats_follow():

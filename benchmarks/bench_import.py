@@ -30,6 +30,7 @@ from nnac.capture import PrepareError
 from nnac.executors import Subject
 from nnac.train.prepare import relative, results
 from tests import constructs, published
+from tests.loops import Of
 
 POLICY = """import "targets/edge.nnac"
 policy mine {{
@@ -173,8 +174,7 @@ def over_dynamic(folder: Path) -> float:
     width, cells, layers = SIZES
     lstm = nn.LSTM(width, cells, layers)
     x = torch.randn(20, 1, width)
-    made = nnac.prepare(published.Body(lambda s, x: s.rnn(x)[0], rnn=lstm), POLICY.format(model="module",
-                                                                                      weights=WEIGHTS), x)
+    made = nnac.prepare(Of(lambda s, x: s.rnn(x)[0], rnn=lstm), POLICY.format(model="module", weights=WEIGHTS), x)
     made.calibrate([x])
     graph = made.bind()
     step = onnx_model.trace(graph, "encoder")

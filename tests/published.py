@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.loops import Of
+
 V, W, H = 9, 8, 8
 X, FIRST = torch.randn(12, 3, W), torch.randn(3, 12, W)
 LABELS = torch.randint(0, V - 1, (3, 5))
@@ -291,19 +293,6 @@ class Ell(nn.Module):
         return self.out(y[-1])
 
 
-class Body(nn.Module):
-    """A forward over some modules."""
-
-    def __init__(self, body: Callable[..., Any], **modules: Any) -> None:
-        super().__init__()
-        self.body = body
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, *args: Any) -> Any:
-        return self.body(self, *args)
-
-
 def dtln_block(s: Any, x: Tensor) -> Tensor:
     x1, _ = s.rnn1(x)
     x2, _ = s.rnn2(s.drop(x1))
@@ -438,58 +427,58 @@ MODULES: dict[str, tuple[str, Callable[[], Any]]] = {
     "torchaudio predictor": ("transducer", torchaudio_predictor),
     "pytorch/examples word LM": ("prepare", lambda: (WordModel(), (LABELS.T.contiguous(), (torch.zeros(2, 3, H),
                                                                                            torch.zeros(2, 3, H))))),
-    "LSTM wake word": ("prepare", lambda: (Body(lambda s, x: s.fc(s.rnn(x)[0][:, -1, :]), rnn=lstm(True),
-                                                fc=nn.Linear(H, V)), (FIRST,))),
-    "GRU keyword spotter": ("prepare", lambda: (Body(lambda s, x: s.fc(s.rnn(x)[1].squeeze(0)),
-                                                     rnn=nn.GRU(W, H, batch_first=True), fc=nn.Linear(H, V)),
+    "LSTM wake word": ("prepare", lambda: (Of(lambda s, x: s.fc(s.rnn(x)[0][:, -1, :]), rnn=lstm(True),
+                                              fc=nn.Linear(H, V)), (FIRST,))),
+    "GRU keyword spotter": ("prepare", lambda: (Of(lambda s, x: s.fc(s.rnn(x)[1].squeeze(0)),
+                                                   rnn=nn.GRU(W, H, batch_first=True), fc=nn.Linear(H, V)),
                                                 (FIRST,))),
     "MS ELL": ("prepare", lambda: (Ell(), (X,))),
-    "DTLN SeperationBlock": ("prepare", lambda: (Body(dtln_block, rnn1=lstm(True),
-                                                      rnn2=nn.LSTM(H, H, batch_first=True),
-                                                      drop=nn.Dropout(0.25), dense=nn.Linear(H, W)), (FIRST,))),
-    "DTLN stateful block": ("prepare", lambda: (Body(dtln_stateful, rnn1=lstm(True),
-                                                     rnn2=nn.LSTM(H, H, batch_first=True), dense=nn.Linear(H, W)),
+    "DTLN SeperationBlock": ("prepare", lambda: (Of(dtln_block, rnn1=lstm(True),
+                                                    rnn2=nn.LSTM(H, H, batch_first=True),
+                                                    drop=nn.Dropout(0.25), dense=nn.Linear(H, W)), (FIRST,))),
+    "DTLN stateful block": ("prepare", lambda: (Of(dtln_stateful, rnn1=lstm(True),
+                                                   rnn2=nn.LSTM(H, H, batch_first=True), dense=nn.Linear(H, W)),
                                                 (FIRST, torch.rand(2, 3, H, 2) - 0.5))),
-    "DTLN instant norm": ("prepare", lambda: (Body(dtln_norm, gamma=nn.Parameter(torch.ones(W)),
-                                                   beta=nn.Parameter(torch.zeros(W))), (FIRST,))),
-    "RNNoise": ("prepare", lambda: (Body(rnnoise, conv1=nn.Conv1d(W, H, 3), gru1=nn.GRU(H, H, batch_first=True),
-                                         gru2=nn.GRU(H, H, batch_first=True), gru3=nn.GRU(H, H, batch_first=True),
-                                         dense=nn.Linear(4 * H, W), vad=nn.Linear(4 * H, 1)),
+    "DTLN instant norm": ("prepare", lambda: (Of(dtln_norm, gamma=nn.Parameter(torch.ones(W)),
+                                                 beta=nn.Parameter(torch.zeros(W))), (FIRST,))),
+    "RNNoise": ("prepare", lambda: (Of(rnnoise, conv1=nn.Conv1d(W, H, 3), gru1=nn.GRU(H, H, batch_first=True),
+                                       gru2=nn.GRU(H, H, batch_first=True), gru3=nn.GRU(H, H, batch_first=True),
+                                       dense=nn.Linear(4 * H, W), vad=nn.Linear(4 * H, 1)),
                                     (FIRST, *(torch.rand(1, 3, H) - 0.5 for _ in range(3))))),
-    "RNNoise, older": ("prepare", lambda: (Body(lambda s, x: torch.sigmoid(s.d(s.c(s.b(s.a(x)[0])[0])[0])),
-                                                a=nn.GRU(W, H), b=nn.GRU(H, H), c=nn.GRU(H, H), d=nn.Linear(H, W)),
+    "RNNoise, older": ("prepare", lambda: (Of(lambda s, x: torch.sigmoid(s.d(s.c(s.b(s.a(x)[0])[0])[0])),
+                                              a=nn.GRU(W, H), b=nn.GRU(H, H), c=nn.GRU(H, H), d=nn.Linear(H, W)),
                                            (X,))),
-    "SpeechBrain LSTM": ("prepare", lambda: (Body(lambda s, x: s.rnn(x), rnn=lstm(True, num_layers=2)), (FIRST,))),
-    "SpeechBrain bidirectional GRU": ("prepare", lambda: (Body(lambda s, x: s.rnn(x)[0],
-                                                               rnn=nn.GRU(W, H, bidirectional=True)), (X,))),
-    "SpeechBrain LiGRU": ("prepare", lambda: (Body(li_gru, w=nn.Linear(W, 2 * H), u=nn.Linear(H, 2 * H)), (X,))),
-    "ESPnet step": ("prepare", lambda: (Body(lambda s, x, h, c: s.rnn(x, hx=(h, c)), rnn=lstm()),
+    "SpeechBrain LSTM": ("prepare", lambda: (Of(lambda s, x: s.rnn(x), rnn=lstm(True, num_layers=2)), (FIRST,))),
+    "SpeechBrain bidirectional GRU": ("prepare", lambda: (Of(lambda s, x: s.rnn(x)[0],
+                                                             rnn=nn.GRU(W, H, bidirectional=True)), (X,))),
+    "SpeechBrain LiGRU": ("prepare", lambda: (Of(li_gru, w=nn.Linear(W, 2 * H), u=nn.Linear(H, 2 * H)), (X,))),
+    "ESPnet step": ("prepare", lambda: (Of(lambda s, x, h, c: s.rnn(x, hx=(h, c)), rnn=lstm()),
                                         (X, torch.zeros(1, 3, H), torch.zeros(1, 3, H)))),
-    "ESPnet RNNP": ("prepare", lambda: (Body(lambda s, x: torch.tanh(s.bt1(s.birnn1(torch.tanh(s.bt0(s.birnn0(x)[0])))[
+    "ESPnet RNNP": ("prepare", lambda: (Of(lambda s, x: torch.tanh(s.bt1(s.birnn1(torch.tanh(s.bt0(s.birnn0(x)[0])))[
         0])), birnn0=lstm(True, bidirectional=True), bt0=nn.Linear(2 * H, H), birnn1=nn.LSTM(H, H, batch_first=True),
         bt1=nn.Linear(H, H)), (FIRST,))),
-    "icefall RNNEncoderLayer": ("prepare", lambda: (Body(icefall_layer, lstm=nn.LSTM(W, W), a=nn.Linear(W, H),
-                                                         b=nn.Linear(H, W)), (X,))),
-    "icefall TdnnLstm": ("prepare", lambda: (Body(tdnn, c=nn.Conv1d(W, H, 3, padding=1), n=nn.BatchNorm1d(H),
-                                                  rnn=nn.LSTM(H, H), out=nn.Linear(H, V)), (X,))),
-    "icefall transducer_lstm encoder": ("prepare", lambda: (Body(subsampled, c=nn.Conv2d(1, 4, 3, 2),
-                                                                 out=nn.Linear(12, W), rnn=lstm(True)), (FIRST,))),
-    "DeepSpeech2 BatchRNN": ("prepare", lambda: (Body(packed, n=nn.BatchNorm1d(W), rnn=lstm()),
+    "icefall RNNEncoderLayer": ("prepare", lambda: (Of(icefall_layer, lstm=nn.LSTM(W, W), a=nn.Linear(W, H),
+                                                       b=nn.Linear(H, W)), (X,))),
+    "icefall TdnnLstm": ("prepare", lambda: (Of(tdnn, c=nn.Conv1d(W, H, 3, padding=1), n=nn.BatchNorm1d(H),
+                                                rnn=nn.LSTM(H, H), out=nn.Linear(H, V)), (X,))),
+    "icefall transducer_lstm encoder": ("prepare", lambda: (Of(subsampled, c=nn.Conv2d(1, 4, 3, 2),
+                                                               out=nn.Linear(12, W), rnn=lstm(True)), (FIRST,))),
+    "DeepSpeech2 BatchRNN": ("prepare", lambda: (Of(packed, n=nn.BatchNorm1d(W), rnn=lstm()),
                                                  (X, torch.tensor([12, 10, 8])))),
-    "torchaudio Emformer": ("prepare", lambda: (Body(emformer, norm=nn.LayerNorm(W), norm_behind=nn.LayerNorm(W),
-                                                     attention=nn.MultiheadAttention(W, 2), first=nn.Linear(W, 16),
-                                                     second=nn.Linear(16, W), out=nn.Linear(W, H)),
+    "torchaudio Emformer": ("prepare", lambda: (Of(emformer, norm=nn.LayerNorm(W), norm_behind=nn.LayerNorm(W),
+                                                   attention=nn.MultiheadAttention(W, 2), first=nn.Linear(W, 16),
+                                                   second=nn.Linear(16, W), out=nn.Linear(W, H)),
                                                 (torch.randn(3, 14, W), torch.tensor([14, 12, 10])))),
-    "icefall Conformer layer": ("prepare", lambda: (Body(
+    "icefall Conformer layer": ("prepare", lambda: (Of(
         conformer, a=nn.Linear(W, 16), b=nn.Linear(16, W), c=nn.Linear(W, 16), d=nn.Linear(16, W),
         attention=nn.MultiheadAttention(W, 2), point1=nn.Conv1d(W, 2 * W, 1), point2=nn.Conv1d(W, W, 1),
         depth=nn.Conv1d(W, W, 3, padding=1, groups=W), batch=nn.BatchNorm1d(W),
         **{f"norm{i}": nn.LayerNorm(W) for i in range(1, 6)}), (X,))),
-    "DTLN, whole": ("prepare", lambda: (Body(
+    "DTLN, whole": ("prepare", lambda: (Of(
         dtln, rnn1=nn.LSTM(9, H, batch_first=True), dense1=nn.Linear(H, 9), encoder=nn.Conv1d(16, W, 1, bias=False),
         gamma=nn.Parameter(torch.ones(W)), beta=nn.Parameter(torch.zeros(W)), rnn2=lstm(True), dense2=nn.Linear(H, W),
         decoder=nn.Conv1d(W, 16, 1, bias=False)), (torch.randn(3, 64),))),
-    "DeepSpeech2, whole": ("prepare", lambda: (Body(
+    "DeepSpeech2, whole": ("prepare", lambda: (Of(
         deep_speech, conv=nn.ModuleList([nn.Conv2d(1, 2, (3, 3), (2, 2), (1, 1)), nn.BatchNorm2d(2),
                                          nn.Hardtanh(0, 20)]), rnn=nn.LSTM(W, H), n=nn.BatchNorm1d(H),
         fc=nn.Linear(H, V, bias=False)), (torch.randn(3, 1, 8, 24), torch.tensor([24, 20, 16])))),

@@ -33,6 +33,7 @@ _LAZY = {"load": "nnac.policy", "loads": "nnac.policy", "Policy": "nnac.policy",
          # what may be raised or warned of (docs/models.md §6)
          "UserError": "nnac.errors", "FileError": "nnac.files", "CheckpointError": "nnac.checkpoint",
          "ProgramError": "nnac.program", "CompileError": "nnac.schedule.compile", "PlanError": "nnac.plan",
+         "TooLongError": "nnac.evaluate",
          "PrepareError": "nnac.capture.problems", "UncalibratedError": "nnac.train.activation",
          "CalibrationError": "nnac.train.module", "CalibrationWarning": "nnac.train.module",
          "NotQuantisedError": "nnac.train.module", "ScaleError": "nnac.train.module",

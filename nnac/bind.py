@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnac import arith, formats
+from nnac.ops.mean import units
 
 Constants = dict[str, NDArray]
 
@@ -220,6 +221,15 @@ def multiply(scales: tuple[float, float], out_scale: float) -> Constants:
     """Constants of a multiply node."""
     m, s = arith.multiplier_and_shift(np.float64(scales[0] * scales[1] / out_scale))
     return dict(multiplier=np.asarray(m), shift=np.asarray(s))
+
+
+def mean(length: int, in_scale: float, out_scale: float) -> Constants:
+    """Constants of a mean over time: one over each count, and the product's scale to the output's; see
+    `nnac.ops.mean`."""
+    of_one = units(length)
+    counts = np.arange(arith.SEGMENTS + 1).clip(1)
+    m, s = arith.multiplier_and_shift(np.float64(in_scale / of_one / out_scale))
+    return dict(table=np.floor(of_one / counts + 0.5).astype(np.int16), multiplier=np.asarray(m), shift=np.asarray(s))
 
 
 def lookup(table: arith.Table, out_scale: float) -> Constants:

@@ -6,12 +6,13 @@ And the protocol that all of them keep: `Executor`.  `nnac.executors` finds them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnac.errors import UserError
 from nnac.ir import QGraph, Value
 from nnac.ops import operator
 
@@ -19,6 +20,36 @@ Array = Any
 State = dict[str, NDArray]
 Watch = Callable[[str, NDArray], None]
 Constants = Mapping[str, Mapping[str, Array]]      # a node's path -> its constants by name
+
+
+class TooLongError(UserError):
+    """A sequence is longer than what a layer can take in, of a mean over time; one line that names the layer."""
+
+
+class Counted(Protocol):
+    """What is read of a state (`nnac.ir.State`, `nnac.program.Slot`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scale(self) -> float | None: ...
+    @property
+    def most(self) -> int | None: ...
+
+
+def check_lengths(states: Iterable[Counted], after: Mapping[str, Array]) -> None:
+    """TooLongError where a state that counts says, after a call, that more was heard than counts for anything.
+
+    after  states as executors leave them, [B, width] by name; a count stops at the end of its format, so that it can
+           be read afterwards
+    """
+    for s in states:
+        if s.most is not None and s.name in after and 0 not in after[s.name].shape and int(
+                after[s.name].max()) > s.most:
+            vectors = round(s.most * (s.scale or 1))
+            raise TooLongError(f"`{s.name.rpartition('.')[0]}` takes a mean over time of {vectors} vectors at most, "
+                               "and the sequence has more: give it in parts, or let the model hear fewer (a stride, "
+                               "stacked frames)")
 
 
 class Executor(Protocol):
@@ -71,6 +102,7 @@ def evaluate(graph: QGraph, entry: str, inputs: Mapping[str, Array], state: dict
     constants  as `widened` gives them (default: of this graph); a kernel may be one that multiplies in its own way
                (`arith.matmul`)
     returns    (output name -> [T', B, width], new state)
+    TooLongError: see `check_lengths`
     """
     values = {k: np.asarray(v, np.int64) for k, v in inputs.items()}
     batch = next(iter(values.values())).shape[1]
@@ -83,4 +115,5 @@ def evaluate(graph: QGraph, entry: str, inputs: Mapping[str, Array], state: dict
         values[node.output] = operator(node.op).integers(node, graph, [values[n] for n in node.inputs], state, own)
         if watch:
             watch(node.output, values[node.output])
+        check_lengths(node.states, state)
     return {name: values[name] for name in graph.outputs[entry]}, state

@@ -53,12 +53,16 @@ class Value:
 @frozen
 class State:
     """A vector that a node keeps between steps: ``encoder.lstm[0].hidden``.  Starts at zero; resident, resettable,
-    saveable."""
+    saveable.
+
+    most  of one that counts: the greatest integer up to which what is computed with it is right; None for any other
+    """
 
     name: str
     width: int
     bits: int
     scale: float | None = None
+    most: int | None = None
 
 
 @frozen(eq=False)

@@ -127,6 +127,7 @@ class Slot:
 
     places, stride  how many hypotheses have a place for it, and the bytes from place to place; who goes step by step
                     uses the first
+    most            as `nnac.ir.State` has it
     """
 
     name: str
@@ -138,6 +139,7 @@ class Slot:
     entry: str = ""
     places: int = 1
     stride: int = 0
+    most: int | None = None
 
     @property
     def port(self) -> Port:
@@ -348,8 +350,9 @@ class Program:
             host=[asdict(h, filter=lambda a, _: a.name not in ("constants", "attributes")) |
                   dict(attributes=dict(h.attributes)) for h in self.host],
             joins=self.joins, model_entries=[e.to_json() for e in self.model_entries],
-            states=[asdict(s) for s in self.states], symbols=[asdict(s) for s in self.symbols],
-            values=[asdict(v) for v in self.values.values()], **({"writable": self.writable} if self.writable else {}))
+            states=[asdict(s, filter=lambda a, v: a.name != "most" or v is not None) for s in self.states],
+            symbols=[asdict(s) for s in self.symbols], values=[asdict(v) for v in self.values.values()],
+            **({"writable": self.writable} if self.writable else {}))
 
     @classmethod
     def load(cls, path: str | os.PathLike, target: Target | None = None) -> Program:

@@ -165,6 +165,7 @@ RANDOM: dict[str, Callable[[Random], dict[str, np.ndarray]]] = dict(
     sigmoid=random_table,
     add=lambda r: bind.add((r.ins[0].scale, r.ins[1].scale), r.out.scale, r.node.attributes["factor"]),
     scale=lambda r: bind.scale(r.ins[0].scale, r.node.attributes["factor"], r.out.scale),
+    mean=lambda r: bind.mean(r.node.attributes["length"], r.ins[0].scale, r.out.scale),
     multiply=lambda r: bind.multiply((r.ins[0].scale, r.ins[1].scale), r.out.scale),
     log_softmax=lambda r: bind.log_softmax(r.ins[0].scale), scores=random_scores, depthwise=random_depthwise,
     softmax=lambda r: bind.softmax(r.ins[0].scale, r.out.scale),

@@ -33,7 +33,7 @@ def layer(kind: str, source: str, width: int) -> Layer:
         taps = (Kernel("weight", f"{kind}.weight", width, 3),) if fact.parametric else ()
         wide = dict(scores=8, window=3 * width).get(kind, width)          # two heads, four rows; three taps
         return Layer(kind, kind, (source,) * fact.inputs, wide, 1, "e", taps,
-                     dict(chunk=1, left=3, heads=2, head=width // 2, positions=12, ahead=7, taps=3))
+                     dict(chunk=1, left=3, heads=2, head=width // 2, positions=12, ahead=7, taps=3, length=5))
     if kind == "glu":
         width //= 2
     kernels = (Kernel("weight", f"{kind}.weight", width, width),) if kind in ("linear", "linear_relu", "grouped",

@@ -18,7 +18,7 @@ from nnac.emulator.errors import MachineError
 from nnac.emulator.image import Image, image
 from nnac.emulator.machine import Machine
 from nnac.entry import Calls
-from nnac.evaluate import State, Watch
+from nnac.evaluate import State, Watch, check_lengths
 from nnac.ir import Value
 from nnac.program import INIT, Entry, Program, model_entry
 
@@ -103,7 +103,7 @@ class Emulator:
     def run(self, entry: str, inputs: Mapping[str, NDArray], state: State, watch: Watch | None = None,
             lengths: NDArray | None = None) -> tuple[dict[str, NDArray], State]:
         """inputs [T, B, width] integers -> (outputs [T', B, width], new state); T whole steps.  MachineError: what the
-        program does wrong.
+        program does wrong.  TooLongError: as `nnac.evaluate.evaluate`.
 
         ``lengths``: the steps of each row (default: all), where the entry has a backward pass.  It begins at a row's
         last step, with its states at their initial values, and leaves the row's ``state`` as it was.
@@ -142,6 +142,7 @@ class Emulator:
                 for name, v in seen.items():
                     if name not in halves:
                         watch(name, v)
+        check_lengths(self.program.states, after)
         return {k: values[k] for k in self.outputs[entry]}, {k: after[k] for k in state}
 
     def _together(self, one: Entry, inputs: Mapping[str, NDArray], state: State,

@@ -11,7 +11,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from nnac.errors import UserError
-from nnac.evaluate import State, Watch, evaluate
+from nnac.evaluate import State, Watch, check_lengths, evaluate
 from nnac.executors import Subject
 from nnac.executors.reference import Reference
 
@@ -61,6 +61,7 @@ class Onnx(Reference):
             made, state = session(given, state)
             for name, value in made.items():
                 parts.setdefault(name, []).append(value)
+        check_lengths((s for n in self.graph.entry(entry) for s in n.states), state)
         values: dict[str, Any] = {k: np.asarray(v, np.int64) for k, v in inputs.items()}
         values |= {name: np.concatenate(each) for name, each in parts.items()}
         if watch:

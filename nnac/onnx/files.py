@@ -110,12 +110,14 @@ def texts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int) -> dict[str, Any]:
     """What a host needs: sizes under sherpa-onnx's names, scales of what leaves as integers, features, and the states
-    with the names under which they come back."""
+    with the names under which they come back, and how far those that count may go."""
     states = {s.name: s.name + AFTER for n in graph.entry(entry) for s in n.states}
     out = {v: graph.values[v].scale for v in graph.outputs[entry]}
     rate = max((graph.rate(entry, v) for v in graph.inputs[entry]), default=1)
     facts: dict[str, Any] = {"model_type": f"nnac-{graph.name}", "version": "1", "entry": entry, "T": steps * rate,
                              "decode_chunk_len": steps * rate, "context_size": 1, "states": states, "scales": out}
+    if most := {s.name: s.most for n in graph.entry(entry) for s in n.states if s.most is not None}:
+        facts["most"] = most
     if front is not None:
         facts |= {"vocab_size": front.tokens.count, "blank_id": BLANK, "sample_rate": front.features.rate,
                   "features": front.features.to_json()}

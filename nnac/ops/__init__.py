@@ -66,6 +66,8 @@ class Operator:
     recurrent: ClassVar[bool] = False
     # keeps a ring of what it was given (`nnac.ops._ring`)
     remembers: ClassVar[bool] = False
+    # of its output the last vector is meant: calibration looks at nothing else, here and behind it
+    at_end: ClassVar[bool] = False
     # no arithmetic: its output is its input, looked at in another shape
     view: ClassVar[bool] = False
     # its kernel travels among the parameters of its instructions, not as a stream of weights

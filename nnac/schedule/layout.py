@@ -288,7 +288,7 @@ def _name(page: Page) -> str:
 def _slots(node: Node, places: int) -> list[Slot]:
     """Its states, without an address yet."""
     return [Slot(s.name, 0, s.width, element_bytes(s.bits), s.scale, None, node.entry, places,
-                 align(s.width * element_bytes(s.bits)) if places > 1 else 0) for s in node.states]
+                 align(s.width * element_bytes(s.bits)) if places > 1 else 0, s.most) for s in node.states]
 
 
 # -------------------------------------------------------------------------------------------------------------------- W

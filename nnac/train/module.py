@@ -131,6 +131,7 @@ class GraphModule(nn.Module):
             layer.make_quantisers(self._weight_quantiser)
             layer.quantised = layer.can_be_integer
             layer.formats_of = tuple(map(self._formatted, node.inputs)), self._formatted(node.output)
+        self._ending = ending(graph)
         self._watch: Watch | None = None
         self._observe = False
         self._beyond: dict[str, tuple[int, int, float]] = {}
@@ -333,10 +334,7 @@ class GraphModule(nn.Module):
                       for n in node.inputs]
                 y = layer.reals([self._dropped(node, i, x) for i, x in enumerate(xs)], state, lengths)
                 if self._observe:
-                    self._meet(layer, xs, y, before, lengths)
-                    self._fixed(node.output, valid(y, lengths))
-                if self._observe and (quantiser := self._activation(node.output)) is not None:
-                    self._see(node.output, quantiser, valid(y, lengths))
+                    self._look(node, layer, xs, y, before, lengths)
             values[node.output], integer[node.output] = y, layer.quantised
             if self._watch and layer.quantised:
                 self._watch(node.output, y)
@@ -356,6 +354,19 @@ class GraphModule(nn.Module):
         if form is None:
             return x * mask
         return quantise(((x - form.zero_point) * mask) * form.scale, form)
+
+    def _look(self, node: Node, layer: Layer, xs: list[Tensor], y: Tensor, before: dict[str, Tensor],
+              lengths: Tensor | None) -> None:
+        """Count what a layer was given and made, for scales and for weights that ask; at the ends of sequences alone
+        where nothing else is meant."""
+        seen = valid(y, lengths)
+        if node.output in self._ending:
+            xs, seen = [at_ends(x, lengths) for x in xs], at_ends(y, lengths)
+            y, lengths = seen, None
+        self._meet(layer, xs, y, before, lengths)
+        self._fixed(node.output, seen)
+        if (quantiser := self._activation(node.output)) is not None:
+            self._see(node.output, quantiser, seen)
 
     def _fixed(self, name: str, x: Tensor) -> None:
         """Count the numbers of a value of fixed format (the input of a table, say) that lie beyond it."""
@@ -547,6 +558,23 @@ class GraphModule(nn.Module):
         head = ("layer", "operator", "parameters", "output", "scale", "quantised")
         widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows])
+
+
+def ending(graph: QGraph) -> frozenset[str]:
+    """The values of which the last vector of a sequence is meant: of operators that say so (``at_end``), and what is
+    made of these."""
+    out: set[str] = set()
+    for node in graph.nodes:
+        if operator(node.op).at_end or out.intersection(node.inputs):
+            out.add(node.output)
+    return frozenset(out)
+
+
+def at_ends(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last vector of each row of [T, B, C], as [1, B, C]."""
+    if lengths is None:
+        return x[-1:]
+    return x[lengths - 1, torch.arange(x.shape[1], device=x.device)][None]
 
 
 def _all_in(module: nn.Module, mode: bool) -> bool:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from tests import loops, patches
+from tests import loops, means, patches
 from tests.loops import Of
 
 L = nn.Linear
@@ -486,6 +486,7 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...]]]:
         "two results": (lambda: Of(lambda s, x: (s.a(x), s.b(x)), a=L(6, 8), b=L(6, 4)), (X,)),
         **loops.right(),
         **patches.right(),
+        **means.right(),
     }
 
 
@@ -721,7 +722,6 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "ones added": (lambda: Of(lambda s, x: s.a(x) + torch.ones_like(s.a(x)), a=L(6, 8)), (X,), "ones_like"),
         "an embedding with a largest norm": (lambda: Of(lambda s, i: s.e(i), e=nn.Embedding(11, 6, max_norm=1.0)),
                                              (LABELS,), "largest norm"),
-        "a mean over time": (lambda: Of(lambda s, x: s.a(x).mean(0), a=L(6, 8)), (X,), "mean"),
         "one is batch first, one is not": (lambda: Of(lambda s, x: s.b(s.a(x)[0])[0], a=nn.LSTM(6, 6),
                                                       b=nn.LSTM(6, 6, batch_first=True)), (X,),
                                            "batch for another"),
@@ -734,6 +734,7 @@ def refused() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], str]]
         "the whole sequence and its last step": (lambda: Of(lambda s, x: s.a(x) + s.a(x)[-1], a=L(6, 8)), (X,), ""),
         **loops.refused(),
         **patches.refused(),
+        **means.refused(),
     }
 
 

@@ -54,6 +54,7 @@ class Captured:
     kept      states that the model keeps on itself; their tensors in ``given`` come after the arguments'
     leaves    how each of these tensors lies after a call
     lengths   number of the argument that sequences were packed by, None where there were none
+    doubts    what is in the way if the model computes something else at another length than the example's
     """
 
     graph: ModelGraph
@@ -76,6 +77,7 @@ class Captured:
     kept: tuple[Kept, ...] = ()
     leaves: tuple[StateResult, ...] = ()
     lengths: int | None = None
+    doubts: tuple[Problem, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{layer.path}: {layer.kind} of {', '.join(layer.inputs)}, {layer.width} wide" for layer in self.graph]
@@ -224,7 +226,8 @@ def captured(graph: ModelGraph, readings: Many[Reading], models: Many[nn.Module]
                     aliases, others, tuple(p for r in readings for p in r.given if p.path in own), outputs,
                     {k: v for r in readings for k, v in r.places.items() if k in kept},
                     readings[0].exported.spec,
-                    tuple(name for name, _ in readings[0].exported.inputs.values()), shapes)
+                    tuple(name for name, _ in readings[0].exported.inputs.values()), shapes,
+                    doubts=tuple(d for r in readings for d in r.doubts))
 
 
 def roles(axes: Axes, names: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -9,6 +9,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -96,6 +97,7 @@ class Reading:
     frozen    of these: not trained
     dropouts (layer path, input) -> probability that an element is kept
     notes     what the user should know, though nothing is in the way
+    doubts    what may be in the way, which shows at another length than the example's
     entry, prefix  of its layers: the entry point, and what stands before their paths
     crossed   the model meets two sequences, each repeated along the other: a joint
     given     states that the model is given: where they lie in its arguments
@@ -117,6 +119,7 @@ class Reading:
     dropouts: dict[tuple[str, int], float] = field(factory=dict)
     problems: list[Problem] = field(factory=list)
     notes: list[str] = field(factory=list)
+    doubts: list[Problem] = field(factory=list)
     made: dict[str, Layer] = field(factory=dict)
     returned: set[str] = field(factory=set)
     node: fx.Node | None = None
@@ -195,7 +198,18 @@ class Reading:
                 raise Refusal(f"values of the axes {_shown(s)} and {_shown(first)} meet: one is repeated along the "
                               f"other's",
                               "values that are combined have the same time and batch")
+        if first.last and len({self.pace(s.name) for s in sources}) > 1:
+            raise Refusal("the last steps of sequences meet of which one has more steps than the other",
+                          "stack the frames of both, or of neither")
         return first
+
+    def pace(self, name: str) -> Fraction:
+        """How many vectors a value has for each that the model hears."""
+        made = Fraction(1)
+        while name in self.made:
+            made /= int(self.made[name].attributes.get("frames", 1))
+            name = self.made[name].inputs[0]
+        return made
 
     def _crossed(self, a: Sequence, b: Sequence) -> Sequence | None:
         """The layout of two values of which each is repeated along axes of the other; None where they have others."""
@@ -485,6 +499,11 @@ class Reading:
 
     def refuse(self, what: str, instead: str) -> Lost:
         """Remember a problem at the call that is being read."""
+        self.problems.append(self.problem(what, instead))
+        return Lost()
+
+    def problem(self, what: str, instead: str) -> Problem:
+        """One at the call that is being read."""
         assert self.node is not None
         name, _ = self.module()
         where = f"`{name}`: " if name and f"`{name}`" not in what else ""
@@ -492,8 +511,7 @@ class Reading:
         if not found.line:
             file, line, code = self.exported.begins
             found = evolve(found, file=file, line=line, code=code)
-        self.problems.append(found)
-        return Lost()
+        return found
 
 
 PADDED = ("aten.pad.default", "aten.constant_pad_nd.default", "aten.conv1d.default", "aten.convolution.default",

@@ -409,6 +409,8 @@ def agree(model: nn.Module, module: PreparedModule, args: tuple[Any, ...], kwarg
             values, integer = module.values(*a, **k)
             first = differing(module, {n: module.real(n, values, integer) for n in values if not integer[n]}, heard,
                               room)
+        if where and module.captured.doubts:
+            raise PrepareError(module.captured.doubts)
         worst = max((relative(x, y) for x, y in zip(ours, theirs, strict=False)), default=float("inf"))
         raise PrepareError([Problem(f"nnac reads this model otherwise than it computes{where}: the results differ by "
                                     f"{worst:.2g} of their size"

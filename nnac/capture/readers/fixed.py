@@ -130,7 +130,7 @@ def split(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
     return Parts(tuple(out))
 
 
-@reads("aten.flip.default", "aten.roll.default", "aten.cumsum.default", "aten.sum.dim_IntList")
+@reads("aten.flip.default", "aten.roll.default", "aten.cumsum.default")
 def shuffled(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
     """Features in another order, or summed: what the call makes of the unit matrix."""
     value, name = args[0], str(node.target).split(".")[1]

@@ -2,7 +2,8 @@
 
 A mean, a difference from it, a square, the root of a mean of squares are no values of the machine by themselves; they
 wait (`Moment`) until a quotient makes a norm of them.  What else reads a mean or a difference from it has a fixed
-matrix; what else reads a square, a product.  A variance by itself is refused.
+matrix; what else reads a square, a product.  A variance by itself is refused.  Means over time are no moments
+(`nnac.capture.readers.pooling`), but for a sum over time on its way to one.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import torch
 from attrs import define, evolve, field
 from torch import fx
 
-from nnac.capture.readers.fixed import selected
+from nnac.capture.readers.fixed import selected, shuffled
+from nnac.capture.readers.pooling import by_length, over_time
 from nnac.capture.reading import Reading, Refusal, bare, reads
-from nnac.capture.values import Sequence, Weights
+from nnac.capture.values import FEATURES, Sequence, Weights
 
-MEAN, CENTRED, SQUARE, POWER, ROOT, INVERSE, NORMED = ("mean", "centred", "square", "power", "root", "inverse",
-                                                       "normed")
+MEAN, CENTRED, SQUARE, POWER, ROOT, INVERSE, NORMED, TOTAL = ("mean", "centred", "square", "power", "root", "inverse",
+                                                              "normed", "total")
 # ATen call -> what it does
 CALLS = {"aten.sub.Tensor": "sub", "aten.add.Tensor": "add", "aten.add_.Tensor": "add", "aten.mul.Tensor": "mul",
          "aten.mul_.Tensor": "mul", "aten.div.Tensor": "div", "aten.div_.Tensor": "div",
@@ -31,9 +33,9 @@ class Moment:
     """Something on its way to a norm.
 
     kind     MEAN over the features, CENTRED: less their mean, SQUARE, POWER: a mean of squares with ``epsilon`` added,
-             ROOT of it, INVERSE of that root, NORMED
+             ROOT of it, INVERSE of that root, NORMED; TOTAL: a sum along an axis
     value    of which      centred  whether of its difference from its mean
-    keeps    whether a mean keeps an axis of one element      node  the call that makes it
+    node     the call that makes it      axis, keeps   of a TOTAL: along which, and whether it stays as an axis of one
     """
 
     kind: str
@@ -43,6 +45,8 @@ class Moment:
     epsilon: float = 0.0
     gain: Weights | None = None
     bias: Weights | None = None
+    axis: int = 0
+    keeps: bool = False
     made: Sequence | None = field(default=None, init=False)
 
     def of(self, value: Any, *kinds: str) -> bool:
@@ -78,6 +82,9 @@ class Moment:
                 given["bias"] = zeros if self.bias is None else self.bias
             r.give(path, given)
             return r.layer(path, kind, [self.value], width, epsilon=self.epsilon)
+        if self.kind == TOTAL:
+            raise Refusal("a sum over time that is not divided by its length",
+                          "`x.mean(1)`, or `x.sum(1) / x.shape[1]`")
         raise Refusal("a mean of squares, or the root of one, is read by something else than a norm",
                       "`(x - mean) / sqrt(var + eps)`, `nn.LayerNorm`, or `x / sqrt((x ** 2).mean(-1) + eps)`")
 
@@ -95,6 +102,8 @@ def waiting(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, 
     if does == "sub":
         alpha = kwargs.get("alpha", 1)
         return Moment(CENTRED, a, node, True) if isinstance(b, Moment) and b.of(a, MEAN) and alpha == 1 else None
+    if isinstance(a, Moment) and a.kind == TOTAL and does in ("div", "mul") and isinstance(b, (int, float)) and b:
+        return by_length(r, a.value, a.axis, float(b) if does == "div" else 1 / b, keeps=a.keeps)
     if does == "div":
         return _normed(node, a, b) if isinstance(b, Moment) and b.kind == ROOT else None
     if not isinstance(a, Moment):
@@ -151,11 +160,16 @@ def _normed(node: fx.Node, x: Any, by: Moment) -> Moment | None:
     return None
 
 
+def _dims(value: Sequence, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[int], bool]:
+    """(the axes that a call goes along, whether it keeps them as axes of one)."""
+    dims, keeps = args[1] if len(args) > 1 else kwargs.get("dim"), args[2] if len(args) > 2 else kwargs.get("keepdim")
+    return [d % len(value.axes) for d in ([dims] if isinstance(dims, int) else dims or ())], bool(keeps)
+
+
 def _axes(value: Sequence, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a mean goes over the features, which are last, and keeps them as an axis of one."""
-    dims, keeps = args[1] if len(args) > 1 else kwargs.get("dim"), args[2] if len(args) > 2 else kwargs.get("keepdim")
-    dims = [dims] if isinstance(dims, int) else dims
-    if not value.features_last or [d % len(value.axes) for d in dims or ()] != [len(value.axes) - 1]:
+    dims, keeps = _dims(value, args, kwargs)
+    if not value.features_last or dims != [len(value.axes) - 1]:
         return False
     if not keeps:
         raise Refusal("a mean of the features leaves no features", "`mean(-1, keepdim=True)`")
@@ -172,11 +186,29 @@ def _mean(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Momen
 
 @reads("aten.mean.dim")
 def mean(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Over the features; over time there is none yet."""
+    """Over the features, or over time."""
     value = args[0]
-    if not isinstance(value, Sequence) or not _axes(value, node, args, kwargs):
-        raise Refusal("a mean over time, or over utterances", "means are over the features: `mean(-1, keepdim=True)`")
-    return _mean(node, args, kwargs)
+    if not isinstance(value, Sequence):
+        raise Refusal("a mean of something that is no value of the model")
+    if _axes(value, node, args, kwargs):
+        return _mean(node, args, kwargs)
+    dims, keeps = _dims(value, args, kwargs)
+    if len(dims) == 2 and keeps and value.features_last and len(value.axes) - 1 in dims:          # of both
+        value, dims = Moment(MEAN, value, node).whole(r), [d for d in dims if d != len(value.axes) - 1]
+    if len(dims) != 1:
+        raise Refusal(f"a mean over {len(dims) or 'all'} axes", "one axis at a time: over time, or over the features")
+    return over_time(r, value, dims[0], keeps=keeps)
+
+
+@reads("aten.sum.dim_IntList")
+def total(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Over the features; over time, on its way to a mean."""
+    value = args[0]
+    if isinstance(value, Sequence):
+        dims, keeps = _dims(value, args, kwargs)
+        if len(dims) == 1 and value.axes[dims[0]] != (FEATURES,):
+            return Moment(TOTAL, value, node, axis=dims[0], keeps=keeps)
+    return shuffled(r, node, args, kwargs)
 
 
 @reads("aten.pow.Tensor_Scalar", "aten.square.default")

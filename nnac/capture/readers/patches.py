@@ -13,6 +13,7 @@ from attrs import evolve
 from torch import Tensor, fx
 
 from nnac.capture.readers.fixed import selected
+from nnac.capture.readers.pooling import of_image
 from nnac.capture.reading import SAME, Reading, Refusal, reads, site_path
 from nnac.capture.values import BAND, BATCH, CHANNEL, FEATURES, TIME, Image, Ordered, Sequence, Weights
 from nnac.decode.tensors import Patches
@@ -27,6 +28,7 @@ POINTWISE = ("aten.relu.default", "aten.relu_.default", "aten.leaky_relu.default
              "aten.mul.Tensor", "aten.div.Tensor", "aten.dropout.default", "aten.dropout_.default",
              "aten.feature_dropout.default")
 NORMS = ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
+POOLED = ("aten.mean.dim", "aten.adaptive_avg_pool2d.default")
 VIEWS = ("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints")
 FEW = "convolutions at the model's input, one behind the other, with what goes element by element between"
 
@@ -194,6 +196,8 @@ def planes(r: Reading, node: fx.Node, value: Image, args: tuple[Any, ...], kwarg
         return evolve(value, labels=tuple(value.labels[i] for i in order))
     if target in VIEWS:
         return flattened(r, node, value)
+    if target in POOLED:
+        return of_image(r, node, value, args, kwargs)
     raise Refusal(f"`{target.split('.')[1]}` of channels over time and frequency has no integer operator",
                   "convolutions, batch norm, what goes element by element, and channels and frequencies as one axis")
 

@@ -119,7 +119,7 @@ class Fused:
         return split.first(min(most)) if most else split
 
     def _encoded(self, ears: Ears, split: Split) -> tuning.Encoded:
-        features = [ears.front.normalisation.apply(np.asarray(f, np.float32)) for f in split.features]
+        features = [ears.front.heard(np.asarray(f, np.float32)) for f in split.features]
         return tuning.Encoded.of(ears.model, features, BATCH, ears.carry)
 
     def _listened(self, ears: Ears, name: str) -> tuple[Split, tuning.Encoded]:
@@ -142,7 +142,7 @@ class Fused:
         upl, engine = self._latencies(costs, split, rounds)
         steps = sum(len(f) // costs.vectors for f in split.features)
         done = compare(executor("torch", subject), Emulator(program), ears.front,
-                       [ears.front.normalisation.apply(np.asarray(f, np.float32))
+                       [ears.front.heard(np.asarray(f, np.float32))
                         for f in split.features[:self.searching.compared]],
                        search=Beam(beam, nbest=min(beam, 4), fusion=search.fusion))
         return Searched(point.fusion, beam, point.options(), found,

@@ -120,7 +120,7 @@ class Hybrids(Transducers):
         return GraphSearch(found, front.hmm)
 
     def hear(self, model: Any, front: FrontEnd, split: Split, measured: bool) -> tuple[WordErrors, list[float]]:
-        features = [front.normalisation.apply(f) for f in split.features]
+        features = [front.heard(f) for f in split.features]
         model = model.to(self.device)
         network = acoustic.RealHearing(model) if isinstance(model, HybridNetwork) else model
         found = hypotheses(network, features, 96, lambda x: torch.from_numpy(x).to(self.device),

@@ -3,19 +3,26 @@ machine, as ONNX, within a transducer."""
 
 from __future__ import annotations
 
+import itertools
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 import nnac
 from nnac import tensors
 from nnac.capture import PrepareError
-from nnac.decode.tensors import Argument, Patches, TensorEnd, TensorError
+from nnac.decode.front_end import FrontEnd
+from nnac.decode.patches import Hearing, Patches
+from nnac.decode.tensors import Argument, TensorEnd, TensorError
 from nnac.executors import Subject
+from nnac.speech.features import FeatureSpec, Normalisation
+from nnac.speech.tokens import Tokens
 from nnac.train.prepare import results
 from tests import patches, published
 from tests.agreement import agree, prepared
@@ -29,13 +36,16 @@ ONE = Patches(3, 2, 1, 1, 0, 2, 2, 1, 0, 0)        # three frames every two, two
 def test_a_patch_is_what_the_convolution_reads():
     """Four frames of four bands, numbered; the first tap of the first patch is a zero."""
     a = Argument("x", False, ("batch", "time"), 4, (ONE,))
-    assert a.places(4).tolist() == [[-1, -1, 0, 1, 4, 5], [-1, -1, 2, 3, 6, 7],
-                                    [4, 5, 8, 9, 12, 13], [6, 7, 10, 11, 14, 15]]
+    assert a.hearing.places(5).tolist() == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11],
+                                            [8, 9, 12, 13, 16, 17], [10, 11, 14, 15, 18, 19]]
     x = np.arange(1.0, 17.0, dtype=np.float32).reshape(1, 4, 4)
     heard = a.sequence(x)
-    assert heard.shape == (4, 1, 6) and heard.dtype == np.float32 and heard[0, 0].tolist() == [0, 0, 1, 2, 5, 6]
+    assert heard.dtype == np.float32 and heard[:, 0].tolist() == [[0, 0, 1, 2, 5, 6], [0, 0, 3, 4, 7, 8],
+                                                                  [5, 6, 9, 10, 13, 14], [7, 8, 11, 12, 15, 16]]
     assert np.array_equal(a.sequence(torch.from_numpy(x)).numpy(), heard)
-    assert (a.vectors(4), a.vectors(1), a.frames(2), a.frames(4)) == (4, 0, 2, 4)
+    h = a.hearing
+    assert (h.vectors(4), h.vectors(1), h.frames(2), h.frames(4), h.read(4)) == (4, 0, 2, 4, 5)
+    assert (h.reach, h.hop, h.vectors_of_step, h.vector_width, h.growth) == (3, 2, 2, 6, 1.5)
 
 
 @pytest.mark.parametrize("of", [((3, 2), (2, 1)), ((3, 1), (3, 2), (2, 2))], ids=str)
@@ -55,6 +65,44 @@ def test_patches_of_patches_are_what_torch_unfolds(of):
     assert torch.equal(a.sequence(x), expected)
 
 
+@st.composite
+def hearings(draw):
+    """Of one to three convolutions, zeros in time and beside the bands of the first."""
+    width = left = draw(st.integers(1, 7))
+    levels = []
+    for i in range(draw(st.integers(1, 3))):
+        bands, apart = draw(st.integers(1, min(left, 3))), draw(st.integers(1, 2))
+        around = [draw(st.integers(0, 3)) if not i else 0 for _ in range(4)]
+        apart = apart if (bands - 1) * apart < left + around[2] + around[3] else 1
+        levels.append(Patches(draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 2)), around[0],
+                              around[1], bands, draw(st.integers(1, 2)), apart, around[2], around[3]))
+        left = levels[-1].bands_of(left)
+    return Hearing(width, tuple(levels))
+
+
+@settings(max_examples=200, deadline=None)
+@given(hearings(), st.integers(0, 40), st.lists(st.integers(0, 9), max_size=8))
+def test_patches_come_block_by_block_as_they_do_at_once_and_as_they_are_counted(hearing, frames, cuts):
+    """Against the grid of the whole, zeros and all, level by level."""
+    x = np.random.default_rng(0).standard_normal((frames, 2, hearing.width)).astype(np.float32)
+    grid = np.arange(1, frames * hearing.width + 1).reshape(frames, hearing.width)
+    for level in hearing.levels if frames else ():
+        grid = level.taken(grid)
+    at = grid.reshape(-1, hearing.vector_width) if frames else np.zeros((0, hearing.vector_width), np.int64)
+    flat = np.concatenate([np.zeros((1, 2), np.float32), x.transpose(0, 2, 1).reshape(-1, 2)])
+    expected = flat[at.clip(0)].transpose(0, 2, 1)
+    made = hearing.of(x)
+    assert made.dtype == np.float32 and np.array_equal(made, expected)
+    assert np.array_equal(hearing.of(torch.from_numpy(x)).numpy(), expected)
+    assert hearing.vectors(frames) == len(expected) == hearing.steps(frames) * hearing.vectors_of_step
+    ends = np.minimum(np.cumsum([0, *cuts, 99]), frames)
+    blocks = [x[a:b, 0] for a, b in itertools.pairwise(ends)]
+    pieces = list(hearing.pieces(iter(blocks)))
+    assert np.array_equal(np.concatenate([expected[:0, 0], *pieces]), expected[:, 0])
+    assert all(len(p) % hearing.vectors_of_step == 0 for p in pieces)
+    assert Hearing.from_json(hearing.width, hearing.to_json()) == hearing
+
+
 def test_an_argument_travels_as_plain_data_and_says_when_frames_are_too_few():
     a = Argument("x", False, ("time", "batch"), 4, (ONE, Patches(4, 1, 1, 0, 0, 1, 1, 1, 0, 0)))
     end = TensorEnd((a,), (), False)
@@ -63,8 +111,12 @@ def test_an_argument_travels_as_plain_data_and_says_when_frames_are_too_few():
     with pytest.raises(TensorError, match="has 5 frames: too few"):
         a.check(np.zeros((5, 1, 4), np.float32))
     a.check(np.zeros((9, 1, 4), np.float32))
-    with pytest.raises(ValueError, match="patches"):
-        Argument.from_json({**data["arguments"][0], "hears": [{**data["arguments"][0]["hears"][0], "hop": 0}]})
+    first, second = data["arguments"][0]["hears"]
+    for wrong, words in (([first | dict(hop=0)], "patches have"), ([first, second | dict(before=1)], "zeros stand"),
+                         ([first | dict(bands=9)], "hold none"), ([first | dict(taps=1 << 17)], "patches have"),
+                         ([first | dict(taps=1 << 16, apart=1 << 16)], "more than any model")):
+        with pytest.raises(ValueError, match=words):
+            Argument.from_json({**data["arguments"][0], "hears": wrong})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,5 +174,6 @@ def test_a_transducer_with_subsampling_in_front_hears_each_utterance_to_its_end(
     subject = Subject.load(tmp_path / "m.nnc")
     found = tensors.compare(subject, subject, dict(features=x.numpy()), ("torch", "emulator"))
     assert found.compared and not found.different
-    with pytest.raises(PrepareError, match="hears no audio"):
-        module.save(tmp_path / "n.nnc", object())
+    front = FrontEnd(FeatureSpec(bins=15), Normalisation(np.zeros(15), np.ones(15)), Tokens(tuple("abcdefgh")))
+    with pytest.raises(PrepareError, match=r"hears 16 features.*makes 15 features"):
+        module.save(tmp_path / "n.nnc", front)

@@ -35,7 +35,7 @@ from nnac.capture.values import (
     Weights,
     Zeros,
 )
-from nnac.decode.tensors import Patches
+from nnac.decode.patches import Patches
 from nnac.model.graph import Kernel, Layer
 
 Own = tuple[str, str]          # a parameter of ours: layer path, its name in the layer

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
                               texts=split.texts, lm=_digest(target), source=_digest(before),
                               beam=args.beam, max_symbols=args.max_symbols, delta=args.delta)
     tuning.load(args.out, belongs)                         # say what does not belong together before an hour of work
-    features = [heard.front.normalisation.apply(np.asarray(f, np.float32)) for f in split.features]
+    features = [heard.front.heard(np.asarray(f, np.float32)) for f in split.features]
     encoded = tuning.Encoded.of(heard.model, features, carry=heard.carry)
     beam, results = Beam(args.beam, args.max_symbols, args.delta), []
     with progress("tuning", len(points), args.json) as advance:

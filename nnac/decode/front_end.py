@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
+from nnac.decode.patches import Hearing, Patches
 from nnac.decode.scorers import scorer
 from nnac.decode.search import Found, Hypothesis, Search
 from nnac.decode.search.greedy import Greedy
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from nnac.program import Program
 
 
+SAVED_DEAF = "give --tensors, or save a transducer with its front end: `module.save(path, front)`"
+
+
 @frozen(eq=False)
 class FrontEnd:
     """What stands between audio and the model, and between the model and text.  Travels in checkpoints and programs
@@ -35,6 +39,7 @@ class FrontEnd:
     normalisation: Normalisation
     tokens: Tokens
     hmm: Hmm | None = None         # of a hybrid: what its outputs stand for; ``tokens`` are then its lexicon's words
+    hears: tuple[Patches, ...] = ()   # of convolutions that begin the model, from the first on
 
     @classmethod
     def of_hybrid(cls, features: FeatureSpec, normalisation: Normalisation, hmm: Hmm) -> FrontEnd:
@@ -47,7 +52,8 @@ class FrontEnd:
 
     def to_json(self) -> dict[str, Any]:
         said = dict(features=self.features.to_json(), normalisation=self.normalisation.to_json())
-        return said | (dict(tokens=self.tokens.to_json()) if self.hmm is None else dict(hmm=self.hmm.to_json()))
+        said |= dict(tokens=self.tokens.to_json()) if self.hmm is None else dict(hmm=self.hmm.to_json())
+        return said | (dict(hears=self.hearing.to_json()) if self.hears else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FrontEnd:
@@ -57,27 +63,39 @@ class FrontEnd:
         if len(made.normalisation.mean) != made.features.bins:
             raise ValueError(f"normalisation of {len(made.normalisation.mean)} bins for features of "
                              f"{made.features.bins}")
-        return made
+        return evolve(made, hears=Hearing.from_json(made.features.bins, data.get("hears", ())).levels)
+
+    @property
+    def hearing(self) -> Hearing:
+        """How normalised features become what the model hears: themselves, or patches of them."""
+        return Hearing(self.features.bins, self.hears)
+
+    def heard(self, features: NDArray) -> NDArray:
+        """Features [T, bins] of a whole utterance, as a corpus holds them -> what the model hears: normalised, and for
+        one that begins with convolutions the vectors of its patches."""
+        return self.hearing.of(self.normalisation.apply(features)[:, None])[:, 0]
 
     def prepare(self, samples: NDArray) -> NDArray:
-        """Samples at ``features.rate`` -> normalised features [T, bins]."""
-        return self.normalisation.apply(log_mel(samples, self.features))
+        """Samples of a whole utterance at ``features.rate`` -> what the model hears of them."""
+        return self.heard(log_mel(samples, self.features))
 
     def hear(self, path: str | os.PathLike[str]) -> tuple[NDArray, float]:
-        """(normalised features [T, bins], seconds) of an audio file; only the features are ever there as a whole.
+        """(what the model hears [T, width], seconds) of an audio file; only the features are ever there as a whole.
         AudioError."""
         heard = [0]
-        parts = feature_blocks(path, self.features, self.normalisation, heard)
-        whole = np.concatenate([np.zeros((0, self.features.bins), np.float32), *parts])
+        parts = self.hearing.pieces(feature_blocks(path, self.features, self.normalisation, heard))
+        whole = np.concatenate([np.zeros((0, self.hearing.vector_width), np.float32), *parts])
         return whole, heard[0] / self.features.rate
 
     def listen(self, path: str | os.PathLike[str]) -> tuple[NDArray | Stream, float]:
         """As `hear`; of a long file a stream, of which only a block is ever there."""
-        return listen(path, self.features, self.normalisation)
+        return listen(path, self.features, self.normalisation, self.hearing)
 
-    def listen_all(self, paths: Sequence[str]) -> list[tuple[NDArray | Stream, float]]:
-        """As `listen`, for many files: memory does not grow with their number."""
-        return listen_all(paths, self.features, self.normalisation)
+    def listen_all(self, paths: Sequence[str],
+                   ends: Sequence[int] | None = None) -> list[tuple[NDArray | Stream, float]]:
+        """As `listen`, for many files: memory does not grow with their number.  ``ends``: after how many frames of
+        features each utterance ends, though its file goes on."""
+        return listen_all(paths, self.features, self.normalisation, self.hearing, ends)
 
     def unwritable(self, references: Iterable[str]) -> str:
         """The characters of references that no token has, and so no transcript; "" where there are none."""
@@ -94,19 +112,26 @@ def front_end_of(program: Program) -> FrontEnd:
     """The front end a program carries.  ProgramError if it carries none (a program of random weights, say)."""
     from nnac.program import ProgramError
 
+    said = program.metadata.get("front_end")
+    if isinstance(said, dict) and {"argument", "arguments"} & set(said):
+        raise ProgramError(f"the program takes tensors: it hears no audio; {SAVED_DEAF}")
     try:
         front = FrontEnd.from_json(program.metadata["front_end"])
         ports = {e.model_entry: e for e in program.entries.values() if e.inputs and e.outputs
                  and e.steps == e.hypotheses == 1}
-        heard = next((p.width for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]),
-                     front.features.bins)
+        taken = next((p for e in program.entries.values() if e.model_entry == "encoder" for p in e.inputs[:1]), None)
+        hearing = front.hearing
+        heard = hearing.vector_width if taken is None else taken.width
         # a transducer chooses by its joint, a hybrid by what its encoder ends with
         last = "joint" if front.hmm is None else "encoder"
         chosen = ports[last].outputs[-1].width if last in ports else front.outputs
-        if (heard, chosen) != (front.features.bins, front.outputs):
+        if (heard, chosen) != (hearing.vector_width, front.outputs):
             raise ValueError(f"its model hears {heard} features and chooses from {chosen} outputs, its front end has "
-                             f"{front.features.bins} "
+                             f"{hearing.vector_width} "
                              f"and {front.outputs}")
+        if taken is not None and taken.vectors % hearing.vectors_of_step:
+            raise ValueError(f"its model hears {taken.vectors} vectors a step, its front end makes "
+                             f"{hearing.vectors_of_step}")
         return front
     except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error

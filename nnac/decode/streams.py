@@ -20,6 +20,7 @@ import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
+from nnac.decode.patches import Hearing
 from nnac.decode.search import Search
 from nnac.speech.audio import AudioError, audio_blocks
 from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel
@@ -42,11 +43,16 @@ def feature_blocks(path: str | os.PathLike[str], features: FeatureSpec, normalis
 
 @frozen(eq=False)
 class Stream:
-    """Normalised features [``length``, bins] of an audio file; ``length`` may be less than the file has."""
+    """What a model hears of an audio file: vectors [``length``, width], its normalised features or patches of them.
+
+    frames  of features that the utterance has; the file may have more      length  may be less than these make
+    """
 
     path: str
     features: FeatureSpec
     normalisation: Normalisation
+    hearing: Hearing
+    frames: int
     length: int
 
     def __len__(self) -> int:
@@ -55,17 +61,19 @@ class Stream:
     @property
     def long(self) -> bool:
         """Whether it goes by itself, piece by piece; a short one is only read late."""
-        return self.length > LONG
+        return self.length * self.hearing.vector_width > LONG * self.features.bins
 
     def __getitem__(self, part: slice) -> Stream:
-        """Its first frames: ``stream[:n]``."""
+        """Its first vectors: ``stream[:n]``."""
         assert part.start in (None, 0) and part.step in (None, 1), "a stream begins at its beginning"
         return evolve(self, length=len(range(self.length)[part]))
 
     def blocks(self, size: int = BLOCK) -> Iterator[NDArray]:
-        """[``size``, bins] float32, the last one shorter.  AudioError: the file is not what it was."""
-        kept, count, left = [np.zeros((0, self.features.bins), np.float32)], 0, self.length
-        for block in feature_blocks(self.path, self.features, self.normalisation, [0]):
+        """The vectors of ``size`` frames each, float32, the last block shorter.  AudioError: the file is not what it
+        was."""
+        kept, count, left = [np.zeros((0, self.hearing.vector_width), np.float32)], 0, self.length
+        size = max(1, size // self.hearing.hop) * self.hearing.vectors_of_step
+        for block in self.hearing.pieces(self._frames()):
             kept.append(block[:left])
             count, left = count + len(kept[-1]), left - len(kept[-1])
             if count >= size:
@@ -75,43 +83,61 @@ class Stream:
                 kept, count = [whole[ends:]], len(whole) - ends
             if not left:
                 break
-        if left:
-            raise AudioError(f"{self.path}: has become shorter while it was listened to")
         if count:
             yield np.concatenate(kept)
 
+    def _frames(self) -> Iterator[NDArray]:
+        """The features of the utterance, block by block."""
+        left = self.frames
+        for block in feature_blocks(self.path, self.features, self.normalisation, [0]):
+            yield block[:left]
+            left -= min(left, len(block))
+            if not left:
+                return
+        if left:
+            raise AudioError(f"{self.path}: has become shorter while it was listened to")
+
     def whole(self) -> NDArray:
         """All of it, held."""
-        return np.concatenate([np.zeros((0, self.features.bins), np.float32), *self.blocks()])
+        return np.concatenate([np.zeros((0, self.hearing.vector_width), np.float32), *self.blocks()])
 
 
 def listen(path: str | os.PathLike[str], features: FeatureSpec, normalisation: Normalisation,
-           longest: int | None = None) -> tuple[NDArray | Stream, float]:
-    """(normalised features [T, bins], or a stream of more than ``longest`` of them, seconds) of an audio file.
-    AudioError."""
-    limit = LONG if longest is None else longest
-    heard, parts, held = [0], [np.zeros((0, features.bins), np.float32)], 0
+           hearing: Hearing | None = None, longest: int | None = None,
+           ends: int | None = None) -> tuple[NDArray | Stream, float]:
+    """(what a model hears of an audio file, seconds): vectors, or a stream where they take more room than ``longest``
+    frames of features.  AudioError.
+
+    hearing  how frames become vectors; None: each is one      ends  after so many frames the utterance ends, though the
+    file goes on
+    """
+    hearing, limit = hearing or Hearing(features.bins), LONG if longest is None else longest
+    heard, parts, held, left = [0], [np.zeros((0, features.bins), np.float32)], 0, ends
     again = _regular(path)
     for block in feature_blocks(path, features, normalisation, heard):
+        if left is not None:
+            block = block[:left]
+            left -= len(block)
         held += len(block)
-        if held > limit and again:
+        if held * hearing.growth > limit and again:
             parts.clear()                                            # from here on they are only counted
         else:
             parts.append(block)
     seconds = heard[0] / features.rate
-    if held > limit and again:
-        return Stream(str(path), features, normalisation, held), seconds
-    return np.concatenate(parts), seconds
+    if held * hearing.growth > limit and again:
+        return Stream(str(path), features, normalisation, hearing, held, hearing.vectors(held)), seconds
+    return hearing.of(np.concatenate(parts)[:, None])[:, 0], seconds
 
 
-def listen_all(paths: Sequence[str], features: FeatureSpec,
-               normalisation: Normalisation) -> list[tuple[NDArray | Stream, float]]:
+def listen_all(paths: Sequence[str], features: FeatureSpec, normalisation: Normalisation,
+               hearing: Hearing | None = None,
+               ends: Sequence[int] | None = None) -> list[tuple[NDArray | Stream, float]]:
     """`listen` to every file.  Of many short ones some are held, the others are streams too, so that a corpus takes no
     more room than a batch of it."""
     out, left = [], HELD
-    for path in paths:
-        heard, seconds = listen(path, features, normalisation, min(LONG, left))
-        left -= len(heard) if isinstance(heard, np.ndarray) else 0
+    for path, end in zip(paths, [None] * len(paths) if ends is None else ends, strict=True):
+        heard, seconds = listen(path, features, normalisation, hearing, min(LONG, left), end)
+        left -= heard.size // features.bins if isinstance(heard, np.ndarray) else 0
         out.append((heard, seconds))
     return out
 

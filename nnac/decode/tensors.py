@@ -15,6 +15,7 @@ from attrs import asdict, frozen
 from numpy.typing import NDArray
 
 from nnac import arith
+from nnac.decode.patches import Hearing, Patches
 from nnac.errors import UserError
 from nnac.ir import Value
 
@@ -33,40 +34,6 @@ def permuted(x: T, order: Sequence[int]) -> T:
 
 
 @frozen
-class Patches:
-    """What a convolution over time, or over time and frequency, reads for each of its outputs: ``taps`` frames, each
-    ``apart`` behind the one before, every ``hop`` frames, and of each so many ``bands`` alike; zeros around them.
-
-    Frames that overlap are given to the model again: what it does with them is then a matrix, and needs no memory.
-    """
-
-    taps: int
-    hop: int
-    apart: int
-    before: int
-    behind: int
-    bands: int
-    band_hop: int
-    band_apart: int
-    band_before: int
-    band_behind: int
-
-    def taken(self, grid: NDArray) -> NDArray:
-        """A grid [T, F, …] as [T', F', taps, bands, …]; -1 where there are zeros."""
-        around = ((self.before, self.behind), (self.band_before, self.band_behind))
-        grid = np.pad(grid, (*around, *[(0, 0)] * (grid.ndim - 2)), constant_values=-1)
-        t, f = (_places(n, *of) for n, of in zip(grid.shape, (
-            (self.taps, self.hop, self.apart), (self.bands, self.band_hop, self.band_apart)), strict=False))
-        return grid[t[:, None, :, None], f[None, :, None, :]]
-
-
-def _places(size: int, count: int, hop: int, apart: int) -> NDArray:
-    """[outputs, count]: which of ``size`` places each reads."""
-    starts = np.arange(0, max(0, size - (count - 1) * apart), hop)
-    return starts[:, None] + apart * np.arange(count)
-
-
-@frozen
 class Argument:
     """An argument of the model that it reads.  roles: of each axis but the features, ``time`` or ``batch``.
 
@@ -82,32 +49,14 @@ class Argument:
     @classmethod
     def from_json(cls, a: Mapping[str, Any]) -> Argument:
         """What attrs' ``asdict`` makes of one.  KeyError, TypeError, ValueError if it is not one."""
-        hears = tuple(Patches(**{str(k): int(v) for k, v in p.items()}) for p in a.get("hears", ()))
-        if any(min(p.taps, p.hop, p.apart, p.bands, p.band_hop, p.band_apart) < 1
-               or min(p.before, p.behind, p.band_before, p.band_behind) < 0 for p in hears):
-            raise ValueError("patches have taps, and are apart")
-        return cls(str(a["name"]), bool(a["label"]), tuple(map(str, a["roles"])), int(a["width"]), hears)
+        width = int(a["width"])
+        hears = Hearing.from_json(width, a.get("hears", ())).levels
+        return cls(str(a["name"]), bool(a["label"]), tuple(map(str, a["roles"])), width, hears)
 
-    def frames(self, vectors: int) -> int:
-        """Frames from one step of the model to the next, which hears so many vectors."""
-        if not self.hears:
-            return vectors
-        hop, enough = math.prod(p.hop for p in self.hears), 1
-        while not (less := self.vectors(enough)):
-            enough += 1
-        return hop * (vectors // (self.vectors(enough + hop) - less))
-
-    def vectors(self, frames: int) -> int:
-        """How many vectors the model hears of so many frames."""
-        return len(self.places(frames)) if self.hears else frames
-
-    def places(self, frames: int) -> NDArray:
-        """[vectors, elements]: which element of the ``frames`` vectors, end to end, is where; -1 for a zero."""
-        grid = np.arange(frames * self.width).reshape(frames, self.width)
-        for patches in self.hears:
-            grid = patches.taken(grid)
-        first = self.hears[0]
-        return grid.reshape(-1, first.taps * first.bands)
+    @property
+    def hearing(self) -> Hearing:
+        """How its frames become what the model hears."""
+        return Hearing(self.width, self.hears)
 
     def sequence(self, x: T) -> T:
         """The user's array as the model hears it: [T, B, C], labels as [T, B, 1]."""
@@ -116,17 +65,7 @@ class Argument:
         if len(self.roles) == 1:
             return y[None] if self.roles == (BATCH,) else y[:, None]
         y = permuted(y, (1, 0, 2)) if self.roles[0] == BATCH else y
-        if not self.hears:
-            return y
-        steps, batch, _ = y.shape
-        at = self.places(steps)
-        flat = permuted(y, (1, 0, 2)).reshape(batch, -1)
-        if isinstance(flat, np.ndarray):
-            return (flat[:, at] * (at >= 0)).transpose(1, 0, 2).astype(flat.dtype)  # type: ignore[return-value]
-        import torch
-
-        index = torch.from_numpy(at).to(flat.device)
-        return (flat[:, index] * (index >= 0)).permute(1, 0, 2).to(flat.dtype)
+        return self.hearing.of(y)
 
     def check(self, x: NDArray) -> None:
         """TensorError unless the array is one of these."""
@@ -140,7 +79,7 @@ class Argument:
             raise TensorError(f"`{self.name}` are real numbers, not {x.dtype}")
         if not np.isfinite(x).all():
             raise TensorError(f"`{self.name}` holds values that are no numbers")
-        if self.hears and not len(self.places(frames := x.shape[self.roles.index(TIME)])):
+        if self.hears and not self.hearing.steps(frames := x.shape[self.roles.index(TIME)]):
             raise TensorError(f"`{self.name}` has {frames} frames: too few for one step of the model")
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from nnac import checkpoint
 from nnac.checked import OPTION, checked, settings
 from nnac.checkpoint import CheckpointError
-from nnac.decode.front_end import FrontEnd, TextEnd, end_from_json
+from nnac.decode.front_end import SAVED_DEAF, FrontEnd, TextEnd, end_from_json
 from nnac.decode.recogniser import Recogniser, load_recogniser
 from nnac.decode.tensors import LabelEnd, TensorEnd
 from nnac.errors import ABSURD
@@ -236,10 +236,10 @@ class Trained:
 
     @property
     def front(self) -> FrontEnd:
-        """The front end of a model that hears.  TrainingError: this one reads text."""
+        """The front end of a model that hears.  TrainingError: this one reads text, or takes arrays."""
         if not isinstance(self.end, FrontEnd):
-            takes = "text" if isinstance(self.end, TextEnd) else "tensors"
-            raise TrainingError(f"the model of policy {self.plan.name} takes {takes}: it hears no audio")
+            takes, instead = ("text", "") if isinstance(self.end, TextEnd) else ("tensors", f"; {SAVED_DEAF}")
+            raise TrainingError(f"the model of policy {self.plan.name} takes {takes}: it hears no audio{instead}")
         return self.end
 
     def __str__(self) -> str:

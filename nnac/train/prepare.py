@@ -340,7 +340,7 @@ def shorter(captured: Captured, given: list[Tensor], signature: inspect.Signatur
         if i is None:
             return x
         for axis, role in enumerate(i.roles):
-            less = i.frames(pace) if role == "time" else 1
+            less = i.hearing.frames(pace) if role == "time" else 1
             if x.shape[axis] > (less + 1 if role == "time" else 1):
                 x, cut = x.narrow(axis, 0, x.shape[axis] - less), True
         return x.contiguous()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from nnac.capture import PrepareError, Problem
@@ -48,7 +49,7 @@ class PreparedTransducer(OfCaptured, OwnTransducer):
         """features and targets as the encoder and the prediction network take them (batch or time first) -> real logits
         [B, T', U + 1, V], columns as the user numbers labels; lengths [B]."""
         x, y = self.made.features.sequence(features), self.made.labels.sequence(targets)[..., 0]
-        heard = torch.tensor([self.made.features.vectors(int(n)) for n in lengths], device=lengths.device)
+        heard = torch.tensor([self.made.features.hearing.vectors(int(n)) for n in lengths], device=lengths.device)
         logits, lengths = super().forward(x, heard, self.ours(y))
         out = torch.empty_like(logits)
         out[..., torch.tensor(self.order, device=out.device)] = logits
@@ -63,16 +64,17 @@ class PreparedTransducer(OfCaptured, OwnTransducer):
         """One checkpoint that `nnac compile`, `run`, `compare` and `export` take.
 
         front  features, normalisation and tokens (blank first) of a model that is to hear audio; without it the saved
-        model takes arrays of features and gives labels.  PrepareError: the encoder begins with convolutions that are
-        given frames as often as they read them, which a front end of audio does not do
+        model takes arrays of features and gives labels.  PrepareError: it is another model's
         """
         from nnac.train.policy import save_module
 
-        if front is not None and self.made.features.hears:
-            raise PrepareError([Problem("the encoder begins with a convolution that hears what comes or leaves frames "
-                                        "out: it hears no audio yet", "save it without a front end, and give arrays of "
-                                        "features")])
-        end = front or LabelEnd(self.made.features, self.order[0], len(self.order))
+        heard, labels = self.made.features, len(self.order)
+        if front is not None and (front.features.bins, front.outputs) != (heard.width, labels):
+            raise PrepareError([Problem(f"the model hears {heard.width} features and chooses from {labels} labels; the "
+                                        f"front end makes {front.features.bins} features, and has {front.outputs} "
+                                        f"labels, the blank among them", f"`FeatureSpec(bins={heard.width})`, and "
+                                        f"tokens of the {labels - 1} labels without the blank")])
+        end = LabelEnd(heard, self.order[0], labels) if front is None else evolve(front, hears=heard.hears)
         save_module(path, self, self.plan, end, {})
 
     def original_state_dict(self, part: str) -> dict[str, Tensor]:
@@ -201,9 +203,9 @@ def _same(ours: Tensor, theirs: Tensor, room: float, what: str) -> None:
 def _shorter(x: Tensor, argument: Argument, pace: int) -> Tensor | None:
     """The example a step shorter; None where it has no more than that."""
     axis = argument.roles.index("time")
-    less = argument.frames(pace)
+    less = argument.hearing.frames(pace)
     shorter = x.shape[axis] - less
-    return x.narrow(axis, 0, shorter).contiguous() if shorter > less and argument.vectors(shorter) else None
+    return x.narrow(axis, 0, shorter).contiguous() if shorter > less and argument.hearing.steps(shorter) else None
 
 
 def _replaced(args: tuple[Any, ...], old: Tensor, new: Tensor) -> tuple[Any, ...]:

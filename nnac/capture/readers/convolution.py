@@ -13,7 +13,7 @@ from torch import fx
 from nnac.capture.readers.patches import blocks, one_axis, starts
 from nnac.capture.reading import Reading, Refusal, reads, site_path
 from nnac.capture.values import FEATURES, Sequence, Weights, Zeros
-from nnac.decode.tensors import Patches
+from nnac.decode.patches import Patches
 from nnac.model.graph import Kernel
 from nnac.ops.window import reach
 

@@ -1,5 +1,5 @@
 """Convolutions that begin a model, over time or over time and frequency, whatever they hear of what comes: frames are
-given to the model as often as they are read (`nnac.decode.tensors.Patches`), and the convolution is a matrix that meets
+given to the model as often as they are read (`nnac.decode.patches.Patches`), and the convolution is a matrix that meets
 each patch.  Several may follow each other: each stacks what the one before makes of the patches that it reads.
 """
 
@@ -16,7 +16,7 @@ from nnac.capture.readers.fixed import selected
 from nnac.capture.readers.pooling import of_image
 from nnac.capture.reading import SAME, Reading, Refusal, reads, site_path
 from nnac.capture.values import BAND, BATCH, CHANNEL, FEATURES, TIME, Image, Ordered, Sequence, Weights
-from nnac.decode.tensors import Patches
+from nnac.decode.patches import Patches
 from nnac.model.graph import Kernel
 
 # what is done with a vector of channels as with any other

@@ -39,7 +39,7 @@ class LatencyError(UserError):
 
 @frozen(eq=False)
 class Heard:
-    """An utterance up to its endpoint: normalised features, and the seconds of audio that they are of."""
+    """An utterance up to its endpoint: what the model hears, and the seconds of audio that it is of."""
 
     name: str
     text: str
@@ -95,12 +95,13 @@ def costs_of(program: Program, search: Search) -> Costs:
     prediction, joint = (_calls(program, name, search.moves) for name in ("prediction", "joint"))
     port = next((p for e in program.entries.values() if e.name == "encoder.step" for p in e.inputs), None)
     assert port is not None, "an encoder hears features"
-    f = front.features
-    step_s, first_s = port.vectors * f.hop / f.rate, (f.window - f.hop) / f.rate
+    f, hearing = front.features, front.hearing
+    frames = hearing.frames(port.vectors)
+    first_s = ((hearing.reach - hearing.before - hearing.hop) * f.hop + f.window - f.hop) / f.rate
     init = program.entries[INIT].cycles if INIT in program.entries else 0
     languages = tuple(_calls(program, name, search.moves) for name in (fusion.entries if fusion else ()))
-    return Costs(program.target.clock, step_s, first_s, port.vectors, encoder, prediction, joint, languages,
-                 internal=bool(fusion and fusion.internal), init=init)
+    return Costs(program.target.clock, frames * f.hop / f.rate, first_s, frames, encoder, prediction, joint, languages,
+                 internal=bool(fusion and fusion.internal), init=init, last_s=hearing.behind * f.hop / f.rate)
 
 
 def _calls(program: Program, name: str, moved: bool = False) -> Calls:
@@ -121,15 +122,16 @@ def listen(front: FrontEnd, utterances: Sequence[Utterance], hangover_s: float) 
     if silent is not None:
         raise LatencyError(f"{silent.audio}: the manifest does not say where its last word ends (`speech_end`, in "
                            "seconds; `nnac corpus` writes it)")
-    out = []
-    for u, (features, seconds) in zip(utterances, front.listen_all([u.audio for u in utterances]), strict=True):
+    f, out = front.features, []
+    closes = [(u.speech_end or 0.0) + hangover_s for u in utterances]
+    ends = [max(0, int((close * f.rate - f.window) / f.hop + 1e-6) + 1) if close * f.rate >= f.window else 0
+            for close in closes]
+    everything = front.listen_all([u.audio for u in utterances], ends)
+    for u, close, (features, seconds) in zip(utterances, closes, everything, strict=True):
         assert u.speech_end is not None
         if u.speech_end > seconds + 1e-3:
             raise LatencyError(f"{u.audio}: `speech_end` is {u.speech_end:g} s, the file holds {seconds:g} s")
-        close = min(seconds, u.speech_end + hangover_s)
-        f = front.features
-        vectors = max(0, int((close * f.rate - f.window) / f.hop + 1e-6) + 1) if close * f.rate >= f.window else 0
-        out.append(Heard(u.audio, u.text, features[:vectors], close, u.speech_end))
+        out.append(Heard(u.audio, u.text, features, min(seconds, close), u.speech_end))
     return out
 
 

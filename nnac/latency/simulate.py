@@ -61,7 +61,9 @@ class Scenario:
 class Costs:
     """A program, as far as time is concerned.
 
-    step_s, first_s   audio that an encoder step adds, and what the first one needs beyond that (the window's overhang)
+    step_s, first_s   audio that an encoder step adds, and what the first one needs beyond that (the window's overhang,
+                      the frames of the next step that a convolution hears)
+    last_s            audio that may be lacking at the endpoint: zeros of a convolution stand there
     vectors           feature vectors of a step      clock   Hz      init   cycles before anything else
     encoder           a call of several *steps*; the others, of several *hypotheses*      languages   one a language
                       model in the program
@@ -78,6 +80,7 @@ class Costs:
     languages: tuple[Calls, ...] = ()
     internal: bool = False
     init: int = 0
+    last_s: float = 0.0
 
     def round(self, predicted: int, joined: int) -> list[tuple[str, int]]:
         """The calls of one round of the search, (unit, cycles) each, in their order."""
@@ -132,8 +135,8 @@ class Timeline:
 
 
 def steps_heard(costs: Costs, seconds: float) -> int:
-    """Encoder steps that are complete in so much audio."""
-    return max(0, int((seconds - costs.first_s) / costs.step_s + 1e-9))
+    """Encoder steps of an utterance of so much audio."""
+    return max(0, int((seconds + costs.last_s - costs.first_s) / costs.step_s + 1e-9))
 
 
 def simulate(costs: Costs, scenario: Scenario, speech_end: float, rounds: NDArray, keep: bool = False) -> Timeline:
@@ -148,7 +151,7 @@ def simulate(costs: Costs, scenario: Scenario, speech_end: float, rounds: NDArra
     count = steps_heard(costs, close)
     asked = _by_step(rounds, count)
     wait = scenario.waiting_s
-    ready = [max(0.0, (i + 1) * costs.step_s + costs.first_s - wait) for i in range(count)]
+    ready = [max(0.0, min((i + 1) * costs.step_s + costs.first_s, close) - wait) for i in range(count)]
     closed = max(0.0, close - wait)
     clock = _Clock(costs.clock, scenario, scenario.load_s + costs.init / costs.clock, keep)
     group, grouped = costs.encoder.largest

@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnac.decode.front_end import FrontEnd
+from nnac.decode.patches import Hearing
+from nnac.decode.tensors import LabelEnd, TensorEnd
 from nnac.errors import UserError
 from nnac.files import atomic
+from nnac.model.rnnt import ENCODER
 
 if TYPE_CHECKING:
+    from nnac.ir import QGraph
     from nnac.train.policy import Trained
 
 
@@ -41,6 +45,7 @@ def onnx_files(trained: Trained, to: str, steps: int) -> dict[str, bytes]:
         raise ExportError(f"ONNX is not installed ({error}): pip install 'nnac[onnx]'") from None
     front = trained.end if isinstance(trained.end, FrontEnd) else None
     graph = trained.module.bind()
+    hearing = hearings(trained, graph)
     made: dict[str, bytes] = {}
     if to == "sherpa-onnx":
         if front is None:
@@ -49,13 +54,20 @@ def onnx_files(trained: Trained, to: str, steps: int) -> dict[str, bytes]:
         made = {f"{name}.onnx": m.SerializeToString() for name, m in sherpa.recogniser(graph, front, steps).items()}
     else:
         for entry, name in files.file_names(graph).items():
-            count = steps if files.Ports.of(graph, entry).sequence else 1
-            model = (files.exact(graph, entry, front, count) if to == "onnx"
-                     else real.quantised(trained.module, entry, front, count))
+            count = steps if files.Ports.of(graph, entry, hearing).sequence else 1
+            model = (files.exact(graph, entry, front, count, hearing) if to == "onnx"
+                     else real.quantised(trained.module, entry, front, count, hearing))
             made[f"{name}.onnx"] = model.SerializeToString()
     if front is not None:
         made["tokens.txt"] = files.tokens_text(front).encode()
     return made
+
+
+def hearings(trained: Trained, graph: QGraph) -> dict[str, Hearing]:
+    """How frames become the vectors of inputs, by the names of these."""
+    if isinstance(trained.end, FrontEnd):
+        return {graph.inputs[ENCODER.name][0]: trained.end.hearing}
+    return {a.name: a.hearing for a in trained.end.read} if isinstance(trained.end, (TensorEnd, LabelEnd)) else {}
 
 
 def tensors(trained: Trained) -> dict[str, bytes]:

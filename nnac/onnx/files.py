@@ -6,8 +6,10 @@
 
 Batch first, floats at the outer borders alone: features are normalised and quantised inside as `FrontEnd` and
 `arith.quantise` do it, logits leave as real numbers.  What passes between the files, states included, are the
-machine's integers in int32.  A model of another family becomes a file for each of its entries, which bear the names
-of entries and values.  Metadata of every file: what a host needs to know (`metadata`).
+machine's integers in int32.  An encoder that begins with convolutions takes as many frames as its steps read (T), and
+is given those that overlap again in the next call, `decode_chunk_len` of them later.  A model of another family becomes
+a file for each of its entries, which bear the names of entries and values.  Metadata of every file: what a host needs
+to know (`metadata`).
 Source: the layout is that of sherpa-onnx's streaming transducers; our choice where it says nothing.
 """
 
@@ -19,10 +21,12 @@ from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from nnac import arith
 from nnac.decode.front_end import FrontEnd
+from nnac.decode.patches import Hearing
 from nnac.ir import QGraph, Value
 from nnac.model.rnnt import ENCODER, JOINT, PREDICTION
 from nnac.onnx.model import AFTER, INDEX_BITS, OnnxError, info, model, named, trace
@@ -42,7 +46,8 @@ class Ports:
     """How one entry's values are called in its file.
 
     outer     inputs that come from the world: features, labels      between  inputs that are another entry's outputs
-    sequence  whether arrays have an axis of time
+    sequence  whether arrays have an axis of time      hearing   of inputs: how frames become their vectors, where they
+    are others
     """
 
     entry: str
@@ -51,18 +56,26 @@ class Ports:
     outer: frozenset[str]
     between: frozenset[str]
     sequence: bool
+    hearing: Mapping[str, Hearing]
 
     @classmethod
-    def of(cls, graph: QGraph, entry: str) -> Ports:
+    def of(cls, graph: QGraph, entry: str, hearing: Mapping[str, Hearing] | None = None) -> Ports:
         transducer = FILES.keys() <= graph.inputs.keys()
         given, made = graph.inputs[entry], graph.outputs[entry]
         names = dict(zip(given, NAMES[entry, "in"], strict=True)) if transducer and entry in FILES else {}
         out = dict(zip(made, NAMES[entry, "out"], strict=True)) if transducer and entry in FILES else {}
         produced = {v for other in graph.outputs for v in graph.outputs[other]}
         read = {v for other, values in graph.inputs.items() if other != entry for v in values}
-        long = any(e.frames for e in graph.entries if e.name == entry) or any(graph.rate(entry, v) > 1 for v in given)
+        heard = {v: h for v, h in (hearing or {}).items() if v in given and h.levels}
+        long = (any(e.frames for e in graph.entries if e.name == entry) or bool(heard)
+                or any(graph.rate(entry, v) > 1 for v in given))
         return cls(entry, {v: names.get(v, v) for v in given}, {v: out.get(v, v) for v in made},
-                   frozenset(v for v in given if v not in produced), frozenset(v for v in made if v in read), long)
+                   frozenset(v for v in given if v not in produced), frozenset(v for v in made if v in read), long,
+                   heard)
+
+    def frames(self, value: str, vectors: int) -> int:
+        """Frames of an input that so many vectors of it are made of."""
+        return self.hearing[value].read(vectors) if value in self.hearing else vectors
 
 
 def file_names(graph: QGraph) -> dict[str, str]:
@@ -71,14 +84,16 @@ def file_names(graph: QGraph) -> dict[str, str]:
     return {e: FILES[e] if transducer and e in FILES else e for e in graph.inputs}
 
 
-def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int = 1) -> ModelProto:
-    """The file of one entry, whose integers are the machine's.  ``steps`` of it a call.
+def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int = 1,
+          hearing: Mapping[str, Hearing] | None = None) -> ModelProto:
+    """The file of one entry, whose integers are the machine's.  ``steps`` of it a call.  ``hearing``: as `Ports` has
+    it.
 
     OnnxError: a layer has no form in ONNX, or the entry hears its sequence from the end as well: such a file would be
     of one length.
     """
     check_forward(graph, entry)
-    ports, step = Ports.of(graph, entry), trace(graph, entry, steps, inside="inside.")
+    ports, step = Ports.of(graph, entry, hearing), trace(graph, entry, steps, inside="inside.")
     tape, taken, made = step.tape, [], []
     for value, symbol in step.inputs.items():
         taken.append(entered(tape, graph.values[value], symbol, ports, front))
@@ -92,7 +107,7 @@ def exact(graph: QGraph, entry: str, front: FrontEnd | None = None, steps: int =
         else:
             made += [as_real(tape, arranged, graph.values[value], name), named(tape, arranged, f"{name}_integers")]
     made += [named(tape, symbol, name + AFTER) for name, symbol in step.after.items()]
-    facts = metadata(graph, entry, front, steps) | {"arithmetic": "exact"}
+    facts = metadata(graph, entry, front, steps, ports.hearing) | {"arithmetic": "exact"}
     return model(tape, f"{graph.name}.{entry}", taken, made, texts(facts))
 
 
@@ -108,9 +123,11 @@ def texts(facts: Mapping[str, Any]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
 
 
-def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int) -> dict[str, Any]:
+def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int,
+             hearing: Mapping[str, Hearing] | None = None) -> dict[str, Any]:
     """What a host needs: sizes under sherpa-onnx's names, scales of what leaves as integers, features, and the states
-    with the names under which they come back, and how far those that count may go."""
+    with the names under which they come back, and how far those that count may go.  Of convolutions: the frames of
+    zeros around an utterance, and what such a frame is before it is normalised."""
     states = {s.name: s.name + AFTER for n in graph.entry(entry) for s in n.states}
     out = {v: graph.values[v].scale for v in graph.outputs[entry]}
     rate = max((graph.rate(entry, v) for v in graph.inputs[entry]), default=1)
@@ -118,6 +135,11 @@ def metadata(graph: QGraph, entry: str, front: FrontEnd | None, steps: int) -> d
                              "decode_chunk_len": steps * rate, "context_size": 1, "states": states, "scales": out}
     if most := {s.name: s.most for n in graph.entry(entry) for s in n.states if s.most is not None}:
         facts["most"] = most
+    for value, h in (hearing or {}).items():
+        vectors = steps * graph.rate(entry, value)
+        zero = [0.0] * h.width if front is None else front.normalisation.mean.tolist()
+        facts |= {"T": h.read(vectors), "decode_chunk_len": h.frames(vectors), "zeros_before": h.before,
+                  "zeros_behind": h.behind, "zero": zero}
     if front is not None:
         facts |= {"vocab_size": front.tokens.count, "blank_id": BLANK, "sample_rate": front.features.rate,
                   "features": front.features.to_json()}
@@ -138,11 +160,26 @@ def entered(tape: Tape, value: Value, symbol: Symbol, ports: Ports, front: Front
         elif outside:
             type = TensorProto.FLOAT
             raw = _quantised(tape, name, value, front)
+            if value.name in ports.hearing:
+                hearing = ports.hearing[value.name]
+                frames = hearing.read(symbol.shape[0])
+                shape = (ANY, frames, hearing.width)
+                raw = _patches(tape, raw, hearing.places(frames), frames * hearing.width, value.zero_point)
         else:
             type, raw = INT32, tape.write("Identity", [name])
         raw = _time_first(tape, raw, ports.sequence, value.bits == INDEX_BITS and ports.sequence)
         tape.write("Identity", [raw], symbol.name)
     return info(name, evolve(symbol, shape=shape), type)
+
+
+def _patches(tape: Tape, name: str, places: NDArray, count: int, zero: int) -> str:
+    """[N, frames, width] integers, ``count`` of each, as patches [N, vectors, elements]; ``zero``: of no frame."""
+    flat = tape.write("Reshape", [name, tape.constant(np.array([0, -1]))])
+    if (places < 0).any():
+        ends, what = tape.constant(np.array([0, 0, 0, 1])), tape.constant(np.array(zero, np.int32))
+        flat = tape.write("Pad", [flat, ends, what])
+    taken = tape.write("Gather", [flat, tape.constant(np.where(places < 0, count, places).ravel())], axis=1)
+    return tape.write("Reshape", [taken, tape.constant(np.array([0, *places.shape]))])
 
 
 def _time_first(tape: Tape, name: str, sequence: bool, labels: bool) -> str:

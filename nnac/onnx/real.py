@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from nnac import arith
 from nnac.decode.front_end import FrontEnd
+from nnac.decode.patches import Hearing
 from nnac.ir import Value
 from nnac.onnx.files import Ports, check_forward, metadata, texts
 from nnac.onnx.model import AFTER, INDEX_BITS, OnnxError
@@ -38,9 +39,10 @@ class RealStep(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, module: GraphModule, entry: str, front: FrontEnd | None) -> None:
+    def __init__(self, module: GraphModule, entry: str, front: FrontEnd | None,
+                 hearing: Mapping[str, Hearing] | None = None) -> None:
         super().__init__()
-        self.graph, self.entry, self.ports = module.bind(), entry, Ports.of(module.graph, entry)
+        self.graph, self.entry, self.ports = module.bind(), entry, Ports.of(module.graph, entry, hearing)
         self.layers: list[Layer] = [module.layer(n.path) for n in self.graph.entry(entry)]
         self.held = nn.ModuleList(self.layers)
         self.states = [s.name for n in self.graph.entry(entry) for s in n.states]
@@ -65,6 +67,10 @@ class RealStep(nn.Module):
             x = x[..., None] if self.ports.sequence else x
         elif self.front is not None and value.name in self.ports.outer:
             x = (x - self.mean) / self.deviation
+        if value.name in self.ports.hearing:
+            places = torch.from_numpy(self.ports.hearing[value.name].places(x.shape[1]))
+            taken = x.flatten(1)[:, places.clamp_min(0).flatten()] * (places >= 0).flatten()
+            x = taken.reshape(x.shape[0], *places.shape)
         x = x.transpose(0, 1) if self.ports.sequence else x[None]
         return x if value.bits == INDEX_BITS else _fake(x, value)
 
@@ -76,10 +82,11 @@ def _fake(x: Tensor, value: Value) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(x, value.scale, value.zero_point, *arith.limits(value.bits))
 
 
-def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, steps: int = 1) -> ModelProto:
+def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, steps: int = 1,
+              hearing: Mapping[str, Hearing] | None = None) -> ModelProto:
     """The file of one entry in real numbers.  OnnxError: PyTorch has no ONNX form of a layer."""
     module = compressed(module)
-    step = RealStep(module, entry, front).eval()
+    step = RealStep(module, entry, front, hearing).eval()
     graph, ports = step.graph, step.ports
     check_forward(graph, entry)
     given = [_example(graph.values[v], ports, steps * graph.rate(entry, v)) for v in graph.inputs[entry]]
@@ -99,7 +106,7 @@ def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, st
                         f"{str(error).splitlines()[0][:200]}") from None
     model = onnx.load_from_string(out.getvalue())
     _store_codes(model, dict(_rows(module, step)))
-    facts = metadata(graph, entry, front, steps) | {"arithmetic": "real numbers, QuantizeLinear and DequantizeLinear"}
+    facts = metadata(graph, entry, front, steps, ports.hearing) | {"arithmetic": "real numbers, QuantizeLinear and DequantizeLinear"}
     helper.set_model_props(model, texts(facts))
     return model
 
@@ -108,7 +115,8 @@ def _example(value: Value, ports: Ports, length: int) -> Tensor:
     """Zeros in the shape of an input."""
     if value.bits == INDEX_BITS:
         return torch.zeros((1, length) if ports.sequence else (1, 1), dtype=torch.int64)
-    return torch.zeros(*((1, length) if ports.sequence else (1,)), value.width)
+    width = ports.hearing[value.name].width if value.name in ports.hearing else value.width
+    return torch.zeros(*((1, ports.frames(value.name, length)) if ports.sequence else (1,)), width)
 
 
 def compressed(module: GraphModule) -> GraphModule:

@@ -106,7 +106,8 @@ def quantised(module: GraphModule, entry: str, front: FrontEnd | None = None, st
                         f"{str(error).splitlines()[0][:200]}") from None
     model = onnx.load_from_string(out.getvalue())
     _store_codes(model, dict(_rows(module, step)))
-    facts = metadata(graph, entry, front, steps, ports.hearing) | {"arithmetic": "real numbers, QuantizeLinear and DequantizeLinear"}
+    facts = metadata(graph, entry, front, steps, ports.hearing) | {
+        "arithmetic": "real numbers, QuantizeLinear and DequantizeLinear"}
     helper.set_model_props(model, texts(facts))
     return model
 

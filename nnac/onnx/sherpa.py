@@ -66,8 +66,8 @@ def recogniser(graph: QGraph, front: FrontEnd, steps: int = 1) -> dict[str, Mode
     """File -> model; ``steps`` of the encoder a call.  OnnxError: `check`'s, a layer without a form in ONNX, or an
     encoder whose steps read frames that overlap."""
     if front.hears:
-        raise OnnxError("the encoder begins with convolutions, whose frames overlap from call to call: write a host for "
-                        "`--to onnx`, whose metadata say which frames a call reads")
+        raise OnnxError("the encoder begins with convolutions, whose frames overlap from call to call: write a host "
+                        "for `--to onnx`, whose metadata say which frames a call reads")
     check(graph)
     return {files.FILES[ENCODER.name]: encoder(graph, front, steps),
             files.FILES[PREDICTION.name]: decoder(graph, front), files.FILES[JOINT.name]: joiner(graph, front)}

@@ -366,7 +366,7 @@ class Cell:
                 bias is None or (isinstance(bias, Weights) and bias.value.ndim == 1)):
             raise self._refused(product, "a product in a loop is not with weights of the model", "`nn.Linear`")
         if "linear" not in call:
-            weight = evolve(weight, value=weight.value.t(), index=weight.numbers.t())
+            weight = weight.turned
         return weight, bias
 
     def _input(self, values: list[Sequence], node: fx.Node) -> tuple[Sequence, Weights, Weights | Tensor,

@@ -428,13 +428,16 @@ class Reading:
         made = target(*map(_bare_ids, args), **{k: _bare_ids(v) for k, v in kwargs.items()})
         return Parts(tuple(map(StateIds, made))) if isinstance(made, (tuple, list)) else StateIds(made)
 
-    def _whole(self, value: Any) -> Any:
-        """A value with those side by side made one."""
+    def _whole(self, value: Any, made: dict[Joined, Any] | None = None) -> Any:
+        """A value with those side by side made one; what a call reads twice, once."""
         from nnac.capture.readers.join import joined
 
+        made = {} if made is None else made
         if isinstance(value, (list, tuple)):
-            return type(value)(self._whole(v) for v in value)
-        return joined(self, value) if isinstance(value, Joined) else value
+            return type(value)(self._whole(v, made) for v in value)
+        if isinstance(value, Joined) and value not in made:
+            made[value] = joined(self, value)
+        return made[value] if isinstance(value, Joined) else value
 
     def _in_order(self, value: Any) -> Any:
         """A value with those in another order as the user has them."""

@@ -46,6 +46,11 @@ class Sequence:
         return bool(self.axes) and self.axes[-1] == (FEATURES,)
 
     @property
+    def width(self) -> int:
+        """Features of a vector."""
+        return self.sizes[self.axes.index((FEATURES,))]
+
+    @property
     def outer(self) -> tuple[str, ...]:
         """The user's axes but for the features, in order, those of size 1 left out."""
         return tuple(a for axis in self.axes for a in axis if a != FEATURES)
@@ -69,6 +74,11 @@ class Weights:
     def numbers(self) -> Tensor:
         """Which element of the whole each of its own is: int64 of its shape."""
         return torch.arange(self.value.numel()).reshape(self.value.shape) if self.index is None else self.index
+
+    @property
+    def turned(self) -> Weights:
+        """A matrix with rows as columns."""
+        return evolve(self, value=self.value.t(), index=self.numbers.t())
 
     def __getitem__(self, at: Any) -> Weights:
         """Some of its elements, in any order, as a tensor is indexed."""

@@ -17,8 +17,10 @@ from nnac.model.graph import Kernel
 from nnac.ops.hardtanh import Hardtanh
 
 
-def features_last(value: Sequence, what: str) -> None:
-    """Refusal unless the last axis are the features."""
+def features_last(value: Any, what: str) -> None:
+    """Refusal unless it is a value of the model whose last axis are the features."""
+    if not isinstance(value, Sequence):
+        raise Refusal(f"{what} goes over something that is no value of the model")
     if not value.features_last:
         raise Refusal(f"{what} goes along another axis than the features",
                       "bring the features to the end, with `transpose` or `permute`")
@@ -36,7 +38,7 @@ def matmul(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, A
     if not isinstance(value, (Sequence, Joined, Ordered)) or not isinstance(weight, Weights) or weight.value.ndim != 2:
         raise Refusal("two values of the model are multiplied as matrices",
                       "matrix products are with weights: `nn.Linear`")
-    return product(r, value, Weights(weight.value.t(), weight.sources), None)
+    return product(r, value, weight.turned, None)
 
 
 @reads("aten.addmm.default")
@@ -46,7 +48,7 @@ def addmm(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, An
             bias, Weights) or kwargs:
         raise Refusal("two values of the model are multiplied as matrices",
                       "matrix products are with weights: `nn.Linear`")
-    return product(r, value, Weights(weight.value.t(), weight.sources), bias)
+    return product(r, value, weight.turned, bias)
 
 
 def product(r: Reading, value: Any, weight: Any, bias: Any) -> Sequence:
@@ -176,7 +178,7 @@ def scaled(r: Reading, value: Any, factor: float) -> Any:
         return affine(r, value, torch.tensor(factor), None, "a negative number times")
     if not 0 < factor < 1e6:
         raise Refusal(f"a value times {factor:g}: factors are between 0 and a million")
-    width = value.sizes[value.axes.index((FEATURES,))]
+    width = value.width
     return r.layer(r.path(own=False), "scale", [value], width, factor=factor)
 
 
@@ -192,7 +194,7 @@ def table(r: Reading, kind: str, value: Any, **attributes: Any) -> Sequence:
     """A tabulated function.  It reads int16 in Q3.12: that of a value which something makes for it alone."""
     if not isinstance(value, Sequence):
         raise Refusal(f"`{kind}` of something that is no value of the model")
-    return r.layer(r.path(), kind, [value], value.sizes[value.axes.index((FEATURES,))], **attributes)
+    return r.layer(r.path(), kind, [value], value.width, **attributes)
 
 
 @reads("aten.relu.default", "aten.relu_.default", "aten.leaky_relu.default", "aten.leaky_relu_.default",
@@ -215,7 +217,7 @@ def relu(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
         if top == 0:
             raise Refusal(f"`{name}` up to 0", "`-F.relu(-x)`")
         cap = top or 0.0
-    width, most = value.sizes[value.axes.index((FEATURES,))], Hardtanh.most
+    width, most = value.width, Hardtanh.most
     if low is not None and low == -cap and Hardtanh.least <= cap <= most:
         return r.layer(r.path(), "hardtanh", [value], width, cap=float(cap))
     if low != 0.0 or cap < 0.0:
@@ -280,9 +282,9 @@ def sigmoid(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, 
 @reads("aten.log_softmax.int", "aten._log_softmax.default")
 def log_softmax(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence:
     value, dim = args[:2]
-    if value.axes[dim % len(value.axes)] != (FEATURES,):
-        raise Refusal("log-softmax goes along another axis than the features", "`dim=-1`, with the features last")
     features_last(value, "log-softmax")
+    if dim % len(value.axes) != len(value.axes) - 1:
+        raise Refusal("log-softmax goes along another axis than the features", "`dim=-1`, with the features last")
     return r.layer(r.path(), "log_softmax", [value], value.sizes[-1])
 
 

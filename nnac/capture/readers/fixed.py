@@ -29,7 +29,7 @@ def affine(r: Reading, value: Any, weight: Weights | Tensor, bias: Weights | Ten
     """
     if not isinstance(value, Sequence):
         raise Refusal(f"{why} something that is no value of the model")
-    width = value.sizes[value.axes.index((FEATURES,))]
+    width = value.width
     vectors = [p.value if isinstance(p, Weights) else p for p in (weight, bias) if p is not None]
     if not value.features_last and any(v.numel() > 1 for v in vectors) and not why.startswith("batch"):
         raise Refusal(f"{why} a parameter along another axis than the features", "bring the features to the end")
@@ -59,7 +59,7 @@ def affine(r: Reading, value: Any, weight: Weights | Tensor, bias: Weights | Ten
 
 def part(r: Reading, value: Sequence, first: int, count: int, step: int = 1) -> Sequence:
     """Some of the features."""
-    width = value.sizes[value.axes.index((FEATURES,))]
+    width = value.width
     return selected(r, value, torch.eye(width)[first:: step][:count], "a part is taken")
 
 

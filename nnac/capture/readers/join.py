@@ -33,7 +33,7 @@ def cat(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def joined(r: Reading, value: Joined) -> Any:
     """The parts as one value: each in its place, and their sum."""
-    width = sum(p.sizes[p.axes.index((FEATURES,))] for p in value.parts)
+    width = sum(p.width for p in value.parts)
     path = r.untaken(f"{r.path(own=False)}_joined")
     r.notes.append(f"`{path}`: values side by side, each put in its place by a matrix that is not trained")
     return product_of_parts(r, value, path, torch.eye(width), None)
@@ -45,7 +45,7 @@ def product_of_parts(r: Reading, value: Joined, path: str, weight: Weights | tor
     rows, at = len(weight.value if isinstance(weight, Weights) else weight), 0
     out: Sequence | None = None
     for i, part in enumerate(value.parts):
-        width = part.sizes[part.axes.index((FEATURES,))]
+        width = part.width
         own = f"{path}.part[{i}]"
         r.give(own, {"weight": weight[:, at: at + width], "bias": None if i else bias})
         y = r.layer(own, "linear", [part], rows, (Kernel("weight", f"{own}.weight", rows, width),),

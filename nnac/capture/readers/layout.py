@@ -114,7 +114,7 @@ def view(r: Reading, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def _sizes(r: Reading, value: Sequence) -> list[tuple[str, int]]:
     """The size of each of the user's axes in a value."""
-    out = [(FEATURES, value.sizes[value.axes.index((FEATURES,))])] if (FEATURES,) in value.axes else []
+    out = [(FEATURES, value.width)] if (FEATURES,) in value.axes else []
     for axis, size in zip(value.axes, value.sizes, strict=True):
         if len(axis) == 1:
             out.append((axis[0], size))

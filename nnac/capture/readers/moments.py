@@ -65,7 +65,7 @@ class Moment:
         return self.made
 
     def _whole(self, r: Reading) -> Sequence:
-        width = self.value.sizes[-1]
+        width = self.value.width
         if self.kind == MEAN:
             return selected(r, self.value, torch.full((1, width), 1 / width), "a mean of the features is taken")
         if self.kind == CENTRED:

@@ -55,7 +55,7 @@ def pooled(r: Reading, value: Sequence, vectors: int) -> Sequence:
         raise Refusal("a mean over time in a model that is given its states, or keeps them: it is that of one call's "
                       "frames, and the machine goes on from call to call", "a model without states; its program, step "
                       "by step, gives the mean of all that was heard since it began")
-    path, width = r.path(), value.sizes[value.axes.index((FEATURES,))]
+    path, width = r.path(), value.width
     maker = r.made.get(value.name)
     if maker is not None and maker.operator.gives is not None:                # a format that no policy narrows
         value = r.layer(r.fresh(f"{path}_input".removeprefix(r.prefix)), "scale", [value], width, factor=1.0)

@@ -125,7 +125,8 @@ def made(folder: Path, encoder: Callable[[], nn.Module], more: str = "") -> Made
     torch.manual_seed(0)
     net, joint = encoder().eval(), published.IcefallJoiner(False)
     with torch.no_grad():
-        joint.output_linear.weight *= 20                          # so that it has opinions
+        joint.output_linear.weight *= 20                          # so that it has opinions, and says something
+        joint.output_linear.bias[0] -= 2
     plain = FrontEnd(FeatureSpec(bins=BINS), Normalisation(np.zeros(BINS), np.ones(BINS)), Tokens(tuple("abcdefgh")))
     features = [plain.hear(path)[0] for path in audio]
     normalisation = Normalisation.of(np.concatenate(features))

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -82,6 +82,7 @@ def hearings(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(hearings(), st.integers(0, 40), st.lists(st.integers(0, 9), max_size=8))
+@example(Hearing(1, (Patches(1, 1, 1, 1, 0, 1, 1, 1, 0, 0),)), 0, [])     # zeros alone make a vector, and none is heard
 def test_patches_come_block_by_block_as_they_do_at_once_and_as_they_are_counted(hearing, frames, cuts):
     """Against the grid of the whole, zeros and all, level by level."""
     x = np.random.default_rng(0).standard_normal((frames, 2, hearing.width)).astype(np.float32)

@@ -192,6 +192,9 @@ class Hearing:
         kept, skip, heard = np.zeros((self.before, self.width), np.float32), 0, False
         for block in blocks:
             heard = heard or len(block) > 0
+            if not heard:                                   # nothing stays nothing, whatever zeros would make
+                yield np.zeros((0, self.vector_width), np.float32)
+                continue
             kept, skip, made = self._more(kept, skip, block)
             yield made
         if heard:

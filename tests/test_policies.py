@@ -141,7 +141,8 @@ def trained(plan, moments):
     torch.manual_seed(0)
     module = Transducer(lower_plan(plan), None, plan)
     module.calibrate([data(module, 1)])
-    compression, optimiser = Compression(module, plan.training.total), torch.optim.Adam(module.parameters(), 1e-3)
+    compression = Compression(module, plan.training.total, learning_rate=1e-3)
+    optimiser = torch.optim.Adam(module.parameters(), 1e-3)
     for step in filter(None, moments):
         train_step(module, compression, optimiser, data(module, step), step)
     compression.finish()

@@ -53,6 +53,13 @@ def test_the_machine_returns_what_the_module_returns(tagger, tmp_path, capsys):
     assert "cycles" in capsys.readouterr().out
 
 
+def test_compile_says_nothing_of_a_search_that_the_model_does_not_have(tagger, tmp_path, capsys):
+    path, *_ = tagger
+    assert main(["compile", str(path), "--out", str(tmp_path / "again.nnp")]) == 0
+    said = capsys.readouterr().out
+    assert "of computing a step" in said and "greedy" not in said and "joint" not in said
+
+
 def test_every_integer_is_compared(tagger, capsys):
     path, program, given, _ = tagger
     assert main(["compare", str(path), str(program), "--tensors", str(given), "--json"]) == 0

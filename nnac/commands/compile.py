@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         for table in tables(made):
             out.print(table)
         print(latency(made))
-        print(searched(made))
+        if searches(made):
+            print(searched(made))
         for line in undecided(made):
             print(line)
     return 0
@@ -78,7 +79,8 @@ def summary(program: Any) -> dict[str, Any]:
 def latency(program: Any) -> str:
     """How long computing takes, and waiting where steps are computed together."""
     t = program.report["latency"]
-    text = f"latency: {t['step_ms']:.3f} ms of computing a step, prediction and joint included"
+    others = ", prediction and joint included" if searches(program) else ""
+    text = f"latency: {t['step_ms']:.3f} ms of computing a step{others}"
     if t["steps"] > 1:
         text += (f"; {t['steps']:.0f} steps are computed together: the first waits {t['wait_ms']:,.0f} ms for the "
                  f"others, "
@@ -86,6 +88,13 @@ def latency(program: Any) -> str:
     if any(e.backward for e in program.entries.values()):
         text += "; the encoder is bidirectional: its backward passes begin when the utterance has ended"
     return text
+
+
+def searches(program: Any) -> bool:
+    """Whether it is a transducer: what a step takes depends on a search."""
+    from nnac.model.rnnt import JOINT
+
+    return any(e.model_entry == JOINT.name for e in program.entries.values())
 
 
 def searched(program: Any) -> str:

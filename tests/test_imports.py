@@ -552,13 +552,17 @@ def test_an_imported_model_hears_its_toolkits_features_or_says_that_they_are_not
     state, labels = checkpoint(toolkit)[0], V
     torch.save(state, tmp_path / "m.pt")
     (tmp_path / "tokens.txt").write_text("".join(f"{'<blk>' if i == 0 else chr(96 + i)}\n" for i in range(labels)))
-    assert main(["import", str(tmp_path / "m.pt"), "--as", toolkit, "--tokens", str(tmp_path / "tokens.txt"),
-                 *(["--outside", "encoder.encoder_embed"] if toolkit == "icefall-lstm" else []),
-                 "--out", str(tmp_path / "m.nnc")]) == 0
+    words = ["import", str(tmp_path / "m.pt"), "--as", toolkit, "--tokens", str(tmp_path / "tokens.txt"),
+             "--out", str(tmp_path / "m.nnc")]
+    assert main(words) == 0
     end = SavedModel.load(tmp_path / "m.nnc").end
     known = toolkit == "icefall-lstm"
     assert end.features.kind == ("kaldi" if known else "log_mel")
     assert ("its own features are not known" in capsys.readouterr().err) == (not known)
+    if known:                                               # behind its subsampling there are no features of audio
+        assert main([*words, "--outside", "encoder.encoder_embed"]) != 0
+        assert "hears what that makes, no audio" in capsys.readouterr().err
+    assert main([*words, "--outside", "ctc_output"]) == 0
 
 
 def test_what_is_asked_of_train_and_new_is_said(tmp_path, monkeypatch, capsys):

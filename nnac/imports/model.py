@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from nnac.decode.tensors import LabelEnd
 from nnac.errors import ABSURD
 from nnac.files import read_text
 from nnac.imports.files import ImportError_, tensors
-from nnac.imports.maps import Map
+from nnac.imports.maps import Map, Step
 from nnac.imports.network import Chain, networks
 from nnac.speech.features import KALDI, FeatureSpec, Normalisation
 from nnac.speech.tokens import TokenError, Tokens
@@ -64,6 +64,9 @@ def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, flo
     weights = {f"{'.'.join(own_names(path))}.{name}": w.float() for (path, name), w in made.captured.weights.items()}
     end: FrontEnd | LabelEnd = LabelEnd(made.features, made.order[0], len(made.order))
     if tokens is not None:
+        if before := [o for o in outside if o.split(".")[0] in _roots(found.encoder)]:
+            raise ImportError_(f"the model begins behind `{before[0]}`, and hears what that makes, no audio: leave "
+                               "--tokens out and give it arrays, or give `nnac.prepare_transducer` the whole encoder")
         bins = graph.inputs["features"]
         spec, norm = features or (_usual(found, bins), Normalisation(np.zeros(bins), np.ones(bins)))
         if spec.bins != bins or tokens.count != len(made.order):
@@ -73,6 +76,16 @@ def imported(path: str | os.PathLike[str], found: Map, options: Mapping[str, flo
                                f"{spec.bins} features and {tokens.count} tokens, the blank among them{blank}")
         end = FrontEnd(spec, norm, tokens)
     return SavedModel(graph, weights, end, dict(imported=found.title))
+
+
+def _roots(steps: Iterable[Step]) -> set[str]:
+    """What the names of tensors begin with."""
+    out: set[str] = set()
+    for step in steps:
+        if isinstance(step.value, str):
+            out.add(step.value.split(".")[0])
+        out |= _roots(step.more.get("steps", ())) | (_roots(step.value) if isinstance(step.value, tuple) else set())
+    return out
 
 
 def _usual(found: Map, bins: int) -> FeatureSpec:

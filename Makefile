@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: conformer bench-conformer help setup demo demo-from-nothing network network-conformer results results-aat results-decide results-fusion results-noise results-quick test test-slow types check clean bench bench-codec bench-nna bench-bounds bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: conformer bench-conformer help setup demo demo-from-nothing network network-conformer results results-aat results-decide results-fusion results-noise results-papers results-quick test test-slow types check clean bench bench-codec bench-nna bench-bounds bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -71,6 +71,10 @@ results-noise: results-decide      ## the same models heard in harder noise: res
 results-aat: $(RUNS)/corpus/train.json | setup   ## accelerator-aware training against weight-only, generous to saturating formats; resumes (hours)
 	$(BIN)/nnac sweep specs/comparison/aat.toml --float demo --corpus $(RUNS)/corpus --runs $(RUNS)/aat --jobs 2 \
 	  --results results/aat --out results/aat/RESULTS.md
+
+results-papers: $(RUNS)/corpus/train.json | setup   ## the papers' own policies, trained on this corpus, a seed each; resumes (half an hour)
+	$(BIN)/nnac sweep specs/comparison/papers.toml --float demo --corpus $(RUNS)/corpus --runs $(RUNS)/papers --jobs 2 \
+	  --results results/papers --out results/papers/RESULTS.md
 
 results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
 	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnac.speech.features import FeatureSpec, Normalisation, StreamingLogMel, log_mel
+from nnac.speech.features import KINDS, FeatureSpec, Normalisation, StreamingLogMel, log_mel
 
 
 def speech_like(samples: int, seed: int = 0) -> np.ndarray:
@@ -136,3 +136,12 @@ def test_a_specification_says_its_kind_and_older_files_are_log_mel():
     assert FeatureSpec.from_json(FeatureSpec.kaldi(80).to_json()) == FeatureSpec.kaldi(80) != FeatureSpec(bins=80)
     with pytest.raises(ValueError, match="kind"):
         FeatureSpec(kind="mfcc")
+
+
+def test_the_command_offers_every_kind_of_features(capsys):
+    from nnac.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["corpus", "--out", "x", "--features", "mfcc"])
+    said = capsys.readouterr().err
+    assert all(kind in said for kind in KINDS)

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from nnac.plan import Plan, SitePlan, Training
 
 
+def without_rate(names: list[str]) -> UnitError:
+    """What to say where periods of these kernels are said in spacings of their levels, and nobody says the learning
+    rate."""
+    return UnitError(f"`every(spacings=…)` of `{'`, `'.join(names)}` needs the learning rate: say `learning_rate` in "
+                     "the `training` block, or Compression(model, learning_rate=…)")
+
+
 class _Scheduled(nn.Module):
     """What both quantisers share: the clock.  It is a buffer for the state_dict and plain numbers for speed."""
 
@@ -387,8 +394,7 @@ class WeightQuantiser(_Scheduled):
         how: Any = self.settings.harden
         if self.rate is None:
             if self.lacks_rate:
-                raise UnitError("`every(spacings=…)` needs the learning rate: say `learning_rate` in the `training` "
-                                "block, or Compression(model, learning_rate=…)")
+                raise without_rate([self.name])
             return
         grid = self.grid(w)
         codes = grid.codes

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from nnac.units import UnitError
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -68,8 +66,9 @@ class Compression:
             slot.quantiser.set_length(steps, steps_per_epoch, learning_rate)
         lacking = [s.name for s in self.slots if s.quantiser.lacks_rate]
         if lacking:
-            raise UnitError(f"`every(spacings=…)` of `{'`, `'.join(lacking)}` needs the learning rate: say "
-                            "`learning_rate` in the `training` block, or Compression(model, learning_rate=…)")
+            from nnac.train.quantiser import without_rate
+
+            raise without_rate(lacking)
 
     @property
     def slots(self) -> list[Slot]:

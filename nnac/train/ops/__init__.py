@@ -76,10 +76,20 @@ class Constants:
     codes: dict[str, Tensor] = field(factory=dict)         # float32, differentiable; stored as integers in the graph
     ready: dict[str, Any] = field(factory=dict)
 
+    @classmethod
+    def of(cls, graph: dict[str, np.ndarray], device: torch.device) -> Constants:
+        """Those of a layer without parameters: ready is what the graph has."""
+        return cls(graph, {}, on_device(graph, device))
+
     def bound(self) -> dict[str, np.ndarray]:
         """The constants of the bound node."""
         fits8 = lambda v: -128 <= float(v.min()) and float(v.max()) <= 127  # noqa: E731
         return {k: bind.storage(numbers(v), 8 if fits8(v) else 16) for k, v in self.codes.items()} | self.graph
+
+
+def on_device(constants: dict[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
+    """The same as int64 tensors there."""
+    return {k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(device) for k, v in constants.items()}
 
 
 class Formatted(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from nnac.train import integers as exact
 from nnac.train.activation import learned
 from nnac.train.format import Format
 from nnac.train.integers import Rescale
-from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, real, reverse, valid
+from nnac.train.ops import Constants, Layer, MakeQuantiser, State, delayed, numbers, on_device, real, reverse, valid
 from nnac.train.ops._numbers import Number, Put
 from nnac.train.ops._room import Sums, roomy
 from nnac.train.schedule import Slot
@@ -91,8 +90,7 @@ class Recurrent(Layer):
     def constants(self, ins: list[Format], out: Format) -> Constants:
         device, after = self.weight_ih_l0.device, self.after(out)
         graph, codes = dict(after), dict[str, Tensor]()
-        ready: dict[str, Any] = dict(others={k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(device)
-                                             for k, v in after.items()})
+        ready: dict[str, Any] = dict(others=on_device(after, device))
         for prefix, suffix in self.directions:
             c, made, kernels = self._direction(suffix, ins[0], out)
             graph |= {prefix + k: v for k, v in c.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +17,7 @@ class LogSoftmax(Layer):
     device = torch.device("cpu")
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        c = bind.log_softmax(ins[0].scale)
-        return Constants(
-            c, {}, {k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(self.device) for k, v in c.items()}
-        )
+        return Constants.of(bind.log_softmax(ins[0].scale), self.device)
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

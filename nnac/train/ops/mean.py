@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +24,8 @@ class Mean(Layer):
     device = torch.device("cpu")
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        c = bind.mean(record(self.node.attributes, MeanAttributes).length, ins[0].scale, out.scale)
-        return Constants(c, {}, {k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(self.device)
-                                 for k, v in c.items()})
+        length = record(self.node.attributes, MeanAttributes).length
+        return Constants.of(bind.mean(length, ins[0].scale, out.scale), self.device)
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

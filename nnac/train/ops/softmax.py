@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,9 +26,7 @@ class Softmax(Layer):
         return record(self.node.attributes, SoftmaxAttributes).groups
 
     def constants(self, ins: list[Format], out: Format) -> Constants:
-        c = bind.softmax(ins[0].scale, out.scale)
-        return Constants(c, {}, {k: torch.as_tensor(np.asarray(v).astype(np.int64)).to(self.device)
-                                 for k, v in c.items()})
+        return Constants.of(bind.softmax(ins[0].scale, out.scale), self.device)
 
     def integers(
         self, xs: list[Tensor], ins: list[Format], out: Format, state: State, lengths: Tensor | None

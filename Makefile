@@ -10,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
 .SECONDARY:
-.PHONY: conformer bench-conformer help setup demo demo-from-nothing network network-conformer results results-aat results-decide results-fusion results-noise results-papers results-quick test test-slow types check clean bench bench-codec bench-nna bench-bounds bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
+.PHONY: conformer bench-conformer help setup demo demo-from-nothing network network-conformer results results-aat results-decide results-fusion results-noise results-papers results-quick results-sizes test test-slow types check clean bench bench-codec bench-nna bench-bounds bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -75,6 +75,16 @@ results-aat: $(RUNS)/corpus/train.json | setup   ## accelerator-aware training a
 results-papers: $(RUNS)/corpus/train.json | setup   ## the papers' own policies, trained on this corpus, a seed each; resumes (half an hour)
 	$(BIN)/nnac sweep specs/comparison/papers.toml --float demo --corpus $(RUNS)/corpus --runs $(RUNS)/papers --jobs 2 \
 	  --results results/papers --out results/papers/RESULTS.md
+
+# RUNS/size-CELLS-SEED.nnc
+$(RUNS)/size-%.nnc: | $(RUNS)/corpus/train.json
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 1200 --cells $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
+
+results-sizes: $(foreach s,0 1 2,$(RUNS)/size-192-$(s).nnc $(RUNS)/size-256-$(s).nnc)   ## S8BQAT across sizes, three float networks of each; resumes (an hour and a half)
+	$(BIN)/nnac sweep specs/comparison/sizes.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sizes --jobs 2 \
+	  $(foreach s,0 1 2,--float small=$(RUNS)/size-192-$(s).nnc --float middle=$(RUNS)/size-256-$(s).nnc) \
+	  --results results/sizes --out results/sizes/RESULTS.md
+	$(BIN)/nnac sweep specs/comparison/all.toml --report
 
 results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
 	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md

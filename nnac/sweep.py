@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ def _noted(way: Way | None) -> dict[str, str]:
 class Recognise:
     """Runs of rows on a speech corpus: ``Recognise(corpus, floats)(experiments, row, seed, folder)``.
 
-    floats      name -> checkpoint of a float network ("" is the one that rows use when they name none)
+    floats      name -> checkpoints of float networks ("" are the ones that rows use when they name none).  Seed s starts
+                from the s-th, counted round: several say what another training of the network would change
     utterances  of each split, for the word errors; None: all      steps  of training, instead of the rows' own
     checked     WAV files on which every integer is compared with the emulator
     hybrids     how hybrids are trained and heard, where a float network is one
@@ -144,7 +145,7 @@ class Recognise:
     """
 
     corpus: Path
-    floats: Mapping[str, Path]
+    floats: Mapping[str, Sequence[Path]]
     utterances: int | None = None
     steps: int | None = None
     checked: int = 8
@@ -164,10 +165,9 @@ class Recognise:
 
     def __call__(self, experiments: Experiments, row: Row, seed: int, folder: Path) -> Outcome:
         begun = time.monotonic()
-        if row.float not in self.floats:
+        if (start := self._start(row.float, seed)) is None:
             raise RunError(f"row `{row.name}` starts from the float network `{row.float}`: give --float "
                            f"{row.float}=FILE")
-        start = self.floats[row.float]
         plan, family = self._plan(experiments, row), self._family(row, start)
         if plan is None:
             return self._float(experiments, row, seed, start, folder, begun)
@@ -190,7 +190,7 @@ class Recognise:
         compared, cycles = self._listen(trained, program, family)
         kernels = program.report["layers"]
         (weights, size), beside = sizes(program, languages)
-        identity = self._identity(experiments, row, plan)
+        identity = self._identity(experiments, row, seed, start, plan)
         searched: tuple[Searched, ...] = ()
         if experiments.search is not None:
             subject = Subject(trained, compiled=program, languages=languages)
@@ -208,39 +208,46 @@ class Recognise:
              "learning_rate": config.learning_rate, "different_nbest": compared.different_nbest,
              "first_difference": str(compared.first) if compared.first else None} | _noted(way))
 
-    def identity(self, experiments: Experiments, row: Row) -> Identity | None:
-        """What this would run for ``row`` now; None when its float network was not given."""
-        if row.float not in self.floats:
-            return None
-        return self._identity(experiments, row, self._plan(experiments, row))
+    def _start(self, name: str, seed: int) -> Path | None:
+        """The float network of a seed; None: none of that name was given."""
+        given = self.floats.get(name, ())
+        return given[seed % len(given)] if given else None
 
-    def _identity(self, experiments: Experiments, row: Row, plan: Plan | None) -> Identity:
+    def identity(self, experiments: Experiments, row: Row, seed: int) -> Identity | None:
+        """What this would run for ``row`` now; None when its float network was not given."""
+        if (start := self._start(row.float, seed)) is None:
+            return None
+        return self._identity(experiments, row, seed, start, self._plan(experiments, row))
+
+    def _identity(self, experiments: Experiments, row: Row, seed: int, start: Path, plan: Plan | None) -> Identity:
         heard = {s: min(self._most(experiments, s), utterances(self.corpus, s)) for s in experiments.splits}
         digest, steps = (plan.digest, self._config(row, plan, 0).steps) if plan else ("", 0)
         if row.weight_only:
             digest = hashlib.sha256(f"{digest} weight-only".encode()).hexdigest()
-        starts = [checkpoint.digest_of(self.floats[row.float])]
+        starts = [checkpoint.digest_of(start)]
         if experiments.search is not None:               # the language models and the searches are part of the run
-            starts += [checkpoint.digest_of(path) for path in self._language_floats(experiments.search).values()]
+            starts += [checkpoint.digest_of(path) for path in self._language_floats(experiments.search, seed).values()]
             beside = self._language_plan(experiments, row)
             whole = [digest, beside.digest if beside else "", sorted(asdict(experiments.search).items())]
             digest = hashlib.sha256(json.dumps(whole).encode()).hexdigest()
-        if (way := self._family(row, self.floats[row.float]).way) is not None:
+        if (way := self._family(row, start).way) is not None:
             digest = hashlib.sha256(json.dumps([digest, way.asked]).encode()).hexdigest()
-        start = starts[0] if len(starts) == 1 else hashlib.sha256(" ".join(starts).encode()).hexdigest()
-        return Identity(digest, start, steps, heard)
+        began = starts[0] if len(starts) == 1 else hashlib.sha256(" ".join(starts).encode()).hexdigest()
+        return Identity(digest, began, steps, heard)
 
     def _fused(self, experiments: Experiments, folder: Path) -> Fused:
         assert experiments.search is not None
         return Fused(experiments.search, self.corpus, experiments.splits, folder, self.utterances)
 
-    def _language_floats(self, search: Searching) -> dict[str, Path]:
+    def _language_floats(self, search: Searching, seed: int) -> dict[str, Path]:
         """Language model beside the recogniser -> its float network.  RunError: not given."""
-        for name in search.languages.values():
-            if name not in self.floats:
+        found = {}
+        for beside, name in search.languages.items():
+            if (start := self._start(name, seed)) is None:
                 raise RunError(f"the language model of `{name}` has no float network: give --float {name}=FILE "
                                f"(`nnac baseline --text`)")
-        return {beside: self.floats[name] for beside, name in search.languages.items()}
+            found[beside] = start
+        return found
 
     def _language_plan(self, experiments: Experiments, row: Row) -> Plan | None:
         policy = experiments.language_path(row)
@@ -253,7 +260,7 @@ class Recognise:
             return {}
         config, made = language.LmPolicyConfig.of(plan, steps=self.steps, seed=seed), {}
         config = evolve(config, warmup=min(config.warmup, max(1, config.steps // 8)))
-        for name, start in self._language_floats(search).items():
+        for name, start in self._language_floats(search, seed).items():
             text, out = self.corpus / f"{search.languages[name]}.txt", folder / f"{name}.nnc"
             task = language.policy_task(plan, start, text, out, config)
             language.train(task, f"training {plan.name}", self.processes, self.quiet,
@@ -272,13 +279,14 @@ class Recognise:
 
     def _float(self, experiments: Experiments, row: Row, seed: int, start: Path, folder: Path,
                begun: float) -> Outcome:
-        family, identity = self._family(row, start), self._identity(experiments, row, None)
+        family, identity = self._family(row, start), self._identity(experiments, row, seed, start, None)
         model, front = family.network(start)
         heard = self._heard(experiments, family, model, front)
         searched: tuple[Searched, ...] = ()
         beside: dict[str, tuple[int, ...]] = {}
         if experiments.search is not None:
-            networks = {n: language.load_float(p) for n, p in self._language_floats(experiments.search).items()}
+            found = self._language_floats(experiments.search, seed)
+            networks = {n: language.load_float(p) for n, p in found.items()}
             beside = {name: (w := _matrices(n.model), 4 * w) for name, n in networks.items()}
             with float_ears(model, front, *networks.values()) as ears:
                 searched = self._fused(experiments, folder)(ears, f"{identity.short}-{seed}")

@@ -466,11 +466,11 @@ def test_a_result_of_another_policy_network_or_length_is_not_counted(tmp_path):
     done = outcome("int8", 0)
     path = oc.save(folder, evolve(done, start="f", steps=400))
     same = runs.Identity("d", "f", 400, {"sent": 4})
-    assert runs.stale(e, folder, lambda row: same) == {} and runs.stale(e, folder, lambda row: None) == {}
+    assert runs.stale(e, folder, lambda row, seed: same) == {} and runs.stale(e, folder, lambda row, seed: None) == {}
     for other, what in ((evolve(same, digest="e"), "policy"), (evolve(same, start="g"), "float network"),
                         (evolve(same, steps=9), "length"),
                         (evolve(same, utterances={"sent": 5}), "utterances")):
-        found = runs.stale(e, folder, lambda row, other=other: other)
+        found = runs.stale(e, folder, lambda row, seed, other=other: other)
         assert list(found) == [path] and what in found[path] and (other.short == same.short) == (what == "utterances")
         assert ("int8", 0) in [(r.name, s) for r, s in runs.missing(e, folder, useless=found)]
         assert oc.load_all(folder, [("int8", 2)], found) == {"int8": []}
@@ -515,6 +515,35 @@ def test_a_float_network_that_was_not_given_is_named(tmp_path):
     e = ex.load(write(tmp_path))
     with pytest.raises(runs.RunError, match="--float large=FILE"):
         Recognise(tmp_path, {})(e, ex.Row("x", float="large"), 0, tmp_path)
+
+
+def test_of_several_float_networks_of_a_name_each_seed_has_its_own(tmp_path):
+    """Given three times under one name, none is overridden; seeds beyond them begin again at the first."""
+    from argparse import Namespace
+
+    from nnac.commands.sweep import _networks
+    from nnac.sweep import Recognise
+
+    files = [tmp_path / f"{n}.nnc" for n in "abcd"]
+    for path in files:
+        path.write_bytes(b"x")
+    a, b, c, large = files
+    given = _networks(Namespace(corpus="c", floats=[str(a), str(b), f"large={large}", str(c)]))
+    assert given == {"": [a, b, c], "large": [large]}
+    made = Recognise(tmp_path, given)
+    assert [made._start("", s) for s in range(5)] == [a, b, c, a, b]
+    assert {made._start("large", s) for s in range(3)} == {large} and made._start("small", 0) is None
+
+
+def test_a_claim_across_networks_says_when_one_of_them_stands_alone(tmp_path):
+    e = ex.load(write(tmp_path))
+    several = lambda row, *starts: [evolve(outcome(row, s), start=start) for s, start in enumerate(starts)]  # noqa: E731
+    for ours, theirs, alone in ((("f", "f"), ("f", "f"), False), (("f", "f"), ("g", "g"), True),
+                                (("f", "h"), ("g", "g"), True), (("f", "h"), ("g", "i"), False),
+                                (("", ""), ("g", "i"), False)):
+        found = {"gq5": several("gq5", *ours), "int8": several("int8", *theirs), "float": []}
+        shown = results.markdown(e, found)
+        assert ("of these networks |" in shown) == ("*Of these networks*" in shown) == alone, (ours, theirs)
 
 
 def test_what_the_command_line_does_not_say_the_policy_says():
@@ -573,7 +602,7 @@ def test_a_list_with_float_networks_has_what_would_be_done_again(tmp_path, monke
 
     oc.save(tmp_path, outcome("int8", 0))
     known = runs.Identity.of(outcome("int8", 0))
-    made = Namespace(identity=lambda e, row: evolve(known, steps=known.steps + 1) if row.policy else None)
+    made = Namespace(identity=lambda e, row, seed: evolve(known, steps=known.steps + 1) if row.policy else None)
     monkeypatch.setattr(sweep, "_recognise", lambda *_: made)
     args = Namespace(experiments=str(write(tmp_path)), results=str(tmp_path), quick=False, list=True, only=["int8"])
     for floats, first in (([], "int8 seed 1"), (["demo"], "int8 seed 0 (another length of training)")):

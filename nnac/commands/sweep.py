@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("experiments", type=source, metavar="EXPERIMENTS.toml")
     p.add_argument("--float", dest="floats", type=named_network, action="append", default=[], metavar="[NAME=]FILE",
-                   help="float network to start from")
+                   help="float network to start from; of several of one name, seed s starts from the s-th, counted round")
     p.add_argument("--corpus", type=corpus, metavar="DIR")
     p.add_argument("--alignments", type=source, metavar="FILE", help="of the corpus, for rows of hybrids")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where hybrids are heard (cpu)")
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         other: dict[Path, str] = {}
         if args.floats:                                    # what a result would be now takes the float networks
             made = _recognise(args, experiments)
-            other = runs.stale(experiments, results, lambda row: made.identity(experiments, row))
+            other = runs.stale(experiments, results, lambda row, seed: made.identity(experiments, row, seed))
         for row, seed in runs.missing(experiments, results, args.only, other):
             differs = other.get(outcomes.path_of(results, row.name, seed))
             print(f"{row.name} seed {seed}" + (f" ({differs})" if differs else ""))
@@ -93,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
             return 2
         # say what is missing before hours of work
         recognise = _recognise(args, experiments)
-        def wanted(row: Any) -> Any:
+        def wanted(row: Any, seed: int) -> Any:
             """What a row's run would be now; None for one that is not asked for and could not be heard so."""
             try:
-                return recognise.identity(experiments, row)
+                return recognise.identity(experiments, row, seed)
             except SearchOptionError:
                 if args.only and row.name not in args.only:
                     return None
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         jobs = runs.missing(experiments, results, args.only, useless)
         for row in dict.fromkeys(row for row, _ in jobs):
             experiments.policy_path(row)
-            recognise.identity(experiments, row)
+            recognise.identity(experiments, row, 0)
         for what in sorted(set(useless.values())):
             names = sorted(p.stem for p, other in useless.items() if other == what)
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -120,16 +120,16 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _networks(args: argparse.Namespace) -> dict[str, Path]:
+def _networks(args: argparse.Namespace) -> dict[str, list[Path]]:
     from nnac.report.runs import RunError
 
     if not args.corpus or not args.floats:
         raise RunError("give --float FILE and --corpus DIR (or --report)")
-    found = {}
+    found: dict[str, list[Path]] = {}
     for text in args.floats:
         name, equals, path = text.partition("=")
-        found[name if equals else ""] = Path(path if equals else text)
-    if absent := [str(p) for p in found.values() if not p.is_file()]:
+        found.setdefault(name if equals else "", []).append(Path(path if equals else text))
+    if absent := [str(p) for paths in found.values() for p in paths if not p.is_file()]:
         raise RunError(f"{absent[0]}: no such file")
     return found
 
@@ -171,7 +171,7 @@ def _one(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     if row is None or not seed.isdigit():
         raise runs.RunError(f"no run is called `{args.one}`")
     recognise = _recognise(args, experiments)
-    identity = recognise.identity(experiments, row)
+    identity = recognise.identity(experiments, row, int(seed))
     folder = Path(args.runs) / (f"{name}-s{seed}-{identity.short}" if identity else f"{name}-s{seed}")
     folder.mkdir(parents=True, exist_ok=True)
     outcome = recognise(experiments, row, int(seed), folder)
@@ -193,7 +193,7 @@ def _host(args: argparse.Namespace, experiments: Any, results: Path) -> int:
     todo = [r for r in experiments.rows if r.host and (not args.only or r.name in args.only)]
     with progress("host", len(todo)) as advance:
         for row in todo:
-            identity = recognise.identity(experiments, row)
+            identity = recognise.identity(experiments, row, 0)
             module = Path(args.runs) / f"{row.name}-s0-{identity.short if identity else ''}" / "module.nnc"
             result = outcomes.path_of(results, row.name, 0)
             if not module.is_file() or not result.is_file():

@@ -47,6 +47,13 @@ def measured(claim: Claim, outcomes: Outcomes, search: Searching | None = None) 
     return Estimate(Interval.between(mean(values), min(values), max(values)))
 
 
+def of_one_network(claim: Claim, outcomes: Outcomes) -> bool:
+    """Whether a claim's rows start from different float networks, one of them from a single one: what another training
+    of that network would have changed is then in neither interval."""
+    sides = [{o.start for o in outcomes.get(name, ()) if o.start} for name in (claim.row, claim.against)]
+    return all(sides) and not sides[0] & sides[1] and min(map(len, sides)) == 1
+
+
 def judged(claim: Claim, value: Estimate | None) -> str:
     """The verdict on a claim."""
     return verdict(value, claim.at_most, claim.at_least, claim.indifference)
@@ -141,7 +148,12 @@ def markdown(experiments: Experiments, outcomes: Outcomes, reference: str | None
                   "",
                   "| paper | claim | ours | bound | verdict |", "|---|---|---|---|---|"]
         claims = [(c, measured(c, outcomes, experiments.search)) for c in experiments.claims]
-        lines += [_claim(c, value) for c, value in claims] + [""]
+        alone = {c for c, _ in claims if c.measure.startswith("wer_") and of_one_network(c, outcomes)}
+        lines += [_claim(c, value, c in alone) for c, value in claims] + [""]
+        if alone:
+            lines += ["*Of these networks*: the rows start from different float networks, a side from a single one, so "
+                      "the interval does not cover another training of it (`--float NAME=FILE`, given several times, "
+                      "does).", ""]
         lines += [f"- *{c.text}*: {' '.join(c.reason.split())}" for c, value in claims
                   if c.reason and judged(c, value) not in ("holds", "better", "not run")] + [""]
     lines += _front(experiments, outcomes) if experiments.search is None else []
@@ -209,11 +221,12 @@ def _front(experiments: Experiments, outcomes: Outcomes) -> list[str]:
             ""]
 
 
-def _claim(claim: Claim, value: Estimate | None) -> str:
+def _claim(claim: Claim, value: Estimate | None, alone: bool) -> str:
     shown = "" if value is None else f"{value.utterances}" + (f"; {limits(value.speakers)}" if value.speakers else "")
     bounds = " and ".join(f"{sign} {b:g}" for sign, b in (("≥", claim.at_least), ("≤", claim.at_most)) if b is not None)
     bounds = f"± {claim.indifference:g}" if claim.indifference is not None else bounds
-    return f"| {claim.paper} | {claim.text} | {shown} {MEASURES[claim.measure]} | {bounds} | {judged(claim, value)} |"
+    return (f"| {claim.paper} | {claim.text} | {shown} {MEASURES[claim.measure]} | {bounds} | {judged(claim, value)}"
+            f"{', of these networks' if alone else ''} |")
 
 
 # ---------------------------------------------------------------------------------------------------------------- power

@@ -26,7 +26,7 @@ from nnac.report.experiments import Experiments, Row
 from nnac.report.outcomes import Outcome, load, path_of
 
 Command = Callable[[Row, int], Sequence[str]]
-Wanted = Callable[[Row], "Identity | None"]
+Wanted = Callable[[Row, int], "Identity | None"]
 
 
 class RunError(UserError):
@@ -64,9 +64,11 @@ def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path,
     """Result files that are of another run than the one ``wanted`` now (None: cannot be said) -> what differs."""
     found: dict[Path, str] = {}
     for row in experiments.rows:
-        paths = [p for s in range(row.seeds) if (p := path_of(results, row.name, s)).is_file()]
-        if paths and (now := wanted(row)) is not None:
-            found |= {p: what for p in paths if (what := now.differs(Identity.of(load(p))))}
+        for seed in range(row.seeds):
+            path = path_of(results, row.name, seed)
+            if path.is_file() and (now := wanted(row, seed)) is not None:
+                if what := now.differs(Identity.of(load(path))):
+                    found[path] = what
     return found
 
 

@@ -7,11 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nnac.compression._centroids import lloyd_max, squared_error, summary
 from nnac.compression._forms import Exponential, Flat, MuLaw
-from nnac.compression._grids import fitted_integers, snapped
-from nnac.compression.gq import GAIN, PLAY, Gq
+from nnac.compression._grids import Codebook, fitted_integers, snapped
+from nnac.compression.gq import GAIN, PLAY, Gq, moved_by
 from nnac.train.quantiser import WEIGHED, ScheduleWarning, Settings, WeightQuantiser
 from nnac.train.schedule import Compression, Slot
 from nnac.units import Change, Moment, UnitError
@@ -176,6 +178,21 @@ def test_centroids_without_a_learned_space_stay():
         trained(q, w, 1, 5)
         assert torch.equal(q.grid(w.detach()).codes, before) and not q.offsets.any()
         assert isinstance(q.settings.method, Gq)
+
+
+@given(st.lists(st.integers(-127, 127), min_size=1, max_size=32), st.integers(0, 999))
+def test_a_hard_code_moves_as_the_level_that_it_is(levels, seed):
+    """Level by level: what the soft assignment's formula says where it is hard, equal levels told apart by the side."""
+    table = torch.tensor(sorted(levels), dtype=torch.float32)[None]
+    grid = Codebook(torch.ones(3, 1), table)
+    rng = torch.Generator().manual_seed(seed)
+    u, g = torch.empty(3, 50).uniform_(-130, 130, generator=rng), torch.randn(3, 50, generator=rng)
+    codes = grid.nearest(u)
+    expected = torch.zeros(table.shape[1], dtype=torch.float64)
+    for a, q, v in zip(u.flatten(), codes.flatten(), g.flatten(), strict=True):
+        same = (table[0] == q).nonzero().flatten()
+        expected[same[0] if a < q else same[-1]] += v.double()
+    assert torch.allclose(moved_by(g, u, codes, None, grid), expected, rtol=0, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------------- pulls

@@ -70,13 +70,14 @@ class Divergence:
 @define
 class Comparison:
     """What was compared.  ``by_value``: name -> (integers compared, integers that differ); ``largest``: name ->
-    greatest difference; ``rounds``: what the search asked the second for (`nnac.decode.search.ROUNDS`), batch by
-    batch."""
+    greatest difference; ``unseen``: name -> integers that one of the two made and the other does not show, which are
+    not compared; ``rounds``: what the search asked the second for (`nnac.decode.search.ROUNDS`), batch by batch."""
 
     compared: int = 0
     different: int = 0
     by_value: dict[str, list[int]] = field(factory=dict)
     largest: dict[str, int] = field(factory=dict)
+    unseen: Counter[str] = field(factory=Counter)
     first: Divergence | None = None
     expected_texts: list[str] = field(factory=list)
     texts: list[str] = field(factory=list)
@@ -126,7 +127,7 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd | L
             if backwards:
                 ends = {n: lengths // pace.features * v.rate for n, v in one.values.items()}
                 expected, got = expected.until(ends), got.until(ends)
-            tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows)
+            tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows, unseen(one, second))
             found = expected.found, got.found
         for i, a, b in zip(rows, found[0].nbest, found[1].nbest, strict=True):
             out.expected_nbest[i], out.nbest[i] = a, b
@@ -148,6 +149,7 @@ def _in_pieces(out: Comparison, one: Executor, two: Executor, search: Search, fe
         return None                                                     # one module is watched by one at a time
     seen: tuple[list[Event], list[Event]] = [], []
     vectors: Counter[str] = Counter()
+    hidden = unseen(one, two)
     with stepping(one, recorder(seen[0])) as a, stepping(two, recorder(seen[1])) as b:
         pieces = [s.encode_pieces(block[:, None] for block in features.blocks()) for s in (a, b)]
         if any(p is None for p in pieces):
@@ -157,7 +159,7 @@ def _in_pieces(out: Comparison, one: Executor, two: Executor, search: Search, fe
             for each, frames in zip(going, both, strict=True):
                 for frame in frames:
                     each.take(frame)
-            tally(out, *seen, rows, vectors)
+            tally(out, *seen, rows, hidden, vectors)
             for events in seen:
                 events.clear()
         return going[0].found(), going[1].found()
@@ -178,7 +180,7 @@ def compare_labels(first: Executor, second: Executor, sentences: Sequence[Sequen
         got: list[Event] = []
         for one, events in ((first, expected), (second, got)):
             one.run(entry, {name: labels}, one.initial_state(entry, len(rows)), recorder(events))
-        tally(out, expected, got, rows)
+        tally(out, expected, got, rows, unseen(first, second))
         out.steps[entry] += labels.size
         if advance:
             advance(len(rows))
@@ -223,10 +225,20 @@ def _until(event: Event, ends: Mapping[str, NDArray]) -> Event:
     return (name, v * (np.arange(len(v))[:, None] < ends[name])[:, :, None]) if name in ends else event
 
 
+def unseen(one: Executor, two: Executor) -> frozenset[str]:
+    """The values that one of two executors does not show: they cannot be compared."""
+    return frozenset(v for e in (one, two) for v in e.values if not e.shows(v))
+
+
 def tally(out: Comparison, expected: list[Event], got: list[Event], rows: Sequence[int],
-          vectors: Counter[str] | None = None) -> None:
+          hidden: frozenset[str] = frozenset(), vectors: Counter[str] | None = None) -> None:
     """Compare event by event, in the order of the first.  A value that the second never makes counts as different, all
-    of it.  ``vectors`` counts those of each value from piece to piece, where the events are a piece of a whole."""
+    of it, unless it is ``hidden`` (`unseen`): then it is counted and not compared.  ``vectors`` counts those of each
+    value from piece to piece, where the events are a piece of a whole."""
+    for name, v in (*expected, *got):
+        if name in hidden:
+            out.unseen[name] += v.size
+    expected = [event for event in expected if event[0] not in hidden]
     theirs: dict[str, list[NDArray]] = {}
     for name, v in got:
         theirs.setdefault(name, []).append(v)

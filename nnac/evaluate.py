@@ -67,6 +67,10 @@ class Executor(Protocol):
         """Whether a layer of the entry hears the sequence from its end as well."""
         ...
 
+    def shows(self, value: str) -> bool:
+        """Whether a watcher is told this value: hardware may have overwritten it before anyone can look."""
+        ...
+
     def initial_state(self, entry: str, batch: int) -> State:
         """The states of one entry at zero: name -> [batch, width]."""
         ...

@@ -136,8 +136,8 @@ def _noted(way: Way | None) -> dict[str, str]:
 class Recognise:
     """Runs of rows on a speech corpus: ``Recognise(corpus, floats)(experiments, row, seed, folder)``.
 
-    floats      name -> checkpoints of float networks ("" are the ones that rows use when they name none).  Seed s starts
-                from the s-th, counted round: several say what another training of the network would change
+    floats      name -> checkpoints of float networks ("" are the ones that rows use when they name none).  Seed s
+                starts from the s-th, counted round: several say what another training of the network would change
     utterances  of each split, for the word errors; None: all      steps  of training, instead of the rows' own
     checked     WAV files on which every integer is compared with the emulator
     hybrids     how hybrids are trained and heard, where a float network is one

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnac.arrays import ArraysError
 from nnac.arrays import read_arrays as read_file
-from nnac.compare import Comparison, recorder, tally
+from nnac.compare import Comparison, recorder, tally, unseen
 from nnac.compare import compare as searching
 from nnac.decode.integer import stepping
 from nnac.decode.search.greedy import Greedy
@@ -95,5 +95,5 @@ def compare(subject: Subject, other: Subject, arrays: Mapping[str, NDArray], eng
         events: list[tuple[str, NDArray]] = []
         made, _ = each.run(entry, inputs, each.initial_state(entry, batch), recorder(events))
         seen.append([*events, *((f"{name} (returned)", v) for name, v in made.items())])
-    tally(out, seen[0], seen[1], list(range(batch)))
+    tally(out, seen[0], seen[1], list(range(batch)), unseen(one, two))
     return out

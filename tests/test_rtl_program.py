@@ -19,6 +19,7 @@ if build.compiler() is None or shutil.which("verilator") is None:
 pytestmark = pytest.mark.timeout(1800)            # the first builds the core: a minute of a processor of one's own
 
 from benchmarks.cosim import network  # noqa: E402
+from nnac.compare import Comparison, recorder, tally, unseen  # noqa: E402
 from nnac.emulator.image import image  # noqa: E402
 from nnac.executors import Subject, executor  # noqa: E402
 from nnac.formats import Precision  # noqa: E402
@@ -64,6 +65,27 @@ def test_the_engine_rtl_gives_the_integers_and_states_of_the_emulator(program):
     state = emulator.initial_state("encoder", 2)
     (got, after), (want, expected) = core.run("encoder", x, state), emulator.run("encoder", x, state)
     assert all((got[k] == want[k]).all() for k in want) and all((after[k] == expected[k]).all() for k in expected)
+
+
+def test_what_the_core_does_not_show_is_counted_and_neither_equal_nor_different(program):
+    """Values within an entry are overwritten before anyone can look: they were 49,152 differences of a model that was
+    right.  What the core does show is compared, and a fault in it is found."""
+    subject, rng = Subject(compiled=program), np.random.default_rng(0)
+    core, emulator = executor("rtl", subject), executor("emulator", subject)
+    (name,) = emulator.inputs["encoder"]
+    v = emulator.values[name]
+    x = {name: rng.integers(-100, 100, (4 * v.rate, 2, v.width))}
+    seen: list[list] = [[], []]
+    for one, events in zip((emulator, core), seen, strict=True):
+        one.run("encoder", x, one.initial_state("encoder", 2), recorder(events))
+    hidden = unseen(emulator, core)
+    out = Comparison()
+    tally(out, seen[0], seen[1], [0, 1], hidden)
+    assert out.different == 0 and set(out.by_value) == set(emulator.outputs["encoder"])
+    assert out.unseen and set(out.unseen) == {n for n, _ in seen[0]} - set(out.by_value) <= hidden
+    wrong = Comparison()
+    tally(wrong, seen[0], [(n, v + 1) for n, v in seen[1]], [0, 1], hidden)
+    assert wrong.different == wrong.compared == out.compared > 0
 
 
 def test_a_core_whose_times_are_not_the_emulator_s_is_a_fault(program):

@@ -148,7 +148,7 @@ def figures(result: Comparison, files: list[str], planted: str | None) -> dict[s
               for name, (c, d) in result.by_value.items()}
     return dict(utterances=len(files), compared_integers=result.compared, different_integers=result.different,
                 different_transcripts=result.different_transcripts, different_nbest=result.different_nbest, first=first,
-                values=values) | ({"planted": planted} if planted else {})
+                values=values, unseen=dict(result.unseen)) | ({"planted": planted} if planted else {})
 
 
 def report(result: Comparison, files: list[str], planted: str | None, engines: list[str], heard: bool = True) -> None:
@@ -167,6 +167,9 @@ def report(result: Comparison, files: list[str], planted: str | None, engines: l
                       else "", style=style)
     table.add_row("all", f"{result.compared:,}", f"{result.different:,}", "", style="bold")
     console().print(table)
+    if result.unseen:
+        print(f"not compared: {result.unseen.total():,} integers of {len(result.unseen)} values that one of the two "
+              "computes and does not show")
     if planted:
         print(f"planted: {planted}")
     if result.first:

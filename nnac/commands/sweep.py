@@ -31,7 +31,8 @@ def register(subparsers: Any) -> None:
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("experiments", type=source, metavar="EXPERIMENTS.toml")
     p.add_argument("--float", dest="floats", type=named_network, action="append", default=[], metavar="[NAME=]FILE",
-                   help="float network to start from; of several of one name, seed s starts from the s-th, counted round")
+                   help="float network to start from; of several of one name, seed s starts from the s-th, counted "
+                   "round")
     p.add_argument("--corpus", type=corpus, metavar="DIR")
     p.add_argument("--alignments", type=source, metavar="FILE", help="of the corpus, for rows of hybrids")
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where hybrids are heard (cpu)")

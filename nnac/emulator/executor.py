@@ -77,6 +77,9 @@ class Emulator:
         """Whether one of the entry's passes goes through the sequence from its end."""
         return any(e.backward for e in self.passes(entry))
 
+    def shows(self, value: str) -> bool:
+        return True
+
     def machine(self, rows: int) -> Machine:
         """The machine that runs ``rows`` rows (made once for each power of two)."""
         size = 1 << max(0, rows - 1).bit_length()

@@ -39,6 +39,9 @@ class Reference:
     def bidirectional(self, entry: str) -> bool:
         return self.graph.bidirectional(entry)
 
+    def shows(self, value: str) -> bool:
+        return True
+
     def initial_state(self, entry: str, batch: int) -> State:
         own = {s.name for n in self.graph.entry(entry) for s in n.states}
         return {k: v for k, v in initial_state(self.graph, batch).items() if k in own}

@@ -54,6 +54,9 @@ class Torch:
     def bidirectional(self, entry: str) -> bool:
         return self.module.graph.bidirectional(entry)
 
+    def shows(self, value: str) -> bool:
+        return True
+
     def initial_state(self, entry: str, batch: int) -> State:
         return {s.name: np.zeros((batch, s.width), np.int64) for n in self.module.graph.entry(entry) for s in n.states}
 

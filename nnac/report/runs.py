@@ -66,9 +66,9 @@ def stale(experiments: Experiments, results: Path, wanted: Wanted) -> dict[Path,
     for row in experiments.rows:
         for seed in range(row.seeds):
             path = path_of(results, row.name, seed)
-            if path.is_file() and (now := wanted(row, seed)) is not None:
-                if what := now.differs(Identity.of(load(path))):
-                    found[path] = what
+            now = wanted(row, seed) if path.is_file() else None
+            if now is not None and (what := now.differs(Identity.of(load(path)))):
+                found[path] = what
     return found
 
 

@@ -137,3 +137,7 @@ class CoreExecutor(Emulator):
         if rows not in self._machines:
             self._machines[rows] = ProgramOnCore(self._image, batch=rows)  # type: ignore[assignment]
         return self._machines[rows]
+
+    def shows(self, value: str) -> bool:
+        """What an entry gives out: `ProgramOnCore.run`."""
+        return any(value == port.value for e in self._image.entries.values() for port in e.outputs)

@@ -78,7 +78,7 @@ results-papers: $(RUNS)/corpus/train.json | setup   ## the papers' own policies,
 
 # RUNS/size-CELLS-SEED.nnc
 $(RUNS)/size-%.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 800 --cells $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 700 --cells $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
 
 results-sizes: $(foreach s,0 1 2,$(RUNS)/size-192-$(s).nnc $(RUNS)/size-256-$(s).nnc)   ## S8BQAT across sizes, three float networks of each; resumes (an hour and a half)
 	$(BIN)/nnac sweep specs/comparison/sizes.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sizes --jobs 2 \

@@ -28,7 +28,7 @@ WORDS = ["policy", "target", "import", "extends", "let", "sweep", "over", "model
          "\ud7ff", "_", "1.5.2", "@", "$", "\\", "'", 'import "targets/edge.nnac"\n',
          'policy p {\n model rnnt(size="tiny")\n target edge\n']
 # seconds of CPU for a few hundred words: a generous sign of something exponential
-SLOW = 5.0
+SLOW = 10.0                    # of a processor: a million tokens take 6 s where a core is slow and shared
 
 
 def everything(text: str) -> None:

@@ -27,8 +27,8 @@ WORDS = ["policy", "target", "import", "extends", "let", "sweep", "over", "model
          "\x1b[0m", "\u202e",
          "\ud7ff", "_", "1.5.2", "@", "$", "\\", "'", 'import "targets/edge.nnac"\n',
          'policy p {\n model rnnt(size="tiny")\n target edge\n']
-# seconds of CPU for a few hundred words: a generous sign of something exponential
-SLOW = 10.0                    # of a processor: a million tokens take 6 s where a core is slow and shared
+# seconds of CPU, a generous sign of something exponential: a million tokens take six where a core is slow and shared
+SLOW = 10.0
 
 
 def everything(text: str) -> None:

@@ -307,6 +307,16 @@ def test_a_reason_is_given_only_where_a_claim_does_not_hold(tmp_path):
         found | {"gq5": []})
 
 
+@pytest.mark.parametrize("name,folder", [("all", "results"), *((n, f"results/{n}") for n in ("decide", "noise", "aat",
+                                                                                              "papers", "fusion"))])
+def test_every_claim_that_is_not_decided_or_does_not_hold_says_why(name, folder):
+    e = ex.load(f"specs/comparison/{name}.toml")
+    found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])
+    judged = {c.text: results.judged(c, results.measured(c, found, e.search)) for c in e.claims}
+    assert "not run" not in judged.values()
+    assert not [c.text for c in e.claims if judged[c.text] in ("undecided", "does not hold") and not c.reason]
+
+
 def test_measures_of_size_and_time():
     found = {"a": [outcome("a", size=650, cycles=80.0)], "b": [outcome("b", size=1000, cycles=100.0)],
              "f": [outcome("f", cycles=None)]}

@@ -78,11 +78,11 @@ results-papers: $(RUNS)/corpus/train.json | setup   ## the papers' own policies,
 
 # RUNS/size-CELLS-SEED.nnc
 $(RUNS)/size-%.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --steps 700 --cells $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
+	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --cells $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
 
-results-sizes: $(foreach s,0 1,$(RUNS)/size-192-$(s).nnc $(RUNS)/size-256-$(s).nnc)   ## S8BQAT across sizes, two float networks of each; resumes (an hour)
+results-sizes: $(foreach s,0 1 2,$(RUNS)/size-192-$(s).nnc $(RUNS)/size-256-$(s).nnc)   ## S8BQAT across sizes, three float networks of each; resumes (hours)
 	$(BIN)/nnac sweep specs/comparison/sizes.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sizes --jobs 2 \
-	  $(foreach s,0 1,--float small=$(RUNS)/size-192-$(s).nnc --float middle=$(RUNS)/size-256-$(s).nnc) \
+	  $(foreach s,0 1 2,--float small=$(RUNS)/size-192-$(s).nnc --float middle=$(RUNS)/size-256-$(s).nnc) \
 	  --results results/sizes --out results/sizes/RESULTS.md
 	$(BIN)/nnac sweep specs/comparison/all.toml --report
 

@@ -130,10 +130,16 @@ class Codebook:
     def midpoints(self) -> Tensor:
         return (self.codes[:, 1:] + self.codes[:, :-1]) / 2 if self.bounds is None else self.bounds
 
+    @property
+    def is_small(self) -> bool:
+        """Whether one table serves all groups, of integers so small that a level is a function of an integer part: one
+        gather instead of a search."""
+        return self.codes.shape[0] == 1 and bool(self.codes.abs().max() < 256)
+
     def nearest(self, x: Tensor) -> Tensor:
         """The code of each weight; a weight half-way takes the upper one."""
         u = x * (1.0 / self.unit)
-        if self.bounds is None and self.codes.shape[0] == 1 and self.codes.abs().max() < 256:
+        if self.bounds is None and self.is_small:
             return self._table[u.mul_(2).floor_().add_(512).clamp_(0, 1023).int()]
         if self.codes.shape[1] <= 4:                       # a few comparisons are cheaper than a search
             q = self.codes[:, :1].expand_as(u)
@@ -151,7 +157,7 @@ class Codebook:
 
     def bracket(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The codes below and above each ``u`` [G, n] (code units); the two outermost for what lies outside."""
-        if self.codes.shape[0] == 1 and self.codes.abs().max() < 256:
+        if self.is_small:
             # centroids are integers, so the one below u is a function of floor(u)
             cells = torch.arange(-256, 256, device=u.device, dtype=torch.float32)
             below = (torch.searchsorted(self.codes[0].contiguous(), cells.to(self.codes.dtype), right=True) - 1)
@@ -162,6 +168,18 @@ class Codebook:
         codes = self.codes.expand(u.shape[0], -1).contiguous()
         low = (places(codes, u) - 1).clamp_(0, max(0, codes.shape[1] - 2))
         return torch.gather(codes, 1, low), torch.gather(codes, 1, (low + 1).clamp_max(codes.shape[1] - 1))
+
+    def level_of(self, codes: Tensor, u: Tensor) -> Tensor:
+        """Which level each hard code of ``u`` is, of a table that `is_small`: int64.  Of equal ones the lowest for what
+        comes from below, the highest for the rest."""
+        table = self.codes[0].contiguous()
+        cells = torch.arange(-256, 256, device=u.device, dtype=table.dtype)
+        first = torch.searchsorted(table, cells).clamp_max(len(table) - 1)
+        cell = (codes + 256).int()
+        if not (table[1:] == table[:-1]).any():
+            return first[cell]
+        last = (torch.searchsorted(table, cells, right=True) - 1).clamp_min(0)
+        return torch.where(u < codes, first[cell], last[cell])
 
     def inside(self, x: Tensor) -> Tensor:
         return (x >= self.unit * self.codes[:, :1]) & (x <= self.unit * self.codes[:, -1:])

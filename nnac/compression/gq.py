@@ -238,8 +238,8 @@ def moved_by(g: Tensor, u: Tensor, codes: Tensor, slope: Tensor | None, grid: An
     from nnac.compression._grids import places
 
     k = grid.codes.shape[1]
-    if slope is None and grid.codes.shape[0] == 1 and grid.codes.abs().max() < 256:
-        return torch.bincount(level_of(codes, u, grid.codes[0]).reshape(-1), g.reshape(-1).double(), k)
+    if slope is None and grid.is_small:
+        return torch.bincount(grid.level_of(codes, u).reshape(-1), g.reshape(-1).double(), k)
     low, high = grid.bracket(u)
     at = (places(grid.codes.contiguous(), u) - 1).clamp_(0, max(0, k - 2))
     width = (high - low).clamp_min(1e-6)
@@ -250,19 +250,6 @@ def moved_by(g: Tensor, u: Tensor, codes: Tensor, slope: Tensor | None, grid: An
     if k > 1:
         out += torch.bincount((at + 1).reshape(-1), (g * to_high).reshape(-1).double(), k)
     return out
-
-
-def level_of(codes: Tensor, u: Tensor, table: Tensor) -> Tensor:
-    """Which of ``table`` [K], integers within +-255, each hard code is: int64.  Of equal ones the lowest for what comes
-    from below, the highest for the rest."""
-    import torch
-
-    cells = torch.arange(-256, 256, device=u.device, dtype=table.dtype)
-    first = torch.searchsorted(table.contiguous(), cells).clamp_max(len(table) - 1)
-    last = (torch.searchsorted(table.contiguous(), cells, right=True) - 1).clamp_min(0)
-    cell = (codes + 256).int()
-    return first[cell] if torch.equal(first[table.long() + 256], last[table.long() + 256]) else torch.where(
-        u < codes, first[cell], last[cell])
 
 
 def bracketed(u: Tensor, grid: Any, alpha: float) -> tuple[Tensor, Tensor]:

@@ -117,9 +117,10 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd | L
     pace = Pace.of(one)
     whole = [f[: len(f) // pace.hop * pace.hop] for f in features]     # a rest shorter than a frame is heard by neither
     backwards = one.bidirectional("encoder") or second.bidirectional("encoder")
+    hidden = unseen(one, second)
     for rows in in_batches(whole, batch, MOST_FRAMES):
         lengths = np.array([len(whole[i]) for i in rows])
-        found = _in_pieces(out, one, second, search, whole[rows[0]], rows) if not backwards else None
+        found = _in_pieces(out, one, second, search, whole[rows[0]], rows, hidden) if not backwards else None
         if found is None:
             x, _ = pad([held(whole[i]) for i in rows])
             expected, got = _heard(one, search, x, lengths), _heard(second, search, x, lengths)
@@ -127,7 +128,7 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd | L
             if backwards:
                 ends = {n: lengths // pace.features * v.rate for n, v in one.values.items()}
                 expected, got = expected.until(ends), got.until(ends)
-            tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows, unseen(one, second))
+            tally(out, expected.encoding + expected.searching, got.encoding + got.searching, rows, hidden)
             found = expected.found, got.found
         for i, a, b in zip(rows, found[0].nbest, found[1].nbest, strict=True):
             out.expected_nbest[i], out.nbest[i] = a, b
@@ -140,7 +141,7 @@ def compare(first: Executor | GraphModule, second: Executor, front: FrontEnd | L
 
 
 def _in_pieces(out: Comparison, one: Executor, two: Executor, search: Search, features: NDArray | Stream,
-               rows: list[int]) -> tuple[Found, Found] | None:
+               rows: list[int], hidden: frozenset[str]) -> tuple[Found, Found] | None:
     """What both find in a long stream, piece by piece in turns, each piece tallied as it is made; None where it has to
     be held as a whole, or is short."""
     if not isinstance(features, Stream) or not is_long(features) or not search.goes_forward:
@@ -149,7 +150,6 @@ def _in_pieces(out: Comparison, one: Executor, two: Executor, search: Search, fe
         return None                                                     # one module is watched by one at a time
     seen: tuple[list[Event], list[Event]] = [], []
     vectors: Counter[str] = Counter()
-    hidden = unseen(one, two)
     with stepping(one, recorder(seen[0])) as a, stepping(two, recorder(seen[1])) as b:
         pieces = [s.encode_pieces(block[:, None] for block in features.blocks()) for s in (a, b)]
         if any(p is None for p in pieces):
@@ -171,6 +171,7 @@ def compare_labels(first: Executor, second: Executor, sentences: Sequence[Sequen
     the reference."""
     out, entry = Comparison(), STEP.name
     name, = first.inputs[entry]
+    hidden = unseen(first, second)
     for rows in by_length([len(s) for s in sentences], batch):
         # the edge stands before each
         labels = np.zeros((1 + max(len(sentences[i]) for i in rows), len(rows), 1), np.int64)
@@ -180,7 +181,7 @@ def compare_labels(first: Executor, second: Executor, sentences: Sequence[Sequen
         got: list[Event] = []
         for one, events in ((first, expected), (second, got)):
             one.run(entry, {name: labels}, one.initial_state(entry, len(rows)), recorder(events))
-        tally(out, expected, got, rows, unseen(first, second))
+        tally(out, expected, got, rows, hidden)
         out.steps[entry] += labels.size
         if advance:
             advance(len(rows))

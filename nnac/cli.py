@@ -391,7 +391,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every command that reads a policy."""
     parser.add_argument("-D", dest="define", action="append", default=[], metavar="NAME=VALUE",
                         help="value of a `let` or `sweep`")
-    parser.add_argument("--policy", help="name of the policy, where a file declares several")
+    parser.add_argument("--policy", help="name of the policy, where a file has several (the one called as the file)")
 
 
 if __name__ == "__main__":

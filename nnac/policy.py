@@ -11,7 +11,7 @@ The policy prints, its plans are there by variant, and everything wrong with the
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from attrs import field, frozen
@@ -48,7 +48,7 @@ class Policy:
 def load(path: str | os.PathLike[str], policy: str | None = None, /, **parameters: Any) -> Policy:
     """The policy in a file.
 
-    policy      its name, if the file declares several (without it: the one that no other extends)
+    policy      its name; without it the one that is called as the file is, or else the only one that no other extends
     parameters  values for its ``let``s: numbers, texts, booleans, or expressions as text (``prune="25%"``); ``bits=4``
                 also selects from a sweep
     DiagnosticError (an exception group of ``Problem``s) with everything that is wrong; OSError if the file cannot be
@@ -90,6 +90,16 @@ def _policy(checked: Checked, wanted: str | None) -> Policy:
 
 
 def main_policy(file: s.File, names: list[str]) -> str:
-    """The policy that a file is about: the last that no other of the file extends."""
+    """The policy that a file is about: the one that is called as the file is, or else the only one that no other of it
+    extends.  DiagnosticError where those are several: to take any would be a guess."""
     extended = {p.extends.text for p in file.policies if p.extends is not None}
-    return next((n for n in reversed(names) if n not in extended), names[-1])
+    last = [p for p in file.policies if p.name.text in names and p.name.text not in extended]
+    stem = PurePath(file.source.name).name.removesuffix(".nnac")
+    if stem in names or len(last) < 2:
+        return stem if stem in names else last[0].name.text if last else names[-1]
+    called = [p.name.text for p in last]
+    raise DiagnosticError([Diagnostic(
+        "which-policy", f"{file.source.name} is about {len(last)} policies, and none is asked for by its name",
+        tuple(Label(Span(file.source, p.name.start, p.name.end)) for p in last),
+        (f"say which: `--policy {called[0]}` (`policy_name` in a comparison), or another of {', '.join(called[1:])}",
+         f"or call one `{stem}`, as the file is"))])

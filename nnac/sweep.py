@@ -204,7 +204,7 @@ class Recognise:
             compared.compared + sum(s.checked for s in searched),
             compared.different + sum(s.different for s in searched), config.steps, identity.start, plan.target.name,
             round(time.monotonic() - begun, 1), searched, beside,
-            {"policy": str(row.policy), "define": {k: str(v) for k, v in row.define.items()},
+            {"policy": str(row.policy), "policy_name": plan.name, "define": {k: str(v) for k, v in row.define.items()},
              "learning_rate": config.learning_rate, "different_nbest": compared.different_nbest,
              "first_difference": str(compared.first) if compared.first else None} | _noted(way))
 

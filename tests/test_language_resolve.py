@@ -389,8 +389,15 @@ def test_resolving_never_needs_the_heavy_libraries():
                           check=True).stdout.strip() == "[]"
 
 
-def test_a_file_of_several_policies_is_about_the_last_that_none_extends():
-    assert nnac.loads(HEAD + BASE + "policy a extends base {\n}\npolicy b extends base {\n}\n").name == "b"
+def test_a_file_is_about_the_policy_called_as_it_is_or_else_the_only_one_that_none_extends():
+    """The last one was taken, in silence: whoever wrote an ablation below `gq` in gq.nnac compiled that."""
+    a = HEAD + BASE + "policy a extends base {\n}\n"
+    two = a + "policy b extends base {\n}\n"
+    assert nnac.loads(a).name == "a" and nnac.loads(a, name="folder/base.nnac").name == "base"
+    with pytest.raises(DiagnosticError, match=r"is about 2 policies.*--policy a` .*, or another of b"):
+        nnac.loads(two)
+    for name in ("a", "b", "base"):
+        assert nnac.loads(two, name).name == nnac.loads(two, name=f"{name}.nnac").name == name
     with pytest.raises(DiagnosticError, match="no policy is called"):
         nnac.loads(HEAD + BASE, "bas")
 

@@ -314,3 +314,15 @@ class NoPolicy(Rule):
 
     code = "no-policy"
     example = TARGET % ""
+
+
+class WhichPolicy(Rule):
+    """A file of several policies, where one is needed and none is named.
+
+    `nnac.load` and the commands that compile take the policy that is called as the file is, or else the only one that no
+    other extends.  Several of those are a choice, which `--policy NAME` makes.
+    """
+
+    code = "which-policy"
+    example = (TARGET % "" + "policy a {\n  model rnnt(size=\"small\")\n  target example\n}\n"
+               "policy b {\n  model rnnt(size=\"small\")\n  target example\n}\n")

@@ -487,6 +487,24 @@ def test_a_result_of_another_policy_network_or_length_is_not_counted(tmp_path):
     assert ("int8", 0) not in [(r.name, s) for r, s in runs.missing(e, folder)] and path.is_file()
 
 
+def test_a_run_that_another_comparison_has_made_is_taken_under_the_rows_own_name_and_any_other_is_not(tmp_path):
+    e, mine, theirs = ex.load(write(tmp_path)), tmp_path / "results", tmp_path / "theirs"
+    here = {"int8": runs.Identity("d", "f", 400, {"sent": 4}), "gq5": runs.Identity("e", "f", 400, {"sent": 4})}
+    wanted = lambda row, seed: here.get(row.name)  # noqa: E731
+    jobs = runs.missing(e, mine)
+    with pytest.raises(runs.RunError, match="theirs: no folder of results"):
+        runs.taken(jobs, mine, [theirs], wanted)
+    oc.save(theirs, evolve(outcome("called-otherwise", 1), start="f", steps=400))    # seed 1 of int8's plan
+    oc.save(theirs, evolve(outcome("gq5", 0), start="f", steps=400))                 # gq5 by name alone: int8's plan
+    oc.save(theirs, evolve(outcome("longer", 0), start="f", steps=500))
+    (theirs / "host-gq5-s0.json").write_text("{}")                                   # what else lies there
+    copied = runs.taken(jobs, mine, [theirs], wanted)
+    assert copied == [mine / "int8-s0.json", mine / "int8-s1.json"]
+    assert [oc.load(p) for p in copied] == [evolve(outcome("int8", s), start="f", steps=400) for s in (0, 1)]
+    assert [(r.name, s) for r, s in runs.missing(e, mine)] == [("float", 0), ("gq5", 0)]
+    assert runs.stale(e, mine, wanted) == {}
+
+
 def test_rows_that_heard_other_utterances_are_named(tmp_path):
     oc.save(tmp_path, outcome("a"))
     oc.save(tmp_path, outcome("b", words=(4, 5, 6, 6)))

@@ -2,10 +2,11 @@
 
 Each run has a folder under --runs and leaves one small result file under --results; what is there is not done again, so
 a sweep can be stopped at any moment and spread over days.  A result of a policy that has changed since, or of another
-float network, is done again.  The report (tables, verdicts on published claims, pictures) is made from the result files
-alone: `nnac sweep EXPERIMENTS.toml --report` makes it anew, and `--power` says how many utterances and seeds each claim
-would take.  `--host` times the models of the rows that say `host = true` on this machine, evaluated, by GraphBLAS and
-by torch, for the same report; it resumes as well.
+float network, is done again; one that another comparison has in its own folder (--also) is not.  The report (tables,
+verdicts on published claims, pictures) is made from the result files alone: `nnac sweep EXPERIMENTS.toml --report`
+makes it anew, and `--power` says how many utterances and seeds each claim would take.  `--host` times the models of the
+rows that say `host = true` on this machine, evaluated, by GraphBLAS and by torch, for the same report; it resumes as
+well.
 
 Runs are heard greedily, hybrids on their graph.  --search and its options, as `nnac run` has them, hear every run in
 another way, n-gram language models (ARPA) beside it: its word errors, its cycles, and the n-best lists that are
@@ -38,6 +39,8 @@ def register(subparsers: Any) -> None:
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where hybrids are heard (cpu)")
     p.add_argument("--results", type=folder, default="results", metavar="DIR",
                    help="result files and pictures (results)")
+    p.add_argument("--also", type=folder, action="append", default=[], metavar="DIR",
+                   help="results of another comparison: a run that is the same there is copied, not done again")
     p.add_argument("--runs", type=folder, default="runs/sweep", metavar="DIR", help="folders of the runs (runs/sweep)")
     p.add_argument("--out", type=sink(), default="RESULTS.md", metavar="FILE", help="the report (RESULTS.md)")
     p.add_argument("--quick", action="store_true", help="only the rows marked quick, one seed each")
@@ -105,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
 
         useless = runs.stale(experiments, results, wanted)
         jobs = runs.missing(experiments, results, args.only, useless)
+        if copied := runs.taken(jobs, results, [Path(d) for d in args.also], wanted):
+            sys.stderr.write(f"nnac sweep: {len(copied)} runs are the same in {', '.join(args.also)}: copied\n")
+            useless = runs.stale(experiments, results, wanted)
+            jobs = runs.missing(experiments, results, args.only, useless)
         for row in dict.fromkeys(row for row, _ in jobs):
             experiments.policy_path(row)
             recognise.identity(experiments, row, 0)

@@ -16,14 +16,14 @@ from collections.abc import Callable, Container, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from nnac import children
 from nnac.errors import UserError
 from nnac.files import append
 from nnac.progress import progress
 from nnac.report.experiments import Experiments, Row
-from nnac.report.outcomes import Outcome, load, path_of
+from nnac.report.outcomes import Outcome, OutcomeError, load, path_of, save
 
 Command = Callable[[Row, int], Sequence[str]]
 Wanted = Callable[[Row, int], "Identity | None"]
@@ -86,6 +86,31 @@ def missing(experiments: Experiments, results: Path, only: Sequence[str] = (),
     found = [(r, s) for r in rows for s in range(r.seeds)
              if not (p := path_of(results, r.name, s)).is_file() or p in useless]
     return sorted(found, key=lambda t: t[1])
+
+
+def taken(jobs: Sequence[tuple[Row, int]], results: Path, others: Sequence[Path], wanted: Wanted) -> list[Path]:
+    """Results of ``jobs`` that other comparisons have in their folders, copied to ``results`` under the row's own name.
+
+    A result is taken where everything that decides a run is the same (`Identity`, seed); nothing else of it is looked
+    at.  RunError: one of ``others`` is no folder.
+    """
+    if absent := [folder for folder in others if not folder.is_dir()]:
+        raise RunError(f"{absent[0]}: no folder of results")
+    found = [o for folder in others for p in sorted(folder.glob("*-s*.json")) if (o := _result(p)) is not None]
+    copied = []
+    for row, seed in jobs:
+        now = wanted(row, seed) if any(o.seed == seed for o in found) else None
+        if now is not None and (same := next((o for o in found if o.seed == seed and Identity.of(o) == now), None)):
+            copied.append(save(results, evolve(same, row=row.name)))
+    return copied
+
+
+def _result(path: Path) -> Outcome | None:
+    """What a file says, if it is a result of this version: a folder of results has other files too."""
+    try:
+        return load(path)
+    except OutcomeError:
+        return None
 
 
 def work(jobs: Sequence[tuple[Row, int]], command: Command, logs: Path, at_once: int = 1,

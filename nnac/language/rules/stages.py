@@ -319,8 +319,8 @@ class NoPolicy(Rule):
 class WhichPolicy(Rule):
     """A file of several policies, where one is needed and none is named.
 
-    `nnac.load` and the commands that compile take the policy that is called as the file is, or else the only one that no
-    other extends.  Several of those are a choice, which `--policy NAME` makes.
+    `nnac.load` and the commands that compile take the policy that is called as the file is, or else the only one that
+    no other extends.  Several of those are a choice, which `--policy NAME` makes.
     """
 
     code = "which-policy"

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from nnac.evaluate import Executor
 from nnac.executors import Subject, executor
 from nnac.files import TEXT_LIMIT, FileError, atomic, read
 from nnac.ir import QGraph
+from nnac.report.outcomes import Outcome
 from nnac.speech.corpus import load_split
 
 ENGINES = ("reference", "graphblas", "torch")
@@ -144,6 +145,13 @@ def load(path: Path) -> Times:
         return times
     except (FileError, Wrong, ValueError) as error:
         raise HostError(f"{path}: {error}") from None
+
+
+def of_results(times: Sequence[Times], found: Mapping[str, Sequence[Outcome]]) -> list[Times]:
+    """Those of the models that made these results: a row that was trained again since has another model, and its old
+    times say nothing about it."""
+    made = {(o.row, o.seed, round(o.rate, 3)) for outcomes in found.values() for o in outcomes}
+    return [t for t in times if (t.row, t.seed, t.wer) in made]
 
 
 def load_all(folder: Path) -> list[Times]:

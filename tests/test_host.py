@@ -10,6 +10,7 @@ pytest.importorskip("suitesparse_graphblas", reason="the extra `graphblas` is no
 from nnac import host
 from nnac.host import BATCHES, ENGINES, HostError, Times
 from nnac.report import experiments, results
+from nnac.report.outcomes import Heard, Outcome
 from tests.graphs import random_graph
 
 TIMES = Times("csp75", 0, "d" * 64, 7.5, 0.75, 16, {str(b): {e: 1.5 * b for e in ENGINES} for b in BATCHES}, 1000, 0,
@@ -42,6 +43,15 @@ def test_the_table_has_a_row_a_model_and_the_report_takes_it(tmp_path):
     file.write_text('title = "t"\n[[table]]\ntitle = "u"\nrow = [{ name = "a", host = true }]\n')
     report = results.markdown(experiments.load(file), {"a": []}, more=lines)
     assert report.index("## u") < report.index("## Pruned models on the host")
+
+
+def test_times_of_a_model_that_was_trained_again_since_are_left_out():
+    heard = {"sent": Heard(3, 0, 0, 40, "111", "dde")}                               # 7.5 %
+    found = {"csp75": [Outcome("csp75", 0, "d", "abc", heard, 1000, 500)]}
+    assert host.of_results([TIMES], found) == [TIMES]
+    assert host.of_results([TIMES], {"csp75": [evolve(found["csp75"][0], seed=1)]}) == []
+    again = {"sent": evolve(heard["sent"], substitutions=2, errors="110")}
+    assert host.of_results([TIMES], {"csp75": [evolve(found["csp75"][0], heard=again)]}) == []
 
 
 def test_zeros_are_those_of_pruned_kernels():

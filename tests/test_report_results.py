@@ -382,7 +382,7 @@ def test_the_report_in_the_repository_is_of_its_result_files(name, folder, repor
     e = ex.load(f"specs/comparison/{name}.toml")
     found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])
     marked = {r.name: r.shown for r in e.rows if r.host}
-    timed = host.markdown([t for t in host.load_all(Path(folder)) if t.row in marked], marked)
+    timed = host.markdown([t for t in host.of_results(host.load_all(Path(folder)), found) if t.row in marked], marked)
     assert results.markdown(e, found, pictures=pictures, more=timed) + "\n" == Path(report).read_text()
 
 

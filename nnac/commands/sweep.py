@@ -226,7 +226,7 @@ def _report(args: argparse.Namespace, experiments: Any, results: Path, useless: 
 
     found = outcomes.load_all(results, [(r.name, r.seeds) for r in experiments.rows], useless)
     marked = {r.name: r.shown for r in experiments.rows if r.host}
-    timed = host.markdown([t for t in host.load_all(results) if t.row in marked], marked)
+    timed = host.markdown([t for t in host.of_results(host.load_all(results), found) if t.row in marked], marked)
     inside = results.resolve().is_relative_to(Path(args.out).resolve().parent)
     report.write(experiments, found, Path(args.out), results if inside else None, timed)
     print(f"{args.out}: {sum(map(len, found.values()))} runs of {sum(r.seeds for r in experiments.rows)}")

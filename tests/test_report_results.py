@@ -563,6 +563,19 @@ def test_of_several_float_networks_of_a_name_each_seed_has_its_own(tmp_path):
     assert {made._start("large", s) for s in range(3)} == {large} and made._start("small", 0) is None
 
 
+def test_a_policy_is_resolved_once_for_all_seeds_that_start_from_the_same_networks(tmp_path, monkeypatch):
+    from nnac.sweep import Recognise
+
+    made = Recognise(tmp_path, {"": [Path("a"), Path("b"), Path("c")], "large": [Path("d"), Path("e")]})
+    begins = lambda row, seed: (row.name, made._start(row.float, seed))  # noqa: E731
+    asked = []
+    monkeypatch.setattr(Recognise, "identity", lambda self, e, row, seed: asked.append(row) or begins(row, seed))
+    rows = ex.Row("x", define={"bits": 4}), ex.Row("y", float="large")
+    identity = made.identities(ex.load(write(tmp_path)))
+    assert all(identity(row, seed) == begins(row, seed) for row in rows for seed in range(20))
+    assert len(asked) == 2 * 6                                                       # three and two come round in six
+
+
 def test_a_claim_across_networks_says_when_one_of_them_stands_alone(tmp_path):
     e = ex.load(write(tmp_path))
     several = lambda row, *starts: [evolve(outcome(row, s), start=start) for s, start in enumerate(starts)]  # noqa: E731

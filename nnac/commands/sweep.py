@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         other: dict[Path, str] = {}
         if args.floats:                                    # what a result would be now takes the float networks
             made = _recognise(args, experiments)
-            other = runs.stale(experiments, results, lambda row, seed: made.identity(experiments, row, seed))
+            other = runs.stale(experiments, results, made.identities(experiments))
         for row, seed in runs.missing(experiments, results, args.only, other):
             differs = other.get(outcomes.path_of(results, row.name, seed))
             print(f"{row.name} seed {seed}" + (f" ({differs})" if differs else ""))
@@ -97,31 +97,36 @@ def run(args: argparse.Namespace) -> int:
             return 2
         # say what is missing before hours of work
         recognise = _recognise(args, experiments)
-        def wanted(row: Any, seed: int) -> Any:
+        def wanted() -> runs.Wanted:
             """What a row's run would be now; None for one that is not asked for and could not be heard so."""
-            try:
-                return recognise.identity(experiments, row, seed)
-            except SearchOptionError:
-                if args.only and row.name not in args.only:
-                    return None
-                raise
+            identity = recognise.identities(experiments)
 
-        useless = runs.stale(experiments, results, wanted)
+            def of(row: Any, seed: int) -> Any:
+                try:
+                    return identity(row, seed)
+                except SearchOptionError:
+                    if args.only and row.name not in args.only:
+                        return None
+                    raise
+            return of
+
+        now = wanted()
+        useless = runs.stale(experiments, results, now)
         jobs = runs.missing(experiments, results, args.only, useless)
-        if copied := runs.taken(jobs, results, [Path(d) for d in args.also], wanted):
+        if copied := runs.taken(jobs, results, [Path(d) for d in args.also], now):
             sys.stderr.write(f"nnac sweep: {len(copied)} runs are the same in {', '.join(args.also)}: copied\n")
-            useless = runs.stale(experiments, results, wanted)
+            useless = runs.stale(experiments, results, now)
             jobs = runs.missing(experiments, results, args.only, useless)
         for row in dict.fromkeys(row for row, _ in jobs):
             experiments.policy_path(row)
-            recognise.identity(experiments, row, 0)
+            now(row, 0)
         for what in sorted(set(useless.values())):
             names = sorted(p.stem for p, other in useless.items() if other == what)
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             sys.stderr.write(f"nnac sweep: {results}: of {what}, and left out until run again: {shown}\n")
         failed = runs.work(jobs, lambda row, seed: runs.python("sweep", *_passed(args), "--one", f"{row.name}:{seed}"),
                            Path(args.runs), args.jobs)
-        useless = runs.stale(experiments, results, wanted)
+        useless = runs.stale(experiments, results, wanted())       # policies may have changed meanwhile
     _report(args, experiments, results, useless)
     for name in failed:
         sys.stderr.write(f"nnac sweep: {name} failed: see {Path(args.runs) / f'{name}.log'}\n")

@@ -9,6 +9,9 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 SWEEP   = $(BIN)/nnac sweep specs/comparison/all.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sweep --jobs 2
 
+# where the environment forbids compiled files, each process compiles torch anew: 6 s of the 10 that an import takes
+export PYTHONDONTWRITEBYTECODE :=
+
 .SECONDARY:
 .PHONY: conformer bench-conformer help setup demo demo-from-nothing network network-conformer results results-aat results-decide results-fusion results-noise results-papers results-quick results-sizes test test-slow types check clean bench bench-codec bench-nna bench-bounds bench-train bench-methods bench-aat bench-search bench-latency bench-language bench-robust bench-house bench-cuda fuzz grammar bench-sparse
 

@@ -117,8 +117,8 @@ LETTERS = Tokens(" abcdefghijklmnopqrstuvwxyz'")
 
 
 def word_pieces(texts: Sequence[str], count: int = 64) -> Tokens:
-    """Learn ``count`` tokens (blank included).  Deterministic.  TokenError: sentencepiece is absent, or the texts too
-    few."""
+    """Learn ``count`` tokens (blank included).  Deterministic for a version of sentencepiece: 0.2.2 and 0.2.3 learn
+    other pieces from the same texts.  TokenError: it is absent, or the texts too few."""
     try:
         import sentencepiece
     except ImportError:

@@ -308,7 +308,8 @@ def test_a_reason_is_given_only_where_a_claim_does_not_hold(tmp_path):
 
 
 @pytest.mark.parametrize("name,folder", [("all", "results"), *((n, f"results/{n}") for n in ("decide", "noise", "aat",
-                                                                                              "papers", "fusion"))])
+                                                                                              "papers", "fusion",
+                                                                                              "sizes"))])
 def test_every_claim_that_is_not_decided_or_does_not_hold_says_why(name, folder):
     e = ex.load(f"specs/comparison/{name}.toml")
     found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])
@@ -377,7 +378,7 @@ row = [{ name = "slow", label = "other", policy = "p.nnac" }, { name = "tiny", p
 @pytest.mark.parametrize("name,folder,report,pictures", [
     ("all", "results", "RESULTS.md", ("results/wer_size.svg", "results/wer_cycles.svg")),
     ("fusion", "results/fusion", "results/fusion/RESULTS.md", ("wer_beam.svg",)),
-    ("decide", "results/decide", "results/decide/RESULTS.md", ("wer_size.svg", "wer_cycles.svg"))])
+    *((n, f"results/{n}", f"results/{n}/RESULTS.md", ("wer_size.svg", "wer_cycles.svg")) for n in ("decide", "sizes"))])
 def test_the_report_in_the_repository_is_of_its_result_files(name, folder, report, pictures):
     e = ex.load(f"specs/comparison/{name}.toml")
     found = oc.load_all(Path(folder), [(r.name, r.seeds) for r in e.rows])
@@ -643,7 +644,8 @@ def test_a_list_with_float_networks_has_what_would_be_done_again(tmp_path, monke
 
     oc.save(tmp_path, outcome("int8", 0))
     known = runs.Identity.of(outcome("int8", 0))
-    made = Namespace(identity=lambda e, row, seed: evolve(known, steps=known.steps + 1) if row.policy else None)
+    longer = evolve(known, steps=known.steps + 1)
+    made = Namespace(identities=lambda e: lambda row, seed: longer if row.policy else None)
     monkeypatch.setattr(sweep, "_recognise", lambda *_: made)
     args = Namespace(experiments=str(write(tmp_path)), results=str(tmp_path), quick=False, list=True, only=["int8"])
     for floats, first in (([], "int8 seed 1"), (["demo"], "int8 seed 0 (another length of training)")):

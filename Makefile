@@ -42,17 +42,14 @@ $(RUNS)/corpus/train.json: | setup
 $(RUNS)/float.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer
 
-$(RUNS)/float%.nnc: | $(RUNS)/corpus/train.json
-	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --longer --cells $*
-
 network: $(RUNS)/float.nnc   ## the float network that comes with nnac, trained again (networks/README.md)
 	$(BIN)/nnac pack $< --out networks/demo.nnc
 
 network-conformer: $(RUNS)/conformer.nnc   ## the float Conformer that comes with nnac, trained again
 	$(BIN)/nnac pack $< --out networks/conformer.nnc
 
-results: $(RUNS)/float.nnc $(RUNS)/float192.nnc $(RUNS)/float336.nnc   ## every policy of the comparison, trained and measured; resumes (hours)
-	$(SWEEP) --float $(RUNS)/float.nnc --float small=$(RUNS)/float192.nnc --float large=$(RUNS)/float336.nnc
+results: $(RUNS)/corpus/train.json | setup   ## every policy of the comparison, trained and measured; resumes, and takes what results/decide has (hours)
+	$(SWEEP) --float demo --also results/decide
 
 $(RUNS)/%-lm.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --text $(RUNS)/corpus/$*.txt --tokens networks/demo.nnc --out $@
@@ -83,14 +80,14 @@ results-papers: $(RUNS)/corpus/train.json | setup   ## the papers' own policies,
 $(RUNS)/size-%.nnc: | $(RUNS)/corpus/train.json
 	$(BIN)/nnac baseline --corpus $(RUNS)/corpus --out $@ --cells $(word 1,$(subst -, ,$*)) --seed $(word 2,$(subst -, ,$*))
 
-results-sizes: $(foreach s,0 1 2,$(RUNS)/size-192-$(s).nnc $(RUNS)/size-256-$(s).nnc)   ## S8BQAT across sizes, three float networks of each; resumes (hours)
+results-sizes: $(foreach s,0 1 2,$(foreach c,192 256,$(RUNS)/size-$(c)-$(s).nnc))   ## S8BQAT across sizes, three float networks of each; resumes (hours)
 	$(BIN)/nnac sweep specs/comparison/sizes.toml --corpus $(RUNS)/corpus --runs $(RUNS)/sizes --jobs 2 \
 	  $(foreach s,0 1 2,--float small=$(RUNS)/size-192-$(s).nnc --float middle=$(RUNS)/size-256-$(s).nnc) \
 	  --results results/sizes --out results/sizes/RESULTS.md
 	$(BIN)/nnac sweep specs/comparison/all.toml --report
 
-results-quick: $(RUNS)/float.nnc    ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
-	$(SWEEP) --float $(RUNS)/float.nnc --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md
+results-quick: $(RUNS)/corpus/train.json | setup   ## seven rows that carry claims, one seed each (20 minutes): runs/quick/RESULTS.md
+	$(SWEEP) --float demo --quick --results $(RUNS)/quick/results --out $(RUNS)/quick/RESULTS.md
 
 test: setup                ## the tests, a process for each core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal

@@ -92,11 +92,13 @@ def _policy(checked: Checked, wanted: str | None) -> Policy:
 def main_policy(file: s.File, names: list[str]) -> str:
     """The policy that a file is about: the one that is called as the file is, or else the only one that no other of it
     extends.  DiagnosticError where those are several: to take any would be a guess."""
+    stem = PurePath(file.source.name).name.removesuffix(".nnac")
+    if stem in names:
+        return stem
     extended = {p.extends.text for p in file.policies if p.extends is not None}
     last = [p for p in file.policies if p.name.text in names and p.name.text not in extended]
-    stem = PurePath(file.source.name).name.removesuffix(".nnac")
-    if stem in names or len(last) < 2:
-        return stem if stem in names else last[0].name.text if last else names[-1]
+    if len(last) < 2:
+        return last[0].name.text if last else names[-1]
     called = [p.name.text for p in last]
     raise DiagnosticError([Diagnostic(
         "which-policy", f"{file.source.name} is about {len(last)} policies, and none is asked for by its name",

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         jobs = runs.missing(experiments, results, args.only, useless)
         if copied := runs.taken(jobs, results, [Path(d) for d in args.also], now):
             sys.stderr.write(f"nnac sweep: {len(copied)} runs are the same in {', '.join(args.also)}: copied\n")
-            useless = runs.stale(experiments, results, now)
+            useless = {path: what for path, what in useless.items() if path not in copied}
             jobs = runs.missing(experiments, results, args.only, useless)
         for row in dict.fromkeys(row for row, _ in jobs):
             experiments.policy_path(row)

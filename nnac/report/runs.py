@@ -96,11 +96,12 @@ def taken(jobs: Sequence[tuple[Row, int]], results: Path, others: Sequence[Path]
     """
     if absent := [folder for folder in others if not folder.is_dir()]:
         raise RunError(f"{absent[0]}: no folder of results")
-    found = [o for folder in others for p in sorted(folder.glob("*-s*.json")) if (o := _result(p)) is not None]
+    found = [(o.seed, Identity.of(o), o) for folder in others for p in sorted(folder.glob("*-s*.json"))
+             if (o := _result(p)) is not None]
     copied = []
     for row, seed in jobs:
-        now = wanted(row, seed) if any(o.seed == seed for o in found) else None
-        if now is not None and (same := next((o for o in found if o.seed == seed and Identity.of(o) == now), None)):
+        now = wanted(row, seed)
+        if same := next((o for s, identity, o in found if (s, identity) == (seed, now)), None):
             copied.append(save(results, evolve(same, row=row.name)))
     return copied
 

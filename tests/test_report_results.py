@@ -98,6 +98,18 @@ def test_the_comparison_in_the_repository_is_sound():
     assert len(digests) >= 25 and len(e.claims) >= 8
 
 
+def test_every_row_names_its_policy_and_means_the_same_run_in_the_main_table_as_where_it_is_decided():
+    from nnac.compiler import resolve
+
+    def rows(path):
+        e = ex.load(path)
+        return {r.name: (resolve(p, r.policy_name, **{k: str(v) for k, v in r.define.items()}).digest, r.steps)
+                for r in e.rows if (p := e.policy_path(r)) is not None}
+    found = {path.stem: rows(path) for path in sorted(Path("specs/comparison").glob("*.toml"))}
+    both = found["all"].keys() & found["decide"].keys()
+    assert len(both) >= 8 and all(found["all"][name] == found["decide"][name] for name in both)
+
+
 def test_the_second_condition_hears_the_models_of_the_first_and_pairs_of_aat_differ_in_what_training_sees():
     """Models are found by row, policy and steps."""
     decide, noise, aat = (ex.load(f"specs/comparison/{name}.toml") for name in ("decide", "noise", "aat"))
